@@ -1,0 +1,46 @@
+"""Installs yt8m_tf: see BUILD.md."""
+
+from setuptools import setup
+
+COMMANDS = ("train", "evaluate", "export", "infer")
+
+setup(
+    name="yt8m-tf",
+    version="0.1.0",
+    description="Large-scale multi-label video classification on YouTube-8M with TensorFlow 2 and Keras 3",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    package_dir={"yt8m_tf": "yt8m_tf", "yt8m_tf.configs": "configs"},
+    packages=[
+        "yt8m_tf",
+        "yt8m_tf.bin",
+        "yt8m_tf.configs",
+        "yt8m_tf.data",
+        "yt8m_tf.export",
+        "yt8m_tf.layers",
+        "yt8m_tf.models",
+        "yt8m_tf.training",
+    ],
+    package_data={"yt8m_tf.configs": ["**/*.yaml"]},
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "tensorflow-model-optimization==0.8.1",
+        "numpy>=2,<3",
+        "lightgbm>=4.7,<5",
+        "absl-py>=1.4,<3",
+        "tensorboard>=2.20,<3",
+        "PyYAML>=6,<7",
+        "tqdm>=4.66,<5",
+        "scikit-learn>=1.5,<2",
+        "matplotlib>=3.9,<4",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "cluster": ["lightgbm[dask]>=4.7,<5"],
+        "dev": ["pytest>=8,<10", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={"console_scripts": [f"yt8m-{name} = yt8m_tf.bin.{name}:run" for name in COMMANDS]},
+)

@@ -1,0 +1,186 @@
+"""The configuration of one training run: everything that changes its result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from yt8m_tf import config, schema
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which records a run reads, and how.
+
+    Attributes:
+      level: "video" or "frame".
+      train, validation, test: glob patterns of shards, relative to `--data_dir` (or absolute, or anything that
+        `tf.io.gfile` opens).
+      features: feature name to size D. Leave a feature out to train on the others alone.
+      keys: feature name to its key in the records, where it is not the standard one (`mean_rgb` for the feature
+        `rgb` at video level, `rgb` itself at frame level).
+      num_classes: C.
+      max_frames: frames after these are cut.
+      frame_lengths: lengths in frames that batches of clips are padded to, the shortest that fits (every length
+        compiles once under XLA); `max_frames` is always one of them.
+      max_labels: L, the most labels a video may have.
+      split: how several workers share the records: "shard", each reads its own shards; "record", each reads
+        all shards and takes its slice of the same global batch.
+      shuffle_shards: shards that are read together.
+      shuffle_records: records from which the next one is drawn at random; 0 keeps the order of the shards.
+    """
+
+    level: schema.Level = "video"
+    train: tuple[str, ...] = ("train*.tfrecord",)
+    validation: tuple[str, ...] = ("validate*.tfrecord",)
+    test: tuple[str, ...] = ("test*.tfrecord",)
+    features: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(schema.FEATURE_SIZES))
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    num_classes: int = schema.NUM_CLASSES
+    max_frames: int = schema.MAX_FRAMES
+    frame_lengths: tuple[int, ...] = ()
+    max_labels: int = 32
+    split: Literal["shard", "record"] = "shard"
+    shuffle_shards: int = 32
+    shuffle_records: int = 8192
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "num_classes", "max_frames", "max_labels", "shuffle_shards")
+        if not self.features:
+            raise ValueError("data.features must name at least one feature")
+        if unknown := set(self.keys) - set(self.features):
+            raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
+
+    @property
+    def spec(self) -> schema.InputSpec:
+        """What a model needs to know of the data."""
+        return schema.InputSpec(self.level, self.features, self.num_classes, self.max_frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam or AdamW. `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null: none.
+
+    `weight_decay` is AdamW's, decoupled, and spares biases and batch normalisation (every variable of rank below 2).
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    weight_decay: float = 0.01
+    clip_norm: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "learning_rate", "epsilon", "clip_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over time, as a multiple of `optimizer.learning_rate`.
+
+    "constant"; "plateau": times `factor` when 1 - GAP on the validation set has not improved in more than `patience`
+    evaluations in a row, by more than `threshold` of itself; "cosine": to zero at the last step. All rise linearly
+    from zero over `warmup_steps` first.
+    """
+
+    name: Literal["constant", "plateau", "cosine"] = "plateau"
+    warmup_steps: int = 0
+    factor: float = 0.5
+    patience: int = 1
+    threshold: float = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The training loop.
+
+    Attributes:
+      batch_size: examples per update, over all replicas and all accumulated parts.
+      accumulation: parts that a batch is cut into, one after the other, where it does not fit into memory.
+      steps_per_epoch: updates between two evaluations.
+      epochs: evaluations in all; the run ends after `epochs * steps_per_epoch` updates.
+      validation_examples: evaluate on the first so many validation examples; null: on all.
+      early_stopping_patience: stop when GAP has not improved in more than so many evaluations; null: never.
+      mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
+      prior_bias: where the output bias starts: "class", each class's log-odds, counted on the first
+        `prior_examples` training examples; "uniform", those of 3 labels a video; "none", zero.
+      prior_examples: see `prior_bias`.
+      ema_decay: keep an exponential moving average of the weights, used for evaluation and export; null: none.
+      precision: Keras's name of the arithmetic: float32, mixed_bfloat16, mixed_float16 (with dynamic loss scaling).
+      sync_batch_norm: batch normalisation over the batch of all replicas, not of each (turns XLA off with several).
+      seed: of the initial weights, the order of the data, and everything random in a step.
+    """
+
+    batch_size: int = 256
+    accumulation: int = 1
+    steps_per_epoch: int = 1000
+    epochs: int = 10
+    validation_examples: int | None = None
+    early_stopping_patience: int | None = None
+    mixup_alpha: float = 0.0
+    prior_bias: Literal["class", "uniform", "none"] = "class"
+    prior_examples: int = 20_000
+    ema_decay: float | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    sync_batch_norm: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "batch_size", "accumulation", "steps_per_epoch", "epochs", "prior_examples")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}")
+        if self.mixup_alpha < 0:
+            raise ValueError(f"train.mixup_alpha must not be negative, got {self.mixup_alpha}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay must lie between 0 and 1, got {self.ema_decay}")
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One training run. `model` is `{name: ..., **options}`; `models.registry` knows the options of each name."""
+
+    model: Mapping[str, Any]
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    loss: Literal["bce"] = "bce"
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+
+def load_experiment(selector: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks everything, the model's options included.
+
+    Raises:
+      InputError: see `config.load_yaml`, `config.apply_overrides` and `config.parse`.
+    """
+    return parse_experiment(config.apply_overrides(config.load_yaml(selector), overrides))
+
+
+def parse_experiment(values: Mapping[str, Any]) -> ExperimentConfig:
+    """An experiment from plain values; the model's options are completed with their defaults.
+
+    Raises:
+      InputError: an unknown key, a wrong type, a value out of range, an unknown model.
+    """
+    from yt8m_tf import models  # registers the models; imports Keras, which reading a configuration alone need not
+
+    experiment = config.parse(ExperimentConfig, values, "")
+    resolved = config.to_dict(models.model_config(experiment.model))
+    return dataclasses.replace(experiment, model={"name": experiment.model["name"], **resolved})
+
+
+def _check_positive(values: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(values, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+
+

@@ -1,0 +1,121 @@
+"""The registry of models: a name, a configuration dataclass and a builder function for each.
+
+    @register_model("logistic", LogisticConfig, levels=("video", "frame"))
+    def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model: ...
+
+Every model is a functional `keras.Model` from a dict of inputs (`model_inputs`) to `[B, C]` float32 logits. Every layer
+with weights is named by its builder, so that variable paths do not depend on what else was built in the process;
+the layer whose bias is the prior of a class is named "logits".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from yt8m_tf.config import nearest, parse
+from yt8m_tf.errors import InputError
+from yt8m_tf.schema import InputSpec
+
+Builder = Callable[[Any, InputSpec], keras.Model]
+
+
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """A registered model: its configuration dataclass, builder, and the levels of records that it reads."""
+
+    config_class: type
+    builder: Builder
+    levels: tuple[str, ...]
+
+
+_MODELS: dict[str, Registration] = {}
+
+
+def register_model(name: str, config_class: type, levels: tuple[str, ...]) -> Callable[[Builder], Builder]:
+    """Registers the decorated builder under `name`.
+
+    Raises:
+      ValueError: `name` is already registered.
+    """
+
+    def register(builder: Builder) -> Builder:
+        if name in _MODELS:
+            raise ValueError(f"register_model: the name '{name}' is already taken by {_MODELS[name].builder}")
+        _MODELS[name] = Registration(config_class, builder, levels)
+        return builder
+
+    return register
+
+
+def model_names() -> list[str]:
+    """All registered names, sorted."""
+    return sorted(_MODELS)
+
+
+def registration(name: str) -> Registration:
+    """The registration of `name`.
+
+    Raises:
+      InputError: `name` is not registered; the message lists the known names.
+    """
+    if name not in _MODELS:
+        known = ", ".join(model_names())
+        raise InputError(f"configuration key 'model.name': unknown model '{name}'{nearest(name, _MODELS)} (known: {known})")
+    return _MODELS[name]
+
+
+def model_config(values: Mapping[str, Any]) -> Any:
+    """Parses `{"name": ..., **options}` into the named model's configuration dataclass.
+
+    Raises:
+      InputError: an unknown or missing name, an unknown option, a value of the wrong type or range.
+    """
+    if "name" not in values:
+        raise InputError(f"configuration key 'model.name' is missing; name one of {', '.join(model_names())}")
+    options = {key: value for key, value in values.items() if key != "name"}
+    return parse(registration(values["name"]).config_class, options, "model")
+
+
+def build_model(values: Mapping[str, Any], spec: InputSpec) -> keras.Model:
+    """Builds the model that `{"name": ..., **options}` describes, for the data that `spec` describes.
+
+    Raises:
+      InputError: as `model_config`, or the model does not read records of `spec.level`.
+    """
+    config, entry = model_config(values), registration(values["name"])
+    if spec.level not in entry.levels:
+        raise InputError(
+            f"configuration key 'data.level': model '{values['name']}' reads {' or '.join(entry.levels)}-level"
+            f" records, not {spec.level}-level ones"
+        )
+    return entry.builder(config, spec)
+
+
+def model_inputs(spec: InputSpec) -> dict[str, keras.KerasTensor]:
+    """The inputs of every model that reads `spec`.
+
+    Returns:
+      video level: {feature: [B, D] float32}. Frame level: {feature: [B, T, D] float32, decoded but not masked;
+      "num_frames": [B] int32, 1 to T}; T is left open, models cut or pad to `spec.max_frames` where they need to.
+    """
+    if spec.level == "video":
+        return {name: keras.Input((size,), name=name) for name, size in spec.features.items()}
+    inputs = {name: keras.Input((None, size), name=name) for name, size in spec.features.items()}
+    return inputs | {"num_frames": keras.Input((), dtype="int32", name="num_frames")}
+
+
+def set_output_bias(model: keras.Model, class_prior: np.ndarray) -> None:
+    """Starts the output at the class prior instead of at one half, which saves the first epoch.
+
+    Args:
+      model: a model with a layer named "logits" whose bias has a multiple of C elements, class by class.
+      class_prior: [C] probabilities, strictly between 0 and 1.
+    """
+    bias = model.get_layer("logits").bias
+    log_odds = np.log(class_prior) - np.log1p(-class_prior)
+    bias.assign(np.repeat(log_odds, bias.shape[0] // len(log_odds)).astype("float32"))
