@@ -140,7 +140,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """"; did you mean 'x'?" for the known name closest to `name`, or "" where none is close."""
+    """ "; did you mean 'x'?" for the known name closest to `name`, or "" where none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 

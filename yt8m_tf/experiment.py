@@ -28,7 +28,8 @@ class DataConfig:
       split: how several workers share the records: "shard", each reads its own shards; "record", each reads
         all shards and takes its slice of the same global batch.
       shuffle_shards: shards that are read together.
-      shuffle_records: records from which the next one is drawn at random; 0 keeps the order of the shards.
+      shuffle_records: records from which the next one is drawn at random (8192 at video level, 256 at frame level, unless
+        given); 0 keeps the order of the shards' records.
     """
 
     level: schema.Level = "video"
@@ -43,7 +44,7 @@ class DataConfig:
     max_labels: int = 32
     split: Literal["shard", "record"] = "shard"
     shuffle_shards: int = 32
-    shuffle_records: int = 8192
+    shuffle_records: int | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "num_classes", "max_frames", "max_labels", "shuffle_shards")
@@ -131,7 +132,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size", "accumulation", "steps_per_epoch", "epochs", "prior_examples")
         if self.batch_size % self.accumulation:
-            raise ValueError(f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}")
+            raise ValueError(
+                f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}"
+            )
         if self.mixup_alpha < 0:
             raise ValueError(f"train.mixup_alpha must not be negative, got {self.mixup_alpha}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -182,5 +185,3 @@ def _check_positive(values: Any, *names: str) -> None:
         value = getattr(values, name)
         if value is not None and value <= 0:
             raise ValueError(f"{name} must be positive, got {value}")
-
-

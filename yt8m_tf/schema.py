@@ -57,3 +57,18 @@ def dequantise(codes: Any) -> Any:
     from keras import ops  # Keras takes seconds to import, and plain facts above need none of it.
 
     return ops.cast(codes, "float32") * QUANTISATION_STEP + QUANTISATION_OFFSET
+
+
+def decode_features(batch: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
+    """A parsed batch as a model's inputs; runs on the device.
+
+    Args:
+      batch: features as they are stored: [B, D] float32, or [B, T, D] uint8 and "num_frames" [B].
+      spec: which features.
+
+    Returns:
+      The same names, all float32 but "num_frames".
+    """
+    if spec.level == "video":
+        return {name: batch[name] for name in spec.features}
+    return {name: dequantise(batch[name]) for name in spec.features} | {"num_frames": batch["num_frames"]}

@@ -1,0 +1,360 @@
+"""Damage is found at the exact byte and record; bad records are named with a remedy."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_tf.data import crc32c, integrity
+from yt8m_tf.data.integrity import check_record, find_bad_record, find_damage, scan_shard
+from yt8m_tf.experiment import DataConfig
+
+
+def slow_crc32c(data):
+    """CRC-32C, bit by bit, as RFC 3720 defines it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(data):
+    crc = slow_crc32c(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def walk(content):
+    """Plain reader: number of good records before the first damage, and the byte at which they end."""
+    count, offset = 0, 0
+    while offset < len(content):
+        header = content[offset : offset + 12]
+        if len(header) < 12 or struct.unpack("<I", header[8:])[0] != masked(header[:8]):
+            break
+        (length,) = struct.unpack("<Q", header[:8])
+        data, footer = content[offset + 12 : offset + 12 + length], content[offset + 12 + length : offset + 16 + length]
+        if len(footer) < 4 or struct.unpack("<I", footer)[0] != masked(data):
+            break
+        count, offset = count + 1, offset + 16 + length
+    return count, offset
+
+
+def write_shard(path, records):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return str(path)
+
+
+def offsets_of(records):
+    """The byte at which each record starts, and the end of the file."""
+    return np.cumsum([0] + [len(record) + 16 for record in records]).tolist()
+
+
+@pytest.fixture
+def records():
+    # More than one batch of the scan, of different sizes, an empty one among them.
+    rng = np.random.default_rng()
+    return [rng.bytes(size) for size in (5, 0, *rng.integers(1, 40, 198))]
+
+
+def feature(values):
+    if isinstance(values, list) and values and isinstance(values[0], int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    if isinstance(values, list) and values and isinstance(values[0], bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def video(**fields):
+    """A sound video-level record for VIDEO but for the fields given; None leaves one out."""
+    fields = {"id": [b"abcd"], "labels": [3, 0], "mean_rgb": [0.5] * 4, "mean_audio": [0.1] * 2} | fields
+    features = {key: feature(values) for key, values in fields.items() if values is not None}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def clip(context=None, **lists):
+    """A sound frame-level record for FRAME but for what is given."""
+    context = {"id": [b"abcd"], "labels": [3]} if context is None else context
+    lists = {"rgb": [b"1234"] * 3, "audio": [b"12"] * 2} | lists
+    return tf.train.SequenceExample(
+        context=tf.train.Features(feature={key: feature(values) for key, values in context.items()}),
+        feature_lists=tf.train.FeatureLists(
+            feature_list={
+                key: tf.train.FeatureList(
+                    feature=[f if isinstance(f, tf.train.Feature) else feature([f]) for f in frames]
+                )
+                for key, frames in lists.items()
+                if frames is not None
+            }
+        ),
+    ).SerializeToString()
+
+
+VIDEO = DataConfig(features={"rgb": 4, "audio": 2}, num_classes=10, max_labels=3)
+FRAME = DataConfig(level="frame", features={"rgb": 4, "audio": 2}, num_classes=10, max_labels=3)
+
+
+def test_crc_of_headers_agrees_with_the_definition():
+    assert slow_crc32c(b"123456789") == 0xE3069283  # the check value of RFC 3720's polynomial
+    lengths = [struct.pack("<Q", int(n)) for n in np.random.default_rng().integers(0, 2**63, 50)]
+    right = [length + struct.pack("<I", masked(length)) for length in lengths]
+    wrong = [length + struct.pack("<I", masked(length) ^ 1 << i % 32) for i, length in enumerate(lengths)]
+    headers = np.frombuffer(b"".join(right + wrong), np.uint8).reshape(-1, 12)
+    assert crc32c.headers_match(headers).tolist() == [True] * 50 + [False] * 50
+
+
+def test_sound_and_empty_shards_have_no_damage(tmp_path, records):
+    path, empty = write_shard(tmp_path / "a", records), write_shard(tmp_path / "b", [])
+    assert scan_shard(path) == integrity.ShardScan(path, 200, offsets_of(records)[-1], None)
+    assert scan_shard(empty) == integrity.ShardScan(empty, 0, 0, None)
+    assert find_damage([path, empty]) is None
+    assert list(integrity.good_records(path)) == records
+
+
+# Byte within the record (from its end where negative), and the reason.
+@pytest.mark.parametrize(
+    ("position", "reason"),
+    [
+        (0, "length checksum does not match"),
+        (7, "length checksum does not match"),
+        (9, "length checksum does not match"),
+        (12, "data checksum does not match"),
+        (-5, "data checksum does not match"),
+        (-1, "data checksum does not match"),
+    ],
+)
+@pytest.mark.parametrize("number", [2, 63, 64, 100, 199])  # first and last of a batch, middle, last of the file
+def test_flipped_byte(tmp_path, records, number, position, reason):
+    records[number] = b"some data"
+    offsets = offsets_of(records)
+    path = tmp_path / "train0001.tfrecord"
+    write_shard(path, records)
+    content = bytearray(path.read_bytes())
+    content[offsets[number + (position < 0)] + position] ^= 0x10
+    path.write_bytes(content)
+    assert walk(bytes(content)) == (number, offsets[number])
+    damage = integrity.Damage(str(path), number, offsets[number], reason)
+    assert scan_shard(str(path)) == integrity.ShardScan(str(path), number, offsets[-1], damage)
+    assert str(damage) == f"{path}: damaged at byte {offsets[number]}, record {number} ({reason})"
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        (1, "header truncated: the file ends after 1 of its 12 bytes"),
+        (11, "header truncated: the file ends after 11 of its 12 bytes"),
+        (12, "data truncated: the file ends after 12 of the record's 25 bytes"),
+        (24, "data truncated: the file ends after 24 of the record's 25 bytes"),
+    ],
+)
+def test_truncated(tmp_path, records, kept, reason):
+    records[70] = b"some data"
+    offsets = offsets_of(records)
+    path = tmp_path / "a"
+    write_shard(path, records)
+    path.write_bytes(path.read_bytes()[: offsets[70] + kept])
+    assert scan_shard(str(path)).damage == integrity.Damage(str(path), 70, offsets[70], reason)
+
+
+def test_truncated_between_records_is_sound(tmp_path, records):
+    path = tmp_path / "a"
+    write_shard(path, records)
+    path.write_bytes(path.read_bytes()[: offsets_of(records)[70]])
+    assert scan_shard(str(path)) == integrity.ShardScan(str(path), 70, offsets_of(records)[70], None)
+
+
+def test_files_that_are_no_shards(tmp_path, records):
+    text, packed, missing = tmp_path / "a.csv", tmp_path / "a.gz", tmp_path / "missing"
+    text.write_text("VideoId,LabelConfidencePairs\n")
+    packed.write_bytes(gzip.compress(open(write_shard(tmp_path / "a", records), "rb").read()))
+    for path, reason in (
+        (text, "not a TFRecord file, or its start is lost: length checksum does not match"),
+        (packed, "compressed with gzip: unpack it"),
+        (tmp_path, "cannot be read: it is a directory"),
+    ):
+        damage = scan_shard(str(path)).damage
+        assert (damage.record, damage.offset, damage.reason) == (0, 0, reason)
+    reason = scan_shard(str(missing)).damage.reason
+    assert reason.startswith("cannot be read: ") and "No such file" in reason and "\n" not in reason
+
+
+def test_find_damage_is_the_first_in_order(tmp_path, records):
+    sound, cut, text = write_shard(tmp_path / "a", records), tmp_path / "b", tmp_path / "c"
+    cut.write_bytes(open(sound, "rb").read()[:-1])
+    text.write_text("no shard at all")
+    assert find_damage([sound, str(cut), str(text)]) == scan_shard(str(cut)).damage
+    assert find_damage([str(text), str(cut)]) == scan_shard(str(text)).damage
+
+
+def test_random_damage_agrees_with_the_plain_reader(tmp_path, records):
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "a"
+    sound = open(write_shard(path, records), "rb").read()
+    for trial in range(40):
+        content = bytearray(sound)
+        for position in rng.integers(0, len(content), rng.integers(1, 4)):
+            content[position] = rng.integers(256)  # perhaps what it was
+        cut, start, size = rng.integers(4), *rng.integers(0, len(content), 2)
+        if cut == 0:
+            del content[start:]
+        elif cut == 1:
+            del content[start : start + size % 50]
+        path.write_bytes(content)
+        count, offset = walk(bytes(content))
+        scan = scan_shard(str(path))
+        found = (scan.num_records, scan.damage.offset if scan.damage else len(content))
+        assert found == (count, offset), f"seed {seed}, trial {trial}"
+        assert scan.damage is None or scan.damage.record == count
+
+
+def test_sound_records():
+    assert check_record(video(), VIDEO, need_labels=True) is None
+    assert check_record(video(id=None, video_id=[b"abcdefghijk"], labels=None), VIDEO, need_labels=False) is None
+    assert check_record(clip(), FRAME, need_labels=True) is None  # lists of 3 and 2 frames
+    segment = {"id": [b"abcd"], "labels": [3], "segment_start_times": [5], "segment_scores": [0.5]}
+    assert check_record(clip(segment), FRAME, need_labels=True) is None
+    renamed = DataConfig(features={"rgb": 4}, keys={"rgb": "mean_rgb_v2"}, num_classes=10)
+    assert check_record(video(mean_rgb_v2=[0.0] * 4, mean_rgb=None), renamed, need_labels=True) is None
+    # The 2018 video-level files were written as SequenceExample with no lists in it.
+    written_2018 = tf.train.SequenceExample.FromString(video())
+    written_2018.feature_lists.SetInParent()
+    assert check_record(written_2018.SerializeToString(), VIDEO, need_labels=True) is None
+
+
+ALL_KEYS = "it has: id, labels, mean_audio, mean_rgb"
+VIDEO_PROBLEMS = {
+    "other level": (clip(), "a frame-level record; set data.level: frame, or give video-level shards"),
+    "other file": (b"\x07\x07", "2 bytes that are no tf.train.Example or SequenceExample; give YouTube-8M shards"),
+    "no id": (
+        video(id=None),
+        "neither 'id' nor 'video_id' (it has: labels, mean_audio, mean_rgb); give YouTube-8M shards",
+    ),
+    "id type": (video(id=[7]), "'id' is a list of 1 int64 value, not one of bytes; write the shard again"),
+    "label type": (video(labels=[0.5, 1.0]), "'labels' is a list of 2 float values, not int64; write the shard again"),
+    "no labels": (
+        video(labels=None),
+        "no labels, which training and evaluation need (it has: id, mean_audio, mean_rgb); a test shard?"
+        " give labelled ones",
+    ),
+    "negative label": (video(labels=[2, -7]), "label -7 is negative; write the shard again"),
+    "label too large": (
+        video(labels=[10, 2]),
+        "label 10 is not below data.num_classes: 10; raise data.num_classes (the 2018 version has 3862 classes,"
+        " 2017 has 4716)",
+    ),
+    "too many labels": (video(labels=[1, 2, 3, 4]), "4 labels, more than data.max_labels: 3; raise data.max_labels"),
+    "no feature": (
+        video(mean_audio=None),
+        "no 'mean_audio' (it has: id, labels, mean_rgb); name the right key in data.keys.audio,"
+        " or leave audio out of data.features",
+    ),
+    "size": (
+        video(mean_rgb=[0.0] * 3),
+        "'mean_rgb' has 3 values, data.features says rgb: 4; set data.features.rgb: 3, or give other shards",
+    ),
+    "type": (
+        video(mean_rgb=[b"1234"]),
+        "'mean_rgb' is a list of 1 bytes value, not float; name the right key in data.keys.rgb",
+    ),
+    "nan": (
+        video(mean_audio=[0.0, float("nan")]),
+        "'mean_audio' holds nan at 1, 1 of 2 values are not finite; write the shard again",
+    ),
+    "inf": (
+        video(mean_rgb=[0.0, -np.inf, 1.0, np.inf]),
+        "'mean_rgb' holds -inf at 1, 2 of 4 values are not finite; write the shard again",
+    ),
+}
+FRAME_PROBLEMS = {
+    "other level": (video(), "a video-level record; set data.level: video, or give frame-level shards"),
+    "no lists": (clip(rgb=None, audio=None), "no frames at all; leave the video out of the shard"),
+    "no frames": (clip(audio=[]), "no frames at all in 'audio'; leave the video out of the shard"),
+    "no feature": (
+        clip(audio=None),
+        "no 'audio' (it has: rgb); name the right key in data.keys.audio, or leave audio out of data.features",
+    ),
+    "size": (
+        clip(rgb=[b"1234", b"123"]),
+        "frame 1 of 'rgb' has 3 bytes, data.features says rgb: 4; set data.features.rgb: 3, or give other shards",
+    ),
+    "type": (
+        clip(rgb=[feature([0.5] * 4)]),
+        "frame 0 of 'rgb' is a list of 4 float values, not one of bytes; name the right key in data.keys.rgb",
+    ),
+    "empty frame": (
+        clip(rgb=[tf.train.Feature()]),
+        "frame 0 of 'rgb' is an empty feature, not one of bytes; name the right key in data.keys.rgb",
+    ),
+    "label too large": (
+        clip({"id": [b"abcd"], "labels": [11]}),
+        "label 11 is not below data.num_classes: 10; raise data.num_classes (the 2018 version has 3862 classes,"
+        " 2017 has 4716)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("record", "message"), VIDEO_PROBLEMS.values(), ids=VIDEO_PROBLEMS)
+def test_video_level_problems(record, message):
+    assert check_record(record, VIDEO, need_labels=True) == message
+
+
+@pytest.mark.parametrize(("record", "message"), FRAME_PROBLEMS.values(), ids=FRAME_PROBLEMS)
+def test_frame_level_problems(record, message):
+    assert check_record(record, FRAME, need_labels=True) == message
+
+
+def test_what_need_not_be_there():
+    assert check_record(video(labels=None), VIDEO, need_labels=False) is None
+    for empty in (clip(rgb=None, audio=None), clip(audio=[])):
+        assert check_record(empty, FRAME, need_labels=True, need_frames=False) is None
+    # A wrong label is wrong even where none is needed.
+    assert "label 10" in check_record(video(labels=[10]), VIDEO, need_labels=False)
+
+
+def test_find_bad_record_names_shard_record_and_video(tmp_path):
+    sound = write_shard(tmp_path / "a", [video()] * 3)
+    bad = write_shard(tmp_path / "b", [video()] * 70 + [video(id=[b"xyzw"], labels=[10])])
+    unnamed = write_shard(tmp_path / "c", [video(id=None)])
+    cut = tmp_path / "d"
+    cut.write_bytes(open(sound, "rb").read()[:-1])
+    assert find_bad_record([sound], VIDEO, need_labels=True) is None
+    assert find_bad_record([sound, bad, unnamed], VIDEO, need_labels=True).startswith(
+        f"{bad}: record 70, video 'xyzw': label 10 is not below data.num_classes: 10; "
+    )
+    assert find_bad_record([unnamed], VIDEO, need_labels=True).startswith(f"{unnamed}: record 0: neither 'id'")
+    damaged = find_bad_record([sound, str(cut)], VIDEO, need_labels=True)
+    assert damaged.startswith(f"{cut}: damaged at byte {len(video()) * 2 + 32}, record 2 (data truncated: ")
+    assert damaged.endswith("; fetch the shard again, or salvage its good records with tools/inspect_shards.py")
+    assert "No such file" in find_bad_record([str(tmp_path / "none")], VIDEO, need_labels=True)
+
+
+def test_real_shards(real_data_dir):
+    shards = sorted(real_data_dir.glob("yt8m_2018/validate/validate000[0-2].tfrecord"))
+    scans = [scan_shard(str(path)) for path in shards]
+    assert [scan.num_records for scan in scans] == [walk_lengths(path) for path in shards] == [284, 305, 313]
+    assert all(scan.damage is None for scan in scans)
+    assert find_bad_record([str(shards[0])], DataConfig(), need_labels=True) is None
+    message = find_bad_record(map(str, shards), DataConfig(level="frame"), need_labels=True)
+    assert message.startswith(f"{shards[0]}: record 0, video '") and "a video-level record; set data.level" in message
+
+
+@pytest.mark.slow
+def test_all_real_shards(real_data_dir):
+    shards = sorted(map(str, real_data_dir.glob("yt8m_2018/validate/*.tfrecord")))
+    scans = [scan_shard(path) for path in shards]
+    assert len(shards) == 140 and sum(scan.num_records for scan in scans) == 40_549
+    assert find_bad_record(shards, DataConfig(), need_labels=True) is None
+
+
+def walk_lengths(path):
+    """Number of records, from the lengths alone."""
+    content, count, offset = path.read_bytes(), 0, 0
+    while offset < len(content):
+        count, offset = count + 1, offset + 16 + struct.unpack_from("<Q", content, offset)[0]
+    assert offset == len(content)
+    return count

@@ -1,0 +1,37 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_tf.layers import masking
+
+NUM_FRAMES = np.array([0, 1, 3, 9], "int32")
+MASK = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1]], bool)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_sequence_mask(jit):
+    mask = tf.function(masking.sequence_mask, jit_compile=jit)(NUM_FRAMES, tf.zeros([4, 3, 2]))
+    np.testing.assert_array_equal(mask, MASK)
+
+
+def test_sequence_mask_in_a_model_of_unknown_length():
+    inputs = {
+        "num_frames": keras.Input((), dtype="int32", name="num_frames"),
+        "rgb": keras.Input((None, 2), name="rgb"),
+    }
+    model = keras.Model(inputs, masking.clip_mask(inputs))
+    np.testing.assert_array_equal(model({"num_frames": NUM_FRAMES, "rgb": np.zeros((4, 3, 2))}), MASK)
+
+
+def test_masked_mean_leaves_padding_out_and_empty_clips_at_zero(rng):
+    frames = rng.normal(size=(4, 3, 5)).astype("float32")
+    outputs = np.asarray(masking.masked_mean(frames, MASK))
+    expected = [np.zeros(5), frames[1, 0], frames[2].mean(axis=0), frames[3].mean(axis=0)]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_zero_padding_keeps_real_frames(rng):
+    frames = rng.normal(size=(4, 3, 5)).astype("float32")
+    frames[1, 2] = np.nan
+    np.testing.assert_array_equal(masking.zero_padding(frames, MASK), np.where(MASK[:, :, None], frames, 0))

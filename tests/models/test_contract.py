@@ -1,0 +1,238 @@
+"""What every registered model keeps to. A new model needs one line in `OPTIONS`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import yt8m_tf
+from yt8m_tf import losses
+from yt8m_tf.errors import InputError
+from yt8m_tf.models import build_model, model_names, registry
+from yt8m_tf.schema import InputSpec
+
+# Model name to options that make it small.
+OPTIONS = {
+    "linear_combinations": {"head_size": 2, "dropout": 0.1, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "logistic": {},
+    "mean_fcn": {"hidden_sizes": [9, 8]},
+    "moe": {"num_mixtures": 3},
+    "resnet_like": {"inner_size": 8, "av_blocks": 2, "concat_blocks": 2, "video_part": 3, "dropout": 0.1},
+}
+# The probability that a model starts from where it is not the prior p itself.
+STARTING_PROBABILITY = {"moe": lambda p: p * 3 / 4}  # the dummy, one of four equal experts, says no
+
+FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 12, "audio": 5}, 7, 9
+PADDING = -1.9921875  # what uint8 zeros decode to
+CASES = [(name, level) for name in model_names() for level in registry.registration(name).levels]
+FRAME_CASES = [name for name, level in CASES if level == "frame"]
+every_model = pytest.mark.parametrize(("name", "level"), CASES)
+every_frame_model = pytest.mark.parametrize("name", FRAME_CASES)
+
+
+def build(name, level, features=None):
+    spec = InputSpec(level, features or FEATURES, NUM_CLASSES, MAX_FRAMES)
+    return build_model({"name": name, **OPTIONS[name]}, spec)
+
+
+def randomise(model, rng):
+    """Gives every weight, and the statistics of batch normalisation, values that nothing hides behind."""
+    for variable in model.weights:
+        if variable.path.endswith("moving_variance"):
+            variable.assign(rng.uniform(0.5, 2.0, variable.shape))
+        elif not variable.path.endswith("seed_generator_state"):
+            variable.assign(rng.normal(0.0, 0.5, variable.shape))
+
+
+def random_inputs(level, rng, num_frames=(3, 1, MAX_FRAMES, 6), length=MAX_FRAMES, features=None):
+    batch_size = len(num_frames)
+    features = features or FEATURES
+    if level == "video":
+        return {name: rng.normal(size=(batch_size, size)).astype("float32") for name, size in features.items()}
+    inputs = {name: np.full((batch_size, length, size), PADDING, "float32") for name, size in features.items()}
+    for frames in inputs.values():
+        for clip, count in zip(frames, num_frames, strict=True):
+            clip[:count] = rng.normal(size=clip[:count].shape)
+    return inputs | {"num_frames": np.array(num_frames, "int32")}
+
+
+def predict(model, inputs):
+    return model(inputs, training=False).numpy()
+
+
+def test_every_registered_model_is_tested():
+    assert sorted(OPTIONS) == model_names()
+
+
+@every_model
+def test_output_is_float32_logits(name, level, rng):
+    outputs = build(name, level)(random_inputs(level, rng), training=True)
+    assert outputs.shape == (4, NUM_CLASSES)
+    assert outputs.dtype == tf.float32
+
+
+@every_model
+@pytest.mark.parametrize("features", [{"rgb": 12}, {"audio": 5}, {"audio": 5, "rgb": 12, "faces": 4}])
+def test_reads_whatever_features_the_data_has(name, level, features, rng):
+    model = build(name, level, features)
+    inputs = random_inputs(level, rng, features=features)
+    before = predict(model, inputs)
+    for feature in features:
+        changed = inputs | {feature: inputs[feature] + 1.0}
+        assert np.abs(predict(model, changed) - before).max() > 1e-4, f"{feature} is not used"
+
+
+@every_model
+def test_output_is_float32_in_mixed_precision(name, level, rng):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build(name, level)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    outputs = model(random_inputs(level, rng), training=True)
+    assert outputs.dtype == tf.float32
+    assert np.isfinite(outputs.numpy()).all()
+    assert all(variable.dtype == "float32" for variable in model.trainable_variables)
+
+
+@every_model
+def test_every_weight_gets_a_gradient(name, level, rng):
+    model = build(name, level)
+    randomise(model, rng)
+    inputs, targets = random_inputs(level, rng), rng.uniform(size=(4, NUM_CLASSES))
+    with tf.GradientTape() as tape:  # in inference: in training, batch statistics cancel the bias before them
+        loss = losses.bce(model(inputs, training=False), targets)
+    variables = [variable.value for variable in model.trainable_variables]
+    for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, variables), strict=True):
+        assert gradient is not None and np.abs(gradient).max() > 1e-7, variable.path
+
+
+@every_frame_model
+def test_padding_changes_nothing(name, rng):
+    model = build(name, "frame")
+    randomise(model, rng)
+    inputs = random_inputs("frame", rng, num_frames=(4, 1, 3), length=MAX_FRAMES)
+    reference = predict(model, inputs)
+    shorter = {key: value[:, :4] if value.ndim == 3 else value for key, value in inputs.items()}
+    longer = {key: np.pad(v, ((0, 0), (0, 5), (0, 0))) if v.ndim == 3 else v for key, v in inputs.items()}
+    other = {key: np.where(v == np.float32(PADDING), 100.0, v) if v.ndim == 3 else v for key, v in inputs.items()}
+    for padded in (shorter, longer, other):
+        np.testing.assert_allclose(predict(model, padded), reference, rtol=1e-5, atol=1e-5)
+
+
+@every_frame_model
+def test_every_real_frame_counts(name, rng):
+    model = build(name, "frame")
+    randomise(model, rng)
+    inputs = random_inputs("frame", rng, num_frames=(1, MAX_FRAMES))
+    reference = predict(model, inputs)
+    assert np.isfinite(reference).all()
+    for clip, last in enumerate((0, MAX_FRAMES - 1)):
+        changed = {key: value.copy() for key, value in inputs.items()}
+        changed["rgb"][clip, last] += 1.0
+        assert np.abs(predict(model, changed)[clip] - reference[clip]).max() > 1e-4
+
+
+@every_model
+def test_rest_of_the_batch_changes_nothing(name, level, rng):
+    model = build(name, level)
+    randomise(model, rng)
+    inputs = random_inputs(level, rng)
+    together = predict(model, inputs)
+    for i in range(4):
+        alone = predict(model, {key: value[i : i + 1] for key, value in inputs.items()})
+        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
+
+
+@every_model
+def test_variable_paths_are_the_same_in_every_build(name, level):
+    first, second = ([variable.path for variable in build(name, level).weights] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == len(first)
+
+
+@every_model
+def test_keras_file_round_trip(name, level, rng, tmp_path):
+    model = build(name, level)
+    randomise(model, rng)
+    inputs = random_inputs(level, rng)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(predict(loaded, inputs), predict(model, inputs))
+    assert [v.path for v in loaded.weights] == [v.path for v in model.weights]
+
+
+def test_keras_file_in_a_new_process(rng, tmp_path):
+    model = build("linear_combinations", "frame")
+    randomise(model, rng)
+    inputs = random_inputs("frame", rng)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    program = (
+        "import sys, keras, numpy as np, yt8m_tf.models\n"
+        "model = keras.saving.load_model(sys.argv[1] + '/model.keras', compile=False)\n"
+        "outputs = model(dict(np.load(sys.argv[1] + '/inputs.npz')), training=False)\n"
+        "np.save(sys.argv[1] + '/outputs.npy', outputs)\n"
+    )
+    root = Path(yt8m_tf.__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=root)
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), predict(model, inputs), rtol=1e-6, atol=1e-6)
+
+
+@every_model
+def test_training_step_compiles_and_learns(name, level, rng):
+    model = build(name, level)
+    optimizer = keras.optimizers.Adam(0.01)
+    optimizer.build(model.trainable_variables)
+    inputs = {key: tf.constant(value) for key, value in random_inputs(level, rng).items()}
+    targets = tf.constant(rng.integers(0, 2, (4, NUM_CLASSES)), tf.float32)
+
+    @tf.function(jit_compile=True)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = losses.bce(model(inputs, training=True), targets)
+            total = tf.add_n([loss, *model.losses]) if model.losses else loss
+        gradients = tape.gradient(total, [variable.value for variable in model.trainable_variables])
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    history = [float(step()) for _ in range(30)]
+    assert np.isfinite(history).all()
+    assert np.mean(history[-5:]) < history[0]
+
+
+@every_model
+def test_output_starts_at_the_prior(name, level, rng):
+    model = build(name, level)
+    prior = rng.uniform(1e-4, 0.9, NUM_CLASSES)
+    registry.set_output_bias(model, prior)
+    for variable in model.trainable_variables:
+        if variable.path.endswith("kernel"):
+            variable.assign(np.zeros(variable.shape))
+    probability = STARTING_PROBABILITY.get(name, lambda p: p)(prior)
+    expected = np.tile(np.log(probability / (1 - probability)), (4, 1))
+    np.testing.assert_allclose(predict(model, random_inputs(level, rng)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "resnet_like", "inner_size": 8, "video_part": 2}, "configuration key 'model': branch widths must be"),
+        ({"name": "resnet_like", "inner_size": 0}, "inner_size must be at least 1, got 0"),
+        ({"name": "resnet_like", "av_blocks": -1}, "av_blocks must be at least 0, got -1"),
+        ({"name": "resnet_like", "dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+        ({"name": "linear_combinations", "resnet": {"audio_part": 0}}, "'model.resnet': audio_part must be at least 1"),
+        ({"name": "linear_combinations", "head_size": 0}, "head_size must be at least 1, got 0"),
+        ({"name": "mean_fcn", "hidden_sizes": [4, 0]}, r"hidden_sizes must be at least 1, got \(4, 0\)"),
+        ({"name": "moe", "num_mixtures": 0}, "num_mixtures must be at least 1, got 0"),
+        ({"name": "logistic", "l2": -1}, "l2 must be at least 0, got -1"),
+    ],
+)
+def test_options_out_of_range_are_one_line_errors(options, message):
+    with pytest.raises(InputError, match=message) as error:
+        registry.model_config(options)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,139 @@
+"""The part of the metrics that runs on the device: a batch of logits reduced to 20 pairs a video and a few sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from yt8m_tf import schema
+
+TOP_K = 20
+NUM_BINS = 15
+
+# What `batch_statistics` gives per video; all else it gives are sums over the batch.
+PER_VIDEO = ("top_logits", "top_classes", "hits", "valid", "not_finite")
+SUMS = ("num_videos", "hit_at_1", "perr", "bce", "calibration", "num_positives")
+
+
+def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Reduces a batch to what the metrics need, on the device; compiles with XLA, runs in replicas.
+
+    The top pairs leave as logits, and the host makes scores of them: a sigmoid on the CPU rounds differently at
+    different places of a tensor, and GAP would depend on the batch size. Equal logits rank by lower class id.
+
+    Args:
+      logits: [B, C] of any float dtype; computed with in float32.
+      labels: [B, L] int32 ids below C, padded with `schema.NO_LABEL`; an id given twice counts once. C and L must
+        be known when the function is traced.
+      valid: [B] bool; False marks the padding of a last batch, which counts nowhere.
+
+    Returns:
+      Per video: `top_logits` [B, k] float32, k = min(20, C), highest first; `top_classes` [B, k] int32; `hits`
+      [B, k] bool, is the class a label; `valid` [B] bool; `not_finite` [B] bool, a score is NaN or the loss infinite.
+      Sums over the videos, float64: `num_videos`; `hit_at_1`; `perr`; `bce` (each video's mean over classes);
+      `calibration` [3, 15], per bin of equal width the number of pairs, their scores, their positives; and
+      `num_positives` [C] int64. For several replicas see `concatenate_statistics`.
+    """
+    logits = tf.cast(logits, tf.float32)
+    num_classes = logits.shape[-1]
+    labels = tf.where(valid[:, None] & _first_occurrence(labels), labels, schema.NO_LABEL)
+    is_label = labels != schema.NO_LABEL  # [B, L]
+    num_labels = tf.reduce_sum(tf.cast(is_label, tf.int32), axis=1)  # [B]
+    # Of padding nothing may count, and what a model makes of it may be NaN: gathers read class 0 there.
+    label_logits = tf.gather(logits, tf.where(is_label, labels, 0), batch_dims=1)  # [B, L]
+
+    # PERR looks at the top n, n being the number of labels: up to L of them.
+    depth = min(max(TOP_K, labels.shape[1]), num_classes)
+    top_logits, top_classes = tf.math.top_k(logits, depth)  # [B, depth]
+    hits = tf.reduce_any(top_classes[:, :, None] == labels[:, None, :], axis=2)  # [B, depth]
+    within = hits & (tf.range(depth) < num_labels[:, None])
+    perr = tf.math.divide_no_nan(_count(within, axis=1), tf.cast(num_labels, tf.float64))  # [B]
+
+    def pairs(values: tf.Tensor) -> tf.Tensor:
+        # Not a slice: XLA on the CPU turns slices of a top_k into a full sort, 40 times as slow.
+        return tf.gather(values, tf.range(min(TOP_K, depth)), axis=1)  # [B, k]
+
+    scores = tf.sigmoid(logits)  # [B, C]
+    # Sums along rows, of C terms, in float32; across rows in float64.
+    score_sums = tf.cast(tf.reduce_sum(scores, axis=1), tf.float64)
+    label_sums = tf.reduce_sum(tf.where(is_label, label_logits, 0.0), axis=1)
+    bce = tf.cast(tf.reduce_sum(tf.nn.softplus(logits), axis=1) - label_sums, tf.float64) / num_classes
+    return {
+        "top_logits": pairs(top_logits),
+        "top_classes": pairs(top_classes),
+        "hits": pairs(hits),
+        "valid": valid,
+        "not_finite": valid & ~tf.math.is_finite(score_sums + bce),
+        "num_videos": _count(valid),
+        "hit_at_1": _count(hits[:, 0]),
+        "perr": tf.reduce_sum(perr),
+        "bce": tf.reduce_sum(tf.where(valid, bce, 0.0)),
+        "calibration": _calibration(
+            scores, score_sums, tf.sigmoid(top_logits), tf.sigmoid(label_logits), is_label, valid
+        ),
+        "num_positives": tf.math.unsorted_segment_sum(tf.ones_like(labels, tf.int64), labels, num_classes),
+    }
+
+
+def concatenate_statistics(parts: Sequence[Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    """The statistics of a batch from those of its parts, in order, such as the replicas' of `strategy.run`."""
+    together = {name: tf.concat([part[name] for part in parts], axis=0) for name in PER_VIDEO}
+    return together | {name: tf.add_n([part[name] for part in parts]) for name in SUMS}
+
+
+def _first_occurrence(labels: tf.Tensor) -> tf.Tensor:
+    """[B, L] bool: is this the first time that the id occurs in its row."""
+    equal = labels[:, :, None] == labels[:, None, :]  # [B, L, L]
+    earlier = tf.range(tf.shape(labels)[1])[:, None] > tf.range(tf.shape(labels)[1])
+    return ~tf.reduce_any(equal & earlier, axis=2)
+
+
+def _count(flags: tf.Tensor, axis: int | None = None) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(flags, tf.float64), axis=axis)
+
+
+def _calibration(
+    scores: tf.Tensor,
+    score_sums: tf.Tensor,
+    top_scores: tf.Tensor,
+    label_scores: tf.Tensor,
+    is_label: tf.Tensor,
+    valid: tf.Tensor,
+) -> tf.Tensor:
+    """Pairs, scores and positives per bin, [3, NUM_BINS] float64, over all C classes of the valid videos.
+
+    Nearly all scores lie in the lowest bin, and the others mostly among the top ones. Then the bins of [B, depth]
+    scores and a difference do; only where some video's last top score is above the lowest bin are all [B, C] binned.
+    """
+    num_classes = scores.shape[1]
+
+    def from_all() -> tf.Tensor:
+        return _bin_sums(scores, valid[:, None] & tf.ones_like(scores, tf.bool))
+
+    def from_top() -> tf.Tensor:
+        sums = _bin_sums(top_scores, valid[:, None] & (_bins(top_scores) > 0))
+        total = tf.stack([_count(valid) * num_classes, tf.reduce_sum(tf.where(valid, score_sums, 0.0))])
+        return sums + tf.pad((total - tf.reduce_sum(sums, axis=1))[:, None], [[0, 0], [0, NUM_BINS - 1]])
+
+    exceeded = tf.reduce_any(valid & (_bins(tf.reduce_min(top_scores, axis=1)) > 0))
+    pairs_and_scores = tf.cond(exceeded, from_all, from_top)
+    return tf.concat([pairs_and_scores, _bin_sums(label_scores, is_label)[:1]], axis=0)
+
+
+def _bins(scores: tf.Tensor) -> tf.Tensor:
+    """Bin b holds scores from b / 15 up to, not including, (b + 1) / 15; the last one holds 1 too."""
+    return tf.minimum(tf.cast(scores * NUM_BINS, tf.int32), NUM_BINS - 1)
+
+
+def _bin_sums(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """[2, NUM_BINS] float64: per bin the number and the sum of those of the [B, N] scores that `mask` selects."""
+    # A segment for each row and bin, so that no float32 sum has more than N terms.
+    rows = tf.shape(scores)[0]
+    segments = tf.where(mask, tf.range(rows)[:, None] * NUM_BINS + _bins(scores), -1)  # -1 is dropped
+
+    def per_bin(values: tf.Tensor) -> tf.Tensor:
+        sums = tf.math.unsorted_segment_sum(values, segments, rows * NUM_BINS)
+        return tf.reduce_sum(tf.cast(tf.reshape(sums, [-1, NUM_BINS]), tf.float64), axis=0)
+
+    return tf.stack([per_bin(tf.ones_like(scores)), per_bin(scores)])

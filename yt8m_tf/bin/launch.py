@@ -1,0 +1,77 @@
+"""What all commands share: quiet start-up, help with an example, errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import app
+
+from yt8m_tf.errors import InputError
+
+
+def launch(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs a command's `main`: absl parses the flags, errors become one line on standard error and exit status 1.
+
+    The module docstring of `main` is what `--help` and `--helpfull` show above the flags.
+    """
+    module = sys.modules[main.__module__]
+    sys.modules["__main__"].__doc__ = module.__doc__
+
+    def guarded(arguments: Sequence[str]) -> int | None:
+        if len(arguments) > 1:
+            return _fail(f"unexpected argument '{arguments[1]}'; flags are written --name=value")
+        import_quietly()
+        import tensorflow as tf
+
+        try:
+            return main(arguments)
+        except InputError as error:
+            return _fail(str(error))
+        except KeyboardInterrupt:
+            return _fail("interrupted; the same command goes on from the last checkpoint or finished part")
+        except OSError as error:
+            return _fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))
+        except tf.errors.OpError as error:
+            if not isinstance(error, tf.errors.ResourceExhaustedError | tf.errors.PermissionDeniedError):
+                raise
+            return _fail(" ".join(error.message.split()))
+
+    app.run(guarded)
+
+
+def import_quietly() -> None:
+    """Imports TensorFlow without its notices of look-ups for CUDA and the like; if the import fails, they are shown."""
+    if "tensorflow" in sys.modules:
+        return
+    with _without_stderr():
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            buffer.seek(0)
+            os.write(kept, buffer.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _fail(message: str) -> int:
+    command = os.path.basename(sys.argv[0]).removesuffix(".py")
+    print(f"{command}: error: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,87 @@
+"""Trains a model on YouTube-8M records, on one device, several, or several machines.
+
+A run is a configuration (what changes the result) and a run directory (where everything is written). Killed at any
+moment and started again with the same command, it goes on.
+
+Example:
+
+  yt8m-train --config=first_level/resnet_like.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/resnet_like \\
+      --set=train.batch_size=512 --set=optimizer.learning_rate=5e-4
+  tensorboard --logdir=runs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_CONFIG = flags.DEFINE_string(
+    "config", None, "Configuration: PATH.yaml, or PATH.yaml:NAME for a file of several.", required=True
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "Override of a configuration key, such as optimizer.learning_rate=3e-5; repeatable."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the configuration's patterns of shards are relative to.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run directory: configuration, checkpoints, history, TensorBoard.", required=True
+)
+_DEVICES = flags.DEFINE_string(
+    "devices", "", "Devices to mirror the model on: 'gpu:0,gpu:1', or 'all' GPUs. The default is one."
+)
+_XLA = flags.DEFINE_bool("xla", True, "Compile the step with XLA.")
+_STEPS_PER_CALL = flags.DEFINE_integer(
+    "steps_per_call", 4, "Updates made by one call of the compiled function.", lower_bound=1
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float("checkpoint_minutes", 10.0, "Save at least so often, and at every evaluation.")
+_EVALUATION_BATCH = flags.DEFINE_integer(
+    "evaluation_batch_size", 1024, "Examples of a batch of evaluation.", lower_bound=1
+)
+_INIT_FROM = flags.DEFINE_string("init_from", None, "Run or checkpoint directory whose weights a new run starts from.")
+_INIT_EXCLUDE = flags.DEFINE_list(
+    "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
+)
+_ON_DAMAGED = flags.DEFINE_enum(
+    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
+)
+_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+_HISTOGRAMS = flags.DEFINE_bool("histograms", False, "Write the distributions of the weights for TensorBoard.")
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf.data.faults import Faults
+    from yt8m_tf.experiment import load_experiment
+    from yt8m_tf.training import distribution, loop
+
+    strategy = distribution.make_strategy(_DEVICES.value)
+    experiment = load_experiment(_CONFIG.value, _SET.value)
+    faults = Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
+    options = loop.RunOptions(
+        data_dir=_DATA_DIR.value,
+        workdir=Path(_WORKDIR.value).expanduser(),
+        xla=_XLA.value,
+        steps_per_call=_STEPS_PER_CALL.value,
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
+        evaluation_batch_size=_EVALUATION_BATCH.value,
+        init_from=Path(_INIT_FROM.value).expanduser() if _INIT_FROM.value else None,
+        init_exclude=tuple(_INIT_EXCLUDE.value),
+        histograms=_HISTOGRAMS.value,
+    )
+    result = loop.train(experiment, options, strategy, faults)
+    ending = "stopped early" if result.stopped_early else "finished"
+    print(f"{ending} at step {result.step:,}; best GAP@20 {result.best_gap:.5f} at step {result.best_step:,}")
+    print(f"run: {options.workdir}\nnext: yt8m-evaluate --workdir={options.workdir} --data_dir={_DATA_DIR.value}")
+    for line in faults.summary():
+        print(line)
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

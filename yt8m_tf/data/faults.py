@@ -1,0 +1,34 @@
+"""What to do about damaged shards and empty clips, and what has been met so far."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from yt8m_tf.data.integrity import Damage
+
+Action = Literal["error", "skip"]
+
+
+@dataclasses.dataclass
+class Faults:
+    """The user's choice for each kind of fault, and a record of those that were skipped.
+
+    Attributes:
+      on_damaged: "error", or "skip": use the records before the damage and go on with the next shard.
+      on_empty: "error", or "skip": leave out clips without frames.
+      damaged: what was found damaged and skipped, by shard.
+      num_empty: clips without frames that were left out.
+    """
+
+    on_damaged: Action = "error"
+    on_empty: Action = "error"
+    damaged: dict[str, Damage] = dataclasses.field(default_factory=dict)
+    num_empty: int = 0
+
+    def summary(self) -> list[str]:
+        """One line for each kind of fault that was skipped, to be shown at the end of a run."""
+        lines = [f"skipped the rest of a damaged shard: {damage}" for damage in self.damaged.values()]
+        if self.num_empty:
+            lines.append(f"left out {self.num_empty} clips without frames")
+        return lines

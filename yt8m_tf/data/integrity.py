@@ -1,0 +1,201 @@
+"""Finds what is wrong with shards: damaged bytes, and records that do not fit the configuration.
+
+The input pipeline reads and parses in batches, and its errors name neither file nor record. When it fails, it calls
+`find_bad_record` on the shards that may be at fault: slow, but precise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.data import crc32c
+from yt8m_tf.data.record_check import check_record, video_id
+from yt8m_tf.experiment import DataConfig
+
+__all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """The first place where a shard cannot be read.
+
+    Attributes:
+      path: the shard.
+      record: the number of the damaged record, from 0; as many good records lie before it.
+      offset: the byte at which the damaged record starts.
+      reason: what is wrong there.
+    """
+
+    path: str
+    record: int
+    offset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: damaged at byte {self.offset}, record {self.record} ({self.reason})"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardScan:
+    """What a scan of a shard found.
+
+    Attributes:
+      path: the shard.
+      num_records: good records before the damage, or in all.
+      num_bytes: the size of the file; 0 where it cannot be opened.
+      damage: the first damage; None for a sound file, which an empty one is too.
+    """
+
+    path: str
+    num_records: int
+    num_bytes: int
+    damage: Damage | None
+
+
+def scan_shard(path: str) -> ShardScan:
+    """Reads a whole shard, checking every checksum, about as fast as TensorFlow reads it.
+
+    Args:
+      path: a TFRecord file, uncompressed; anything that `tf.io.gfile` opens.
+
+    Returns:
+      The scan. A file that cannot be opened is damaged at byte 0.
+    """
+    try:
+        status = tf.io.gfile.stat(path)
+        if status.is_directory:
+            return ShardScan(path, 0, 0, Damage(path, 0, 0, "cannot be read: it is a directory"))
+    except tf.errors.OpError as error:
+        return ShardScan(path, 0, 0, Damage(path, 0, 0, f"cannot be read: {one_line(error)}"))
+    num_records, good_bytes = measure_run(path, 0)
+    damage = None if good_bytes == status.length else diagnose(path, num_records, good_bytes, status.length)
+    return ShardScan(path, num_records, status.length, damage)
+
+
+def find_damage(paths: Iterable[str]) -> Damage | None:
+    """The first damage, in the order of `paths`; None where all are sound."""
+    return next((scan.damage for scan in map(scan_shard, paths) if scan.damage), None)
+
+
+def find_bad_record(
+    paths: Iterable[str], data: DataConfig, *, need_labels: bool, need_frames: bool = True
+) -> str | None:
+    """The first thing, in the order of `paths`, that keeps these shards from being read as `data` says.
+
+    Args:
+      paths: shards.
+      data: what their records should hold.
+      need_labels: a video without labels is an error.
+      need_frames: a video without frames is an error (frame level).
+
+    Returns:
+      One line that names shard, record, video, what is wrong and the remedy; None where nothing is.
+    """
+    for path in paths:
+        for number, serialized in enumerate(good_records(path)):
+            problem = check_record(serialized, data, need_labels=need_labels, need_frames=need_frames)
+            if problem:
+                name = video_id(serialized)
+                return f"{path}: record {number}{f', video {name!r}' if name else ''}: {problem}"
+        if damage := scan_shard(path).damage:
+            return f"{damage}; fetch the shard again, or salvage its good records with tools/inspect_shards.py"
+    return None
+
+
+def good_records(path: str) -> Iterator[bytes]:
+    """The records of a shard up to the first damage; none where it cannot be opened."""
+    return iter(_read(path, 0).ignore_errors().as_numpy_iterator())
+
+
+def measure_run(path: str, offset: int) -> tuple[int, int]:
+    """Counts the good records that follow each other from a byte on, up to the first damage or the end of the file.
+
+    Args:
+      path: a TFRecord file.
+      offset: the byte at which the first record starts.
+
+    Returns:
+      The number of good records, and the bytes that they take in the file.
+    """
+    num_records, num_bytes = _measure_run(tf.constant(path), tf.constant(offset, tf.int64))
+    return int(num_records), int(num_bytes)
+
+
+def diagnose(path: str, record: int, offset: int, num_bytes: int) -> Damage:
+    """Says what is wrong with the record at a byte where reading stopped.
+
+    Args:
+      path: a TFRecord file.
+      record: the number of the record.
+      offset: the byte at which it starts; less than `num_bytes`.
+      num_bytes: the size of the file.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            file.seek(offset)
+            header = file.read(crc32c.HEADER_BYTES)
+        reason = _header_reason(header, num_bytes - offset)
+        if reason and not record and not offset:
+            packed = header.startswith(_GZIP_MAGIC)
+            reason = (
+                "compressed with gzip: unpack it" if packed else f"not a TFRecord file, or its start is lost: {reason}"
+            )
+        if not reason:
+            next(iter(_read(path, offset).take(1)))
+            reason = "reading stopped here, but a second attempt went on: an unreliable disk or network"
+    except tf.errors.DataLossError:
+        reason = "data checksum does not match"
+    except tf.errors.OpError as error:
+        reason = f"cannot be read: {one_line(error)}"
+    return Damage(path, record, offset, reason)
+
+
+def _header_reason(header: bytes, remaining: int) -> str:
+    """What a header itself, and the bytes left in the file from it on, say is wrong; "" for nothing."""
+    if len(header) < crc32c.HEADER_BYTES:
+        return f"header truncated: the file ends after {remaining} of its {crc32c.HEADER_BYTES} bytes"
+    if not crc32c.headers_match(np.frombuffer(header, np.uint8)[None])[0]:
+        return "length checksum does not match"
+    expected = int.from_bytes(header[: crc32c.LENGTH_BYTES], "little") + crc32c.FRAMING_BYTES
+    if remaining < expected:
+        return f"data truncated: the file ends after {remaining} of the record's {expected} bytes"
+    return ""
+
+
+def _read(path: str | tf.Tensor, offset: int | tf.Tensor) -> tf.data.Dataset:
+    """Serialized records from a byte on. Unlike `TFRecordDataset`, the op can start in the middle of a file."""
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path],
+        compression_type="",
+        buffer_size=1 << 20,
+        byte_offsets=tf.reshape(tf.cast(offset, tf.int64), [1]),
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string)).with_options(options)
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)])
+def _measure_run(path: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # After damage the op goes on to the next file, of which there is none: what `ignore_errors` lets through is
+    # exactly the good records before the first damage. It stands before `batch`, which would lose a partial batch.
+    batches = _read(path, offset).ignore_errors().batch(64)
+
+    def add(totals: tuple[tf.Tensor, tf.Tensor], records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = tf.size(records, tf.int64)
+        data_bytes = tf.reduce_sum(tf.cast(tf.strings.length(records), tf.int64))
+        return totals[0] + count, totals[1] + data_bytes + crc32c.FRAMING_BYTES * count
+
+    zero = tf.constant(0, tf.int64)
+    return batches.reduce((zero, zero), add)
+
+
+def one_line(error: tf.errors.OpError) -> str:
+    return " ".join(str(error.message).split())

@@ -1,0 +1,137 @@
+"""Parses batches of serialized YouTube-8M records, at either level and of any version.
+
+Whole batches are parsed by one operation: per-record parsing is ten times slower. Features stay as they are stored
+(float32 means, uint8 frames), labels become padded lists of class ids; what is large (`[B, C]` targets, float frames) is
+made on the device. The functions run eagerly, inside `tf.data`, and in the exported graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_tf.experiment import DataConfig
+from yt8m_tf.schema import NO_LABEL
+
+# 2018 files call the id "id", 2017 files "video_id": a record has one of them.
+_ID_KEYS = ("id", "video_id")
+_LABELS = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
+
+
+def record_key(data: DataConfig, feature: str) -> str:
+    """The key under which records hold `feature`."""
+    return data.keys.get(feature, f"mean_{feature}" if data.level == "video" else feature)
+
+
+def parse_records(serialized: tf.Tensor, data: DataConfig, *, with_labels: bool = True) -> dict[str, tf.Tensor]:
+    """Parses a batch of serialized records.
+
+    Args:
+      serialized: [B] strings; `tf.train.Example` at video level, `tf.train.SequenceExample` at frame level. Fields that
+        `data` does not name, such as those of the 2019 segment data, are ignored.
+      data: level, features, sizes and limits.
+      with_labels: whether to read labels; records without any get an empty list.
+
+    Returns:
+      "id": [B] string. "labels": [B, L] int32 class ids, padded with -1. For each feature, at video level [B, D] float32;
+      at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most `max_frames`. T is the shortest of
+      `data.frame_lengths` and `data.max_frames` that holds the batch. Codes after `num_frames` mean nothing.
+
+    Raises:
+      tf.errors.InvalidArgumentError: when run on a record that does not fit `data`. The message does not name the
+        record: `integrity.find_bad_record` does.
+    """
+    parse = _parse_video if data.level == "video" else _parse_frames
+    parsed, labels, ids = parse(serialized, data, with_labels)
+    parsed["id"] = tf.where(tf.equal(ids[0], ""), ids[1], ids[0])
+    if with_labels:
+        parsed["labels"] = _pad_labels(labels, data)
+    return parsed
+
+
+def clip_lengths(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
+    """The frames of each frame-level record, uncut: [B] strings -> [B] int32, the shorter list where lists differ."""
+    lists = _parse_sequences(serialized, data, {})[1]
+    return tf.reduce_min(tf.stack([frames.row_lengths() for frames in lists.values()]), axis=0)
+
+
+def parse_labels(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
+    """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, unchecked."""
+    labels = {"labels": _LABELS}
+    if data.level == "video":
+        return tf.io.parse_example(serialized, labels)["labels"]
+    return tf.io.parse_sequence_example(serialized, context_features=labels)[0]["labels"]
+
+
+def _context_features(with_labels: bool) -> dict[str, Any]:
+    features: dict[str, Any] = {key: tf.io.FixedLenFeature([], tf.string, "") for key in _ID_KEYS}
+    if with_labels:
+        features["labels"] = _LABELS
+    return features
+
+
+def _parse_video(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> tuple[dict[str, tf.Tensor], Any, Any]:
+    features = _context_features(with_labels)
+    keys = {name: record_key(data, name) for name in data.features}
+    features |= {keys[name]: tf.io.FixedLenFeature([size], tf.float32) for name, size in data.features.items()}
+    parsed = tf.io.parse_example(serialized, features)
+    values = {}
+    for name, key in keys.items():
+        # A sum is finite only if every value is, and is the cheapest way to look at all of them.
+        finite = tf.math.is_finite(tf.reduce_sum(parsed[key]))
+        with tf.control_dependencies([tf.debugging.Assert(finite, [f"{key}: not a finite number"])]):
+            values[name] = tf.identity(parsed[key])
+    return values, parsed.get("labels"), [parsed[key] for key in _ID_KEYS]
+
+
+def _parse_frames(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> tuple[dict[str, tf.Tensor], Any, Any]:
+    context, lists = _parse_sequences(serialized, data, _context_features(with_labels))
+    # rgb and audio lists can differ in length by a frame: the shorter one counts.
+    lengths = tf.stack([frames.row_lengths() for frames in lists.values()])  # [features, B]
+    num_frames = tf.minimum(tf.reduce_min(lengths, axis=0), data.max_frames)  # [B]
+    length = _padded_length(tf.reduce_max(num_frames), data)
+    values = {name: _decode_frames(lists[name], length, size, name) for name, size in data.features.items()}
+    values["num_frames"] = num_frames
+    return values, context.get("labels"), [context[key] for key in _ID_KEYS]
+
+
+def _parse_sequences(
+    serialized: tf.Tensor, data: DataConfig, context_features: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, tf.RaggedTensor]]:
+    """The context, and for each feature the frames as ragged [B, (frames)] strings."""
+    frames = tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int32)
+    context, lists, _ = tf.io.parse_sequence_example(
+        serialized,
+        context_features=context_features or None,
+        sequence_features={record_key(data, name): frames for name in data.features},
+    )
+    return context, {name: lists[record_key(data, name)] for name in data.features}
+
+
+def _decode_frames(frames: tf.RaggedTensor, length: tf.Tensor, size: int, name: str) -> tf.Tensor:
+    """[B, (frames)] strings of `size` bytes each -> [B, length, size] uint8, padded with code 0 or cut."""
+    sizes = tf.strings.length(frames.flat_values)
+    right = tf.reduce_all(tf.equal(sizes, size))
+    with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: frames are not of {size} bytes each"])]):
+        clips = tf.strings.reduce_join(frames.to_tensor("")[:, :length], axis=1)  # [B], one string a clip
+    codes = tf.io.decode_raw(clips, tf.uint8, fixed_length=length * size)
+    codes = tf.reshape(codes, [-1, length, size])
+    return tf.ensure_shape(codes, [None, None, size])
+
+
+def _padded_length(longest: tf.Tensor, data: DataConfig) -> tf.Tensor:
+    lengths = tf.constant(sorted({*data.frame_lengths, data.max_frames}), tf.int32)
+    return tf.reduce_min(tf.boolean_mask(lengths, lengths >= longest))
+
+
+def _pad_labels(labels: tf.RaggedTensor, data: DataConfig) -> tf.Tensor:
+    """Checked and padded: ragged [B, (labels)] int64 -> [B, L] int32."""
+    ids = labels.flat_values
+    checks = [
+        tf.debugging.Assert(tf.reduce_all((ids >= 0) & (ids < data.num_classes)), ["labels: a class id out of range"]),
+        tf.debugging.Assert(tf.reduce_all(labels.row_lengths() <= data.max_labels), ["labels: more than max_labels"]),
+    ]
+    with tf.control_dependencies(checks):
+        padded = labels.to_tensor(NO_LABEL, shape=[None, data.max_labels])
+        return tf.cast(padded, tf.int32)

@@ -1,0 +1,123 @@
+"""Copies the good records of a damaged shard into a new one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.data import crc32c
+from yt8m_tf.data.integrity import Damage, diagnose, measure_run, one_line, scan_shard
+from yt8m_tf.errors import InputError
+
+_CHUNK_BYTES = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class SalvageReport:
+    """What `salvage` did.
+
+    Attributes:
+      path: the damaged shard.
+      output: the new one, which exists only where there are good records.
+      num_records: good records, all of them copied.
+      lost_bytes: bytes of the shard that are in no good record.
+      damages: every place where reading stopped; their record numbers count good records only.
+    """
+
+    path: str
+    output: str
+    num_records: int
+    lost_bytes: int
+    damages: tuple[Damage, ...]
+
+    def __str__(self) -> str:
+        if not self.num_records:
+            return f"{self.path}: no good records, nothing written"
+        places = "1 place" if len(self.damages) == 1 else f"{len(self.damages)} places"
+        return (
+            f"{self.output}: {self.num_records} good records of {self.path}; {self.lost_bytes} bytes lost in {places}"
+        )
+
+
+def salvage(path: str, output: str) -> SalvageReport:
+    """Writes every record of a shard whose checksums are right to a new shard, byte for byte and in order.
+
+    After damage it goes on at the next byte where a record starts, even if the length of the damaged one is lost.
+
+    Args:
+      path: a damaged shard (a sound one is copied whole).
+      output: the new shard. It appears under this name only when it is whole.
+
+    Returns:
+      The report.
+
+    Raises:
+      InputError: `path` cannot be read, `output` is the same file or cannot be written.
+    """
+    if os.path.realpath(path) == os.path.realpath(output):
+        raise InputError(f"{output}: the salvaged shard cannot replace the damaged one; give another directory")
+    scan = scan_shard(path)
+    if not scan.num_bytes and scan.damage:
+        raise InputError(f"{path}: {scan.damage.reason}")
+    try:
+        runs, num_records, damages = _find_runs(path, scan.num_bytes)
+        if num_records:
+            _copy(path, output, runs)
+    except tf.errors.OpError as error:
+        raise InputError(f"{output}: salvaging {path} failed: {one_line(error)}") from error
+    kept_bytes = sum(end - start for start, end in runs)
+    return SalvageReport(path, output, num_records, scan.num_bytes - kept_bytes, tuple(damages))
+
+
+def _find_runs(path: str, num_bytes: int) -> tuple[list[tuple[int, int]], int, list[Damage]]:
+    """The stretches of good records, as first and last byte + 1; how many records they hold; what is between them."""
+    runs: list[tuple[int, int]] = []
+    damages: list[Damage] = []
+    num_records, offset = 0, 0
+    while offset < num_bytes:
+        count, size = measure_run(path, offset)
+        if count:
+            runs.append((offset, offset + size))
+        num_records, offset = num_records + count, offset + size
+        if offset == num_bytes:
+            break
+        # Damaged records that follow each other are one damage.
+        if count or not damages:
+            damages.append(diagnose(path, num_records, offset, num_bytes))
+        offset = _next_header(path, offset + 1, num_bytes)
+    return runs, num_records, damages
+
+
+def _next_header(path: str, offset: int, num_bytes: int) -> int:
+    """The first byte from `offset` on at which a header with the right checksum starts; `num_bytes` for none."""
+    overlap = crc32c.HEADER_BYTES - 1
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while offset + crc32c.HEADER_BYTES <= num_bytes:
+            file.seek(offset)
+            chunk = np.frombuffer(file.read(_CHUNK_BYTES + overlap), np.uint8)
+            windows = np.lib.stride_tricks.sliding_window_view(chunk, crc32c.HEADER_BYTES)  # [N, 12]
+            # Records are below 4 GB, so that half of the length is zero. Few offsets are left after this quick test.
+            plausible = np.flatnonzero(~windows[:, 4 : crc32c.LENGTH_BYTES].any(axis=1))
+            found = plausible[crc32c.headers_match(windows[plausible])]
+            if len(found):
+                return offset + int(found[0])
+            offset += len(windows)
+    return num_bytes
+
+
+def _copy(path: str, output: str, runs: list[tuple[int, int]]) -> None:
+    partial = f"{output}.partial"
+    try:
+        with tf.io.gfile.GFile(path, "rb") as source, tf.io.gfile.GFile(partial, "wb") as target:
+            for start, end in runs:
+                source.seek(start)
+                for position in range(start, end, _CHUNK_BYTES):
+                    target.write(source.read(min(_CHUNK_BYTES, end - position)))
+        tf.io.gfile.rename(partial, output, overwrite=True)
+    except tf.errors.OpError:
+        if tf.io.gfile.exists(partial):
+            tf.io.gfile.remove(partial)
+        raise

@@ -1,0 +1,67 @@
+"""Lists of shards: glob patterns, folds, shares of workers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from yt8m_tf.errors import InputError
+
+
+def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -> list[str]:
+    """The shards that glob patterns match, sorted, each once.
+
+    Args:
+      patterns: local patterns, or anything `tf.io.gfile.glob` takes.
+      data_dir: what relative patterns are relative to.
+      source: the flag or configuration key that the patterns come from, for messages.
+
+    Raises:
+      InputError: a pattern matches nothing, or only directories.
+    """
+    shards: set[str] = set()
+    where = f"{source}: " if source else ""
+    for pattern in patterns:
+        full = os.path.join(data_dir, os.path.expanduser(pattern))
+        try:
+            found = tf.io.gfile.glob(full)
+        except tf.errors.OpError as error:
+            raise InputError(f"{where}cannot list '{full}': {error.message}") from error
+        files = [path for path in found if not tf.io.gfile.isdir(path)]
+        if not files and found:
+            raise InputError(
+                f"{where}'{full}' is a directory; give a pattern for the shards in it, such as '{full}/*.tfrecord'"
+            )
+        if not files:
+            raise InputError(f"{where}no file matches '{full}'; check --data_dir and the pattern")
+        shards.update(files)
+    return sorted(shards)
+
+
+def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
+    """Deals shards to folds: sorted by (sha256 of the base name, name), they go to fold 0, 1, ... in turn.
+
+    Shards are randomly filled, so folds of shards are sound, and need no copy of the data and no index of examples.
+
+    Returns:
+      Base name of the shard to its fold, 0 to num_folds - 1.
+
+    Raises:
+      InputError: fewer than two folds, fewer shards than folds, or two shards of the same base name.
+    """
+    names = [os.path.basename(path) for path in shards]
+    if not 2 <= num_folds <= len(names):
+        raise InputError(f"num_folds must be from 2 to the number of shards, {len(names)}; got {num_folds}")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two shards are named '{twice}'; folds go by base name, so rename one")
+    dealt = sorted(names, key=lambda name: (hashlib.sha256(name.encode()).hexdigest(), name))
+    return {name: position % num_folds for position, name in enumerate(dealt)}
+
+
+def worker_share(shards: Sequence[str], worker: int, num_workers: int) -> list[str]:
+    """The shards that one of several workers reads: every `num_workers`-th, from its own number on."""
+    return list(shards[worker::num_workers])

@@ -1,0 +1,239 @@
+"""From shards to a submission file with any SavedModel that scores serialized records; needs no model code.
+
+Two batches are under way at a time, in threads: while one is parsed, another one is scored, and rows are written
+beside both. Borders of batches do not depend on where a run starts, so that a resumed one ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from yt8m_tf.data import integrity
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import DataConfig
+from yt8m_tf.export.scorer import TOP_K, Scorer, fingerprint, load_scorer
+from yt8m_tf.submission import Part, Parts, format_rows
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# A padded batch of clips takes 0.35 MB a clip, four times that once decoded.
+_BATCH_SIZES = {"video": 1024, "frame": 128}
+_BATCHES_UNDER_WAY = 2
+_FRAMING_BYTES = 16  # what a shard adds to each record
+_READ_FAILURES = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError,
+                  tf.errors.FailedPreconditionError)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceSummary:
+    """What a run did: rows written in all, videos scored by this process and its seconds, and faults in all shards."""
+
+    num_rows: int
+    num_scored: int
+    seconds: float
+    faults: Faults
+
+
+def infer(
+    saved_model: str,
+    shards: Sequence[str],
+    output: str | os.PathLike[str],
+    *,
+    top_k: int = TOP_K,
+    batch_size: int | None = None,
+    faults: Faults | None = None,
+    progress: bool = True,
+) -> InferenceSummary:
+    """Scores all records of `shards`, in order, and writes `output`.
+
+    Finished shards are kept in `OUTPUT.parts/`: a run that was interrupted goes on behind them when it is repeated.
+
+    Args:
+      saved_model: directory of a SavedModel (`load_scorer`).
+      shards: paths.
+      output: the submission file; it appears when it is whole.
+      top_k: pairs of a row.
+      batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
+      faults: what to do about damaged shards and clips without frames; what is skipped is recorded here.
+      progress: whether to show a progress bar.
+
+    Raises:
+      InputError: see `load_scorer` and `submission.Parts`; damage, a record that does not suit the model, a clip
+        without frames, or a score that is NaN.
+    """
+    scorer = load_scorer(saved_model, top_k)
+    batch_size = batch_size or _BATCH_SIZES[scorer.data.level if scorer.data else "video"]
+    faults = faults or Faults()
+    sizes = [tf.io.gfile.stat(shard).length for shard in shards]
+    run = {
+        "model": fingerprint(saved_model),
+        "input": [[shard, size] for shard, size in zip(shards, sizes, strict=True)],
+        **{"top_k": top_k, "batch_size": batch_size, "on_damaged": faults.on_damaged, "on_empty": faults.on_empty},
+    }
+    parts = Parts(output, run)
+    for shard, part in zip(shards, parts.finished, strict=False):
+        _restore(faults, shard, part)
+    start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
+    with tqdm(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+        bar.update(sum(sizes[: len(parts.finished)]))
+        _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
+    seconds = time.perf_counter() - start
+    num_records, num_rows = (
+        sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
+    )
+    parts.assemble()
+    return InferenceSummary(num_rows, num_records - before, seconds, faults)
+
+
+def read_batches(
+    shards: Sequence[str], batch_size: int, faults: Faults, first: int = 0, used: int = 0
+) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+    """Serialized records in order, in batches that go across shards.
+
+    Args:
+      shards: paths.
+      batch_size: records of a batch; the last one may have fewer.
+      faults: whether to skip damage; where it is known or found already.
+      first, used: where to start: the index of a shard, and how many of its records to leave out.
+
+    Yields:
+      The index of each record's shard, [B] int64, and the records, [B] string.
+
+    Raises:
+      InputError: a damaged shard, unless damage is to be skipped.
+    """
+    while True:
+        limits = [faults.damaged[shard].record if shard in faults.damaged else -1 for shard in shards]
+        try:
+            for owners, serialized in _dataset(shards, limits, first, used).batch(batch_size).prefetch(2):
+                owners = owners.numpy()
+                yield owners, serialized
+                last = int(owners[-1])
+                used = int(np.sum(owners == last)) + (used if last == first else 0)
+                first = last
+            return
+        except _READ_FAILURES as error:
+            damage = integrity.find_damage(shard for shard in shards[first:] if shard not in faults.damaged)
+            if damage is None:
+                raise
+            if faults.on_damaged == "error":
+                raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard") from error
+            faults.damaged[damage.path] = damage
+
+
+def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int) -> tf.data.Dataset:
+    paths, counts = tf.constant(shards), tf.constant(limits, tf.int64)
+
+    def read(index: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(paths[index], buffer_size=1 << 20).take(counts[index])
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(index).repeat(), records))
+
+    return tf.data.Dataset.range(first, len(shards)).flat_map(read).skip(used)
+
+
+def _score_shards(
+    scorer: Scorer, shards: Sequence[str], parts: Parts, top_k: int, batch_size: int, faults: Faults, bar: tqdm
+) -> None:
+    """Scores what `parts` does not have yet, and finishes all of its shards."""
+    # The batch that holds the first unfinished record starts in an earlier shard, if batches are to be those of a run
+    # that was never interrupted.
+    counts = [part.num_records for part in parts.finished]
+    first, used = 0, sum(counts) // batch_size * batch_size
+    while first < len(counts) and used >= counts[first]:
+        used -= counts[first]
+        first += 1
+
+    def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, int, Any]:
+        owners, serialized = batch
+        try:
+            return owners, int(tf.reduce_sum(tf.strings.length(serialized) + _FRAMING_BYTES)), scorer(serialized)
+        except tf.errors.InvalidArgumentError as error:
+            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], error) from error
+
+    def finish(until: int) -> None:
+        while len(parts.finished) < until:
+            damage = faults.damaged.get(shards[len(parts.finished)])
+            parts.finish_shard(dataclasses.asdict(damage) if damage else None)
+
+    start, scored = time.perf_counter(), 0
+    for owners, num_bytes, results in _in_order(score, read_batches(shards, batch_size, faults, first, used)):
+        for index in np.unique(owners):
+            if index >= len(counts):  # else it was finished by an earlier process
+                finish(int(index))
+                rows = tuple(result[owners == index] for result in results)
+                kept = _checked(scorer, shards[index], *rows, faults=faults)
+                num_rows = len(kept[0])
+                parts.add(format_rows(kept[0], kept[1][:, :top_k], kept[2][:, :top_k]), len(rows[0]), num_rows)
+        scored += len(owners)
+        bar.set_postfix_str(f"{scored / (time.perf_counter() - start):.0f} videos/s", refresh=False)
+        bar.update(num_bytes)
+    finish(len(shards))
+
+
+def _checked(
+    scorer: Scorer, shard: str, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray, *, faults: Faults
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of one shard without those of clips without frames, whose scores are all 0."""
+    if np.isnan(scores).any():
+        video = ids[np.isnan(scores).any(axis=1)][0].decode(errors="replace")
+        raise InputError(
+            f"{shard}: the model in {scorer.path} scores video '{video}' NaN; train it with finite weights"
+        )
+    empty = (scores[:, 0] == 0) if scorer.data and scorer.data.level == "frame" else np.zeros(len(ids), bool)
+    if empty.any():
+        need_frames = faults.on_empty == "error"
+        problem = integrity.find_bad_record(
+            [shard], _unlabelled(scorer.data), need_labels=False, need_frames=need_frames
+        )
+        if problem:
+            raise InputError(f"{problem}; or give --on_empty=skip" if need_frames else problem)
+        faults.num_empty += int(empty.sum())
+    return ids[~empty], classes[~empty], scores[~empty]
+
+
+def _bad_record(scorer: Scorer, shards: Sequence[str], error: Exception) -> InputError:
+    """Names the record that the model cannot read."""
+    if scorer.data is not None:
+        problem = integrity.find_bad_record(shards, _unlabelled(scorer.data), need_labels=False, need_frames=False)
+        if problem:
+            return InputError(problem)
+    return InputError(
+        f"{' or '.join(shards)}: a record that the model in {scorer.path} cannot read; give shards of the level and"
+        f" feature sizes that it was trained on ({' '.join(str(error).split())})"
+    )
+
+
+def _unlabelled(data: DataConfig | None) -> DataConfig:
+    """`data`, with any labels allowed: inference does not read them."""
+    assert data is not None
+    return dataclasses.replace(data, num_classes=np.iinfo(np.int64).max, max_labels=np.iinfo(np.int64).max)
+
+
+def _restore(faults: Faults, shard: str, part: Part) -> None:
+    if part.damage:
+        faults.damaged[shard] = integrity.Damage(**part.damage)
+    faults.num_empty += part.num_records - part.num_rows
+
+
+def _in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`map`, with a few calls under way at a time."""
+    with ThreadPoolExecutor(_BATCHES_UNDER_WAY) as executor:
+        waiting: collections.deque = collections.deque()
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > _BATCHES_UNDER_WAY:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,49 @@
+"""Padding of frame sequences, which must count nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras import ops
+
+
+def sequence_mask(num_frames: Any, frames: Any) -> Any:
+    """Marks the real frames of a batch of padded clips.
+
+    Args:
+      num_frames: [B] integers, from 0; more than T means T.
+      frames: [B, T, D], of which only the shape matters. Symbolic or not, T known or not.
+
+    Returns:
+      [B, T] bool: True for a frame, False for padding.
+    """
+    # Counting ones works where T is unknown while the model is built, when there is no number to make a range of.
+    position = ops.cumsum(ops.ones_like(frames[:, :, 0], dtype="float32"), axis=1)  # [B, T], from 1
+    return position <= ops.cast(num_frames, "float32")[:, None]
+
+
+def clip_mask(inputs: Mapping[str, Any]) -> Any:
+    """The [B, T] `sequence_mask` of the inputs of a frame-level model, {feature: [B, T, D]; "num_frames": [B]}."""
+    frames = next(values for name, values in inputs.items() if name != "num_frames")
+    return sequence_mask(inputs["num_frames"], frames)
+
+
+def zero_padding(frames: Any, frame_mask: Any) -> Any:
+    """[B, T, D] frames with zeros wherever the [B, T] mask is False."""
+    return ops.where(frame_mask[:, :, None], frames, ops.zeros_like(frames))
+
+
+def masked_mean(frames: Any, frame_mask: Any) -> Any:
+    """Mean over the real frames.
+
+    Args:
+      frames: [B, T, D] float; finite in the padding too.
+      frame_mask: [B, T] bool.
+
+    Returns:
+      [B, D]; zeros for a clip without frames.
+    """
+    real = ops.cast(frame_mask, frames.dtype)  # [B, T]
+    weights = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1)
+    return ops.einsum("btd,bt->bd", frames, weights)  # a matrix product: no masked copy of the frames

@@ -1,0 +1,28 @@
+"""Range checks for the `__post_init__` of models' configurations. A `ValueError` there becomes a one-line error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def at_least(config: Any, minimum: float, *names: str) -> None:
+    """Checks that the named numbers, or all numbers of the named tuples, are not below `minimum`.
+
+    Raises:
+      ValueError: one is; the message names it and its value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if min(value if isinstance(value, tuple) else (value,), default=minimum) < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def rates(config: Any, *names: str) -> None:
+    """Checks that the named numbers lie in [0, 1), as rates of dropout must.
+
+    Raises:
+      ValueError: one does not; the message names it and its value.
+    """
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {getattr(config, name)}")

@@ -1,0 +1,69 @@
+"""Logistic regression and mixtures of logistic experts, as in the starter code."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from yt8m_tf.layers import blocks, masking
+from yt8m_tf.layers.moe import MixtureOfExperts
+from yt8m_tf.models import checks
+from yt8m_tf.models.registry import model_inputs, register_model
+from yt8m_tf.schema import InputSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticConfig:
+    """`l2`: weight of the sum of squares of the kernel in the loss."""
+
+    l2: float = 1e-8
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 0, "l2")
+
+
+@dataclasses.dataclass(frozen=True)
+class MoEConfig:
+    """`num_mixtures`: experts of each class, without the dummy; `l2`: weight of both kernels' sums of squares."""
+
+    num_mixtures: int = 2
+    l2: float = 1e-8
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 1, "num_mixtures")
+        checks.at_least(self, 0, "l2")
+
+
+def clip_vector(inputs: dict[str, keras.KerasTensor], spec: InputSpec) -> keras.KerasTensor:
+    """One vector per clip, [B, sum of D]: the features side by side, at frame level their means over real frames."""
+    if spec.level == "video":
+        return blocks.concat_features(inputs, spec.features)
+    mask = masking.clip_mask(inputs)
+    means = {name: masking.masked_mean(inputs[name], mask) for name in spec.features}
+    return blocks.concat_features(means, spec.features)
+
+
+@register_model("logistic", LogisticConfig, levels=("video", "frame"))
+def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model:
+    """Logistic regression on all features; at frame level on the mean over frames.
+
+    Reference: `LogisticModel` and `FrameLevelLogisticModel` of https://github.com/google/youtube-8m. Where we differ:
+    the initial weights, and L2 is `l2 * sum(w ** 2)`, twice what slim's regulariser makes of the same number.
+    """
+    inputs = model_inputs(spec)
+    logits = blocks.class_logits(clip_vector(inputs, spec), spec.num_classes, l2=config.l2)
+    return keras.Model(inputs, logits, name="logistic")
+
+
+@register_model("moe", MoEConfig, levels=("video", "frame"))
+def build_moe(config: MoEConfig, spec: InputSpec) -> keras.Model:
+    """A mixture of logistic experts per class; at frame level on the mean over frames. See `MixtureOfExperts`.
+
+    With an output bias at the class prior p, and kernels at zero, the model predicts p * M / (M + 1): the dummy has
+    the same share of the mixture as each of the M experts.
+    """
+    inputs = model_inputs(spec)
+    head = MixtureOfExperts(spec.num_classes, config.num_mixtures, config.l2, name="logits")
+    logits = head(clip_vector(inputs, spec))
+    return keras.Model(inputs, logits, name="moe")

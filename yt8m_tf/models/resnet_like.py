@@ -1,0 +1,98 @@
+"""The residual network of the original solution, over one vector per feature."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+
+from yt8m_tf.layers import blocks
+from yt8m_tf.layers.gating import context_gating
+from yt8m_tf.models import checks
+from yt8m_tf.models.registry import model_inputs, register_model
+from yt8m_tf.schema import InputSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetLikeConfig:
+    """Sizes of the network, for the video-level model and wherever it stands on top of pooled frames.
+
+    A modality alone is trained by leaving the other out of `data.features`; its branch is then the whole input.
+
+    Attributes:
+      inner_size: s. The branches of rgb and audio are 2s wide together, the last hidden layer s.
+      av_blocks: residual blocks in each branch.
+      concat_blocks: residual blocks after the concatenation.
+      dropout: rate in every block, in [0, 1).
+      context_gating: gate the logits by themselves. The prior in the output bias then holds before the gate only.
+      video_part, audio_part: how rgb and audio share the 2s; any other feature has a branch s wide.
+    """
+
+    inner_size: int = 2048
+    av_blocks: int = 1
+    concat_blocks: int = 1
+    dropout: float = 0.5
+    context_gating: bool = False
+    video_part: int = 1
+    audio_part: int = 1
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 1, "inner_size", "video_part", "audio_part")
+        checks.at_least(self, 0, "av_blocks", "concat_blocks")
+        checks.rates(self, "dropout")
+        parts = self.video_part + self.audio_part
+        if 2 * self.inner_size * self.video_part % parts:
+            raise ValueError(
+                f"branch widths must be whole numbers: 2 * inner_size = {2 * self.inner_size} cannot be shared"
+                f" {self.video_part}:{self.audio_part} between video_part and audio_part; make it a multiple of {parts}"
+            )
+
+    def branch_width(self, feature: str) -> int:
+        """Width of the branch of `feature`."""
+        parts = {"rgb": self.video_part, "audio": self.audio_part}
+        if feature not in parts:
+            return self.inner_size
+        return 2 * self.inner_size * parts[feature] // sum(parts.values())
+
+
+def resnet_trunk(branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig) -> keras.KerasTensor:
+    """Everything before the last Dense.
+
+    Args:
+      branches: feature name to [..., D]; for frame-level models whatever was pooled from that feature.
+      config: sizes.
+
+    Returns:
+      [..., s].
+    """
+    s = config.inner_size
+    outputs = []
+    for name in sorted(branches):  # audio before rgb, as in the original
+        width = config.branch_width(name)
+        x = blocks.fc_block(branches[name], width, config.dropout, f"{name}_fc")
+        for i in range(1, config.av_blocks + 1):
+            x = blocks.res_block(x, width, config.dropout, f"{name}_res{i}")
+        outputs.append(x)
+    x = keras.ops.concatenate(outputs, axis=-1)  # [..., 2s]
+    for i in range(1, config.concat_blocks + 1):
+        x = blocks.res_block(x, s, config.dropout, f"concat_res{i}")
+    return blocks.fc_block(x, s, config.dropout, "concat_fc")
+
+
+def resnet_like_logits(
+    branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig, num_classes: int
+) -> keras.KerasTensor:
+    """The whole network, [..., C]; arguments as `resnet_trunk`."""
+    logits = blocks.class_logits(resnet_trunk(branches, config), num_classes)
+    return context_gating(logits, "context_gate", dtype="float32") if config.context_gating else logits
+
+
+@register_model("resnet_like", ResNetLikeConfig, levels=("video",))
+def build_resnet_like(config: ResNetLikeConfig, spec: InputSpec) -> keras.Model:
+    """One branch per feature of `spec`, concatenated, then residual blocks.
+
+    Reference: https://arxiv.org/abs/1809.04403.
+    """
+    inputs = model_inputs(spec)
+    return keras.Model(inputs, resnet_like_logits(inputs, config, spec.num_classes), name="resnet_like")

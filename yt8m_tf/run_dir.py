@@ -1,0 +1,108 @@
+"""What a run directory holds, and writing into it so that a file is there only when it is whole.
+
+config.yaml         the resolved configuration
+history.jsonl       one line for each evaluation
+checkpoints/        step_00001000/ (variables.index, variables.data-*, state.json), ...
+tensorboard/        event files
+evaluation/         metrics.json and classes.csv of the best checkpoint
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yt8m_tf import config
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+
+CONFIG = "config.yaml"
+HISTORY = "history.jsonl"
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`; the file written there takes the final name if the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """The same for a directory, which must not exist yet under its final name."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def prepare(workdir: Path, experiment: ExperimentConfig) -> None:
+    """Makes the run directory, or checks that an existing one is of the same configuration.
+
+    Raises:
+      InputError: it holds another configuration (the message shows the differences), or cannot be written.
+    """
+    path = workdir / CONFIG
+    values = config.to_dict(experiment)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with whole_file(path) as temporary:
+                temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+            return
+    except OSError as error:
+        raise InputError(
+            f"--workdir={workdir}: cannot be written ({error.strerror}); name another directory"
+        ) from error
+    differences = config.differences(config.to_dict(read_experiment(workdir)), values)
+    if differences:
+        raise InputError(
+            f"--workdir={workdir} holds a run of another configuration; name another directory, or restore:"
+            f" {'; '.join(differences)}"
+        )
+
+
+def read_experiment(workdir: Path) -> ExperimentConfig:
+    """The configuration of a run.
+
+    Raises:
+      InputError: no run there, or its configuration cannot be read.
+    """
+    path = workdir / CONFIG
+    if not path.is_file():
+        raise InputError(f"--workdir={workdir}: no run there ({CONFIG} is missing); yt8m-train makes one")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    return parse_experiment(values)
+
+
+def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:
+    """Adds the line of one evaluation; lines of later steps, left by a run that was killed, are replaced."""
+    kept = [line for line in read_history(workdir) if line["step"] < entry["step"]]
+    with whole_file(workdir / HISTORY) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in [*kept, entry]), encoding="utf-8")
+
+
+def read_history(workdir: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run, in order."""
+    path = workdir / HISTORY
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

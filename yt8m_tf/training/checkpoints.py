@@ -1,0 +1,175 @@
+"""Checkpoints: TensorFlow's own format, with plain names, each in a directory that appears when it is whole.
+
+`checkpoints/step_00001000/variables.{index,data-00000-of-00001}` holds the variables of `TrainState.named`, readable by
+`tf.train.load_checkpoint`; `state.json` what else a run needs to go on: step, positions in the data, schedule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from yt8m_tf import models, run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import ExperimentConfig
+
+VARIABLES = "variables"
+STATE = "state.json"
+# Beside the best one: the last, and the one before it, in case a disk fails under the last.
+_KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model as evaluation and export take it.
+
+    Attributes:
+      model: with the weights of the checkpoint (their moving average, if the run keeps one), in float32.
+      experiment: the run's configuration.
+      checkpoint: the checkpoint's prefix, for `tf.train.load_checkpoint`.
+      step: updates made.
+    """
+
+    model: keras.Model
+    experiment: ExperimentConfig
+    checkpoint: Path
+    step: int
+
+
+def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, and removes those that are no longer needed.
+
+    Args:
+      workdir: the run directory.
+      step: updates made.
+      variables: by name, as `TrainState.named`.
+      state: whatever JSON holds; "best_step" names the checkpoint that must be kept.
+    """
+    directory = workdir / "checkpoints" / f"step_{step:08d}"
+    if not directory.exists():
+        with run_dir.whole_directory(directory) as temporary:
+            names = sorted(variables)
+            values = [tf.convert_to_tensor(_local(variables[name])) for name in names]
+            tf.raw_ops.SaveV2(
+                prefix=str(temporary / VARIABLES),
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
+                tensors=values,
+            )
+            (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+    steps = _steps(workdir)
+    for old in set(steps[:-_KEPT]) - {state.get("best_step")}:
+        shutil.rmtree(workdir / "checkpoints" / f"step_{old:08d}")
+
+
+def latest_state(workdir: Path) -> dict[str, Any] | None:
+    """The state of the last checkpoint, or None where there is none yet."""
+    steps = _steps(workdir)
+    return _read_state(workdir, steps[-1]) if steps else None
+
+
+def restore(workdir: Path, step: int, variables: Mapping[str, Any]) -> None:
+    """Reads a checkpoint of the same run into `variables`.
+
+    Raises:
+      InputError: the checkpoint is of another model, or damaged.
+    """
+    _assign(_prefix(workdir, step), variables, {name: name for name in variables})
+
+
+def init_from(source: Path, variables: Mapping[str, Any], exclude: Sequence[str] = ()) -> None:
+    """Starts weights from those of another run (its best checkpoint), or from a checkpoint's directory.
+
+    Args:
+      source: a run directory, or one of its checkpoints' directories.
+      variables: those to start, by name; only names that begin with "model/" and "ema/" are read.
+      exclude: patterns of model variable paths to leave as they are, such as "logits/*".
+
+    Raises:
+      InputError: nothing there, or a variable that `source` lacks or has in another shape.
+    """
+    state = None if (source / STATE).is_file() else latest_state(source)
+    if state is None and not (source / STATE).is_file():
+        raise InputError(f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory")
+    prefix = source / VARIABLES if state is None else _prefix(source, state.get("best_step") or state["step"])
+    saved = {name for name, _ in _list_variables(prefix)}
+    sources = {}
+    for name in variables:
+        kind, _, path = name.partition("/")
+        if kind not in ("model", "ema") or any(fnmatch.fnmatch(path, pattern) for pattern in exclude):
+            continue
+        average = f"ema/{path}"
+        sources[name] = average if average in saved else f"model/{path}"
+    _assign(prefix, variables, sources)
+
+
+def load_trained(workdir: str | Path, which: str = "best") -> Trained:
+    """Builds a run's model and reads its weights.
+
+    Args:
+      workdir: the run directory.
+      which: "best" (highest GAP on the validation set) or "last".
+
+    Raises:
+      InputError: no run or no checkpoint there, or it does not fit the run's configuration.
+    """
+    workdir = Path(workdir)
+    experiment = run_dir.read_experiment(workdir)
+    state = latest_state(workdir)
+    if state is None:
+        raise InputError(f"--workdir={workdir}: no checkpoint yet; let yt8m-train run to its first evaluation")
+    step = (state.get("best_step") or state["step"]) if which == "best" else state["step"]
+    model = models.build_model(experiment.model, experiment.data.spec)
+    variables = {f"model/{v.path}": v.value for v in model.variables if v.name != "seed_generator_state"}
+    saved = {name for name, _ in _list_variables(_prefix(workdir, step))}
+    averages = {name: name.replace("model/", "ema/", 1) for name in variables}
+    sources = {name: averages[name] if averages[name] in saved else name for name in variables}
+    _assign(_prefix(workdir, step), variables, sources)
+    return Trained(model, experiment, _prefix(workdir, step), step)
+
+
+def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    shapes = dict(_list_variables(prefix))
+    for name, source in sources.items():
+        wanted = list(variables[name].shape)
+        if shapes.get(source) != wanted:
+            found = f"has it as {shapes[source]}" if source in shapes else "does not have it"
+            raise InputError(
+                f"checkpoint '{prefix.parent}' is of another model: '{source}' {wanted} is needed, the checkpoint {found}"
+            )
+    reader = tf.train.load_checkpoint(str(prefix))
+    for name, source in sources.items():
+        variables[name].assign(reader.get_tensor(source))
+
+
+def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
+    try:
+        return tf.train.list_variables(str(prefix))
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(f"checkpoint '{prefix.parent}' cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _prefix(workdir: Path, step: int) -> Path:
+    return workdir / "checkpoints" / f"step_{step:08d}" / VARIABLES
+
+
+def _steps(workdir: Path) -> list[int]:
+    found = (workdir / "checkpoints").glob("step_*/" + STATE)
+    return sorted(int(path.parent.name.removeprefix("step_")) for path in found)
+
+
+def _read_state(workdir: Path, step: int) -> dict[str, Any]:
+    return json.loads((_prefix(workdir, step).parent / STATE).read_text(encoding="utf-8"))
+
+
+def _local(variable: Any) -> Any:
+    """This process's first copy of a variable that may be a strategy's."""
+    return variable.values[0] if hasattr(variable, "values") else variable

@@ -1,0 +1,268 @@
+"""The training loop: one for one device, several, and several machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from yt8m_tf import models, run_dir
+from yt8m_tf.data import pipeline, shards, statistics
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.errors import InputError
+from yt8m_tf.evaluation import evaluate
+from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.metrics import Metrics
+from yt8m_tf.models.registry import set_output_bias
+from yt8m_tf.training import checkpoints, distribution
+from yt8m_tf.training.schedule import Plateau, planned_factor
+from yt8m_tf.training.state import TrainState
+from yt8m_tf.training.step import TrainStep
+from yt8m_tf.training.summaries import Summaries
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where and how to train: what does not change the result, beyond rounding.
+
+    Attributes:
+      data_dir: what the configuration's patterns are relative to.
+      workdir: the run directory.
+      xla: compile with XLA.
+      steps_per_call: updates made by one call of the compiled function.
+      checkpoint_minutes: save at least so often, and at every evaluation.
+      evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker.
+      init_from: a run or checkpoint whose weights to start from; a run that has begun goes on with its own.
+      init_exclude: patterns of variables that `init_from` leaves out.
+      histograms: write the weights' distributions for TensorBoard at every evaluation.
+      progress: show progress bars.
+    """
+
+    data_dir: str
+    workdir: Path
+    xla: bool = True
+    steps_per_call: int = 4
+    checkpoint_minutes: float = 10.0
+    evaluation_batch_size: int = 1024
+    init_from: Path | None = None
+    init_exclude: tuple[str, ...] = ()
+    histograms: bool = False
+    progress: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: the last step, the highest GAP@20 on the validation set, the step that reached it, and whether it
+    stopped before its last epoch."""
+
+    step: int
+    best_gap: float
+    best_step: int
+    stopped_early: bool
+
+
+def train(
+    experiment: ExperimentConfig, options: RunOptions, strategy: tf.distribute.Strategy, faults: Faults
+) -> TrainResult:
+    """Trains a model, or goes on with a run that was killed.
+
+    The run directory must be new, or hold a run of the same configuration (`run_dir.prepare`). Every process of a
+    multi-worker run calls this with the same arguments; `workdir` must be on storage that all of them see.
+
+    Raises:
+      InputError: whatever is wrong with the configuration, the data or the checkpoint, in one line.
+    """
+    run_dir.prepare(options.workdir, experiment)
+    return _Run(experiment, options, strategy, faults).run()
+
+
+class _Run:
+    """The variables of a running training; `run` is the loop itself."""
+
+    def __init__(
+        self, experiment: ExperimentConfig, options: RunOptions, strategy: tf.distribute.Strategy, faults: Faults
+    ):
+        self.experiment, self.options, self.strategy, self.faults = experiment, options, strategy, faults
+        self.is_chief = distribution.worker_index(strategy) == 0
+        self.show = options.progress and self.is_chief
+        data, config = experiment.data, experiment.train
+        self.train_shards = shards.list_shards(data.train, options.data_dir, "data.train")
+        self.validation_shards = shards.list_shards(data.validation, options.data_dir, "data.validation")
+        saved = checkpoints.latest_state(options.workdir)
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope():
+            model = build_for_training(experiment)
+            if saved is None and config.prior_bias != "none":
+                set_output_bias(model, self._prior())
+            self.state = TrainState(model, config)
+        self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
+        variables = self.state.named()
+        if saved is not None:
+            checkpoints.restore(options.workdir, saved["step"], variables)
+            self.step, self.best_step, positions = saved["step"], saved["best_step"], saved["positions"]
+            self.plateau = Plateau(**saved["plateau"])
+        elif options.init_from is not None:
+            checkpoints.init_from(options.init_from, variables, options.init_exclude)
+        self.train_step = TrainStep(self.state, experiment, strategy, options.xla)
+        self.stream = self._open_stream(positions)
+        tensorboard = options.workdir / "tensorboard" if self.is_chief else None
+        self.summaries = Summaries(tensorboard, experiment)
+
+    def run(self) -> TrainResult:
+        config = self.experiment.train
+        if self.step and self.show:
+            tqdm.write(
+                f"going on with the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
+            )
+        with tqdm(total=config.total_steps, initial=self.step, desc="train", unit="step", disable=not self.show) as bar:
+            while self.step < config.total_steps and not self._stopped_early():
+                self._train_epoch(bar)
+                self._evaluate(bar)
+                self._save()
+        self.summaries.close()
+        return TrainResult(self.step, self.plateau.best_gap, self.best_step, self._stopped_early())
+
+    def _train_epoch(self, bar: tqdm) -> None:
+        """Updates up to the next evaluation."""
+        config, options = self.experiment.train, self.options
+        end = (self.step // config.steps_per_epoch + 1) * config.steps_per_epoch
+        log_from, log_time, losses, waited = self.step, time.perf_counter(), 0.0, self.stream.seconds_waited
+        saved_time = time.perf_counter()
+        while self.step < end:
+            count = options.steps_per_call if self.step + options.steps_per_call <= end else 1
+            rates = [self._learning_rate(self.step + i) for i in range(count)]
+            batches = [next(self.stream) for _ in range(count * config.accumulation)]
+            outputs = self.train_step.train(batches, self.step, rates)
+            loss = float(outputs["loss"])
+            if not math.isfinite(loss) and config.precision != "mixed_float16":
+                raise InputError(
+                    f"the loss is {loss / count} at step {self.step}; lower optimizer.learning_rate ({rates[0]:g} here)"
+                    " or optimizer.clip_norm"
+                )
+            losses, self.step = losses + loss, self.step + count
+            bar.update(count)
+            now = time.perf_counter()
+            if self.step == end or now - log_time > 10.0:
+                seconds, steps = now - log_time, self.step - log_from
+                values = {
+                    "loss": losses / steps,
+                    "learning_rate": rates[-1],
+                    "gradient_norm": float(outputs["gradient_norm"]),
+                    "examples_per_second": steps * config.batch_size / seconds,
+                    "data_wait_share": (self.stream.seconds_waited - waited) / seconds,
+                }
+                self.summaries.scalars(self.step, "train", values)
+                bar.set_postfix(loss=f"{values['loss']:.5f}", examples_s=f"{values['examples_per_second']:,.0f}")
+                log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
+            if now - saved_time > 60.0 * options.checkpoint_minutes and self.step < end:
+                self._save()
+                saved_time = now
+
+    def _evaluate(self, bar: tqdm) -> None:
+        """Evaluates on the validation set; steers the schedule, early stopping and the best checkpoint."""
+        start = time.perf_counter()
+        metrics = self._validation_metrics()
+        is_best = self.plateau.update(metrics.gap, self.experiment.schedule)
+        self.best_step = self.step if is_best else self.best_step
+        epoch = self.step // self.experiment.train.steps_per_epoch
+        if not self.is_chief:
+            return
+        scalars = metrics.scalars()
+        self.summaries.scalars(self.step, "validation", scalars)
+        if self.options.histograms:
+            self.summaries.histograms(self.step, self.state)
+        entry = {"step": self.step, "epoch": epoch, **scalars, "seconds": round(time.perf_counter() - start, 3)}
+        run_dir.append_history(self.options.workdir, entry)
+        if self.show:
+            shown = "  ".join(f"{name} {scalars[name]:.4f}" for name in ("gap_at_20", "hit_at_1", "perr", "map"))
+            bar.write(
+                f"epoch {epoch}, step {self.step:,}: {shown}  bce {scalars['bce']:.6f}{'  (best)' if is_best else ''}"
+            )
+
+    def _validation_metrics(self) -> Metrics:
+        experiment, workers = self.experiment, distribution.num_workers(self.strategy)
+        own = shards.worker_share(self.validation_shards, distribution.worker_index(self.strategy), workers)
+        batch_size, limit = self.options.evaluation_batch_size, experiment.train.validation_examples
+        stream: Any = pipeline.evaluation_stream(own, experiment.data, batch_size, faults=self.faults) if own else ()
+        if limit is not None:
+            stream = itertools.islice(stream, -(-limit // (batch_size * workers)))
+        gather: Callable[..., Any] = lambda arrays: distribution.gather(self.strategy, arrays)  # noqa: E731
+        return evaluate(
+            self.train_step.evaluate,
+            stream,
+            experiment.data.num_classes,
+            gather=gather,
+            progress=self.show,
+            leave=False,
+        )
+
+    def _save(self) -> None:
+        positions = distribution.gather(self.strategy, {"position": np.array([self.stream.position], np.int64)})
+        if self.is_chief:
+            state = {
+                "best_step": self.best_step,
+                "positions": positions["position"].tolist(),
+                "plateau": dataclasses.asdict(self.plateau),
+            }
+            checkpoints.save(self.options.workdir, self.step, self.state.named(), state)
+
+    def _learning_rate(self, step: int) -> float:
+        experiment = self.experiment
+        planned = planned_factor(experiment.schedule, step, experiment.train.total_steps)
+        return experiment.optimizer.learning_rate * planned * self.plateau.factor
+
+    def _stopped_early(self) -> bool:
+        patience = self.experiment.train.early_stopping_patience
+        return patience is not None and self.plateau.since_best > patience
+
+    def _prior(self) -> np.ndarray:
+        data, config = self.experiment.data, self.experiment.train
+        if config.prior_bias == "uniform":
+            return statistics.uniform_prior(data.num_classes)
+        return statistics.class_prior(self.train_shards, data, config.prior_examples, self.faults)
+
+    def _open_stream(self, positions: list[int] | None) -> pipeline.BatchStream:
+        experiment, strategy = self.experiment, self.strategy
+        worker, workers = distribution.worker_index(strategy), distribution.num_workers(strategy)
+        if positions is not None and len(positions) != workers:
+            if experiment.data.split == "shard":
+                raise InputError(
+                    f"--workdir={self.options.workdir}: the run was started by {len(positions)} workers that split the"
+                    f" shards; go on with as many, not {workers} (data.split=record allows any number)"
+                )
+            positions = positions[:1] * workers
+        return pipeline.training_stream(
+            self.train_shards,
+            experiment.data,
+            experiment.train.batch_size // experiment.train.accumulation,
+            seed=experiment.train.seed,
+            faults=self.faults,
+            position=positions[worker] if positions else 0,
+            worker=worker,
+            num_workers=workers,
+            replicas=distribution.local_replicas(strategy),
+            distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
+        )
+
+
+def build_for_training(experiment: ExperimentConfig) -> keras.Model:
+    """Builds the model in the precision, and with the kind of batch normalisation, that training wants."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(experiment.train.precision)
+    try:
+        model = models.build_model(experiment.model, experiment.data.spec)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = experiment.train.sync_batch_norm
+    return model

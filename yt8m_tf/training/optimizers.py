@@ -1,0 +1,72 @@
+"""Adam and AdamW as plain functions of one variable and its slots.
+
+The training step reduces the gradient over replicas, clips it by its global norm, and calls `adam_update` on every
+variable. Keras's own optimizers sum gradients once more over replicas and clip each replica's gradient by itself
+(TF 2.21, Keras 3.15), which makes N replicas differ from one; with plain functions there is nothing to work around, and
+the same code runs inside XLA. The results equal `keras.optimizers.Adam` and `AdamW` (see the tests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from yt8m_tf.experiment import OptimizerConfig
+
+
+def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float | None) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Scales all gradients by one factor so that their joint norm is at most `clip_norm`.
+
+    Args:
+      gradients: the reduced gradients.
+      clip_norm: the bound; None leaves the gradients as they are.
+
+    Returns:
+      The gradients, and their global norm before clipping (scalar float32; not finite if any gradient is not).
+    """
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
+    if clip_norm is None:
+        return list(gradients), norm
+    scale = clip_norm / tf.maximum(norm, clip_norm)
+    return [gradient * scale for gradient in gradients], norm
+
+
+def decays(config: OptimizerConfig, shape: Sequence[int]) -> bool:
+    """Whether weight decay applies to a variable of this shape: matrices only, not biases and batch normalisation."""
+    return config.name == "adamw" and len(shape) >= 2
+
+
+def adam_update(
+    config: OptimizerConfig,
+    value: tf.Tensor,
+    gradient: tf.Tensor,
+    moments: tuple[tf.Tensor, tf.Tensor],
+    step: tf.Tensor,
+    learning_rate: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One step of Adam, or of AdamW where the configuration says so.
+
+    Args:
+      config: betas, epsilon, decay.
+      value: the variable's value, float32 of any shape.
+      gradient: of the same shape.
+      moments: running averages of the gradient and of its square, zeros at first.
+      step: updates made before this one (scalar float32), for the correction of the averages' bias.
+      learning_rate: scalar float32.
+
+    Returns:
+      The new value and the two new moments.
+
+    References:
+      Kingma and Ba, https://arxiv.org/abs/1412.6980; Loshchilov and Hutter, https://arxiv.org/abs/1711.05101. Epsilon stands
+      outside the bias correction, as in Keras and in section 2 of the former.
+    """
+    first = moments[0] + (gradient - moments[0]) * (1.0 - config.beta_1)
+    second = moments[1] + (tf.square(gradient) - moments[1]) * (1.0 - config.beta_2)
+    count = step + 1.0
+    correction = tf.sqrt(1.0 - tf.pow(config.beta_2, count)) / (1.0 - tf.pow(config.beta_1, count))
+    change = learning_rate * correction * first / (tf.sqrt(second) + config.epsilon)
+    if decays(config, value.shape):
+        value = value - learning_rate * config.weight_decay * value
+    return value - change, first, second

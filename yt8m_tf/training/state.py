@@ -1,0 +1,107 @@
+"""All variables of a training run: weights, batch statistics, optimizer slots, moving averages, accumulators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from yt8m_tf.experiment import TrainConfig
+
+# Dynamic loss scaling (mixed_float16): halve on overflow, double after so many steps without one.
+_FIRST_LOSS_SCALE = 2.0**15
+LOSS_SCALE_INTERVAL = 2000
+
+
+class TrainState:
+    """Makes, in the scope of the strategy, every variable that training needs beside the model's own.
+
+    Args:
+      model: a functional model whose layers are all named.
+      config: says which variables are needed.
+
+    Attributes:
+      model: the model.
+      trainable: its trainable variables (`tf.Variable`, or a strategy's).
+      statistics: its other variables that training changes: those of batch normalisation.
+      slots: for each trainable variable itself, its two moments, and its moving average if one is kept.
+      evaluated: the weights that evaluation and export use: the moving averages, or the weights themselves.
+      accumulators: summed gradients, each replica its own; empty without accumulation.
+      loss_scale: the scale of the loss and the steps since it last changed; None but for mixed_float16.
+    """
+
+    def __init__(self, model: keras.Model, config: TrainConfig):
+        self.model = model
+        self.trainable = [variable.value for variable in model.trainable_variables]
+        self._others = model.non_trainable_variables
+        self.statistics = [variable.value for variable in self._others if not _is_seed(variable)]
+        zeros = [[_variable(tf.zeros(value.shape)) for _ in range(2)] for value in self.trainable]
+        averages = [_variable(tf.convert_to_tensor(v)) for v in self.trainable] if config.ema_decay is not None else []
+        self.evaluated = averages or self.trainable
+        self.slots = [
+            (value, *moments, *averages[i : i + 1])
+            for i, (value, moments) in enumerate(zip(self.trainable, zeros, strict=True))
+        ]
+        self.accumulators = [
+            tf.Variable(
+                tf.zeros(value.shape),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for value in (self.trainable if config.accumulation > 1 else ())
+        ]
+        half = config.precision == "mixed_float16"
+        self.loss_scale = (_variable(tf.constant(_FIRST_LOSS_SCALE)), _variable(tf.constant(0.0))) if half else None
+
+    def named(self) -> dict[str, Any]:
+        """Every variable that a checkpoint holds, by name: `model/<path>`, `slots/m/<path>`, `slots/v/<path>`, `ema/<path>`."""
+        paths = [variable.path for variable in self.model.trainable_variables]
+        others = [variable for variable in self._others if not _is_seed(variable)]
+        variables = {f"model/{path}": value for path, value in zip(paths, self.trainable, strict=True)}
+        variables |= {f"model/{variable.path}": variable.value for variable in others}
+        for path, slots in zip(paths, self.slots, strict=True):
+            names = ("slots/m", "slots/v", "ema")[: len(slots) - 1]
+            variables |= {f"{name}/{path}": slot for name, slot in zip(names, slots[1:], strict=True)}
+        if self.loss_scale is not None:
+            variables |= {"loss_scale/scale": self.loss_scale[0], "loss_scale/steps": self.loss_scale[1]}
+        return variables
+
+    def other_values(self, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Values for all non-trainable variables: batch statistics as they are, and the states of random generators
+        (dropout's, noise's), each its own function of `seed` ([2] integers)."""
+        seeds = tf.random.split(tf.cast(seed, tf.int32), max(1, len(self._others)))
+        return [
+            tf.cast(seeds[i], variable.dtype) if _is_seed(variable) else tf.convert_to_tensor(variable.value)
+            for i, variable in enumerate(self._others)
+        ]
+
+    def only_statistics(self, others: Sequence[Any]) -> list[tf.Tensor]:
+        """Of new values for all non-trainable variables, those of `statistics`."""
+        pairs = zip(self._others, others, strict=True)
+        return [tf.convert_to_tensor(value) for variable, value in pairs if not _is_seed(variable)]
+
+    def loss_scale_value(self) -> tf.Tensor | float:
+        """What the loss is multiplied by before the backward pass."""
+        return 1.0 if self.loss_scale is None else tf.convert_to_tensor(self.loss_scale[0])
+
+    def next_loss_scale(self, norm: tf.Tensor) -> list[tuple[Any, tf.Tensor]]:
+        """The loss scale's variables and their new values, given the last gradient's norm."""
+        if self.loss_scale is None:
+            return []
+        scale, steps = (tf.convert_to_tensor(variable) for variable in self.loss_scale)
+        finite = tf.math.is_finite(norm)
+        grown = steps + 1.0 >= LOSS_SCALE_INTERVAL
+        new_scale = tf.where(finite, tf.where(grown, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
+        new_steps = tf.where(finite & ~grown, steps + 1.0, 0.0)
+        return [(self.loss_scale[0], new_scale), (self.loss_scale[1], new_steps)]
+
+
+def _variable(value: tf.Tensor) -> tf.Variable:
+    return tf.Variable(value, trainable=False)
+
+
+def _is_seed(variable: Any) -> bool:
+    return variable.name == "seed_generator_state"

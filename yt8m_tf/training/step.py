@@ -1,0 +1,286 @@
+"""One training step and one evaluation step, on one device or on many replicas.
+
+The arithmetic of a step is a pure function (`keras.Model.stateless_call`): weights, batch statistics, a batch and a seed go
+in, a loss, gradients and new batch statistics come out. Everything random is a function of (seed, step, replica).
+On one device the whole step, the update included, is one XLA computation. On several, XLA compiles the forward and
+backward passes (it cannot compile what reduces over replicas), gradients are reduced to their mean, and every replica
+makes the same update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_tf import losses, metrics, schema
+from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.training import distribution, mixup, optimizers
+from yt8m_tf.training.state import TrainState
+
+Batch = Mapping[str, Any]
+
+
+class TrainStep:
+    """The compiled training and evaluation steps of one model.
+
+    Args:
+      state: the model and all other variables of a training run.
+      experiment: loss, optimizer, mixup, precision.
+      strategy: where the replicas are; `state` was made in its scope.
+      xla: whether to compile with XLA.
+    """
+
+    def __init__(
+        self, state: TrainState, experiment: ExperimentConfig, strategy: tf.distribute.Strategy, xla: bool = True
+    ):
+        self._state, self._experiment, self._strategy = state, experiment, strategy
+        self._train, self._spec = experiment.train, experiment.data.spec
+        self._single = distribution.is_single(strategy)
+        self._loss = losses.LOSSES[experiment.loss]
+        self._num_replicas = strategy.num_replicas_in_sync
+        # Batch statistics over all replicas are a reduction in the middle of the forward pass.
+        xla = xla and (self._single or not self._train.sync_batch_norm)
+        self._compiled = _function(self._compute_and_update if self._single else self._compute, xla)
+        self._accumulating = _function(self._compute_and_accumulate if self._single else self._compute, xla)
+        self._updating = _function(self._update_from_accumulators, xla and self._single)
+        self._forward = _function(self._predict, xla)
+        self._run_many, self._run_part = _function(self._steps), _function(self._part)
+        self._run_update, self._run_evaluation = _function(self._apply_accumulated), _function(self._evaluate)
+
+    def train(self, batches: Sequence[Batch], step: int, learning_rates: Sequence[float]) -> dict[str, tf.Tensor]:
+        """Makes one update for each of `learning_rates`.
+
+        Args:
+          batches: `accumulation` parts for each update, as the (distributed) stream gives them.
+          step: updates made before these.
+          learning_rates: one for each update.
+
+        Returns:
+          "loss": float64 sum of the updates' mean losses, without penalties on weights; "gradient_norm": that of the last
+          update, before clipping.
+        """
+        step_tensor, rates = tf.constant(step, tf.int64), tf.constant(learning_rates, tf.float32)
+        if self._train.accumulation == 1:
+            return self._run_many(tuple(batches), step_tensor, rates)
+        total = tf.constant(0.0, tf.float64)
+        for update, rate in enumerate(rates):
+            for part in range(self._train.accumulation):
+                batch = batches[update * self._train.accumulation + part]
+                number = (step + update) * self._train.accumulation + part
+                total += self._run_part(batch, tf.constant(number, tf.int64)) / self._train.accumulation
+            norm = self._run_update(step_tensor + update, rate)
+        return {"loss": total, "gradient_norm": norm}
+
+    def evaluate(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """`metrics.batch_statistics` of one batch of this worker, by the weights that evaluation uses (the EMA, if kept)."""
+        if self._single:
+            return self._run_evaluation(batch)
+        replicas = distribution.local_replicas(self._strategy)
+
+        def share(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:
+            replica = context.replica_id_in_sync_group % replicas
+            return {name: tf.split(value, replicas)[replica] for name, value in batch.items()}
+
+        distributed = self._strategy.experimental_distribute_values_from_function(share)
+        outputs = self._run_evaluation(distributed)
+        parts = [self._strategy.experimental_local_results(value) for value in outputs.values()]
+        return metrics.concatenate_statistics(
+            [dict(zip(outputs, part, strict=True)) for part in zip(*parts, strict=True)]
+        )
+
+    # What follows runs inside tf.function.
+
+    def _steps(self, batches: tuple[Batch, ...], step: tf.Tensor, rates: tf.Tensor) -> dict[str, tf.Tensor]:
+        total = tf.constant(0.0, tf.float64)
+        norm = tf.constant(0.0)
+        for i, batch in enumerate(batches):
+            number = step + i
+            outputs = self._strategy.run(self._replica_step, args=(batch, number, rates[i], self._compiled))
+            if not self._single:
+                loss, gradients, statistics, norm = outputs
+                self._update_replicas(gradients, statistics, norm, number, rates[i])
+                outputs = loss, norm
+            loss, norm = (self._strategy.experimental_local_results(output)[0] for output in outputs)
+            total += tf.cast(loss, tf.float64)
+        return {"loss": total, "gradient_norm": norm}
+
+    def _part(self, batch: Batch, number: tf.Tensor) -> tf.Tensor:
+        """Adds one part of a batch to the accumulated gradients."""
+        outputs = self._strategy.run(self._replica_part, args=(batch, number))
+        if self._single:
+            return tf.cast(outputs, tf.float64)
+        loss, statistics = outputs
+        self._assign_replicas(self._state.statistics, statistics)
+        return tf.cast(self._strategy.experimental_local_results(loss)[0], tf.float64)
+
+    def _apply_accumulated(self, step: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        if self._single:
+            return self._strategy.run(self._updating, args=(step, rate))
+        gradients, norm = self._strategy.run(self._reduce_accumulators)
+        self._update_replicas(gradients, (), norm, step, rate)
+        return self._strategy.experimental_local_results(norm)[0]
+
+    def _evaluate(self, batch: Batch) -> dict[str, tf.Tensor]:
+        def replica(part: Batch) -> dict[str, tf.Tensor]:
+            logits = self._forward({name: part[name] for name in part if name not in ("labels", "valid")})
+            return metrics.batch_statistics(logits, part["labels"], part["valid"])
+
+        return self._strategy.run(replica, args=(batch,))
+
+    # What follows runs on each replica.
+
+    def _replica_step(self, batch: Batch, step: tf.Tensor, rate: tf.Tensor, compute: Callable[..., Any]) -> Any:
+        weights, seed = self._draws(batch, step)
+        if self._single:
+            return compute(batch, weights, seed, step, rate)
+        loss, gradients, statistics = self._mean_over_replicas(compute(batch, weights, seed))
+        gradients, norm = self._clip(gradients)
+        return loss, gradients, statistics, norm
+
+    def _replica_part(self, batch: Batch, number: tf.Tensor) -> Any:
+        weights, seed = self._draws(batch, number)
+        if self._single:
+            return self._accumulating(batch, weights, seed)
+        loss, gradients, statistics = self._accumulating(batch, weights, seed)
+        self._accumulate(gradients)  # each replica its own; reduced once, before the update
+        loss, _, statistics = self._mean_over_replicas((loss, [], statistics))
+        return loss, statistics
+
+    def _reduce_accumulators(self) -> tuple[list[tf.Tensor], tf.Tensor]:
+        _, gradients, _ = self._mean_over_replicas((tf.constant(0.0), self._take_accumulated(), []))
+        return self._clip(gradients)
+
+    def _mean_over_replicas(self, outputs: tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]) -> Any:
+        total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.nest.flatten(outputs))
+        return tf.nest.pack_sequence_as(outputs, [value / self._num_replicas for value in total])
+
+    def _draws(self, batch: Batch, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Everything random of one step: the weights of mixup ([B], or nothing) and a seed for dropout and noise."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = tf.random.experimental.stateless_fold_in([self._train.seed, 0x5EED], number)
+        seed = tf.random.experimental.stateless_fold_in(seed, replica)
+        mixup_seed, model_seed = tf.unstack(tf.random.split(seed, 2))
+        if not self._train.mixup_alpha:
+            return tf.zeros([0]), model_seed
+        return mixup.draw_weights(mixup_seed, tf.shape(batch["labels"])[0], self._train.mixup_alpha), model_seed
+
+    # What follows is compiled by XLA, where that is wished.
+
+    def _compute(self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor) -> Any:
+        """The mean loss of a batch, its gradients, and the new batch statistics."""
+        inputs = schema.decode_features(batch, self._spec)
+        targets = losses.dense_targets(batch["labels"], self._spec.num_classes)
+        if self._train.mixup_alpha:
+            inputs, targets = mixup.mix(inputs, targets, weights)
+        values = [tf.convert_to_tensor(variable) for variable in self._state.trainable]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            logits, others, penalties = self._state.model.stateless_call(
+                values, self._state.other_values(seed), inputs, training=True, return_losses=True
+            )
+            loss = self._loss(logits, targets)
+            scaled = tf.add_n([loss, *penalties]) * self._state.loss_scale_value()
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, values)]
+        return loss, gradients, self._state.only_statistics(others)
+
+    def _compute_and_update(
+        self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor, step: tf.Tensor, rate: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        loss, gradients, statistics = self._compute(batch, weights, seed)
+        gradients, norm = self._clip(gradients)
+        _assign(self._state.statistics, statistics)
+        self._update(gradients, norm, step, rate)
+        return loss, norm
+
+    def _compute_and_accumulate(self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        loss, gradients, statistics = self._compute(batch, weights, seed)
+        _assign(self._state.statistics, statistics)
+        self._accumulate(gradients)
+        return loss
+
+    def _update_from_accumulators(self, step: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        gradients, norm = self._clip(self._take_accumulated())
+        self._update(gradients, norm, step, rate)
+        return norm
+
+    def _predict(self, batch: Batch) -> tf.Tensor:
+        inputs = schema.decode_features(batch, self._spec)
+        values = [tf.convert_to_tensor(variable) for variable in self._state.evaluated]
+        others = self._state.other_values(tf.zeros([2], tf.int32))
+        return self._state.model.stateless_call(values, others, inputs, training=False)[0]
+
+    def _accumulate(self, gradients: Sequence[tf.Tensor]) -> None:
+        for accumulator, gradient in zip(self._state.accumulators, gradients, strict=True):
+            accumulator.assign_add(gradient / self._train.accumulation)
+
+    def _take_accumulated(self) -> list[tf.Tensor]:
+        gradients = [tf.identity(accumulator) for accumulator in self._state.accumulators]
+        with tf.control_dependencies(gradients):
+            for accumulator in self._state.accumulators:
+                accumulator.assign(tf.zeros_like(accumulator))
+        return gradients
+
+    def _clip(self, gradients: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
+        scale = self._state.loss_scale_value()
+        return optimizers.clip_by_global_norm(
+            [gradient / scale for gradient in gradients], self._experiment.optimizer.clip_norm
+        )
+
+    def _update(self, gradients: Sequence[tf.Tensor], norm: tf.Tensor, step: tf.Tensor, rate: tf.Tensor) -> None:
+        for slots, gradient in zip(self._state.slots, gradients, strict=True):
+            self._update_variable(slots[0], slots[1:], gradient, norm, step, rate)
+        for variable, value in self._state.next_loss_scale(norm):
+            variable.assign(value)
+
+    def _update_variable(
+        self,
+        variable: Any,
+        slots: Sequence[Any],
+        gradient: tf.Tensor,
+        norm: tf.Tensor,
+        step: tf.Tensor,
+        rate: tf.Tensor,
+    ) -> None:
+        """Updates a variable, its moments and its moving average, in place."""
+        count = tf.cast(step, tf.float32)
+        old = [tf.convert_to_tensor(value) for value in (variable, *slots)]
+        new = list(optimizers.adam_update(self._experiment.optimizer, old[0], gradient, (old[1], old[2]), count, rate))
+        if self._train.ema_decay is not None:
+            # The average of the first steps would else be that of the initial weights.
+            decay = tf.minimum(self._train.ema_decay, (1.0 + count) / (10.0 + count))
+            new.append(old[3] + (1.0 - decay) * (new[0] - old[3]))
+        if self._state.loss_scale is not None:  # an overflow in float16: this step is skipped
+            new = [tf.where(tf.math.is_finite(norm), after, before) for after, before in zip(new, old, strict=True)]
+        _assign((variable, *slots), new)
+
+    # What follows runs across replicas.
+
+    def _update_replicas(self, gradients: Any, statistics: Any, norm: Any, step: tf.Tensor, rate: tf.Tensor) -> None:
+        for slots, gradient in zip(self._state.slots, gradients, strict=True):
+
+            def update(variable: Any, *arguments: Any) -> None:
+                self._update_variable(variable, arguments[:-2], *arguments[-2:], step, rate)
+
+            self._strategy.extended.update(slots[0], update, args=(*slots[1:], gradient, norm), group=False)
+        self._assign_replicas(self._state.statistics if statistics else (), statistics)
+        for variable, value in self._state.next_loss_scale(self._strategy.experimental_local_results(norm)[0]):
+            self._strategy.extended.update(variable, _assign_one, args=(value,), group=False)
+
+    def _assign_replicas(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
+        for variable, value in zip(variables, values, strict=True):
+            self._strategy.extended.update(variable, _assign_one, args=(value,), group=False)
+
+
+def _function(python_function: Callable[..., Any], xla: bool = False) -> Callable[..., Any]:
+    return tf.function(python_function, jit_compile=xla or None, autograph=False, reduce_retracing=False)
+
+
+def _assign_one(variable: Any, value: tf.Tensor) -> None:
+    variable.assign(value)
+
+
+def _assign(variables: Sequence[Any], values: Sequence[tf.Tensor]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
