@@ -7,14 +7,6 @@ import tensorflow as tf
 from yt8m_tf import losses
 
 
-@pytest.fixture
-def rng():
-    """Fresh random numbers; a failing test shows the seed that they came from."""
-    seed = np.random.SeedSequence().entropy
-    print(f"np.random.default_rng({seed})")
-    return np.random.default_rng(seed)
-
-
 def test_bce_worked_out_by_hand():
     # Probabilities 1/2 and 3/4.
     expected = (math.log(2) - 0.25 * math.log(0.75) - 0.75 * math.log(0.25)) / 2

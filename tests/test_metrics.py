@@ -200,10 +200,12 @@ def test_ranking_is_independent_of_order_batches_and_workers(ties):
     for start in range(0, 311, 50):  # 3, 2 and 2 batches
         part = [array[start : start + 50] for array in batch]
         workers[start // 50 % 3].update(function(*part))
-    gathered = MetricAccumulator.from_arrays(workers[2].arrays())
-    gathered.merge(workers[0])
-    gathered.merge(MetricAccumulator.from_arrays(workers[1].arrays()))
-    assert_same_ranking(gathered.result(), expected)
+    parts = [worker.arrays() for worker in (*workers, MetricAccumulator(50))]  # one worker had nothing to do
+    gathered = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    assert_same_ranking(MetricAccumulator.from_arrays(gathered).result(), expected)
+    workers[2].merge(workers[0])
+    workers[2].merge(workers[1])
+    assert_same_ranking(workers[2].result(), expected)
 
 
 def test_rounding_does_not_depend_on_the_place_in_a_batch():
@@ -305,9 +307,6 @@ def test_memory_per_video(num_classes, batch_size):
         reserved = accumulator._keys.nbytes + accumulator._classes.nbytes
         largest = max(largest, reserved / accumulator.num_videos)
     assert largest < 200
-    gathered = accumulator.arrays()
-    pair_bytes = 6 if num_classes <= 2**16 else 8
-    assert gathered["keys"].nbytes + gathered["classes"].nbytes == accumulator.num_videos * 20 * pair_bytes
 
 
 def test_metrics_by_name():

@@ -19,6 +19,8 @@ from typing import Any
 
 from absl import app, flags
 
+from yt8m_tf.bin.launch import import_quietly
+
 _JSON = flags.DEFINE_string("json", None, "Also write what is printed to this file.")
 _SALVAGE_TO = flags.DEFINE_string("salvage_to", None, "Write the good records of damaged shards to this directory.")
 
@@ -207,7 +209,7 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 0 for sound shards, 1 for damage, 2 for arguments that cannot be used."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_quietly()
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
 
@@ -222,7 +224,7 @@ def main(argv: Sequence[str]) -> int:
         if damaged and _SALVAGE_TO.value:
             salvage_all(damaged, _SALVAGE_TO.value)
     except InputError as error:
-        print(f"inspect_shards: {error}", file=sys.stderr)
+        print(f"inspect_shards: error: {error}", file=sys.stderr)
         return 2
     if damaged:
         hint = "" if _SALVAGE_TO.value else "; --salvage_to=DIR saves their good records"

@@ -25,11 +25,12 @@ at most. Lengths are then 120 to 300 frames, or those of --frame_count_histogram
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where to write.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace earlier sample data in --output_dir.")
@@ -59,21 +60,19 @@ _FROM_VIDEO_LEVEL = flags.DEFINE_string(
 
 
 def main(argv: Sequence[str]) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    del argv
     from sample_dataset import write_clips
 
     from yt8m_tf.errors import InputError
 
+    output_dir = os.path.expanduser(_OUTPUT_DIR.value)
     try:
-        if argv[1:]:
-            raise InputError(f"'{argv[1]}' is not a flag; see --help")
-        output_dir = os.path.expanduser(_OUTPUT_DIR.value)
         if _FROM_VIDEO_LEVEL.value:
             summary = write_clips(output_dir, _FROM_VIDEO_LEVEL.value, _frame_counts(), _SEED.value, _OVERWRITE.value)
         else:
             summary = _generate(output_dir)
-    except InputError as error:
-        sys.exit(f"make_sample_data: {error}")
+    except KeyboardInterrupt:
+        raise InputError(f"interrupted; with --overwrite, {output_dir} is made again") from None
     print(_report(output_dir, summary))
 
 
@@ -126,4 +125,4 @@ def _report(output_dir: str, summary: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch(main)

@@ -31,6 +31,7 @@ from yt8m_tf.errors import InputError
 
 FEATURE_STD = 0.3  # of a feature's values; the interval of the quantisation ends at 6 of these
 SPECTRUM_DECAY = 0.35  # the noise along axis k falls as (k + 1) ** -SPECTRUM_DECAY
+MAX_PROBABILITY = 0.6  # of a label given the topic; leaves room for as many wrong labels as right ones are missing
 MAX_CLASSES_PER_AXIS = 6  # the posterior sums over all subsets of the classes of an axis
 # Strength of a prototype in standard deviations of the noise along its axis: the least and the most of all classes.
 STRENGTHS = {"rgb": (4.0, 6.0), "audio": (1.0, 2.0)}
@@ -177,11 +178,12 @@ class SampleModel:
         true = by_axis.arrange(self.label_probability)[:, None]  # [T, 1, G, A]
         subset_prior = np.prod(np.where(subsets == 1, true, 1 - true), axis=2)  # [T, S, A]
         written = np.where(subsets == 1, 1 - self.miss, by_axis.arrange(self.add))  # [S, G, A]: P(written | subset)
-        nothing_written = np.prod(1 - written, axis=1)  # [S, A]
+        any_written = 1 - np.prod(1 - written, axis=1)  # [S, A]
 
         evidence = np.einsum("tsa,bsa->bta", subset_prior, likelihood, optimize=True)
-        empty = np.einsum("tsa,bsa->bta", subset_prior * nothing_written, likelihood, optimize=True) / evidence
-        log_none = np.log(np.maximum(empty, 1e-300)).sum(axis=2)  # [B, T]: nothing written, given features and topic
+        # That anything is written, given features and topic: summed, not subtracted, since it may be tiny.
+        share = np.einsum("tsa,bsa->bta", subset_prior * any_written, likelihood, optimize=True) / evidence
+        log_none = np.log1p(-np.minimum(share, 1 - 1e-15)).sum(axis=2)  # [B, T]
         some = -np.expm1(np.sum(np.log1p(-self.written_probability), axis=1))  # [T]: something written, given the topic
         log_topic = np.log(self.topic_prior / some) + np.log(evidence).sum(axis=2)  # [B, T]
         topic = np.exp(log_topic - log_topic.max(axis=1, keepdims=True))
@@ -247,7 +249,7 @@ def _label_probability(config: SampleConfig, rng: np.random.Generator) -> np.nda
     probability = popularity * affinity
     for _ in range(100):  # a cap on the probability makes this a fixed point to search for
         probability *= config.labels_per_video / probability.sum(axis=1, keepdims=True)
-        probability = np.clip(probability, 1e-6, 0.8)
+        probability = np.clip(probability, 1e-6, MAX_PROBABILITY)
     return probability
 
 

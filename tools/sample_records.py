@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -74,7 +75,7 @@ def write_shard(path: str, records: Iterable[bytes]) -> int:
             if os.path.exists(partial):
                 os.remove(partial)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f"--output_dir: {path} cannot be written: {one_line(error)}") from error
+        raise InputError(f"--output_dir: {path} cannot be written: {_one_line(error)}") from error
     return os.path.getsize(path)
 
 
@@ -84,22 +85,25 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
     Raises:
       InputError: the shard is damaged, or holds other records.
     """
-    number = 0
-    try:
-        for number, serialized in enumerate(tf.data.TFRecordDataset(path).as_numpy_iterator()):
+    records = tf.data.TFRecordDataset(path).as_numpy_iterator()
+    for number in itertools.count():
+        try:
+            serialized = next(records, None)
+            if serialized is None:
+                return
             features = tf.train.Example.FromString(serialized).features.feature
-            means = {key: features[key].float_list.value for key in sorted(features) if key.startswith(_MEAN)}
-            id_key = next((key for key in _ID_KEYS if key in features), None)
-            if not means or id_key is None:
-                found = ", ".join(sorted(features)) or "no features"
-                problem = f"record {number} has {found} instead of an id and mean_* features; give video-level shards"
-                raise InputError(f"--from_video_level: {path}: {problem}")
-            labels = list(features["labels"].int64_list.value) if "labels" in features else None
-            arrays = {key.removeprefix(_MEAN): np.array(values, np.float32) for key, values in means.items()}
-            yield VideoRecord(features[id_key].bytes_list.value[0], labels, arrays, id_key)
-    except (tf.errors.OpError, DecodeError, IndexError) as error:
-        remedy = "python tools/inspect_shards.py shows the damage and can save the good records"
-        raise InputError(f"--from_video_level: {path}: cannot be read ({one_line(error)}); {remedy}") from error
+        except (tf.errors.OpError, DecodeError) as error:
+            remedy = "python tools/inspect_shards.py shows the damage and can save the good records"
+            raise InputError(f"--from_video_level: {path}: record {number} cannot be read; {remedy}") from error
+        means = {key: features[key].float_list.value for key in sorted(features) if key.startswith(_MEAN)}
+        id_key = next((key for key in _ID_KEYS if key in features and features[key].bytes_list.value), None)
+        if not means or id_key is None:
+            found = ", ".join(sorted(features)) or "no features"
+            problem = f"record {number} holds {found}, not an id and mean_* features; give video-level shards"
+            raise InputError(f"--from_video_level: {path}: {problem}")
+        labels = list(features["labels"].int64_list.value) if "labels" in features else None
+        arrays = {key.removeprefix(_MEAN): np.array(values, np.float32) for key, values in means.items()}
+        yield VideoRecord(features[id_key].bytes_list.value[0], labels, arrays, id_key)
 
 
 def make_clips(path: str, counts: FrameCounts, seed: int) -> Iterator[bytes]:
@@ -121,7 +125,7 @@ def make_clips(path: str, counts: FrameCounts, seed: int) -> Iterator[bytes]:
         yield clip_example(record, frames)
 
 
-def one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """The message of an error without line breaks."""
     text = error.strerror if isinstance(error, OSError) else getattr(error, "message", None)
     return " ".join(str(text or error).split())

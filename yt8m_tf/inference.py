@@ -22,7 +22,8 @@ from yt8m_tf.data import integrity
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
-from yt8m_tf.export.scorer import TOP_K, Scorer, fingerprint, load_scorer
+from yt8m_tf.export.scorer import Scorer, fingerprint, load_scorer
+from yt8m_tf.metrics import TOP_K
 from yt8m_tf.submission import Part, Parts, format_rows
 
 T = TypeVar("T")
@@ -58,7 +59,8 @@ def infer(
 ) -> InferenceSummary:
     """Scores all records of `shards`, in order, and writes `output`.
 
-    Finished shards are kept in `OUTPUT.parts/`: a run that was interrupted goes on behind them when it is repeated.
+    Finished shards are kept in `OUTPUT.parts/`: a run that was interrupted, or ended with an error, goes on behind them
+    when it is repeated. What an earlier process skipped stays skipped, and is reported again.
 
     Args:
       saved_model: directory of a SavedModel (`load_scorer`).
@@ -77,12 +79,8 @@ def infer(
     batch_size = batch_size or _BATCH_SIZES[scorer.data.level if scorer.data else "video"]
     faults = faults or Faults()
     sizes = [tf.io.gfile.stat(shard).length for shard in shards]
-    run = {
-        "model": fingerprint(saved_model),
-        "input": [[shard, size] for shard, size in zip(shards, sizes, strict=True)],
-        **{"top_k": top_k, "batch_size": batch_size, "on_damaged": faults.on_damaged, "on_empty": faults.on_empty},
-    }
-    parts = Parts(output, run)
+    run = {"model": fingerprint(saved_model), "input": list(shards), "top_k": top_k, "batch_size": batch_size}
+    parts = Parts(output, run, sizes)
     for shard, part in zip(shards, parts.finished, strict=False):
         _restore(faults, shard, part)
     start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)

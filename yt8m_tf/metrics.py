@@ -117,16 +117,22 @@ class MetricAccumulator:
         self._add(other._keys[:count], other._classes[:count], other._sums)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that was gathered, to send to another process: `keys` and `classes` [num_videos, k], and the sums."""
+        """All that was gathered, to send to another process.
+
+        Returns:
+          `keys` and `classes` [num_videos, k] int32 (TensorFlow's collectives know no unsigned integers), and the sums,
+          [1, ...] each. Several workers' arrays may be laid one after the other along the first axis.
+        """
         count = self.num_videos
-        sums = {name: np.asarray(value) for name, value in self._sums.items()}
-        return {"keys": self._keys[:count], "classes": self._classes[:count]} | sums
+        pairs = {"keys": self._keys[:count].view(np.int32), "classes": self._classes[:count].astype(np.int32)}
+        return pairs | {name: np.asarray(value)[None] for name, value in self._sums.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MetricAccumulator:
-        """The inverse of `arrays`."""
-        result = cls(len(arrays["num_positives"]))
-        result._add(arrays["keys"], arrays["classes"], arrays)
+        """The inverse of `arrays`; of several workers' arrays, the accumulator of all."""
+        result = cls(arrays["num_positives"].shape[1])
+        sums = {name: arrays[name].sum(axis=0) for name in SUMS}
+        result._add(arrays["keys"].view(np.uint32), arrays["classes"], sums)
         return result
 
     def result(self) -> Metrics:
@@ -204,10 +210,9 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 def _pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """Scores and hits as uint32 whose descending order is that of ranking: by score, negatives first among equals.
 
-    The bits of floats that are not negative order as the floats do, and leave the sign bit free.
+    The bits of floats that are not negative order as the floats do; the shift drops the sign bit, that of -0 too.
     """
-    bits = np.ascontiguousarray(scores + np.float32(0), np.float32).view(np.uint32)  # + 0 makes -0 a 0
-    return (bits << 1) | ~hits
+    return (np.ascontiguousarray(scores).view(np.uint32) << 1) | ~hits
 
 
 def _gap(keys: np.ndarray, num_positives: int) -> float:

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,13 @@ class Part:
     """What is known of a finished shard.
 
     Attributes:
+      num_bytes: its size: a shard that was replaced since, say by a sound copy, is read again.
       num_records: records read from it.
       num_rows: rows written for them; fewer where clips without frames were left out.
       damage: the fields of the `integrity.Damage` where reading ended; None for a sound shard.
     """
 
+    num_bytes: int
     num_records: int = 0
     num_rows: int = 0
     damage: Mapping[str, Any] | None = None
@@ -73,7 +75,8 @@ class Parts:
 
     Args:
       output: path of the submission file.
-      run: everything that the rows depend on; parts of another run are refused.
+      run: everything that the rows depend on, but the content of shards; parts of another run are refused.
+      shard_bytes: the size of each shard.
 
     Attributes:
       finished: the parts that are done, in order.
@@ -82,15 +85,20 @@ class Parts:
       InputError: `output` cannot be written, or its parts belong to another run.
     """
 
-    def __init__(self, output: str | os.PathLike[str], run: Mapping[str, Any]):
+    def __init__(self, output: str | os.PathLike[str], run: Mapping[str, Any], shard_bytes: Sequence[int]):
         self.output = Path(output)
+        self._shard_bytes = [*shard_bytes, 0]
         self.directory = self.output.with_name(self.output.name + ".parts")
         self.finished: list[Part] = []
-        self._current, self._started = Part(), False
         self._prepare()
         self._check_run(dict(run))
-        while (state := self._path(len(self.finished), "json")).is_file():
-            self.finished.append(Part(**json.loads(state.read_text(encoding="utf-8"))))
+        for index, num_bytes in enumerate(shard_bytes):
+            state = self._path(index, "json")
+            part = Part(**json.loads(state.read_text(encoding="utf-8"))) if state.is_file() else None
+            if part is None or part.num_bytes != num_bytes:
+                break
+            self.finished.append(part)
+        self._current, self._started = self._next_part(), False
 
     def add(self, rows: bytes, num_records: int, num_rows: int) -> None:
         """Appends rows to the shard that is being written."""
@@ -109,7 +117,7 @@ class Parts:
         self._current.damage = damage
         _write_json(self._path(index, "json"), dataclasses.asdict(self._current))
         self.finished.append(self._current)
-        self._current, self._started = Part(), False
+        self._current, self._started = self._next_part(), False
 
     def assemble(self) -> None:
         """Puts header and parts together into the output, which appears when it is whole, and removes the parts."""
@@ -119,6 +127,9 @@ class Parts:
                 with open(self._path(index, "csv"), "rb") as part:
                     shutil.copyfileobj(part, whole, 1 << 20)
         shutil.rmtree(self.directory)
+
+    def _next_part(self) -> Part:
+        return Part(self._shard_bytes[len(self.finished)])
 
     def _path(self, index: int, suffix: str) -> Path:
         return self.directory / f"{index:05d}.{suffix}"
@@ -130,7 +141,6 @@ class Parts:
             )
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            with run_dir.whole_file(self.output.with_name(f".{self.output.name}.probe")) as temporary: ...
         except OSError as error:
             raise InputError(
                 f"--output={self.output}: cannot write there ({error.strerror}); choose another place"

@@ -6,14 +6,6 @@ import tensorflow as tf
 from yt8m_tf.training import mixup
 
 
-@pytest.fixture
-def rng():
-    """Fresh random numbers; a failing test shows the seed that they came from."""
-    seed = np.random.SeedSequence().entropy
-    print(f"np.random.default_rng({seed})")
-    return np.random.default_rng(seed)
-
-
 @pytest.mark.parametrize("alpha", [0.2, 0.3, 1.0, 4.0])
 def test_weights_follow_the_beta_distribution(alpha):
     n = 100_000

@@ -68,14 +68,12 @@ def scan_shard(path: str) -> ShardScan:
       The scan. A file that cannot be opened is damaged at byte 0.
     """
     try:
-        status = tf.io.gfile.stat(path)
-        if status.is_directory:
-            return ShardScan(path, 0, 0, Damage(path, 0, 0, "cannot be read: it is a directory"))
+        num_bytes = tf.io.gfile.stat(path).length
+        num_records, good_bytes = measure_run(path, 0)
     except tf.errors.OpError as error:
         return ShardScan(path, 0, 0, Damage(path, 0, 0, f"cannot be read: {one_line(error)}"))
-    num_records, good_bytes = measure_run(path, 0)
-    damage = None if good_bytes == status.length else diagnose(path, num_records, good_bytes, status.length)
-    return ShardScan(path, num_records, status.length, damage)
+    damage = None if good_bytes == num_bytes else diagnose(path, num_records, good_bytes, num_bytes)
+    return ShardScan(path, num_records, num_bytes, damage)
 
 
 def find_damage(paths: Iterable[str]) -> Damage | None:
@@ -110,7 +108,10 @@ def find_bad_record(
 
 def good_records(path: str) -> Iterator[bytes]:
     """The records of a shard up to the first damage; none where it cannot be opened."""
-    return iter(_read(path, 0).ignore_errors().as_numpy_iterator())
+    try:
+        yield from _read(path, 0).as_numpy_iterator()
+    except tf.errors.OpError:
+        return  # `scan_shard` says what and where
 
 
 def measure_run(path: str, offset: int) -> tuple[int, int]:
@@ -122,8 +123,17 @@ def measure_run(path: str, offset: int) -> tuple[int, int]:
 
     Returns:
       The number of good records, and the bytes that they take in the file.
+
+    Raises:
+      tf.errors.OpError: the file cannot be opened or read.
     """
-    num_records, num_bytes = _measure_run(tf.constant(path), tf.constant(offset, tf.int64))
+    arguments = (tf.constant(path), tf.constant(offset, tf.int64))
+    try:
+        num_records, num_bytes = _measure_run(*arguments, stop_at_damage=False)
+    except tf.errors.OpError:
+        with tf.io.gfile.GFile(path, "rb") as file:  # raises where the scan below would try for ever
+            file.read(1)
+        num_records, num_bytes = _measure_run(*arguments, stop_at_damage=True)
     return int(num_records), int(num_bytes)
 
 
@@ -182,11 +192,15 @@ def _read(path: str | tf.Tensor, offset: int | tf.Tensor) -> tf.data.Dataset:
     return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string)).with_options(options)
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)])
-def _measure_run(path: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # After damage the op goes on to the next file, of which there is none: what `ignore_errors` lets through is
-    # exactly the good records before the first damage. It stands before `batch`, which would lose a partial batch.
-    batches = _read(path, offset).ignore_errors().batch(64)
+@tf.function
+def _measure_run(path: tf.Tensor, offset: tf.Tensor, stop_at_damage: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    records = _read(path, offset)
+    if stop_at_damage:
+        # After damage the op goes on to the next file, of which there is none: what `ignore_errors` lets through is
+        # exactly the good records. It stands before `batch`, which would lose a partial batch. A file that cannot be
+        # opened would be tried for ever.
+        records = records.ignore_errors()
+    batches = records.batch(64)
 
     def add(totals: tuple[tf.Tensor, tf.Tensor], records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.size(records, tf.int64)

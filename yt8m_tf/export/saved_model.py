@@ -28,10 +28,10 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.metadata import METADATA_FILE, describe, write_json
 from yt8m_tf.export.quantise import Precision, stored_value
+from yt8m_tf.metrics import TOP_K
 from yt8m_tf.schema import dequantise
 
 SIZE_LIMIT = 1_000_000_000
-TOP_K = 20
 
 VOCABULARY_FILE = "vocabulary.csv"
 # In TensorFlow's own folder for files that loaders leave alone.

@@ -16,8 +16,8 @@ from yt8m_tf import config
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.metadata import read_metadata
+from yt8m_tf.metrics import TOP_K
 
-TOP_K = 20
 SIGNATURE = "serving_default"
 _OUTPUTS = ("video_id", "class_indexes", "predictions")
 

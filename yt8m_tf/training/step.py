@@ -42,10 +42,10 @@ class TrainStep:
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
         xla = xla and (self._single or not self._train.sync_batch_norm)
-        self._compiled = _function(self._compute_and_update if self._single else self._compute, xla)
-        self._accumulating = _function(self._compute_and_accumulate if self._single else self._compute, xla)
-        self._updating = _function(self._update_from_accumulators, xla and self._single)
-        self._forward = _function(self._predict, xla)
+        self._compiled = _compiled(self._compute_and_update if self._single else self._compute, xla)
+        self._accumulating = _compiled(self._compute_and_accumulate if self._single else self._compute, xla)
+        self._updating = _compiled(self._update_from_accumulators, xla and self._single)
+        self._forward = _compiled(self._predict, xla)
         self._run_many, self._run_part = _function(self._steps), _function(self._part)
         self._run_update, self._run_evaluation = _function(self._apply_accumulated), _function(self._evaluate)
 
@@ -273,8 +273,13 @@ class TrainStep:
             self._strategy.extended.update(variable, _assign_one, args=(value,), group=False)
 
 
-def _function(python_function: Callable[..., Any], xla: bool = False) -> Callable[..., Any]:
-    return tf.function(python_function, jit_compile=xla or None, autograph=False, reduce_retracing=False)
+def _function(python_function: Callable[..., Any]) -> Callable[..., Any]:
+    return tf.function(python_function, autograph=False)
+
+
+def _compiled(python_function: Callable[..., Any], xla: bool) -> Callable[..., Any]:
+    # Without XLA no function of its own: a reduction over replicas must not stand in a nested one.
+    return tf.function(python_function, autograph=False, jit_compile=True) if xla else python_function
 
 
 def _assign_one(variable: Any, value: tf.Tensor) -> None:

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_models import NUM_CLASSES, tiny_data, tiny_model
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.export.measure import Comparison, compare
+from yt8m_tf.export.saved_model import decode_features, export_saved_model
+from yt8m_tf.export.strip import checkpoint_bytes, strip_report
+
+
+def plain_gap(scores, labels):
+    """GAP@20 by its definition: pool the 20 best pairs of each video, average precision over all positives."""
+    pairs = []
+    for row, positives in zip(scores, labels, strict=True):
+        best = sorted(range(len(row)), key=lambda c: (-row[c], c))[:20]
+        pairs += [(row[c], c in positives) for c in best]
+    pairs.sort(key=lambda pair: -pair[0])
+    total, seen = 0.0, 0
+    for rank, (_, hit) in enumerate(pairs, start=1):
+        seen += hit
+        total += seen / rank if hit else 0.0
+    return total / sum(map(len, labels))
+
+
+@pytest.mark.parametrize("level", ["video", "frame"])
+def test_compare_against_plain_numbers(level, rng, tmp_path):
+    data = tiny_data(level)
+    exported, trained = tiny_model(data, rng), tiny_model(data, rng)
+    export_saved_model(exported, data, tmp_path / "m", precision="float32")
+    batches, rows = [], []
+    for valid in ([True] * 6, [True, True, False, False, False, False]):
+        if level == "video":
+            batch = {name: rng.normal(size=(6, size)).astype(np.float32) for name, size in data.features.items()}
+        else:
+            batch = {name: rng.integers(0, 256, (6, 5, size), np.uint8) for name, size in data.features.items()}
+            batch["num_frames"] = rng.integers(1, 6, 6).astype(np.int32)
+        labels = np.array([[*rng.choice(NUM_CLASSES, 2, replace=False), -1] for _ in range(6)], np.int32)
+        tensors = {name: tf.constant(value) for name, value in batch.items()}
+        scores = [np.asarray(tf.sigmoid(m(decode_features(tensors), training=False))) for m in (exported, trained)]
+        rows += [(scores[0][i], scores[1][i], set(labels[i]) - {-1}) for i in range(6) if valid[i]]
+        batches.append(tensors | {"labels": tf.constant(labels), "valid": tf.constant(valid)})
+
+    def float_logits(batch):
+        return trained(decode_features({name: batch[name] for name in trained.input}), training=False)
+
+    found = compare(tmp_path / "m", float_logits, batches)
+
+    saved, reference, labels = (list(column) for column in zip(*rows, strict=True))
+    difference = np.abs(np.array(saved) - np.array(reference))
+    assert found.num_videos == 8
+    assert found.gap == pytest.approx(plain_gap(saved, labels), abs=1e-9)
+    assert found.gap_float32 == pytest.approx(plain_gap(reference, labels), abs=1e-9)
+    assert found.max_difference == pytest.approx(difference.max(), abs=1e-6)
+    assert found.mean_difference == pytest.approx(difference.mean(), abs=1e-6)
+
+
+def test_tolerance():
+    comparison = Comparison(num_videos=9, gap=0.7001, gap_float32=0.7003, max_difference=0.0, mean_difference=0.0)
+    comparison.check(3e-4)
+    with pytest.raises(InputError, match=r"0\.700100.*0\.700300.*--tolerance=0\.0001"):
+        comparison.check(1e-4)
+    broken = Comparison(num_videos=9, gap=float("nan"), gap_float32=0.7, max_difference=0.0, mean_difference=0.0)
+    with pytest.raises(InputError):
+        broken.check(1.0)
+
+
+def test_checkpoint_bytes_by_kind(tmp_path):
+    names = {"model/a/kernel": np.zeros((10, 3), np.float32), "slots/m/a/kernel": np.zeros((10, 3), np.float32)}
+    names |= {"slots/v/a/kernel": np.zeros((10, 3), np.float32), "step": np.int64(7)}
+    prefix = str(tmp_path / "variables")
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(names),
+        shape_and_slices=[""] * 4,
+        tensors=[tf.constant(v) for v in names.values()],
+    )
+    kinds = checkpoint_bytes(prefix)
+    assert kinds == {"slots": 240, "model": 120, "step": 8}
+    assert strip_report(kinds, 92)[-1].split() == ["exported", "92", "bytes", "(25.0%)"]
+    with pytest.raises(InputError, match="nothing_here"):
+        checkpoint_bytes(tmp_path / "nothing_here")

@@ -1,0 +1,266 @@
+"""The training loop: it learns, resumes exactly, and gives the same result on several replicas."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_tf import run_dir
+from yt8m_tf.config import merge
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.training import checkpoints, loop
+from yt8m_tf.training.loop import RunOptions, TrainResult
+from yt8m_tf.training.step import TrainStep
+
+_BASE = {
+    "model": {"name": "resnet_like", "inner_size": 8, "dropout": 0.0},
+    "data": {"features": {"rgb": 8, "audio": 4}, "num_classes": 10, "shuffle_shards": 2, "shuffle_records": 50},
+    "optimizer": {"name": "adamw", "learning_rate": 0.01},
+    "schedule": {"name": "cosine", "warmup_steps": 5},
+    "train": {"batch_size": 32, "steps_per_epoch": 10, "epochs": 3, "seed": 3},
+}
+_RANDOM = {"model": {"name": "resnet_like", "inner_size": 8, "dropout": 0.3}, "train": {"mixup_alpha": 0.4}}
+
+
+def _experiment(**changes: Any) -> ExperimentConfig:
+    return parse_experiment(merge(_BASE, changes))
+
+
+def _train(
+    experiment: ExperimentConfig, data_dir: Path, workdir: Path, strategy: Any = None, **options: Any
+) -> TrainResult:
+    options = {"steps_per_call": 5, "xla": False, "evaluation_batch_size": 64} | options
+    run_options = RunOptions(str(data_dir), workdir, progress=False, **options)
+    return loop.train(experiment, run_options, strategy or tf.distribute.get_strategy(), Faults())
+
+
+def _weights(workdir: Path, which: str = "last") -> dict[str, np.ndarray]:
+    state = checkpoints.latest_state(workdir)
+    assert state is not None
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"step_{state['step']:08d}" / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def _assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray], tolerance: float = 0.0) -> None:
+    assert one.keys() == other.keys() and one
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+class _Killed(Exception):
+    pass
+
+
+def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = TrainStep.train
+
+    def train(self: TrainStep, batches: Any, at: int, rates: Any) -> Any:
+        if at >= step:
+            raise _Killed
+        return original(self, batches, at, rates)
+
+    monkeypatch.setattr(TrainStep, "train", train)
+
+
+@pytest.mark.parametrize("level", ["video", "frame"])
+def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards(level)
+    model = {"name": "mean_fcn", "hidden_sizes": [32], "dropout": 0.0} if level == "frame" else {"name": "logistic"}
+    data = {"level": level, "max_frames": 8}
+    experiment = parse_experiment(merge(_BASE, {"data": data, "optimizer": {"learning_rate": 0.1}, "train": {"epochs": 6}}) | {"model": model})
+    result = _train(experiment, data_dir, tmp_path / "run")
+    history = run_dir.read_history(tmp_path / "run")
+    assert [line["step"] for line in history] == [10, 20, 30, 40, 50, 60]
+    assert result.best_gap > 0.85 and result.best_gap > history[0]["gap_at_20"] + 0.05
+    assert run_dir.read_experiment(tmp_path / "run") == experiment
+    tags = _event_tags(tmp_path / "run" / "tensorboard")
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm", "train/examples_per_second"} <= tags
+    assert {"train/data_wait_share", "validation/gap_at_20", "validation/hit_at_1", "validation/perr"} <= tags
+    assert {"validation/bce", "validation/map", "configuration"} <= tags
+    trained = checkpoints.load_trained(tmp_path / "run")
+    assert trained.step == result.best_step
+
+
+def _event_tags(directory: Path) -> set[str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory))
+    events.Reload()
+    return {tag for kind in ("tensors", "scalars") for tag in events.Tags()[kind]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "xla"),
+    [
+        (_RANDOM | {"schedule": {"name": "plateau", "patience": 0}}, True),
+        (_RANDOM | {"train": {"mixup_alpha": 0.4, "accumulation": 4, "ema_decay": 0.9}}, False),
+    ],
+    ids=["plateau", "accumulation and ema"],
+)
+def test_killed_run_ends_with_equal_weights(
+    changes: dict[str, Any],
+    xla: bool,
+    learnable_shards: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data_dir, experiment = learnable_shards(), _experiment(**changes)
+    whole = _train(experiment, data_dir, tmp_path / "whole", xla=xla)
+    for step in (5, 15):  # before the first evaluation, when nothing is saved yet, and within a later epoch
+        with monkeypatch.context() as patch:
+            _kill_at(patch, step)
+            with pytest.raises(_Killed):
+                # Saving after every call leaves checkpoints in the middle of an epoch.
+                _train(experiment, data_dir, tmp_path / "killed", checkpoint_minutes=0.0 if step > 5 else 10.0, xla=xla)
+    resumed = _train(experiment, data_dir, tmp_path / "killed", xla=xla)
+    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+    assert resumed == whole
+    drop = {"seconds"}
+    one, other = (
+        [{k: v for k, v in line.items() if k not in drop} for line in run_dir.read_history(tmp_path / name)]
+        for name in ("whole", "killed")
+    )
+    assert one == other
+
+
+def test_xla_and_calls_of_several_steps_change_rounding_only(
+    learnable_shards: Callable[..., Path], tmp_path: Path
+) -> None:
+    data_dir, experiment = learnable_shards(), _experiment(**_RANDOM)
+    _train(experiment, data_dir, tmp_path / "a", xla=True)
+    _train(experiment, data_dir, tmp_path / "b", steps_per_call=1)
+    _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"), 1e-4)
+
+
+def test_accumulation_equals_the_whole_batch(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    """Without batch normalisation, whose statistics are those of a part, the sum of the parts is the whole."""
+    data_dir, model = learnable_shards(), {"name": "logistic"}
+    for parts in (1, 4):
+        experiment = parse_experiment(merge(_BASE, {"train": {"accumulation": parts}}) | {"model": model})
+        _train(experiment, data_dir, tmp_path / str(parts))
+    _assert_equal(_weights(tmp_path / "1"), _weights(tmp_path / "4"), 1e-5)
+
+
+def _exact(epochs: int = 20) -> ExperimentConfig:
+    """Where the arithmetic allows N replicas to equal one: no random draws, statistics over all replicas."""
+    train = {"epochs": epochs, "sync_batch_norm": True}
+    return _experiment(train=train, data={"split": "record"})
+
+
+def test_two_replicas_equal_one(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir, experiment = learnable_shards(), _exact()
+    strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
+    one = _train(experiment, data_dir, tmp_path / "one"
+    two = _train(experiment, data_dir, tmp_path / "two", strategy
+    assert one.step == two.step == 200
+    _assert_equal(_weights(tmp_path / "one"), _weights(tmp_path / "two"), 1e-5)
+    assert two.best_gap == pytest.approx(one.best_gap, abs=1e-4)
+
+
+def test_two_replicas_accumulate_and_resume(
+    learnable_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"train": {"accumulation": 2, "mixup_alpha": 0.4, "ema_decay": 0.9, "precision": "mixed_float16"}}
+    data_dir, experiment = learnable_shards(), _experiment(**changes)
+    for name in ("whole", "killed"):
+        if name == "killed":
+            with monkeypatch.context() as patch:
+                _kill_at(patch, 15)
+                with pytest.raises(_Killed):
+                    _train(experiment, data_dir, tmp_path / name, tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]))
+        _train(experiment, data_dir, tmp_path / name, tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]))
+    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+
+
+_WORKER = """
+import sys
+from pathlib import Path
+from yt8m_tf.bin.launch import import_quietly
+import_quietly()
+from yt8m_tf.config import load_yaml
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.experiment import parse_experiment
+from yt8m_tf.training import distribution, loop
+strategy = distribution.make_strategy()
+options = loop.RunOptions(sys.argv[1], Path(sys.argv[2]), xla=False, progress=False, steps_per_call=5, evaluation_batch_size=64)
+loop.train(parse_experiment(load_yaml(sys.argv[3])), options, strategy, Faults())
+"""
+
+
+def test_two_processes_equal_one(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir, experiment = learnable_shards(), _exact()
+    one = _train(experiment, data_dir, tmp_path / "one"
+    addresses = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            addresses.append(f"127.0.0.1:{probe.getsockname()[1]}")
+    processes = []
+    for worker in range(2):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+        environment = os.environ | {"TF_CONFIG": json.dumps(cluster), "PYTHONPATH": os.pathsep.join(sys.path)}
+        arguments = [str(data_dir), str(tmp_path / "two"), str(tmp_path / "one" / run_dir.CONFIG)]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", _WORKER, *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    _assert_equal(_weights(tmp_path / "one"), _weights(tmp_path / "two"), 1e-5)
+    gap = run_dir.read_history(tmp_path / "two")[-1]["gap_at_20"]
+    assert gap == pytest.approx(run_dir.read_history(tmp_path / "one")[-1]["gap_at_20"], abs=1e-4)
+    assert one.step == 200
+
+
+def test_init_from_starts_with_another_runs_weights(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards()
+    _train(_experiment(), data_dir, tmp_path / "first")
+    frozen = {"optimizer": {"learning_rate": 1e-30}, "train": {"epochs": 1, "steps_per_epoch": 1}}
+    second = _experiment(**frozen)
+    _train(second, data_dir, tmp_path / "second", init_from=tmp_path / "first", init_exclude=("logits/*",))
+    first, started = checkpoints.load_trained(tmp_path / "first"), _weights(tmp_path / "second")
+    for variable in first.model.trainable_variables:
+        same = np.allclose(started[f"model/{variable.path}"], variable.numpy(), atol=1e-6)
+        assert same == (not variable.path.startswith("logits/")), variable.path
+    other = _experiment(model={"name": "resnet_like", "inner_size": 4, "dropout": 0.0})
+    with pytest.raises(InputError, match="is of another model"):
+        _train(other, data_dir, tmp_path / "third", init_from=tmp_path / "first")
+    with pytest.raises(InputError, match="neither a run directory"):
+        _train(other, data_dir, tmp_path / "fourth", init_from=tmp_path)
+
+
+def test_another_configuration_is_refused(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards()
+    short = {"train": {"epochs": 1, "steps_per_epoch": 2}}
+    _train(_experiment(**short), data_dir, tmp_path / "run")
+    with pytest.raises(InputError, match=r"train\.batch_size: 32 -> 16"):
+        _train(_experiment(train={"epochs": 1, "steps_per_epoch": 2, "batch_size": 16}), data_dir, tmp_path / "run")
+
+
+def test_diverging_loss_is_one_clear_line(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    wild = _experiment(optimizer={"name": "adam", "learning_rate": 1e38, "clip_norm": None}, schedule={"warmup_steps": 0})
+    with pytest.raises(InputError, match=r"loss is .* lower optimizer\.learning_rate"):
+        _train(wild, learnable_shards(), tmp_path / "run")
+
+
+def test_early_stopping(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    still = _experiment(optimizer={"learning_rate": 1e-30}, train={"early_stopping_patience": 1, "epochs": 9})
+    result = _train(still, learnable_shards(), tmp_path / "run")
+    assert result.stopped_early and result.step < 90

@@ -1,0 +1,68 @@
+"""Exports a trained model as a SavedModel that needs no code, and measures it against the trained one.
+
+The weights are stripped of all that only training needs and stored as float16. The SavedModel appears if it is
+within the size limit and its GAP@20 on the validation data is that of the trained model. For TF Serving, name a
+version: NAME/1.
+
+Example:
+
+  yt8m-export --workdir=runs/resnet_like --output=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video
+  saved_model_cli show --dir=exported/resnet_like/1 --all
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory of the SavedModel.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the run's patterns of validation shards are relative to.")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
+_PRECISION = flags.DEFINE_enum("precision", "float16", ["float16", "float32"], "Of the stored weights.")
+_SIZE_LIMIT = flags.DEFINE_integer(
+    "size_limit", 1_000_000_000, "Bytes that the SavedModel may take, uncompressed.", lower_bound=1
+)
+_VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, to travel with the model.")
+_MEASURE_EXAMPLES = flags.DEFINE_integer(
+    "measure_examples", None, "Measure on the first so many validation examples; the default is all.", lower_bound=1
+)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance", None, "How much GAP@20 may change; the default is 1e-4 for float16, 1e-6 for float32."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there already.")
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf.export.trained import export_trained
+
+    report = export_trained(
+        os.path.expanduser(_WORKDIR.value),
+        os.path.expanduser(_OUTPUT.value),
+        data_dir=_DATA_DIR.value,
+        which=_CHECKPOINT.value,
+        precision=_PRECISION.value,
+        size_limit=_SIZE_LIMIT.value,
+        vocabulary=os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
+        measure_examples=_MEASURE_EXAMPLES.value,
+        tolerance=_TOLERANCE.value,
+        overwrite=_OVERWRITE.value,
+    )
+    print("\n".join(report.lines))
+    print(f"SavedModel: {_OUTPUT.value}")
+    print(
+        f"next: yt8m-infer --saved_model={_OUTPUT.value} --input='{_DATA_DIR.value}/*.tfrecord' --output=submission.csv"
+    )
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

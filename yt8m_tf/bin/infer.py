@@ -1,0 +1,61 @@
+"""Scores records with a SavedModel and writes a submission file: VideoId,LabelConfidencePairs.
+
+Needs no model code. Interrupted, the same command goes on behind the last finished shard.
+
+Example:
+
+  yt8m-infer --saved_model=exported/resnet_like/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=submission.csv
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "Directory of the SavedModel.", required=True)
+_INPUT = flags.DEFINE_list("input", None, "Patterns of the shards to score, separated by commas.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "The CSV file to write.", required=True)
+_TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "Records scored together; the default is 1024 at video level, 128 at frame level.",
+    lower_bound=1,
+)
+_ON_DAMAGED = flags.DEFINE_enum(
+    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
+)
+_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf.data.faults import Faults
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.inference import infer
+
+    shards = list_shards(_INPUT.value, source="--input")
+    summary = infer(
+        os.path.expanduser(_SAVED_MODEL.value),
+        shards,
+        os.path.expanduser(_OUTPUT.value),
+        top_k=_TOP_K.value,
+        batch_size=_BATCH_SIZE.value,
+        faults=Faults(_ON_DAMAGED.value, _ON_EMPTY.value),
+    )
+    rate = summary.num_scored / max(summary.seconds, 1e-9)
+    print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
+    for line in summary.faults.summary():
+        print(line)
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()
