@@ -1,5 +1,7 @@
 """Installs yt8m_tf: see BUILD.md."""
 
+from pathlib import Path
+
 from setuptools import setup
 
 COMMANDS = ("train", "evaluate", "export", "infer")
@@ -8,7 +10,7 @@ setup(
     name="yt8m-tf",
     version="0.1.0",
     description="Large-scale multi-label video classification on YouTube-8M with TensorFlow 2 and Keras 3",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",

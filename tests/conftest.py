@@ -97,6 +97,12 @@ def learnable_shards(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """A MirroredStrategy on two devices; one for all tests, because TensorFlow mixes up the collectives of several."""
+    return tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
+
+
+@pytest.fixture(scope="session")
 def real_data_dir() -> Path:
     """The directory of the real records, which holds yt8m_2018/; the test is skipped where there are none."""
     for candidate in (os.environ.get("YT8M_DATA_DIR"), _ROOT.parent / "shared" / "data"):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from yt8m_tf import evaluation
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics import MetricAccumulator, Metrics, batch_statistics
+from yt8m_tf.vocabulary import load_vocabulary
 
 NUM_CLASSES = 6
 
@@ -148,7 +149,7 @@ def test_a_file_in_place_of_the_directory_is_named(metrics, tmp_path):
 def test_vocabulary_is_ordered_by_index(tmp_path):
     path = tmp_path / "vocabulary.csv"
     path.write_text('Index,TrainVideoCount,Name,Vertical1\n1,5,"Sea, sky",X\n0,9,Game,Y\n', encoding="utf-8")
-    assert evaluation.load_vocabulary(path, 2) == ["Game", "Sea, sky"]
+    assert load_vocabulary(path, 2) == ["Game", "Sea, sky"]
 
 
 @pytest.mark.parametrize(
@@ -170,11 +171,11 @@ def test_wrong_vocabulary_is_refused(content, message, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
-        evaluation.load_vocabulary(path, 2)
+        load_vocabulary(path, 2)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_official_vocabulary(real_data_dir):
-    names = evaluation.load_vocabulary(real_data_dir / "yt8m_2018" / "vocabulary.csv", 3862)
+    names = load_vocabulary(real_data_dir / "yt8m_2018" / "vocabulary.csv", 3862)
     assert names[:3] == ["Game", "Video game", "Vehicle"]
     assert len(names) == 3862

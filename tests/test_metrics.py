@@ -20,7 +20,6 @@ from yt8m_tf.metrics import (
 from yt8m_tf.schema import NO_LABEL
 
 RANKED = ("gap", "map", "average_precision")  # bit for bit the same, however the videos are cut up
-SUMMED = ("hit_at_1", "perr", "bce", "calibration_error", "calibration")
 
 
 def average_precision(pairs, num_positives):
@@ -71,7 +70,6 @@ def reference(logits, labels, valid):
         "perr": math.fsum(perr) / count,
         "bce": math.fsum(bce) / count,
         "calibration": bins,
-        "calibration_error": sum(abs(s - p) for _, s, p in bins.T) / (count * num_classes),
         "num_videos": count,
         "num_labels": sum(positives),
     }
@@ -98,11 +96,19 @@ def measure(logits, labels, valid, batch_size=None, function=batch_statistics) -
     return accumulator.result()
 
 
+def assert_close_bins(actual, expected) -> None:
+    """Calibration bins: a score next to the edge of a bin may fall on either side of it, all else must agree."""
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1.01)
+    np.testing.assert_allclose(np.sum(actual, axis=1), np.sum(expected, axis=1), rtol=1e-5)
+
+
 def assert_same_ranking(actual: Metrics, expected: Metrics) -> None:
+    """The ranking agrees bit for bit, and the sums, of float32 over the classes, closely."""
     for name in RANKED:
         np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
-    for name in SUMMED:
-        np.testing.assert_allclose(getattr(actual, name), getattr(expected, name), rtol=1e-6, atol=1e-9, err_msg=name)
+    for name, tolerance in {"hit_at_1": 1e-12, "perr": 1e-12, "bce": 1e-5}.items():
+        np.testing.assert_allclose(getattr(actual, name), getattr(expected, name), rtol=tolerance, err_msg=name)
+    assert_close_bins(actual.calibration, expected.calibration)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +134,11 @@ def test_against_reference(num_classes, max_labels, ties, mean, compiled):
     np.testing.assert_array_equal(actual.num_positives, expected["num_positives"])
     for name in (*RANKED, "hit_at_1", "perr"):
         np.testing.assert_allclose(getattr(actual, name), expected[name], rtol=0, atol=1e-12, err_msg=name)
-    # Sums of float32 over the classes; a score next to the edge of a bin may fall on either side.
-    np.testing.assert_allclose(actual.bce, expected["bce"], rtol=1e-5)
-    np.testing.assert_allclose(actual.calibration_error, expected["calibration_error"], atol=1e-4)
-    np.testing.assert_allclose(actual.calibration, expected["calibration"], atol=1.01)
+    np.testing.assert_allclose(actual.bce, expected["bce"], rtol=1e-5)  # a sum of float32 over the classes
+    assert_close_bins(actual.calibration, expected["calibration"])
+    pairs, scores, hits = actual.calibration
+    error = sum(n / pairs.sum() * abs(s / n - h / n) for n, s, h in zip(pairs, scores, hits, strict=True) if n)
+    assert actual.calibration_error == pytest.approx(error, abs=1e-12)
 
 
 def test_twenty_five_labels_ranked_perfectly_score_four_fifths():

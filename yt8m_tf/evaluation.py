@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
+from yt8m_tf import schema
+from yt8m_tf.data import pipeline, shards
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.metrics import NUM_BINS, MetricAccumulator, Metrics
+from yt8m_tf.metrics import NUM_BINS, MetricAccumulator, Metrics, batch_statistics
+from yt8m_tf.training.checkpoints import Trained
 
 METRICS_FILE = "metrics.json"
 CLASSES_FILE = "classes.csv"
@@ -70,6 +75,46 @@ def evaluate(
     return accumulator.result()
 
 
+def evaluate_trained(
+    trained: Trained,
+    patterns: Sequence[str],
+    data_dir: str,
+    *,
+    batch_size: int,
+    faults: Faults,
+    xla: bool = True,
+    progress: bool = True,
+) -> Metrics:
+    """Evaluates a trained model on labelled shards, on one device.
+
+    Args:
+      trained: from `load_trained`.
+      patterns: of shards, relative to `data_dir`.
+      data_dir: see there.
+      batch_size: examples scored together.
+      faults: what to do about damaged shards and empty clips.
+      xla: whether to compile the forward pass with XLA.
+      progress: whether to show a progress bar.
+
+    Raises:
+      InputError: as `evaluate`, or whatever is wrong with the shards.
+    """
+    data = trained.experiment.data
+    paths = shards.list_shards(patterns, data_dir, "--input")
+
+    @tf.function(autograph=False, jit_compile=xla)
+    def logits(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return trained.model(schema.decode_features(features, data.spec), training=False)
+
+    @tf.function(autograph=False)
+    def step(batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        scored = logits({name: batch[name] for name in batch if name not in ("labels", "valid")})
+        return batch_statistics(scored, batch["labels"], batch["valid"])
+
+    batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
+    return evaluate(step, batches, data.num_classes, progress=progress)
+
+
 def format_table(metrics: Metrics) -> str:
     """The metrics as aligned lines of plain text."""
     rows = [(_TITLES[name], f"{value:.5f}") for name, value in metrics.scalars().items()]
@@ -94,7 +139,7 @@ def write_evaluation(
     Args:
       metrics: what to write.
       directory: made if it does not exist.
-      vocabulary: the names of the C classes (`load_vocabulary`).
+      vocabulary: the names of the C classes (`vocabulary.load_vocabulary`).
       context: what was evaluated (the run, the checkpoint, the patterns), ready for JSON.
 
     Raises:
@@ -108,43 +153,6 @@ def write_evaluation(
         raise InputError(
             f"{directory}: cannot write the evaluation ({error.strerror}); name another directory"
         ) from error
-
-
-def load_vocabulary(path: str | Path, num_classes: int) -> list[str]:
-    """Names of the C classes from the dataset's vocabulary.csv (https://research.google.com/youtube8m/download.html).
-
-    Returns:
-      The name of each class, by id.
-
-    Raises:
-      InputError: not such a file, or not one for `num_classes` classes.
-    """
-    names: dict[int, str] = {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = {"Index", "Name"} - set(rows.fieldnames or ())
-            if missing:
-                raise InputError(f"{path}: has no column '{min(missing)}'; give the dataset's vocabulary.csv")
-            for row in rows:
-                index = int(row["Index"])
-                if not 0 <= index < num_classes or index in names:
-                    problem = "occurs twice" if index in names else f"is not one of the {num_classes} classes"
-                    raise InputError(f"{path}: line {rows.line_num}: Index {index} {problem}; {_OTHER_VERSION}")
-                names[index] = row["Name"] or ""
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the dataset's vocabulary.csv") from error
-    except (UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a vocabulary ({error}); give the dataset's vocabulary.csv") from error
-    if len(names) < num_classes:
-        absent = min(set(range(num_classes)) - names.keys())
-        raise InputError(f"{path}: names {len(names)} of {num_classes} classes, not class {absent}; {_OTHER_VERSION}")
-    return [names[index] for index in range(num_classes)]
-
-
-_OTHER_VERSION = "give the vocabulary of the version of the dataset that the model was trained on"
 
 
 def _one_ahead(step: Step, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Any]]:

@@ -28,8 +28,8 @@ class DataConfig:
       split: how several workers share the records: "shard", each reads its own shards; "record", each reads
         all shards and takes its slice of the same global batch.
       shuffle_shards: shards that are read together.
-      shuffle_records: records from which the next one is drawn at random (8192 at video level, 256 at frame level, unless
-        given); 0 keeps the order of the shards' records.
+      shuffle_records: records from which the next one is drawn at random (8192 at video level, 256 at frame level,
+        unless given); 0 keeps the order of the shards' records.
     """
 
     level: schema.Level = "video"
@@ -61,8 +61,9 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam or AdamW. `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null: none.
+    """Adam or AdamW.
 
+    `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null does not bound it.
     `weight_decay` is AdamW's, decoupled, and spares biases and batch normalisation (every variable of rank below 2).
     """
 

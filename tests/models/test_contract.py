@@ -104,7 +104,7 @@ def test_every_weight_gets_a_gradient(name, level, rng):
     model = build(name, level)
     randomise(model, rng)
     inputs, targets = random_inputs(level, rng), rng.uniform(size=(4, NUM_CLASSES))
-    with tf.GradientTape() as tape:  # in inference: in training, batch statistics cancel the bias before them
+    with tf.GradientTape() as tape:
         loss = losses.bce(model(inputs, training=False), targets)
     variables = [variable.value for variable in model.trainable_variables]
     for variable, gradient in zip(model.trainable_variables, tape.gradient(loss, variables), strict=True):

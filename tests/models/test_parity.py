@@ -41,7 +41,7 @@ def sigmoid(x):
 
 
 def dense(x, w, name):
-    return x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
+    return x @ w[f"{name}/kernel"] + w.get(f"{name}/bias", 0.0)
 
 
 def leaky(x):

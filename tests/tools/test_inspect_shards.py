@@ -1,17 +1,20 @@
 """The table and JSON of inspect_shards say what was written; damage gives exit status 1, bad arguments 2."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import inspect_shards  # tests/conftest.py puts tools/ on the path
 import numpy as np
 import pytest
+import shard_report  # tests/conftest.py puts tools/ on the path
 import tensorflow as tf
-from absl.testing import flagsaver
+
+from yt8m_tf.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def ints(*values):
@@ -68,32 +71,31 @@ def write(path, records):
             writer.write(record)
 
 
-def inspect(capsys, *arguments, **flag_values):
-    """Exit status, lines of the output as lists of words, lines of errors."""
-    with flagsaver.flagsaver(**flag_values):
-        status = inspect_shards.main(["inspect_shards", *map(str, arguments)])
+def inspect(capsys, *patterns, json_path=None, salvage_to=None):
+    """Exit status, and lines of the output as lists of words."""
+    status = shard_report.run([str(p) for p in patterns], json_path and str(json_path), salvage_to and str(salvage_to))
     captured = capsys.readouterr()
-    return status, [line.split() for line in captured.out.splitlines()], captured.err.splitlines()
+    assert captured.err == ""
+    return status, [line.split() for line in captured.out.splitlines()]
 
 
 def test_table(shards, capsys):
-    status, lines, errors = inspect(capsys, shards / "*.tfrecord")
+    status, lines = inspect(capsys, shards / "*.tfrecord")
     sizes = [(shards / f"{name}.tfrecord").stat().st_size for name in (2017, 2018, 2019)]
-    assert status == 0 and errors == []
+    assert status == 0
     assert lines[0][:6] == ["shard", "records", "bytes", "level", "id", "features"]
-    assert lines[1:] == [
-        ["2017.tfrecord", "2", str(sizes[0]), "video", "video_id", "mean_rgb:6", "-", "100.0%", "-", "-", "-"],
-        ["2018.tfrecord", "4", str(sizes[1]), "video", "id", "mean_audio:2", "mean_rgb:5,6"]
-        + ["1/2.00/3", "25.0%", "1..40", "-", "-"],
-        ["2019.tfrecord", "2", str(sizes[2]), "frame", "id", "audio:2", "rgb:8"]
-        + ["1/1.00/1", "0.0%", "5..5", "3/5.50/8", "-"],
-        ["total", "(3)", "8", f"{sum(sizes):,}", "frame+video", "id+video_id"]
-        + ["audio:2", "mean_audio:2", "mean_rgb:5,6", "rgb:8", "1/1.60/3", "37.5%", "1..40", "3/5.50/8", "-"],
+    rows = [
+        f"2017.tfrecord 2 {sizes[0]} video video_id mean_rgb:6 - 100.0% - - -",
+        f"2018.tfrecord 4 {sizes[1]} video id mean_audio:2 mean_rgb:5,6 1/2.00/3 25.0% 1..40 - -",
+        f"2019.tfrecord 2 {sizes[2]} frame id audio:2 rgb:8 1/1.00/1 0.0% 5..5 3/5.50/8 -",
+        f"total (3) 8 {sum(sizes):,} frame+video id+video_id audio:2 mean_audio:2 mean_rgb:5,6 rgb:8"
+        " 1/1.60/3 37.5% 1..40 3/5.50/8 -",
     ]
+    assert lines[1:] == [row.split() for row in rows]
 
 
 def test_json_holds_the_same(shards, tmp_path, capsys):
-    status, _, _ = inspect(capsys, shards / "2018.tfrecord", json=str(tmp_path / "report.json"))
+    status, _ = inspect(capsys, shards / "2018.tfrecord", json_path=tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     expected = {
         "records": 4,
@@ -120,14 +122,14 @@ def test_damage_is_reported_after_the_table_and_salvaged(shards, tmp_path, capsy
     offset = len(RECORDS_2018[0]) + 16
     content[offset + 20] ^= 1
     path.write_bytes(content)
-    status, lines, _ = inspect(capsys, shards / "*.tfrecord")
+    status, lines = inspect(capsys, shards / "*.tfrecord")
     found = f"byte {offset}, record 1: data checksum does not match".split()
     assert status == 1
     assert lines[2][1] == "1" and lines[2][-len(found) :] == found  # one record before the damage
     assert " ".join(lines[-1]) == "1 of 3 shards are damaged; --salvage_to=DIR saves their good records"
 
     saved = tmp_path / "saved"
-    status, lines, _ = inspect(capsys, shards / "*.tfrecord", salvage_to=str(saved))
+    status, lines = inspect(capsys, shards / "*.tfrecord", salvage_to=saved)
     assert status == 1 and " ".join(lines[-1]) == "1 of 3 shards are damaged"
     lost = len(RECORDS_2018[1]) + 16
     assert f"3 good records of {path}; {lost} bytes lost in 1 place" in " ".join(lines[-2])
@@ -139,7 +141,7 @@ def test_damage_is_reported_after_the_table_and_salvaged(shards, tmp_path, capsy
 def test_records_of_other_files_and_empty_shards(tmp_path, capsys):
     write(tmp_path / "a", [b"\x07\x07"])
     write(tmp_path / "b", [])
-    status, lines, _ = inspect(capsys, tmp_path / "a", tmp_path / "b")
+    status, lines = inspect(capsys, tmp_path / "a", tmp_path / "b")
     assert status == 0
     assert lines[1] == ["a", "1", "18", "unparsable", "-", "-", "-", "100.0%", "-", "-", "-"]
     assert lines[2] == ["b", "0", "0"] + ["-"] * 8
@@ -149,25 +151,30 @@ def test_shards_of_the_same_name(tmp_path, capsys):
     for directory in ("x", "y"):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "a").write_bytes(b"no shard at all")
-    status, lines, errors = inspect(capsys, tmp_path / "*" / "a", salvage_to=str(tmp_path / "saved"))
+    _, lines = inspect(capsys, tmp_path / "*" / "a")
     assert [line[0] for line in lines[1:3]] == [str(tmp_path / "x" / "a"), str(tmp_path / "y" / "a")]
-    assert status == 2 and "two damaged shards are called a; salvage them one by one" in errors[-1]
+    with pytest.raises(InputError, match="two damaged shards are called a; salvage them one by one"):
+        inspect(capsys, tmp_path / "*" / "a", salvage_to=tmp_path / "saved")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [([], "no shards given"), (["."], "is a directory"), (["none*"], "no file matches")]
+    ("patterns", "message"), [([], "no shards given"), (["."], "is a directory"), (["none*"], "no file matches")]
 )
-def test_bad_arguments(tmp_path, capsys, arguments, message):
-    status, lines, errors = inspect(capsys, *(tmp_path / argument for argument in arguments))
-    assert (status, lines, len(errors)) == (2, [], 1)
-    assert message in errors[0]
+def test_bad_arguments(tmp_path, capsys, patterns, message):
+    with pytest.raises(InputError, match=message) as raised:
+        inspect(capsys, *(tmp_path / pattern for pattern in patterns))
+    assert "\n" not in str(raised.value)
 
 
 def test_output_that_cannot_be_written(shards, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    status, lines, errors = inspect(capsys, shards / "2018.tfrecord", json=str(tmp_path / "file" / "a.json"))
-    assert status == 2 and len(lines) == 3  # the table is there all the same
-    assert errors == [f"inspect_shards: error: --json={tmp_path}/file/a.json: cannot be written: Not a directory"]
+    path = tmp_path / "file" / "a.json"
+    with pytest.raises(InputError, match=f"--json={path}: cannot be written: Not a directory"):
+        inspect(capsys, shards / "2018.tfrecord", json_path=path)
+    assert len(capsys.readouterr().out.splitlines()) == 3  # the table is there all the same
+    (shards / "2018.tfrecord").write_bytes(b"no shard at all")
+    with pytest.raises(InputError, match=f"--salvage_to={path}: cannot be created"):
+        inspect(capsys, shards / "*.tfrecord", salvage_to=path)
 
 
 def test_command(shards):
@@ -176,15 +183,22 @@ def test_command(shards):
         write(shards / f"more{number}.tfrecord", RECORDS_2017)
     (shards / "cut.tfrecord").write_bytes((shards / "2018.tfrecord").read_bytes()[:-1])
     command = [sys.executable, ROOT / "tools" / "inspect_shards.py", shards / "*.tfrecord"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 1, done.stderr
     assert "8/8" in done.stderr and done.stdout.splitlines()[-1].startswith("1 of 8 shards are damaged")
+
+
+def test_command_with_bad_arguments(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "inspect_shards.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("inspect_shards: error: ") and done.stderr.count("\n") == 1
 
 
 def test_real_shards(real_data_dir, capsys):
     real = real_data_dir / "yt8m_2018" / "validate" / "validate0000.tfrecord"
     old = real_data_dir / "yt8m_2017" / "*.tfrecord"
-    status, lines, _ = inspect(capsys, real, old)
+    status, lines = inspect(capsys, real, old)
     rows = {line[0]: line for line in lines}
     assert status == 0
     assert rows["validate0000.tfrecord"][1] == "284"

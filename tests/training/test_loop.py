@@ -59,7 +59,7 @@ def _assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray], tole
         np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
@@ -68,7 +68,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
     def train(self: TrainStep, batches: Any, at: int, rates: Any) -> Any:
         if at >= step:
-            raise _Killed
+            raise _KilledError
         return original(self, batches, at, rates)
 
     monkeypatch.setattr(TrainStep, "train", train)
@@ -79,7 +79,9 @@ def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callab
     data_dir = learnable_shards(level)
     model = {"name": "mean_fcn", "hidden_sizes": [32], "dropout": 0.0} if level == "frame" else {"name": "logistic"}
     data = {"level": level, "max_frames": 8}
-    experiment = parse_experiment(merge(_BASE, {"data": data, "optimizer": {"learning_rate": 0.1}, "train": {"epochs": 6}}) | {"model": model})
+    experiment = parse_experiment(
+        merge(_BASE, {"data": data, "optimizer": {"learning_rate": 0.1}, "train": {"epochs": 6}}) | {"model": model}
+    )
     result = _train(experiment, data_dir, tmp_path / "run")
     history = run_dir.read_history(tmp_path / "run")
     assert [line["step"] for line in history] == [10, 20, 30, 40, 50, 60]
@@ -121,7 +123,7 @@ def test_killed_run_ends_with_equal_weights(
     for step in (5, 15):  # before the first evaluation, when nothing is saved yet, and within a later epoch
         with monkeypatch.context() as patch:
             _kill_at(patch, step)
-            with pytest.raises(_Killed):
+            with pytest.raises(_KilledError):
                 # Saving after every call leaves checkpoints in the middle of an epoch.
                 _train(experiment, data_dir, tmp_path / "killed", checkpoint_minutes=0.0 if step > 5 else 10.0, xla=xla)
     resumed = _train(experiment, data_dir, tmp_path / "killed", xla=xla)
@@ -156,21 +158,25 @@ def test_accumulation_equals_the_whole_batch(learnable_shards: Callable[..., Pat
 def _exact(epochs: int = 20) -> ExperimentConfig:
     """Where the arithmetic allows N replicas to equal one: no random draws, statistics over all replicas."""
     train = {"epochs": epochs, "sync_batch_norm": True}
-    return _experiment(train=train, data={"split": "record"})
+    return _experiment(train=train, data={"split": "record"}, optimizer={"learning_rate": 1e-3})
 
 
-def test_two_replicas_equal_one(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_replicas_equal_one(
+    learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
+) -> None:
     data_dir, experiment = learnable_shards(), _exact()
-    strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
-    one = _train(experiment, data_dir, tmp_path / "one"
-    two = _train(experiment, data_dir, tmp_path / "two", strategy
+    one = _train(experiment, data_dir, tmp_path / "one")
+    two = _train(experiment, data_dir, tmp_path / "two", two_replicas)
     assert one.step == two.step == 200
     _assert_equal(_weights(tmp_path / "one"), _weights(tmp_path / "two"), 1e-5)
     assert two.best_gap == pytest.approx(one.best_gap, abs=1e-4)
 
 
 def test_two_replicas_accumulate_and_resume(
-    learnable_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learnable_shards: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    two_replicas: tf.distribute.Strategy,
 ) -> None:
     changes = {"train": {"accumulation": 2, "mixup_alpha": 0.4, "ema_decay": 0.9, "precision": "mixed_float16"}}
     data_dir, experiment = learnable_shards(), _experiment(**changes)
@@ -178,9 +184,9 @@ def test_two_replicas_accumulate_and_resume(
         if name == "killed":
             with monkeypatch.context() as patch:
                 _kill_at(patch, 15)
-                with pytest.raises(_Killed):
-                    _train(experiment, data_dir, tmp_path / name, tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]))
-        _train(experiment, data_dir, tmp_path / name, tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]))
+                with pytest.raises(_KilledError):
+                    _train(experiment, data_dir, tmp_path / name, two_replicas)
+        _train(experiment, data_dir, tmp_path / name, two_replicas)
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
 
 
@@ -194,14 +200,15 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.experiment import parse_experiment
 from yt8m_tf.training import distribution, loop
 strategy = distribution.make_strategy()
-options = loop.RunOptions(sys.argv[1], Path(sys.argv[2]), xla=False, progress=False, steps_per_call=5, evaluation_batch_size=64)
+where = sys.argv[1], Path(sys.argv[2])
+options = loop.RunOptions(*where, xla=False, progress=False, steps_per_call=5, evaluation_batch_size=64)
 loop.train(parse_experiment(load_yaml(sys.argv[3])), options, strategy, Faults())
 """
 
 
 def test_two_processes_equal_one(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, experiment = learnable_shards(), _exact()
-    one = _train(experiment, data_dir, tmp_path / "one"
+    one = _train(experiment, data_dir, tmp_path / "one")
     addresses = []
     for _ in range(2):
         with socket.socket() as probe:
@@ -255,7 +262,9 @@ def test_another_configuration_is_refused(learnable_shards: Callable[..., Path],
 
 
 def test_diverging_loss_is_one_clear_line(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    wild = _experiment(optimizer={"name": "adam", "learning_rate": 1e38, "clip_norm": None}, schedule={"warmup_steps": 0})
+    wild = _experiment(
+        optimizer={"name": "adam", "learning_rate": 1e38, "clip_norm": None}, schedule={"warmup_steps": 0}
+    )
     with pytest.raises(InputError, match=r"loss is .* lower optimizer\.learning_rate"):
         _train(wild, learnable_shards(), tmp_path / "run")
 

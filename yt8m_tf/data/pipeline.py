@@ -1,8 +1,8 @@
 """Streams of parsed batches from shards: endless and shuffled for training, one pass in order for everything else.
 
 The order of the training records is a function of (seed, position) alone. Shards are shuffled for every pass and read
-in groups; the records of a group are interleaved and shuffled within a window. A position is (group, records of the group
-already used), so a killed run goes on with the very next record after re-reading at most one group.
+in groups; the records of a group are interleaved and shuffled within a window. A position is (group, records of the
+group already used), so a killed run goes on with the very next record after re-reading at most one group.
 
 Failures are told from the inside: when TensorFlow's reader or parser fails, a slow and exact search over the shards
 that were being read (`integrity`) names the shard, the record and the reason.

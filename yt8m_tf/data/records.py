@@ -1,8 +1,8 @@
 """Parses batches of serialized YouTube-8M records, at either level and of any version.
 
 Whole batches are parsed by one operation: per-record parsing is ten times slower. Features stay as they are stored
-(float32 means, uint8 frames), labels become padded lists of class ids; what is large (`[B, C]` targets, float frames) is
-made on the device. The functions run eagerly, inside `tf.data`, and in the exported graph.
+(float32 means, uint8 frames), labels become padded lists of class ids; what is large (`[B, C]` targets, float frames)
+is made on the device. The functions run eagerly, inside `tf.data`, and in the exported graph.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def parse_records(serialized: tf.Tensor, data: DataConfig, *, with_labels: bool 
       with_labels: whether to read labels; records without any get an empty list.
 
     Returns:
-      "id": [B] string. "labels": [B, L] int32 class ids, padded with -1. For each feature, at video level [B, D] float32;
-      at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most `max_frames`. T is the shortest of
-      `data.frame_lengths` and `data.max_frames` that holds the batch. Codes after `num_frames` mean nothing.
+      "id": [B] string. "labels": [B, L] int32 class ids, padded with -1. For each feature, at video level [B, D]
+      float32; at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most `max_frames`. T is the
+      shortest of `data.frame_lengths` and `data.max_frames` that holds the batch. Codes after `num_frames` mean
+      nothing.
 
     Raises:
       tf.errors.InvalidArgumentError: when run on a record that does not fit `data`. The message does not name the

@@ -51,7 +51,8 @@ def class_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faul
             break
     if not counts.any():
         raise InputError(
-            f"no labels in the {total} training records looked at, from '{shards[0]}' on; data.train must match labelled shards"
+            f"no labels in the {total} training records looked at, from '{shards[0]}' on; data.train must match"
+            " labelled shards"
         )
     return (counts + uniform_prior(data.num_classes)) / (total + 1.0)
 

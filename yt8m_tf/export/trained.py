@@ -14,12 +14,12 @@ from yt8m_tf import config, run_dir
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream
 from yt8m_tf.data.shards import list_shards
-from yt8m_tf.evaluation import load_vocabulary
 from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
 from yt8m_tf.export.quantise import Precision
 from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, decode_features, export_saved_model
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
 from yt8m_tf.training.checkpoints import Trained, load_trained
+from yt8m_tf.vocabulary import load_vocabulary
 
 _BATCH_SIZES = {"video": 1024, "frame": 128}
 

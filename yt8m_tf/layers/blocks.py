@@ -27,7 +27,9 @@ def bias_initializer(fan_in: int) -> keras.initializers.Initializer:
     return keras.initializers.RandomUniform(-limit, limit)
 
 
-def dense_layer(units: int, fan_in: int, name: str, l2: float = 0.0, dtype: str | None = None) -> keras.layers.Dense:
+def dense_layer(
+    units: int, fan_in: int, name: str, l2: float = 0.0, dtype: str | None = None, use_bias: bool = True
+) -> keras.layers.Dense:
     """A `Dense` layer with the original's initial weights, for use in more than one place; else see `dense`.
 
     Args:
@@ -36,9 +38,11 @@ def dense_layer(units: int, fan_in: int, name: str, l2: float = 0.0, dtype: str 
       name: of the layer.
       l2: adds `l2 * sum(kernel ** 2)` to the model's losses; the bias is spared.
       dtype: of the arithmetic; None follows the global policy.
+      use_bias: False in front of batch normalisation, see `fc_block`.
     """
     return keras.layers.Dense(
         units,
+        use_bias=use_bias,
         kernel_initializer=kernel_initializer(),
         bias_initializer=bias_initializer(fan_in),
         kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
@@ -47,9 +51,11 @@ def dense_layer(units: int, fan_in: int, name: str, l2: float = 0.0, dtype: str 
     )
 
 
-def dense(x: keras.KerasTensor, units: int, name: str, l2: float = 0.0, dtype: str | None = None) -> keras.KerasTensor:
+def dense(
+    x: keras.KerasTensor, units: int, name: str, l2: float = 0.0, dtype: str | None = None, use_bias: bool = True
+) -> keras.KerasTensor:
     """Dense over the last axis: [..., D] to [..., units]; arguments as `dense_layer`."""
-    return dense_layer(units, x.shape[-1], name, l2=l2, dtype=dtype)(x)
+    return dense_layer(units, x.shape[-1], name, l2=l2, dtype=dtype, use_bias=use_bias)(x)
 
 
 def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -68,8 +74,12 @@ def leaky_relu(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def fc_block(x: keras.KerasTensor, units: int, dropout_rate: float, name: str) -> keras.KerasTensor:
-    """FCBlock: Dense, batch normalisation, leaky ReLU, dropout; [..., D] to [..., units]."""
-    x = dense(x, units, f"{name}_dense")
+    """FCBlock: Dense, batch normalisation, leaky ReLU, dropout; [..., D] to [..., units].
+
+    Differs from the original in that the Dense has no bias: batch normalisation subtracts it again, its gradient is zero
+    but for rounding, and Adam would turn that rounding into a random walk. The function computed is the same.
+    """
+    x = dense(x, units, f"{name}_dense", use_bias=False)
     x = leaky_relu(batch_norm(x, f"{name}_bn"))
     return dropout(x, dropout_rate, f"{name}_dropout")
 

@@ -65,7 +65,9 @@ def registration(name: str) -> Registration:
     """
     if name not in _MODELS:
         known = ", ".join(model_names())
-        raise InputError(f"configuration key 'model.name': unknown model '{name}'{nearest(name, _MODELS)} (known: {known})")
+        raise InputError(
+            f"configuration key 'model.name': unknown model '{name}'{nearest(name, _MODELS)} (known: {known})"
+        )
     return _MODELS[name]
 
 

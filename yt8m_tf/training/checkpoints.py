@@ -143,7 +143,8 @@ def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, st
         if shapes.get(source) != wanted:
             found = f"has it as {shapes[source]}" if source in shapes else "does not have it"
             raise InputError(
-                f"checkpoint '{prefix.parent}' is of another model: '{source}' {wanted} is needed, the checkpoint {found}"
+                f"checkpoint '{prefix.parent}' is of another model: '{source}' {wanted} is needed,"
+                f" the checkpoint {found}"
             )
     reader = tf.train.load_checkpoint(str(prefix))
     for name, source in sources.items():

@@ -61,8 +61,14 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: the last step, the highest GAP@20 on the validation set, the step that reached it, and whether it
-    stopped before its last epoch."""
+    """How a run ended.
+
+    Attributes:
+      step: the last one.
+      best_gap: the highest GAP@20 on the validation set.
+      best_step: the step that reached it.
+      stopped_early: whether the run stopped before its last epoch.
+    """
 
     step: int
     best_gap: float

@@ -59,8 +59,8 @@ def adam_update(
       The new value and the two new moments.
 
     References:
-      Kingma and Ba, https://arxiv.org/abs/1412.6980; Loshchilov and Hutter, https://arxiv.org/abs/1711.05101. Epsilon stands
-      outside the bias correction, as in Keras and in section 2 of the former.
+      Kingma and Ba, https://arxiv.org/abs/1412.6980; Loshchilov and Hutter, https://arxiv.org/abs/1711.05101. Epsilon
+      stands outside the bias correction, as in Keras and in section 2 of the former.
     """
     first = moments[0] + (gradient - moments[0]) * (1.0 - config.beta_1)
     second = moments[1] + (tf.square(gradient) - moments[1]) * (1.0 - config.beta_2)

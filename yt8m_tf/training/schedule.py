@@ -46,7 +46,8 @@ class Plateau:
         """Takes in one evaluation.
 
         The rate is reduced when 1 - GAP has not improved, by more than `threshold` of the best so far, in more than
-        `patience` evaluations in a row, so patience 0 reduces at the first one (PyTorch's ReduceLROnPlateau in "rel" mode).
+        `patience` evaluations in a row, so patience 0 reduces at the first one (as PyTorch's ReduceLROnPlateau does in
+        its "rel" mode).
 
         Returns:
           Whether this GAP is the highest so far.

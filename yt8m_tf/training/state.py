@@ -57,7 +57,7 @@ class TrainState:
         self.loss_scale = (_variable(tf.constant(_FIRST_LOSS_SCALE)), _variable(tf.constant(0.0))) if half else None
 
     def named(self) -> dict[str, Any]:
-        """Every variable that a checkpoint holds, by name: `model/<path>`, `slots/m/<path>`, `slots/v/<path>`, `ema/<path>`."""
+        """Every variable that a checkpoint holds: `model/<path>`, `slots/m/<path>`, `slots/v/<path>`, `ema/<path>`."""
         paths = [variable.path for variable in self.model.trainable_variables]
         others = [variable for variable in self._others if not _is_seed(variable)]
         variables = {f"model/{path}": value for path, value in zip(paths, self.trainable, strict=True)}

@@ -1,7 +1,8 @@
 """One training step and one evaluation step, on one device or on many replicas.
 
-The arithmetic of a step is a pure function (`keras.Model.stateless_call`): weights, batch statistics, a batch and a seed go
-in, a loss, gradients and new batch statistics come out. Everything random is a function of (seed, step, replica).
+The arithmetic of a step is a pure function (`keras.Model.stateless_call`): weights, batch statistics, a batch and a
+seed go in, a loss, gradients and new batch statistics come out. Everything random is a function of (seed, step,
+replica).
 On one device the whole step, the update included, is one XLA computation. On several, XLA compiles the forward and
 backward passes (it cannot compile what reduces over replicas), gradients are reduced to their mean, and every replica
 makes the same update.
@@ -58,8 +59,8 @@ class TrainStep:
           learning_rates: one for each update.
 
         Returns:
-          "loss": float64 sum of the updates' mean losses, without penalties on weights; "gradient_norm": that of the last
-          update, before clipping.
+          "loss": float64 sum of the updates' mean losses, without penalties on weights; "gradient_norm": that of the
+          last update, before clipping.
         """
         step_tensor, rates = tf.constant(step, tf.int64), tf.constant(learning_rates, tf.float32)
         if self._train.accumulation == 1:
@@ -74,7 +75,7 @@ class TrainStep:
         return {"loss": total, "gradient_norm": norm}
 
     def evaluate(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """`metrics.batch_statistics` of one batch of this worker, by the weights that evaluation uses (the EMA, if kept)."""
+        """`metrics.batch_statistics` of one batch of this worker; by the weights' moving average, if one is kept."""
         if self._single:
             return self._run_evaluation(batch)
         replicas = distribution.local_replicas(self._strategy)
@@ -261,7 +262,7 @@ class TrainStep:
         for slots, gradient in zip(self._state.slots, gradients, strict=True):
 
             def update(variable: Any, *arguments: Any) -> None:
-                self._update_variable(variable, arguments[:-2], *arguments[-2:], step, rate)
+                self._update_variable(variable, arguments[:-2], arguments[-2], arguments[-1], step, rate)
 
             self._strategy.extended.update(slots[0], update, args=(*slots[1:], gradient, norm), group=False)
         self._assign_replicas(self._state.statistics if statistics else (), statistics)

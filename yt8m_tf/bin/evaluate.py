@@ -1,0 +1,65 @@
+"""Evaluates a trained model: GAP@20, Hit@1, PERR, mAP, BCE and calibration, overall and per class.
+
+Prints a table, and writes metrics.json (everything, with calibration bins) and classes.csv (one line a class).
+
+Example:
+
+  yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
+_INPUT = flags.DEFINE_list("input", None, "Patterns of labelled shards; the default is the run's data.validation.")
+_OUTPUT = flags.DEFINE_string("output", None, "Directory for the results; the default is WORKDIR/evaluation.")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
+_VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, for the names of classes.csv.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1024, "Examples evaluated together.", lower_bound=1)
+_XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass with XLA.")
+_ON_DAMAGED = flags.DEFINE_enum(
+    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
+)
+_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf import evaluation
+    from yt8m_tf.data.faults import Faults
+    from yt8m_tf.training.checkpoints import load_trained
+    from yt8m_tf.vocabulary import load_vocabulary
+
+    workdir = Path(_WORKDIR.value).expanduser()
+    faults = Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
+    trained = load_trained(workdir, _CHECKPOINT.value)
+    names = _VOCABULARY.value and load_vocabulary(
+        Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes
+    )
+    patterns = _INPUT.value or trained.experiment.data.validation
+    metrics = evaluation.evaluate_trained(
+        trained, patterns, _DATA_DIR.value, batch_size=_BATCH_SIZE.value, faults=faults, xla=_XLA.value
+    )
+    output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else workdir / "evaluation"
+    context = {"workdir": str(workdir), "step": trained.step, "patterns": list(patterns), "data_dir": _DATA_DIR.value}
+    evaluation.write_evaluation(metrics, output, vocabulary=names, context=context)
+    print(evaluation.format_table(metrics))
+    print(f"written: {output / evaluation.METRICS_FILE}, {output / evaluation.CLASSES_FILE}")
+    print(f"next: yt8m-export --workdir={workdir} --output=exported/{workdir.name}/1 --data_dir={_DATA_DIR.value}")
+    for line in faults.summary():
+        print(line)
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()
