@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -84,17 +85,17 @@ def load_yaml(selector: str) -> dict[str, Any]:
     unknown = set(content) - {"configurations", "bases"}
     if unknown:
         raise InputError(f"{path}: unknown key '{min(unknown)}' beside 'configurations' and 'bases'")
-    choices = content["configurations"]
+    choices, bases = (_named(content, kind, path) for kind in ("configurations", "bases"))
     if name not in choices:
         problem = _unknown("configuration", name, choices) if name else "it holds several configurations"
         raise InputError(f"--config={selector}: {problem}; name one of {', '.join(choices)} after ':'")
-    chosen = dict(choices[name] or {})
+    chosen = choices[name]
     base = chosen.pop("base", None)
     if base is None:
         return chosen
-    if base not in content.get("bases", {}):
-        raise InputError(f"{path}: {_unknown('base', base, content.get('bases', {}))}")
-    return merge(content["bases"][base], chosen)
+    if str(base) not in bases:
+        raise InputError(f"{path}: {_unknown('base', str(base), bases)}")
+    return merge(bases[str(base)], chosen)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,9 +173,12 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
 def _parse_scalar(hint: type, value: Any, where: str) -> Any:
     if hint is float and not isinstance(value, bool):
         try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise InputError(_wrong(where, value, "a number")) from None
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(_wrong(where, value, "a number"))
+        return number
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if type(value) is not hint:
@@ -202,6 +206,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a YAML file ({_one_line(error)})") from error
     _check_mapping(content if content is not None else {}, str(path))
     return content or {}
+
+
+def _named(content: Mapping[str, Any], kind: str, path: Path) -> dict[str, dict[str, Any]]:
+    """The mappings under `kind`, by name: numbers, which YAML allows as keys, are names like any other."""
+    found = content.get(kind) or {}
+    _check_mapping(found, f"{path}: {kind}")
+    for name, values in found.items():
+        _check_mapping(values or {}, f"{path}: {kind}.{name}")
+    return {str(name): dict(values or {}) for name, values in found.items()}
 
 
 def _check_mapping(value: Any, where: str) -> None:

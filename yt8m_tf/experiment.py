@@ -50,6 +50,10 @@ class DataConfig:
         _check_positive(self, "num_classes", "max_frames", "max_labels", "shuffle_shards")
         if not self.features:
             raise ValueError("data.features must name at least one feature")
+        if wrong := [name for name, size in self.features.items() if size <= 0]:
+            raise ValueError(f"data.features.{wrong[0]} must be positive, got {self.features[wrong[0]]}")
+        if self.shuffle_records is not None and self.shuffle_records < 0:
+            raise ValueError(f"data.shuffle_records must not be negative, got {self.shuffle_records}")
         if unknown := set(self.keys) - set(self.features):
             raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
 
@@ -132,6 +136,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size", "accumulation", "steps_per_epoch", "epochs", "prior_examples")
+        _check_positive(self, "validation_examples")
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}"

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ HISTORY = "history.jsonl"
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`; the file written there takes the final name if the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -41,14 +42,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """The same for a directory, which must not exist yet under its final name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    # Not the process id: workers in containers share storage, and all have the same one.
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def prepare(workdir: Path, experiment: ExperimentConfig) -> None:
@@ -88,9 +93,11 @@ def read_experiment(workdir: Path) -> ExperimentConfig:
         raise InputError(f"--workdir={workdir}: no run there ({CONFIG} is missing); yt8m-train makes one")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        return parse_experiment(values if values is not None else {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    return parse_experiment(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:

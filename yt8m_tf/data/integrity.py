@@ -82,7 +82,7 @@ def find_damage(paths: Iterable[str]) -> Damage | None:
 
 
 def find_bad_record(
-    paths: Iterable[str], data: DataConfig, *, need_labels: bool, need_frames: bool = True
+    paths: Iterable[str], data: DataConfig, *, need_labels: bool, need_frames: bool = True, need_whole: bool = True
 ) -> str | None:
     """The first thing, in the order of `paths`, that keeps these shards from being read as `data` says.
 
@@ -91,6 +91,7 @@ def find_bad_record(
       data: what their records should hold.
       need_labels: a video without labels is an error.
       need_frames: a video without frames is an error (frame level).
+      need_whole: a damaged shard is an error; otherwise only the records before the damage are looked at.
 
     Returns:
       One line that names shard, record, video, what is wrong and the remedy; None where nothing is.
@@ -101,7 +102,7 @@ def find_bad_record(
             if problem:
                 name = video_id(serialized)
                 return f"{path}: record {number}{f', video {name!r}' if name else ''}: {problem}"
-        if damage := scan_shard(path).damage:
+        if need_whole and (damage := scan_shard(path).damage):
             return f"{damage}; fetch the shard again, or salvage its good records with tools/inspect_shards.py"
     return None
 

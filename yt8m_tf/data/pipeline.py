@@ -1,8 +1,7 @@
 """Streams of parsed batches from shards: endless and shuffled for training, one pass in order for everything else.
 
-The order of the training records is a function of (seed, position) alone. Shards are shuffled for every pass and read
-in groups; the records of a group are interleaved and shuffled within a window. A position is (group, records of the
-group already used), so a killed run goes on with the very next record after re-reading at most one group.
+The order of the training records is a function of (seed, position) alone (`order`), so a killed run goes on with the
+very next record.
 
 Failures are told from the inside: when TensorFlow's reader or parser fails, a slow and exact search over the shards
 that were being read (`integrity`) names the shard, the record and the reason.
@@ -19,84 +18,17 @@ import tensorflow as tf
 
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.order import ShardGroups, group_of, serialized_records
+from yt8m_tf.data.record_check import check_record
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 
 Batch = dict[str, Any]
 
-# A position packs (group, records used) into one int64, so that it can travel with every record.
-_GROUP = 2**32
 # Records to draw the next one from where the configuration does not say: some 40 MB of either level.
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
 _READ_FAILURES = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError,
                   tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)  # fmt: skip
-
-
-class ShardGroups:
-    """The order in which shards are read: which shards each group, 0, 1, ..., holds.
-
-    Args:
-      shards: paths.
-      group_size: shards of a group.
-      seed: of the order; None keeps the order of `shards`.
-    """
-
-    def __init__(self, shards: Sequence[str], group_size: int, seed: int | None):
-        self.shards = list(shards)
-        self.group_size = min(group_size, len(shards))
-        self.per_pass = -(-len(shards) // self.group_size)
-        self.seed = seed
-
-    def indices(self, group: tf.Tensor) -> tf.Tensor:
-        """The indices into `shards` of one group, as a tensor; `group` is an int64 scalar."""
-        order = tf.range(len(self.shards))
-        if self.seed is not None:
-            order = tf.random.experimental.stateless_shuffle(order, seed=tf.stack([self.seed, group // self.per_pass]))
-        start = tf.cast(group % self.per_pass, tf.int32) * self.group_size
-        return order[start : start + self.group_size]
-
-    def following(self, group: int) -> Iterator[str]:
-        """The shards from `group` on, in order, each once: where to look for what went wrong."""
-        seen = set()
-        for later in range(group, group + 2 * self.per_pass):
-            for index in self.indices(tf.constant(later, tf.int64)).numpy():
-                if index not in seen:
-                    seen.add(index)
-                    yield self.shards[index]
-
-
-def serialized_records(
-    groups: ShardGroups, position: int, shuffle_records: int, good_records: Sequence[int], num_groups: int | None = None
-) -> tf.data.Dataset:
-    """Pairs of (position after this record, serialized record), from `position` on.
-
-    Args:
-      groups: the order of the shards.
-      position: where to start; 0 is the beginning.
-      shuffle_records: size of the shuffle window; 0: shards one after the other, their records in order.
-      good_records: for each shard how many of its records to read, -1 for all.
-      num_groups: where to stop; None goes on for ever.
-    """
-    shards, limits = tf.constant(groups.shards), tf.constant(good_records, tf.int64)
-
-    def read_shard(index: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(shards[index]).take(limits[index])
-
-    def read_group(group: tf.Tensor) -> tf.data.Dataset:
-        files = tf.data.Dataset.from_tensor_slices(groups.indices(group))
-        if shuffle_records:
-            found = files.interleave(read_shard, cycle_length=groups.group_size, block_length=16)
-            # Sets the seed of this function's graph alone: the order must not depend on the process's global seed.
-            tf.random.set_seed(1 + (groups.seed or 0) % 2**30)
-            found = found.shuffle(shuffle_records, seed=group)
-        else:
-            found = files.flat_map(read_shard)
-        first = group * _GROUP + 1
-        return tf.data.Dataset.zip((tf.data.Dataset.range(first, first + _GROUP), found))
-
-    first_group, used = divmod(position, _GROUP)
-    last_group = np.iinfo(np.int64).max // _GROUP if num_groups is None else num_groups
-    return tf.data.Dataset.range(first_group, last_group).flat_map(read_group).skip(used)
 
 
 class BatchStream:
@@ -147,23 +79,26 @@ class BatchStream:
         damaged = self._faults.damaged
         good = [damaged[shard].record if shard in damaged else -1 for shard in self._groups.shards]
         if not any(good):
-            raise InputError(f"every shard is damaged at its first record, '{self._groups.shards[0]}' for one")
+            first = damaged[self._groups.shards[0]]
+            raise InputError(f"every shard is damaged at its first record ({first}, for one); fetch them again")
         return iter(self._make_dataset(self.position, good))
 
     def _explain_or_skip(self, error: tf.errors.OpError) -> None:
         """Records the damage that is to be skipped; raises what names the record in every other case."""
-        shards = list(self._groups.following(self.position // _GROUP))
-        known = self._faults.damaged
-        damage = integrity.find_damage([shard for shard in shards if shard not in known])
-        if damage is not None and self._faults.on_damaged == "skip":
-            known[damage.path] = damage
-            return
-        if damage is not None:
-            raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard") from error
-        problem = integrity.find_bad_record(shards, self._data, need_labels=False)
-        if problem is None:
+        group, known = group_of(self.position), self._faults.damaged
+        if isinstance(error, tf.errors.InvalidArgumentError):  # from the parser: the reader's are of other kinds
+            need_frames = self._faults.on_empty == "error"
+            problem = integrity.find_bad_record(
+                self._groups.following(group), self._data, need_labels=False, need_frames=need_frames, need_whole=False
+            )
+            if problem:
+                raise InputError(problem) from error
+        damage = integrity.find_damage(shard for shard in self._groups.following(group) if shard not in known)
+        if damage is None:
             raise error
-        raise InputError(problem) from error
+        if self._faults.on_damaged == "error":
+            raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard") from error
+        known[damage.path] = damage
 
 
 def training_stream(
@@ -196,8 +131,8 @@ def training_stream(
       Batches of `records.parse_records` without the id, as `distribute` gives them to the replicas.
 
     Raises:
-      InputError: a batch that cannot be shared evenly, or fewer shards than workers; while reading, whatever is
-        wrong with a record.
+      InputError: a batch that cannot be shared evenly, fewer shards than workers, or no usable record in any shard;
+        while reading, whatever is wrong with a record.
     """
     if batch_size % (num_workers * replicas):
         raise InputError(
@@ -210,6 +145,7 @@ def training_stream(
             f"{len(shards)} training shards cannot be split over {num_workers} workers; use data.split=record"
         )
     own = list(shards[worker::num_workers]) if by_shard else list(shards)
+    _check_any_record(own, data, faults)
     groups = ShardGroups(own, data.shuffle_shards, seed)
     window = _SHUFFLE_RECORDS[data.level] if data.shuffle_records is None else data.shuffle_records
     read_size = batch_size // num_workers if by_shard else batch_size
@@ -222,7 +158,7 @@ def training_stream(
         batch = _parse_checked(serialized[part], data, with_labels=True)
         del batch["id"]
         if replicas > 1:
-            batch = {name: tf.reshape(value, [replicas, -1, *value.shape[1:]]) for name, value in batch.items()}
+            batch = {name: tf.stack(tf.split(value, replicas)) for name, value in batch.items()}
         return batch | {"position": tf.repeat(positions[-1], replicas) if replicas > 1 else positions[-1]}
 
     def make_dataset(start: int, good: Sequence[int]) -> Any:
@@ -271,6 +207,21 @@ def evaluation_stream(
     return BatchStream(make_dataset, groups, data, faults)
 
 
+def _check_any_record(shards: Sequence[str], data: DataConfig, faults: Faults) -> None:
+    """Refuses shards that an endless stream would search for ever for a first record."""
+
+    def is_left_out(record: bytes) -> bool:
+        if faults.on_empty == "error" or check_record(record, data, need_labels=False) is None:
+            return False
+        return check_record(record, data, need_labels=False, need_frames=False) is None
+
+    if any(not is_left_out(record) for shard in shards for record in integrity.good_records(shard)):
+        return
+    damage = integrity.find_damage(shards)
+    reason = str(damage) if damage else f"'{shards[0]}', for one, is empty or has only clips without frames"
+    raise InputError(f"no usable record in {len(shards)} training shards ({reason}); correct data.train")
+
+
 def _parse_checked(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> Batch:
     batch = records.parse_records(serialized, data, with_labels=with_labels)
     if data.level == "frame":
@@ -285,13 +236,16 @@ def _usable_records(pairs: tf.data.Dataset, data: DataConfig, faults: Faults) ->
     if data.level == "video" or faults.on_empty == "error":
         return pairs
 
-    def count(number: np.ndarray) -> np.ndarray:
-        faults.num_empty += int(number)
-        return number
+    def count(clips: np.ndarray) -> np.int64:
+        # A feature that is missing looks empty, too; the error makes `BatchStream` look for the record.
+        if any(check_record(clip, data, need_labels=False, need_frames=False) for clip in clips):
+            raise ValueError("a record without one of the features")
+        faults.num_empty += len(clips)
+        return np.int64(len(clips))
 
     def keep(positions: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         empty = tf.equal(records.clip_lengths(serialized, data), 0)
-        with tf.control_dependencies([tf.numpy_function(count, [tf.math.count_nonzero(empty)], tf.int64)]):
+        with tf.control_dependencies([tf.numpy_function(count, [tf.boolean_mask(serialized, empty)], tf.int64)]):
             return tf.boolean_mask(positions, ~empty), tf.boolean_mask(serialized, ~empty)
 
     return pairs.batch(64).map(keep).unbatch()

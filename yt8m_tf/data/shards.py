@@ -16,16 +16,19 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
 
     Args:
       patterns: local patterns, or anything `tf.io.gfile.glob` takes.
-      data_dir: what relative patterns are relative to.
+      data_dir: what relative patterns are relative to; those with a scheme, such as "gs://", never are.
       source: the flag or configuration key that the patterns come from, for messages.
 
     Raises:
-      InputError: a pattern matches nothing, or only directories.
+      InputError: no pattern at all, or one that matches nothing, or only directories.
     """
     shards: set[str] = set()
     where = f"{source}: " if source else ""
+    if not patterns:
+        raise InputError(f"{where}no pattern; name the shards to read")
     for pattern in patterns:
-        full = os.path.join(data_dir, os.path.expanduser(pattern))
+        relative = "" if "://" in pattern else os.path.expanduser(data_dir)
+        full = os.path.join(relative, os.path.expanduser(pattern))
         try:
             found = tf.io.gfile.glob(full)
         except tf.errors.OpError as error:

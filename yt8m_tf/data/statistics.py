@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,19 +35,13 @@ def class_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faul
     each = -(-num_examples // len(shards))
     counts, total = np.zeros(data.num_classes, np.int64), 0
     for shard in shards:
-        serialized = tf.data.TFRecordDataset(shard).take(each).batch(each)
-        try:
-            labels = [records.parse_labels(batch, data).flat_values.numpy() for batch in serialized]
-            sizes = [int(batch.shape[0]) for batch in serialized]
-        except tf.errors.OpError as error:
-            if isinstance(error, tf.errors.DataLossError) and faults.on_damaged == "skip":
-                continue
-            problem = integrity.find_bad_record([shard], data, need_labels=True)
-            raise InputError(problem or f"{shard}: {error.message}") from error
-        found = np.concatenate([np.zeros(0, np.int64), *labels])
-        inside = found[(found >= 0) & (found < data.num_classes)]  # the others are found, and named, on reading
-        counts += np.bincount(inside, minlength=data.num_classes)
-        total += sum(sizes)
+        first, looked_at = itertools.islice(integrity.good_records(shard), each), 0
+        while batch := list(itertools.islice(first, 256)):
+            counts += _count_labels(batch, data, shard)
+            looked_at += len(batch)
+        if looked_at < each and faults.on_damaged == "error" and (damage := integrity.find_damage([shard])):
+            raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard")
+        total += looked_at
         if total >= num_examples:
             break
     if not counts.any():
@@ -55,6 +50,17 @@ def class_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faul
             " labelled shards"
         )
     return (counts + uniform_prior(data.num_classes)) / (total + 1.0)
+
+
+def _count_labels(serialized: list[bytes], data: DataConfig, shard: str) -> np.ndarray:
+    """How many of the records each class labels: [C] int64."""
+    try:
+        labels = records.parse_labels(tf.constant(serialized), data).flat_values.numpy()
+    except tf.errors.InvalidArgumentError as error:
+        problem = integrity.find_bad_record([shard], data, need_labels=False, need_frames=False, need_whole=False)
+        raise InputError(problem or f"{shard}: {' '.join(error.message.split())}") from error
+    inside = labels[(labels >= 0) & (labels < data.num_classes)]  # the others are found, and named, on reading
+    return np.bincount(inside, minlength=data.num_classes)
 
 
 def uniform_prior(num_classes: int) -> np.ndarray:

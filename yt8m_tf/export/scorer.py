@@ -1,4 +1,4 @@
-"""Loads a SavedModel that scores serialized records. Needs no model code, and does not import Keras."""
+"""Loads a SavedModel that scores serialized records. Needs no model code: TensorFlow alone runs the graph."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ def leaky_relu(x: keras.KerasTensor) -> keras.KerasTensor:
 def fc_block(x: keras.KerasTensor, units: int, dropout_rate: float, name: str) -> keras.KerasTensor:
     """FCBlock: Dense, batch normalisation, leaky ReLU, dropout; [..., D] to [..., units].
 
-    Differs from the original in that the Dense has no bias: batch normalisation subtracts it again, its gradient is zero
-    but for rounding, and Adam would turn that rounding into a random walk. The function computed is the same.
+    Differs from the original in that the Dense has no bias: batch normalisation subtracts it again, its gradient is
+    zero but for rounding, and Adam would turn that rounding into a random walk. The function computed is the same.
     """
     x = dense(x, units, f"{name}_dense", use_bias=False)
     x = leaky_relu(batch_norm(x, f"{name}_bn"))

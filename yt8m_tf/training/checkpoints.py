@@ -52,19 +52,27 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
       step: updates made.
       variables: by name, as `TrainState.named`.
       state: whatever JSON holds; "best_step" names the checkpoint that must be kept.
+
+    Raises:
+      InputError: it cannot be written, on a full disk for example; earlier checkpoints stay.
     """
     directory = workdir / "checkpoints" / f"step_{step:08d}"
+    for unfinished in directory.parent.glob(".step_*.tmp"):  # of a process that was killed while it wrote
+        shutil.rmtree(unfinished)
     if not directory.exists():
-        with run_dir.whole_directory(directory) as temporary:
-            names = sorted(variables)
-            values = [tf.convert_to_tensor(_local(variables[name])) for name in names]
-            tf.raw_ops.SaveV2(
-                prefix=str(temporary / VARIABLES),
-                tensor_names=names,
-                shape_and_slices=[""] * len(names),
-                tensors=values,
-            )
-            (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+        names = sorted(variables)
+        values = [tf.convert_to_tensor(_local(variables[name])) for name in names]
+        try:
+            with run_dir.whole_directory(directory) as temporary:
+                prefix = str(temporary / VARIABLES)
+                tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+                (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+        except (OSError, tf.errors.OpError) as error:
+            reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
+            raise InputError(
+                f"checkpoint '{directory}' cannot be written ({reason}); earlier ones are whole: make room or mend"
+                " the directory, then go on with the same command"
+            ) from error
     steps = _steps(workdir)
     for old in set(steps[:-_KEPT]) - {state.get("best_step")}:
         shutil.rmtree(workdir / "checkpoints" / f"step_{old:08d}")
@@ -146,16 +154,19 @@ def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, st
                 f"checkpoint '{prefix.parent}' is of another model: '{source}' {wanted} is needed,"
                 f" the checkpoint {found}"
             )
-    reader = tf.train.load_checkpoint(str(prefix))
-    for name, source in sources.items():
-        variables[name].assign(reader.get_tensor(source))
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        for name, source in sources.items():
+            variables[name].assign(reader.get_tensor(source))
+    except (tf.errors.OpError, ValueError) as error:
+        raise _unreadable(prefix, error) from error
 
 
 def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
     try:
         return tf.train.list_variables(str(prefix))
     except (tf.errors.OpError, ValueError) as error:
-        raise InputError(f"checkpoint '{prefix.parent}' cannot be read ({' '.join(str(error).split())})") from error
+        raise _unreadable(prefix, error) from error
 
 
 def _prefix(workdir: Path, step: int) -> Path:
@@ -168,7 +179,18 @@ def _steps(workdir: Path) -> list[int]:
 
 
 def _read_state(workdir: Path, step: int) -> dict[str, Any]:
-    return json.loads((_prefix(workdir, step).parent / STATE).read_text(encoding="utf-8"))
+    prefix = _prefix(workdir, step)
+    try:
+        return json.loads((prefix.parent / STATE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _unreadable(prefix, error) from error
+
+
+def _unreadable(prefix: Path, error: Exception) -> InputError:
+    return InputError(
+        f"checkpoint '{prefix.parent}' cannot be read ({' '.join(str(error).split())}); remove the directory to go on"
+        " from the checkpoint before it"
+    )
 
 
 def _local(variable: Any) -> Any:

@@ -32,12 +32,12 @@ from yt8m_tf.training.summaries import Summaries
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Where and how to train: what does not change the result, beyond rounding.
+    """Where and how to train: what does not change the result, beyond rounding and which random numbers are drawn.
 
     Attributes:
       data_dir: what the configuration's patterns are relative to.
       workdir: the run directory.
-      xla: compile with XLA.
+      xla: compile with XLA, whose random numbers (of dropout, not of mixup or the data's order) are its own.
       steps_per_call: updates made by one call of the compiled function.
       checkpoint_minutes: save at least so often, and at every evaluation.
       evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from tensorboard.plugins.hparams import api as hparams
 
 from yt8m_tf import config
+from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import ExperimentConfig
 from yt8m_tf.training.state import TrainState
 
@@ -24,31 +26,44 @@ class Summaries:
     """
 
     def __init__(self, directory: Path | None, experiment: ExperimentConfig):
+        self._directory = directory
         if directory is None:
             self._writer = tf.summary.create_noop_writer()
             return
         self._writer = tf.summary.create_file_writer(str(directory))
         values = config.to_dict(experiment)
-        with self._writer.as_default(step=0):
+        with self._writing(0):
             text = yaml.safe_dump(values, sort_keys=False)
             tf.summary.text("configuration", "\n".join("    " + line for line in text.splitlines()))
             hparams.hparams(_flatten(values), trial_id=directory.parent.name)
 
     def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
         """Writes `values` under `group/`."""
-        with self._writer.as_default(step=step):
+        with self._writing(step):
             for name, value in values.items():
                 tf.summary.scalar(f"{group}/{name}", value)
 
     def histograms(self, step: int, state: TrainState) -> None:
         """Writes the distribution of every trainable variable's values."""
-        with self._writer.as_default(step=step):
+        with self._writing(step):
             for variable, value in zip(state.model.trainable_variables, state.trainable, strict=True):
                 tf.summary.histogram(variable.path, tf.convert_to_tensor(value))
 
     def close(self) -> None:
         """Writes what is still held back."""
-        self._writer.close()
+        with self._writing(None):
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self, step: int | None) -> Iterator[None]:
+        try:
+            with self._writer.as_default(step=step):
+                yield
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"TensorBoard's files in '{self._directory}' cannot be written ({' '.join(error.message.split())});"
+                " make room or mend the directory, then go on with the same command"
+            ) from error
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

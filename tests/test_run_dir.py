@@ -1,0 +1,157 @@
+"""A run directory: files appear whole or not at all, and another configuration is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+
+
+def _experiment(**train: Any) -> ExperimentConfig:
+    return parse_experiment({"model": {"name": "logistic"}, "train": train})
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_whole_file_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    with run_dir.whole_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old" and temporary.parent == tmp_path
+        # Two writers of one file, such as two workers of a run, do not disturb each other.
+        with run_dir.whole_file(path) as other:
+            other.write_text("other")
+        assert path.read_text() == "other"
+    assert path.read_text() == "new" and _names(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, SystemExit])
+def test_whole_file_leaves_nothing_behind(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with pytest.raises(error), run_dir.whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert _names(tmp_path) == []
+    with pytest.raises(error), run_dir.whole_file(path):
+        raise error  # before the file is there
+    assert _names(tmp_path) == []
+
+
+def test_whole_directory_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "d"
+    with run_dir.whole_directory(path) as temporary:
+        (temporary / "a").write_text("1")
+        assert not path.exists()
+    assert _names(tmp_path / "deep") == ["d"] and _names(path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_whole_directory_leaves_nothing_behind(error: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(error), run_dir.whole_directory(tmp_path / "d") as temporary:
+        (temporary / "a").write_text("1")
+        raise error
+    assert _names(tmp_path) == []
+
+
+def test_whole_directory_does_not_replace_one(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "kept").write_text("1")
+    with pytest.raises(OSError), run_dir.whole_directory(tmp_path / "d") as temporary:
+        (temporary / "a").write_text("1")
+    assert _names(tmp_path) == ["d"] and _names(tmp_path / "d") == ["kept"]
+
+
+def test_prepare_and_read_back(tmp_path: Path) -> None:
+    workdir, experiment = tmp_path / "deep" / "run", _experiment(batch_size=8)
+    run_dir.prepare(workdir, experiment)
+    assert _names(workdir) == ["config.yaml"]
+    before = (workdir / "config.yaml").stat().st_mtime_ns
+    run_dir.prepare(workdir, experiment)  # the same again
+    assert (workdir / "config.yaml").stat().st_mtime_ns == before
+    assert run_dir.read_experiment(workdir) == experiment
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
+    run_dir.prepare(tmp_path, _experiment(batch_size=8, seed=1))
+    with pytest.raises(InputError) as caught:
+        run_dir.prepare(tmp_path, _experiment(batch_size=16, seed=2))
+    assert str(caught.value) == (
+        f"--workdir={tmp_path} holds a run of another configuration; name another directory, or restore:"
+        " train.batch_size: 8 -> 16; train.seed: 1 -> 2"
+    )
+    assert run_dir.read_experiment(tmp_path).train.batch_size == 8
+
+
+def test_a_configuration_that_leaves_out_defaults_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: {name: logistic}\n")
+    run_dir.prepare(tmp_path, _experiment())
+
+
+def test_a_directory_that_cannot_be_made_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--workdir=.*run: cannot be written \(Not a directory\)"):
+        run_dir.prepare(tmp_path / "file" / "run", _experiment())
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); name another"):
+        run_dir.prepare(tmp_path / "run", _experiment())
+    assert _names(tmp_path / "run") == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="Permission denied"):
+        run_dir.prepare(tmp_path / "run", _experiment())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model: {name: logistic}\ntrain: {batch: 3}\n", r"unknown key 'train\.batch'"),
+        (b"", "'model' is missing"),
+        (b"a: [", "cannot be read"),
+        (b"\xff\xfe\x81", "cannot be read"),
+        (b"text", "'text' is not a mapping"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        run_dir.read_experiment(tmp_path)
+    assert str(tmp_path / "config.yaml") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_run_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no run there \(config.yaml is missing\)"):
+        run_dir.read_experiment(tmp_path)
+
+
+def test_the_written_configuration_is_complete(tmp_path: Path) -> None:
+    run_dir.prepare(tmp_path, _experiment())
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert values["optimizer"]["learning_rate"] == 1e-3 and values["data"]["features"] == {"rgb": 1024, "audio": 128}
+
+
+def test_history_appends_and_replaces_what_comes_later(tmp_path: Path) -> None:
+    assert run_dir.read_history(tmp_path) == []
+    for step, gap in ((10, 0.1), (20, 0.2), (30, 0.3)):
+        run_dir.append_history(tmp_path, {"step": step, "gap": gap})
+    assert [line["step"] for line in run_dir.read_history(tmp_path)] == [10, 20, 30]
+    run_dir.append_history(tmp_path, {"step": 20, "gap": 0.25})  # a run that was killed and went on from step 10
+    assert run_dir.read_history(tmp_path) == [{"step": 10, "gap": 0.1}, {"step": 20, "gap": 0.25}]
+    assert _names(tmp_path) == ["history.jsonl"]

@@ -1,0 +1,193 @@
+"""What the benchmarks compare computes the same; ratios, tables and files are right. No timings."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import evaluate, harness, heap_evaluator, memory, read, report, train, workload
+
+from yt8m_tf import models, schema
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quick(directory, **changes):
+    return harness.Options(str(directory), repetitions=1, quick=True, **changes)
+
+
+def totals(batches, data):
+    """What batches made by either reader hold: number of records and of values; labels; mean, mean square by feature."""
+    count, num_values, sums = 0, np.zeros(len(data.features), np.int64), np.zeros((len(data.features), 2))
+    labels = np.zeros(data.num_classes, np.int64)
+    for batch in batches:
+        valid = np.asarray(batch.get("valid", np.ones(len(batch["labels"]), bool)))
+        count += valid.sum()
+        rows = np.asarray(batch["labels"])[valid]
+        labels += rows.sum(axis=0) if rows.dtype == bool else np.bincount(rows[rows >= 0], minlength=data.num_classes)
+        for i, name in enumerate(data.features):
+            values = np.asarray(batch[name])[valid]
+            if values.dtype == np.uint8:
+                values = values * (4 / 255) + (4 / 512 - 2)
+            if data.level == "frame":
+                values = values[np.arange(values.shape[1]) < np.asarray(batch["num_frames"])[valid][:, None]]
+            num_values[i] += values.size
+            sums[i] += values.sum(dtype=np.float64), np.square(values, dtype=np.float64).sum()
+    return [count, *num_values], labels, sums / num_values[:, None]
+
+
+@pytest.mark.parametrize("level", ["video", "frame"])
+def test_readers_read_the_same(tmp_path, level):
+    if level == "video":
+        data, shards = workload.video_data(), workload.video_shards(quick(tmp_path))
+    else:
+        data, shards = workload.frame_data(), workload.frame_shards(quick(tmp_path))
+    number = workload.count_records(shards)
+    assert number == {"video": 80, "frame": 10}[level]
+    counts, labels, means = totals(read.plain_dataset(shards, data, 7), data)
+    assert counts[0] == number
+    # One pass of the training stream, in two batches: the same in another order.
+    stream = read.ours_training(shards, data, number // 2)
+    for batches in (read.ours_evaluation(shards, data, 7), [next(stream), next(stream)]):
+        ours_counts, ours_labels, ours_means = totals(batches, data)
+        assert ours_counts == counts
+        np.testing.assert_array_equal(ours_labels, labels)
+        np.testing.assert_allclose(ours_means, means, rtol=0, atol=1e-6)  # float32 rounds the codes of frames
+
+
+def test_read_benchmark_runs(tmp_path):
+    data, shards = workload.video_data(), workload.video_shards(quick(tmp_path))
+    measurement = read.measure_level(shards, 80, data, quick(tmp_path))
+    demanded = [(t.ours, t.against, t.at_least) for t in measurement.targets if t.at_least]
+    assert demanded == [
+        ("training_stream", "one record at a time", 5.0),
+        ("training_stream", "raw, in batches", 0.5),
+        ("evaluation_stream", "one record at a time", 5.0),
+        ("evaluation_stream", "raw, in batches", 0.5),
+    ]
+    assert all(len(rates) == 1 and rates[0] > 0 for rates in measurement.rates.values())
+
+
+def test_data_dir_of_the_user(tmp_path):
+    workload.video_shards(quick(tmp_path))
+    (tmp_path / "other.txt").write_text("no shard")
+    found = workload.video_shards(quick(tmp_path / "unused", data_dir=str(tmp_path)))
+    assert [os.path.basename(path) for path in found] == ["video0000.tfrecord", "video0001.tfrecord"]
+
+
+def test_evaluators_agree(rng):
+    batches = [evaluate.make_batch(24, 300, rng) for _ in range(3)]
+    ours = evaluate.ours(batches, evaluate.compiled_statistics()).scalars()
+    for top in (heap_evaluator.heap_top, heap_evaluator.numpy_top):
+        plain = evaluate.plain(batches, top)
+        assert set(plain) == {"gap_at_20", "hit_at_1", "perr", "map"}
+        for name, value in plain.items():
+            assert value == pytest.approx(ours[name], abs=1e-6), name
+    assert 0.2 < ours["gap_at_20"] < 0.999  # neither without information nor perfect
+
+
+def test_heap_evaluator_by_hand():
+    evaluator = heap_evaluator.HeapEvaluator(3)
+    scores = np.array([[0.9, 0.2, 0.1], [0.8, 0.3, 0.05]], np.float32)
+    evaluator.update(scores, np.array([[True, False, True], [False, True, False]]))
+    result = evaluator.result()
+    assert result["gap_at_20"] == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / 3, abs=1e-12)
+    assert result["hit_at_1"] == 0.5
+    assert result["perr"] == 0.25  # one of the first two of video 1, none of the first one of video 2
+    assert result["map"] == 1.0  # each class's own positive is its highest pair
+
+
+def test_evaluate_benchmark_runs(tmp_path):
+    result = evaluate.run(quick(tmp_path))
+    (measurement,), (table,) = result.measurements, result.tables
+    assert [t.at_least for t in measurement.targets] == [20.0, None]
+    assert [row[0] for row in table.rows] == ["64", "128", "256"]
+    assert "benchmark evaluate" in report.render("evaluate", result)
+
+
+def test_ways_take_turns_and_ratios_are_paired():
+    """Rates 10, 40, 90 against 5, 10, 15: ratios 2, 4, 6."""
+    calls = []
+
+    def way(name, rates):
+        waiting = [1.0, 1.0, *rates]  # two untimed runs
+
+        def run(amount):
+            calls.append((name, amount))
+            return waiting.pop(0) * 0.25 * amount, 0.25 * amount
+
+        return harness.Way(name, "", run)
+
+    ways = [way("a", (10.0, 40.0, 90.0)), way("b", (5.0, 10.0, 15.0))]
+    target = harness.Target("a", "b", 4.5)
+    measurement = harness.measure(
+        "title", "things/s", ways, [target], harness.Options("", repetitions=3), min_seconds=1.0, progress=False
+    )
+    assert calls == [("a", 1)] * 2 + [("b", 1)] * 2 + [("a", 4), ("b", 4)] * 3  # 4 times 0.25 s make 1 s
+    assert measurement.median("a") == 40.0
+    assert measurement.ratios(target) == [2.0, 4.0, 6.0] and measurement.ratio(target) == 4.0
+    assert report.ratio_table(measurement).rows == [["a / b", "4.00", "2.00", "6.00", "4.5", "NO"]]
+    assert report.rate_table(measurement).rows == [["a", "40", "10", "90"], ["b", "10", "5", "15"]]
+
+
+def test_tables_and_json(tmp_path):
+    table = report.Table("Title", ("way", "rate"), [["long name", "1"], ["b", "1,000"]])
+    assert table.render().splitlines() == ["Title", "  way         rate", "  long name      1", "  b          1,000"]
+    assert table.render(markdown=True).splitlines() == [
+        *("**Title**", "", "| way       |  rate |", "| --------- | ----: |", "| long name |     1 |"),
+        "| b         | 1,000 |",
+    ]
+    way = harness.Way("a", "everything", lambda amount: amount)
+    measurement = harness.Measurement("m", "x/s", [way], [harness.Target("a", "a", 1.0)], {"a": [3.0, 1.0, 2.0]})
+    path = tmp_path / "result.json"
+    report.write_json(path, "read", report.Result([measurement], [table], {"records": 7}), quick=True)
+    contents = json.loads(path.read_text())
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+    assert contents["quick"] and contents["benchmark"] == "read" and contents["workload"] == {"records": 7}
+    assert contents["machine"]["cores"] >= 1 and "tensorflow 2." in contents["machine"]["versions"]
+    (measured,) = contents["measurements"]
+    assert measured["ways"] == [{"name": "a", "counted": "everything", "median": 2.0, "rates": [3.0, 1.0, 2.0]}]
+    assert measured["targets"][0]["ratio"] == 1.0
+
+
+def test_operations_of_a_training_step():
+    """s = 32: first layers of 1024 x 32 and 128 x 32 at 4 operations a weight, all other matrices at 6."""
+    experiment = workload.experiment(quick=True, batch_size=16)
+    model = models.build_model(experiment.model, experiment.data.spec)
+    first = (1024 + 128) * 32
+    blocks = 2 * (2 * 32 * 32) + 2 * 64 * 32  # one in each branch, one on both together
+    last = 64 * 32 + 32 * schema.NUM_CLASSES
+    assert train.flops_per_example(model, experiment) == 4 * first + 6 * (blocks + last)
+
+
+@pytest.mark.skipif(not memory.available(), reason="no /proc/self/status")
+def test_resident_memory_is_seen():
+    before = memory.resident_bytes()
+    held = np.ones(25_000_000)  # 200 MB, written to
+    assert 150e6 < memory.resident_bytes() - before < 300e6
+    del held
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one of read, train, evaluate, infer; got none"),
+        (["write"], "got 'write'"),
+        (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
+        (["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, message):
+    command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("benchmark: error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_matrix_products_are_counted():
+    assert train._products(8, flops=64.0)(3) == pytest.approx(3 * 2 * 8**3 / 64.0)

@@ -1,0 +1,83 @@
+"""Measures this software against the plain way of doing the same, and against the limit of the machine.
+
+  read      records/s of both levels, against parsing one record at a time and against raw reading; memory
+  train     examples/s of a training step, against Keras fit and against matrix products; from shards, against memory
+  evaluate  videos/s of the metrics, against a heap in Python; memory
+  infer     videos/s from shards to a submission file, against the forward pass alone
+
+All ways of doing the same run in one process, in turn; tables show medians, and ratios beside what they are to be.
+Tables go to standard output, every single figure to a JSON file. Shards are made for the occasion, 0.3 GB in the
+directory for temporary files, unless --data_dir names video-level ones. Other programs should be quiet meanwhile.
+
+  python tools/benchmark.py read --data_dir=~/data/yt8m/2/video --markdown
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from yt8m_tf.bin.launch import import_quietly
+from yt8m_tf.errors import InputError
+
+_COMMANDS = ("read", "train", "evaluate", "infer")
+
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Directory of video-level shards, *.tfrecord; the default makes some."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; benchmark_<command>.json by default.")
+_REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every way.", lower_bound=1)
+_MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown, for docs/BENCHMARKS.md.")
+_QUICK = flags.DEFINE_bool("quick", False, "Only try whether it runs: tiny inputs, whose figures mean nothing.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status: 0, or 2 for arguments that cannot be used."""
+    try:
+        _run(argv[1:])
+    except InputError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    return 0
+
+
+def _run(arguments: Sequence[str]) -> None:
+    if len(arguments) != 1 or arguments[0] not in _COMMANDS:
+        given = f"'{' '.join(arguments)}'" if arguments else "none"
+        raise InputError(f"give one of {', '.join(_COMMANDS)}; got {given}")
+    name = arguments[0]
+    output = Path(_OUTPUT.value or f"benchmark_{name}.json").expanduser()
+    if not os.access(output.parent, os.W_OK) or output.is_dir():
+        raise InputError(f"--output={output}: cannot be written; name a file in a directory that can")
+    import_quietly()
+    import importlib
+
+    from benchmarks import report
+    from benchmarks.harness import Options
+
+    data_dir = os.path.expanduser(_DATA_DIR.value) if _DATA_DIR.value else None
+    module = importlib.import_module(f"benchmarks.{name}")
+    with tempfile.TemporaryDirectory(prefix="yt8m_benchmark_") as directory:
+        result = module.run(Options(directory, data_dir, _REPETITIONS.value, _QUICK.value))
+    print(report.render(name, result, _MARKDOWN.value))
+    if _QUICK.value:
+        print("\n--quick: these figures mean nothing")
+    report.write_json(output, name, result, _QUICK.value)
+    print(f"\nwrote {output}", file=sys.stderr)
+
+
+def _fail(message: str) -> int:
+    print(f"benchmark: error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,77 @@
+"""Inference from shards to a submission file, against the forward pass alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import tensorflow as tf
+
+from benchmarks import workload
+from benchmarks.harness import Options, Target, Way, measure
+from benchmarks.report import Result
+from yt8m_tf import inference, models
+from yt8m_tf.data.records import parse_records
+from yt8m_tf.export.saved_model import export_saved_model
+
+_BATCH_SIZE = 1024  # the default of yt8m-infer at video level
+_CALLS = 8  # of the smallest run that is timed
+_UNDER_WAY = 2  # batches that yt8m-infer scores at a time
+_OURS, _FORWARD, _FORWARD_TWO = "infer, shards to CSV", "forward pass", "forward pass, 2 at a time"
+_AT_LEAST = 0.85
+_MIN_SECONDS = 10.0  # filling the pipeline, and the first call of a loaded model, take some 0.3 s of each run
+
+
+def run(options: Options) -> Result:
+    """Videos a second of one SavedModel with random weights."""
+    size = 16 if options.quick else _BATCH_SIZE
+    shards = workload.video_shards(options)
+    num_records = workload.count_records(shards)
+    saved_model = os.path.join(options.directory, "saved_model")
+    experiment = workload.experiment(options.quick, size)
+    model = models.build_model(experiment.model, experiment.data.spec)
+    export_saved_model(model, experiment.data, saved_model)
+
+    def infer(passes: int) -> tuple[float, float]:
+        output = os.path.join(options.directory, "submission.csv")
+        summary = inference.infer(saved_model, shards * passes, output, batch_size=size, progress=False)
+        os.remove(output)
+        return summary.num_scored, summary.seconds
+
+    serialized = next(iter(tf.data.TFRecordDataset(shards).repeat().batch(size)))
+    parsed = parse_records(serialized, experiment.data, with_labels=False)
+    batch = {name: parsed[name] for name in experiment.data.features}
+    loaded = tf.saved_model.load(saved_model)
+    forward = loaded.signatures["features"]
+    counted = f"the SavedModel's signature 'features' on one parsed batch of {size} in memory, scores fetched"
+    ways = [
+        Way(_OURS, f"yt8m_tf.inference.infer in batches of {size}, from the first record read to the last row written;"
+            " loading the model and joining the finished parts are not in it", infer),
+        Way(_FORWARD, counted, _forwarding(forward, batch, size, 1)),
+        Way(_FORWARD_TWO, f"the same from {_UNDER_WAY} threads, as infer does",
+            _forwarding(forward, batch, size, _UNDER_WAY)),
+    ]  # fmt: skip
+    targets = [Target(_OURS, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]
+    measurement = measure("inference", "videos/s", ways, targets, options, _MIN_SECONDS)
+    facts = {
+        "model": " ".join(f"{key}={value}" for key, value in experiment.model.items()),
+        "weights": f"{model.count_params():,}, stored as float16",
+        "records": f"{num_records:,} in {len(shards)} shards, repeated until a run lasts long enough",
+    }
+    return Result([measurement], workload=facts)
+
+
+def _forwarding(
+    forward: Callable[..., Mapping[str, tf.Tensor]], batch: Mapping[str, Any], size: int, threads: int
+) -> Callable[[int], int]:
+    def call(_: int) -> None:
+        forward(**batch)["predictions"].numpy()
+
+    def run_calls(amount: int) -> int:
+        with ThreadPoolExecutor(threads) as executor:
+            list(executor.map(call, range(amount * _CALLS)))
+        return amount * _CALLS * size
+
+    return run_calls

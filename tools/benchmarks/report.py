@@ -1,0 +1,160 @@
+"""Tables, text and JSON of measurements, and the facts of the machine that they were made on."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Measurement
+from yt8m_tf import run_dir
+
+_PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A title, and rows of cells as they are shown; the first column is text, the others are numbers."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def render(self, markdown: bool = False) -> str:
+        """Aligned text; as Markdown, the same with bars."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        cells = [
+            [
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            for line in lines
+        ]
+        if not markdown:
+            return "\n".join([self.title, *("  " + "  ".join(line).rstrip() for line in cells)])
+        rule = ["-" * width if not i else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+        return "\n".join(
+            [f"**{self.title}**", "", *("| " + " | ".join(line) + " |" for line in (cells[0], rule, *cells[1:]))]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a sub-command found: timings, further tables (memory), the sizes of its workload, and remarks on them."""
+
+    measurements: Sequence[Measurement]
+    tables: Sequence[Table] = ()
+    workload: dict[str, Any] = dataclasses.field(default_factory=dict)
+    remarks: Sequence[str] = ()
+
+
+def rate_table(measurement: Measurement) -> Table:
+    """The median, lowest and highest rate of every way."""
+    rows = []
+    for way in measurement.ways:
+        rates = measurement.rates[way.name]
+        rows.append([way.name, *(_number(value) for value in (measurement.median(way.name), min(rates), max(rates)))])
+    repetitions = len(next(iter(measurement.rates.values())))
+    title = f"{measurement.title}: {measurement.unit}, {repetitions} repetitions"
+    return Table(title, ("way", "median", "lowest", "highest"), rows)
+
+
+def ratio_table(measurement: Measurement) -> Table:
+    """The ratio of every target, its range over the repetitions, and what it should be."""
+    rows = []
+    for target in measurement.targets:
+        ratios, ratio = measurement.ratios(target), measurement.ratio(target)
+        demanded = ["-", "-"]
+        if target.at_least is not None:
+            demanded = [f"{target.at_least:g}", "yes" if ratio >= target.at_least else "NO"]
+        what = f"{target.ours} / {target.against}"
+        rows.append([what, f"{ratio:.2f}", f"{min(ratios):.2f}", f"{max(ratios):.2f}", *demanded])
+    title = f"{measurement.title}: ratios within a repetition"
+    return Table(title, ("ratio", "median", "lowest", "highest", "at least", "reached"), rows)
+
+
+def render(name: str, result: Result, markdown: bool = False) -> str:
+    """All tables, what each way counts, the workload and the machine."""
+    tables = [make(measurement) for measurement in result.measurements for make in (rate_table, ratio_table)]
+    parts = [table.render(markdown) for table in (*tables, *result.tables)]
+    bullet = "- " if markdown else "  "
+    counted = [f"{bullet}{way.name}: {way.counted}" for m in result.measurements for way in m.ways]
+    facts = [f"{bullet}{key}: {value}" for key, value in (result.workload | machine_facts()).items()]
+    parts += ["\n".join(["What is counted:", *dict.fromkeys(counted)])]
+    parts += ["\n".join(["Measured on:", *facts])]
+    parts += result.remarks
+    return f"{'### ' if markdown else ''}benchmark {name}\n\n" + "\n\n".join(parts)
+
+
+def write_json(path: Path, name: str, result: Result, quick: bool) -> None:
+    """Writes everything, every single rate included; the file appears when it is whole."""
+    contents = {
+        "benchmark": name,
+        "quick": quick,
+        "machine": machine_facts(),
+        "workload": result.workload,
+        "measurements": [_plain(measurement) for measurement in result.measurements],
+        "tables": [dataclasses.asdict(table) for table in result.tables],
+        "remarks": list(result.remarks),
+    }
+    with run_dir.whole_file(path) as temporary:
+        temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+
+
+def machine_facts() -> dict[str, Any]:
+    """Processor, cores that this process may use, GPUs, load, versions."""
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "?")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "CPU": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "GPUs": ", ".join(gpus) or "none",
+        "load average (1, 5, 15 minutes)": ", ".join(f"{load:.1f}" for load in os.getloadavg()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": ", ".join(
+            [
+                f"Python {platform.python_version()}",
+                *(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES),
+            ]
+        ),
+    }
+
+
+def _plain(measurement: Measurement) -> dict[str, Any]:
+    ways = [
+        {
+            "name": way.name,
+            "counted": way.counted,
+            "median": measurement.median(way.name),
+            "rates": measurement.rates[way.name],
+        }
+        for way in measurement.ways
+    ]
+    targets = [
+        dataclasses.asdict(target) | {"ratio": measurement.ratio(target), "ratios": measurement.ratios(target)}
+        for target in measurement.targets
+    ]
+    return {"title": measurement.title, "unit": measurement.unit, "ways": ways, "targets": targets}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

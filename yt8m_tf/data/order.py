@@ -1,0 +1,87 @@
+"""The order in which records are read: a function of (seed, position) alone.
+
+Shards are shuffled for every pass and read in groups; the records of a group are interleaved and shuffled within a
+window. A position is (group, records of the group already used), so going on from one re-reads at most one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+# A position packs (group, records used) into one int64, so that it can travel with every record.
+_GROUP = 2**32
+
+
+class ShardGroups:
+    """The order in which shards are read: which shards each group, 0, 1, ..., holds.
+
+    Args:
+      shards: paths.
+      group_size: shards of a group.
+      seed: of the order; None keeps the order of `shards`.
+    """
+
+    def __init__(self, shards: Sequence[str], group_size: int, seed: int | None):
+        self.shards = list(shards)
+        self.group_size = min(group_size, len(shards))
+        self.per_pass = -(-len(shards) // self.group_size)
+        self.seed = seed
+
+    def indices(self, group: tf.Tensor) -> tf.Tensor:
+        """The indices into `shards` of one group, as a tensor; `group` is an int64 scalar."""
+        order = tf.range(len(self.shards))
+        if self.seed is not None:
+            order = tf.random.experimental.stateless_shuffle(order, seed=tf.stack([self.seed, group // self.per_pass]))
+        start = tf.cast(group % self.per_pass, tf.int32) * self.group_size
+        return order[start : start + self.group_size]
+
+    def following(self, group: int) -> Iterator[str]:
+        """The shards from `group` on, in order, each once: where to look for what went wrong."""
+        seen = set()
+        for later in range(group, group + 2 * self.per_pass):
+            for index in self.indices(tf.constant(later, tf.int64)).numpy():
+                if index not in seen:
+                    seen.add(index)
+                    yield self.shards[index]
+
+
+def serialized_records(
+    groups: ShardGroups, position: int, shuffle_records: int, good_records: Sequence[int], num_groups: int | None = None
+) -> tf.data.Dataset:
+    """Pairs of (position after this record, serialized record), from `position` on.
+
+    Args:
+      groups: the order of the shards.
+      position: where to start; 0 is the beginning.
+      shuffle_records: size of the shuffle window; 0: shards one after the other, their records in order.
+      good_records: for each shard how many of its records to read, -1 for all.
+      num_groups: where to stop; None goes on for ever.
+    """
+    shards, limits = tf.constant(groups.shards), tf.constant(good_records, tf.int64)
+
+    def read_shard(index: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(shards[index]).take(limits[index])
+
+    def read_group(group: tf.Tensor) -> tf.data.Dataset:
+        files = tf.data.Dataset.from_tensor_slices(groups.indices(group))
+        if shuffle_records:
+            found = files.interleave(read_shard, cycle_length=groups.group_size, block_length=16)
+            # Sets the seed of this function's graph alone: the order must not depend on the process's global seed.
+            tf.random.set_seed(1 + (groups.seed or 0) % 2**30)
+            found = found.shuffle(shuffle_records, seed=group)
+        else:
+            found = files.flat_map(read_shard)
+        first = group * _GROUP + 1
+        return tf.data.Dataset.zip((tf.data.Dataset.range(first, first + _GROUP), found))
+
+    first_group, used = divmod(position, _GROUP)
+    last_group = np.iinfo(np.int64).max // _GROUP if num_groups is None else num_groups
+    return tf.data.Dataset.range(first_group, last_group).flat_map(read_group).skip(used)
+
+
+def group_of(position: int) -> int:
+    """The group that a position is in."""
+    return position // _GROUP
