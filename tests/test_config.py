@@ -218,7 +218,7 @@ def test_configurations_of_the_project_are_found_from_anywhere(tmp_path: Path, m
     with pytest.raises(InputError, match=r"no such file; did you mean 'first_level/logistic\.yaml'\?"):
         load_yaml("first_level/logistik.yaml")
     with pytest.raises(InputError, match=r"no such file; known ones: .*first_level/logistic\.yaml"):
-        load_yaml("q.yaml")
+        load_yaml("0123456789")
     with pytest.raises(InputError, match="no such file"):
         load_yaml(str(tmp_path))
 

@@ -8,7 +8,6 @@ is needed beforehand. Started again in the same directory it starts afresh.
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 import shutil
@@ -18,8 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags
+from score_submission import read_csv_labels, submission_gap
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo_output", "Where everything is written; emptied first.")
 
@@ -83,6 +82,7 @@ def _run(title: str, command: list[str]) -> None:
 
 
 def _summary(output: Path, seconds: float) -> None:
+    labels = read_csv_labels(output / "data" / "test_labels.csv")
     facts = json.loads((output / "data" / "sample_data.json").read_text())
     print(f"\n== done in {seconds / 60:.1f} minutes\n")
     print(f"{'model':<8}{'validation GAP@20':>19}{'test GAP@20':>13}{'reachable':>11}{'exported':>11}  files")
@@ -90,32 +90,14 @@ def _summary(output: Path, seconds: float) -> None:
         run, model, submission = _paths(output, level)
         gap = json.loads((run / "evaluation" / "metrics.json").read_text())["metrics"]["gap_at_20"]
         size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
-        test = _submission_gap(submission, output / "data" / "test_labels.csv")
-        limit = _reachable(facts, level)
+        test = submission_gap(submission, labels)
+        limit = facts["best_reachable_gap"]["validate"][level]
         print(f"{level:<8}{gap:>19.4f}{test:>13.4f}{limit:>11.4f}{size / 1e6:>8.1f} MB  {run}, {model}, {submission}")
     print(
         "\n'reachable' is the GAP@20 on the validation split of the generator's own posterior: no model can do better."
     )
     print(f"next:\n  tensorboard --logdir={output / 'runs'}")
     print("  README.md, 'The same on your own download': the same commands on the real records")
-
-
-def _reachable(facts: dict, level: str) -> float:
-    return facts["best_reachable_gap"]["validate"]
-
-
-def _submission_gap(submission: Path, test_labels: Path) -> float:
-    """GAP@20 of a submission file against the test labels, which the test records do not hold."""
-    labels = {row["id"]: set(row["labels"].split()) for row in csv.DictReader(test_labels.open())}
-    pairs = []
-    for row in csv.DictReader(submission.open()):
-        words = row["LabelConfidencePairs"].split()
-        pairs += [
-            (float(score), name in labels[row["VideoId"]]) for name, score in zip(words[::2], words[1::2], strict=True)
-        ]
-    hits = np.array([hit for _, hit in sorted(pairs, key=lambda pair: (-pair[0], pair[1]))])
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / sum(map(len, labels.values())))
 
 
 if __name__ == "__main__":

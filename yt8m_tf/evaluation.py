@@ -117,7 +117,7 @@ def evaluate_trained(
 
 def format_table(metrics: Metrics) -> str:
     """The metrics as aligned lines of plain text."""
-    rows = [(_TITLES[name], f"{value:.5f}") for name, value in metrics.scalars().items()]
+    rows = [(_TITLES[name], f"{value:.6f}") for name, value in metrics.scalars().items()]
     rows += [
         ("Videos", f"{metrics.num_videos:,}"),
         ("Labels", f"{metrics.num_labels:,}"),

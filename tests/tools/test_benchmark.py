@@ -20,7 +20,7 @@ def quick(directory, **changes):
 
 
 def totals(batches, data):
-    """What batches made by either reader hold: number of records and of values; labels; mean, mean square by feature."""
+    """What batches made by either reader hold: numbers of records and values; labels; means and mean squares."""
     count, num_values, sums = 0, np.zeros(len(data.features), np.int64), np.zeros((len(data.features), 2))
     labels = np.zeros(data.num_classes, np.int64)
     for batch in batches:

@@ -61,7 +61,7 @@ def rate_table(measurement: Measurement) -> Table:
         rates = measurement.rates[way.name]
         rows.append([way.name, *(_number(value) for value in (measurement.median(way.name), min(rates), max(rates)))])
     repetitions = len(next(iter(measurement.rates.values())))
-    title = f"{measurement.title}: {measurement.unit}, {repetitions} repetitions"
+    title = f"{measurement.title}: {measurement.unit} (repetitions: {repetitions})"
     return Table(title, ("way", "median", "lowest", "highest"), rows)
 
 
@@ -84,9 +84,10 @@ def render(name: str, result: Result, markdown: bool = False) -> str:
     tables = [make(measurement) for measurement in result.measurements for make in (rate_table, ratio_table)]
     parts = [table.render(markdown) for table in (*tables, *result.tables)]
     bullet = "- " if markdown else "  "
-    counted = [f"{bullet}{way.name}: {way.counted}" for m in result.measurements for way in m.ways]
     facts = [f"{bullet}{key}: {value}" for key, value in (result.workload | machine_facts()).items()]
-    parts += ["\n".join(["What is counted:", *dict.fromkeys(counted)])]
+    for measurement in result.measurements:
+        counted = [f"{bullet}{way.name}: {way.counted}" for way in measurement.ways]
+        parts += ["\n".join([f"What is counted, {measurement.title}:", *counted])]
     parts += ["\n".join(["Measured on:", *facts])]
     parts += result.remarks
     return f"{'### ' if markdown else ''}benchmark {name}\n\n" + "\n\n".join(parts)

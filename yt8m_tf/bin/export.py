@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -38,6 +39,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import run_dir
     from yt8m_tf.export.trained import export_trained
 
     report = export_trained(
@@ -54,9 +56,9 @@ def main(_: Sequence[str]) -> None:
     )
     print("\n".join(report.lines))
     print(f"SavedModel: {_OUTPUT.value}")
-    print(
-        f"next: yt8m-infer --saved_model={_OUTPUT.value} --input='{_DATA_DIR.value}/*.tfrecord' --output=submission.csv"
-    )
+    test = run_dir.read_experiment(Path(_WORKDIR.value).expanduser()).data.test
+    shards = ",".join(os.path.join(_DATA_DIR.value, pattern) for pattern in test)
+    print(f"next: yt8m-infer --saved_model={_OUTPUT.value} --input='{shards}' --output=submission.csv")
 
 
 def run() -> None:

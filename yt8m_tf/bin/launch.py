@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from absl import app
+from absl import app, flags, logging
 
 from yt8m_tf.errors import InputError
 
@@ -24,6 +24,8 @@ def launch(main: Callable[[Sequence[str]], int | None]) -> None:
     def guarded(arguments: Sequence[str]) -> int | None:
         if len(arguments) > 1:
             return _fail(f"unexpected argument '{arguments[1]}'; flags are written --name=value")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.ERROR)  # TensorFlow's own notices; ours are printed
         import_quietly()
         import tensorflow as tf
 

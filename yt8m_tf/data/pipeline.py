@@ -27,8 +27,8 @@ Batch = dict[str, Any]
 
 # Records to draw the next one from where the configuration does not say: some 40 MB of either level.
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
-_READ_FAILURES = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError,
-                  tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)  # fmt: skip
+_READ_FAILURES = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError,
+                  tf.errors.FailedPreconditionError)  # fmt: skip
 
 
 class BatchStream:
@@ -68,7 +68,7 @@ class BatchStream:
             try:
                 batch = next(self._iterator)
                 break
-            except _READ_FAILURES as error:
+            except (*_READ_FAILURES, *records.PARSE_FAILURES) as error:
                 self._explain_or_skip(error)
                 self._iterator = self._restart()
         self.position = _last_position(batch.pop("position"))
@@ -83,10 +83,10 @@ class BatchStream:
             raise InputError(f"every shard is damaged at its first record ({first}, for one); fetch them again")
         return iter(self._make_dataset(self.position, good))
 
-    def _explain_or_skip(self, error: tf.errors.OpError) -> None:
+    def _explain_or_skip(self, error: Exception) -> None:
         """Records the damage that is to be skipped; raises what names the record in every other case."""
         group, known = group_of(self.position), self._faults.damaged
-        if isinstance(error, tf.errors.InvalidArgumentError):  # from the parser: the reader's are of other kinds
+        if isinstance(error, records.PARSE_FAILURES):
             need_frames = self._faults.on_empty == "error"
             problem = integrity.find_bad_record(
                 self._groups.following(group), self._data, need_labels=False, need_frames=need_frames, need_whole=False

@@ -16,6 +16,9 @@ from yt8m_tf.schema import NO_LABEL
 
 # 2018 files call the id "id", 2017 files "video_id": a record has one of them.
 _ID_KEYS = ("id", "video_id")
+# TensorFlow quotes a record that is no protocol buffer in its message, which then may not be text.
+PARSE_FAILURES = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
+
 _LABELS = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
 
 
@@ -40,8 +43,8 @@ def parse_records(serialized: tf.Tensor, data: DataConfig, *, with_labels: bool 
       nothing.
 
     Raises:
-      tf.errors.InvalidArgumentError: when run on a record that does not fit `data`. The message does not name the
-        record: `integrity.find_bad_record` does.
+      PARSE_FAILURES: when run on a record that does not fit `data`. The message does not name the record:
+        `integrity.find_bad_record` does.
     """
     parse = _parse_video if data.level == "video" else _parse_frames
     parsed, labels, ids = parse(serialized, data, with_labels)

@@ -56,9 +56,9 @@ def _count_labels(serialized: list[bytes], data: DataConfig, shard: str) -> np.n
     """How many of the records each class labels: [C] int64."""
     try:
         labels = records.parse_labels(tf.constant(serialized), data).flat_values.numpy()
-    except tf.errors.InvalidArgumentError as error:
+    except records.PARSE_FAILURES as error:
         problem = integrity.find_bad_record([shard], data, need_labels=False, need_frames=False, need_whole=False)
-        raise InputError(problem or f"{shard}: {' '.join(error.message.split())}") from error
+        raise InputError(problem or f"{shard}: {' '.join(str(error).split())}") from error
     inside = labels[(labels >= 0) & (labels < data.num_classes)]  # the others are found, and named, on reading
     return np.bincount(inside, minlength=data.num_classes)
 
