@@ -17,8 +17,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from score_submission import read_csv_labels, submission_gap
+
+from yt8m_tf.bin.launch import launch
+from yt8m_tf.errors import InputError
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo_output", "Where everything is written; emptied first.")
 
@@ -29,9 +32,7 @@ _LEVELS = ("video", "frame")
 def main(_: Sequence[str]) -> None:
     output = Path(_OUTPUT_DIR.value)
     if output.exists() and not (output / "data" / "sample_data.json").exists() and any(output.iterdir()):
-        sys.exit(
-            f"demo.py: error: --output_dir={output} holds other files; name a directory of an earlier demo or a new one"
-        )
+        raise InputError(f"--output_dir={output} holds other files; name a directory of an earlier demo or a new one")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     start = time.monotonic()
@@ -78,7 +79,7 @@ def _run(title: str, command: list[str]) -> None:
     script = Path(sys.executable).parent / command[0]
     command = [str(script), *command[1:]] if script.exists() else command
     if status := subprocess.run(command).returncode:
-        sys.exit(f"demo.py: error: '{title}' ended with status {status}; its message is above")
+        raise InputError(f"'{title}' ended with status {status}; its message is above")
 
 
 def _summary(output: Path, seconds: float) -> None:
@@ -101,4 +102,4 @@ def _summary(output: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch(main)

@@ -16,10 +16,10 @@ from yt8m_tf.schema import NO_LABEL
 
 # 2018 files call the id "id", 2017 files "video_id": a record has one of them.
 _ID_KEYS = ("id", "video_id")
-# TensorFlow quotes a record that is no protocol buffer in its message, which then may not be text.
-PARSE_FAILURES = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
-
 _LABELS = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
+
+# What a bad record raises. TensorFlow's message quotes one that is no protocol buffer, and then may not be text.
+PARSE_FAILURES = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 
 
 def record_key(data: DataConfig, feature: str) -> str:
