@@ -212,7 +212,7 @@ def test_configurations_of_the_project_are_found_from_anywhere(tmp_path: Path, m
     content = yaml.safe_load((_CONFIG_DIR / "first_level" / "logistic.yaml").read_text())
     assert load_yaml("first_level/logistic.yaml") == content
     assert load_yaml("configs/first_level/logistic.yaml") == content
-    assert load_yaml("demo.yaml:video")["model"]["name"] == "resnet_like"
+    assert load_yaml("demo.yaml:video").keys() > {"model", "data"}
     _write(tmp_path / "demo.yaml", {"mine": 1})
     assert load_yaml("demo.yaml") == {"mine": 1}  # the user's own file comes first
     with pytest.raises(InputError, match=r"no such file; did you mean 'first_level/logistic\.yaml'\?"):

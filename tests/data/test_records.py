@@ -108,7 +108,7 @@ def _parse(serialized: Sequence[bytes], data: DataConfig, **options: Any) -> dic
     ids=lambda changes: ",".join(changes) or "standard",
 )
 def test_equals_a_plain_reading(level: str, changes: dict[str, Any], rng: np.random.Generator) -> None:
-    data = dataclasses.replace(_VIDEO, level=level, **{"max_frames": 7} | changes)
+    data = dataclasses.replace(_VIDEO if level == "video" else _FRAME, **changes)
     if level == "video" and data.keys:
         data = dataclasses.replace(data, keys={"rgb": "mean_inception"})
         records = _random_records(dataclasses.replace(data, keys={"rgb": "inception"}), rng, 13)
@@ -164,6 +164,7 @@ def test_clips_without_frames() -> None:
 
 
 def test_static_shapes_inside_a_graph() -> None:
+    shapes: dict[str, list[int | None]]
     for data, shapes in ((_VIDEO, {"rgb": [None, 6]}), (_FRAME, {"rgb": [None, None, 6], "num_frames": [None]})):
         dataset = tf.data.Dataset.from_tensors([b""]).map(lambda batch, data=data: parse_records(batch, data))
         spec = dataset.element_spec
@@ -212,6 +213,12 @@ def _clips(**changes: Any) -> bytes:
     return frame_record(b"abcd", values.pop("labels", [1]), **values)
 
 
+def _two_strings_in_a_frame() -> bytes:
+    record = tf.train.SequenceExample.FromString(_clips())
+    record.feature_lists.feature_list["rgb"].feature[1].bytes_list.value.append(b"123456")
+    return record.SerializeToString()
+
+
 def _float_labels() -> bytes:
     record = tf.train.Example.FromString(_vectors())
     record.features.feature["labels"].float_list.value.append(1.0)
@@ -234,6 +241,7 @@ _BAD = {
     "labels of floats": (_VIDEO, _float_labels()),
     "frames too short": (_FRAME, _clips(rgb=np.ones((2, 5), "uint8"))),
     "frames too long": (_FRAME, _clips(audio=np.ones((2, 4), "uint8"))),
+    "two strings in a frame": (_FRAME, _two_strings_in_a_frame()),
     "frame label too large": (_FRAME, _clips(labels=[50])),
     "frame level too many labels": (_FRAME, _clips(labels=[1, 2, 3, 4, 5])),
     "no clip": (_FRAME, b"\x0a\xff\xff"),

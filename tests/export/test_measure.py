@@ -5,8 +5,9 @@ from tiny_models import NUM_CLASSES, tiny_data, tiny_model
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.measure import Comparison, compare
-from yt8m_tf.export.saved_model import decode_features, export_saved_model
+from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
+from yt8m_tf.schema import decode_features
 
 
 def plain_gap(scores, labels):
@@ -37,12 +38,14 @@ def test_compare_against_plain_numbers(level, rng, tmp_path):
             batch["num_frames"] = rng.integers(1, 6, 6).astype(np.int32)
         labels = np.array([[*rng.choice(NUM_CLASSES, 2, replace=False), -1] for _ in range(6)], np.int32)
         tensors = {name: tf.constant(value) for name, value in batch.items()}
-        scores = [np.asarray(tf.sigmoid(m(decode_features(tensors), training=False))) for m in (exported, trained)]
+        scores = [
+            np.asarray(tf.sigmoid(m(decode_features(tensors, data.spec), training=False))) for m in (exported, trained)
+        ]
         rows += [(scores[0][i], scores[1][i], set(labels[i]) - {-1}) for i in range(6) if valid[i]]
         batches.append(tensors | {"labels": tf.constant(labels), "valid": tf.constant(valid)})
 
     def float_logits(batch):
-        return trained(decode_features({name: batch[name] for name in trained.input}), training=False)
+        return trained(decode_features(batch, data.spec), training=False)
 
     found = compare(tmp_path / "m", float_logits, batches)
 

@@ -56,16 +56,13 @@ def parse_records(serialized: tf.Tensor, data: DataConfig, *, with_labels: bool 
 
 def clip_lengths(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
     """The frames of each frame-level record, uncut: [B] strings -> [B] int32, the shorter list where lists differ."""
-    lists = _parse_sequences(serialized, data, {})[1]
+    lists = _parse_lists(serialized, data)
     return tf.reduce_min(tf.stack([frames.row_lengths() for frames in lists.values()]), axis=0)
 
 
 def parse_labels(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
     """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, unchecked."""
-    labels = {"labels": _LABELS}
-    if data.level == "video":
-        return tf.io.parse_example(serialized, labels)["labels"]
-    return tf.io.parse_sequence_example(serialized, context_features=labels)[0]["labels"]
+    return tf.io.parse_example(serialized, {"labels": _LABELS})["labels"]
 
 
 def _context_features(with_labels: bool) -> dict[str, Any]:
@@ -90,38 +87,34 @@ def _parse_video(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> 
 
 
 def _parse_frames(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> tuple[dict[str, tf.Tensor], Any, Any]:
-    context, lists = _parse_sequences(serialized, data, _context_features(with_labels))
+    # The context of a SequenceExample is encoded as the features of an Example are.
+    context = tf.io.parse_example(serialized, _context_features(with_labels))
+    lists = _parse_lists(serialized, data)
     # rgb and audio lists can differ in length by a frame: the shorter one counts.
     lengths = tf.stack([frames.row_lengths() for frames in lists.values()])  # [features, B]
     num_frames = tf.minimum(tf.reduce_min(lengths, axis=0), data.max_frames)  # [B]
     length = _padded_length(tf.reduce_max(num_frames), data)
     values = {name: _decode_frames(lists[name], length, size, name) for name, size in data.features.items()}
-    values["num_frames"] = num_frames
-    return values, context.get("labels"), [context[key] for key in _ID_KEYS]
+    return values | {"num_frames": num_frames}, context.get("labels"), [context[key] for key in _ID_KEYS]
 
 
-def _parse_sequences(
-    serialized: tf.Tensor, data: DataConfig, context_features: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, tf.RaggedTensor]]:
-    """The context, and for each feature the frames as ragged [B, (frames)] strings."""
+def _parse_lists(serialized: tf.Tensor, data: DataConfig) -> dict[str, tf.RaggedTensor]:
+    """For each feature the frames as ragged [B, (frames), (1)] strings."""
     frames = tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int32)
-    context, lists, _ = tf.io.parse_sequence_example(
-        serialized,
-        context_features=context_features or None,
-        sequence_features={record_key(data, name): frames for name in data.features},
-    )
-    return context, {name: lists[record_key(data, name)] for name in data.features}
+    keys = {record_key(data, name): frames for name in data.features}
+    lists = tf.io.parse_sequence_example(serialized, sequence_features=keys)[1]
+    return {name: lists[record_key(data, name)] for name in data.features}
 
 
 def _decode_frames(frames: tf.RaggedTensor, length: tf.Tensor, size: int, name: str) -> tf.Tensor:
-    """[B, (frames)] strings of `size` bytes each -> [B, length, size] uint8, padded with code 0 or cut."""
-    sizes = tf.strings.length(frames.flat_values)
-    right = tf.reduce_all(tf.equal(sizes, size))
+    """[B, (frames), (1)] strings of `size` bytes each -> [B, length, size] uint8, padded with code 0 or cut."""
+    values = frames.values  # [frames of all clips, (1)]: to the format, a frame could hold any number of strings
+    right = tf.reduce_all(tf.equal(values.row_lengths(), 1))
+    right &= tf.reduce_all(tf.equal(tf.strings.length(values.flat_values), size))
     with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: frames are not of {size} bytes each"])]):
-        clips = tf.strings.reduce_join(frames.to_tensor("")[:, :length], axis=1)  # [B], one string a clip
-    codes = tf.io.decode_raw(clips, tf.uint8, fixed_length=length * size)
-    codes = tf.reshape(codes, [-1, length, size])
-    return tf.ensure_shape(codes, [None, None, size])
+        codes = tf.io.decode_raw(values.flat_values, tf.uint8, fixed_length=size)
+    padded = frames.with_values(codes).to_tensor(shape=tf.stack([-1, length, size]))
+    return tf.ensure_shape(padded, [None, None, size])
 
 
 def _padded_length(longest: tf.Tensor, data: DataConfig) -> tf.Tensor:

@@ -29,7 +29,7 @@ from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.metadata import METADATA_FILE, describe, write_json
 from yt8m_tf.export.quantise import Precision, stored_value
 from yt8m_tf.metrics import TOP_K
-from yt8m_tf.schema import dequantise
+from yt8m_tf.schema import decode_features
 
 SIZE_LIMIT = 1_000_000_000
 
@@ -147,7 +147,7 @@ class InferenceModule(tf.Module):
         def logits_of(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
             casts = [(variable, tf.cast(self.weights[variable.path], variable.dtype)) for variable in model.weights]
             with keras.StatelessScope(state_mapping=casts):
-                logits = tf.cast(model(decode_features(features), training=False), tf.float32)  # [B, C]
+                logits = tf.cast(model(decode_features(features, data.spec), training=False), tf.float32)  # [B, C]
             if "num_frames" in features:
                 logits = tf.where(features["num_frames"][:, None] > 0, logits, -np.inf)
             return logits
@@ -172,11 +172,6 @@ class InferenceModule(tf.Module):
             "serving_default": self.serve.get_concrete_function(),
             "features": self.score.get_concrete_function(dict(self.feature_specs)),
         }
-
-
-def decode_features(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """A model's inputs from features as `parse_records` gives them: uint8 codes are decoded, the rest stays."""
-    return {name: dequantise(value) if value.dtype == tf.uint8 else value for name, value in features.items()}
 
 
 def _feature_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:

@@ -16,8 +16,9 @@ from yt8m_tf.data.pipeline import evaluation_stream
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
 from yt8m_tf.export.quantise import Precision
-from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, decode_features, export_saved_model
+from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, export_saved_model
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
+from yt8m_tf.schema import decode_features
 from yt8m_tf.training.checkpoints import Trained, load_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -90,8 +91,7 @@ def export_trained(
 
 
 def _logits(trained: Trained, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    features = {name: batch[name] for name in trained.model.input}
-    return trained.model(decode_features(features), training=False)
+    return trained.model(decode_features(batch, trained.experiment.data.spec), training=False)
 
 
 def _limited(batches: Iterable[Mapping[str, tf.Tensor]], limit: int | None) -> Iterator[Mapping[str, tf.Tensor]]:

@@ -25,6 +25,8 @@ VARIABLES = "variables"
 STATE = "state.json"
 # Beside the best one: the last, and the one before it, in case a disk fails under the last.
 _KEPT = 2
+# What TensorFlow raises for a file that is damaged, missing or too short.
+_READ_FAILURES = (tf.errors.OpError, ValueError, IndexError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,14 +160,14 @@ def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, st
         reader = tf.train.load_checkpoint(str(prefix))
         for name, source in sources.items():
             variables[name].assign(reader.get_tensor(source))
-    except (tf.errors.OpError, ValueError) as error:
+    except _READ_FAILURES as error:
         raise _unreadable(prefix, error) from error
 
 
 def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
     try:
         return tf.train.list_variables(str(prefix))
-    except (tf.errors.OpError, ValueError) as error:
+    except _READ_FAILURES as error:
         raise _unreadable(prefix, error) from error
 
 

@@ -24,6 +24,7 @@ from yt8m_tf.experiment import ExperimentConfig
 from yt8m_tf.metrics import Metrics
 from yt8m_tf.models.registry import set_output_bias
 from yt8m_tf.training import checkpoints, distribution
+from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.schedule import Plateau, planned_factor
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
@@ -119,6 +120,7 @@ class _Run:
         elif options.init_from is not None:
             checkpoints.init_from(options.init_from, variables, options.init_exclude)
         self.train_step = TrainStep(self.state, experiment, strategy, options.xla)
+        self.evaluation_step = EvaluationStep(self.state, data.spec, strategy, options.xla)
         self.stream = self._open_stream(positions)
         tensorboard = options.workdir / "tensorboard" if self.is_chief else None
         self.summaries = Summaries(tensorboard, experiment)
@@ -203,7 +205,7 @@ class _Run:
             stream = itertools.islice(stream, -(-limit // (batch_size * workers)))
         gather: Callable[..., Any] = lambda arrays: distribution.gather(self.strategy, arrays)  # noqa: E731
         return evaluate(
-            self.train_step.evaluate,
+            self.evaluation_step,
             stream,
             experiment.data.num_classes,
             gather=gather,

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, on one device or on many replicas.
+"""One training step, on one device or on many replicas.
 
 The arithmetic of a step is a pure function (`keras.Model.stateless_call`): weights, batch statistics, a batch and a
 seed go in, a loss, gradients and new batch statistics come out. Everything random is a function of (seed, step,
@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf import losses, metrics, schema
+from yt8m_tf import losses, schema
 from yt8m_tf.experiment import ExperimentConfig
 from yt8m_tf.training import distribution, mixup, optimizers
 from yt8m_tf.training.state import TrainState
@@ -24,7 +24,7 @@ Batch = Mapping[str, Any]
 
 
 class TrainStep:
-    """The compiled training and evaluation steps of one model.
+    """The compiled training step of one model.
 
     Args:
       state: the model and all other variables of a training run.
@@ -43,12 +43,11 @@ class TrainStep:
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
         xla = xla and (self._single or not self._train.sync_batch_norm)
-        self._compiled = _compiled(self._compute_and_update if self._single else self._compute, xla)
-        self._accumulating = _compiled(self._compute_and_accumulate if self._single else self._compute, xla)
-        self._updating = _compiled(self._update_from_accumulators, xla and self._single)
-        self._forward = _compiled(self._predict, xla)
+        self._compiled = compiled(self._compute_and_update if self._single else self._compute, xla)
+        self._accumulating = compiled(self._compute_and_accumulate if self._single else self._compute, xla)
+        self._updating = compiled(self._update_from_accumulators, xla and self._single)
         self._run_many, self._run_part = _function(self._steps), _function(self._part)
-        self._run_update, self._run_evaluation = _function(self._apply_accumulated), _function(self._evaluate)
+        self._run_update = _function(self._apply_accumulated)
 
     def train(self, batches: Sequence[Batch], step: int, learning_rates: Sequence[float]) -> dict[str, tf.Tensor]:
         """Makes one update for each of `learning_rates`.
@@ -73,23 +72,6 @@ class TrainStep:
                 total += self._run_part(batch, tf.constant(number, tf.int64)) / self._train.accumulation
             norm = self._run_update(step_tensor + update, rate)
         return {"loss": total, "gradient_norm": norm}
-
-    def evaluate(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """`metrics.batch_statistics` of one batch of this worker; by the weights' moving average, if one is kept."""
-        if self._single:
-            return self._run_evaluation(batch)
-        replicas = distribution.local_replicas(self._strategy)
-
-        def share(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:
-            replica = context.replica_id_in_sync_group % replicas
-            return {name: tf.split(value, replicas)[replica] for name, value in batch.items()}
-
-        distributed = self._strategy.experimental_distribute_values_from_function(share)
-        outputs = self._run_evaluation(distributed)
-        parts = [self._strategy.experimental_local_results(value) for value in outputs.values()]
-        return metrics.concatenate_statistics(
-            [dict(zip(outputs, part, strict=True)) for part in zip(*parts, strict=True)]
-        )
 
     # What follows runs inside tf.function.
 
@@ -122,13 +104,6 @@ class TrainStep:
         gradients, norm = self._strategy.run(self._reduce_accumulators)
         self._update_replicas(gradients, (), norm, step, rate)
         return self._strategy.experimental_local_results(norm)[0]
-
-    def _evaluate(self, batch: Batch) -> dict[str, tf.Tensor]:
-        def replica(part: Batch) -> dict[str, tf.Tensor]:
-            logits = self._forward({name: part[name] for name in part if name not in ("labels", "valid")})
-            return metrics.batch_statistics(logits, part["labels"], part["valid"])
-
-        return self._strategy.run(replica, args=(batch,))
 
     # What follows runs on each replica.
 
@@ -206,12 +181,6 @@ class TrainStep:
         self._update(gradients, norm, step, rate)
         return norm
 
-    def _predict(self, batch: Batch) -> tf.Tensor:
-        inputs = schema.decode_features(batch, self._spec)
-        values = [tf.convert_to_tensor(variable) for variable in self._state.evaluated]
-        others = self._state.other_values(tf.zeros([2], tf.int32))
-        return self._state.model.stateless_call(values, others, inputs, training=False)[0]
-
     def _accumulate(self, gradients: Sequence[tf.Tensor]) -> None:
         for accumulator, gradient in zip(self._state.accumulators, gradients, strict=True):
             accumulator.assign_add(gradient / self._train.accumulation)
@@ -278,7 +247,7 @@ def _function(python_function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(python_function, autograph=False)
 
 
-def _compiled(python_function: Callable[..., Any], xla: bool) -> Callable[..., Any]:
+def compiled(python_function: Callable[..., Any], xla: bool) -> Callable[..., Any]:
     # Without XLA no function of its own: a reduction over replicas must not stand in a nested one.
     return tf.function(python_function, autograph=False, jit_compile=True) if xla else python_function
 

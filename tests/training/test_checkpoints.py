@@ -1,0 +1,289 @@
+"""Checkpoints: which are kept, that they are whole, and what is said of those that cannot be used."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.models import build_model
+from yt8m_tf.training import checkpoints
+from yt8m_tf.training.state import TrainState
+
+
+def _experiment(ema_decay: float | None = None, **model: Any) -> ExperimentConfig:
+    return parse_experiment(
+        {
+            "model": {"name": "resnet_like", "inner_size": 4, "dropout": 0.5} | model,
+            "data": {"features": {"rgb": 3, "audio": 2}, "num_classes": 5},
+            "train": {"ema_decay": ema_decay},
+        }
+    )
+
+
+def _state(experiment: ExperimentConfig) -> TrainState:
+    return TrainState(build_model(experiment.model, experiment.data.spec), experiment.train)
+
+
+def _fill(variables: dict[str, Any], value: float) -> dict[str, Any]:
+    for number, variable in enumerate(variables.values()):
+        variable.assign(tf.fill(variable.shape, value + number))
+    return variables
+
+
+def _values(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: variable.numpy().copy() for name, variable in variables.items()}
+
+
+def _steps(workdir: Path) -> list[str]:
+    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
+
+
+def _save(workdir: Path, step: int, best_step: int = 0, value: float | None = None) -> None:
+    variable = tf.Variable([float(step) if value is None else value])
+    checkpoints.save(workdir, step, {"model/x": variable}, {"best_step": best_step})
+
+
+def _restored(workdir: Path, step: int) -> float:
+    variable = tf.Variable([0.0])
+    checkpoints.restore(workdir, step, {"model/x": variable})
+    return float(variable[0])
+
+
+@pytest.mark.parametrize(
+    ("best_steps", "kept"),
+    [
+        ([1, 2, 3, 4, 5], [4, 5]),
+        ([1, 2, 2, 2, 2], [2, 4, 5]),
+        ([1, 1, 1, 1, 5], [4, 5]),  # the old best is no longer needed
+        ([0, 0, 0, 0, 0], [4, 5]),  # saved before the first evaluation
+    ],
+)
+def test_the_last_two_and_the_best_are_kept(best_steps: list[int], kept: list[int], tmp_path: Path) -> None:
+    for step, best_step in enumerate(best_steps, 1):
+        _save(tmp_path, step, best_step)
+        state = checkpoints.latest_state(tmp_path)
+        assert state is not None and state["step"] == step and state["best_step"] == best_step
+        assert best_step == 0 or f"step_{best_step:08d}" in _steps(tmp_path)
+    assert _steps(tmp_path) == [f"step_{step:08d}" for step in kept]
+    assert [_restored(tmp_path, step) for step in kept] == kept
+
+
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    assert checkpoints.latest_state(tmp_path) is None
+    run_dir.prepare(tmp_path, _experiment())
+    with pytest.raises(InputError, match="no checkpoint yet; let yt8m-train run"):
+        checkpoints.load_trained(tmp_path)
+
+
+def test_saving_a_step_again_keeps_what_is_there(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    _save(tmp_path, 1, value=9.0)
+    assert _restored(tmp_path, 1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), InputError)],
+    ids=["killed", "full disk"],
+)
+@pytest.mark.parametrize("where", ["variables", "state", "rename"])
+def test_an_interrupted_save_leaves_the_one_before(
+    where: str,
+    error: BaseException,
+    expected: type[BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _save(tmp_path, 1)
+
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    owner, name = {
+        "variables": (tf.raw_ops, "SaveV2"),
+        "state": (checkpoints.json, "dumps"),
+        "rename": (run_dir.os, "replace"),
+    }[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupt)
+        with pytest.raises(expected) as caught:
+            _save(tmp_path, 2)
+    assert expected is KeyboardInterrupt or "cannot be written (No space left on device)" in str(caught.value)
+    assert _steps(tmp_path) == ["step_00000001"]
+    state = checkpoints.latest_state(tmp_path)
+    assert state is not None and state["step"] == 1 and _restored(tmp_path, 1) == 1.0
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    left = tmp_path / "checkpoints" / ".step_00000002.1a2b3c4d.tmp"
+    left.mkdir()
+    (left / "state.json").write_text("{}")
+    state = checkpoints.latest_state(tmp_path)
+    assert state is not None and state["step"] == 1
+    _save(tmp_path, 3)
+    assert _steps(tmp_path) == ["step_00000001", "step_00000003"]
+
+
+def test_all_variables_come_back_bit_for_bit(tmp_path: Path, rng: np.random.Generator) -> None:
+    experiment = _experiment(ema_decay=0.9)
+    variables = _state(experiment).named()
+    for variable in variables.values():
+        variable.assign(rng.normal(size=variable.shape))
+    before = _values(variables)
+    assert {name.split("/")[0] for name in before} == {"model", "slots", "ema"}
+    assert any("moving_variance" in name for name in before) and not any("seed" in name for name in before)
+    checkpoints.save(tmp_path, 7, variables, {"best_step": 7, "positions": [2**40], "plateau": {"best": 0.1}})
+    other = _state(experiment).named()
+    checkpoints.restore(tmp_path, 7, other)
+    for name, value in _values(other).items():
+        np.testing.assert_array_equal(value, before[name])
+    state = {"step": 7, "best_step": 7, "positions": [2**40], "plateau": {"best": 0.1}}
+    assert checkpoints.latest_state(tmp_path) == state
+    saved = dict(tf.train.list_variables(str(tmp_path / "checkpoints" / "step_00000007" / "variables")))
+    assert saved.keys() == before.keys()  # plain names
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_load_trained_best_and_last(ema_decay: float | None, tmp_path: Path) -> None:
+    experiment = _experiment(ema_decay)
+    run_dir.prepare(tmp_path, experiment)
+    variables, values = _state(experiment).named(), {}
+    for step in (10, 20, 30, 40):
+        checkpoints.save(tmp_path, step, _fill(variables, float(step)), {"best_step": min(step, 20)})
+        values[step] = _values(variables)
+    for which, step in (("best", 20), ("last", 40)):
+        trained = checkpoints.load_trained(tmp_path, which)
+        assert trained.step == step and trained.experiment == experiment
+        assert trained.checkpoint == tmp_path / "checkpoints" / f"step_{step:08d}" / "variables"
+        found = {v.path: v.numpy() for v in trained.model.variables if v.name != "seed_generator_state"}
+        for path, value in found.items():
+            average = f"ema/{path}"  # of the weights; batch statistics have none
+            assert (average in values[step]) == (ema_decay is not None and "moving_" not in path)
+            expected = values[step].get(average, values[step][f"model/{path}"])
+            np.testing.assert_array_equal(value, expected, err_msg=path)
+            assert value.dtype == np.float32
+
+
+def test_load_trained_before_the_first_evaluation_takes_the_last(tmp_path: Path) -> None:
+    experiment = _experiment()
+    run_dir.prepare(tmp_path, experiment)
+    checkpoints.save(tmp_path, 3, _state(experiment).named(), {"best_step": 0})
+    assert checkpoints.load_trained(tmp_path).step == 3
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with checkpoints of steps 1 and 2."""
+    experiment = _experiment()
+    run_dir.prepare(tmp_path, experiment)
+    variables = _state(experiment).named()
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, _fill(variables, float(step)), {"best_step": step})
+    return tmp_path
+
+
+def test_a_checkpoint_of_another_model_is_named(run: Path) -> None:
+    wider = _state(_experiment(inner_size=6)).named()
+    with pytest.raises(InputError) as caught:
+        checkpoints.restore(run, 2, wider)
+    message = str(caught.value)
+    assert f"checkpoint '{run}/checkpoints/step_00000002' is of another model: 'model/" in message
+    assert "6" in message and "the checkpoint has it as [" in message and "\n" not in message
+    deeper = _state(_experiment(concat_blocks=4)).named()
+    before = _values(deeper)
+    with pytest.raises(InputError, match="is needed, the checkpoint does not have it"):
+        checkpoints.restore(run, 2, deeper)
+    for name, value in _values(deeper).items():  # nothing is read halfway
+        np.testing.assert_array_equal(value, before[name])
+    with pytest.raises(InputError, match="is of another model: 'ema/"):
+        checkpoints.restore(run, 2, _state(_experiment(ema_decay=0.5)).named())
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("variables.index", 20),
+        ("variables.index", 0),
+        ("variables.index", None),
+        ("variables.data-00000-of-00001", 30),
+        ("variables.data-00000-of-00001", None),
+        ("state.json", 10),
+        ("state.json", 0),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_named(name: str, size: int | None, run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002" / name
+    if size is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InputError) as caught:
+        checkpoints.load_trained(run)
+    message = str(caught.value)
+    assert message.startswith(f"checkpoint '{path.parent}' cannot be read (") and "\n" not in message
+    assert message.endswith("remove the directory to go on from the checkpoint before it")
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoints.latest_state(run)
+        checkpoints.restore(run, 2, _state(_experiment()).named())
+    # As the message says.
+    for file in path.parent.iterdir():
+        file.unlink()
+    path.parent.rmdir()
+    assert checkpoints.load_trained(run).step == 1
+
+
+def test_a_flipped_bit_is_found(run: Path) -> None:
+    path = run / "checkpoints" / "step_00000002" / "variables.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"step_00000002' cannot be read \("):
+        checkpoints.restore(run, 2, _state(_experiment()).named())
+
+
+def _started(source: Path, ema_decay: float | None = None, exclude: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    variables = _fill(_state(_experiment(ema_decay)).named(), -100.0)
+    checkpoints.init_from(source, variables, exclude)
+    return _values(variables)
+
+
+def test_init_from_reads_the_best_weights_and_nothing_else(tmp_path: Path) -> None:
+    variables, saved = _state(_experiment()).named(), {}
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path, step, _fill(variables, 100.0 * step), {"best_step": min(2, step)})
+        saved[step] = _values(variables)
+    untouched = _values(_fill(_state(_experiment()).named(), -100.0))
+    for source, step in ((tmp_path, 2), (tmp_path / "checkpoints" / "step_00000003", 3)):
+        for name, value in _started(source, exclude=("logits/*",)).items():
+            read = name.startswith("model/") and "/logits/" not in name
+            np.testing.assert_array_equal(value, saved[step][name] if read else untouched[name], err_msg=name)
+    started = _started(tmp_path, ema_decay=0.9)  # the averages start from the weights
+    for name, value in started.items():
+        if name.startswith("ema/"):
+            np.testing.assert_array_equal(value, saved[2][name.replace("ema/", "model/", 1)])
+
+
+def test_init_from_prefers_the_averages(tmp_path: Path) -> None:
+    variables = _fill(_state(_experiment(ema_decay=0.9)).named(), 1.0)
+    checkpoints.save(tmp_path, 1, variables, {"best_step": 1})
+    saved = _values(variables)
+    for name, value in _started(tmp_path).items():
+        if name.startswith("model/"):
+            expected = saved.get(name.replace("model/", "ema/", 1), saved[name])
+            np.testing.assert_array_equal(value, expected, err_msg=name)
+
+
+def test_init_from_nothing(tmp_path: Path) -> None:
+    for source in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputError, match=rf"--init_from={source}: neither a run directory with checkpoints nor"):
+            checkpoints.init_from(source, {})

@@ -1,0 +1,55 @@
+"""One evaluation step, on one device or on many replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_tf import metrics, schema
+from yt8m_tf.training import distribution
+from yt8m_tf.training.state import TrainState
+from yt8m_tf.training.step import compiled
+
+
+class EvaluationStep:
+    """Scores a batch and reduces the scores to what the metrics need.
+
+    Args:
+      state: the model, and the weights that evaluation uses: their moving average, if one is kept.
+      spec: what the model reads.
+      strategy: where the replicas are; `state` was made in its scope.
+      xla: whether to compile the forward pass with XLA. Statistics stay outside: XLA is slow at sorting on the CPU.
+    """
+
+    def __init__(self, state: TrainState, spec: schema.InputSpec, strategy: tf.distribute.Strategy, xla: bool = True):
+        self._state, self._spec, self._strategy = state, spec, strategy
+        self._predict = compiled(self._logits, xla)
+        self._run = tf.function(lambda batch: strategy.run(self._replica_statistics, args=(batch,)), autograph=False)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """`metrics.batch_statistics` of one batch: features, labels and "valid", of this worker's replicas together."""
+        if distribution.is_single(self._strategy):
+            return self._run(batch)
+        replicas = distribution.local_replicas(self._strategy)
+
+        def share(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:
+            replica = context.replica_id_in_sync_group % replicas
+            return {name: tf.split(value, replicas)[replica] for name, value in batch.items()}
+
+        outputs = self._run(self._strategy.experimental_distribute_values_from_function(share))
+        values = [self._strategy.experimental_local_results(value) for value in outputs.values()]
+        return metrics.concatenate_statistics(
+            [dict(zip(outputs, part, strict=True)) for part in zip(*values, strict=True)]
+        )
+
+    def _replica_statistics(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        logits = self._predict({name: batch[name] for name in batch if name not in ("labels", "valid")})
+        return metrics.batch_statistics(logits, batch["labels"], batch["valid"])
+
+    def _logits(self, features: Mapping[str, Any]) -> tf.Tensor:
+        inputs = schema.decode_features(features, self._spec)
+        weights = [tf.convert_to_tensor(variable) for variable in self._state.evaluated]
+        others = self._state.other_values(tf.zeros([2], tf.int32))
+        return self._state.model.stateless_call(weights, others, inputs, training=False)[0]
