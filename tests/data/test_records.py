@@ -164,7 +164,7 @@ def test_clips_without_frames() -> None:
 
 
 def test_static_shapes_inside_a_graph() -> None:
-    shapes: dict[str, list[int | None]]
+    shapes: Any
     for data, shapes in ((_VIDEO, {"rgb": [None, 6]}), (_FRAME, {"rgb": [None, None, 6], "num_frames": [None]})):
         dataset = tf.data.Dataset.from_tensors([b""]).map(lambda batch, data=data: parse_records(batch, data))
         spec = dataset.element_spec
