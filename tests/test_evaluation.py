@@ -92,7 +92,7 @@ def test_table_is_aligned(metrics):
     lines = evaluation.format_table(metrics).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert [line.split()[-1] for line in lines[:6]] == [
-        "0.50000",
+        "0.500000",
         "0.25000",
         "0.12500",
         "0.750000",

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_tf.data import integrity
+from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
@@ -157,7 +157,7 @@ def _score_shards(
         owners, serialized = batch
         try:
             return owners, int(tf.reduce_sum(tf.strings.length(serialized) + _FRAMING_BYTES)), scorer(serialized)
-        except tf.errors.InvalidArgumentError as error:
+        except records.PARSE_FAILURES as error:
             raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], error) from error
 
     def finish(until: int) -> None:

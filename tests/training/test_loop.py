@@ -79,11 +79,12 @@ def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callab
     data_dir = learnable_shards(level)
     model = {"name": "mean_fcn", "hidden_sizes": [32], "dropout": 0.0} if level == "frame" else {"name": "logistic"}
     data = {"level": level, "max_frames": 8}
-    experiment = parse_experiment(
-        merge(_BASE, {"data": data, "optimizer": {"learning_rate": 0.1}, "train": {"epochs": 6}}) | {"model": model}
-    )
-    result = _train(experiment, data_dir, tmp_path / "run")
+    train = {"epochs": 6, "validation_examples": 64}
+    changed = merge(_BASE, {"data": data, "optimizer": {"learning_rate": 0.1}, "train": train})
+    experiment = parse_experiment(changed | {"model": model})
+    result = _train(experiment, data_dir, tmp_path / "run", histograms=True)
     history = run_dir.read_history(tmp_path / "run")
+    assert {line["num_videos"] for line in history} == {64}
     assert [line["step"] for line in history] == [10, 20, 30, 40, 50, 60]
     assert result.best_gap > 0.85 and result.best_gap > history[0]["gap_at_20"] + 0.05
     assert run_dir.read_experiment(tmp_path / "run") == experiment
@@ -91,6 +92,7 @@ def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callab
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "train/examples_per_second"} <= tags
     assert {"train/data_wait_share", "validation/gap_at_20", "validation/hit_at_1", "validation/perr"} <= tags
     assert {"validation/bce", "validation/map", "configuration"} <= tags
+    assert any(tag.endswith("logits/kernel") for tag in tags)
     trained = checkpoints.load_trained(tmp_path / "run")
     assert trained.step == result.best_step
 
@@ -189,6 +191,18 @@ def test_two_replicas_accumulate_and_resume(
                     _train(experiment, data_dir, tmp_path / name, two_replicas)
         _train(experiment, data_dir, tmp_path / name, two_replicas)
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+
+
+def test_random_draws_of_replicas_differ_but_not_the_result(
+    learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
+) -> None:
+    model = {"name": "resnet_like", "inner_size": 64, "dropout": 0.2}
+    data_dir, experiment = learnable_shards(), _experiment(model=model, train={"epochs": 10, "mixup_alpha": 0.3})
+    one = _train(experiment, data_dir, tmp_path / "one")
+    two = _train(experiment, data_dir, tmp_path / "two", two_replicas)
+    assert two.best_gap == pytest.approx(one.best_gap, abs=0.03) and one.best_gap > 0.8
+    weights = _weights(tmp_path / "one")["model/logits/kernel"], _weights(tmp_path / "two")["model/logits/kernel"]
+    assert np.abs(weights[0] - weights[1]).max() > 1e-4
 
 
 _WORKER = """

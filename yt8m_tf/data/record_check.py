@@ -130,12 +130,12 @@ def _check_frames(
 ) -> str | None:
     key, size = record_key(data, name), data.features[name]
     if not lists:
-        return "no frames at all; leave the video out of the shard" if need_frames else None
+        return "no frames at all; --on_empty=skip leaves such clips out" if need_frames else None
     if key not in lists:
         return _missing(key, name, lists)
     frames = lists[key].feature
     if not frames:
-        return f"no frames at all in '{key}'; leave the video out of the shard" if need_frames else None
+        return f"no frames at all in '{key}'; --on_empty=skip leaves such clips out" if need_frames else None
     for number, frame in enumerate(frames):
         values = frame.bytes_list.value
         if len(values) != 1:

@@ -188,7 +188,13 @@ class _Run:
         self.summaries.scalars(self.step, "validation", scalars)
         if self.options.histograms:
             self.summaries.histograms(self.step, self.state)
-        entry = {"step": self.step, "epoch": epoch, **scalars, "seconds": round(time.perf_counter() - start, 3)}
+        entry = {
+            "step": self.step,
+            "epoch": epoch,
+            **scalars,
+            "num_videos": metrics.num_videos,
+            "seconds": round(time.perf_counter() - start, 3),
+        }
         run_dir.append_history(self.options.workdir, entry)
         if self.show:
             shown = "  ".join(f"{name} {scalars[name]:.4f}" for name in ("gap_at_20", "hit_at_1", "perr", "map"))

@@ -1,0 +1,65 @@
+"""A training process killed with SIGKILL at random moments ends with the weights of one that never was."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+_FLAGS = (
+    "--config=first_level/resnet_like.yaml",
+    "--set=model={inner_size: 64, av_blocks: 1, concat_blocks: 1}",
+    "--set=data={features: {rgb: 8, audio: 4}, num_classes: 10, shuffle_shards: 2}",
+    "--set=train={batch_size: 32, steps_per_epoch: 300, epochs: 6}",
+    "--checkpoint_minutes=0.002",
+)
+_KILLS = 5
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards(each=256)
+
+    def start(workdir: str) -> subprocess.Popen[str]:
+        arguments = [*_FLAGS, f"--data_dir={data_dir}", f"--workdir={tmp_path / workdir}"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "yt8m_tf.bin.train", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    began = time.monotonic()
+    whole = start("whole")
+    output, _ = whole.communicate(timeout=600)
+    assert whole.returncode == 0, output
+    seconds = time.monotonic() - began
+    kills = 0
+    for _ in range(_KILLS):
+        process = start("killed")
+        try:
+            process.communicate(timeout=random.uniform(0.3, 0.9) * seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    assert kills >= 2
+    last = start("killed")
+    output, _ = last.communicate(timeout=600)
+    assert last.returncode == 0, output
+    one, other = (tf.train.load_checkpoint(str(_last_checkpoint(tmp_path / name))) for name in ("whole", "killed"))
+    shapes = one.get_variable_to_shape_map()
+    assert shapes == other.get_variable_to_shape_map()
+    for name in shapes:
+        np.testing.assert_array_equal(one.get_tensor(name), other.get_tensor(name), err_msg=name)
+
+
+def _last_checkpoint(workdir: Path) -> Path:
+    return sorted(workdir.glob("checkpoints/step_*"))[-1] / "variables"
