@@ -93,11 +93,11 @@ def test_table_is_aligned(metrics):
     assert len({len(line) for line in lines}) == 1
     assert [line.split()[-1] for line in lines[:6]] == [
         "0.500000",
-        "0.25000",
-        "0.12500",
+        "0.250000",
+        "0.125000",
         "0.750000",
-        "0.06250",
-        "0.03125",
+        "0.062500",
+        "0.031250",
     ]
     assert lines[6].split() == ["Videos", "1,234"] and lines[7].split() == ["Labels", "5,678"]
     assert lines[8].endswith("2 of 3")

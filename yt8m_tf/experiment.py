@@ -27,7 +27,7 @@ class DataConfig:
       max_labels: L, the most labels a video may have.
       split: how several workers share the records: "shard", each reads its own shards; "record", each reads
         all shards and takes its slice of the same global batch.
-      shuffle_shards: shards that are read together.
+      shuffle_shards: shards of a group, which is shuffled by itself; clips are read from all of its shards at once.
       shuffle_records: records from which the next one is drawn at random (8192 at video level, 256 at frame level,
         unless given); 0 keeps the order of the shards' records.
     """

@@ -53,18 +53,27 @@ def test_following_names_every_shard_once_in_the_order_of_reading(group: int) ->
 
 
 def _read(
-    shards: list[str], position: int, window: int, number: int, good_records: Sequence[int] = (), seed: int | None = 1
+    shards: list[str],
+    position: int,
+    window: int,
+    number: int,
+    good_records: Sequence[int] = (),
+    seed: int | None = 1,
+    interleave: bool = True,
 ) -> list[tuple[int, bytes]]:
     groups = ShardGroups(shards, 2, seed)
-    dataset = serialized_records(groups, position, window, good_records or [-1] * len(shards))
+    good = good_records or [-1] * len(shards)
+    dataset = serialized_records(groups, position, window, good, interleave=interleave)
     return list(dataset.take(number).as_numpy_iterator())
 
 
-@pytest.mark.parametrize("window", [0, 1, 5, 1000])
-def test_the_rest_is_the_same_from_any_position(window: int, tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("window", "interleave"), [(0, True), (1, True), (5, True), (5, False), (1000, True)])
+def test_the_rest_is_the_same_from_any_position(
+    window: int, interleave: bool, tmp_path: Path, rng: np.random.Generator
+) -> None:
     sizes = [9, 12, 4, 7, 0, 3, 1]  # groups of two, and of one at the end of a pass
     shards = _shards(tmp_path, sizes)
-    whole = _read(shards, 0, window, 160)
+    whole = _read(shards, 0, window, 160, interleave=interleave)
     names = [name for _, name in whole]
     expected = sorted(f"{shard}:{i}".encode() for shard, size in enumerate(sizes) for i in range(size))
     for start in (0, 36, 72):
@@ -75,7 +84,8 @@ def test_the_rest_is_the_same_from_any_position(window: int, tmp_path: Path, rng
     assert len(borders) >= 15
     some = {*rng.choice(borders, 3), *(rng.choice(borders[:-1], 3) + 1), *rng.choice(155, 8)}
     for last in sorted(some):
-        assert _read(shards, whole[last][0], window, 159 - last) == whole[last + 1 :]
+        rest = _read(shards, whole[last][0], window, 159 - last, interleave=interleave)
+        assert rest == whole[last + 1 :]
 
 
 def test_records_after_a_limit_are_not_read(tmp_path: Path) -> None:

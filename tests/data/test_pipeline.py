@@ -89,10 +89,13 @@ def test_the_process_keeps_its_own_seed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tf.random.uniform([3]), expected)
 
 
-def test_shards_and_records_are_mixed(tmp_path: Path) -> None:
-    """The records of a group come from all of its shards, also within a small window."""
-    shards = _shards(tmp_path, [50, 50, 50])
-    numbers = np.array(_take(_stream(shards), 15))
+@pytest.mark.parametrize(
+    "data", [dataclasses.replace(_DATA, shuffle_records=150), _FRAME], ids=["wide window", "interleaved clips"]
+)
+def test_shards_and_records_are_mixed(data: DataConfig, tmp_path: Path) -> None:
+    """The records of a group come from all of its shards: of clips also within a small window."""
+    shards = _shards(tmp_path, [50, 50, 50], data.level)
+    numbers = np.array(_take(_stream(shards, data), 15))
     assert len(set(numbers[:50] // 50)) == 3
     within = numbers[numbers < 50]
     assert np.mean(np.diff(within) == 1) < 0.5

@@ -165,7 +165,9 @@ def training_stream(
         return batch | {"position": tf.repeat(positions[-1], replicas) if replicas > 1 else positions[-1]}
 
     def make_dataset(start: int, good: Sequence[int]) -> Any:
-        pairs = _usable_records(serialized_records(groups, start, window, good), data, faults)
+        # A window of clips holds less than a shard.
+        pairs = serialized_records(groups, start, window, good, interleave=data.level == "frame")
+        pairs = _usable_records(pairs, data, faults)
         serialized = pairs.batch(read_size, drop_remainder=True)
         dataset = serialized.map(parse, num_parallel_calls=_PARSERS, deterministic=True)
         dataset = _untuned((dataset.unbatch() if replicas > 1 else dataset).prefetch(2 * replicas))
