@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_tf import batch_statistics as batch_statistics_module
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics import (
     NUM_BINS,
@@ -322,12 +321,3 @@ def test_metrics_by_name():
     scalars = metrics.scalars()
     assert list(scalars) == ["gap_at_20", "hit_at_1", "perr", "map", "bce", "calibration_error"]
     assert scalars["gap_at_20"] == metrics.gap and scalars["map"] == metrics.map
-
-
-@pytest.mark.parametrize("num_columns", [40, 1279, 1280, 3862])
-def test_top_k_by_blocks_is_top_k(num_columns, rng):
-    values = rng.integers(-3 if num_columns % 2 else -300, 4, (16, num_columns)).astype(np.float32)  # many equal ones
-    found = batch_statistics_module._top_k(tf.constant(values), 20)
-    expected = tf.math.top_k(values, 20)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])

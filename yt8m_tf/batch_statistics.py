@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import schema
 
 TOP_K = 20
 NUM_BINS = 15
-# Columns that are looked at together on the way to the top of a row.
-_BLOCK = 32
 
 # What `batch_statistics` gives per video; all else it gives are sums over the batch.
 PER_VIDEO = ("top_logits", "top_classes", "hits", "valid", "not_finite")
@@ -48,7 +45,7 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
 
     # PERR looks at the top n, n being the number of labels: up to L of them.
     depth = min(max(TOP_K, labels.shape[1]), num_classes)
-    top_logits, top_classes = _top_k(logits, depth)  # [B, depth]
+    top_logits, top_classes = tf.math.top_k(logits, depth)  # [B, depth]
     hits = tf.reduce_any(top_classes[:, :, None] == labels[:, None, :], axis=2)  # [B, depth]
     within = hits & (tf.range(depth) < num_labels[:, None])
     perr = tf.math.divide_no_nan(_count(within, axis=1), tf.cast(num_labels, tf.float64))  # [B]
@@ -83,23 +80,6 @@ def concatenate_statistics(parts: Sequence[Mapping[str, tf.Tensor]]) -> dict[str
     """The statistics of a batch from those of its parts, in order, such as the replicas' of `strategy.run`."""
     together = {name: tf.concat([part[name] for part in parts], axis=0) for name in PER_VIDEO}
     return together | {name: tf.add_n([part[name] for part in parts]) for name in SUMS}
-
-
-def _top_k(values: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """`tf.math.top_k` of [B, C], equal values by lower index, in two thirds of the time.
-
-    The k highest values stand in the k blocks of the highest maxima: if a block is not among these, each of k blocks
-    holds a value that is higher, or as high and further to the left.
-    """
-    num_columns = values.shape[-1]
-    num_blocks = -(-num_columns // _BLOCK)
-    if num_blocks < 2 * k:
-        return tf.math.top_k(values, k)
-    padding = [[0, 0], [0, num_blocks * _BLOCK - num_columns]]
-    blocks = tf.reshape(tf.pad(values, padding, constant_values=-np.inf), [-1, num_blocks, _BLOCK])
-    chosen = tf.sort(tf.math.top_k(tf.reduce_max(blocks, axis=2), k)[1], axis=1)  # [B, k]
-    found, where = tf.math.top_k(tf.reshape(tf.gather(blocks, chosen, batch_dims=1), [-1, k * _BLOCK]), k)
-    return found, tf.gather(chosen, where // _BLOCK, batch_dims=1) * _BLOCK + where % _BLOCK
 
 
 def _first_occurrence(labels: tf.Tensor) -> tf.Tensor:
