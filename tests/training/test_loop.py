@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import start_workers
 
 from yt8m_tf import run_dir
 from yt8m_tf.config import merge
@@ -205,44 +201,12 @@ def test_random_draws_of_replicas_differ_but_not_the_result(
     assert np.abs(weights[0] - weights[1]).max() > 1e-4
 
 
-_WORKER = """
-import sys
-from pathlib import Path
-from yt8m_tf.bin.launch import import_quietly
-import_quietly()
-from yt8m_tf.config import load_yaml
-from yt8m_tf.data.faults import Faults
-from yt8m_tf.experiment import parse_experiment
-from yt8m_tf.training import distribution, loop
-strategy = distribution.make_strategy()
-where = sys.argv[1], Path(sys.argv[2])
-options = loop.RunOptions(*where, xla=False, progress=False, steps_per_call=5, evaluation_batch_size=64)
-loop.train(parse_experiment(load_yaml(sys.argv[3])), options, strategy, Faults())
-"""
-
-
 def test_two_processes_equal_one(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, experiment = learnable_shards(), _exact()
     one = _train(experiment, data_dir, tmp_path / "one")
-    addresses = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            addresses.append(f"127.0.0.1:{probe.getsockname()[1]}")
-    processes = []
-    for worker in range(2):
-        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
-        environment = os.environ | {"TF_CONFIG": json.dumps(cluster), "PYTHONPATH": os.pathsep.join(sys.path)}
-        arguments = [str(data_dir), str(tmp_path / "two"), str(tmp_path / "one" / run_dir.CONFIG)]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", _WORKER, *arguments],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+    flags = ("--noxla", "--steps_per_call=5", "--evaluation_batch_size=64", f"--data_dir={data_dir}")
+    config = f"--config={tmp_path / 'one' / run_dir.CONFIG}"
+    processes = start_workers(2, config, f"--workdir={tmp_path / 'two'}", *flags)
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     _assert_equal(_weights(tmp_path / "one"), _weights(tmp_path / "two"), 1e-5)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import start_workers
 
 _FLAGS = (
     "--config=first_level/resnet_like.yaml",
@@ -54,7 +55,32 @@ def test_sigkill_at_random_moments(learnable_shards: Callable[..., Path], tmp_pa
     last = start("killed")
     output, _ = last.communicate(timeout=600)
     assert last.returncode == 0, output
-    one, other = (tf.train.load_checkpoint(str(_last_checkpoint(tmp_path / name))) for name in ("whole", "killed"))
+    _assert_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_sigkill_of_two_workers_that_split_the_shards(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards(each=256)
+    flags = (*_FLAGS[:3], "--set=train={batch_size: 32, steps_per_epoch: 50, epochs: 6}", f"--data_dir={data_dir}")
+    for name in ("whole", "killed"):
+        workdir = tmp_path / name
+        if name == "killed":
+            processes = start_workers(2, *flags, f"--workdir={workdir}")
+            while len(list(workdir.glob("checkpoints/step_*"))) < 2 and processes[0].poll() is None:
+                time.sleep(0.1)
+            for process in processes:
+                process.kill()
+                process.communicate()
+            assert _last_checkpoint(workdir).parent.name < "step_00000300"
+        processes = start_workers(2, *flags, f"--workdir={workdir}")
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+        assert name == "whole" or "going on with the run" in outputs[0]
+    _assert_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+def _assert_equal(workdir: Path, other_workdir: Path) -> None:
+    one, other = (tf.train.load_checkpoint(str(_last_checkpoint(path))) for path in (workdir, other_workdir))
     shapes = one.get_variable_to_shape_map()
     assert shapes == other.get_variable_to_shape_map()
     for name in shapes:
