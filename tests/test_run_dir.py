@@ -83,7 +83,10 @@ def test_prepare_and_read_back(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
-    run_dir.prepare(tmp_path, _experiment(batch_size=8, seed=1))
+    run_dir.prepare(tmp_path, _experiment(batch_size=16, seed=1))
+    run_dir.prepare(tmp_path, _experiment(batch_size=8, seed=1))  # there is nothing yet that could be lost
+    assert run_dir.read_experiment(tmp_path).train.batch_size == 8
+    (tmp_path / run_dir.CHECKPOINTS / "step_00000010").mkdir(parents=True)
     with pytest.raises(InputError) as caught:
         run_dir.prepare(tmp_path, _experiment(batch_size=16, seed=2))
     assert str(caught.value) == (

@@ -26,6 +26,7 @@ from yt8m_tf.experiment import ExperimentConfig, parse_experiment
 
 CONFIG = "config.yaml"
 HISTORY = "history.jsonl"
+CHECKPOINTS = "checkpoints"
 
 
 @contextlib.contextmanager
@@ -59,27 +60,30 @@ def _temporary(path: Path) -> Path:
 def prepare(workdir: Path, experiment: ExperimentConfig) -> None:
     """Makes the run directory, or checks that an existing one is of the same configuration.
 
+    A run that ended before its first checkpoint, on a mistake in its configuration perhaps, is started afresh.
+
     Raises:
       InputError: it holds another configuration (the message shows the differences), or cannot be written.
     """
     path = workdir / CONFIG
     values = config.to_dict(experiment)
+    if path.exists():
+        differences = config.differences(config.to_dict(read_experiment(workdir)), values)
+        if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
+            raise InputError(
+                f"--workdir={workdir} holds a run of another configuration; name another directory, or restore:"
+                f" {'; '.join(differences)}"
+            )
+        if not differences:
+            return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with whole_file(path) as temporary:
-                temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-            return
+        with whole_file(path) as temporary:
+            temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"--workdir={workdir}: cannot be written ({error.strerror}); name another directory"
         ) from error
-    differences = config.differences(config.to_dict(read_experiment(workdir)), values)
-    if differences:
-        raise InputError(
-            f"--workdir={workdir} holds a run of another configuration; name another directory, or restore:"
-            f" {'; '.join(differences)}"
-        )
 
 
 def read_experiment(workdir: Path) -> ExperimentConfig:

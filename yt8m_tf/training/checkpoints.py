@@ -58,7 +58,7 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
     Raises:
       InputError: it cannot be written, on a full disk for example; earlier checkpoints stay.
     """
-    directory = workdir / "checkpoints" / f"step_{step:08d}"
+    directory = workdir / run_dir.CHECKPOINTS / f"step_{step:08d}"
     for unfinished in directory.parent.glob(".step_*.tmp"):  # of a process that was killed while it wrote
         shutil.rmtree(unfinished)
     if not directory.exists():
@@ -77,7 +77,7 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
             ) from error
     steps = _steps(workdir)
     for old in set(steps[:-_KEPT]) - {state.get("best_step")}:
-        shutil.rmtree(workdir / "checkpoints" / f"step_{old:08d}")
+        shutil.rmtree(workdir / run_dir.CHECKPOINTS / f"step_{old:08d}")
 
 
 def latest_state(workdir: Path) -> dict[str, Any] | None:
@@ -172,11 +172,11 @@ def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
 
 
 def _prefix(workdir: Path, step: int) -> Path:
-    return workdir / "checkpoints" / f"step_{step:08d}" / VARIABLES
+    return workdir / run_dir.CHECKPOINTS / f"step_{step:08d}" / VARIABLES
 
 
 def _steps(workdir: Path) -> list[int]:
-    found = (workdir / "checkpoints").glob("step_*/" + STATE)
+    found = (workdir / run_dir.CHECKPOINTS).glob("step_*/" + STATE)
     return sorted(int(path.parent.name.removeprefix("step_")) for path in found)
 
 
