@@ -7,11 +7,13 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sample_data import SampleModel
 
+from yt8m_tf import run_dir
 from yt8m_tf.errors import InputError
 
 SUMMARY = "sample_data.json"
@@ -61,14 +63,10 @@ def write_text(path: str, text: str) -> None:
     Raises:
       InputError: it cannot be written.
     """
-    partial = path + ".partial"
     try:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.replace(partial, path)
+        with run_dir.whole_file(Path(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        if os.path.exists(partial):
-            os.remove(partial)
         problem = f"{path} cannot be written: {error.strerror}"
         raise InputError(f"--output_dir: {problem}; make room, or name another directory") from error
 

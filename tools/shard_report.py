@@ -7,11 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tqdm import tqdm
 
+from yt8m_tf import run_dir
 from yt8m_tf.data import integrity, record_check
 from yt8m_tf.data.salvage import salvage
 from yt8m_tf.data.shards import list_shards
@@ -223,12 +225,8 @@ def _range_text(values: dict[str, Any] | None) -> str:
 
 
 def _write_json(path: str, report: dict[str, Any]) -> None:
-    partial = f"{path}.partial"
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=1)
-        os.replace(partial, path)
+        with run_dir.whole_file(Path(path)) as temporary:
+            temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
     except OSError as error:
-        if os.path.exists(partial):
-            os.remove(partial)
         raise InputError(f"--json={path}: cannot be written: {error.strerror}") from error

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_tf import schema
+from yt8m_tf import run_dir, schema
 from yt8m_tf.data import pipeline, shards
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
@@ -206,9 +206,5 @@ def _csv(metrics: Metrics, vocabulary: Sequence[str] | None) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with run_dir.whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -33,8 +33,6 @@ R = TypeVar("R")
 _BATCH_SIZES = {"video": 1024, "frame": 128}
 _BATCHES_UNDER_WAY = 2
 _FRAMING_BYTES = 16  # what a shard adds to each record
-_READ_FAILURES = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.PermissionDeniedError,
-                  tf.errors.FailedPreconditionError)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,13 +120,11 @@ def read_batches(
                 used = int(np.sum(owners == last)) + (used if last == first else 0)
                 first = last
             return
-        except _READ_FAILURES as error:
+        except integrity.READ_FAILURES:
             damage = integrity.find_damage(shard for shard in shards[first:] if shard not in faults.damaged)
             if damage is None:
                 raise
-            if faults.on_damaged == "error":
-                raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard") from error
-            faults.damaged[damage.path] = damage
+            faults.meet(damage)
 
 
 def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int) -> tf.data.Dataset:

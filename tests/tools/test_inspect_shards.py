@@ -113,7 +113,7 @@ def test_json_holds_the_same(shards, tmp_path, capsys):
     assert status == 0
     assert report["shards"] == [{"path": str(shards / "2018.tfrecord")} | expected]
     assert report["total"] == {"shards": 1, "damaged": 0} | expected
-    assert list(tmp_path.glob("*.partial")) == []
+    assert [*tmp_path.glob("*.partial"), *tmp_path.glob(".*.tmp")] == []
 
 
 def test_damage_is_reported_after_the_table_and_salvaged(shards, tmp_path, capsys):

@@ -245,7 +245,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     replace = os.replace
 
     def fail(source, target):
-        if target.endswith(".tfrecord"):
+        if str(target).endswith(".tfrecord"):
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(source, target)
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from yt8m_tf.data.integrity import Damage
+from yt8m_tf.errors import InputError
 
 Action = Literal["error", "skip"]
 
@@ -25,6 +26,16 @@ class Faults:
     on_empty: Action = "error"
     damaged: dict[str, Damage] = dataclasses.field(default_factory=dict)
     num_empty: int = 0
+
+    def meet(self, damage: Damage) -> None:
+        """Records damage that is to be skipped.
+
+        Raises:
+          InputError: damage is not to be skipped.
+        """
+        if self.on_damaged == "error":
+            raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard")
+        self.damaged[damage.path] = damage
 
     def summary(self) -> list[str]:
         """One line for each kind of fault that was skipped, to be shown at the end of a run."""

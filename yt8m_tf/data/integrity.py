@@ -21,6 +21,15 @@ __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damag
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
+# What TensorFlow raises where a shard cannot be read, or not to its end; the message names neither shard nor record.
+READ_FAILURES = (
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Damage:
     """The first place where a shard cannot be read.

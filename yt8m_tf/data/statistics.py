@@ -40,7 +40,7 @@ def class_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faul
             counts += _count_labels(batch, data, shard)
             looked_at += len(batch)
         if looked_at < each and faults.on_damaged == "error" and (damage := integrity.find_damage([shard])):
-            raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard")
+            faults.meet(damage)
         total += looked_at
         if total >= num_examples:
             break

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -209,12 +209,11 @@ class _Run:
         stream: Any = pipeline.evaluation_stream(own, experiment.data, batch_size, faults=self.faults) if own else ()
         if limit is not None:
             stream = itertools.islice(stream, -(-limit // (batch_size * workers)))
-        gather: Callable[..., Any] = lambda arrays: distribution.gather(self.strategy, arrays)  # noqa: E731
         return evaluate(
             self.evaluation_step,
             stream,
             experiment.data.num_classes,
-            gather=gather,
+            gather=functools.partial(distribution.gather, self.strategy),
             progress=self.show,
             leave=False,
         )
