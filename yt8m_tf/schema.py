@@ -37,12 +37,19 @@ class InputSpec:
       features: feature name to size D, in the order in which models concatenate them.
       num_classes: C.
       max_frames: the longest sequence, T; longer ones are cut. Meaningless at video level.
+      num_tags: what a model predicts beside the classes, V: the verticals that the classes belong to, or nothing.
     """
 
     level: Level = "video"
     features: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(FEATURE_SIZES))
     num_classes: int = NUM_CLASSES
     max_frames: int = MAX_FRAMES
+    num_tags: int = 0
+
+    @property
+    def num_outputs(self) -> int:
+        """C + V: the logits of a model, classes first."""
+        return self.num_classes + self.num_tags
 
 
 def dequantise(codes: Any) -> Any:

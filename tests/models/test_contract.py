@@ -8,23 +8,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_options import OPTIONS, STARTING_PROBABILITY
 
 import yt8m_tf
 from yt8m_tf import losses
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model, model_names, registry
 from yt8m_tf.schema import InputSpec
-
-# Model name to options that make it small.
-OPTIONS = {
-    "linear_combinations": {"head_size": 2, "dropout": 0.1, "resnet": {"inner_size": 8, "dropout": 0.1}},
-    "logistic": {},
-    "mean_fcn": {"hidden_sizes": [9, 8]},
-    "moe": {"num_mixtures": 3},
-    "resnet_like": {"inner_size": 8, "av_blocks": 2, "concat_blocks": 2, "video_part": 3, "dropout": 0.1},
-}
-# The probability that a model starts from where it is not the prior p itself.
-STARTING_PROBABILITY = {"moe": lambda p: p * 3 / 4}  # the dummy, one of four equal experts, says no
 
 FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 12, "audio": 5}, 7, 9
 PADDING = -1.9921875  # what uint8 zeros decode to

@@ -52,7 +52,7 @@ def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model:
     the initial weights, and L2 is `l2 * sum(w ** 2)`, twice what slim's regulariser makes of the same number.
     """
     inputs = model_inputs(spec)
-    logits = blocks.class_logits(clip_vector(inputs, spec), spec.num_classes, l2=config.l2)
+    logits = blocks.class_logits(clip_vector(inputs, spec), spec.num_outputs, l2=config.l2)
     return keras.Model(inputs, logits, name="logistic")
 
 
@@ -64,6 +64,6 @@ def build_moe(config: MoEConfig, spec: InputSpec) -> keras.Model:
     the same share of the mixture as each of the M experts.
     """
     inputs = model_inputs(spec)
-    head = MixtureOfExperts(spec.num_classes, config.num_mixtures, config.l2, name="logits")
+    head = MixtureOfExperts(spec.num_outputs, config.num_mixtures, config.l2, name="logits")
     logits = head(clip_vector(inputs, spec))
     return keras.Model(inputs, logits, name="moe")

@@ -46,5 +46,5 @@ def build_linear_combinations(config: LinearCombinationsConfig, spec: InputSpec)
         combined = FrameCombinations(config.head_size, spec.max_frames, name=f"{name}_combinations")(inputs[name], mask)
         flat = keras.ops.reshape(combined, (-1, config.head_size * size))  # [B, H, D] to [B, H * D]
         branches[name] = blocks.dropout(flat, config.dropout, f"{name}_combinations_dropout")
-    logits = resnet_like_logits(branches, config.resnet, spec.num_classes)
+    logits = resnet_like_logits(branches, config.resnet, spec.num_outputs)
     return keras.Model(inputs, logits, name="linear_combinations")

@@ -33,4 +33,4 @@ def build_mean_fcn(config: MeanFCNConfig, spec: InputSpec) -> keras.Model:
     """
     inputs = model_inputs(spec)
     hidden = blocks.fcn(clip_vector(inputs, spec), config.hidden_sizes, config.dropout)
-    return keras.Model(inputs, blocks.class_logits(hidden, spec.num_classes), name="mean_fcn")
+    return keras.Model(inputs, blocks.class_logits(hidden, spec.num_outputs), name="mean_fcn")

@@ -3,9 +3,10 @@
     @register_model("logistic", LogisticConfig, levels=("video", "frame"))
     def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model: ...
 
-Every model is a functional `keras.Model` from a dict of inputs (`model_inputs`) to `[B, C]` float32 logits. Every layer
-with weights is named by its builder, so that variable paths do not depend on what else was built in the process;
-the layer whose bias is the prior of a class is named "logits".
+Every model is a functional `keras.Model` from a dict of inputs (`model_inputs`) to `[B, C]` float32 logits, or
+`[B, C + V]` where the data has tags (`InputSpec.num_outputs`). Every layer with weights is named by its builder, so
+that variable paths do not depend on what else was built in the process; the layer whose bias is the prior of a class is
+named "logits", and "tag_logits" that of tags, where they have a layer of their own.
 """
 
 from __future__ import annotations
@@ -111,13 +112,22 @@ def model_inputs(spec: InputSpec) -> dict[str, keras.KerasTensor]:
     return inputs | {"num_frames": keras.Input((), dtype="int32", name="num_frames")}
 
 
-def set_output_bias(model: keras.Model, class_prior: np.ndarray) -> None:
-    """Starts the output at the class prior instead of at one half, which saves the first epoch.
+def set_output_bias(model: keras.Model, prior: np.ndarray) -> None:
+    """Starts the output at the prior instead of at one half, which saves the first epoch.
 
     Args:
-      model: a model with a layer named "logits" whose bias has a multiple of C elements, class by class.
-      class_prior: [C] probabilities, strictly between 0 and 1.
+      model: a model with a layer named "logits" whose bias has a multiple of C elements, class by class, or a single
+        one for all classes, which starts at the log-odds of their mean prior. Tags come after the classes, in the same
+        bias or in that of a layer named "tag_logits".
+      prior: [C + V] probabilities of classes and tags, strictly between 0 and 1.
     """
-    bias = model.get_layer("logits").bias
-    log_odds = np.log(class_prior) - np.log1p(-class_prior)
-    bias.assign(np.repeat(log_odds, bias.shape[0] // len(log_odds)).astype("float32"))
+    names = {layer.name for layer in model.layers}
+    num_own = model.get_layer("tag_logits").bias.shape[0] if "tag_logits" in names else 0
+    split = len(prior) - num_own
+    for name, part in (("logits", prior[:split]), ("tag_logits", prior[split:])):
+        if not len(part):
+            continue
+        bias = model.get_layer(name).bias
+        part = part.mean(keepdims=True) if bias.shape[0] == 1 else part
+        log_odds = np.log(part) - np.log1p(-part)
+        bias.assign(np.repeat(log_odds, bias.shape[0] // len(log_odds)).astype("float32"))

@@ -81,10 +81,10 @@ def resnet_trunk(branches: Mapping[str, keras.KerasTensor], config: ResNetLikeCo
 
 
 def resnet_like_logits(
-    branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig, num_classes: int
+    branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig, num_outputs: int
 ) -> keras.KerasTensor:
-    """The whole network, [..., C]; arguments as `resnet_trunk`."""
-    logits = blocks.class_logits(resnet_trunk(branches, config), num_classes)
+    """The whole network, [..., num_outputs]; arguments as `resnet_trunk`."""
+    logits = blocks.class_logits(resnet_trunk(branches, config), num_outputs)
     return context_gating(logits, "context_gate", dtype="float32") if config.context_gating else logits
 
 
@@ -95,4 +95,4 @@ def build_resnet_like(config: ResNetLikeConfig, spec: InputSpec) -> keras.Model:
     Reference: https://arxiv.org/abs/1809.04403.
     """
     inputs = model_inputs(spec)
-    return keras.Model(inputs, resnet_like_logits(inputs, config, spec.num_classes), name="resnet_like")
+    return keras.Model(inputs, resnet_like_logits(inputs, config, spec.num_outputs), name="resnet_like")

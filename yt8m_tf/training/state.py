@@ -25,7 +25,7 @@ class TrainState:
     Attributes:
       model: the model.
       trainable: its trainable variables (`tf.Variable`, or a strategy's).
-      statistics: its other variables that training changes: those of batch normalisation.
+      statistics: its other variables that training changes: those of batch normalisation, and no constants.
       slots: for each trainable variable itself, its two moments, and its moving average if one is kept.
       evaluated: the weights that evaluation and export use: the moving averages, or the weights themselves.
       accumulators: summed gradients, each replica its own; empty without accumulation.
@@ -36,7 +36,14 @@ class TrainState:
         self.model = model
         self.trainable = [variable.value for variable in model.trainable_variables]
         self._others = model.non_trainable_variables
-        self.statistics = [variable.value for variable in self._others if not _is_seed(variable)]
+        changed = {
+            id(variable)
+            for layer in model.layers
+            if isinstance(layer, keras.layers.BatchNormalization)
+            for variable in layer.non_trainable_variables
+        }
+        self._is_statistic = [id(variable) in changed for variable in self._others]
+        self.statistics = [variable.value for variable in self._others if id(variable) in changed]
         zeros = [[_variable(tf.zeros(value.shape)) for _ in range(2)] for value in self.trainable]
         averages = [_variable(tf.convert_to_tensor(v)) for v in self.trainable] if config.ema_decay is not None else []
         self.evaluated = averages or self.trainable
@@ -80,8 +87,8 @@ class TrainState:
 
     def only_statistics(self, others: Sequence[Any]) -> list[tf.Tensor]:
         """Of new values for all non-trainable variables, those of `statistics`."""
-        pairs = zip(self._others, others, strict=True)
-        return [tf.convert_to_tensor(value) for variable, value in pairs if not _is_seed(variable)]
+        pairs = zip(self._is_statistic, others, strict=True)
+        return [tf.convert_to_tensor(value) for is_statistic, value in pairs if is_statistic]
 
     def loss_scale_value(self) -> tf.Tensor | float:
         """What the loss is multiplied by before the backward pass."""

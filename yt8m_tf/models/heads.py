@@ -1,0 +1,58 @@
+"""The last layers that pooling and recurrent models share: logistic or a mixture of experts, gated or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from yt8m_tf.layers import blocks
+from yt8m_tf.layers.moe import MixtureOfExperts
+from yt8m_tf.models import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """The head of a model.
+
+    Attributes:
+      name: "logistic", or "moe": a mixture of logistic experts per class.
+      num_mixtures: experts of each class, without the dummy that says no.
+      l2: weight of the kernels' sums of squares.
+      context_gating: gate the predicted probabilities by themselves.
+    """
+
+    name: Literal["logistic", "moe"] = "logistic"
+    num_mixtures: int = 2
+    l2: float = 0.0
+    context_gating: bool = False
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 1, "num_mixtures")
+        checks.at_least(self, 0, "l2")
+
+
+def head_logits(x: keras.KerasTensor, config: HeadConfig, num_outputs: int) -> keras.KerasTensor:
+    """[B, D] to [B, num_outputs] float32 logits; the prior in their bias holds before the gate."""
+    if config.name == "moe":
+        logits = MixtureOfExperts(num_outputs, config.num_mixtures, config.l2, name="logits")(x)
+    else:
+        logits = blocks.class_logits(x, num_outputs, l2=config.l2)
+    if not config.context_gating:
+        return logits
+    gates = blocks.dense(ops.sigmoid(logits), num_outputs, "context_gate", dtype="float32")
+    return gated_log_odds(logits, gates)
+
+
+def gated_log_odds(logits: Any, gates: Any) -> Any:
+    """The log-odds of sigmoid(logits) * sigmoid(gates), any equal shapes, without forming the probability.
+
+    Context gating of probabilities, as https://arxiv.org/abs/1706.06905 has it after its mixture of experts; the gate
+    has a bias where that has batch normalisation.
+    """
+    # 1 - p * q = (1 - p) + p * (1 - q), all terms positive.
+    log_yes = ops.log_sigmoid(logits) + ops.log_sigmoid(gates)
+    log_no = ops.logaddexp(ops.log_sigmoid(-logits), ops.log_sigmoid(logits) + ops.log_sigmoid(-gates))
+    return log_yes - log_no
