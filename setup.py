@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "evaluate", "export", "infer")
+COMMANDS = ("train", "evaluate", "export", "infer", "kmeans")
 
 setup(
     name="yt8m-tf",
@@ -25,7 +25,7 @@ setup(
         "yt8m_tf.models",
         "yt8m_tf.training",
     ],
-    package_data={"yt8m_tf.configs": ["**/*.yaml"]},
+    package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",

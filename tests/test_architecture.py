@@ -12,12 +12,12 @@ _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 # From what everything rests on to what rests on everything. A module imports from its own level and those above it.
 _LEVELS = (
-    ("errors", "schema"),
+    ("errors", "frames", "schema"),
     ("config",),
     ("experiment", "vocabulary"),
-    ("run_dir", "layers", "losses", "batch_statistics", "metrics", "data"),
+    ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics", "data", "clustering"),
     ("models",),
-    ("training", "evaluation", "export", "submission", "inference"),
+    ("training", "evaluation", "export", "catalogue", "submission", "inference"),
     ("bin",),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}

@@ -1,15 +1,17 @@
 """The configurations that come with the project."""
 
+import csv
 from pathlib import Path
 
-import keras
 import pytest
+import yaml
 
-from yt8m_tf import config, experiment
-from yt8m_tf.models import build_model
+from yt8m_tf import catalogue, config, experiment
+from yt8m_tf.errors import InputError
 
-CONFIG_DIR = Path(config.__file__).resolve().parents[1] / "configs" / "first_level"
-PATHS = sorted(CONFIG_DIR.glob("*.yaml"))
+CONFIG_DIR = Path(config.__file__).resolve().parents[1] / "configs"
+ZOO = yaml.safe_load((CONFIG_DIR / "zoo.yaml").read_text())
+PATHS = sorted((CONFIG_DIR / "first_level").glob("*.yaml"))
 every_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -23,22 +25,75 @@ def without_each_key(values, where=""):
             yield f"{where}{key}", {other: kept for other, kept in values.items() if other != key}
 
 
-def test_there_are_configurations():
-    assert PATHS
-
-
-@every_config
-def test_describes_a_model_that_can_be_built(path):
-    run = experiment.load_experiment(str(path))
-    with keras.StatelessScope(initialize_variables=False):  # no memory for the weights
-        model = build_model(run.model, run.data.spec)
-    assert model.output_shape == (None, run.data.num_classes)
+def same_without(values, complete, base=None):
+    """The keys that could be left out."""
+    found = []
+    for key, rest in without_each_key(values):
+        try:
+            if key != "model.name" and experiment.parse_experiment(config.merge(base or {}, rest)) == complete:
+                found.append(key)
+        except InputError:
+            pass  # cannot do without
+    return found
 
 
 @every_config
 def test_states_only_what_differs_from_the_defaults(path):
     values = config.load_yaml(str(path))
-    complete = experiment.parse_experiment(values)
-    for key, rest in without_each_key(values):
-        if key != "model.name":
-            assert experiment.parse_experiment(rest) != complete, f"{key} has its default"
+    assert same_without(values, experiment.parse_experiment(values)) == []
+
+
+def test_the_zoo_states_only_what_differs_from_a_family():
+    for name, changes in ZOO["configurations"].items():
+        base, own = ZOO["bases"][changes["base"]], {key: value for key, value in changes.items() if key != "base"}
+        complete = experiment.parse_experiment(config.merge(base, own))
+        assert same_without(own, complete, base) == [], name
+
+
+def test_the_zoo_is_complete_and_named_after_its_families():
+    names = list(ZOO["configurations"])
+    assert [name[:4] for name in names] == [f"z{number:03d}" for number in range(113)]
+    for name in names:
+        assert config.load_yaml(f"zoo.yaml:{name}")["model"]["name"] == name[5:]
+
+
+def specification(name):
+    """A table of the specification, which lies beside the repository where it is developed."""
+    path = CONFIG_DIR.parents[1] / "shared" / "spec" / name
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_zoo_trains_as_published():
+    for row in specification("first_level_zoo.csv"):
+        family = row["family"].partition(":")[0]
+        run = experiment.load_experiment(f"zoo.yaml:z{int(row['id']):03d}_{family}")
+        assert run.data.level == row["level"]
+        assert run.train.batch_size == int(row["batch_size"])
+        assert run.train.epochs == int(row["epochs"])
+        assert run.train.steps_per_epoch == int(row["steps_per_epoch"] or 1000)
+        assert run.train.mixup_alpha == float(row["mixup_alpha"] or 0)
+        assert run.optimizer.name == row["optimizer"].lower()
+        assert run.optimizer.learning_rate == float(row["learning_rate"])
+        assert (run.schedule.factor, run.schedule.patience) == (0.5, int(row["plateau_patience"]))
+        loss = {"bce_labels1_tags2": "bce_labels_tags"}.get(row["loss"], row["loss"])
+        assert run.loss.name == loss
+        assert (run.data.spec.num_tags == 25) == ("verticals" in row["features"])
+
+
+def test_published_scores():
+    """Those of the solution's results table stand in published.csv, and in the head comment of a file each."""
+    published = catalogue.read_published()
+    rows = [row for row in specification("results.csv") if row["row"] not in ("", "0")]
+    assert len(rows) == 16
+    for row in rows:
+        (selector,) = [
+            name for name, entry in published.items() if entry["source"].startswith(f"row {row['row']} of the solution")
+        ]
+        assert published[selector]["gap_at_20"] == row["gap_at_20"] and published[selector]["bce"] == row["bce"]
+        comment = " ".join((CONFIG_DIR / selector).read_text().partition("\n#\n")[0].replace("\n#", "").split())
+        assert f"# {row['name']}, {row['level']} level: published GAP@20 {row['gap_at_20']}" in comment
+        assert not row["bce"] or f"BCE {row['bce']}".rstrip("0") in comment
+    assert set(published) <= set(catalogue.selectors())

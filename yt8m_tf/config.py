@@ -98,6 +98,29 @@ def load_yaml(selector: str) -> dict[str, Any]:
     return merge(bases[str(base)], chosen)
 
 
+def configuration_names(path: str) -> list[str]:
+    """The names of the configurations of a file that holds several, in its order; [] for a file that holds one.
+
+    Raises:
+      InputError: no such file, not YAML.
+    """
+    found = _find(path)
+    return list(_named(_read(found), "configurations", found))
+
+
+def shipped_selectors() -> list[str]:
+    """All that `load_yaml` can select among the configurations that come with the project, by file."""
+    found = []
+    for _, name in _shipped("*.yaml"):
+        found += [f"{name}:{choice}" for choice in configuration_names(name)] or [name]
+    return found
+
+
+def shipped_file(name: str) -> Path:
+    """A file that comes with the project, by its path below `configs/`."""
+    return next(path for path, relative in _shipped(Path(name).name) if relative == name)
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` on top; mappings are merged key by key, everything else is replaced."""
     result = dict(base)
@@ -194,9 +217,15 @@ def _find(path: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted({str(f.relative_to(d)) for d in _CONFIG_DIRS for f in d.rglob("*.yaml")})
+    known = [name for _, name in _shipped("*.yaml")]
     hint = nearest(str(relative), known) or f"; known ones: {', '.join(known)}"
     raise InputError(f"--config={path}: no such file{hint}")
+
+
+def _shipped(pattern: str) -> list[tuple[Path, str]]:
+    """Files of the project's configurations whose name matches: their paths, and those below `configs/`."""
+    found = {str(file.relative_to(d)): file for d in _CONFIG_DIRS for file in d.rglob(pattern)}
+    return [(found[name], name) for name in sorted(found)]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from tqdm import tqdm
 
 from yt8m_tf import run_dir, schema
 from yt8m_tf.data import pipeline, shards
+from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics import NUM_BINS, MetricAccumulator, Metrics, batch_statistics
+from yt8m_tf.training import distribution
 from yt8m_tf.training.checkpoints import Trained
 
 METRICS_FILE = "metrics.json"
@@ -93,7 +95,7 @@ def evaluate_trained(
       data_dir: see there.
       batch_size: examples scored together.
       faults: what to do about damaged shards and empty clips.
-      xla: whether to compile the forward pass with XLA.
+      xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`).
       progress: whether to show a progress bar.
 
     Raises:
@@ -102,14 +104,14 @@ def evaluate_trained(
     data = trained.experiment.data
     paths = shards.list_shards(patterns, data_dir, "--input")
 
-    @tf.function(autograph=False, jit_compile=xla)
+    @tf.function(autograph=False, jit_compile=xla and distribution.compiles_with_xla(trained.model))
     def logits(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return trained.model(schema.decode_features(features, data.spec), training=False)
 
     @tf.function(autograph=False)
     def step(batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        scored = logits({name: batch[name] for name in batch if name not in ("labels", "valid")})
-        return batch_statistics(scored, batch["labels"], batch["valid"])
+        features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
+        return batch_statistics(logits(prepare_clips(features, data.spec)), batch["labels"], batch["valid"])
 
     batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
     return evaluate(step, batches, data.num_classes, progress=progress)

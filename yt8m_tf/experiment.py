@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from yt8m_tf import config, schema
+from yt8m_tf.frames import FramesConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +22,13 @@ class DataConfig:
       keys: feature name to its key in the records, where it is not the standard one (`mean_rgb` for the feature
         `rgb` at video level, `rgb` itself at frame level).
       num_classes: C.
+      verticals: V, the verticals of the vocabulary that are predicted beside the classes, 25 in the 2018 version; 0:
+        none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
+      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`; training reads it, with `verticals` alone.
       max_frames: frames after these are cut.
       frame_lengths: lengths in frames that batches of clips are padded to, the shortest that fits (every length
         compiles once under XLA); `max_frames` is always one of them.
+      frames: sampling and preprocessing of frames.
       max_labels: L, the most labels a video may have.
       split: how several workers share the records: "shard", each reads its own shards; "record", each reads
         all shards and takes its slice of the same global batch.
@@ -39,8 +44,11 @@ class DataConfig:
     features: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(schema.FEATURE_SIZES))
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     num_classes: int = schema.NUM_CLASSES
+    verticals: int = 0
+    vocabulary: str = "vocabulary.csv"
     max_frames: int = schema.MAX_FRAMES
     frame_lengths: tuple[int, ...] = ()
+    frames: FramesConfig = dataclasses.field(default_factory=FramesConfig)
     max_labels: int = 32
     split: Literal["shard", "record"] = "shard"
     shuffle_shards: int = 32
@@ -52,35 +60,89 @@ class DataConfig:
             raise ValueError("data.features must name at least one feature")
         if wrong := [name for name, size in self.features.items() if size <= 0]:
             raise ValueError(f"data.features.{wrong[0]} must be positive, got {self.features[wrong[0]]}")
+        if self.verticals < 0:
+            raise ValueError(f"data.verticals must not be negative, got {self.verticals}")
         if self.shuffle_records is not None and self.shuffle_records < 0:
             raise ValueError(f"data.shuffle_records must not be negative, got {self.shuffle_records}")
         if unknown := set(self.keys) - set(self.features):
             raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
 
+        if self.level == "video" and self.frames.steps(training=True):
+            raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
+
     @property
     def spec(self) -> schema.InputSpec:
         """What a model needs to know of the data."""
-        return schema.InputSpec(self.level, self.features, self.num_classes, self.max_frames)
+        longest = self.frames.longest(self.max_frames)
+        return schema.InputSpec(self.level, self.features, self.num_classes, longest, self.verticals, self.frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What training minimises; options that `name` does not use change nothing.
+
+    The ranking losses, `lsep` and `rank_weighted_bce` compare scores of a whole batch: with several replicas of each
+    replica's part, with accumulation of each part.
+
+    Attributes:
+      name: "bce", the mean binary cross-entropy; "mse", the mean squared error of the scores; "soft_ranking", mean
+        softplus(n - p + 1) over pairs of a positive p and one of the highest negatives n of the batch, and
+        "soft_ranking_per_example" of its own example; "sigmoid_ranking", mean log(1 + sigmoid(n - p)); "hinge_ranking",
+        mean max(0, 1 + n - p); "lsep", log(1 + mean exp(n - p)); "rank_weighted_bce", weighted by the number of
+        misranked outputs; "bce_plus_soft_ranking"; "bce_plus_poisson", with the likelihood of the number of labels;
+        "bce_labels_tags", with a weight for classes and one for tags.
+      negatives: of the ranking losses, per example: the highest `negatives * B` of a batch of B.
+      ranking_weight: of the ranking in bce_plus_soft_ranking.
+      poisson_weight: of the likelihood in bce_plus_poisson.
+      label_weight, tag_weight: of bce_labels_tags.
+    """
+
+    name: Literal[
+        "bce",
+        "mse",
+        "soft_ranking",
+        "soft_ranking_per_example",
+        "sigmoid_ranking",
+        "hinge_ranking",
+        "lsep",
+        "rank_weighted_bce",
+        "bce_plus_soft_ranking",
+        "bce_plus_poisson",
+        "bce_labels_tags",
+    ] = "bce"
+    negatives: int = 30
+    ranking_weight: float = 0.1
+    poisson_weight: float = 1e-4
+    label_weight: float = 1.0
+    tag_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "negatives", "ranking_weight", "poisson_weight", "label_weight", "tag_weight")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam or AdamW.
+    """Adam, AdamW or RMSprop.
 
+    `epsilon` is added to the root of the mean square. `rho` is RMSprop's decay of that mean (PyTorch's default, as in
+    the original; Keras has 0.9), `beta_1` and `beta_2` are Adam's.
     `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null does not bound it.
     `weight_decay` is AdamW's, decoupled, and spares biases and batch normalisation (every variable of rank below 2).
     """
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "rmsprop"] = "adam"
     learning_rate: float = 1e-3
     beta_1: float = 0.9
     beta_2: float = 0.999
+    rho: float = 0.99
     epsilon: float = 1e-7
     weight_decay: float = 0.01
     clip_norm: float | None = 10.0
 
     def __post_init__(self) -> None:
         _check_positive(self, "learning_rate", "epsilon", "clip_norm")
+        if wrong := [name for name in ("beta_1", "beta_2", "rho") if not 0 <= getattr(self, name) < 1]:
+            raise ValueError(f"{wrong[0]} must lie in [0, 1), got {getattr(self, wrong[0])}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +176,9 @@ class TrainConfig:
       prior_bias: where the output bias starts: "class", each class's log-odds, counted on the first
         `prior_examples` training examples; "uniform", those of 3 labels a video; "none", zero.
       prior_examples: see `prior_bias`.
+      target_reweighting: the targets of class c are multiplied by (p_min / p_c) ** target_reweighting, where p_c is
+        the class's share of videos, counted as for `prior_bias`, and p_min the smallest: frequent classes count less.
+        0 turns it off. It was reported to lower GAP@20, and is here for the comparison.
       ema_decay: keep an exponential moving average of the weights, used for evaluation and export; null: none.
       precision: Keras's name of the arithmetic: float32, mixed_bfloat16, mixed_float16 (with dynamic loss scaling).
       sync_batch_norm: batch normalisation over the batch of all replicas, not of each (turns XLA off with several).
@@ -129,6 +194,7 @@ class TrainConfig:
     mixup_alpha: float = 0.0
     prior_bias: Literal["class", "uniform", "none"] = "class"
     prior_examples: int = 20_000
+    target_reweighting: float = 0.0
     ema_decay: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     sync_batch_norm: bool = False
@@ -141,8 +207,9 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}"
             )
-        if self.mixup_alpha < 0:
-            raise ValueError(f"train.mixup_alpha must not be negative, got {self.mixup_alpha}")
+        for name in ("mixup_alpha", "target_reweighting"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"train.ema_decay must lie between 0 and 1, got {self.ema_decay}")
 
@@ -158,10 +225,14 @@ class ExperimentConfig:
 
     model: Mapping[str, Any]
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    loss: Literal["bce"] = "bce"
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.loss.name == "bce_labels_tags" and not self.data.verticals:
+            raise ValueError("loss.name bce_labels_tags weighs tags, and data.verticals is 0; set it, or use bce")
 
 
 def load_experiment(selector: str, overrides: Sequence[str] = ()) -> ExperimentConfig:

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from yt8m_tf.frames import FramesConfig
+
 Level = Literal["video", "frame"]
 
 # The 2018 version of the dataset. The 2017 version has 4716 classes and the same features.
@@ -38,6 +40,7 @@ class InputSpec:
       num_classes: C.
       max_frames: the longest sequence, T; longer ones are cut. Meaningless at video level.
       num_tags: what a model predicts beside the classes, V: the verticals that the classes belong to, or nothing.
+      frames: what happens to the frames of clips before the model sees them (`data.clips`).
     """
 
     level: Level = "video"
@@ -45,6 +48,7 @@ class InputSpec:
     num_classes: int = NUM_CLASSES
     max_frames: int = MAX_FRAMES
     num_tags: int = 0
+    frames: FramesConfig = dataclasses.field(default_factory=FramesConfig)
 
     @property
     def num_outputs(self) -> int:
@@ -70,7 +74,8 @@ def decode_features(batch: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]
     """A parsed batch as a model's inputs; runs on the device.
 
     Args:
-      batch: features as they are stored: [B, D] float32, or [B, T, D] uint8 and "num_frames" [B].
+      batch: features as they are stored, [B, D] float32, or [B, T, D] uint8 and "num_frames" [B]; frames that are
+        float32 were computed (`data.clips`), and stay as they are.
       spec: which features.
 
     Returns:
@@ -78,4 +83,6 @@ def decode_features(batch: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]
     """
     if spec.level == "video":
         return {name: batch[name] for name in spec.features}
-    return {name: dequantise(batch[name]) for name in spec.features} | {"num_frames": batch["num_frames"]}
+    frames = {name: batch[name] for name in spec.features}
+    decoded = {name: dequantise(codes) if codes.dtype == "uint8" else codes for name, codes in frames.items()}
+    return decoded | {"num_frames": batch["num_frames"]}

@@ -1,13 +1,20 @@
-"""The names of the classes, from the dataset's vocabulary.csv."""
+"""The names of the classes, and the verticals that they belong to, from the dataset's vocabulary.csv."""
 
 from __future__ import annotations
 
 import csv
+import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
 
 from yt8m_tf.errors import InputError
 
 _OTHER_VERSION = "give the vocabulary of the version of the dataset that the model was trained on"
+_VERTICALS = ("Vertical1", "Vertical2", "Vertical3")
 
 
 def load_vocabulary(path: str | Path, num_classes: int) -> list[str]:
@@ -19,26 +26,67 @@ def load_vocabulary(path: str | Path, num_classes: int) -> list[str]:
     Raises:
       InputError: not such a file, or not one for `num_classes` classes.
     """
-    names: dict[int, str] = {}
+    return [name for (name,) in _columns(str(path), num_classes, ["Name"])]
+
+
+def load_verticals(
+    path: str | Path, num_classes: int, num_verticals: int | None = None, data_dir: str = ""
+) -> np.ndarray:
+    """Which verticals the classes belong to, from the columns Vertical1 to Vertical3.
+
+    Verticals are in alphabetical order. "(Unknown)", which 138 classes of 2018 have, is one like the others; a class
+    without any belongs to none.
+
+    Args:
+      path: of the vocabulary, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://".
+      num_classes: C.
+      num_verticals: V, how many there must be; None: however many there are.
+      data_dir: see `path`.
+
+    Returns:
+      [C, V] float32 of zeros and ones; every vertical has a class.
+
+    Raises:
+      InputError: as `load_vocabulary`, or the file holds another number of verticals.
+    """
+    path = os.path.expanduser(path)
+    path = os.path.join("" if "://" in path else os.path.expanduser(data_dir), path)
+    where = "configuration key 'data.vocabulary': "
+    rows = [set(row) - {""} for row in _columns(path, num_classes, _VERTICALS, where)]
+    names = sorted(set().union(*rows))
+    if num_verticals is not None and len(names) != num_verticals:
+        raise InputError(
+            f"{where}{path}: its classes have {len(names)} verticals, and data.verticals is {num_verticals}; set it to"
+            f" {len(names)}, or name another vocabulary"
+        )
+    return np.array([[name in row for name in names] for row in rows], np.float32)
+
+
+def _columns(path: str, num_classes: int, names: Sequence[str], where: str = "") -> list[list[str]]:
+    """The named columns of a vocabulary, a row for each class, by id; `where` stands in front of every message."""
+    found: dict[int, list[str]] = {}
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = {"Index", "Name"} - set(rows.fieldnames or ())
-            if missing:
-                raise InputError(f"{path}: has no column '{min(missing)}'; give the dataset's vocabulary.csv")
-            for row in rows:
-                index = int(row["Index"])
-                if not 0 <= index < num_classes or index in names:
-                    problem = "occurs twice" if index in names else f"is not one of the {num_classes} classes"
-                    raise InputError(f"{path}: line {rows.line_num}: Index {index} {problem}; {_OTHER_VERSION}")
-                names[index] = row["Name"] or ""
+        text = tf.io.gfile.GFile(path, "rb").read().decode()
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        missing = {"Index", *names} - set(rows.fieldnames or ())
+        if missing:
+            raise InputError(f"{where}{path}: has no column '{min(missing)}'; give the dataset's vocabulary.csv")
+        for row in rows:
+            index = int(row["Index"])
+            if not 0 <= index < num_classes or index in found:
+                problem = "occurs twice" if index in found else f"is not one of the {num_classes} classes"
+                raise InputError(f"{where}{path}: line {rows.line_num}: Index {index} {problem}; {_OTHER_VERSION}")
+            found[index] = [row[name] or "" for name in names]
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the dataset's vocabulary.csv") from error
+    except tf.errors.OpError as error:
+        reason = "no such file" if isinstance(error, tf.errors.NotFoundError) else " ".join(error.message.split())
+        raise InputError(f"{where}{path}: cannot be read ({reason}); give the dataset's vocabulary.csv") from error
     except (UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a vocabulary ({error}); give the dataset's vocabulary.csv") from error
-    if len(names) < num_classes:
-        absent = min(set(range(num_classes)) - names.keys())
-        raise InputError(f"{path}: names {len(names)} of {num_classes} classes, not class {absent}; {_OTHER_VERSION}")
-    return [names[index] for index in range(num_classes)]
+        raise InputError(f"{where}{path}: not a vocabulary ({error}); give the dataset's vocabulary.csv") from error
+    if len(found) < num_classes:
+        absent = min(set(range(num_classes)) - found.keys())
+        raise InputError(
+            f"{where}{path}: names {len(found)} of {num_classes} classes, not class {absent}; {_OTHER_VERSION}"
+        )
+    return [found[index] for index in range(num_classes)]

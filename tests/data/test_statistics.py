@@ -9,7 +9,7 @@ import pytest
 from conftest import frame_record, video_record, write_shard
 
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.statistics import class_prior, uniform_prior
+from yt8m_tf.data.statistics import class_prior, target_weights, uniform_prior
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 
@@ -111,3 +111,10 @@ def test_what_is_no_record(tmp_path: Path) -> None:
     shard = str(write_shard(tmp_path / "train0.tfrecord", [b"\x0a\xff\xff"]))
     with pytest.raises(InputError, match=r"train0\.tfrecord: record 0: .* no tf\.train\.Example"):
         class_prior([shard], _data(), 100, Faults())
+
+
+def test_target_weights_worked_out_by_hand() -> None:
+    prior = np.array([0.04, 0.01, 0.16])
+    np.testing.assert_allclose(target_weights(prior, 0.5), [0.5, 1.0, 0.25])
+    np.testing.assert_allclose(prior * target_weights(prior, 1.0), [0.01] * 3)  # all classes count alike
+    np.testing.assert_array_equal(target_weights(prior, 0.0), [1.0] * 3)

@@ -13,10 +13,10 @@ FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 24, "audio": 10}, 11, 13
 BATCH_SIZE = 6
 
 
-def prepare(options, level, rng):
+def prepare(options, level, rng, num_tags=0):
     """The model with random weights and statistics, inputs, and the weights by path in float64."""
     keras.utils.set_random_seed(int(rng.integers(2**31)))
-    model = build_model(options, InputSpec(level, FEATURES, NUM_CLASSES, MAX_FRAMES))
+    model = build_model(options, InputSpec(level, FEATURES, NUM_CLASSES, MAX_FRAMES, num_tags))
     for variable in model.weights:
         name = variable.path.split("/")[-1]
         if name in ("gamma", "moving_variance"):
@@ -53,21 +53,21 @@ def fc_block(x, w, name):
     return leaky((x - mean) / np.sqrt(variance + 1e-5) * w[f"{name}_bn/gamma"] + w[f"{name}_bn/beta"])
 
 
-def res_block(x, w, name):
-    return leaky(x + dense(fc_block(x, w, f"{name}_inner"), w, f"{name}_outer"))
+def res_block(x, w, name, block=fc_block):
+    return leaky(x + dense(block(x, w, f"{name}_inner"), w, f"{name}_outer"))
 
 
-def resnet_like(branches, w, av_blocks, concat_blocks, gate=False):
+def resnet_like(branches, w, av_blocks, concat_blocks, gate=False, block=fc_block):
     outputs = {}
     for name, x in branches.items():
-        x = fc_block(x, w, f"{name}_fc")
+        x = block(x, w, f"{name}_fc")
         for i in range(av_blocks):
-            x = res_block(x, w, f"{name}_res{i + 1}")
+            x = res_block(x, w, f"{name}_res{i + 1}", block)
         outputs[name] = x
     x = np.concatenate([outputs[name] for name in ("audio", "rgb") if name in outputs], axis=1)
     for i in range(concat_blocks):
-        x = res_block(x, w, f"concat_res{i + 1}")
-    logits = dense(fc_block(x, w, "concat_fc"), w, "logits")
+        x = res_block(x, w, f"concat_res{i + 1}", block)
+    logits = dense(block(x, w, "concat_fc"), w, "logits")
     return logits * sigmoid(dense(logits, w, "context_gate")) if gate else logits
 
 

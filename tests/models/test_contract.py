@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_options import OPTIONS, STARTING_PROBABILITY
+from tiny_options import FRAME_OPTIONS, NUM_TAGS, OPTIONS, STARTING_PROBABILITY
 
 import yt8m_tf
 from yt8m_tf import losses
@@ -17,6 +17,7 @@ from yt8m_tf.models import build_model, model_names, registry
 from yt8m_tf.schema import InputSpec
 
 FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 12, "audio": 5}, 7, 9
+LONGEST = 303  # frames of the longest clips of the data
 PADDING = -1.9921875  # what uint8 zeros decode to
 CASES = [(name, level) for name in model_names() for level in registry.registration(name).levels]
 FRAME_CASES = [name for name, level in CASES if level == "frame"]
@@ -24,9 +25,17 @@ every_model = pytest.mark.parametrize(("name", "level"), CASES)
 every_frame_model = pytest.mark.parametrize("name", FRAME_CASES)
 
 
-def build(name, level, features=None):
-    spec = InputSpec(level, features or FEATURES, NUM_CLASSES, MAX_FRAMES)
-    return build_model({"name": name, **OPTIONS[name]}, spec)
+def options_of(name, level):
+    return {"name": name, **OPTIONS[name], **(FRAME_OPTIONS.get(name, {}) if level == "frame" else {})}
+
+
+def build(name, level, features=None, max_frames=MAX_FRAMES, options=None):
+    spec = InputSpec(level, features or FEATURES, NUM_CLASSES, max_frames, NUM_TAGS.get(name, 0))
+    return build_model(options or options_of(name, level), spec)
+
+
+def num_outputs(name):
+    return NUM_CLASSES + NUM_TAGS.get(name, 0)
 
 
 def randomise(model, rng):
@@ -61,7 +70,7 @@ def test_every_registered_model_is_tested():
 @every_model
 def test_output_is_float32_logits(name, level, rng):
     outputs = build(name, level)(random_inputs(level, rng), training=True)
-    assert outputs.shape == (4, NUM_CLASSES)
+    assert outputs.shape == (4, num_outputs(name))
     assert outputs.dtype == tf.float32
 
 
@@ -93,7 +102,7 @@ def test_output_is_float32_in_mixed_precision(name, level, rng):
 def test_every_weight_gets_a_gradient(name, level, rng):
     model = build(name, level)
     randomise(model, rng)
-    inputs, targets = random_inputs(level, rng), rng.uniform(size=(4, NUM_CLASSES))
+    inputs, targets = random_inputs(level, rng), rng.uniform(size=(4, num_outputs(name)))
     with tf.GradientTape() as tape:
         loss = losses.bce(model(inputs, training=False), targets)
     variables = [variable.value for variable in model.trainable_variables]
@@ -121,18 +130,25 @@ def test_every_real_frame_counts(name, rng):
     inputs = random_inputs("frame", rng, num_frames=(1, MAX_FRAMES))
     reference = predict(model, inputs)
     assert np.isfinite(reference).all()
-    for clip, last in enumerate((0, MAX_FRAMES - 1)):
+
+    def effect(clip, frame, shift):
         changed = {key: value.copy() for key, value in inputs.items()}
-        changed["rgb"][clip, last] += 1.0
-        assert np.abs(predict(model, changed)[clip] - reference[clip]).max() > 1e-4
+        changed["rgb"][clip, frame] += shift
+        return np.abs(predict(model, changed)[clip] - reference[clip]).max()
+
+    for clip, last in enumerate((0, MAX_FRAMES - 1)):
+        # Far off in both directions, no frame stays nearest to the same centroid.
+        assert any(effect(clip, last, shift) > 1e-4 for shift in (1.0, 100.0, -100.0))
 
 
 @every_model
 def test_rest_of_the_batch_changes_nothing(name, level, rng):
-    model = build(name, level)
+    """Of clips of the records' length, too."""
+    model = build(name, level, max_frames=LONGEST)
     randomise(model, rng)
-    inputs = random_inputs(level, rng)
+    inputs = random_inputs(level, rng, num_frames=(LONGEST, 1, 150, 6), length=LONGEST)
     together = predict(model, inputs)
+    assert np.isfinite(together).all()
     for i in range(4):
         alone = predict(model, {key: value[i : i + 1] for key, value in inputs.items()})
         np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
@@ -179,7 +195,7 @@ def test_training_step_compiles_and_learns(name, level, rng):
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)
     inputs = {key: tf.constant(value) for key, value in random_inputs(level, rng).items()}
-    targets = tf.constant(rng.integers(0, 2, (4, NUM_CLASSES)), tf.float32)
+    targets = tf.constant(rng.integers(0, 2, (4, num_outputs(name))), tf.float32)
 
     @tf.function(jit_compile=True)
     def step():
@@ -198,7 +214,7 @@ def test_training_step_compiles_and_learns(name, level, rng):
 @every_model
 def test_output_starts_at_the_prior(name, level, rng):
     model = build(name, level)
-    prior = rng.uniform(1e-4, 0.9, NUM_CLASSES)
+    prior = rng.uniform(1e-4, 0.9, num_outputs(name))
     registry.set_output_bias(model, prior)
     for variable in model.trainable_variables:
         if variable.path.endswith("kernel"):

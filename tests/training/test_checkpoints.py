@@ -30,7 +30,7 @@ def _experiment(ema_decay: float | None = None, **model: Any) -> ExperimentConfi
 
 
 def _state(experiment: ExperimentConfig) -> TrainState:
-    return TrainState(build_model(experiment.model, experiment.data.spec), experiment.train)
+    return TrainState(build_model(experiment.model, experiment.data.spec), experiment)
 
 
 def _fill(variables: dict[str, Any], value: float) -> dict[str, Any]:

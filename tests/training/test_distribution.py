@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import parse_experiment
+from yt8m_tf.models import build_model
+from yt8m_tf.schema import InputSpec
 from yt8m_tf.training import distribution
+from yt8m_tf.training.evaluation_step import EvaluationStep
+from yt8m_tf.training.state import TrainState
+from yt8m_tf.training.step import TrainStep
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +71,41 @@ def test_one_process_gathers_its_own() -> None:
     gathered = distribution.gather(distribution.make_strategy("cpu:0,cpu:1"), arrays)
     assert gathered.keys() == arrays.keys()
     np.testing.assert_array_equal(gathered["x"], arrays["x"])
+
+
+def test_recurrent_models_are_left_to_cudnn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def builds_what_compiles(**options: Any) -> bool:
+        return distribution.compiles_with_xla(build_model(options, InputSpec("frame", {"rgb": 4}, 3, 5)))
+
+    recurrent: dict[str, Any] = {"name": "early_concat_rnn", "num_layers": 1, "hidden_size": 2, "hidden_sizes": [2]}
+    assert builds_what_compiles(**recurrent)
+    gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: [gpu])
+    assert not builds_what_compiles(**recurrent)
+    assert not builds_what_compiles(**recurrent | {"cell": "gru"})
+    assert builds_what_compiles(name="mean_fcn", hidden_sizes=[2])
+
+
+class _Host(keras.layers.Layer):
+    """Computes in Python, which XLA cannot, and says so."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_jit = False
+
+    def call(self, x: Any) -> Any:
+        return tf.ensure_shape(tf.grad_pass_through(lambda y: tf.numpy_function(np.copy, [y], y.dtype))(x), x.shape)
+
+
+def test_steps_leave_out_xla_for_a_layer_that_says_no() -> None:
+    values = {"model": {"name": "logistic"}, "data": {"features": {"rgb": 4}, "num_classes": 3}}
+    experiment = parse_experiment(values)
+    inputs = {"rgb": keras.Input((4,), name="rgb")}
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(_Host(name="host")(inputs["rgb"])))
+    state, strategy = TrainState(model, experiment), distribution.make_strategy()
+    batch = {"rgb": tf.ones([2, 4]), "labels": tf.constant([[0], [2]])}
+    before = model.get_layer("logits").kernel.numpy()
+    assert np.isfinite(TrainStep(state, experiment, strategy, xla=True).train([batch], 0, [0.1])["loss"])
+    assert np.abs(model.get_layer("logits").kernel.numpy() - before).max() > 0.01
+    statistics = EvaluationStep(state, experiment.data.spec, strategy, xla=True)(batch | {"valid": tf.ones([2], bool)})
+    assert all(np.isfinite(value).all() for value in statistics.values())

@@ -14,8 +14,9 @@ from conftest import start_workers
 from yt8m_tf import run_dir
 from yt8m_tf.config import merge
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.statistics import class_prior
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.experiment import DataConfig, ExperimentConfig, parse_experiment
 from yt8m_tf.training import checkpoints, loop
 from yt8m_tf.training.loop import RunOptions, TrainResult
 from yt8m_tf.training.step import TrainStep
@@ -187,6 +188,54 @@ def test_two_replicas_accumulate_and_resume(
                     _train(experiment, data_dir, tmp_path / name, two_replicas)
         _train(experiment, data_dir, tmp_path / name, two_replicas)
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+
+
+@pytest.mark.slow
+def test_one_slot_with_everything_else_accumulates_and_resumes(
+    learnable_shards: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    two_replicas: tf.distribute.Strategy,
+) -> None:
+    """RMSprop, a ranking loss and reweighted targets, whose weights are counted again when a run goes on."""
+    train = {"accumulation": 2, "ema_decay": 0.9, "precision": "mixed_float16", "target_reweighting": 0.5, "epochs": 2}
+    changes = {"train": train, "optimizer": {"name": "rmsprop"}, "loss": {"name": "soft_ranking", "negatives": 3}}
+    data_dir, experiment = learnable_shards(), _experiment(**changes)
+    for name in ("whole", "killed"):
+        if name == "killed":
+            with monkeypatch.context() as patch:
+                _kill_at(patch, 15)
+                with pytest.raises(_KilledError):
+                    _train(experiment, data_dir, tmp_path / name, two_replicas)
+        _train(experiment, data_dir, tmp_path / name, two_replicas)
+    weights = _weights(tmp_path / "whole")
+    _assert_equal(weights, _weights(tmp_path / "killed"))
+    assert {name.split("/")[1] for name in weights if name.startswith("slots/")} == {"v"}
+    history = run_dir.read_history(tmp_path / "whole")
+    assert history[-1]["gap_at_20"] > history[0]["gap_at_20"]
+
+
+def test_reweighted_targets_teach_reweighted_shares(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    """With inputs that say nothing, each score becomes the mean of its class's targets: p_c * (p_min / p_c) ** 4."""
+    data_dir = learnable_shards(each=256, train=1)
+    shares = class_prior([str(data_dir / "train0000.tfrecord")], DataConfig(num_classes=10), 1000, Faults())
+    expected = shares * (shares.min() / shares) ** 4
+    assert np.abs(expected - shares).max() > 0.1
+    experiment = parse_experiment(
+        merge(
+            _BASE,
+            {
+                "optimizer": {"name": "rmsprop", "rho": 0.9, "learning_rate": 0.1},
+                "train": {"batch_size": 256, "target_reweighting": 4, "ema_decay": 0.5, "epochs": 10},
+            },
+        )
+        | {"model": {"name": "logistic", "l2": 1e4}}
+    )
+    _train(experiment, data_dir, tmp_path / "run")
+    weights = _weights(tmp_path / "run")
+    assert {name for name in weights if name.startswith("slots/")} == {"slots/v/logits/kernel", "slots/v/logits/bias"}
+    bias = weights["ema/logits/bias"]
+    np.testing.assert_allclose(1 / (1 + np.exp(-bias)), expected, atol=0.01)
 
 
 def test_random_draws_of_replicas_differ_but_not_the_result(

@@ -1,4 +1,4 @@
-"""Adam, AdamW and clipping against Keras and NumPy."""
+"""Adam, AdamW, RMSprop and clipping against Keras and NumPy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from yt8m_tf.experiment import OptimizerConfig
-from yt8m_tf.training.optimizers import adam_update, clip_by_global_norm, decays
+from yt8m_tf.training.optimizers import adam_update, clip_by_global_norm, decays, rmsprop_update, slot_names, update
 
 _SHAPES = [(5, 3), (3,), (2, 3, 4), (1, 7), ()]
 
@@ -38,6 +38,51 @@ def test_equals_keras(name: str, options: dict[str, float], rng: np.random.Gener
         ]
         for (value, _, _), variable in zip(ours, variables, strict=True):
             np.testing.assert_allclose(value, variable.numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rho", [0.99, 0.5])
+def test_rmsprop_equals_keras(rho: float, rng: np.random.Generator) -> None:
+    """With an epsilon so small that it makes no difference where it stands."""
+    config = OptimizerConfig(name="rmsprop", rho=rho, epsilon=1e-20)
+    values = [rng.normal(size=shape).astype("float32") for shape in _SHAPES]
+    variables = [keras.Variable(value) for value in values]
+    optimizer = keras.optimizers.RMSprop(0.1, rho=rho, epsilon=1e-20)
+    optimizer.build(variables)
+    ours = [(tf.constant(value), tf.zeros(value.shape)) for value in values]
+    for step in range(20):
+        gradients = [tf.constant((10.0 ** rng.uniform(-4, 2) * rng.normal(size=s)).astype("float32")) for s in _SHAPES]
+        rate = float(rng.uniform(1e-4, 0.1))
+        optimizer.learning_rate = rate
+        optimizer.apply(gradients)
+        ours = [
+            update(config, value, gradient, slots, tf.constant(float(step)), tf.constant(rate))
+            for (value, *slots), gradient in zip(ours, gradients, strict=True)
+        ]
+        for (value, _), variable in zip(ours, variables, strict=True):
+            np.testing.assert_allclose(value, variable.numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_rmsprop_by_hand() -> None:
+    """Epsilon stands outside the root, as in PyTorch."""
+    config = OptimizerConfig(name="rmsprop", rho=0.75, epsilon=0.5)
+    value, mean_square = rmsprop_update(config, tf.constant(1.0), tf.constant(3.0), tf.constant(9.0), tf.constant(0.7))
+    assert float(mean_square) == pytest.approx(9.0)
+    assert float(value) == pytest.approx(1.0 - 0.7 * 3.0 / 3.5)
+    value, mean_square = rmsprop_update(config, value, tf.constant(0.0), mean_square, tf.constant(0.7))
+    assert float(mean_square) == pytest.approx(6.75) and float(value) == pytest.approx(0.4)
+
+
+def test_adams_slots_in_their_order(rng: np.random.Generator) -> None:
+    """What `update` takes and gives is in the order of `slot_names`."""
+    assert [slot_names(OptimizerConfig(name=name)) for name in ("adam", "adamw", "rmsprop")] == [  # type: ignore[arg-type]
+        ("m", "v"),
+        ("m", "v"),
+        ("v",),
+    ]
+    value, gradient, first = (tf.constant(rng.normal(size=(3, 2)).astype("float32")) for _ in range(3))
+    new = update(OptimizerConfig(), value, gradient, (first, tf.square(first)), tf.constant(4.0), tf.constant(0.1))
+    np.testing.assert_allclose(new[1], 0.9 * first + 0.1 * gradient, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(new[2], 0.999 * first**2 + 0.001 * gradient**2, rtol=1e-4, atol=1e-6)
 
 
 def test_first_step_by_hand() -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from conftest import start_workers
 
 _FLAGS = (
-    "--config=first_level/resnet_like.yaml",
+    "--config=first_level/resnet_like_mixup.yaml",
     "--set=model={inner_size: 64, av_blocks: 1, concat_blocks: 1}",
     "--set=data={features: {rgb: 8, audio: 4}, num_classes: 10, shuffle_shards: 2}",
     "--set=train={batch_size: 32, steps_per_epoch: 300, epochs: 6}",

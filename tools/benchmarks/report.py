@@ -46,12 +46,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a sub-command found: timings, further tables (memory), the sizes of its workload, and remarks on them."""
+    """What a sub-command found: timings, further tables, the sizes of its workload, remarks, and figures of models."""
 
     measurements: Sequence[Measurement]
     tables: Sequence[Table] = ()
     workload: dict[str, Any] = dataclasses.field(default_factory=dict)
     remarks: Sequence[str] = ()
+    models: Sequence[dict[str, Any]] = ()
 
 
 def rate_table(measurement: Measurement) -> Table:
@@ -103,6 +104,7 @@ def write_json(path: Path, name: str, result: Result, quick: bool) -> None:
         "measurements": [_plain(measurement) for measurement in result.measurements],
         "tables": [dataclasses.asdict(table) for table in result.tables],
         "remarks": list(result.remarks),
+        "models": list(result.models),
     }
     with run_dir.whole_file(path) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")

@@ -36,7 +36,7 @@ def run(options: Options) -> Result:
     stream = ours_training(workload.video_shards(options), experiment.data, size)
     batch = next(stream)
     model = models.build_model(experiment.model, experiment.data.spec)
-    step = TrainStep(TrainState(model, experiment.train), experiment, distribution.make_strategy(), xla=True)
+    step = TrainStep(TrainState(model, experiment), experiment, distribution.make_strategy(), xla=True)
     flops, matrix = flops_per_example(model, experiment), 512 if options.quick else 4096
     ways = [
         Way(_OURS, f"with XLA, {_STEPS_PER_CALL} updates a call, gradients clipped; always the same batch",

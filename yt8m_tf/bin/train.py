@@ -5,7 +5,7 @@ moment and started again with the same command, it goes on.
 
 Example:
 
-  yt8m-train --config=first_level/resnet_like.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/resnet_like \\
+  yt8m-train --config=first_level/resnet_like_mixup.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/resnet_like \\
       --set=train.batch_size=512 --set=optimizer.learning_rate=5e-4
   tensorboard --logdir=runs
 """

@@ -179,6 +179,7 @@ def evaluation_stream(
     *,
     faults: Faults,
     with_labels: bool = True,
+    records_per_shard: int | None = None,
 ) -> BatchStream:
     """One pass over shards, in order.
 
@@ -188,6 +189,7 @@ def evaluation_stream(
       batch_size: rows of every batch.
       faults: what to do about damage and clips without frames.
       with_labels: whether to read labels.
+      records_per_shard: read only the first so many of each shard.
 
     Returns:
       Batches of `records.parse_records` and "valid" [B] bool: the last batch is filled up with copies of its first row,
@@ -202,6 +204,8 @@ def evaluation_stream(
         return batch | {"valid": tf.range(batch_size) < batch_size - missing, "position": positions[-1]}
 
     def make_dataset(start: int, good: Sequence[int]) -> tf.data.Dataset:
+        if records_per_shard is not None:
+            good = [records_per_shard if limit < 0 else min(limit, records_per_shard) for limit in good]
         pairs = serialized_records(groups, start, 0, good, num_groups=len(groups.shards))
         pairs = _usable_records(pairs, data, faults)
         parsed = pairs.batch(batch_size).map(parse, num_parallel_calls=_PARSERS, deterministic=True)

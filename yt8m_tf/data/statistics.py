@@ -15,8 +15,10 @@ from yt8m_tf.experiment import DataConfig
 from yt8m_tf.schema import MEAN_LABELS_PER_VIDEO
 
 
-def class_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faults: Faults) -> np.ndarray:
-    """The share of videos that each class labels, estimated on the first records of every few shards.
+def class_prior(
+    shards: Sequence[str], data: DataConfig, num_examples: int, faults: Faults, membership: np.ndarray | None = None
+) -> np.ndarray:
+    """The share of videos that each class labels, and each tag, estimated on the first records of every few shards.
 
     The counts are smoothed with one pseudo-video of `uniform_prior`, so that every share lies strictly between 0 and 1.
 
@@ -25,19 +27,22 @@ def class_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faul
       data: what they hold.
       num_examples: records to look at; they are taken evenly from the shards, so that one odd shard does not decide.
       faults: damaged shards count as far as they can be read, if they are to be skipped.
+      membership: [C, V], not 0 where a class belongs to a tag. A video with several classes of a tag counts once.
 
     Returns:
-      [C] float64.
+      [C] float64, or with `membership` [C + V].
 
     Raises:
       InputError: no record has a label, or a shard is damaged and is not to be skipped.
     """
     each = -(-num_examples // len(shards))
-    counts, total = np.zeros(data.num_classes, np.int64), 0
+    if membership is None:
+        membership = np.zeros((data.num_classes, 0))
+    counts, total = np.zeros(sum(membership.shape), np.int64), 0
     for shard in shards:
         first, looked_at = itertools.islice(integrity.good_records(shard), each), 0
         while batch := list(itertools.islice(first, 256)):
-            counts += _count_labels(batch, data, shard)
+            counts += _count_labels(batch, data, shard, membership)
             looked_at += len(batch)
         if looked_at < each and faults.on_damaged == "error" and (damage := integrity.find_damage([shard])):
             faults.meet(damage)
@@ -49,20 +54,47 @@ def class_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faul
             f"no labels in the {total} training records looked at, from '{shards[0]}' on; data.train must match"
             " labelled shards"
         )
-    return (counts + uniform_prior(data.num_classes)) / (total + 1.0)
+    return (counts + uniform_prior(data.num_classes, membership)) / (total + 1.0)
 
 
-def _count_labels(serialized: list[bytes], data: DataConfig, shard: str) -> np.ndarray:
-    """How many of the records each class labels: [C] int64."""
+def _count_labels(serialized: list[bytes], data: DataConfig, shard: str, membership: np.ndarray) -> np.ndarray:
+    """How many of the records each class labels, and each tag: [C + V] int64."""
     try:
-        labels = records.parse_labels(tf.constant(serialized), data).flat_values.numpy()
+        parsed = records.parse_labels(tf.constant(serialized), data)
+        labels, rows = parsed.flat_values.numpy(), parsed.value_rowids().numpy()
     except records.PARSE_FAILURES as error:
         problem = integrity.find_bad_record([shard], data, need_labels=False, need_frames=False, need_whole=False)
         raise InputError(problem or f"{shard}: {' '.join(str(error).split())}") from error
-    inside = labels[(labels >= 0) & (labels < data.num_classes)]  # the others are found, and named, on reading
-    return np.bincount(inside, minlength=data.num_classes)
+    inside = (labels >= 0) & (labels < data.num_classes)  # the others are found, and named, on reading
+    labels, rows = labels[inside], rows[inside]
+    tags = np.zeros((len(serialized), membership.shape[1]), bool)
+    np.logical_or.at(tags, rows, membership[labels] != 0)
+    return np.concatenate([np.bincount(labels, minlength=data.num_classes), tags.sum(axis=0)])
 
 
-def uniform_prior(num_classes: int) -> np.ndarray:
-    """The prior without any counts: three labels a video, spread evenly; [C] float64."""
-    return np.full(num_classes, min(MEAN_LABELS_PER_VIDEO / num_classes, 0.5))
+def uniform_prior(num_classes: int, membership: np.ndarray | None = None) -> np.ndarray:
+    """The prior without any counts: three labels a video, spread evenly; tags as if labels were independent.
+
+    Args:
+      num_classes: C.
+      membership: [C, V], not 0 where a class belongs to a tag.
+
+    Returns:
+      [C] float64, or with `membership` [C + V].
+    """
+    share = min(MEAN_LABELS_PER_VIDEO / num_classes, 0.5)
+    sizes = np.zeros(0) if membership is None else np.count_nonzero(membership, axis=0)  # [V]
+    return np.concatenate([np.full(num_classes, share), 1.0 - (1.0 - share) ** sizes])
+
+
+def target_weights(prior: np.ndarray, power: float) -> np.ndarray:
+    """What targets are multiplied by so that frequent classes count less: (p_min / p_c) ** power, in (0, 1].
+
+    Args:
+      prior: [C], the share of videos that each class labels, above 0.
+      power: 0 leaves all targets as they are, 1 makes all classes count alike.
+
+    Returns:
+      [C], 1 for the rarest class.
+    """
+    return (prior.min() / prior) ** power

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import run_dir
+from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
@@ -146,8 +147,9 @@ class InferenceModule(tf.Module):
 
         def logits_of(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
             casts = [(variable, tf.cast(self.weights[variable.path], variable.dtype)) for variable in model.weights]
+            inputs = decode_features(prepare_clips(features, data.spec), data.spec)
             with keras.StatelessScope(state_mapping=casts):
-                logits = tf.cast(model(decode_features(features, data.spec), training=False), tf.float32)  # [B, C]
+                logits = tf.cast(model(inputs, training=False), tf.float32)  # [B, C]
             if "num_frames" in features:
                 logits = tf.where(features["num_frames"][:, None] > 0, logits, -np.inf)
             return logits

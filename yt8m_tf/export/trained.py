@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_tf import config, run_dir
+from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream
 from yt8m_tf.data.shards import list_shards
@@ -91,7 +92,8 @@ def export_trained(
 
 
 def _logits(trained: Trained, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    return trained.model(decode_features(batch, trained.experiment.data.spec), training=False)
+    spec = trained.experiment.data.spec
+    return trained.model(decode_features(prepare_clips(batch, spec), spec), training=False)
 
 
 def _limited(batches: Iterable[Mapping[str, tf.Tensor]], limit: int | None) -> Iterator[Mapping[str, tf.Tensor]]:

@@ -8,12 +8,17 @@ Reference: "Label Denoising with Large Ensembles of Heterogeneous Neural Network
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 from keras import ops
 
+from yt8m_tf.layers.frame_batch_norm import FrameBatchNormalization
+
 NEGATIVE_SLOPE = 0.01
+
+# From (x, units, dropout rate, name) to [..., units]: `fc_block`, or what a model puts in its place.
+FCBlock = Callable[[keras.KerasTensor, int, float, str], keras.KerasTensor]
 
 
 def kernel_initializer() -> keras.initializers.Initializer:
@@ -63,6 +68,17 @@ def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
+def frame_batch_norm(
+    frames: keras.KerasTensor, frame_mask: keras.KerasTensor, name: str, center: bool = True
+) -> keras.KerasTensor:
+    """Batch normalisation of [B, T, D] with the statistics of the real frames alone, True in the [B, T] mask.
+
+    `center` is False where the frames go through a linear map into another batch normalisation and nowhere else: that
+    would subtract the offset again.
+    """
+    return FrameBatchNormalization(momentum=0.9, epsilon=1e-5, center=center, name=name)(frames, frame_mask)
+
+
 def dropout(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
     """Dropout at `rate`, in [0, 1)."""
     return keras.layers.Dropout(rate, name=name)(x)
@@ -73,20 +89,30 @@ def leaky_relu(x: keras.KerasTensor) -> keras.KerasTensor:
     return ops.leaky_relu(x, NEGATIVE_SLOPE)
 
 
-def fc_block(x: keras.KerasTensor, units: int, dropout_rate: float, name: str) -> keras.KerasTensor:
+def fc_block(
+    x: keras.KerasTensor, units: int, dropout_rate: float, name: str, frame_mask: keras.KerasTensor | None = None
+) -> keras.KerasTensor:
     """FCBlock: Dense, batch normalisation, leaky ReLU, dropout; [..., D] to [..., units].
+
+    For frames, [B, T, D], the [B, T] `frame_mask` keeps padding out of the batch's statistics.
 
     Differs from the original in that the Dense has no bias: batch normalisation subtracts it again, its gradient is
     zero but for rounding, and Adam would turn that rounding into a random walk. The function computed is the same.
     """
     x = dense(x, units, f"{name}_dense", use_bias=False)
-    x = leaky_relu(batch_norm(x, f"{name}_bn"))
+    x = batch_norm(x, f"{name}_bn") if frame_mask is None else frame_batch_norm(x, frame_mask, f"{name}_bn")
+    x = leaky_relu(x)
     return dropout(x, dropout_rate, f"{name}_dropout")
 
 
-def res_block(x: keras.KerasTensor, inner_size: int, dropout_rate: float, name: str) -> keras.KerasTensor:
-    """ResBlock: leaky ReLU of x + Dense(FCBlock(x)), the FCBlock `inner_size` wide; the shape stays."""
-    residual = fc_block(x, inner_size, dropout_rate, f"{name}_inner")
+def res_block(
+    x: keras.KerasTensor, inner_size: int, dropout_rate: float, name: str, block: FCBlock = fc_block
+) -> keras.KerasTensor:
+    """ResBlock: leaky ReLU of x + Dense(block(x)), the block `inner_size` wide; the shape stays.
+
+    Another block than `fc_block` takes the same arguments: for padded frames `partial(fc_block, frame_mask=mask)`.
+    """
+    residual = block(x, inner_size, dropout_rate, f"{name}_inner")
     return leaky_relu(x + dense(residual, x.shape[-1], f"{name}_outer"))
 
 

@@ -47,3 +47,21 @@ def masked_mean(frames: Any, frame_mask: Any) -> Any:
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]
     weights = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1)
     return ops.einsum("btd,bt->bd", frames, weights)  # a matrix product: no masked copy of the frames
+
+
+def masked_max(frames: Any, frame_mask: Any) -> Any:
+    """Maximum over the real frames, [B, T, D] and [B, T] to [B, D]; zeros for a clip without frames."""
+    values = ops.max(ops.where(frame_mask[:, :, None], frames, float("-inf")), axis=1)
+    return ops.where(ops.any(frame_mask, axis=1)[:, None], values, ops.zeros_like(values))
+
+
+def masked_softmax(scores: Any, frame_mask: Any) -> Any:
+    """Softmax over the real frames, [B, T] and [B, T] to [B, T]; padding, and a clip without frames, gets zeros.
+
+    Computed in float32 under mixed precision too.
+    """
+    real = ops.cast(frame_mask, "float32")
+    values = ops.where(frame_mask, ops.cast(scores, "float32"), -1e30)
+    powers = ops.exp(values - ops.stop_gradient(ops.max(values, axis=1, keepdims=True))) * real
+    weights = powers / ops.maximum(ops.sum(powers, axis=1, keepdims=True), 1e-30)
+    return ops.cast(weights, scores.dtype)

@@ -1,10 +1,29 @@
 """First-level models: importing this package registers all of them."""
 
 from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
+    attention_net,
+    bilinear_fcn,
+    cluster_resnet,
+    dbof,
+    early_concat_rnn,
+    fcn,
+    gated_fcn,
+    hierarchies,
     linear,
     linear_combinations,
+    lstm_bi_attention,
     mean_fcn,
+    netvlad,
+    nextvlad,
+    repeat_rnn,
     resnet_like,
+    resnet_like_noise,
+    rnn,
+    time_distributed_conv,
+    time_distributed_dense_max,
+    time_distributed_dense_sort,
+    transformer,
+    vlad_bow,
 )
 from yt8m_tf.models.registry import build_model, model_config, model_names, register_model
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import keras
 
-from yt8m_tf.layers import blocks
+from yt8m_tf.errors import InputError
+from yt8m_tf.layers import blocks, masking
+from yt8m_tf.layers.frame_statistics import FrameStatistics, Statistic
 from yt8m_tf.layers.gating import context_gating
 from yt8m_tf.models import checks
 from yt8m_tf.models.registry import model_inputs, register_model
@@ -56,12 +58,39 @@ class ResNetLikeConfig:
         return 2 * self.inner_size * parts[feature] // sum(parts.values())
 
 
-def resnet_trunk(branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig) -> keras.KerasTensor:
+@dataclasses.dataclass(frozen=True)
+class HalfResNetConfig(ResNetLikeConfig):
+    """`ResNetLikeConfig` with half the width by default, as it stands on top of pooled frames."""
+
+    inner_size: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetLikeModelConfig(ResNetLikeConfig):
+    """The network over statistics of each feature, which stand side by side at the input of its branch.
+
+    Attributes:
+      statistics: names out of mean, std, min, max, median, mode, over the real frames, in the order of the input.
+        Video-level records hold the mean alone.
+    """
+
+    statistics: tuple[Statistic, ...] = ("mean",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.statistics or len(set(self.statistics)) < len(self.statistics):
+            raise ValueError(f"statistics must name each one once and at least one, got {list(self.statistics)}")
+
+
+def resnet_trunk(
+    branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig, block: blocks.FCBlock = blocks.fc_block
+) -> keras.KerasTensor:
     """Everything before the last Dense.
 
     Args:
       branches: feature name to [..., D]; for frame-level models whatever was pooled from that feature.
       config: sizes.
+      block: what stands wherever the original has an FCBlock.
 
     Returns:
       [..., s].
@@ -70,29 +99,45 @@ def resnet_trunk(branches: Mapping[str, keras.KerasTensor], config: ResNetLikeCo
     outputs = []
     for name in sorted(branches):  # audio before rgb, as in the original
         width = config.branch_width(name)
-        x = blocks.fc_block(branches[name], width, config.dropout, f"{name}_fc")
+        x = block(branches[name], width, config.dropout, f"{name}_fc")
         for i in range(1, config.av_blocks + 1):
-            x = blocks.res_block(x, width, config.dropout, f"{name}_res{i}")
+            x = blocks.res_block(x, width, config.dropout, f"{name}_res{i}", block)
         outputs.append(x)
     x = keras.ops.concatenate(outputs, axis=-1)  # [..., 2s]
     for i in range(1, config.concat_blocks + 1):
-        x = blocks.res_block(x, s, config.dropout, f"concat_res{i}")
-    return blocks.fc_block(x, s, config.dropout, "concat_fc")
+        x = blocks.res_block(x, s, config.dropout, f"concat_res{i}", block)
+    return block(x, s, config.dropout, "concat_fc")
 
 
 def resnet_like_logits(
-    branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig, num_outputs: int
+    branches: Mapping[str, keras.KerasTensor],
+    config: ResNetLikeConfig,
+    num_outputs: int,
+    block: blocks.FCBlock = blocks.fc_block,
 ) -> keras.KerasTensor:
     """The whole network, [..., num_outputs]; arguments as `resnet_trunk`."""
-    logits = blocks.class_logits(resnet_trunk(branches, config), num_outputs)
+    logits = blocks.class_logits(resnet_trunk(branches, config, block), num_outputs)
     return context_gating(logits, "context_gate", dtype="float32") if config.context_gating else logits
 
 
-@register_model("resnet_like", ResNetLikeConfig, levels=("video",))
-def build_resnet_like(config: ResNetLikeConfig, spec: InputSpec) -> keras.Model:
-    """One branch per feature of `spec`, concatenated, then residual blocks.
+@register_model("resnet_like", ResNetLikeModelConfig, levels=("video", "frame"))
+def build_resnet_like(config: ResNetLikeModelConfig, spec: InputSpec) -> keras.Model:
+    """One branch per feature of `spec`, concatenated, then residual blocks; at frame level over `statistics`.
 
     Reference: https://arxiv.org/abs/1809.04403.
+
+    Raises:
+      InputError: statistics other than the mean are asked of video-level records.
     """
     inputs = model_inputs(spec)
-    return keras.Model(inputs, resnet_like_logits(inputs, config, spec.num_outputs), name="resnet_like")
+    branches = {name: inputs[name] for name in spec.features}
+    if spec.level == "frame":
+        mask = masking.clip_mask(inputs)
+        for name, frames in branches.items():
+            branches[name] = FrameStatistics(config.statistics, name=f"{name}_statistics")(frames, mask)  # [B, S * D]
+    elif config.statistics != ("mean",):
+        raise InputError(
+            f"configuration key 'model.statistics': {list(config.statistics)} cannot be had of video-level records,"
+            " which hold means alone; read frame-level ones (data.level=frame), or leave it at [mean]"
+        )
+    return keras.Model(inputs, resnet_like_logits(branches, config, spec.num_outputs), name="resnet_like")

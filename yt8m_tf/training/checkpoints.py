@@ -34,7 +34,8 @@ class Trained:
     """A trained model as evaluation and export take it.
 
     Attributes:
-      model: with the weights of the checkpoint (their moving average, if the run keeps one), in float32.
+      model: with the weights of the checkpoint (their moving average, if the run keeps one), in float32; it predicts
+        the classes alone, without tags.
       experiment: the run's configuration.
       checkpoint: the checkpoint's prefix, for `tf.train.load_checkpoint`.
       step: updates made.
@@ -143,6 +144,8 @@ def load_trained(workdir: str | Path, which: str = "best") -> Trained:
     averages = {name: name.replace("model/", "ema/", 1) for name in variables}
     sources = {name: averages[name] if averages[name] in saved else name for name in variables}
     _assign(_prefix(workdir, step), variables, sources)
+    if experiment.data.spec.num_tags:  # the same layers and variables, and a slice of the output
+        model = keras.Model(model.input, model.output[:, : experiment.data.num_classes], name=model.name)
     return Trained(model, experiment, _prefix(workdir, step), step)
 
 

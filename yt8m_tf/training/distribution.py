@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -50,6 +51,16 @@ def _cluster() -> Mapping[str, list[str]]:
 def is_single(strategy: tf.distribute.Strategy) -> bool:
     """Whether there is just one device, and nothing to distribute."""
     return not isinstance(strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def compiles_with_xla(model: keras.Model) -> bool:
+    """Whether XLA can compile `model` on this machine: unless one of its layers says no (`supports_jit`).
+
+    Recurrent layers do where there is a GPU. They run on cuDNN's fused kernels there, all frames in a few calls, which
+    XLA cannot compile; of the loop over frames that it can, each of T turns would launch kernels of its own. On a CPU
+    there is only the loop, and XLA compiles it; whether that pays depends on the width, see `layers.recurrent`.
+    """
+    return all(layer.supports_jit for layer in model._flatten_layers())
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:

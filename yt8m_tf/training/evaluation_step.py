@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_tf import metrics, schema
+from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.training import distribution
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import compiled
@@ -20,12 +21,13 @@ class EvaluationStep:
       state: the model, and the weights that evaluation uses: their moving average, if one is kept.
       spec: what the model reads.
       strategy: where the replicas are; `state` was made in its scope.
-      xla: whether to compile the forward pass with XLA. Statistics stay outside: XLA is slow at sorting on the CPU.
+      xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`). Statistics
+        stay outside: XLA is slow at sorting on the CPU.
     """
 
     def __init__(self, state: TrainState, spec: schema.InputSpec, strategy: tf.distribute.Strategy, xla: bool = True):
         self._state, self._spec, self._strategy = state, spec, strategy
-        self._predict = compiled(self._logits, xla)
+        self._predict = compiled(self._logits, xla and distribution.compiles_with_xla(state.model))
         self._run = tf.function(lambda batch: strategy.run(self._replica_statistics, args=(batch,)), autograph=False)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -45,11 +47,13 @@ class EvaluationStep:
         )
 
     def _replica_statistics(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        logits = self._predict({name: batch[name] for name in batch if name not in ("labels", "valid")})
+        features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
+        logits = self._predict(prepare_clips(features, self._spec))
         return metrics.batch_statistics(logits, batch["labels"], batch["valid"])
 
     def _logits(self, features: Mapping[str, Any]) -> tf.Tensor:
         inputs = schema.decode_features(features, self._spec)
         weights = [tf.convert_to_tensor(variable) for variable in self._state.evaluated]
         others = self._state.other_values(tf.zeros([2], tf.int32))
-        return self._state.model.stateless_call(weights, others, inputs, training=False)[0]
+        logits = self._state.model.stateless_call(weights, others, inputs, training=False)[0]
+        return logits[:, : self._spec.num_classes]  # without tags

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from yt8m_tf import models, run_dir
+from yt8m_tf.clustering import load_centroids
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
@@ -29,6 +30,7 @@ from yt8m_tf.training.schedule import Plateau, planned_factor
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
 from yt8m_tf.training.summaries import Summaries
+from yt8m_tf.vocabulary import load_verticals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +106,18 @@ class _Run:
         data, config = experiment.data, experiment.train
         self.train_shards = shards.list_shards(data.train, options.data_dir, "data.train")
         self.validation_shards = shards.list_shards(data.validation, options.data_dir, "data.validation")
+        self.membership = None
+        if data.verticals:
+            self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
         saved = checkpoints.latest_state(options.workdir)
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             model = build_for_training(experiment)
+            if saved is None and "centroids" in experiment.model:
+                load_centroids(model, experiment.model["centroids"], data.features, options.data_dir)
             if saved is None and config.prior_bias != "none":
                 set_output_bias(model, self._prior())
-            self.state = TrainState(model, config)
+            self.state = TrainState(model, experiment)
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
         if saved is not None:
@@ -119,7 +126,10 @@ class _Run:
             self.plateau = Plateau(**saved["plateau"])
         elif options.init_from is not None:
             checkpoints.init_from(options.init_from, variables, options.init_exclude)
-        self.train_step = TrainStep(self.state, experiment, strategy, options.xla)
+        weights = None
+        if config.target_reweighting:
+            weights = statistics.target_weights(self._class_prior, config.target_reweighting)
+        self.train_step = TrainStep(self.state, experiment, strategy, options.xla, weights, self.membership)
         self.evaluation_step = EvaluationStep(self.state, data.spec, strategy, options.xla)
         self.stream = self._open_stream(positions)
         tensorboard = options.workdir / "tensorboard" if self.is_chief else None
@@ -238,10 +248,14 @@ class _Run:
         return patience is not None and self.plateau.since_best > patience
 
     def _prior(self) -> np.ndarray:
+        if self.experiment.train.prior_bias == "uniform":
+            return statistics.uniform_prior(self.experiment.data.num_classes, self.membership)
+        return self._class_prior
+
+    @functools.cached_property
+    def _class_prior(self) -> np.ndarray:
         data, config = self.experiment.data, self.experiment.train
-        if config.prior_bias == "uniform":
-            return statistics.uniform_prior(data.num_classes)
-        return statistics.class_prior(self.train_shards, data, config.prior_examples, self.faults)
+        return statistics.class_prior(self.train_shards, data, config.prior_examples, self.faults, self.membership)
 
     def _open_stream(self, positions: list[int] | None) -> pipeline.BatchStream:
         experiment, strategy = self.experiment, self.strategy

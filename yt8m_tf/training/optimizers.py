@@ -1,9 +1,10 @@
-"""Adam and AdamW as plain functions of one variable and its slots.
+"""Adam, AdamW and RMSprop as plain functions of one variable and its slots.
 
-The training step reduces the gradient over replicas, clips it by its global norm, and calls `adam_update` on every
-variable. Keras's own optimizers sum gradients once more over replicas and clip each replica's gradient by itself
-(TF 2.21, Keras 3.15), which makes N replicas differ from one; with plain functions there is nothing to work around, and
-the same code runs inside XLA. The results equal `keras.optimizers.Adam` and `AdamW` (see the tests).
+The training step reduces the gradient over replicas, clips it by its global norm, and calls `update` on every variable.
+Keras's own optimizers sum gradients once more over replicas and clip each replica's gradient by itself (TF 2.21,
+Keras 3.15), which makes N replicas differ from one; with plain functions there is nothing to work around, and the same
+code runs inside XLA. The results equal `keras.optimizers.Adam` and `AdamW`, and `RMSprop` but for where epsilon stands
+(see the tests).
 """
 
 from __future__ import annotations
@@ -35,6 +36,53 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float | None)
 def decays(config: OptimizerConfig, shape: Sequence[int]) -> bool:
     """Whether weight decay applies to a variable of this shape: matrices only, not biases and batch normalisation."""
     return config.name == "adamw" and len(shape) >= 2
+
+
+def slot_names(config: OptimizerConfig) -> tuple[str, ...]:
+    """The running averages that an optimizer keeps of each variable: m of the gradient, v of its square."""
+    return ("v",) if config.name == "rmsprop" else ("m", "v")
+
+
+def update(
+    config: OptimizerConfig,
+    value: tf.Tensor,
+    gradient: tf.Tensor,
+    slots: Sequence[tf.Tensor],
+    step: tf.Tensor,
+    learning_rate: tf.Tensor,
+) -> tuple[tf.Tensor, ...]:
+    """One step of the configuration's optimizer; arguments as `adam_update`, slots as `slot_names`.
+
+    Returns:
+      The new value and the new slots.
+    """
+    if config.name == "rmsprop":
+        return rmsprop_update(config, value, gradient, slots[0], learning_rate)
+    return adam_update(config, value, gradient, (slots[0], slots[1]), step, learning_rate)
+
+
+def rmsprop_update(
+    config: OptimizerConfig, value: tf.Tensor, gradient: tf.Tensor, mean_square: tf.Tensor, learning_rate: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One step of RMSprop, without momentum and without centring.
+
+    Args:
+      config: rho, epsilon.
+      value: the variable's value, float32 of any shape.
+      gradient: of the same shape.
+      mean_square: running average of the gradient's square, zeros at first; its bias is not corrected.
+      learning_rate: scalar float32.
+
+    Returns:
+      The new value and the new average.
+
+    References:
+      Hinton, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf. Epsilon stands outside the root
+      and rho is 0.99, as in PyTorch's RMSprop, which the original trained with. Keras adds epsilon under the root,
+      where the same 1e-7 would outweigh gradients below 3e-4, as most of a mean over thousands of classes are.
+    """
+    mean_square = mean_square + (tf.square(gradient) - mean_square) * (1.0 - config.rho)
+    return value - learning_rate * gradient / (tf.sqrt(mean_square) + config.epsilon), mean_square
 
 
 def adam_update(

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from yt8m_tf.experiment import TrainConfig
+from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.training import optimizers
 
 # Dynamic loss scaling (mixed_float16): halve on overflow, double after so many steps without one.
 _FIRST_LOSS_SCALE = 2.0**15
@@ -20,19 +21,21 @@ class TrainState:
 
     Args:
       model: a functional model whose layers are all named.
-      config: says which variables are needed.
+      experiment: says which variables are needed: optimizer, moving average, accumulation, precision.
 
     Attributes:
       model: the model.
       trainable: its trainable variables (`tf.Variable`, or a strategy's).
       statistics: its other variables that training changes: those of batch normalisation, and no constants.
-      slots: for each trainable variable itself, its two moments, and its moving average if one is kept.
+      slots: for each trainable variable itself, the optimizer's averages (`optimizers.slot_names`), and its moving
+        average if one is kept.
       evaluated: the weights that evaluation and export use: the moving averages, or the weights themselves.
       accumulators: summed gradients, each replica its own; empty without accumulation.
       loss_scale: the scale of the loss and the steps since it last changed; None but for mixed_float16.
     """
 
-    def __init__(self, model: keras.Model, config: TrainConfig):
+    def __init__(self, model: keras.Model, experiment: ExperimentConfig):
+        config = experiment.train
         self.model = model
         self.trainable = [variable.value for variable in model.trainable_variables]
         self._others = model.non_trainable_variables
@@ -44,12 +47,13 @@ class TrainState:
         }
         self._is_statistic = [id(variable) in changed for variable in self._others]
         self.statistics = [variable.value for variable in self._others if id(variable) in changed]
-        zeros = [[_variable(tf.zeros(value.shape)) for _ in range(2)] for value in self.trainable]
+        self._slot_names = optimizers.slot_names(experiment.optimizer)
+        zeros = [[_variable(tf.zeros(value.shape)) for _ in self._slot_names] for value in self.trainable]
         averages = [_variable(tf.convert_to_tensor(v)) for v in self.trainable] if config.ema_decay is not None else []
         self.evaluated = averages or self.trainable
         self.slots = [
-            (value, *moments, *averages[i : i + 1])
-            for i, (value, moments) in enumerate(zip(self.trainable, zeros, strict=True))
+            (value, *own, *averages[i : i + 1])
+            for i, (value, own) in enumerate(zip(self.trainable, zeros, strict=True))
         ]
         self.accumulators = [
             tf.Variable(
@@ -64,13 +68,14 @@ class TrainState:
         self.loss_scale = (_variable(tf.constant(_FIRST_LOSS_SCALE)), _variable(tf.constant(0.0))) if half else None
 
     def named(self) -> dict[str, Any]:
-        """Every variable that a checkpoint holds: `model/<path>`, `slots/m/<path>`, `slots/v/<path>`, `ema/<path>`."""
+        """Every variable that a checkpoint holds: `model/<path>`, `slots/m/<path>` (where the optimizer keeps it),
+        `slots/v/<path>`, `ema/<path>`."""
         paths = [variable.path for variable in self.model.trainable_variables]
         others = [variable for variable in self._others if not _is_seed(variable)]
         variables = {f"model/{path}": value for path, value in zip(paths, self.trainable, strict=True)}
         variables |= {f"model/{variable.path}": variable.value for variable in others}
         for path, slots in zip(paths, self.slots, strict=True):
-            names = ("slots/m", "slots/v", "ema")[: len(slots) - 1]
+            names = (*(f"slots/{name}" for name in self._slot_names), "ema")[: len(slots) - 1]
             variables |= {f"{name}/{path}": slot for name, slot in zip(names, slots[1:], strict=True)}
         if self.loss_scale is not None:
             variables |= {"loss_scale/scale": self.loss_scale[0], "loss_scale/steps": self.loss_scale[1]}

@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import losses, schema
+from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.experiment import ExperimentConfig
 from yt8m_tf.training import distribution, mixup, optimizers
 from yt8m_tf.training.state import TrainState
@@ -30,19 +32,29 @@ class TrainStep:
       state: the model and all other variables of a training run.
       experiment: loss, optimizer, mixup, precision.
       strategy: where the replicas are; `state` was made in its scope.
-      xla: whether to compile with XLA.
+      xla: whether to compile with XLA, where XLA can (`distribution.compiles_with_xla`).
+      target_weights: what the targets of each output are multiplied by, in [0, 1]; None: nothing.
+      membership: [C, V], not 0 where a class belongs to a tag; None where the data has no tags.
     """
 
     def __init__(
-        self, state: TrainState, experiment: ExperimentConfig, strategy: tf.distribute.Strategy, xla: bool = True
+        self,
+        state: TrainState,
+        experiment: ExperimentConfig,
+        strategy: tf.distribute.Strategy,
+        xla: bool = True,
+        target_weights: np.ndarray | None = None,
+        membership: np.ndarray | None = None,
     ):
         self._state, self._experiment, self._strategy = state, experiment, strategy
         self._train, self._spec = experiment.train, experiment.data.spec
         self._single = distribution.is_single(strategy)
-        self._loss = losses.LOSSES[experiment.loss]
+        self._loss = losses.make_loss(experiment.loss, self._spec.num_classes)
+        self._target_weights = None if target_weights is None else target_weights.astype(np.float32)
+        self._membership = membership
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
-        xla = xla and (self._single or not self._train.sync_batch_norm)
+        xla = xla and (self._single or not self._train.sync_batch_norm) and distribution.compiles_with_xla(state.model)
         self._compiled = compiled(self._compute_and_update if self._single else self._compute, xla)
         self._accumulating = compiled(self._compute_and_accumulate if self._single else self._compute, xla)
         self._updating = compiled(self._update_from_accumulators, xla and self._single)
@@ -108,7 +120,7 @@ class TrainStep:
     # What follows runs on each replica.
 
     def _replica_step(self, batch: Batch, step: tf.Tensor, rate: tf.Tensor, compute: Callable[..., Any]) -> Any:
-        weights, seed = self._draws(batch, step)
+        batch, weights, seed = self._prepare(batch, step)
         if self._single:
             return compute(batch, weights, seed, step, rate)
         loss, gradients, statistics = self._mean_over_replicas(compute(batch, weights, seed))
@@ -116,7 +128,7 @@ class TrainStep:
         return loss, gradients, statistics, norm
 
     def _replica_part(self, batch: Batch, number: tf.Tensor) -> Any:
-        weights, seed = self._draws(batch, number)
+        batch, weights, seed = self._prepare(batch, number)
         if self._single:
             return self._accumulating(batch, weights, seed)
         loss, gradients, statistics = self._accumulating(batch, weights, seed)
@@ -132,15 +144,17 @@ class TrainStep:
         total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.nest.flatten(outputs))
         return tf.nest.pack_sequence_as(outputs, [value / self._num_replicas for value in total])
 
-    def _draws(self, batch: Batch, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Everything random of one step: the weights of mixup ([B], or nothing) and a seed for dropout and noise."""
+    def _prepare(self, batch: Batch, number: tf.Tensor) -> tuple[Batch, tf.Tensor, tf.Tensor]:
+        """What comes before the compiled part of a step: the batch with its frames sampled, the weights of mixup ([B],
+        or nothing), and a seed for dropout and noise."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.random.experimental.stateless_fold_in([self._train.seed, 0x5EED], number)
         seed = tf.random.experimental.stateless_fold_in(seed, replica)
-        mixup_seed, model_seed = tf.unstack(tf.random.split(seed, 2))
+        mixup_seed, model_seed, frames_seed = tf.unstack(tf.random.split(seed, 3))
+        batch = prepare_clips(batch, self._spec, frames_seed)
         if not self._train.mixup_alpha:
-            return tf.zeros([0]), model_seed
-        return mixup.draw_weights(mixup_seed, tf.shape(batch["labels"])[0], self._train.mixup_alpha), model_seed
+            return batch, tf.zeros([0]), model_seed
+        return batch, mixup.draw_weights(mixup_seed, tf.shape(batch["labels"])[0], self._train.mixup_alpha), model_seed
 
     # What follows is compiled by XLA, where that is wished.
 
@@ -148,8 +162,12 @@ class TrainStep:
         """The mean loss of a batch, its gradients, and the new batch statistics."""
         inputs = schema.decode_features(batch, self._spec)
         targets = losses.dense_targets(batch["labels"], self._spec.num_classes)
+        if self._membership is not None:
+            targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
             inputs, targets = mixup.mix(inputs, targets, weights)
+        if self._target_weights is not None:
+            targets *= self._target_weights
         values = [tf.convert_to_tensor(variable) for variable in self._state.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
@@ -213,14 +231,14 @@ class TrainStep:
         step: tf.Tensor,
         rate: tf.Tensor,
     ) -> None:
-        """Updates a variable, its moments and its moving average, in place."""
+        """Updates a variable, the optimizer's slots and its moving average, in place."""
         count = tf.cast(step, tf.float32)
         old = [tf.convert_to_tensor(value) for value in (variable, *slots)]
-        new = list(optimizers.adam_update(self._experiment.optimizer, old[0], gradient, (old[1], old[2]), count, rate))
+        new = list(optimizers.update(self._experiment.optimizer, old[0], gradient, old[1:], count, rate))
         if self._train.ema_decay is not None:
             # The average of the first steps would else be that of the initial weights.
             decay = tf.minimum(self._train.ema_decay, (1.0 + count) / (10.0 + count))
-            new.append(old[3] + (1.0 - decay) * (new[0] - old[3]))
+            new.append(old[-1] + (1.0 - decay) * (new[0] - old[-1]))
         if self._state.loss_scale is not None:  # an overflow in float16: this step is skipped
             new = [tf.where(tf.math.is_finite(norm), after, before) for after, before in zip(new, old, strict=True)]
         _assign((variable, *slots), new)

@@ -1,0 +1,61 @@
+"""The list of models and configurations. Building all of them here is the test that all of them can be built."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from yt8m_tf import catalogue
+from yt8m_tf.models import model_names
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def entries():
+    published = catalogue.read_published()
+    return {selector: catalogue.describe(selector, published) for selector in catalogue.selectors()}
+
+
+def test_every_configuration_builds_and_every_model_has_one(entries):
+    assert {entry.model for entry in entries.values()} == set(model_names())
+    assert sum(selector.startswith("zoo.yaml:") for selector in entries) == 113
+    assert all(entry.num_parameters > 0 for entry in entries.values())
+
+
+def test_sizes_by_hand(entries):
+    logistic = entries["first_level/logistic.yaml"]
+    assert logistic.num_parameters == (1152 + 1) * 3862
+    assert logistic.float16_bytes == 2 * 1152 * 3862 + 4 * 3862  # biases stay float32
+    bottleneck = entries["first_level/bottleneck_4_neurons.yaml"]
+    assert bottleneck.num_parameters == (1152 + 1) * 4 + (4 + 1) * 4 + (4 + 1) * 3862
+    assert (bottleneck.published_gap, bottleneck.published_bce) == (0.41079, 0.0029)
+    clusters = entries["first_level/cluster_resnet.yaml"]
+    assert clusters.float16_bytes > 2 * (clusters.num_parameters + 10_000 * 1152)  # the centroids are not trained
+
+
+def test_table(entries):
+    shown = [entries["first_level/logistic.yaml"], entries["first_level/vlad_bow.yaml"]]
+    header, logistic, vlad = catalogue.format_table(shown).splitlines()
+    assert header.split() == ["configuration", "model", "level", "parameters", "float16", "GAP@20", "BCE"]
+    assert logistic.split() == ["first_level/logistic.yaml", "logistic", "video", "4,452,886", "8.9", "MB"]
+    assert vlad.split()[-2:] == ["0.83959", "0.00110"] and len(vlad) == len(header)
+
+
+def test_page_of_models_is_up_to_date(entries):
+    page = ROOT / "docs" / "MODELS.md"
+    expected = catalogue.markdown(list(entries.values()), ROOT / "docs" / "results")
+    assert page.read_text(encoding="utf-8") == expected, "run: yt8m-models --markdown=docs/MODELS.md"
+
+
+def test_page_shows_measured_figures(entries, tmp_path):
+    (tmp_path / "first_level_real").mkdir()
+    result = {"configuration": "experiments/x.yaml:narrow", "model": "fcn", "gap_at_20": 0.61234}
+    (tmp_path / "first_level_real" / "narrow.json").write_text(json.dumps(result))
+    rates = {"models": [{"model": "fcn", "text": "3 steps/s of 512 videos"}]}
+    (tmp_path / "benchmark_models.json").write_text(json.dumps(rates))
+    page = catalogue.markdown(list(entries.values()), tmp_path)
+    (section,) = re.findall(r"^## `fcn`\n.*?(?=^## )", page, flags=re.DOTALL | re.MULTILINE)
+    assert "On real records: `narrow` 0.6123." in section and "Training: 3 steps/s of 512 videos." in section
+    assert section.count("zoo.yaml:") == 4

@@ -1,0 +1,128 @@
+"""Every configuration, cut to a small width, learns from sample data: GAP@20 clearly above that of the class prior."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from yt8m_tf import catalogue, config, experiment
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.models import model_names, registry
+from yt8m_tf.training import distribution
+from yt8m_tf.training.loop import RunOptions, train
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "models"))
+from shrink import shrink  # noqa: E402
+
+NUM_CLASSES, MAX_FRAMES, BATCH_SIZE, STEPS = 20, 12, 64, 200
+SIZES = {"rgb": 24, "audio": 12}
+MARGIN = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Where the data is, GAP@20 of the class prior on the validation videos, and how many verticals there are."""
+
+    directory: Path
+    prior_gap: float
+    num_verticals: int
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    from frames_from_video import FrameCounts
+    from sample_data import SampleConfig
+    from sample_dataset import Layout, write_sample_data
+
+    from yt8m_tf.vocabulary import load_verticals
+
+    directory = tmp_path_factory.mktemp("sample") / "data"
+    settings = SampleConfig(
+        num_classes=NUM_CLASSES, num_topics=6, noise_labels=0.05, rgb_size=SIZES["rgb"], audio_size=SIZES["audio"]
+    )
+    layout = Layout({"train": 1536, "validate": 512, "test": 0}, 512, ("video", "frame"))
+    write_sample_data(str(directory), settings, layout, FrameCounts(4, MAX_FRAMES))
+    facts = json.loads((directory / "sample_data.json").read_text())
+    verticals = load_verticals(directory / "vocabulary.csv", NUM_CLASSES)
+    return Sample(directory, facts["class_prior_gap"]["validate"], verticals.shape[1])
+
+
+def small(selector: str, sample: Sample) -> experiment.ExperimentConfig:
+    """The selected configuration: its model's structure, loss, mixup, optimizer's name and what it reads of the data."""
+    full = experiment.load_experiment(selector)
+    level = full.data.level
+    data = {
+        "level": level,
+        "train": f"{level}/train*.tfrecord",
+        "validation": f"{level}/validate*.tfrecord",
+        "features": {name: SIZES[name] for name in full.data.features},
+        "num_classes": NUM_CLASSES,
+        "max_frames": MAX_FRAMES,
+        "verticals": sample.num_verticals if full.data.verticals else 0,
+        "frames": config.to_dict(full.data.frames),
+    }
+    return experiment.parse_experiment(
+        {
+            "model": shrink(full.model),
+            "data": data,
+            "loss": config.to_dict(full.loss),
+            "optimizer": {"name": full.optimizer.name, "learning_rate": 3e-3},
+            "schedule": {"name": "cosine", "warmup_steps": 10},
+            "train": {
+                "batch_size": BATCH_SIZE,
+                "mixup_alpha": full.train.mixup_alpha,
+                "steps_per_epoch": STEPS,
+                "epochs": 1,
+            },
+        }
+    )
+
+
+def reached_gap(run: experiment.ExperimentConfig, sample: Sample, workdir: Path) -> float:
+    options = RunOptions(str(sample.directory), workdir, xla=False, progress=False)
+    return train(run, options, distribution.make_strategy(), Faults()).best_gap
+
+
+def one_for_each_model() -> list[str]:
+    """A configuration for every model; the first one where there are several."""
+    chosen: dict[str, str] = {}
+    for selector in catalogue.selectors():
+        chosen.setdefault(experiment.load_experiment(selector).model["name"], selector)
+    return sorted(chosen.values())
+
+
+def check(selector: str, sample: Sample, tmp_path: Path) -> None:
+    run = small(selector, sample)
+    gap = reached_gap(run, sample, tmp_path / "run")
+    assert gap > sample.prior_gap + MARGIN, f"{gap:.3f}"
+
+
+@pytest.mark.parametrize("selector", one_for_each_model())
+def test_every_model_learns(selector: str, sample: Sample, tmp_path: Path) -> None:
+    check(selector, sample, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("selector", catalogue.selectors())
+def test_every_configuration_learns(selector: str, sample: Sample, tmp_path: Path) -> None:
+    check(selector, sample, tmp_path)
+
+
+def test_every_model_has_a_configuration() -> None:
+    chosen = {experiment.load_experiment(selector).model["name"] for selector in catalogue.selectors()}
+    assert chosen == set(model_names())
+    assert all(registry.registration(name).builder.__doc__ for name in chosen)
+
+
+def test_weak_models_are_weak(sample: Sample, tmp_path: Path) -> None:
+    """Audio alone, and a bottleneck of 4 neurons, are clearly worse than the full model."""
+    gaps = {
+        name: reached_gap(small(f"first_level/{name}.yaml", sample), sample, tmp_path / name)
+        for name in ("resnet_like_mixup", "resnet_like_audio_only", "bottleneck_4_neurons")
+    }
+    for name in ("resnet_like_audio_only", "bottleneck_4_neurons"):
+        assert gaps[name] < gaps["resnet_like_mixup"] - 0.05, gaps

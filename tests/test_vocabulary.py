@@ -1,0 +1,69 @@
+"""The verticals of classes; names are tested with the evaluation, which writes them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import parse_experiment
+from yt8m_tf.vocabulary import load_verticals
+
+_HEADER = "Index,Name,Vertical1,Vertical2,Vertical3\n"
+_ROWS = '2,c,Sports,"Food, drink",\n0,a,Games,,\n1,b,(Unknown),,\n3,d,Sports,Sports,Games\n4,e,,,\n'
+
+
+def test_worked_out_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "words.csv").write_text(_HEADER + _ROWS)
+    expected = [[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]]  # (Unknown), Food, Games, Sports
+    for path, data_dir in (("words.csv", str(tmp_path)), (str(tmp_path / "words.csv"), "elsewhere")):
+        matrix = load_verticals(path, 5, 4, data_dir)
+        assert matrix.dtype == np.float32
+        np.testing.assert_array_equal(matrix, expected)
+
+
+def test_official_vocabulary(real_data_dir: Path) -> None:
+    path = real_data_dir / "yt8m_2018" / "vocabulary.csv"
+    matrix = load_verticals("yt8m_2018/vocabulary.csv", 3862, 25, str(real_data_dir))
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = sorted({row[f"Vertical{i}"] for row in rows for i in (1, 2, 3)} - {""})
+    assert names[0] == "(Unknown)" and len(names) == 25
+    for row in rows:
+        found = {names[v] for v in np.flatnonzero(matrix[int(row["Index"])])}
+        assert found == {row["Vertical1"], row["Vertical2"], row["Vertical3"]} - {""} and found
+    assert matrix[:, names.index("Games")].sum() == 734 + 106 + 3
+    with pytest.raises(InputError, match=r"its classes have 25 verticals, and data\.verticals is 24; set it to 25"):
+        load_verticals(path, 3862, 24)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"words\.csv: cannot be read \(no such file\); give the dataset's vocabulary"),
+        ("Index,Name\n0,a\n", "has no column 'Vertical1'"),
+        (_HEADER + "0,a,X,,\n", "names 1 of 2 classes, not class 1"),
+        (_HEADER + "0,a,X,,\n1,b,X,,\n", "its classes have 1 verticals, and data.verticals is 2; set it to 1, or"),
+        (_HEADER + "0,a,X,,\n1,b,Y,Z,\n", "its classes have 3 verticals, and data.verticals is 2"),
+        (_HEADER + "0,a,X,,\n2,b,Y,,\n", "line 3: Index 2 is not one of the 2 classes"),
+        (_HEADER + "0,a\n1,b,X,Y,\n", None),  # a short row has no more values
+    ],
+)
+def test_wrong_vocabulary_is_refused(content: str | None, message: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "words.csv").write_text(content)
+    if message is None:
+        np.testing.assert_array_equal(load_verticals(tmp_path / "words.csv", 2), [[0, 0], [1, 1]])
+        return
+    with pytest.raises(InputError, match=message) as error:
+        load_verticals("words.csv", 2, 2, str(tmp_path))
+    assert str(error.value).startswith("configuration key 'data.vocabulary': ") and "\n" not in str(error.value)
+
+
+def test_the_number_of_verticals_is_checked() -> None:
+    assert parse_experiment({"model": {"name": "logistic"}, "data": {"verticals": 25}}).data.spec.num_outputs == 3887
+    with pytest.raises(InputError, match=r"data\.verticals must not be negative, got -1"):
+        parse_experiment({"model": {"name": "logistic"}, "data": {"verticals": -1}})

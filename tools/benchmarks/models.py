@@ -1,0 +1,161 @@
+"""A training step of every model: examples a second, share of the matrix-product rate, peak memory.
+
+Every model runs in a process of its own, so that the peak of its memory is its own; the matrix products that it is
+compared with take turns with its steps in that process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.harness import Options
+from benchmarks.report import Result, Table
+
+_BATCH_SIZE = {"video": 512, "frame": 32}
+_NUM_FRAMES = 300
+_MATRIX = 4096
+_STATUS = Path("/proc/self/status")
+
+
+def run(options: Options) -> Result:
+    """All models, in their published sizes (their options' defaults)."""
+    from yt8m_tf.models import registry
+
+    cases = [(name, level) for name in registry.model_names() for level in registry.registration(name).levels]
+    rows = []
+    for name, level in (bar := tqdm(cases, desc="models", leave=False)):
+        bar.set_postfix_str(name)
+        job = {"model": name, "level": level, "quick": options.quick, "repetitions": options.repetitions}
+        command = [sys.executable, "-m", "benchmarks.models", json.dumps(job)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
+        if done.returncode:
+            print(f"{name} ({level}): {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            continue
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    header = ("model", "level", "parameters", "examples/s", "GFLOP an example", "share", "peak GB", "compile s")
+    cells = [
+        [
+            row["model"],
+            row["level"],
+            f"{row['num_parameters']:,}",
+            f"{row['examples_per_second']:.3g}",
+            f"{row['gflop_per_example']:.3g}",
+            f"{row['share']:.2f}",
+            f"{row['peak_gb']:.1f}",
+            f"{row['compile_seconds']:.0f}",
+        ]
+        for row in rows
+    ]
+    facts = {
+        "batches": f"video level {_BATCH_SIZE['video']} videos; frame level {_BATCH_SIZE['frame']} clips of"
+        f" {_NUM_FRAMES} frames; the same batch again and again, uint8 as it is read",
+        "step": "decoding, forward, backward, clipping, Adam; one update a call; the median of the repetitions",
+    }
+    remarks = [
+        "GFLOP an example: three times the operations of the matrix products and convolutions of the forward pass"
+        " (forward, gradient of the weights, gradient of the input). Share: their rate, as part of that of float32"
+        f" products of two [{_MATRIX}, {_MATRIX}] by XLA in the same process. Peak: of the whole process, XLA compiling"
+        " included."
+    ]
+    return Result([], [Table("training steps", header, cells)], facts, remarks, models=rows)
+
+
+def measure_model(job: dict[str, Any]) -> dict[str, Any]:
+    """Trains one model on one batch; what `run` prints of it."""
+    import statistics
+
+    import numpy as np
+    import tensorflow as tf
+
+    from benchmarks.operations import matrix_operations
+    from yt8m_tf import models, schema
+    from yt8m_tf.experiment import parse_experiment
+    from yt8m_tf.training import distribution
+    from yt8m_tf.training.state import TrainState
+    from yt8m_tf.training.step import TrainStep
+
+    name, level, quick = job["model"], job["level"], job["quick"]
+    size, frames = (4, 12) if quick else (_BATCH_SIZE[level], _NUM_FRAMES)
+    data = {"level": level, "max_frames": frames} | needed_data(name)
+    experiment = parse_experiment({"model": {"name": name}, "data": data, "train": {"batch_size": size}})
+    spec = experiment.data.spec
+    model = models.build_model(experiment.model, spec)
+    batch = _batch(spec, size, frames)
+
+    features = {key: value for key, value in batch.items() if key != "labels"}
+    flops = 3 * matrix_operations(lambda: model(schema.decode_features(features, spec), training=True)) / size
+    step = TrainStep(TrainState(model, experiment), experiment, distribution.make_strategy(), xla=True)
+    started = time.perf_counter()
+    float(step.train([batch], 0, [1e-3])["loss"])
+    compile_seconds = time.perf_counter() - started
+
+    matrix = 256 if quick else _MATRIX
+    factors = [tf.random.stateless_normal([matrix, matrix], [0, seed]) for seed in (1, 2)]
+    product = tf.function(tf.matmul, jit_compile=True)
+    product(*factors)
+    seconds, shares = [], []
+    for repetition in range(job["repetitions"]):
+        started = time.perf_counter()
+        float(step.train([batch], repetition + 1, [1e-3])["loss"])
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        float(product(*factors)[0, 0])
+        limit = 2.0 * matrix**3 / (time.perf_counter() - started)
+        shares.append(flops * size / seconds[-1] / limit)
+    rate = size / statistics.median(seconds)
+    share, parameters = statistics.median(shares), sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    where = "videos" if level == "video" else f"clips of {frames} frames"
+    return {
+        "model": name,
+        "level": level,
+        "num_parameters": parameters,
+        "examples_per_second": rate,
+        "steps_per_second": rate / size,
+        "gflop_per_example": flops / 1e9,
+        "share": share,
+        "peak_gb": peak_bytes() / 1e9,
+        "compile_seconds": compile_seconds,
+        "text": f"{rate / size:.2g} steps/s of {size} {where} ({share:.0%} of the matrix-product rate,"
+        f" {peak_bytes() / 1e9:.1f} GB)",
+    }
+
+
+def needed_data(name: str) -> dict[str, Any]:
+    """What a model demands of the data configuration beside its level."""
+    return {"verticals": 25} if "hierarchy" in name else {}
+
+
+def peak_bytes() -> int:
+    """VmHWM: the most physical memory that this process ever held."""
+    lines = [line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) * 1024
+
+
+def _batch(spec: Any, size: int, frames: int) -> dict[str, Any]:
+    import numpy as np
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    batch: dict[str, Any] = {"labels": tf.constant(rng.integers(0, spec.num_classes, (size, 3)), tf.int32)}
+    for name, width in spec.features.items():
+        if spec.level == "video":
+            batch[name] = tf.constant(rng.uniform(-2, 2, (size, width)), tf.float32)
+        else:
+            batch[name] = tf.constant(rng.integers(0, 256, (size, frames, width), np.uint8))
+    if spec.level == "frame":
+        batch["num_frames"] = tf.fill([size], frames)
+    return batch
+
+
+if __name__ == "__main__":
+    from yt8m_tf.bin.launch import import_quietly
+
+    import_quietly()
+    print(json.dumps(measure_model(json.loads(sys.argv[1]))))

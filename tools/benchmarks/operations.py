@@ -1,0 +1,76 @@
+"""Counts the floating-point operations of the matrix products and convolutions of a traced function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_LOOPS = ("While", "StatelessWhile")
+
+
+def matrix_operations(function: Callable[..., Any], *arguments: Any) -> float:
+    """Two operations for every multiplication and addition of the matrix products and convolutions of one call.
+
+    Args:
+      function: traced with `arguments`, whose shapes must be known; loops count with their maximum of iterations.
+      *arguments: tensors, or nests of them.
+
+    Raises:
+      ValueError: a loop whose number of iterations the graph does not tell.
+    """
+    return _of_graph(tf.function(function, autograph=False).get_concrete_function(*arguments).graph)
+
+
+def _of_graph(graph: Any) -> float:
+    return sum(_of_operation(operation) for operation in graph.get_operations())
+
+
+def _of_operation(operation: Any) -> float:
+    kind = operation.type
+    if kind in _CALLS:
+        return _of_graph(_function_graph(operation, "f"))
+    if kind in _LOOPS:
+        return _iterations(operation) * _of_graph(_function_graph(operation, "body"))
+    if kind == "MatMul":
+        rows = operation.inputs[0].shape[0 if operation.get_attr("transpose_a") else 1]
+        return 2.0 * rows * _size(operation.outputs[0])
+    if kind == "BatchMatMulV2":
+        inner = operation.inputs[0].shape[-2 if operation.get_attr("adj_x") else -1]
+        return 2.0 * inner * _size(operation.outputs[0])
+    if kind == "Einsum":
+        return _of_einsum(operation)
+    if kind == "Conv2D":
+        return 2.0 * float(np.prod(operation.inputs[1].shape[:3])) * _size(operation.outputs[0])
+    return 0.0
+
+
+def _of_einsum(operation: Any) -> float:
+    """One multiplication and addition for every combination of all the equation's indices."""
+    terms = operation.get_attr("equation").decode().partition("->")[0].split(",")
+    if len(terms) == 1:
+        return 0.0  # a transpose or a sum
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(terms, operation.inputs, strict=True):
+        sizes |= dict(zip(term, tensor.shape, strict=True))
+    return 2.0 * float(np.prod(list(sizes.values())))
+
+
+def _iterations(operation: Any) -> int:
+    """The constant bound that `tf.while_loop(maximum_iterations=...)` hands to its loop as the second input."""
+    bound = tf.get_static_value(operation.inputs[1])
+    if bound is None or bound.shape != ():
+        raise ValueError(f"the loop '{operation.name}' has no constant maximum of iterations")
+    return int(bound)
+
+
+def _function_graph(operation: Any, attribute: str) -> Any:
+    name = operation.get_attr(attribute).name
+    return operation.graph._get_function(name).graph  # the one way to a nested function's graph
+
+
+def _size(tensor: Any) -> float:
+    return float(np.prod(tensor.shape))

@@ -1,0 +1,58 @@
+"""Lists every first-level model and configuration: level, parameters, size in float16, published GAP@20 and BCE.
+
+Example:
+
+  yt8m-models
+  yt8m-models --match='vlad|zoo.yaml:z09'
+  yt8m-models --markdown=docs/MODELS.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_MATCH = flags.DEFINE_string("match", "", "Only configurations whose name or model this regular expression finds.")
+_MARKDOWN = flags.DEFINE_string("markdown", None, "Write the page of all models to this file instead.")
+_RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured figures, for --markdown.")
+
+
+def main(_: Sequence[str]) -> None:
+    import re
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from yt8m_tf import catalogue, run_dir
+    from yt8m_tf.errors import InputError
+
+    try:
+        wanted = re.compile(_MATCH.value)
+    except re.error as error:
+        raise InputError(f"--match={_MATCH.value}: not a regular expression ({error})") from error
+    published = catalogue.read_published()
+    bar = tqdm(catalogue.selectors(), desc="build", unit="model", leave=False)
+    entries = [catalogue.describe(selector, published) for selector in bar]
+    if _MARKDOWN.value:
+        with run_dir.whole_file(Path(_MARKDOWN.value)) as temporary:
+            temporary.write_text(catalogue.markdown(entries, Path(_RESULTS.value)), encoding="utf-8")
+        print(f"written: {_MARKDOWN.value}")
+        return
+    chosen = [entry for entry in entries if wanted.search(entry.selector) or wanted.search(entry.model)]
+    if not chosen:
+        raise InputError(
+            f"--match={_MATCH.value}: finds none of {len(entries)} configurations; leave it out to see all"
+        )
+    print(catalogue.format_table(chosen))
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,173 @@
+"""The models and configurations that come with the project: what they are, how large, and what was published."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from yt8m_tf import config, experiment, models
+from yt8m_tf.export.quantise import is_stored_as_half
+from yt8m_tf.models import registry
+
+PUBLISHED_FILE = "published.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One configuration.
+
+    Attributes:
+      selector: what `--config` takes.
+      model: the registered name.
+      level: of the records that it reads.
+      num_parameters: trainable ones.
+      float16_bytes: the weights as a float16 export stores them.
+      published_gap, published_bce: GAP@20 and BCE as published, where they are.
+    """
+
+    selector: str
+    model: str
+    level: str
+    num_parameters: int
+    float16_bytes: int
+    published_gap: float | None = None
+    published_bce: float | None = None
+
+
+def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry:
+    """Builds the selected configuration, without memory for its weights, and measures it.
+
+    Args:
+      selector: `PATH.yaml[:NAME]`.
+      published: from `read_published`.
+
+    Raises:
+      InputError: whatever is wrong with the configuration.
+    """
+    run = experiment.load_experiment(selector)
+    with keras.StatelessScope(initialize_variables=False):
+        model = models.build_model(run.model, run.data.spec)
+    stored = [variable for variable in model.weights if variable.name != "seed_generator_state"]
+    figures = published.get(selector, {})
+    return Entry(
+        selector,
+        run.model["name"],
+        run.data.level,
+        sum(int(np.prod(variable.shape)) for variable in model.trainable_weights),
+        sum(int(np.prod(variable.shape)) * (2 if is_stored_as_half(variable) else 4) for variable in stored),
+        _number(figures.get("gap_at_20")),
+        _number(figures.get("bce")),
+    )
+
+
+def selectors() -> list[str]:
+    """Everything that `--config` can select among the first-level configurations that come with the project."""
+    return [
+        selector
+        for selector in config.shipped_selectors()
+        if selector.startswith("first_level/") or selector.startswith("zoo.yaml:")
+    ]
+
+
+def read_published() -> dict[str, dict[str, str]]:
+    """The rows of `configs/published.csv`, by selector: gap_at_20, bce, source."""
+    with open(config.shipped_file(PUBLISHED_FILE), encoding="utf-8", newline="") as file:
+        return {row["configuration"]: row for row in csv.DictReader(file)}
+
+
+def format_table(entries: Iterable[Entry]) -> str:
+    """The entries as aligned plain text, one line each."""
+    header = ("configuration", "model", "level", "parameters", "float16", "GAP@20", "BCE")
+    rows = [header] + [
+        (
+            entry.selector,
+            entry.model,
+            entry.level,
+            f"{entry.num_parameters:,}",
+            f"{entry.float16_bytes / 1e6:,.1f} MB",
+            _text(entry.published_gap, "{:.5f}"),
+            _text(entry.published_bce, "{:.5f}"),
+        )
+        for entry in entries
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+_HEAD = """\
+# Models
+
+Written by `yt8m-models --markdown=docs/MODELS.md`; a test compares. Parameters are the trainable ones; float16 is what the
+weights take in the exported SavedModel. Published scores are GAP@20, with their sources in `configs/published.csv`.
+Scores on real records are GAP@20 on 20 validation shards after training on 120 others, hidden layers of 512 and 6
+passes ([RESULTS.md](RESULTS.md)): they compare with each other, not with the published ones. How fast a training step
+is was measured on two CPU cores ([BENCHMARKS.md](BENCHMARKS.md)).
+"""
+
+
+def markdown(entries: Sequence[Entry], results: Path) -> str:
+    """`docs/MODELS.md`: a section for each registered model, with its docstring, its figures and its configurations.
+
+    Args:
+      entries: all configurations.
+      results: directory of measured figures: `first_level_real/NAME.json`, as tools/run_experiments.py writes them, and
+        `benchmark_models.json`, as tools/benchmark.py does; either may be missing.
+    """
+    scores = [json.loads(path.read_text()) for path in sorted(results.glob("first_level_real/*.json"))]
+    steps = _steps(results / "benchmark_models.json")
+    lines = [_HEAD]
+    for name in registry.model_names():
+        lines += [f"## `{name}`", "", inspect.getdoc(registry.registration(name).builder) or "", ""]
+        own = [f"`{_stem(r)}` {r['gap_at_20']:.4f}" for r in scores if r["model"] == name]
+        if own:
+            lines += [f"On real records: {', '.join(own)}.", ""]
+        if name in steps:
+            lines += [f"Training: {steps[name]}.", ""]
+        lines += _configuration_table([entry for entry in entries if entry.model == name])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _configuration_table(entries: Iterable[Entry]) -> list[str]:
+    lines = ["| configuration | level | parameters | float16 | published |", "|---|---|---|---|---|"]
+    for entry in entries:
+        cells = (
+            f"`{entry.selector}`",
+            entry.level,
+            f"{entry.num_parameters:,}",
+            f"{entry.float16_bytes / 1e6:,.1f} MB",
+            _text(entry.published_gap, "{:.5f}"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _stem(result: Mapping[str, Any]) -> str:
+    return result["configuration"].rpartition(":")[2]
+
+
+def _steps(path: Path) -> dict[str, str]:
+    """For each model that was measured, its rate in words."""
+    if not path.is_file():
+        return {}
+    rows = json.loads(path.read_text(encoding="utf-8"))["models"]
+    return {row["model"]: row["text"] for row in rows}
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text else None
+
+
+def _text(value: float | None, pattern: str) -> str:
+    return "" if value is None else pattern.format(value)

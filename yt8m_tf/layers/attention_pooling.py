@@ -1,0 +1,50 @@
+"""Attention over frames: a weighted mean whose weights a linear layer finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from yt8m_tf.layers import blocks, masking
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class AttentionPooling(keras.layers.Layer):
+    """The mean over real frames, weighted by a softmax over time of Dense(1) of the frame: [B, T, D] to [B, D].
+
+    A frame may be given in parts, [B, T, D1], [B, T, D2], ..., D = D1 + D2 + ...; they are never put side by side: the
+    kernel is split instead, and so is the sum. The Dense has no bias, which the softmax would cancel.
+
+    Args:
+      **kwargs: of every layer: name, dtype, trainable.
+    """
+
+    def build(self, parts_shape: Sequence[Shape], frame_mask_shape: Shape) -> None:
+        """Makes the kernel [D, 1]; its rows go part by part."""
+        self._sizes = [int(shape[-1] or 0) for shape in parts_shape]
+        self.kernel = self.add_weight(
+            shape=(sum(self._sizes), 1), initializer=blocks.kernel_initializer(), name="kernel"
+        )
+
+    def call(self, parts: Sequence[Any], frame_mask: Any) -> Any:
+        """Pools frames.
+
+        Args:
+          parts: of the frames, each [B, T, Di]; finite in the padding too.
+          frame_mask: [B, T] bool, False for padding.
+        """
+        scores, start = 0.0, 0
+        for part, size in zip(parts, self._sizes, strict=True):
+            scores += ops.matmul(part, self.kernel[start : start + size])[:, :, 0]  # [B, T]
+            start += size
+        weights = masking.masked_softmax(scores, frame_mask)
+        return ops.concatenate([ops.einsum("bt,btd->bd", weights, part) for part in parts], axis=-1)
+
+    def compute_output_shape(self, parts_shape: Sequence[Shape], frame_mask_shape: Shape) -> Shape:
+        """[B, D]."""
+        return (parts_shape[0][0], sum(int(shape[-1] or 0) for shape in parts_shape))

@@ -1,0 +1,136 @@
+"""Statistics of features over the real frames of a clip.
+
+The functions take frames [B, T, D], any T, finite in the padding too, and a mask [B, T], True for a real frame, and
+give [B, D]. What they make of a clip without frames is undefined; `frame_statistics` makes zeros of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+from keras import ops
+
+from yt8m_tf.layers.masking import masked_mean
+from yt8m_tf.layers.numerics import square_root
+
+Shape = tuple[int | None, ...]
+Statistic = Literal["mean", "std", "min", "max", "median", "mode"]
+
+
+def masked_std(frames: Any, frame_mask: Any) -> Any:
+    """The population standard deviation over real frames: 0 for a single one, its gradient 0 where it is 0.
+
+    The mean is subtracted before squaring. E[x^2] - E[x]^2 would save no pass over the frames, since squares must be
+    formed either way, but would cancel: a feature that is 2 in 300 frames came out at 2e-3 in float32, here at 2e-6.
+    XLA fuses the subtraction, the square and the sum, so that no centred copy of the frames is made.
+    """
+    real = ops.cast(frame_mask, frames.dtype)  # [B, T]
+    deviations = frames - masked_mean(frames, frame_mask)[:, None]  # [B, T, D]
+    squares = ops.sum(ops.square(deviations) * real[:, :, None], axis=1)
+    return square_root(squares / ops.maximum(ops.sum(real, axis=1), 1)[:, None])
+
+
+def masked_min(frames: Any, frame_mask: Any) -> Any:
+    """The smallest value over real frames."""
+    return ops.min(ops.where(frame_mask[:, :, None], frames, np.inf), axis=1)
+
+
+def masked_max(frames: Any, frame_mask: Any) -> Any:
+    """The largest value over real frames."""
+    return ops.max(ops.where(frame_mask[:, :, None], frames, -np.inf), axis=1)
+
+
+def sort_frames(frames: Any, frame_mask: Any) -> Any:
+    """Each feature's values in ascending order, [B, T, D]: those of real frames first, then infinities.
+
+    Sorting costs far more than all else here: on two CPU cores 0.5 to 1 s for 32 clips of 300 frames of 1024 features.
+    """
+    return ops.sort(ops.where(frame_mask[:, :, None], frames, np.inf), axis=1)
+
+
+def median(ordered: Any, num_frames: Any) -> Any:
+    """The middle value, or, as NumPy has it, the mean of the two middle ones.
+
+    Args:
+      ordered: [B, T, D], from `sort_frames`.
+      num_frames: [B] int32, from 1.
+    """
+    middles = ops.stack([(num_frames - 1) // 2, num_frames // 2], axis=1)  # [B, 2]
+    middles = ops.maximum(middles, 0)  # -1 where there are no frames
+    return ops.mean(ops.take_along_axis(ordered, middles[:, :, None], axis=1), axis=1)
+
+
+def mode(ordered: Any, num_frames: Any) -> Any:
+    """The most frequent value; of equally frequent ones the smallest. Arguments as `median`.
+
+    Frames are stored in 256 steps, so that equal values are common. Where all values differ, as after mixup, this is
+    the minimum. A loop of T steps on [B, D] finds the longest run of equal values in sorted order.
+    """
+    values = ops.stop_gradient(ordered)
+
+    def advance(t: Any, state: Any) -> Any:
+        run, longest, position = state
+        repeats = ops.take(values, t, axis=1) == ops.take(values, ops.maximum(t - 1, 0), axis=1)  # [B, D]
+        run = ops.where(repeats, run + 1, 1)
+        longer = (run > longest) & (t < num_frames)[:, None]
+        return run, ops.where(longer, run, longest), ops.where(longer, t, position)
+
+    zeros = ops.zeros_like(values[:, 0], dtype="int32")
+    position = ops.fori_loop(0, ops.shape(values)[1], advance, (zeros, zeros, zeros))[2]
+    return ops.take_along_axis(ordered, position[:, None], axis=1)[:, 0]
+
+
+_OF_FRAMES = {"mean": masked_mean, "std": masked_std, "min": masked_min, "max": masked_max}
+_OF_SORTED = {"median": median, "mode": mode}
+
+
+def frame_statistics(frames: Any, frame_mask: Any, statistics: Sequence[str]) -> Any:
+    """Several statistics side by side.
+
+    Args:
+      frames: [B, T, D] float, any T; finite in the padding too.
+      frame_mask: [B, T] bool, False for padding.
+      statistics: which, in the order of the output; "median" and "mode" share one sort.
+
+    Returns:
+      [B, S * D] for S statistics; zeros for a clip without frames.
+    """
+    num_frames = ops.sum(ops.cast(frame_mask, "int32"), axis=1)  # [B]
+    ordered = sort_frames(frames, frame_mask) if set(statistics) & set(_OF_SORTED) else None
+    results = [
+        _OF_FRAMES[name](frames, frame_mask) if name in _OF_FRAMES else _OF_SORTED[name](ordered, num_frames)
+        for name in statistics
+    ]
+    return ops.where(num_frames[:, None] > 0, ops.concatenate(results, axis=-1), 0.0)
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class FrameStatistics(keras.layers.Layer):
+    """`frame_statistics` as a layer, always in float32: [B, T, D] and a mask [B, T] to [B, S * D].
+
+    Args:
+      statistics: names out of mean, std, min, max, median, mode.
+      dtype: float32 by default, under mixed precision too, where sums over 300 frames would lose most digits.
+      **kwargs: of every layer: name, trainable.
+    """
+
+    def __init__(self, statistics: tuple[str, ...], *, dtype: str = "float32", **kwargs: Any) -> None:
+        for name in statistics:
+            if name not in get_args(Statistic):
+                known = ", ".join(get_args(Statistic))
+                raise ValueError(f"FrameStatistics: statistics must be names out of {known}, got '{name}'")
+        super().__init__(dtype=dtype, **kwargs)
+        self.statistics = statistics
+
+    def call(self, frames: Any, frame_mask: Any) -> Any:
+        """[B, S * D]; arguments as `frame_statistics`."""
+        return frame_statistics(frames, frame_mask, self.statistics)
+
+    def compute_output_shape(self, frames_shape: Shape, frame_mask_shape: Shape) -> Shape:
+        """[B, S * D]."""
+        size = frames_shape[2]
+        assert size is not None
+        return (frames_shape[0], len(self.statistics) * size)

@@ -1,0 +1,78 @@
+"""Gaussian noise in proportion to the activations that it is added to."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Literal, get_args
+
+import keras
+from keras import ops
+
+from yt8m_tf.layers.numerics import square_root
+
+Magnitude = Literal["std", "mean", "mean_abs", "max_abs", "norm_by_size", "square"]
+
+
+def magnitude(x: Any, kind: Magnitude) -> Any:
+    """The number, or for "square" the tensor, f(x) that noise is multiplied by.
+
+    Args:
+      x: float tensor of any shape. All of it counts, the batch included.
+      kind: "std" (of the population), "mean", "mean_abs", "max_abs", "norm_by_size": the root of the sum of squares
+        divided by the number of elements, "square": x * x divided by the number of elements, for each element.
+
+    Returns:
+      A scalar, or the shape of x. The gradient is finite, at x = 0 too.
+    """
+    size = ops.cast(ops.size(x), x.dtype)
+    if kind == "std":
+        return square_root(ops.mean(ops.square(x - ops.mean(x))))
+    if kind == "mean":
+        return ops.mean(x)
+    if kind == "mean_abs":
+        return ops.mean(ops.abs(x))
+    if kind == "max_abs":
+        return ops.max(ops.abs(x))
+    if kind == "norm_by_size":
+        return square_root(ops.sum(ops.square(x))) / size
+    return ops.square(x) / size
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class GaussianNoise(keras.layers.Layer):
+    """x + N(0, 1) * scale * f(x), the noise drawn for each element; f is `magnitude`, and gradients pass through it.
+
+    With `always`, inference adds noise too: a fixed draw, that of the layer's name, instead of a new one in each call.
+    Scores are then the same whenever they are computed, and an exported model holds no state. They still depend on a
+    video's place in the batch and, through f, on the rest of the batch.
+
+    Args:
+      scale: from 0; 0 adds nothing.
+      kind: of `magnitude`.
+      always: whether noise is added in inference too.
+      **kwargs: of every layer: name, dtype, trainable.
+    """
+
+    def __init__(self, scale: float = 1.0, kind: Magnitude = "std", always: bool = False, **kwargs: Any) -> None:
+        if scale < 0:
+            raise ValueError(f"GaussianNoise: scale must be at least 0, got {scale}")
+        if kind not in get_args(Magnitude):
+            raise ValueError(f"GaussianNoise: kind must be one of {', '.join(get_args(Magnitude))}, got '{kind}'")
+        super().__init__(**kwargs)
+        self.scale = scale
+        self.kind = kind
+        self.always = always
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Adds noise in training, or always; the shape stays."""
+        if not (training or self.always):
+            return inputs
+        x = ops.cast(inputs, "float32")  # sums and squares of a whole tensor are too much for half precision
+        seed = self.seed_generator if training else zlib.crc32(self.name.encode())
+        noise = keras.random.normal(ops.shape(x), dtype="float32", seed=seed)
+        return ops.cast(x + noise * (self.scale * magnitude(x, self.kind)), inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape stays."""
+        return input_shape

@@ -1,0 +1,66 @@
+"""Trading time for memory: what a backward pass needs again is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+
+def map_recomputed(
+    function: Callable[..., Sequence[Any]], rows: Sequence[Any], shared: Sequence[Any], dtypes: Sequence[Any]
+) -> list[Any]:
+    """Applies a function to one row after the other, and again to each for its gradients.
+
+    Of all intermediate results those of one row alone are ever held, in training too. The loops are loops of the graph:
+    XLA compiles their body once and cannot merge the second computation with the first, as it might without them.
+
+    Args:
+      function: from (*row, *shared) to a sequence of tensors; uses no other variables, and draws no random numbers but
+        from seeds among its arguments, so that it does the same both times.
+      rows: tensors [B, ...]; those that are not floating-point get no gradients.
+      shared: floating-point tensors that are the same for all rows.
+      dtypes: of the results.
+
+    Returns:
+      The results, each [B, ...].
+    """
+    rows, shared = [tf.convert_to_tensor(x) for x in rows], [tf.convert_to_tensor(x) for x in shared]
+
+    @tf.custom_gradient
+    def run(*arguments: Any) -> Any:
+        rows, shared = arguments[: len(arguments) - num_shared], arguments[len(arguments) - num_shared :]
+        results = tf.map_fn(lambda row: tuple(function(*row, *shared)), rows, fn_output_signature=tuple(dtypes))
+        return results, lambda *upstream: _gradients(function, rows, shared, upstream)
+
+    num_shared = len(shared)
+    return list(run(*rows, *shared))
+
+
+def _gradients(
+    function: Callable[..., Sequence[Any]], rows: Sequence[Any], shared: Sequence[Any], upstream: Sequence[Any]
+) -> list[Any]:
+    """Gradients with respect to rows (None for those that have none) and to what they share."""
+    number = tf.shape(rows[0])[0]
+    floating = [i for i, values in enumerate(rows) if values.dtype.is_floating]
+
+    def step(i: Any, sums: list[Any], parts: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        row = [values[i] for values in rows]
+        sources = [row[j] for j in floating] + list(shared)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            results = function(*row, *shared)
+        gradients = tape.gradient(
+            results, sources, [values[i] for values in upstream], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        parts = [part.write(i, gradient) for part, gradient in zip(parts, gradients[: len(floating)], strict=True)]
+        return i + 1, [a + b for a, b in zip(sums, gradients[len(floating) :], strict=True)], parts
+
+    zeros = [tf.zeros_like(values) for values in shared]
+    parts = [tf.TensorArray(rows[i].dtype, size=number, element_shape=rows[i].shape[1:]) for i in floating]
+    _, sums, parts = tf.while_loop(
+        lambda i, *_: i < number, step, (tf.constant(0), zeros, parts), maximum_iterations=number
+    )
+    of_rows = dict(zip(floating, (part.stack() for part in parts), strict=True))
+    return [of_rows.get(i) for i in range(len(rows))] + list(sums)

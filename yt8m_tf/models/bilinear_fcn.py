@@ -1,0 +1,75 @@
+"""A network whose hidden layer is bilinear in its input and a few learned combinations of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.layers import blocks
+from yt8m_tf.layers.bilinear import Bilinear
+from yt8m_tf.models import checks
+from yt8m_tf.models.registry import model_inputs, register_model
+from yt8m_tf.schema import InputSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class BilinearFCNConfig:
+    """Sizes of the network.
+
+    Attributes:
+      rank: R, the learned combinations.
+      inner_size: width of the hidden layer.
+      dropout: rate on it, in [0, 1).
+      first_rgb: read only the first so many rgb values, 512 in the original's variant; null: all.
+      second: a second bilinear layer after the first.
+    """
+
+    rank: int = 64
+    inner_size: int = 1024
+    dropout: float = 0.0
+    first_rgb: int | None = None
+    second: bool = False
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 1, "rank", "inner_size")
+        checks.rates(self, "dropout")
+        if self.first_rgb is not None:
+            checks.at_least(self, 1, "first_rgb")
+
+
+@register_model("bilinear_fcn", BilinearFCNConfig, levels=("video",))
+def build_bilinear_fcn(config: BilinearFCNConfig, spec: InputSpec) -> keras.Model:
+    """h = Dense(R)(x); y = tanhshrink(Bilinear(x, tanhshrink(h))); maybe tanhshrink(Bilinear(y, h)); Dense(C).
+
+    x holds the features side by side. The second bilinear layer reads h as it is, without tanhshrink, as the original
+    does. The kernel of `Bilinear` holds D * R * `inner_size` weights: 75 million with D 1152 and R 64.
+
+    Reference: https://arxiv.org/abs/1809.04403, which leaves out the details. tanhshrink(x) is x - tanh(x).
+
+    Raises:
+      InputError: `first_rgb` is more than there are.
+    """
+    inputs = model_inputs(spec)
+    features = dict(inputs)
+    if config.first_rgb is not None:
+        if config.first_rgb > (size := spec.features.get("rgb", 0)):
+            raise InputError(
+                f"configuration key 'model.first_rgb': {config.first_rgb} is more than the {size} rgb values of"
+                " data.features; lower it, or leave it out"
+            )
+        features["rgb"] = features["rgb"][:, : config.first_rgb]
+    x = blocks.concat_features(features, spec.features)  # [B, D]
+    h = blocks.dense(x, config.rank, "rank_dense")  # [B, R]
+    y = _tanhshrink(Bilinear(config.inner_size, name="bilinear1")(x, _tanhshrink(h)))
+    if config.second:
+        y = _tanhshrink(Bilinear(config.inner_size, name="bilinear2")(y, h))
+    y = blocks.dropout(y, config.dropout, "dropout")
+    return keras.Model(inputs, blocks.class_logits(y, spec.num_outputs), name="bilinear_fcn")
+
+
+def _tanhshrink(x: keras.KerasTensor) -> keras.KerasTensor:
+    """x - tanh(x), about x ** 3 / 3 near zero; in float32, since bfloat16 would leave nothing of the difference."""
+    return ops.tanh_shrink(ops.cast(x, "float32"))

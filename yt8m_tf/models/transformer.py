@@ -1,0 +1,62 @@
+"""A transformer encoder of the original solution's own kind."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from yt8m_tf.layers import blocks, masking
+from yt8m_tf.layers.attention import PositionedSelfAttention
+from yt8m_tf.models import checks
+from yt8m_tf.models.registry import model_inputs, register_model
+from yt8m_tf.schema import MAX_FRAMES, InputSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of the encoder.
+
+    Attributes:
+      inner_size: width of each head and of each layer's output.
+      num_layers: layers of attention.
+      num_heads: heads of each layer.
+      dropout: rate at the end of each layer, in [0, 1).
+      max_length: of the position codes; they repeat after so many frames.
+    """
+
+    inner_size: int = 500
+    num_layers: int = 1
+    num_heads: int = 1
+    dropout: float = 0.0
+    max_length: int = MAX_FRAMES
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 1, "inner_size", "num_layers", "num_heads", "max_length")
+        checks.rates(self, "dropout")
+
+
+@register_model("transformer", TransformerConfig, levels=("frame",))
+def build_transformer(config: TransformerConfig, spec: InputSpec) -> keras.Model:
+    """Layers of self-attention (see `PositionedSelfAttention`), Dense, dropout and ReLU; the mean over real frames.
+
+    There are neither residual connections nor normalisation, as in the original.
+
+    Memory: two or three [B, heads, T, T] tensors for each layer, 0.2 GB each in float32 at B = 512, T = 303 and one
+    head; more is in the frames, with and without their codes (0.7 GB each), and in queries, keys, values and outputs
+    (0.3 GB each). A training step takes 3.5 GB by XLA's count on a CPU.
+
+    Reference: https://arxiv.org/abs/1809.04403.
+    """
+    inputs = model_inputs(spec)
+    mask = masking.clip_mask(inputs)
+    x = blocks.concat_features(inputs, spec.features)  # [B, T, D]
+    for i in range(1, config.num_layers + 1):
+        layer = PositionedSelfAttention(
+            config.inner_size, config.num_heads, config.max_length, name=f"layer{i}_attention"
+        )
+        x = blocks.dense(layer(x, mask), config.inner_size, f"layer{i}_dense")  # [B, T, inner_size]
+        x = ops.relu(blocks.dropout(x, config.dropout, f"layer{i}_dropout"))
+    logits = blocks.class_logits(masking.masked_mean(x, mask), spec.num_outputs)
+    return keras.Model(inputs, logits, name="transformer")

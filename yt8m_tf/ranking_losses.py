@@ -1,0 +1,193 @@
+"""Losses over pairs of a positive and a negative score, and weights by rank, in bounded memory.
+
+All of them look at the scores of a whole batch (a part of it under gradient accumulation, each replica's own under
+several replicas). A target above 0 makes an output a positive, everything else is a negative; a positive is compared
+with the highest negatives only. Every positive counts, however many there are: they are gathered to the front of a
+list, which is worked off in chunks by a loop of as many turns as the batch needs. A chunk gives the loss and its
+gradient at once, so nothing larger than one chunk's pairs, and nothing of the loop, is kept for a backward pass.
+
+Gradients flow to positives and negatives alike. A batch without positives, or without negatives, has loss 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+# Bounds of a chunk: pairs, which bound memory, and positives.
+MAX_PAIRS = 2**20
+_MAX_POSITIVES = 1024
+# Stands for a score that is out of the race: pairs with it have no loss and no slope, and it leaves room to subtract.
+_FAR = 1e30
+
+# Maps differences, negative minus positive, to each pair's loss and its derivative; all of one shape.
+PairLoss = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def softplus_with_margin(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """log(1 + exp(d + 1)) and its derivative, which share one exponential."""
+    shifted = difference + 1.0
+    small = tf.exp(-tf.abs(shifted))
+    loss = tf.maximum(shifted, 0.0) + tf.math.log1p(small)
+    return loss, tf.where(shifted > 0.0, 1.0, small) / (1.0 + small)
+
+
+def log_one_plus_sigmoid(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """log(1 + sigmoid(d)), at most log 2, and its derivative."""
+    score = tf.sigmoid(difference)
+    return tf.math.log1p(score), score * tf.sigmoid(-difference) / (1.0 + score)
+
+
+def hinge(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """max(0, 1 + d) and its derivative."""
+    return tf.maximum(1.0 + difference, 0.0), tf.cast(difference > -1.0, tf.float32)
+
+
+def mean_over_pairs(
+    logits: tf.Tensor, targets: tf.Tensor, pair_loss: PairLoss, negatives: int, within_example: bool = False
+) -> tf.Tensor:
+    """The mean of a loss over pairs of a positive and one of the highest negatives.
+
+    Args:
+      logits: [B, C] of a static shape.
+      targets: [B, C]; above 0 for positives.
+      pair_loss: the loss of a difference of two scores, and its derivative.
+      negatives: so many per example, fewer where there are not as many: the `negatives * B` highest of the batch.
+      within_example: pair a positive with the `negatives` highest of its own example instead.
+
+    Returns:
+      float32 scalar: the mean over all pairs, so that every positive counts alike.
+
+    Raises:
+      ValueError: the shape is not known when the function is traced.
+    """
+    logits = tf.cast(logits, tf.float32)
+    if not logits.shape.is_fully_defined():
+        raise ValueError(f"a ranking loss needs logits of a static shape, got {logits.shape}")
+
+    @tf.custom_gradient
+    def mean(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        groups = logits.shape[0] if within_example else 1
+        scores, positive = (tf.reshape(values, [groups, -1]) for values in (logits, targets > 0.0))
+        loss, gradient = _over_groups(scores, positive, pair_loss, negatives * logits.shape[0] // groups)
+        gradient = tf.reshape(gradient, logits.shape)
+        return loss, lambda upstream: upstream * gradient
+
+    return mean(logits)
+
+
+def lsep(logits: tf.Tensor, targets: tf.Tensor, negatives: int) -> tf.Tensor:
+    """log(1 + mean of exp(n - p)) over the pairs of `mean_over_pairs`, without forming them: the mean is a product.
+
+    Args:
+      logits: [B, C].
+      targets: [B, C]; above 0 for positives.
+      negatives: so many per example, of the whole batch's highest.
+
+    Returns:
+      float32 scalar.
+
+    References:
+      Li, Song and Luo, https://arxiv.org/abs/1704.03135. There the sum over an example's pairs stands under the
+      logarithm, here the mean over the batch's.
+    """
+    scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(targets > 0.0, [-1])
+    size, num_positives = tf.size(scores), _count(positive)
+    num_highest = tf.minimum(negatives * tf.shape(logits)[0], size)
+    highest, _ = tf.math.top_k(tf.where(positive, -_FAR, scores), num_highest)
+    num_negatives = tf.minimum(num_highest, size - num_positives)
+    log_mean_negative = tf.reduce_logsumexp(highest) - _log_count(num_negatives)
+    log_mean_positive = tf.reduce_logsumexp(tf.where(positive, -scores, -_FAR)) - _log_count(num_positives)
+    return tf.math.softplus(log_mean_negative + log_mean_positive)
+
+
+def misranked_counts(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """How many outputs of the other kind stand on the wrong side of each, over the whole batch.
+
+    Args:
+      logits: [B, C], up to 2**31 of them.
+      targets: [B, C]; above 0 for positives.
+
+    Returns:
+      [B, C] float32: for a positive, the negatives that score higher; for a negative, the positives that score
+      lower. Equal scores are not misranked.
+    """
+    scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(targets > 0.0, [-1])
+    # One sort of integers that hold it all: the score as an integer of the same order, the kind (so that negatives
+    # come first among equal scores), the place. XLA compiles searches in sorted lists to comparisons of all with all.
+    bits = tf.bitcast(tf.where(scores == 0.0, 0.0, scores), tf.int32)  # -0 equals 0
+    ordered = tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, 0x7FFFFFFF), bits)
+    kind_and_place = tf.cast(positive, tf.int64) * 2**31 + tf.range(tf.size(scores), dtype=tf.int64)
+    keys = tf.sort(tf.cast(ordered, tf.int64) * 2**32 + kind_and_place)
+    place = tf.cast(tf.bitwise.bitwise_and(keys, tf.constant(2**31 - 1, tf.int64)), tf.int32)
+    sorted_positive = tf.bitwise.bitwise_and(keys, tf.constant(2**31, tf.int64)) != 0
+    positives_below = tf.cumsum(tf.cast(sorted_positive, tf.int32))
+    negatives_below = tf.cumsum(tf.cast(~sorted_positive, tf.int32))
+    counts = tf.where(sorted_positive, _count(~positive) - negatives_below, positives_below)
+    counts = tf.tensor_scatter_nd_update(tf.zeros_like(place), place[:, None], counts)
+    return tf.reshape(tf.cast(counts, tf.float32), tf.shape(logits))
+
+
+def _over_groups(
+    scores: tf.Tensor, positive: tf.Tensor, pair_loss: PairLoss, negatives: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The mean over the pairs of each positive with the highest negatives of its group, and its gradient.
+
+    Args:
+      scores: [G, S] float32.
+      positive: [G, S] bool.
+      pair_loss: see `mean_over_pairs`.
+      negatives: N, of a group.
+
+    Returns:
+      Scalar and [G * S], float32.
+    """
+    groups, size = scores.shape
+    negatives = min(negatives, size)
+    highest, places = tf.math.top_k(tf.where(positive, -_FAR, scores), negatives)  # [G, N]
+    flat_scores, flat_positive = tf.reshape(scores, [-1]), tf.reshape(positive, [-1])
+    chunk = max(1, min(MAX_PAIRS // negatives, _MAX_POSITIVES))
+    num_positives, order = _count(positive), _positions(flat_positive, chunk)
+
+    def one_chunk(first: tf.Tensor, total: tf.Tensor, gradient: tf.Tensor, by_negative: tf.Tensor) -> Any:
+        own = tf.slice(order, [first], [chunk])
+        group = own // size
+        values = tf.where(first + tf.range(chunk) < num_positives, tf.gather(flat_scores, own), _FAR)
+        against = tf.gather(highest, group) if groups > 1 else highest
+        losses, slopes = pair_loss(against - values[:, None])  # [chunk, N]
+        total += tf.reduce_sum(losses, axis=0)  # [N]; one long sum in float32 would lose digits
+        gradient = tf.tensor_scatter_nd_sub(gradient, own[:, None], tf.reduce_sum(slopes, axis=1))
+        if groups > 1:
+            by_negative = tf.tensor_scatter_nd_add(by_negative, group[:, None], slopes)
+        else:
+            by_negative += tf.reduce_sum(slopes, axis=0, keepdims=True)
+        return first + chunk, total, gradient, by_negative
+
+    start = (tf.constant(0), tf.zeros([negatives]), tf.zeros_like(flat_scores), tf.zeros_like(highest))
+    _, total, gradient, by_negative = tf.while_loop(
+        lambda first, *_: first < num_positives, one_chunk, start, parallel_iterations=1
+    )
+    flat_places = tf.reshape(places + size * tf.range(groups)[:, None], [-1, 1])
+    gradient = tf.tensor_scatter_nd_add(gradient, flat_places, tf.reshape(by_negative, [-1]))
+    of_group = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)  # [G]
+    pairs = tf.cast(of_group, tf.float32) * tf.cast(tf.minimum(negatives, size - of_group), tf.float32)
+    scale = 1.0 / tf.maximum(tf.reduce_sum(pairs), 1.0)
+    total = tf.cast(tf.reduce_sum(tf.cast(total, tf.float64)), tf.float32)
+    return total * scale, gradient * scale
+
+
+def _positions(mask: tf.Tensor, room: int) -> tf.Tensor:
+    """The places where `mask` ([n] bool) holds, in order, at the front of [n + room] int32; any places follow."""
+    size = tf.size(mask)
+    slots = tf.where(mask, tf.cumsum(tf.cast(mask, tf.int32)) - 1, size)  # the first slot of the room takes the rest
+    return tf.tensor_scatter_nd_update(tf.zeros([size + room], tf.int32), slots[:, None], tf.range(size))
+
+
+def _count(mask: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(mask, tf.int32))
+
+
+def _log_count(count: tf.Tensor) -> tf.Tensor:
+    return tf.math.log(tf.cast(tf.maximum(count, 1), tf.float32))
