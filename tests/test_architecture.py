@@ -15,7 +15,7 @@ _LEVELS = (
     ("errors", "frames", "schema"),
     ("config",),
     ("experiment", "vocabulary"),
-    ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics", "data", "clustering"),
+    ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics", "data", "centroids", "clustering"),
     ("models",),
     ("training", "evaluation", "export", "catalogue", "submission", "inference"),
     ("bin",),

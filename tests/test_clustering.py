@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 from conftest import frame_record, write_shard
 
-from yt8m_tf import clustering, models
-from yt8m_tf.clustering import Clustering
+from yt8m_tf import centroids, clustering, models
+from yt8m_tf.centroids import Clustering
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation import evaluate_trained
@@ -111,13 +111,13 @@ def test_records_of_another_kind_are_named(learnable_shards: Callable[..., Path]
 
 
 def _clustering(rng: np.random.Generator, **changes: Any) -> Clustering:
-    centroids = rng.normal(size=(30, 12)).astype(np.float32)
-    return dataclasses.replace(Clustering(centroids, _FEATURES, 100, 7, 12.5, 50.0, 0), **changes)
+    values = rng.normal(size=(30, 12)).astype(np.float32)
+    return dataclasses.replace(Clustering(values, _FEATURES, 100, 7, 12.5, 50.0, 0), **changes)
 
 
 def test_file_holds_what_it_says_and_no_pickle(tmp_path: Path, rng: np.random.Generator) -> None:
     result = _clustering(rng)
-    clustering.write(result, tmp_path / "centroids.npz")
+    centroids.write(result, tmp_path / "centroids.npz")
     with np.load(tmp_path / "centroids.npz", allow_pickle=False) as archive:
         content = {name: archive[name] for name in archive.files}
     np.testing.assert_array_equal(content.pop("centroids"), result.centroids)
@@ -135,10 +135,10 @@ def test_output_that_cannot_be_written_is_named_before_the_work(tmp_path: Path, 
     (tmp_path / "file").touch()
     for output in (tmp_path / "file" / "centroids.npz", tmp_path):
         with pytest.raises(InputError, match=f"--output={output}: cannot be written .*; name another file"):
-            clustering.check_writable(output)
+            centroids.check_writable(output)
     with pytest.raises(InputError, match=r"--output=.*: cannot be written"):
-        clustering.write(_clustering(rng), tmp_path / "file" / "centroids.npz")
-    clustering.check_writable(tmp_path / "new" / "centroids.npz")
+        centroids.write(_clustering(rng), tmp_path / "file" / "centroids.npz")
+    centroids.check_writable(tmp_path / "new" / "centroids.npz")
     assert not list((tmp_path / "new").iterdir())
 
 
@@ -146,10 +146,10 @@ def test_centroids_are_assigned_on_every_replica(
     tmp_path: Path, rng: np.random.Generator, two_replicas: tf.distribute.Strategy
 ) -> None:
     result = _clustering(rng)
-    clustering.write(result, tmp_path / "centroids.npz")
+    centroids.write(result, tmp_path / "centroids.npz")
     with two_replicas.scope():
         model = models.build_model(_OPTIONS, InputSpec("frame", _FEATURES, 10, 8))
-        clustering.load_centroids(model, "centroids.npz", _FEATURES, str(tmp_path))
+        centroids.load_centroids(model, "centroids.npz", _FEATURES, str(tmp_path))
     copies = model.get_layer("codebook").centroids.value.values
     assert len(copies) == 2
     for copy in copies:
@@ -182,10 +182,10 @@ def test_centroids_that_do_not_fit_are_one_line(
     elif changes == "other":
         np.savez(path, centroids=np.zeros((30, 12)))
     elif changes is not None:
-        clustering.write(_clustering(rng, **changes), path)
+        centroids.write(_clustering(rng, **changes), path)
     model = models.build_model(_OPTIONS, InputSpec("frame", _FEATURES, 10, 8))
     with pytest.raises(InputError, match=message) as error:
-        clustering.load_centroids(model, "centroids.npz", _FEATURES, str(tmp_path))
+        centroids.load_centroids(model, "centroids.npz", _FEATURES, str(tmp_path))
     assert str(error.value).startswith(f"configuration key 'model.centroids': '{path}'")
     assert "\n" not in str(error.value)
 
@@ -217,7 +217,7 @@ def test_kmeans_train_evaluate(learnable_shards: Callable[..., Path], tmp_path: 
     with pytest.raises(InputError, match=r"'model\.centroids': .*no such file.*yt8m-kmeans"):
         train()
     result = _fit(_sample([str(path) for path in sorted(data_dir.glob("train*"))], 1000), 30)
-    clustering.write(result, data_dir / "centroids.npz")
+    centroids.write(result, data_dir / "centroids.npz")
     trained_to = train()
     (data_dir / "centroids.npz").unlink()  # from here on they are in the run's checkpoints
     assert train() == trained_to

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from shrink import shrink
 
-from yt8m_tf import catalogue, config, experiment
+from yt8m_tf import catalogue, clustering, config, experiment
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.models import model_names, registry
 from yt8m_tf.training import distribution
 from yt8m_tf.training.loop import RunOptions, train
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "models"))
-from shrink import shrink  # noqa: E402
-
 NUM_CLASSES, MAX_FRAMES, BATCH_SIZE, STEPS = 20, 12, 64, 200
+NUM_CLUSTERS = 16  # what `shrink` leaves
 SIZES = {"rgb": 24, "audio": 12}
 MARGIN = 0.1
 
@@ -48,11 +46,15 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     write_sample_data(str(directory), settings, layout, FrameCounts(4, MAX_FRAMES))
     facts = json.loads((directory / "sample_data.json").read_text())
     verticals = load_verticals(directory / "vocabulary.csv", NUM_CLASSES)
+    shards = [str(path) for path in sorted((directory / "frame").glob("train*.tfrecord"))]
+    frames = clustering.sample_frames(shards, SIZES, 2000, frames_per_clip=4, seed=0, faults=Faults(), progress=False)
+    centroids = clustering.fit(frames, SIZES, NUM_CLUSTERS, batch_size=256, num_passes=2, seed=0, progress=False)
+    clustering.write(centroids, directory / "centroids.npz")
     return Sample(directory, facts["class_prior_gap"]["validate"], verticals.shape[1])
 
 
 def small(selector: str, sample: Sample) -> experiment.ExperimentConfig:
-    """The selected configuration: its model's structure, loss, mixup, optimizer's name and what it reads of the data."""
+    """The selected configuration: its model's structure, loss, mixup, optimizer's name, what it reads of the data."""
     full = experiment.load_experiment(selector)
     level = full.data.level
     data = {

@@ -109,8 +109,8 @@ def format_table(entries: Iterable[Entry]) -> str:
 _HEAD = """\
 # Models
 
-Written by `yt8m-models --markdown=docs/MODELS.md`; a test compares. Parameters are the trainable ones; float16 is what the
-weights take in the exported SavedModel. Published scores are GAP@20, with their sources in `configs/published.csv`.
+Written by `yt8m-models --markdown=docs/MODELS.md`; a test compares. Parameters are the trainable ones; float16 is what
+the weights take in the exported SavedModel. Published scores are GAP@20, with their sources in `configs/published.csv`.
 Scores on real records are GAP@20 on 20 validation shards after training on 120 others, hidden layers of 512 and 6
 passes ([RESULTS.md](RESULTS.md)): they compare with each other, not with the published ones. How fast a training step
 is was measured on two CPU cores ([BENCHMARKS.md](BENCHMARKS.md)).

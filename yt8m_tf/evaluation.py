@@ -82,7 +82,7 @@ def evaluate_trained(
     patterns: Sequence[str],
     data_dir: str,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     faults: Faults,
     xla: bool = True,
     progress: bool = True,
@@ -93,7 +93,7 @@ def evaluate_trained(
       trained: from `load_trained`.
       patterns: of shards, relative to `data_dir`.
       data_dir: see there.
-      batch_size: examples scored together.
+      batch_size: examples scored together; None: `pipeline.scoring_batch_size`.
       faults: what to do about damaged shards and empty clips.
       xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`).
       progress: whether to show a progress bar.
@@ -113,6 +113,7 @@ def evaluate_trained(
         features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
         return batch_statistics(logits(prepare_clips(features, data.spec)), batch["labels"], batch["valid"])
 
+    batch_size = batch_size or pipeline.scoring_batch_size(data.level)
     batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
     return evaluate(step, batches, data.num_classes, progress=progress)
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.scorer import Scorer, fingerprint, load_scorer
@@ -30,7 +31,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # A padded batch of clips takes 0.35 MB a clip, four times that once decoded.
-_BATCH_SIZES = {"video": 1024, "frame": 128}
 _BATCHES_UNDER_WAY = 2
 _FRAMING_BYTES = 16  # what a shard adds to each record
 
@@ -74,7 +74,7 @@ def infer(
         without frames, or a score that is NaN.
     """
     scorer = load_scorer(saved_model, top_k)
-    batch_size = batch_size or _BATCH_SIZES[scorer.data.level if scorer.data else "video"]
+    batch_size = batch_size or scoring_batch_size(scorer.data.level if scorer.data else "video")
     faults = faults or Faults()
     sizes = [tf.io.gfile.stat(shard).length for shard in shards]
     run = {"model": fingerprint(saved_model), "input": list(shards), "top_k": top_k, "batch_size": batch_size}

@@ -103,14 +103,23 @@ def test_forget_bias_of_one_is_a_choice():
                 np.testing.assert_array_equal(bias == 1.0, [False] * 3 + [choice] * 3 + [False] * 6)
 
 
+def traced_operations(model):
+    """How often each kind of operation stands in the graph of a model."""
+    signature = {"rgb": tf.TensorSpec((2, 6, SIZE)), "num_frames": tf.TensorSpec((2,), tf.int32)}
+    graph = tf.function(lambda inputs: model(inputs)).get_concrete_function(signature).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return collections.Counter(node.op for node in nodes)
+
+
 @every_kind
 def test_cudnn_is_taken_where_there_is_a_gpu(cell, bidirectional, monkeypatch):
     # Keras looks at the list of devices when a layer is made and when it is traced; the graph is not run here.
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: [tf.config.LogicalDevice("/device:GPU:0", "GPU")])
     model = build(cell, bidirectional, sequences=True)
-    signature = {"rgb": tf.TensorSpec((2, 6, SIZE)), "num_frames": tf.TensorSpec((2,), tf.int32)}
-    graph = tf.function(model).get_concrete_function(signature).graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    operations = collections.Counter(node.op for node in nodes)
+    operations = traced_operations(model)
     assert operations["CudnnRNNV3"] == 1 + bidirectional
     assert operations["While"] + operations["StatelessWhile"] == 0
+    recurrent.forbid_fused_kernels(model)
+    operations = traced_operations(model)
+    assert operations["CudnnRNNV3"] == 0
+    assert operations["While"] + operations["StatelessWhile"] >= 1 + bidirectional

@@ -22,7 +22,12 @@ _INPUT = flags.DEFINE_list("input", None, "Patterns of labelled shards; the defa
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the results; the default is WORKDIR/evaluation.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
 _VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, for the names of classes.csv.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1024, "Examples evaluated together.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "Examples evaluated together; the default is 1024 at video level, 128 at frame level.",
+    lower_bound=1,
+)
 _XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass with XLA.")
 _ON_DAMAGED = flags.DEFINE_enum(
     "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."

@@ -2,7 +2,7 @@
 
 Draws frames from the first clips of every shard, and writes one file of centroids over all features side by side; the
 model's configuration names it as model.centroids, relative to --data_dir. A sample of 1,000,000 frames takes 1.2 GB of
-memory, and 10,000 clusters of it some 10 minutes on two cores once the shards are read.
+memory, and 10,000 clusters of it about half an hour on two cores once the shards are read.
 
 Example:
 
@@ -40,21 +40,25 @@ _ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip wi
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import clustering
+    from yt8m_tf import centroids, clustering
     from yt8m_tf.data.faults import Faults
     from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.errors import InputError
 
     output, features = Path(_OUTPUT.value).expanduser(), clustering.parse_features(_FEATURES.value)
     faults = Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
     shards, seed = list_shards(_INPUT.value, source="--input"), _SEED.value
-    clustering.check_writable(output)
-    sample = clustering.sample_frames(
-        shards, features, _NUM_FRAMES.value, frames_per_clip=_FRAMES_PER_CLIP.value, seed=seed, faults=faults
-    )
-    result = clustering.fit(
-        sample, features, _NUM_CLUSTERS.value, batch_size=_BATCH_SIZE.value, num_passes=_PASSES.value, seed=seed
-    )
-    clustering.write(result, output)
+    centroids.check_writable(output)
+    try:
+        sample = clustering.sample_frames(
+            shards, features, _NUM_FRAMES.value, frames_per_clip=_FRAMES_PER_CLIP.value, seed=seed, faults=faults
+        )
+        result = clustering.fit(
+            sample, features, _NUM_CLUSTERS.value, batch_size=_BATCH_SIZE.value, num_passes=_PASSES.value, seed=seed
+        )
+    except KeyboardInterrupt as error:
+        raise InputError("interrupted; nothing was written, the same command starts over") from error
+    centroids.write(result, output)
     print(
         f"{output}: {_NUM_CLUSTERS.value:,} clusters of {result.num_frames:,} frames from {len(shards):,} shards; mean"
         f" squared distance {result.mean_squared_distance:.4f}, {result.explained:.1%} of the variance explained,"

@@ -38,7 +38,10 @@ _STEPS_PER_CALL = flags.DEFINE_integer(
 )
 _CHECKPOINT_MINUTES = flags.DEFINE_float("checkpoint_minutes", 10.0, "Save at least so often, and at every evaluation.")
 _EVALUATION_BATCH = flags.DEFINE_integer(
-    "evaluation_batch_size", 1024, "Examples of a batch of evaluation.", lower_bound=1
+    "evaluation_batch_size",
+    None,
+    "Examples of a batch of evaluation; the default is 1024 at video level, 128 at frame level.",
+    lower_bound=1,
 )
 _INIT_FROM = flags.DEFINE_string("init_from", None, "Run or checkpoint directory whose weights a new run starts from.")
 _INIT_EXCLUDE = flags.DEFINE_list(

@@ -23,6 +23,7 @@ from yt8m_tf.data.order import ShardGroups, group_of, serialized_records
 from yt8m_tf.data.record_check import check_record
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
+from yt8m_tf.schema import Level
 
 Batch = dict[str, Any]
 
@@ -170,6 +171,11 @@ def training_stream(
         return distribute(lambda context: dataset) if distribute else dataset
 
     return BatchStream(make_dataset, groups, data, faults, position)
+
+
+def scoring_batch_size(level: Level) -> int:
+    """Examples that are scored together unless somebody says otherwise: a clip is as large as 300 videos' means."""
+    return {"video": 1024, "frame": 128}[level]
 
 
 def evaluation_stream(

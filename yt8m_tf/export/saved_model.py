@@ -29,6 +29,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.metadata import METADATA_FILE, describe, write_json
 from yt8m_tf.export.quantise import Precision, stored_value
+from yt8m_tf.layers import recurrent
 from yt8m_tf.metrics import TOP_K
 from yt8m_tf.schema import decode_features
 
@@ -139,6 +140,7 @@ class InferenceModule(tf.Module):
 
     def __init__(self, model: keras.Model, data: DataConfig, precision: Precision):
         super().__init__(name="inference")
+        recurrent.forbid_fused_kernels(model)
         # `weights` leaves out seeds and metrics, which `variables` has.
         self.weights = {
             variable.path: tf.Variable(stored_value(variable, precision), trainable=False, name=variable.path)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from yt8m_tf import config, run_dir
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import evaluation_stream
+from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
 from yt8m_tf.export.quantise import Precision
@@ -22,8 +22,6 @@ from yt8m_tf.export.strip import checkpoint_bytes, strip_report
 from yt8m_tf.schema import decode_features
 from yt8m_tf.training.checkpoints import Trained, load_trained
 from yt8m_tf.vocabulary import load_vocabulary
-
-_BATCH_SIZES = {"video": 1024, "frame": 128}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ def export_trained(
     comparisons: list[Comparison] = []
 
     def check(directory: Path) -> dict[str, Any]:
-        batches = evaluation_stream(shards, data, _BATCH_SIZES[data.level], faults=Faults(on_empty="skip"))
+        batches = evaluation_stream(shards, data, scoring_batch_size(data.level), faults=Faults(on_empty="skip"))
         comparison = compare(directory, lambda batch: _logits(trained, batch), _limited(batches, measure_examples))
         comparison.check(TOLERANCE[precision] if tolerance is None else tolerance)
         comparisons.append(comparison)

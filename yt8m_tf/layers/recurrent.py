@@ -27,6 +27,16 @@ FusedCell = Literal["lstm", "gru"]
 _LAYERS = {"rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
 
 
+def forbid_fused_kernels(model: keras.Model) -> None:
+    """From now on traces the recurrent layers of a model as loops that run on any device, as an export must.
+
+    Traced where there is a GPU they would hold cuDNN's kernels, which a server without one cannot run.
+    """
+    for layer in model._flatten_layers():  # what Keras itself walks them with
+        if isinstance(layer, keras.layers.LSTM | keras.layers.GRU):
+            layer.use_cudnn = False
+
+
 def recurrent_layer(
     cell: Cell, hidden_size: int, name: str, return_sequences: bool = False, **arguments: Any
 ) -> keras.layers.RNN:

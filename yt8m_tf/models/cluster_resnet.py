@@ -38,7 +38,7 @@ def build_cluster_resnet(config: ClusterResNetConfig, spec: InputSpec) -> keras.
     """Each frame replaced with the nearest centroid, the mean over frames, `resnet_like`.
 
     The centroids are those of whole frames, all features side by side in the order of `spec.features`; the means are
-    taken apart again into features. They are random until `clustering.load_centroids` assigns them.
+    taken apart again into features. They are random until `centroids.load_centroids` assigns them.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

@@ -10,17 +10,9 @@ from keras import ops
 
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.models import checks
-from yt8m_tf.models.heads import HeadConfig, head_logits
+from yt8m_tf.models.heads import StarterMoEConfig, head_logits
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.schema import InputSpec
-
-
-@dataclasses.dataclass(frozen=True)
-class StarterMoEConfig(HeadConfig):
-    """`HeadConfig` with the starter code's defaults: a mixture of two experts."""
-
-    name: Literal["logistic", "moe"] = "moe"
-    l2: float = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,14 @@ class HeadConfig:
         checks.at_least(self, 0, "l2")
 
 
+@dataclasses.dataclass(frozen=True)
+class StarterMoEConfig(HeadConfig):
+    """`HeadConfig` with the starter code's defaults: a mixture of two experts."""
+
+    name: Literal["logistic", "moe"] = "moe"
+    l2: float = 1e-8
+
+
 def head_logits(x: keras.KerasTensor, config: HeadConfig, num_outputs: int) -> keras.KerasTensor:
     """[B, D] to [B, num_outputs] float32 logits; the prior in their bias holds before the gate."""
     if config.name == "moe":

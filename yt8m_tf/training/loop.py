@@ -16,7 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from yt8m_tf import models, run_dir
-from yt8m_tf.clustering import load_centroids
+from yt8m_tf.centroids import load_centroids
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
@@ -43,7 +43,8 @@ class RunOptions:
       xla: compile with XLA, whose random numbers (of dropout, not of mixup or the data's order) are its own.
       steps_per_call: updates made by one call of the compiled function.
       checkpoint_minutes: save at least so often, and at every evaluation.
-      evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker.
+      evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker; None:
+        `pipeline.scoring_batch_size`.
       init_from: a run or checkpoint whose weights to start from; a run that has begun goes on with its own.
       init_exclude: patterns of variables that `init_from` leaves out.
       histograms: write the weights' distributions for TensorBoard at every evaluation.
@@ -55,7 +56,7 @@ class RunOptions:
     xla: bool = True
     steps_per_call: int = 4
     checkpoint_minutes: float = 10.0
-    evaluation_batch_size: int = 1024
+    evaluation_batch_size: int | None = None
     init_from: Path | None = None
     init_exclude: tuple[str, ...] = ()
     histograms: bool = False
@@ -215,7 +216,8 @@ class _Run:
     def _validation_metrics(self) -> Metrics:
         experiment, workers = self.experiment, distribution.num_workers(self.strategy)
         own = shards.worker_share(self.validation_shards, distribution.worker_index(self.strategy), workers)
-        batch_size, limit = self.options.evaluation_batch_size, experiment.train.validation_examples
+        batch_size = self.options.evaluation_batch_size or pipeline.scoring_batch_size(experiment.data.level)
+        limit = experiment.train.validation_examples
         stream: Any = pipeline.evaluation_stream(own, experiment.data, batch_size, faults=self.faults) if own else ()
         if limit is not None:
             stream = itertools.islice(stream, -(-limit // (batch_size * workers)))
