@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import evaluate, harness, heap_evaluator, memory, read, report, train, workload
+import tensorflow as tf
+from benchmarks import evaluate, harness, heap_evaluator, memory, operations, read, report, train, workload
 
 from yt8m_tf import models, schema
 
@@ -191,3 +192,37 @@ def test_bad_arguments(tmp_path, arguments, message):
 
 def test_matrix_products_are_counted():
     assert train._products(8, flops=64.0)(3) == pytest.approx(3 * 2 * 8**3 / 64.0)
+
+
+def test_operations_of_a_graph_are_counted():
+    """Products [3, 4] x [4, 5], in a batch of 2, as an einsum, and five times in a loop; a convolution."""
+    left, right, one = tf.ones([3, 4]), tf.ones([4, 5]), 2 * 3 * 4 * 5
+
+    def loop():
+        step = lambda i, x: (i + 1, x + tf.reduce_sum(tf.matmul(left, right)))  # noqa: E731
+        return tf.while_loop(lambda i, _: i < 9, step, (0, 0.0), maximum_iterations=5)
+
+    images, kernel = tf.ones([2, 1, 10, 4]), tf.ones([1, 3, 4, 6])
+    for function, expected in (
+        (lambda: tf.matmul(left, right), one),
+        (lambda: tf.matmul(right, left, transpose_a=True, transpose_b=True), one),
+        (lambda: tf.matmul(tf.stack([left, left]), tf.stack([right, right])), 2 * one),
+        (lambda: tf.einsum("ab,bc->ac", left, right), one),
+        (lambda: tf.function(lambda: tf.matmul(left, right))(), one),
+        (loop, 5 * one),
+        (lambda: tf.nn.conv2d(images, kernel, 1, "VALID"), 2 * (2 * 8 * 6) * (3 * 4)),
+    ):
+        assert operations.matrix_operations(function) == expected
+
+
+def test_models_benchmark_measures_a_model():
+    command = [sys.executable, "-m", "benchmarks.models"]
+    job = {"model": "mean_fcn", "level": "frame", "quick": True, "repetitions": 1}
+    done = subprocess.run([*command, json.dumps(job)], capture_output=True, text=True, cwd=ROOT / "tools", check=False)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout.splitlines()[-1])
+    weights = 1152 * 2048 + 2048 * 2048 + 2048 * schema.NUM_CLASSES
+    assert row["num_parameters"] == weights + 2 * 2048 + schema.NUM_CLASSES
+    means = 12 * 1152  # multiplications and additions of the means over 12 frames
+    assert row["gflop_per_example"] == pytest.approx(6e-9 * (weights + means), rel=1e-3)
+    assert row["peak_gb"] > 0.1 and row["steps_per_second"] > 0 and "clips of 12 frames" in row["text"]

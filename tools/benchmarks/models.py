@@ -91,7 +91,9 @@ def measure_model(job: dict[str, Any]) -> dict[str, Any]:
 
     features = {key: value for key, value in batch.items() if key != "labels"}
     flops = 3 * matrix_operations(lambda: model(schema.decode_features(features, spec), training=True)) / size
-    step = TrainStep(TrainState(model, experiment), experiment, distribution.make_strategy(), xla=True)
+    membership = np.eye(spec.num_classes, spec.num_tags, dtype="float32") if spec.num_tags else None
+    strategy = distribution.make_strategy()
+    step = TrainStep(TrainState(model, experiment), experiment, strategy, xla=True, membership=membership)
     started = time.perf_counter()
     float(step.train([batch], 0, [1e-3])["loss"])
     compile_seconds = time.perf_counter() - started

@@ -61,7 +61,10 @@ def _of_einsum(operation: Any) -> float:
 
 def _iterations(operation: Any) -> int:
     """The constant bound that `tf.while_loop(maximum_iterations=...)` hands to its loop as the second input."""
-    bound = tf.get_static_value(operation.inputs[1])
+    tensor = operation.inputs[1]
+    while tensor.op.type == "Max":  # Keras: the longest of the lengths, of which there is one
+        tensor = tensor.op.inputs[0]
+    bound = tf.get_static_value(tensor)
     if bound is None or bound.shape != ():
         raise ValueError(f"the loop '{operation.name}' has no constant maximum of iterations")
     return int(bound)
