@@ -43,9 +43,11 @@ def test_states_only_what_differs_from_the_defaults(path):
     assert same_without(values, experiment.parse_experiment(values)) == []
 
 
-def test_the_zoo_states_only_what_differs_from_a_family():
-    for name, changes in ZOO["configurations"].items():
-        base, own = ZOO["bases"][changes["base"]], {key: value for key, value in changes.items() if key != "base"}
+@pytest.mark.parametrize("file", ["zoo.yaml", "variants.yaml"])
+def test_states_only_what_differs_from_a_family(file):
+    content = yaml.safe_load((CONFIG_DIR / file).read_text())
+    for name, changes in content["configurations"].items():
+        base, own = content["bases"][changes["base"]], {key: value for key, value in changes.items() if key != "base"}
         complete = experiment.parse_experiment(config.merge(base, own))
         assert same_without(own, complete, base) == [], name
 

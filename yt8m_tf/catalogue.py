@@ -73,7 +73,7 @@ def selectors() -> list[str]:
     return [
         selector
         for selector in config.shipped_selectors()
-        if selector.startswith("first_level/") or selector.startswith("zoo.yaml:")
+        if selector.startswith(("first_level/", "variants.yaml:", "zoo.yaml:"))
     ]
 
 
@@ -129,7 +129,8 @@ def markdown(entries: Sequence[Entry], results: Path) -> str:
     steps = _steps(results / "benchmark_models.json")
     lines = [_HEAD]
     for name in registry.model_names():
-        lines += [f"## `{name}`", "", inspect.getdoc(registry.registration(name).builder) or "", ""]
+        description = inspect.getdoc(registry.registration(name).builder) or ""
+        lines += [f"## `{name}`", "", description.partition("\n\nRaises:")[0], ""]
         own = [f"`{_stem(r)}` {r['gap_at_20']:.4f}" for r in scores if r["model"] == name]
         if own:
             lines += [f"On real records: {', '.join(own)}.", ""]

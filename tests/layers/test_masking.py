@@ -48,3 +48,22 @@ def test_masked_softmax_leaves_padding_out_and_empty_clips_at_zero(offset):
     scores = np.float32([[5, 5, 5], [1, 50, 50], [0, np.log(2), np.log(5)], [7, 7, 7]]) + np.float32(offset)
     expected = [[0, 0, 0], [1, 0, 0], [1 / 8, 2 / 8, 5 / 8], [1 / 3, 1 / 3, 1 / 3]]
     np.testing.assert_allclose(masking.masked_softmax(scores, MASK), expected, rtol=1e-4)  # 1000 + log 2 is rounded
+
+
+def test_masked_max_has_its_gradient_under_xla(rng):
+    """Of frames that XLA computes more than once, each time with other rounding; `ops.max` gives NaN here."""
+    frames, weights = rng.normal(size=(32, 11, 256)).astype("float32"), rng.normal(size=(256, 256)).astype("float32")
+    mask = tf.sequence_mask(rng.integers(1, 12, 32), 11)
+
+    def gradient(frames, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            y = tf.tensordot(frames, weights, 1)
+            mean, variance = tf.nn.moments(y, (0, 1))
+            normalised = (y - mean) * (tf.math.rsqrt(variance + 1e-5) * 1.3) + 0.1
+            loss = tf.reduce_sum(tf.square(masking.masked_max(normalised, mask)))
+        return tape.gradient(loss, weights)
+
+    arguments = tf.constant(frames), tf.constant(weights)
+    plain, compiled = (tf.function(gradient, jit_compile=xla)(*arguments).numpy() for xla in (False, True))
+    np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-4 * np.abs(plain).max())

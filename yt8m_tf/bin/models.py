@@ -33,20 +33,26 @@ def main(_: Sequence[str]) -> None:
         wanted = re.compile(_MATCH.value)
     except re.error as error:
         raise InputError(f"--match={_MATCH.value}: not a regular expression ({error})") from error
+    if _MARKDOWN.value and _MATCH.value:
+        raise InputError("--markdown: the page is of all models; leave --match out")
+    selectors = [name for name in catalogue.selectors() if wanted.search(name) or wanted.search(_model(name))]
+    if not selectors:
+        raise InputError(f"--match={_MATCH.value}: finds no configuration; leave it out to see all")
     published = catalogue.read_published()
-    bar = tqdm(catalogue.selectors(), desc="build", unit="model", leave=False)
+    bar = tqdm(selectors, desc="build", unit="model", leave=False)
     entries = [catalogue.describe(selector, published) for selector in bar]
     if _MARKDOWN.value:
         with run_dir.whole_file(Path(_MARKDOWN.value)) as temporary:
             temporary.write_text(catalogue.markdown(entries, Path(_RESULTS.value)), encoding="utf-8")
         print(f"written: {_MARKDOWN.value}")
-        return
-    chosen = [entry for entry in entries if wanted.search(entry.selector) or wanted.search(entry.model)]
-    if not chosen:
-        raise InputError(
-            f"--match={_MATCH.value}: finds none of {len(entries)} configurations; leave it out to see all"
-        )
-    print(catalogue.format_table(chosen))
+    else:
+        print(catalogue.format_table(entries))
+
+
+def _model(selector: str) -> str:
+    from yt8m_tf import config
+
+    return config.load_yaml(selector)["model"]["name"]
 
 
 def run() -> None:

@@ -138,8 +138,7 @@ def build_soft_dbof(config: SoftDBoFConfig, spec: InputSpec) -> keras.Model:
         assignment = soft_assignment(frames, frame_mask, clusters, name)
         bag = ops.sum(assignment, axis=1)  # [B, K]
         if config.gated and name != "audio":
-            # Assignments are positive and padding is zero: no mask needed.
-            maxima = l2_normalise(ops.max(assignment, axis=1))
+            maxima = l2_normalise(masking.masked_max(assignment, frame_mask))
             gates = blocks.dense(maxima, frames.shape[-1], f"{name}_gate_inner_dense", use_bias=False)
             gates = blocks.dense(gates, clusters, f"{name}_gate_outer_dense", use_bias=False)
             bag = bag * ops.sigmoid(blocks.batch_norm(gates, f"{name}_gate_bn"))
