@@ -56,8 +56,8 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
     """
     masked = ops.where(frame_mask[:, :, None], ops.stop_gradient(frames), float("-inf"))
     first = ops.argmax(masked, axis=1)[:, None, :]  # [B, 1, D]
-    # Not `ops.max`, whose gradient looks for the frames that equal the maximum: XLA may compute the frames once more for
-    # that, round them otherwise, find none, and divide by zero.
+    # Not `ops.max`, whose gradient looks for the frames that equal the maximum: XLA may compute the frames once more
+    # for that, round them otherwise, find none, and divide by zero.
     position = ops.cumsum(ops.ones_like(frame_mask, dtype="int32"), axis=1)[:, :, None] - 1  # [B, T, 1]
     chosen = (position == ops.cast(first, "int32")) & frame_mask[:, :, None]
     return ops.sum(ops.where(chosen, frames, ops.zeros_like(frames)), axis=1)
