@@ -9,6 +9,7 @@
 All ways of doing the same run in one process, in turn; tables show medians, and ratios beside what they are to be.
 Tables go to standard output, every single figure to a JSON file. Shards are made for the occasion, 0.3 GB in the
 directory for temporary files, unless --data_dir names video-level ones. Other programs should be quiet meanwhile.
+`models` takes half an hour on two cores; with --match in parts, whose figures come together in the JSON file.
 
   python tools/benchmark.py read --data_dir=~/data/yt8m/2/video --markdown
 """
@@ -34,6 +35,7 @@ _DATA_DIR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; benchmark_<command>.json by default.")
 _REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every way.", lower_bound=1)
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown, for docs/BENCHMARKS.md.")
+_MATCH = flags.DEFINE_string("match", "", "models: only those whose name this regular expression finds.")
 _QUICK = flags.DEFINE_bool("quick", False, "Only try whether it runs: tiny inputs, whose figures mean nothing.")
 
 
@@ -67,7 +69,8 @@ def _run(arguments: Sequence[str]) -> None:
     data_dir = os.path.expanduser(_DATA_DIR.value) if _DATA_DIR.value else None
     module = importlib.import_module(f"benchmarks.{name}")
     with tempfile.TemporaryDirectory(prefix="yt8m_benchmark_") as directory:
-        result = module.run(Options(directory, data_dir, _REPETITIONS.value, _QUICK.value))
+        earlier = report.read_models(output) if name == "models" else []
+        result = module.run(Options(directory, data_dir, _REPETITIONS.value, _QUICK.value, _MATCH.value, earlier))
     print(report.render(name, result, _MARKDOWN.value))
     if _QUICK.value:
         print("\n--quick: these figures mean nothing")

@@ -162,8 +162,10 @@ def _steps(path: Path) -> dict[str, str]:
     """For each model that was measured, its rate in words."""
     if not path.is_file():
         return {}
-    rows = json.loads(path.read_text(encoding="utf-8"))["models"]
-    return {row["model"]: row["text"] for row in rows}
+    texts: dict[str, list[str]] = {}
+    for row in json.loads(path.read_text(encoding="utf-8"))["models"]:
+        texts.setdefault(row["model"], []).append(row["text"])
+    return {model: "; ".join(own) for model, own in texts.items()}
 
 
 def _number(text: str | None) -> float | None:

@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,12 +21,16 @@ class Options:
       data_dir: directory of video-level shards (`*.tfrecord`); None makes random ones.
       repetitions: timed runs of every way.
       quick: a smoke test: tiny inputs and models, whose figures mean nothing.
+      match: of `models`: a regular expression that finds the names of those to measure.
+      earlier: of `models`: figures of other models, from an earlier run.
     """
 
     directory: str
     data_dir: str | None = None
     repetitions: int = 5
     quick: bool = False
+    match: str = ""
+    earlier: Sequence[dict[str, Any]] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ compared with take turns with its steps in that process.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -28,8 +29,9 @@ def run(options: Options) -> Result:
     """All models, in their published sizes (their options' defaults)."""
     from yt8m_tf.models import registry
 
-    cases = [(name, level) for name in registry.model_names() for level in registry.registration(name).levels]
-    rows = []
+    names = [name for name in registry.model_names() if re.search(options.match, name)]
+    cases = [(name, level) for name in names for level in registry.registration(name).levels]
+    rows = [row for row in options.earlier if (row["model"], row["level"]) not in cases]
     for name, level in (bar := tqdm(cases, desc="models", leave=False)):
         bar.set_postfix_str(name)
         job = {"model": name, "level": level, "quick": options.quick, "repetitions": options.repetitions}
@@ -39,6 +41,7 @@ def run(options: Options) -> Result:
             print(f"{name} ({level}): {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             continue
         rows.append(json.loads(done.stdout.splitlines()[-1]))
+    rows.sort(key=lambda row: (row["level"], row["model"]))
     header = ("model", "level", "parameters", "examples/s", "GFLOP an example", "share", "peak GB", "compile s")
     cells = [
         [

@@ -110,6 +110,11 @@ def write_json(path: Path, name: str, result: Result, quick: bool) -> None:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
+def read_models(path: Path) -> list[dict[str, Any]]:
+    """The figures of models in a file that `write_json` wrote; none where there is no file."""
+    return json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else []
+
+
 def machine_facts() -> dict[str, Any]:
     """Processor, cores that this process may use, GPUs, load, versions."""
     import tensorflow as tf

@@ -59,7 +59,7 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
     # Not `ops.max`, whose gradient looks for the frames that equal the maximum: XLA may compute the frames once more
     # for that, round them otherwise, find none, and divide by zero.
     position = ops.cumsum(ops.ones_like(frame_mask, dtype="int32"), axis=1)[:, :, None] - 1  # [B, T, 1]
-    chosen = (position == ops.cast(first, "int32")) & frame_mask[:, :, None]
+    chosen = ops.equal(position, ops.cast(first, "int32")) & frame_mask[:, :, None]  # [B, T, D]
     return ops.sum(ops.where(chosen, frames, ops.zeros_like(frames)), axis=1)
 
 
