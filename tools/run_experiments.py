@@ -80,13 +80,13 @@ def _train(selector: str, workdir: Path) -> dict[str, Any]:
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The results as a Markdown table, best first."""
     lines = [
-        "| configuration | model | GAP@20 | Hit@1 | mAP | BCE, first and best evaluation | minutes | peak memory |",
+        "| configuration | model | GAP@20 | Hit@1 | mAP | BCE, first and last evaluation | minutes | peak memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, result in sorted(results.items(), key=lambda item: -item[1]["gap_at_20"]):
         lines.append(
             f"| `{name}` | `{result['model']}` | {result['gap_at_20']:.4f} | {result['hit_at_1']:.4f} |"
-            f" {result['map']:.4f} | {result['history'][0]['bce']:.6f}, {result['bce']:.6f} |"
+            f" {result['map']:.4f} | {result['history'][0]['bce']:.6f}, {result['history'][-1]['bce']:.6f} |"
             f" {result['minutes']:.1f} | {result['peak_memory_gb']:.1f} GB |"
         )
     return "\n".join(lines)

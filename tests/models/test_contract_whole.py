@@ -4,12 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_contract import FEATURES, MAX_FRAMES, build, every_model, num_outputs, options_of, randomise
+from test_contract import FEATURES, MAX_FRAMES, build, every_model, num_outputs, randomise, without_randomness
 
-from yt8m_tf import config, schema
+from yt8m_tf import schema
 from yt8m_tf.experiment import DataConfig, ExperimentConfig, TrainConfig
 from yt8m_tf.export.saved_model import export_saved_model
-from yt8m_tf.models import registry
 from yt8m_tf.training import optimizers
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
@@ -31,18 +30,8 @@ def random_batch(level, rng, batch_size=BATCH_SIZE):
     return codes | {"num_frames": lengths}
 
 
-def without_randomness(options):
-    """Options with every rate and switch of dropout, and every scale of noise, at zero."""
-    off = ("dropout", "layer_dropout", "noise_scale")
-    return {
-        key: without_randomness(value) if isinstance(value, dict) else type(value)(0) if key in off else value
-        for key, value in options.items()
-    }
-
-
 def train(name, level, strategy, batches):
     """Trains for a few steps; returns all variables of the run, and how far the farthest weight went."""
-    options = config.to_dict(registry.model_config(options_of(name, level))) | {"name": name}
     experiment = ExperimentConfig(
         model={},
         data=data_config(name, level),
@@ -50,7 +39,7 @@ def train(name, level, strategy, batches):
     )
     keras.utils.set_random_seed(1)
     with strategy.scope():
-        model = build(name, level, options=without_randomness(options))
+        model = build(name, level, options=without_randomness(name, level))
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = True

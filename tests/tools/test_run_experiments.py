@@ -45,7 +45,7 @@ def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
 
 
 def test_table_is_sorted_by_score():
-    result = {"model": "moe", "hit_at_1": 0.5, "map": 0.2, "bce": 0.001, "minutes": 1.25, "peak_memory_gb": 2.0}
+    result = {"model": "moe", "hit_at_1": 0.5, "map": 0.2, "bce": 0.002, "minutes": 1.25, "peak_memory_gb": 2.0}
     result["history"] = [{"bce": 0.004}, {"bce": 0.001}]
     lines = run_experiments.table(
         {"low": result | {"gap_at_20": 0.5}, "high": result | {"gap_at_20": 0.6}}
