@@ -60,3 +60,11 @@ def test_page_shows_measured_figures(entries, tmp_path):
     (section,) = re.findall(r"^## `fcn`\n.*?(?=^## )", page, flags=re.DOTALL | re.MULTILINE)
     assert "On real records: `narrow` 0.6123." in section and "Training: 3 steps/s of 512 videos." in section
     assert section.count("zoo.yaml:") == 4
+
+
+def test_describing_leaves_no_variables_to_be_initialised():
+    """They would all take their memory at the end of the next stateless scope."""
+    from keras.src.backend.common import global_state
+
+    catalogue.describe("first_level/logistic.yaml", {})
+    assert not global_state.get_global_attribute("uninitialized_variables")

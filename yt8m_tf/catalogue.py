@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import csv
 import dataclasses
 import inspect
@@ -53,8 +54,10 @@ def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry
       InputError: whatever is wrong with the configuration.
     """
     run = experiment.load_experiment(selector)
-    with keras.StatelessScope(initialize_variables=False):
-        model = models.build_model(run.model, run.data.spec)
+    # In a thread of its own: Keras keeps a list, one for each thread, of variables to initialise later, and the next
+    # `stateless_call` in this one would make room for the weights of everything that was ever described here.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+        model = thread.submit(_build_without_weights, run).result()
     stored = [variable for variable in model.weights if variable.name != "seed_generator_state"]
     figures = published.get(selector, {})
     return Entry(
@@ -66,6 +69,11 @@ def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry
         _number(figures.get("gap_at_20")),
         _number(figures.get("bce")),
     )
+
+
+def _build_without_weights(run: experiment.ExperimentConfig) -> keras.Model:
+    with keras.StatelessScope(initialize_variables=False):
+        return models.build_model(run.model, run.data.spec)
 
 
 def selectors() -> list[str]:
