@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from shrink import shrink
 
-from yt8m_tf import catalogue, clustering, config, experiment
+from yt8m_tf import catalogue, centroids, clustering, config, experiment
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.models import model_names, registry
 from yt8m_tf.training import distribution
@@ -48,8 +48,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     verticals = load_verticals(directory / "vocabulary.csv", NUM_CLASSES)
     shards = [str(path) for path in sorted((directory / "frame").glob("train*.tfrecord"))]
     frames = clustering.sample_frames(shards, SIZES, 2000, frames_per_clip=4, seed=0, faults=Faults(), progress=False)
-    centroids = clustering.fit(frames, SIZES, NUM_CLUSTERS, batch_size=256, num_passes=2, seed=0, progress=False)
-    clustering.write(centroids, directory / "centroids.npz")
+    fitted = clustering.fit(frames, SIZES, NUM_CLUSTERS, batch_size=256, num_passes=2, seed=0, progress=False)
+    centroids.write(fitted, directory / "centroids.npz")
     return Sample(directory, facts["class_prior_gap"]["validate"], verticals.shape[1])
 
 
