@@ -19,6 +19,7 @@ NUM_CLASSES, MAX_FRAMES, BATCH_SIZE, STEPS = 20, 12, 64, 200
 NUM_CLUSTERS = 16  # what `shrink` leaves
 SIZES = {"rgb": 24, "audio": 12}
 MARGIN = 0.1
+LEARNING_RATE = {"bilinear_fcn": 1e-2}  # tanhshrink is flat at zero, where it starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ def small(selector: str, sample: Sample) -> experiment.ExperimentConfig:
             "model": shrink(full.model),
             "data": data,
             "loss": config.to_dict(full.loss),
-            "optimizer": {"name": full.optimizer.name, "learning_rate": 3e-3},
+            "optimizer": {"name": full.optimizer.name, "learning_rate": LEARNING_RATE.get(full.model["name"], 3e-3)},
             "schedule": {"name": "cosine", "warmup_steps": 10},
             "train": {
                 "batch_size": BATCH_SIZE,
