@@ -95,16 +95,7 @@ def format_table(entries: Iterable[Entry]) -> str:
     """The entries as aligned plain text, one line each."""
     header = ("configuration", "model", "level", "parameters", "float16", "GAP@20", "BCE")
     rows = [header] + [
-        (
-            entry.selector,
-            entry.model,
-            entry.level,
-            f"{entry.num_parameters:,}",
-            f"{entry.float16_bytes / 1e6:,.1f} MB",
-            _text(entry.published_gap, "{:.5f}"),
-            _text(entry.published_bce, "{:.5f}"),
-        )
-        for entry in entries
+        (entry.selector, entry.model, *_cells(entry), _text(entry.published_bce, "{:.5f}")) for entry in entries
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = []
@@ -150,16 +141,14 @@ def markdown(entries: Sequence[Entry], results: Path) -> str:
 
 def _configuration_table(entries: Iterable[Entry]) -> list[str]:
     lines = ["| configuration | level | parameters | float16 | published |", "|---|---|---|---|---|"]
-    for entry in entries:
-        cells = (
-            f"`{entry.selector}`",
-            entry.level,
-            f"{entry.num_parameters:,}",
-            f"{entry.float16_bytes / 1e6:,.1f} MB",
-            _text(entry.published_gap, "{:.5f}"),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join((f'`{entry.selector}`', *_cells(entry)))} |" for entry in entries]
     return [*lines, ""]
+
+
+def _cells(entry: Entry) -> tuple[str, str, str, str]:
+    """Level, parameters, size and published GAP@20, as both tables show them."""
+    size = f"{entry.float16_bytes / 1e6:,.1f} MB"
+    return entry.level, f"{entry.num_parameters:,}", size, _text(entry.published_gap, "{:.5f}")
 
 
 def _stem(result: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from yt8m_tf import checks
+
 When = Literal["training", "always"]
 
 
@@ -37,7 +39,7 @@ class SamplingConfig:
     max_step: int = 5
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "count", "min_frames", "min_step")
+        checks.at_least(self, 1, "count", "min_frames", "min_step")
         for least, most in (("min_frames", "max_frames"), ("min_step", "max_step")):
             if getattr(self, most) < getattr(self, least):
                 raise ValueError(
@@ -84,8 +86,8 @@ class PreprocessingConfig:
     part: Literal["low_rank", "sparse"] = "low_rank"
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "count", "iterations")
-        _check_at_least(self, 2, "window")
+        checks.at_least(self, 1, "count", "iterations")
+        checks.at_least(self, 2, "window")
 
     def longest(self, num_frames: int) -> int:
         """The most frames that are left of a clip of `num_frames`."""
@@ -119,9 +121,3 @@ class FramesConfig:
                 length = part.longest(length)
             lengths.append(length)
         return max(lengths)
-
-
-def _check_at_least(config: SamplingConfig | PreprocessingConfig, minimum: int, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {getattr(config, name)}")

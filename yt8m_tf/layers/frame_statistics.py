@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from yt8m_tf.layers.masking import masked_mean
+from yt8m_tf.layers.masking import masked_max, masked_mean
 from yt8m_tf.layers.numerics import square_root
 
 Shape = tuple[int | None, ...]
@@ -35,12 +35,7 @@ def masked_std(frames: Any, frame_mask: Any) -> Any:
 
 def masked_min(frames: Any, frame_mask: Any) -> Any:
     """The smallest value over real frames."""
-    return ops.min(ops.where(frame_mask[:, :, None], frames, np.inf), axis=1)
-
-
-def masked_max(frames: Any, frame_mask: Any) -> Any:
-    """The largest value over real frames."""
-    return ops.max(ops.where(frame_mask[:, :, None], frames, -np.inf), axis=1)
+    return -masked_max(-frames, frame_mask)
 
 
 def sort_frames(frames: Any, frame_mask: Any) -> Any:

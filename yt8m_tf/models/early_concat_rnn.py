@@ -7,8 +7,8 @@ import dataclasses
 import keras
 from keras import ops
 
+from yt8m_tf import checks
 from yt8m_tf.layers import blocks, recurrent
-from yt8m_tf.models import checks
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.schema import InputSpec
 

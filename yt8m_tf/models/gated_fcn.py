@@ -9,9 +9,9 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from yt8m_tf import checks
 from yt8m_tf.layers import blocks
 from yt8m_tf.layers.gating import context_gating
-from yt8m_tf.models import checks
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.schema import InputSpec
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from yt8m_tf import checks
 from yt8m_tf.layers import blocks
 from yt8m_tf.layers.moe import MixtureOfExperts
-from yt8m_tf.models import checks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Literal
 import keras
 from keras import ops
 
+from yt8m_tf import checks
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.gating import normalised_context_gating
 from yt8m_tf.layers.vlad import VLAD, FisherVectors, l2_normalise, soft_assignment, unit_descriptors
-from yt8m_tf.models import checks
 from yt8m_tf.models.heads import HeadConfig, head_logits
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.schema import InputSpec

@@ -7,11 +7,11 @@ import dataclasses
 import keras
 from keras import ops
 
+from yt8m_tf import checks
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.gating import bottleneck_gating
 from yt8m_tf.layers.vlad import VLAD, l2_normalise
-from yt8m_tf.models import checks
 from yt8m_tf.models.heads import HeadConfig, head_logits
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.schema import InputSpec

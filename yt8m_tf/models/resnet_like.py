@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import keras
 
+from yt8m_tf import checks
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.frame_statistics import FrameStatistics, Statistic
 from yt8m_tf.layers.gating import context_gating
-from yt8m_tf.models import checks
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.schema import InputSpec
 

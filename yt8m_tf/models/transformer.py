@@ -7,9 +7,9 @@ import dataclasses
 import keras
 from keras import ops
 
+from yt8m_tf import checks
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.attention import PositionedSelfAttention
-from yt8m_tf.models import checks
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.schema import MAX_FRAMES, InputSpec
 

@@ -1,4 +1,4 @@
-"""Range checks for the `__post_init__` of models' configurations. A `ValueError` there becomes a one-line error."""
+"""Range checks for the `__post_init__` of configurations. A `ValueError` there becomes a one-line error."""
 
 from __future__ import annotations
 
