@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.errors import InputError
 
 
@@ -106,13 +105,13 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
       InputError: no such file, not one of `yt8m-kmeans`, or of another number of clusters or other features.
     """
     variable = model.get_layer("codebook").centroids
-    path = os.path.join("" if "://" in path else os.path.expanduser(data_dir), os.path.expanduser(path))
+    path = files.below(data_dir, path)
     where, flags = f"configuration key 'model.centroids': '{path}'", as_flag(features)
     try:
         with np.load(io.BytesIO(tf.io.gfile.GFile(path, "rb").read()), allow_pickle=False) as archive:
             centroids, names, sizes = (archive[key] for key in ("centroids", "feature_names", "feature_sizes"))
     except tf.errors.OpError as error:
-        reason = "no such file" if isinstance(error, tf.errors.NotFoundError) else " ".join(error.message.split())
+        reason = files.why_unreadable(error)
         remedy = f"fit centroids with yt8m-kmeans --num_clusters={variable.shape[0]} --features={flags}, or name theirs"
         raise InputError(f"{where} cannot be read ({reason}); {remedy}") from error
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 
 _OTHER_VERSION = "give the vocabulary of the version of the dataset that the model was trained on"
@@ -49,8 +50,7 @@ def load_verticals(
     Raises:
       InputError: as `load_vocabulary`, or the file holds another number of verticals.
     """
-    path = os.path.expanduser(path)
-    path = os.path.join("" if "://" in path else os.path.expanduser(data_dir), path)
+    path = files.below(data_dir, os.fspath(path))
     where = "configuration key 'data.vocabulary': "
     rows = [set(row) - {""} for row in _columns(path, num_classes, _VERTICALS, where)]
     names = sorted(set().union(*rows))
@@ -80,7 +80,7 @@ def _columns(path: str, num_classes: int, names: Sequence[str], where: str = "")
     except InputError:
         raise
     except tf.errors.OpError as error:
-        reason = "no such file" if isinstance(error, tf.errors.NotFoundError) else " ".join(error.message.split())
+        reason = files.why_unreadable(error)
         raise InputError(f"{where}{path}: cannot be read ({reason}); give the dataset's vocabulary.csv") from error
     except (UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
         raise InputError(f"{where}{path}: not a vocabulary ({error}); give the dataset's vocabulary.csv") from error

@@ -18,6 +18,11 @@ from yt8m_tf.data.sampling import sample
 from yt8m_tf.frames import SamplingConfig
 
 
+def model_inputs(batch: Mapping[str, tf.Tensor], spec: schema.InputSpec) -> dict[str, tf.Tensor]:
+    """A parsed batch as a model's inputs, in evaluation: `prepare_clips`, then `schema.decode_features`."""
+    return schema.decode_features(prepare_clips(batch, spec), spec)
+
+
 def prepare_clips(
     batch: Mapping[str, tf.Tensor], spec: schema.InputSpec, seed: tf.Tensor | None = None
 ) -> dict[str, tf.Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 
 
@@ -27,20 +28,19 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
     if not patterns:
         raise InputError(f"{where}no pattern; name the shards to read")
     for pattern in patterns:
-        relative = "" if "://" in pattern else os.path.expanduser(data_dir)
-        full = os.path.join(relative, os.path.expanduser(pattern))
+        full = files.below(data_dir, pattern)
         try:
             found = tf.io.gfile.glob(full)
         except tf.errors.OpError as error:
             raise InputError(f"{where}cannot list '{full}': {error.message}") from error
-        files = [path for path in found if not tf.io.gfile.isdir(path)]
-        if not files and found:
+        matched = [path for path in found if not tf.io.gfile.isdir(path)]
+        if not matched and found:
             raise InputError(
                 f"{where}'{full}' is a directory; give a pattern for the shards in it, such as '{full}/*.tfrecord'"
             )
-        if not files:
+        if not matched:
             raise InputError(f"{where}no file matches '{full}'; check --data_dir and the pattern")
-        shards.update(files)
+        shards.update(matched)
     return sorted(shards)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import run_dir
-from yt8m_tf.data.clips import prepare_clips
+from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
@@ -31,7 +31,6 @@ from yt8m_tf.export.metadata import METADATA_FILE, describe, write_json
 from yt8m_tf.export.quantise import Precision, stored_value
 from yt8m_tf.layers import recurrent
 from yt8m_tf.metrics import TOP_K
-from yt8m_tf.schema import decode_features
 
 SIZE_LIMIT = 1_000_000_000
 
@@ -149,7 +148,7 @@ class InferenceModule(tf.Module):
 
         def logits_of(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
             casts = [(variable, tf.cast(self.weights[variable.path], variable.dtype)) for variable in model.weights]
-            inputs = decode_features(prepare_clips(features, data.spec), data.spec)
+            inputs = model_inputs(features, data.spec)
             with keras.StatelessScope(state_mapping=casts):
                 logits = tf.cast(model(inputs, training=False), tf.float32)  # [B, C]
             if "num_frames" in features:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_tf import config, run_dir
-from yt8m_tf.data.clips import prepare_clips
+from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
@@ -19,7 +19,6 @@ from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
 from yt8m_tf.export.quantise import Precision
 from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, export_saved_model
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
-from yt8m_tf.schema import decode_features
 from yt8m_tf.training.checkpoints import Trained, load_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -90,8 +89,7 @@ def export_trained(
 
 
 def _logits(trained: Trained, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    spec = trained.experiment.data.spec
-    return trained.model(decode_features(prepare_clips(batch, spec), spec), training=False)
+    return trained.model(model_inputs(batch, trained.experiment.data.spec), training=False)
 
 
 def _limited(batches: Iterable[Mapping[str, tf.Tensor]], limit: int | None) -> Iterator[Mapping[str, tf.Tensor]]:
