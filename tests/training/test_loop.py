@@ -71,6 +71,18 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(TrainStep, "train", train)
 
 
+def _train_whole_and_killed(
+    experiment: ExperimentConfig, data_dir: Path, parent: Path, strategy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs `whole`, and `killed`, which is killed at step 15 and goes on."""
+    _train(experiment, data_dir, parent / "whole", strategy)
+    with monkeypatch.context() as patch:
+        _kill_at(patch, 15)
+        with pytest.raises(_KilledError):
+            _train(experiment, data_dir, parent / "killed", strategy)
+    _train(experiment, data_dir, parent / "killed", strategy)
+
+
 @pytest.mark.parametrize("level", ["video", "frame"])
 def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir = learnable_shards(level)
@@ -180,13 +192,7 @@ def test_two_replicas_accumulate_and_resume(
 ) -> None:
     changes = {"train": {"accumulation": 2, "mixup_alpha": 0.4, "ema_decay": 0.9, "precision": "mixed_float16"}}
     data_dir, experiment = learnable_shards(), _experiment(**changes)
-    for name in ("whole", "killed"):
-        if name == "killed":
-            with monkeypatch.context() as patch:
-                _kill_at(patch, 15)
-                with pytest.raises(_KilledError):
-                    _train(experiment, data_dir, tmp_path / name, two_replicas)
-        _train(experiment, data_dir, tmp_path / name, two_replicas)
+    _train_whole_and_killed(experiment, data_dir, tmp_path, two_replicas, monkeypatch)
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
 
 
@@ -201,13 +207,7 @@ def test_one_slot_with_everything_else_accumulates_and_resumes(
     train = {"accumulation": 2, "ema_decay": 0.9, "precision": "mixed_float16", "target_reweighting": 0.5, "epochs": 2}
     changes = {"train": train, "optimizer": {"name": "rmsprop"}, "loss": {"name": "soft_ranking", "negatives": 3}}
     data_dir, experiment = learnable_shards(), _experiment(**changes)
-    for name in ("whole", "killed"):
-        if name == "killed":
-            with monkeypatch.context() as patch:
-                _kill_at(patch, 15)
-                with pytest.raises(_KilledError):
-                    _train(experiment, data_dir, tmp_path / name, two_replicas)
-        _train(experiment, data_dir, tmp_path / name, two_replicas)
+    _train_whole_and_killed(experiment, data_dir, tmp_path, two_replicas, monkeypatch)
     weights = _weights(tmp_path / "whole")
     _assert_equal(weights, _weights(tmp_path / "killed"))
     assert {name.split("/")[1] for name in weights if name.startswith("slots/")} == {"v"}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
+from yt8m_tf.bin import fault_flags
 from yt8m_tf.bin.launch import launch
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.", required=True)
@@ -29,20 +30,16 @@ _BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1,
 )
 _XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass with XLA.")
-_ON_DAMAGED = flags.DEFINE_enum(
-    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
-)
-_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+flags.adopt_module_key_flags(fault_flags)
 
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import evaluation
-    from yt8m_tf.data.faults import Faults
     from yt8m_tf.training.checkpoints import load_trained
     from yt8m_tf.vocabulary import load_vocabulary
 
     workdir = Path(_WORKDIR.value).expanduser()
-    faults = Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
+    faults = fault_flags.faults()
     trained = load_trained(workdir, _CHECKPOINT.value)
     names = _VOCABULARY.value and load_vocabulary(
         Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from yt8m_tf.bin import fault_flags
 from yt8m_tf.bin.launch import launch
 
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "Directory of the SavedModel.", required=True)
@@ -26,14 +27,10 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "Records scored together; the default is 1024 at video level, 128 at frame level.",
     lower_bound=1,
 )
-_ON_DAMAGED = flags.DEFINE_enum(
-    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
-)
-_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+flags.adopt_module_key_flags(fault_flags)
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf.data.faults import Faults
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.inference import infer
 
@@ -44,7 +41,7 @@ def main(_: Sequence[str]) -> None:
         os.path.expanduser(_OUTPUT.value),
         top_k=_TOP_K.value,
         batch_size=_BATCH_SIZE.value,
-        faults=Faults(_ON_DAMAGED.value, _ON_EMPTY.value),
+        faults=fault_flags.faults(),
     )
     rate = summary.num_scored / max(summary.seconds, 1e-9)
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")

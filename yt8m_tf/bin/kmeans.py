@@ -16,6 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
+from yt8m_tf.bin import fault_flags
 from yt8m_tf.bin.launch import launch
 
 _INPUT = flags.DEFINE_list("input", None, "Patterns of frame-level shards, separated by commas.", required=True)
@@ -33,20 +34,16 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 16_384, "Frames of an update; at least --num_clusters are taken.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sample and the fit.", lower_bound=0, upper_bound=2**32 - 1)
-_ON_DAMAGED = flags.DEFINE_enum(
-    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
-)
-_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+flags.adopt_module_key_flags(fault_flags)
 
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import centroids, clustering
-    from yt8m_tf.data.faults import Faults
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
 
     output, features = Path(_OUTPUT.value).expanduser(), clustering.parse_features(_FEATURES.value)
-    faults = Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
+    faults = fault_flags.faults()
     shards, seed = list_shards(_INPUT.value, source="--input"), _SEED.value
     centroids.check_writable(output)
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
+from yt8m_tf.bin import fault_flags
 from yt8m_tf.bin.launch import launch
 
 _CONFIG = flags.DEFINE_string(
@@ -47,21 +48,17 @@ _INIT_FROM = flags.DEFINE_string("init_from", None, "Run or checkpoint directory
 _INIT_EXCLUDE = flags.DEFINE_list(
     "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
 )
-_ON_DAMAGED = flags.DEFINE_enum(
-    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
-)
-_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+flags.adopt_module_key_flags(fault_flags)
 _HISTOGRAMS = flags.DEFINE_bool("histograms", False, "Write the distributions of the weights for TensorBoard.")
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf.data.faults import Faults
     from yt8m_tf.experiment import load_experiment
     from yt8m_tf.training import distribution, loop
 
     strategy = distribution.make_strategy(_DEVICES.value)
     experiment = load_experiment(_CONFIG.value, _SET.value)
-    faults = Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
+    faults = fault_flags.faults()
     options = loop.RunOptions(
         data_dir=_DATA_DIR.value,
         workdir=Path(_WORKDIR.value).expanduser(),

@@ -1,0 +1,25 @@
+"""The flags of every command that reads clips: what to do about damaged shards and empty clips.
+
+A command calls `flags.adopt_module_key_flags(fault_flags)`, so that its `--help` shows them as its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from yt8m_tf.data.faults import Faults
+
+_ON_DAMAGED = flags.DEFINE_enum(
+    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
+)
+_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+
+
+def faults() -> Faults:
+    """What the user chose, with nothing met yet."""
+    from yt8m_tf.data.faults import Faults
+
+    return Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
