@@ -203,6 +203,13 @@ def test_operations_of_a_graph_are_counted():
         return tf.while_loop(lambda i, _: i < 9, step, (0, 0.0), maximum_iterations=5)
 
     images, kernel = tf.ones([2, 1, 10, 4]), tf.ones([1, 3, 4, 6])
+
+    def convolution_and_gradients():
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            found = tf.reduce_sum(tf.nn.conv2d(images, kernel, 1, "VALID") ** 2)
+        return tape.gradient(found, [images, kernel])
+
     for function, expected in (
         (lambda: tf.matmul(left, right), one),
         (lambda: tf.matmul(right, left, transpose_a=True, transpose_b=True), one),
@@ -211,6 +218,7 @@ def test_operations_of_a_graph_are_counted():
         (lambda: tf.function(lambda: tf.matmul(left, right))(), one),
         (loop, 5 * one),
         (lambda: tf.nn.conv2d(images, kernel, 1, "VALID"), 2 * (2 * 8 * 6) * (3 * 4)),
+        (convolution_and_gradients, 3 * 2 * (2 * 8 * 6) * (3 * 4)),
     ):
         assert operations.matrix_operations(function) == expected
 
@@ -224,5 +232,6 @@ def test_models_benchmark_measures_a_model():
     weights = 1152 * 2048 + 2048 * 2048 + 2048 * schema.NUM_CLASSES
     assert row["num_parameters"] == weights + 2 * 2048 + schema.NUM_CLASSES
     means = 12 * 1152  # multiplications and additions of the means over 12 frames
-    assert row["gflop_per_example"] == pytest.approx(6e-9 * (weights + means), rel=1e-3)
+    # 2 operations a weight for the output, 2 for its own gradient, 2 for that of the input, which the first has not.
+    assert row["gflop_per_example"] == pytest.approx(1e-9 * (6 * weights - 2 * 1152 * 2048 + 2 * means), rel=1e-6)
     assert row["peak_gb"] > 0.1 and row["steps_per_second"] > 0 and "clips of 12 frames" in row["text"]

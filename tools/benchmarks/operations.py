@@ -45,6 +45,10 @@ def _of_operation(operation: Any) -> float:
         return _of_einsum(operation)
     if kind == "Conv2D":
         return 2.0 * float(np.prod(operation.inputs[1].shape[:3])) * _size(operation.outputs[0])
+    if kind == "Conv2DBackpropInput":
+        return 2.0 * float(np.prod(operation.inputs[1].shape[:3])) * _size(operation.inputs[2])
+    if kind == "Conv2DBackpropFilter":
+        return 2.0 * float(np.prod(operation.outputs[0].shape[:3])) * _size(operation.inputs[2])
     return 0.0
 
 

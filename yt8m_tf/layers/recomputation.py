@@ -42,7 +42,7 @@ def _gradients(
     function: Callable[..., Sequence[Any]], rows: Sequence[Any], shared: Sequence[Any], upstream: Sequence[Any]
 ) -> list[Any]:
     """Gradients with respect to rows (None for those that have none) and to what they share."""
-    number = tf.shape(rows[0])[0]
+    number = tf.shape(rows[0])[0] if rows[0].shape[0] is None else rows[0].shape[0]
     floating = [i for i, values in enumerate(rows) if values.dtype.is_floating]
 
     def step(i: Any, sums: list[Any], parts: list[Any]) -> tuple[Any, list[Any], list[Any]]:
