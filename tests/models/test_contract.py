@@ -57,7 +57,9 @@ def randomise(model, rng):
         if variable.path.endswith("moving_variance"):
             variable.assign(rng.uniform(0.5, 2.0, variable.shape))
         elif not variable.path.endswith("seed_generator_state"):
-            variable.assign(rng.normal(0.0, 0.5, variable.shape))
+            # Not near 0: a scale of one element could hide everything.
+            values = rng.normal(0.0, 0.5, variable.shape)
+            variable.assign(values + np.copysign(0.1, values))
 
 
 def random_inputs(level, rng, num_frames=(3, 1, MAX_FRAMES, 6), length=MAX_FRAMES, features=None):
