@@ -37,20 +37,18 @@ def test_sigkill_at_random_moments(learnable_shards: Callable[..., Path], tmp_pa
             text=True,
         )
 
-    began = time.monotonic()
     whole = start("whole")
     output, _ = whole.communicate(timeout=600)
     assert whole.returncode == 0, output
-    seconds = time.monotonic() - began
     kills = 0
-    for _ in range(_KILLS):
+    for step in sorted(random.sample(range(50, 1700), _KILLS)):
         process = start("killed")
-        try:
-            process.communicate(timeout=random.uniform(0.3, 0.9) * seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
+        while process.poll() is None and _last_step(tmp_path / "killed") < step:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, 0.2))  # somewhere between two checkpoints, or within one
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
     assert kills >= 2
     last = start("killed")
     output, _ = last.communicate(timeout=600)
@@ -85,6 +83,11 @@ def _assert_equal(workdir: Path, other_workdir: Path) -> None:
     assert shapes == other.get_variable_to_shape_map()
     for name in shapes:
         np.testing.assert_array_equal(one.get_tensor(name), other.get_tensor(name), err_msg=name)
+
+
+def _last_step(workdir: Path) -> int:
+    steps = [int(path.name.removeprefix("step_")) for path in workdir.glob("checkpoints/step_*")]
+    return max(steps, default=0)
 
 
 def _last_checkpoint(workdir: Path) -> Path:
