@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "evaluate", "export", "infer", "models", "kmeans")
+COMMANDS = ("train", "evaluate", "export", "infer", "score", "models", "kmeans")
 
 setup(
     name="yt8m-tf",
@@ -23,6 +23,7 @@ setup(
         "yt8m_tf.export",
         "yt8m_tf.layers",
         "yt8m_tf.models",
+        "yt8m_tf.scores",
         "yt8m_tf.training",
     ],
     package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"]},

@@ -15,9 +15,20 @@ _LEVELS = (
     ("checks", "errors", "files", "frames", "schema"),
     ("config",),
     ("experiment", "vocabulary"),
-    ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics", "data", "centroids", "clustering"),
+    (
+        "run_dir",
+        "layers",
+        "losses",
+        "ranking_losses",
+        "batch_statistics",
+        "metrics",
+        "data",
+        "scores",
+        "centroids",
+        "clustering",
+    ),
     ("models",),
-    ("training", "evaluation", "export", "catalogue", "submission", "inference"),
+    ("training", "evaluation", "export", "catalogue", "submission", "inference", "predictors", "scoring"),
     ("bin",),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}

@@ -18,6 +18,8 @@ class DataConfig:
       level: "video" or "frame".
       train, validation, test: glob patterns of shards, relative to `--data_dir` (or absolute, or anything that
         `tf.io.gfile` opens).
+      num_folds, fold: hold out one of so many folds of the training shards: it takes the place of `validation` while
+        the model is trained on the others (`data.shards.split_shards`). 0 folds: train on all.
       features: feature name to size D. Leave a feature out to train on the others alone.
       keys: feature name to its key in the records, where it is not the standard one (`mean_rgb` for the feature
         `rgb` at video level, `rgb` itself at frame level).
@@ -41,6 +43,8 @@ class DataConfig:
     train: tuple[str, ...] = ("train*.tfrecord",)
     validation: tuple[str, ...] = ("validate*.tfrecord",)
     test: tuple[str, ...] = ("test*.tfrecord",)
+    num_folds: int = 0
+    fold: int = 0
     features: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(schema.FEATURE_SIZES))
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     num_classes: int = schema.NUM_CLASSES
@@ -60,6 +64,10 @@ class DataConfig:
             raise ValueError("data.features must name at least one feature")
         if wrong := [name for name, size in self.features.items() if size <= 0]:
             raise ValueError(f"data.features.{wrong[0]} must be positive, got {self.features[wrong[0]]}")
+        if self.num_folds < 0 or self.num_folds == 1:
+            raise ValueError(f"data.num_folds must be 2 or more, or 0 for none, got {self.num_folds}")
+        if not 0 <= self.fold < max(self.num_folds, 1):
+            raise ValueError(f"data.fold must be below data.num_folds, {self.num_folds}, got {self.fold}")
         if self.verticals < 0:
             raise ValueError(f"data.verticals must not be negative, got {self.verticals}")
         if self.shuffle_records is not None and self.shuffle_records < 0:
@@ -75,6 +83,26 @@ class DataConfig:
         """What a model needs to know of the data."""
         longest = self.frames.longest(self.max_frames)
         return schema.InputSpec(self.level, self.features, self.num_classes, longest, self.verticals, self.frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsConfig:
+    """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
+
+    Attributes:
+      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: hard labels alone. A
+        class that they do not list has the soft label 0.
+      weight: of the soft labels, in (0, 1].
+      missing_videos: what to do about videos without soft labels: "error", or "hard", train on their hard labels.
+    """
+
+    soft: str | None = None
+    weight: float = 1.0
+    missing_videos: Literal["error", "hard"] = "error"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise ValueError(f"labels.weight must lie in (0, 1], got {self.weight}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +253,7 @@ class ExperimentConfig:
 
     model: Mapping[str, Any]
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    labels: LabelsConfig = dataclasses.field(default_factory=LabelsConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)

@@ -162,7 +162,7 @@ def _score_shards(
             parts.finish_shard(dataclasses.asdict(damage) if damage else None)
 
     start, scored = time.perf_counter(), 0
-    for owners, num_bytes, results in _in_order(score, read_batches(shards, batch_size, faults, first, used)):
+    for owners, num_bytes, results in in_order(score, read_batches(shards, batch_size, faults, first, used)):
         for index in np.unique(owners):
             if index >= len(counts):  # else it was finished by an earlier process
                 finish(int(index))
@@ -189,7 +189,7 @@ def _checked(
     if empty.any():
         need_frames = faults.on_empty == "error"
         problem = integrity.find_bad_record(
-            [shard], _unlabelled(scorer.data), need_labels=False, need_frames=need_frames
+            [shard], unlabelled(scorer.data), need_labels=False, need_frames=need_frames
         )
         if problem:
             raise InputError(f"{problem}; or give --on_empty=skip" if need_frames else problem)
@@ -200,7 +200,7 @@ def _checked(
 def _bad_record(scorer: Scorer, shards: Sequence[str], error: Exception) -> InputError:
     """Names the record that the model cannot read."""
     if scorer.data is not None:
-        problem = integrity.find_bad_record(shards, _unlabelled(scorer.data), need_labels=False, need_frames=False)
+        problem = integrity.find_bad_record(shards, unlabelled(scorer.data), need_labels=False, need_frames=False)
         if problem:
             return InputError(problem)
     return InputError(
@@ -209,7 +209,7 @@ def _bad_record(scorer: Scorer, shards: Sequence[str], error: Exception) -> Inpu
     )
 
 
-def _unlabelled(data: DataConfig | None) -> DataConfig:
+def unlabelled(data: DataConfig | None) -> DataConfig:
     """`data`, with any labels allowed: inference does not read them."""
     assert data is not None
     return dataclasses.replace(data, num_classes=np.iinfo(np.int64).max, max_labels=np.iinfo(np.int64).max)
@@ -221,7 +221,7 @@ def _restore(faults: Faults, shard: str, part: Part) -> None:
     faults.num_empty += part.num_records - part.num_rows
 
 
-def _in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """`map`, with a few calls under way at a time."""
     with ThreadPoolExecutor(_BATCHES_UNDER_WAY) as executor:
         waiting: collections.deque = collections.deque()

@@ -142,6 +142,29 @@ def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     return tf.tensor_scatter_nd_max(tf.zeros([batch_size, num_classes]), indices, updates)
 
 
+def soften(targets: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, weight: float) -> tf.Tensor:
+    """Mixes soft labels into hard ones: weight * soft + (1 - weight) * hard.
+
+    Args:
+      targets: [B, C] of zeros and ones.
+      classes: [B, K] integers below C, negative ones are padding; no class stands in a list twice. An empty list means
+        that there are no soft labels: the hard ones stay as they are.
+      scores: [B, K] soft labels of these classes in [0, 1], any float type; those of all other classes are 0.
+      weight: of the soft labels, in (0, 1].
+
+    Returns:
+      [B, C] float32.
+    """
+    batch_size, length = tf.unstack(tf.shape(classes))
+    rows = tf.repeat(tf.range(batch_size), length)  # [B * K]
+    flat = tf.reshape(classes, [-1])
+    # Padding adds a zero to class 0.
+    updates = tf.where(flat >= 0, tf.reshape(tf.cast(scores, tf.float32), [-1]), 0.0)
+    soft = tf.scatter_nd(tf.stack([rows, tf.maximum(flat, 0)], axis=1), updates, tf.shape(targets))
+    share = tf.where(tf.reduce_any(classes >= 0, axis=1, keepdims=True), weight, 0.0)  # [B, 1]
+    return share * soft + (1.0 - share) * targets
+
+
 def with_tags(targets: tf.Tensor, membership: np.ndarray) -> tf.Tensor:
     """Targets of classes with those of tags after them: a tag's is the highest of its classes'.
 

@@ -1,6 +1,7 @@
 """What a run directory holds, and writing into it so that a file is there only when it is whole.
 
 config.yaml         the resolved configuration
+folds.json          base name of each training shard to its fold, if there are folds
 history.jsonl       one line for each evaluation
 checkpoints/        step_00001000/ (variables.index, variables.data-*, state.json), ...
 tensorboard/        event files
@@ -25,6 +26,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import ExperimentConfig, parse_experiment
 
 CONFIG = "config.yaml"
+FOLDS = "folds.json"
 HISTORY = "history.jsonl"
 CHECKPOINTS = "checkpoints"
 
@@ -102,6 +104,29 @@ def read_experiment(workdir: Path) -> ExperimentConfig:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
+    """Writes the folds of a run's training shards, or checks that they are those that it was started with.
+
+    Raises:
+      InputError: the training shards are not those that the run was started with.
+    """
+    known = read_folds(workdir)
+    if changed := sorted(name for name in {*known, *folds} if known.get(name) != folds.get(name)):
+        if any(workdir.glob(f"{CHECKPOINTS}/step_*")):
+            raise InputError(
+                f"--workdir={workdir}: the training shards are not those that the run was started with: {len(changed)}"
+                f" are new, gone or of another fold, '{changed[0]}' for one; restore them, or name another directory"
+            )
+        with whole_file(workdir / FOLDS) as temporary:
+            temporary.write_text(json.dumps(folds, indent=1) + "\n", encoding="utf-8")
+
+
+def read_folds(workdir: Path) -> dict[str, int]:
+    """Base name of each training shard to its fold; empty where a run has no folds."""
+    path = workdir / FOLDS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:

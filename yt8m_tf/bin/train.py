@@ -7,6 +7,8 @@ Example:
 
   yt8m-train --config=first_level/resnet_like_mixup.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/resnet_like \\
       --set=train.batch_size=512 --set=optimizer.learning_rate=5e-4
+  yt8m-train --config=first_level/moe.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/moe/fold_2 \\
+      --num_folds=5 --fold=2
   tensorboard --logdir=runs
 """
 
@@ -30,6 +32,10 @@ _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the configuration's patte
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory: configuration, checkpoints, history, TensorBoard.", required=True
 )
+_NUM_FOLDS = flags.DEFINE_integer(
+    "num_folds", None, "Deal the training shards to so many folds, and hold out --fold; short for data.num_folds.", 2
+)
+_FOLD = flags.DEFINE_integer("fold", None, "The fold to hold out, from 0, and to validate on; short for data.fold.", 0)
 _DEVICES = flags.DEFINE_string(
     "devices", "", "Devices to mirror the model on: 'gpu:0,gpu:1', or 'all' GPUs. The default is one."
 )
@@ -57,7 +63,8 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.training import distribution, loop
 
     strategy = distribution.make_strategy(_DEVICES.value)
-    experiment = load_experiment(_CONFIG.value, _SET.value)
+    folds = [f"data.{flag.name}={flag.value}" for flag in (_NUM_FOLDS, _FOLD) if flag.value is not None]
+    experiment = load_experiment(_CONFIG.value, [*_SET.value, *folds])
     faults = fault_flags.faults()
     options = loop.RunOptions(
         data_dir=_DATA_DIR.value,

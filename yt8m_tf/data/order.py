@@ -6,7 +6,7 @@ window. A position is (group, records of the group already used), so going on fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -55,6 +55,7 @@ def serialized_records(
     good_records: Sequence[int],
     num_groups: int | None = None,
     interleave: bool = True,
+    attach: Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset] | None = None,
 ) -> tf.data.Dataset:
     """Pairs of (position after this record, serialized record), from `position` on.
 
@@ -66,19 +67,21 @@ def serialized_records(
       num_groups: where to stop; None goes on for ever.
       interleave: with a shuffle window, read all shards of a group at once instead of one after the other. It takes a
         sixth more time at video level, where the window holds whole shards and has no need of it.
+      attach: from the index of a shard and its records to a dataset of what takes the records' place, one each.
     """
     shards, limits = tf.constant(groups.shards), tf.constant(good_records, tf.int64)
     all_good = all(limit < 0 for limit in good_records)
 
     def read_shard(index: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(shards[index]).take(limits[index])
+        found = tf.data.TFRecordDataset(shards[index]).take(limits[index])
+        return attach(index, found) if attach else found
 
     def read_group(group: tf.Tensor) -> tf.data.Dataset:
         indices = groups.indices(group)
         files = tf.data.Dataset.from_tensor_slices(indices)
         if shuffle_records and interleave:
             found = files.interleave(read_shard, cycle_length=groups.group_size, block_length=16)
-        elif all_good:
+        elif all_good and not attach:
             found = tf.data.TFRecordDataset(tf.gather(shards, indices))
         else:
             found = files.flat_map(read_shard)

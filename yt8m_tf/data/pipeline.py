@@ -12,17 +12,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf import files
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, group_of, serialized_records
 from yt8m_tf.data.record_check import check_record
+from yt8m_tf.data.soft_labels import SoftLabels
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
+from yt8m_tf.experiment import DataConfig, LabelsConfig
 from yt8m_tf.schema import Level
 
 Batch = dict[str, Any]
@@ -43,6 +46,7 @@ class BatchStream:
       data: what the records hold.
       faults: what to do about damage; what is skipped is recorded here.
       position: where to start.
+      soft_labels: what else may be at fault.
 
     Attributes:
       position: just after the last batch delivered.
@@ -56,9 +60,11 @@ class BatchStream:
         data: DataConfig,
         faults: Faults,
         position: int = 0,
+        soft_labels: SoftLabels | None = None,
     ):
         self.position, self.seconds_waited = position, 0.0
         self._make_dataset, self._groups, self._data, self._faults = make_dataset, groups, data, faults
+        self._soft_labels = soft_labels
         self._iterator = self._restart()
 
     def __iter__(self) -> BatchStream:
@@ -96,6 +102,8 @@ class BatchStream:
             if problem:
                 raise InputError(problem) from error
         damage = integrity.find_damage(shard for shard in self._groups.following(group) if shard not in known)
+        if damage is None and self._soft_labels and (problem := self._soft_labels.find_problem(self._groups.shards)):
+            raise InputError(problem) from error
         if damage is None:
             raise error
         self._faults.meet(damage)
@@ -112,6 +120,8 @@ def training_stream(
     worker: int = 0,
     num_workers: int = 1,
     replicas: int = 1,
+    labels: LabelsConfig | None = None,
+    data_dir: str = "",
     distribute: Callable[[Callable[[Any], tf.data.Dataset]], Any] | None = None,
 ) -> BatchStream:
     """An endless, shuffled stream of training batches.
@@ -124,11 +134,14 @@ def training_stream(
       faults: what to do about damage and clips without frames.
       position: the `BatchStream.position` to go on from.
       worker, num_workers: which share of the data is read here (`data.split`).
+      labels: which soft labels to read beside the records, relative to `data_dir`; none unless given.
+      data_dir: see there.
       replicas: devices of this worker; the dataset's elements are their parts of the batch, in turn.
       distribute: `strategy.distribute_datasets_from_function`, where there are several replicas.
 
     Returns:
-      Batches of `records.parse_records` without the id, as `distribute` gives them to the replicas.
+      Batches of `records.parse_records` without the id, and with soft labels (`SoftLabels.decode`) if there are any,
+      as `distribute` gives them to the replicas.
 
     Raises:
       InputError: a batch that cannot be shared evenly, fewer shards than workers, or no usable record in any shard;
@@ -145,6 +158,9 @@ def training_stream(
             f"{len(shards)} training shards cannot be split over {num_workers} workers; use data.split=record"
         )
     own = list(shards[worker::num_workers]) if by_shard else list(shards)
+    soft = None
+    if labels and labels.soft:
+        soft = SoftLabels(labels, Path(files.below(data_dir, labels.soft)), own, data.num_classes)
     _check_any_record(own, data, faults)
     groups = ShardGroups(own, data.shuffle_shards, seed)
     window = _SHUFFLE_RECORDS[data.level] if data.shuffle_records is None else data.shuffle_records
@@ -154,23 +170,27 @@ def training_stream(
         share = batch_size // num_workers
         part = slice(worker * share, (worker + 1) * share)
 
-    def parse(positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        batch = _parse_checked(serialized[part], data, with_labels=True)
+    def parse(positions: tf.Tensor, found: Any) -> Batch:
+        serialized, *scores = [values[part] for values in tf.nest.flatten(found)]
+        batch = _parse_checked(serialized, data, with_labels=True)
         del batch["id"]
+        if soft:
+            batch |= soft.decode(*scores)
         if replicas > 1:
             batch = {name: tf.stack(tf.split(value, replicas)) for name, value in batch.items()}
         return batch | {"position": tf.repeat(positions[-1], replicas) if replicas > 1 else positions[-1]}
 
     def make_dataset(start: int, good: Sequence[int]) -> Any:
         # A window of clips holds less than a shard.
-        pairs = serialized_records(groups, start, window, good, interleave=data.level == "frame")
+        attach = soft.attach if soft else None
+        pairs = serialized_records(groups, start, window, good, interleave=data.level == "frame", attach=attach)
         pairs = _usable_records(pairs, data, faults)
         serialized = pairs.batch(read_size, drop_remainder=True)
         dataset = serialized.map(parse, num_parallel_calls=_PARSERS, deterministic=True)
         dataset = _untuned((dataset.unbatch() if replicas > 1 else dataset).prefetch(2 * replicas))
         return distribute(lambda context: dataset) if distribute else dataset
 
-    return BatchStream(make_dataset, groups, data, faults, position)
+    return BatchStream(make_dataset, groups, data, faults, position, soft)
 
 
 def scoring_batch_size(level: Level) -> int:
@@ -256,10 +276,11 @@ def _usable_records(pairs: tf.data.Dataset, data: DataConfig, faults: Faults) ->
         faults.num_empty += len(clips)
         return np.int64(len(clips))
 
-    def keep(positions: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def keep(positions: tf.Tensor, found: Any) -> tuple[tf.Tensor, Any]:
+        serialized = tf.nest.flatten(found)[0]
         empty = tf.equal(records.clip_lengths(serialized, data), 0)
         with tf.control_dependencies([tf.numpy_function(count, [tf.boolean_mask(serialized, empty)], tf.int64)]):
-            return tf.boolean_mask(positions, ~empty), tf.boolean_mask(serialized, ~empty)
+            return tf.nest.map_structure(lambda values: tf.boolean_mask(values, ~empty), (positions, found))
 
     return pairs.batch(64).map(keep).unbatch()
 

@@ -60,6 +60,12 @@ def clip_lengths(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
     return tf.reduce_min(tf.stack([frames.row_lengths() for frames in lists.values()]), axis=0)
 
 
+def parse_ids(serialized: tf.Tensor) -> tf.Tensor:
+    """The ids alone, at either level: [B] strings -> [B] strings, "" where a record has none."""
+    parsed = tf.io.parse_example(serialized, _context_features(with_labels=False))
+    return tf.where(tf.equal(parsed[_ID_KEYS[0]], ""), parsed[_ID_KEYS[1]], parsed[_ID_KEYS[0]])
+
+
 def parse_labels(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
     """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, unchecked."""
     return tf.io.parse_example(serialized, {"labels": _LABELS})["labels"]

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import DataConfig
 
 
 def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -> list[str]:
@@ -63,6 +64,24 @@ def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
         raise InputError(f"two shards are named '{twice}'; folds go by base name, so rename one")
     dealt = sorted(names, key=lambda name: (hashlib.sha256(name.encode()).hexdigest(), name))
     return {name: position % num_folds for position, name in enumerate(dealt)}
+
+
+def split_shards(data: DataConfig, data_dir: str) -> tuple[list[str], list[str], dict[str, int]]:
+    """The shards that a run trains on, and those that it is validated on.
+
+    Returns:
+      The training shards, the validation shards, and base name to fold of all shards of `data.train`; with
+      `data.num_folds`, fold `data.fold` of these is the validation set. Without, there are no folds.
+
+    Raises:
+      InputError: see `list_shards` and `assign_folds`.
+    """
+    training = list_shards(data.train, data_dir, "data.train")
+    if not data.num_folds:
+        return training, list_shards(data.validation, data_dir, "data.validation"), {}
+    folds = assign_folds(training, data.num_folds)
+    held_out = [path for path in training if folds[os.path.basename(path)] == data.fold]
+    return [path for path in training if path not in set(held_out)], held_out, folds
 
 
 def worker_share(shards: Sequence[str], worker: int, num_workers: int) -> list[str]:

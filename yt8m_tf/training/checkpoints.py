@@ -122,31 +122,44 @@ def init_from(source: Path, variables: Mapping[str, Any], exclude: Sequence[str]
     _assign(prefix, variables, sources)
 
 
-def load_trained(workdir: str | Path, which: str = "best") -> Trained:
-    """Builds a run's model and reads its weights.
+def find_checkpoint(workdir: Path, which: str = "best") -> tuple[Path, int]:
+    """The prefix and the step of a run's checkpoint.
 
     Args:
       workdir: the run directory.
       which: "best" (highest GAP on the validation set) or "last".
 
     Raises:
-      InputError: no run or no checkpoint there, or it does not fit the run's configuration.
+      InputError: no checkpoint there.
     """
-    workdir = Path(workdir)
-    experiment = run_dir.read_experiment(workdir)
     state = latest_state(workdir)
     if state is None:
         raise InputError(f"--workdir={workdir}: no checkpoint yet; let yt8m-train run to its first evaluation")
     step = (state.get("best_step") or state["step"]) if which == "best" else state["step"]
+    return _prefix(workdir, step), step
+
+
+def load_trained(workdir: str | Path, which: str = "best") -> Trained:
+    """Builds a run's model and reads its weights.
+
+    Args:
+      workdir, which: see `find_checkpoint`.
+
+    Raises:
+      InputError: no run or no checkpoint there, or it does not fit the run's configuration.
+    """
+    workdir = Path(workdir)
+    experiment = run_dir.read_experiment(workdir)
+    prefix, step = find_checkpoint(workdir, which)
     model = models.build_model(experiment.model, experiment.data.spec)
     variables = {f"model/{v.path}": v.value for v in model.variables if v.name != "seed_generator_state"}
-    saved = {name for name, _ in _list_variables(_prefix(workdir, step))}
+    saved = {name for name, _ in _list_variables(prefix)}
     averages = {name: name.replace("model/", "ema/", 1) for name in variables}
     sources = {name: averages[name] if averages[name] in saved else name for name in variables}
-    _assign(_prefix(workdir, step), variables, sources)
+    _assign(prefix, variables, sources)
     if experiment.data.spec.num_tags:  # the same layers and variables, and a slice of the output
         model = keras.Model(model.input, model.output[:, : experiment.data.num_classes], name=model.name)
-    return Trained(model, experiment, _prefix(workdir, step), step)
+    return Trained(model, experiment, prefix, step)
 
 
 def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, str]) -> None:

@@ -105,8 +105,9 @@ class _Run:
         self.is_chief = distribution.worker_index(strategy) == 0
         self.show = options.progress and self.is_chief
         data, config = experiment.data, experiment.train
-        self.train_shards = shards.list_shards(data.train, options.data_dir, "data.train")
-        self.validation_shards = shards.list_shards(data.validation, options.data_dir, "data.validation")
+        self.train_shards, self.validation_shards, folds = shards.split_shards(data, options.data_dir)
+        if self.is_chief:
+            run_dir.keep_folds(options.workdir, folds)
         self.membership = None
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
@@ -279,6 +280,8 @@ class _Run:
             worker=worker,
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
+            labels=experiment.labels,
+            data_dir=self.options.data_dir,
             distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
 

@@ -162,6 +162,9 @@ class TrainStep:
         """The mean loss of a batch, its gradients, and the new batch statistics."""
         inputs = schema.decode_features(batch, self._spec)
         targets = losses.dense_targets(batch["labels"], self._spec.num_classes)
+        if "soft_classes" in batch:
+            weight = self._experiment.labels.weight
+            targets = losses.soften(targets, batch["soft_classes"], batch["soft_scores"], weight)
         if self._membership is not None:
             targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
