@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "evaluate", "export", "infer", "score", "models", "kmeans")
+COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "models", "kmeans")
 
 setup(
     name="yt8m-tf",
@@ -24,6 +24,7 @@ setup(
         "yt8m_tf.layers",
         "yt8m_tf.models",
         "yt8m_tf.scores",
+        "yt8m_tf.stacking",
         "yt8m_tf.training",
     ],
     package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"]},
@@ -38,12 +39,13 @@ setup(
         "PyYAML>=6,<7",
         "tqdm>=4.66,<5",
         "scikit-learn>=1.5,<2",
+        "scipy>=1.13,<2",
         "matplotlib>=3.9,<4",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "cluster": ["lightgbm[dask]>=4.7,<5"],
-        "dev": ["pytest>=8,<10", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "types-tqdm"],
+        "dev": ["lightgbm[dask]>=4.7,<5", "pytest>=8,<10", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": [f"yt8m-{name} = yt8m_tf.bin.{name}:run" for name in COMMANDS]},
 )

@@ -28,7 +28,7 @@ _LEVELS = (
         "clustering",
     ),
     ("models",),
-    ("training", "evaluation", "export", "catalogue", "submission", "inference", "predictors", "scoring"),
+    ("training", "evaluation", "export", "catalogue", "submission", "inference", "predictors", "scoring", "stacking"),
     ("bin",),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}

@@ -191,7 +191,7 @@ def test_fields_of_the_segment_data_are_ignored(data: DataConfig, rng: np.random
 @pytest.mark.parametrize("data", [_VIDEO, _FRAME], ids=["video", "frame"])
 def test_labels_alone_and_not_at_all(data: DataConfig, rng: np.random.Generator) -> None:
     records = _random_records(data, rng, 10)
-    labels = parse_labels(tf.constant(records), data)
+    labels = parse_labels(tf.constant(records))
     assert labels.to_list() == [_plain(record, data)[1] for record in records]
     without = _parse(records, data, with_labels=False)
     assert "labels" not in without
@@ -200,7 +200,7 @@ def test_labels_alone_and_not_at_all(data: DataConfig, rng: np.random.Generator)
 
 def test_labels_alone_are_not_checked() -> None:
     record = video_record(b"abcd", [99, -3, 1, 2, 3, 4, 5], rgb=np.zeros(1, "float32"))
-    assert parse_labels(tf.constant([record]), _VIDEO).to_list() == [[99, -3, 1, 2, 3, 4, 5]]
+    assert parse_labels(tf.constant([record])).to_list() == [[99, -3, 1, 2, 3, 4, 5]]
 
 
 def _vectors(**changes: Any) -> bytes:

@@ -66,7 +66,7 @@ def parse_ids(serialized: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.equal(parsed[_ID_KEYS[0]], ""), parsed[_ID_KEYS[1]], parsed[_ID_KEYS[0]])
 
 
-def parse_labels(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
+def parse_labels(serialized: tf.Tensor) -> tf.Tensor:
     """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, unchecked."""
     return tf.io.parse_example(serialized, {"labels": _LABELS})["labels"]
 

@@ -60,7 +60,7 @@ def class_prior(
 def _count_labels(serialized: list[bytes], data: DataConfig, shard: str, membership: np.ndarray) -> np.ndarray:
     """How many of the records each class labels, and each tag: [C + V] int64."""
     try:
-        parsed = records.parse_labels(tf.constant(serialized), data)
+        parsed = records.parse_labels(tf.constant(serialized))
         labels, rows = parsed.flat_values.numpy(), parsed.value_rowids().numpy()
     except records.PARSE_FAILURES as error:
         problem = integrity.find_bad_record([shard], data, need_labels=False, need_frames=False, need_whole=False)

@@ -1,0 +1,279 @@
+"""Stacking end to end on made-up scores: what it learns, what it must not see, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pytest
+from conftest import video_record, write_shard
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.scores import records
+from yt8m_tf.scores.manifest import Manifest, finish, read_manifest, start
+from yt8m_tf.scores.reading import read_shard
+from yt8m_tf.stacking import boosting, cluster, evaluation, report
+from yt8m_tf.stacking.inputs import StackInputs
+from yt8m_tf.stacking.rows import load_rows
+from yt8m_tf.stacking.settings import StackConfig
+from yt8m_tf.stacking.stack import StackResult, stack
+
+_CLASSES, _FOLDS = 20, 3
+_CONFIG = StackConfig(num_trees=60, learning_rate=0.1, early_stopping=10, num_leaves=7, top=8)
+# Model m is good at every third class, from m on, and guesses at the others: no mean can tell, trees can.
+_MODELS = ("first", "second", "third")
+
+
+@dataclasses.dataclass
+class World:
+    """Shards on disk, and the scores of three models."""
+
+    root: Path
+    train: list[str]
+    validate: list[str]
+
+    def inputs(self, split: str, shards: Sequence[str], models: Sequence[str] = _MODELS) -> StackInputs:
+        return StackInputs([self.root / "scores" / model / split for model in models], models, shards)
+
+    def stack(self, output: Path, config: StackConfig = _CONFIG, **options: Any) -> StackResult:
+        training, validation = self.inputs("train", self.train), self.inputs("validate", self.validate)
+        return stack(training, {"validate": validation}, output, config, num_threads=2, progress=False, **options)
+
+
+@pytest.fixture
+def world(rng: np.random.Generator, tmp_path: Path) -> World:
+    shards: dict[str, dict[str, Any]] = {"train": {}, "validate": {}}
+    for split, count in (("train", 6), ("validate", 2)):
+        for number in range(count):
+            name = f"{split}{number:04d}.tfrecord"
+            truth = rng.random((150, _CLASSES)) < rng.uniform(0.02, 0.3, _CLASSES)
+            ids = [f"{split}{number}_{video}".encode() for video in range(150)]
+            means = {"rgb": np.zeros(2, np.float32), "audio": np.zeros(2, np.float32)}
+            serialized = [video_record(i, np.flatnonzero(t).tolist(), **means) for i, t in zip(ids, truth, strict=True)]
+            shards[split][name] = (str(write_shard(tmp_path / "data" / name, serialized)), ids, truth)
+    for number, model in enumerate(_MODELS):
+        for split, found in shards.items():
+            directory = tmp_path / "scores" / model / split
+            folds = {f"train{i:04d}.tfrecord": i % _FOLDS for i in range(6)}
+            manifest = Manifest((model,), model, _CLASSES, 12, "video", folds)
+            start(directory, manifest)
+            counts = {}
+            for name, (_, ids, truth) in found.items():
+                noise = np.where(np.arange(_CLASSES) % 3 == number, 0.7, 3.0)
+                logits = np.where(truth, 1.0, -1.0) + rng.normal(size=truth.shape) * noise
+                counts[name] = records.write_shard(directory / name, _lists(ids, 1 / (1 + np.exp(-logits))))
+            finish(directory, dataclasses.replace(manifest, shards=counts))
+    return World(
+        tmp_path, [found[0] for found in shards["train"].values()], [f[0] for f in shards["validate"].values()]
+    )
+
+
+def _lists(ids: Sequence[bytes], scores: np.ndarray) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
+    for video, row in zip(ids, scores.astype(np.float16), strict=True):
+        order = sorted(range(_CLASSES), key=lambda c: (-row[c], c))[:12]
+        yield video, np.array(order), row[order]
+
+
+def test_trees_know_which_model_to_trust(world: World, tmp_path: Path) -> None:
+    result = world.stack(tmp_path / "out")
+    for split in ("train", "validate"):
+        gaps = dict(result.gaps[split])
+        assert list(gaps) == [*_MODELS, "mean", "mean of logits", "weighted mean", "LightGBM"]
+        assert gaps["LightGBM"] > max(gaps[name] for name in gaps if name != "LightGBM") + 0.05
+        assert gaps["mean"] > max(gaps[name] for name in _MODELS)
+    assert sum(result.weights.values()) == pytest.approx(1)
+    assert sum(result.importances.values()) == pytest.approx(1) and "class" in result.importances
+    assert all(1 <= count <= 60 for count in result.num_trees)
+    assert {path.name for path in report.write_report(result, tmp_path / "out")} <= set(os.listdir(tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["gaps"]["train"] == result.gaps["train"]
+    assert "| LightGBM | " in report.format_table(result)
+
+
+def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[set[str], set[str]]] = []
+    real = boosting.train
+
+    def spy(training: Sequence[Path], held_out: Sequence[Path], *arguments: Any) -> boosting.Trained:
+        seen.append(({path.stem for path in training}, {path.stem for path in held_out}))
+        return real(training, held_out, *arguments)
+
+    monkeypatch.setattr(boosting, "train", spy)
+    world.stack(tmp_path / "out")
+    of_fold = [{f"train{i:04d}.tfrecord" for i in range(6) if i % _FOLDS == fold} for fold in range(_FOLDS)]
+    everything = set().union(*of_fold)
+    assert seen == [(everything - own, own) for own in of_fold]
+    boosters = [lightgbm.Booster(model_file=str(tmp_path / f"out/boosters/fold_{fold}.txt")) for fold in range(_FOLDS)]
+    for split, name, used in (("train", "train0004.tfrecord", [1]), ("validate", "validate0001.tfrecord", [0, 1, 2])):
+        rows = load_rows(tmp_path / "out" / "rows" / split / f"{name}.npz")
+        matrix = np.column_stack([rows.classes, rows.features]).astype(np.float64)
+        expected = np.mean([boosters[fold].predict(matrix) for fold in used], axis=0).astype(np.float16)
+        found = read_shard(tmp_path / "out" / split, name, read_manifest(tmp_path / "out" / split, ""))
+        for video in (0, 77, 149):
+            own = rows.videos == video
+            listed = dict(zip(rows.classes[own].tolist(), expected[own].tolist(), strict=True))
+            order = sorted(listed, key=lambda c: (-listed[c], c))
+            assert found.classes[video, : len(order)].tolist() == order
+            assert found.scores[video, : len(order)].tolist() == [listed[c] for c in order]
+            assert (found.classes[video, len(order) :] == -1).all()
+
+
+def test_gaps_by_loops(world: World, tmp_path: Path) -> None:
+    """GAP of a model and of the mean, from dictionaries."""
+    result = world.stack(tmp_path / "out")
+    inputs = world.inputs("validate", world.validate)
+    pairs: dict[str, list[tuple[float, bool]]] = {"first": [], "mean": []}
+    total = 0
+    for shard in world.validate:
+        read = inputs.read(shard)
+        total += read.num_labels
+        for video in range(150):
+            labels = {int(c) for c in read.labels[video] if c >= 0}
+            lists = [
+                {int(c): float(s) for c, s in zip(m.classes[video], m.scores[video], strict=True) if c >= 0}
+                for m in read.scores
+            ]
+            named = {c for found in lists for c in list(found)[:8]}
+            mean = {c: float(np.float16(sum(found.get(c, 0.0) for found in lists) / 3)) for c in named}
+            for name, scores in (("first", lists[0]), ("mean", mean)):
+                pairs[name] += [(s, c in labels) for c, s in sorted(scores.items(), key=lambda p: (-p[1], p[0]))[:20]]
+    for name, found in pairs.items():
+        found.sort(key=lambda pair: (-pair[0], pair[1]))
+        hits = np.cumsum([hit for _, hit in found])
+        gap = sum(hits[i] / (i + 1) for i, (_, hit) in enumerate(found) if hit) / total
+        assert result.gaps["validate"][name] == pytest.approx(gap, abs=2e-4)
+
+
+def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world.stack(tmp_path / "whole")
+    real = boosting.train
+    trained: list[int] = []
+
+    def interrupted(*arguments: Any) -> boosting.Trained:
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(1)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(boosting, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world.stack(tmp_path / "out")
+    rows = sorted((tmp_path / "out" / "rows" / "train").iterdir())
+    times = [path.stat().st_mtime_ns for path in rows]
+    calls: list[int] = []
+    monkeypatch.setattr(boosting, "train", lambda *arguments: calls.append(1) or real(*arguments))
+    assert world.stack(tmp_path / "out") == whole
+    assert len(calls) == _FOLDS - 1 and [path.stat().st_mtime_ns for path in rows] == times
+    for split in ("train", "validate"):
+        for path in (tmp_path / "whole" / split).glob("*.tfrecord"):
+            assert (tmp_path / "out" / split / path.name).read_bytes() == path.read_bytes()
+
+
+def test_candidates_of_the_best_model(world: World, tmp_path: Path) -> None:
+    config = dataclasses.replace(_CONFIG, candidates="best_model", top=5)
+    result = world.stack(tmp_path / "out", config)
+    best = _MODELS.index(evaluation.best({name: result.gaps["train"][name] for name in _MODELS}))
+    rows = load_rows(tmp_path / "out" / "rows" / "train" / "train0003.tfrecord.npz")
+    own = world.inputs("train", world.train).read(world.train[3]).scores[best]
+    assert rows.classes[rows.videos == 9].tolist() == sorted(own.classes[9, :5].tolist())
+
+
+def test_a_share_of_the_negatives_leaves_probabilities_as_they_are(world: World, tmp_path: Path) -> None:
+    whole = world.stack(tmp_path / "whole")
+    some = world.stack(tmp_path / "some", dataclasses.replace(_CONFIG, negatives=0.5))
+    assert some.gaps["train"]["LightGBM"] == pytest.approx(whole.gaps["train"]["LightGBM"], abs=0.03)
+    sums = []
+    for output in ("whole", "some"):
+        manifest = read_manifest(tmp_path / output / "train", "")
+        shards = [read_shard(tmp_path / output / "train", name, manifest) for name in manifest.shards]
+        sums.append(sum(shard.scores.astype(np.float64).sum() for shard in shards))
+    assert sums[1] == pytest.approx(sums[0], rel=0.05)
+
+
+def test_a_cluster_of_two_workers(world: World, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    local = world.stack(tmp_path / "local")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(**options) as workers,
+        cluster.fold_trainer(workers.scheduler_address, _CONFIG, 1) as train_fold,
+    ):
+        result = world.stack(tmp_path / "cluster", train_fold=train_fold)
+    assert result.num_trees == [local.num_trees[0]] * _FOLDS
+    for split in ("train", "validate"):
+        assert result.gaps[split]["LightGBM"] == pytest.approx(local.gaps[split]["LightGBM"], abs=0.015)
+
+
+def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "_TIMEOUT_SECONDS", 1)
+    message = r"--scheduler=127\.0\.0\.1:9: no Dask scheduler answers there"
+    with pytest.raises(InputError, match=message), cluster.fold_trainer("127.0.0.1:9", _CONFIG, 1):
+        pass
+
+
+def test_scores_that_do_not_belong_together(world: World, tmp_path: Path) -> None:
+    train = world.root / "scores" / "second" / "train"
+    with pytest.raises(InputError, match=r"--scores=.*none/train: no scores there"):
+        world.inputs("train", world.train, ("first", "none"))
+    with pytest.raises(InputError, match="are scores of the same model; name it once"):
+        world.inputs("train", world.train, ("first", "first"))
+    with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, '.*validate0000\.tfrecord'"):
+        world.inputs("train", [*world.train, *world.validate])
+    validation = world.inputs("validate", world.validate)
+    with pytest.raises(InputError, match=r"no out-of-fold scores of '.*validate0000\.tfrecord': it is in none"):
+        stack(validation, {}, tmp_path / "out", _CONFIG)
+    fewer = world.inputs("train", [shard for shard in world.train if "0000" in shard or "0003" in shard])
+    with pytest.raises(InputError, match="shards of one fold alone"):
+        stack(fewer, {}, tmp_path / "out", _CONFIG)
+    manifest = read_manifest(train, "")
+    for changes, message in (
+        ({"num_classes": 30}, r"second/train has 30 classes, .*first/train 20"),
+        ({"folds": {"train0000.tfrecord": 0}}, "are of other folds; train all models with the same --num_folds"),
+    ):
+        (train / "scores.json").unlink()
+        finish(train, dataclasses.replace(manifest, **changes))
+        with pytest.raises(InputError, match=message):
+            world.inputs("train", world.train)
+    (train / "scores.json").unlink()
+    finish(train, dataclasses.replace(manifest, fingerprint="new"))
+    with pytest.raises(InputError, match="the scores of 'second' in split 'validate' are of another model"):
+        stack(world.inputs("train", world.train), {"validate": validation}, tmp_path / "out", _CONFIG)
+
+
+def test_scores_of_other_videos(world: World, tmp_path: Path) -> None:
+    train = world.root / "scores" / "second" / "train"
+    rows = list(_lists([f"train2_{video}".encode() for video in range(149)] + [b"other"], np.full((150, 20), 0.5)))
+    records.write_shard(train / "train0002.tfrecord", rows)
+    with pytest.raises(
+        InputError, match=r"second/train/train0002\.tfrecord: 150 videos, .* has 150, 1 of them without"
+    ):
+        world.stack(tmp_path / "out")
+    records.write_shard(train / "train0002.tfrecord", rows[:-1])
+    with pytest.raises(InputError, match=r"train0002\.tfrecord: holds 149 videos, not the 150 of its manifest"):
+        world.stack(tmp_path / "out")
+
+
+def test_another_order_is_joined_by_id(world: World, tmp_path: Path, rng: np.random.Generator) -> None:
+    expected = world.stack(tmp_path / "whole").gaps
+    train = world.root / "scores" / "second" / "train"
+    found = read_shard(train, "train0002.tfrecord", read_manifest(train, ""))
+    found = found.at(rng.permutation(150))
+    records.write_shard(train / "train0002.tfrecord", zip(found.ids, found.classes, found.scores, strict=True))
+    assert world.stack(tmp_path / "out").gaps == expected
+
+
+def test_another_stacking_in_the_same_place(world: World, tmp_path: Path) -> None:
+    world.stack(tmp_path / "out")
+    with pytest.raises(InputError, match="holds a stacking of other scores or another configuration"):
+        world.stack(tmp_path / "out", dataclasses.replace(_CONFIG, num_trees=5))
+    damaged = tmp_path / "out" / "rows" / "train" / "train0000.tfrecord.npz"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"train0000\.tfrecord\.npz: cannot be read .*remove the file and repeat"):
+        world.stack(tmp_path / "out")

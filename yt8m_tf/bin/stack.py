@@ -1,0 +1,85 @@
+"""Stacks the scores of several models with LightGBM, out of fold, and compares with their means.
+
+Reads score shards of yt8m-score, writes score shards of the combination (soft labels for students), the boosters, the
+weights of the best weighted mean, and a report: GAP@20 of every model and combination, training curves, importances of
+features. Interrupted, the same command goes on.
+
+Example:
+
+  yt8m-stack --scores='scores/*' --data_dir=~/data/yt8m/2/video --input='train*.tfrecord' \\
+      --apply=validate:'validate*.tfrecord' --output=stacked
+
+reads scores/NAME/train and scores/NAME/validate of every model NAME, and writes stacked/train and stacked/validate.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_SCORES = flags.DEFINE_list(
+    "scores", None, "Directories of the models (a pattern may name them), a folder for each split.", required=True
+)
+_INPUT = flags.DEFINE_list("input", None, "Patterns of the labelled shards that have folds.", required=True)
+_SPLIT = flags.DEFINE_string("split", "train", "The folder with the out-of-fold scores of --input.")
+_APPLY = flags.DEFINE_multi_string(
+    "apply", [], "SPLIT:PATTERN[,PATTERN]: also combine the scores in folder SPLIT, of these shards; repeatable."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What --input and --apply are relative to.")
+_OUTPUT = flags.DEFINE_string("output", None, "Directory for the stacked scores, boosters and report.", required=True)
+_CONFIG = flags.DEFINE_string("config", None, "YAML of candidates, features and trees: PATH.yaml[:NAME].")
+_SET = flags.DEFINE_multi_string("set", [], "Override of a configuration key, such as num_trees=500; repeatable.")
+_NUM_THREADS = flags.DEFINE_integer("num_threads", 0, "Threads of LightGBM; 0: one for each core.", lower_bound=0)
+_SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler whose workers train the boosters.")
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf import config
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.errors import InputError
+    from yt8m_tf.stacking import cluster, report
+    from yt8m_tf.stacking.inputs import StackInputs
+    from yt8m_tf.stacking.settings import StackConfig
+    from yt8m_tf.stacking.stack import stack
+
+    values = config.load_yaml(_CONFIG.value) if _CONFIG.value else {}
+    settings = config.parse(StackConfig, config.apply_overrides(values, _SET.value), "")
+    models = [Path(found) for pattern in _SCORES.value for found in _matching(pattern)]
+    names = [model.name for model in models]
+
+    def inputs(split: str, patterns: Sequence[str], flag: str) -> StackInputs:
+        shards = list_shards(patterns, _DATA_DIR.value, flag)
+        return StackInputs([model / split for model in models], names, shards)
+
+    applied = {}
+    for text in _APPLY.value:
+        split, colon, patterns = text.partition(":")
+        if not (split and colon and patterns):
+            raise InputError(f"--apply={text}: write SPLIT:PATTERN, such as validate:validate*.tfrecord")
+        applied[split] = inputs(split, patterns.split(","), f"--apply={split}")
+    training = inputs(_SPLIT.value, _INPUT.value, "--input")
+    output = Path(_OUTPUT.value).expanduser()
+    with cluster.fold_trainer(_SCHEDULER.value, settings, _NUM_THREADS.value) as train_fold:
+        result = stack(training, applied, output, settings, num_threads=_NUM_THREADS.value, train_fold=train_fold)
+    report.write_report(result, output)
+    print(report.format_table(result))
+    print(f"written: {output / report.TABLE}, {', '.join(report.PICTURES)}; soft labels: {output / 'train'}")
+
+
+def _matching(pattern: str) -> list[str]:
+    expanded = str(Path(pattern).expanduser())
+    return sorted(glob.glob(expanded)) or [expanded]
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,158 @@
+"""LightGBM, fold by fold: trained on the rows of the other folds, stopped by its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.stacking.rows import Rows, ShardSequence
+from yt8m_tf.stacking.settings import StackConfig
+
+CLASS_COLUMN = "class"
+
+# Is told the number of trees so far, and the loss on the held-out rows.
+OnTree = Callable[[int, float], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A booster and how its training went.
+
+    Attributes:
+      booster: of the best number of trees.
+      curves: per tree the loss on "training" and on "held out" rows, in nats.
+    """
+
+    booster: lightgbm.Booster
+    curves: dict[str, list[float]]
+
+    @property
+    def num_trees(self) -> int:
+        """Trees that it predicts with."""
+        return self.booster.best_iteration if self.booster.best_iteration > 0 else self.booster.num_trees()
+
+
+def parameters(config: StackConfig, num_threads: int) -> dict[str, Any]:
+    """LightGBM's parameters."""
+    return {
+        "objective": "binary",
+        "metric": "binary_logloss",
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.num_leaves,
+        "min_data_in_leaf": config.min_data_in_leaf,
+        "feature_fraction": config.feature_fraction,
+        "max_bin": config.max_bin,
+        "lambda_l2": config.lambda_l2,
+        "seed": config.seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "num_threads": num_threads,
+        "verbosity": -1,
+    }
+
+
+def train(
+    training: Sequence[Path],
+    held_out: Sequence[Path],
+    names: Sequence[str],
+    config: StackConfig,
+    num_threads: int,
+    on_tree: OnTree = lambda tree, loss: None,
+) -> Trained:
+    """Trains the booster of a fold. Memory: one byte a value of the binned rows, and 12 bytes a row.
+
+    Args:
+      training: files of `rows.save_rows` to learn from.
+      held_out: those that stop the training early; no negatives are left out of them.
+      names: the columns of the features.
+      config: the trees.
+      num_threads: of LightGBM; 0: all cores. More than there are free cores make it many times slower.
+      on_tree: is told the number of trees so far and the loss on the held-out rows.
+
+    Raises:
+      InputError: no row has a label.
+    """
+    columns = [CLASS_COLUMN, *map(plain, names)]
+    fitting = _dataset([ShardSequence(path, config.negatives, config.seed) for path in training], columns, None)
+    watching = _dataset([ShardSequence(path, 1.0, config.seed) for path in held_out], columns, fitting)
+    curves: dict[str, dict[str, list[float]]] = {}
+
+    def report(state: Any) -> None:
+        on_tree(state.iteration + 1, state.evaluation_result_list[-1][2])
+
+    callbacks: list[Callable[..., Any]] = [lightgbm.record_evaluation(curves), report]
+    if config.early_stopping:
+        callbacks.append(lightgbm.early_stopping(config.early_stopping, first_metric_only=True, verbose=False))
+    booster = lightgbm.train(
+        parameters(config, num_threads),
+        fitting,
+        config.num_trees,
+        valid_sets=[fitting, watching],
+        valid_names=["training", "held out"],
+        callbacks=callbacks,
+    )
+    return Trained(booster, {name: values["binary_logloss"] for name, values in curves.items()})
+
+
+def save(path: Path, trained: Trained) -> None:
+    """Writes a booster in LightGBM's text format, and its curves beside it."""
+    with run_dir.whole_file(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(trained.curves) + "\n", encoding="utf-8")
+    with run_dir.whole_file(path) as temporary:
+        trained.booster.save_model(str(temporary), num_iteration=trained.num_trees)
+
+
+def load(path: Path) -> Trained:
+    """Reads what `save` wrote.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    try:
+        curves = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return Trained(lightgbm.Booster(model_file=str(path)), curves)
+    except (OSError, ValueError, lightgbm.basic.LightGBMError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it and repeat the command") from error
+
+
+def predict(boosters: Sequence[lightgbm.Booster], rows: Rows, num_threads: int) -> np.ndarray:
+    """The mean of the boosters' probabilities of some rows: [R] float32."""
+    if not len(rows.classes):
+        return np.zeros(0, np.float32)
+    matrix = rows.matrix()
+    scores = [np.asarray(booster.predict(matrix, num_threads=num_threads)) for booster in boosters]
+    return np.mean(scores, axis=0).astype(np.float32)
+
+
+def _dataset(sequences: list[ShardSequence], columns: list[str], reference: Any) -> lightgbm.Dataset:
+    labels = np.concatenate([sequence.labels for sequence in sequences])
+    if not labels.any():
+        raise InputError(
+            "no candidate row has a label; give labelled shards (--input) and models that have learned something"
+        )
+    # LightGBM drops weights that are all 1, and gives a set without weights, made of sequences with reference to one
+    # that has weights, the weight 0: rows of the held-out set weigh 2 each.
+    weights = np.concatenate([sequence.weights for sequence in sequences]) * (1 if reference is None else 2)
+    used: list[lightgbm.Sequence] = [sequence for sequence in sequences if len(sequence)]
+    return lightgbm.Dataset(
+        used,
+        labels,
+        weight=weights,
+        feature_name=columns,
+        categorical_feature=[CLASS_COLUMN],
+        reference=reference,
+        params={"verbosity": -1},
+    )
+
+
+def plain(name: str) -> str:
+    """A column's name for LightGBM, which allows no characters that mean something in JSON."""
+    return "".join("_" if character in '"[]{}:, ' else character for character in name)

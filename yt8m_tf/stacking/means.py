@@ -1,0 +1,61 @@
+"""Means of models' scores, and the weights of the best one. Rows are candidates; NaN is a class that is not listed."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import optimize
+
+# What a class counts for in a mean of logits where a model does not list it, and the least and most that any score
+# counts for: the hundredth of 3,862 scores is about as low, and float16 rounds to 0 and 1.
+_LOWEST, _HIGHEST = 1e-4, 1 - 2.0**-12
+
+
+def plain_mean(scores: np.ndarray) -> np.ndarray:
+    """[R, M] scores -> [R] float32 mean; a class that a model does not list has the score 0 there."""
+    return np.nan_to_num(scores.astype(np.float32)).mean(axis=1)
+
+
+def logit_mean(scores: np.ndarray) -> np.ndarray:
+    """[R, M] scores -> [R] float32: the probability whose log-odds are the mean of the models', between 1e-4 and 1."""
+    clipped = np.clip(np.nan_to_num(scores.astype(np.float32)), _LOWEST, _HIGHEST)
+    return (1 / (1 + np.exp(-np.log(clipped / (1 - clipped)).mean(axis=1)))).astype(np.float32)
+
+
+def weighted_mean(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[R, M] scores and [M] weights -> [R] float32; a class that a model does not list has the score 0 there."""
+    return np.nan_to_num(scores.astype(np.float32)) @ weights.astype(np.float32)
+
+
+def fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The weights of the mean that makes the labels most likely.
+
+    With weights that sum to 1, both p = sum w_m p_m and 1 - p = sum w_m (1 - p_m) are mixtures of what the models give
+    to the outcome, so that the loss is convex in the weights.
+
+    Args:
+      scores: [R, M] in [0, 1], NaN where a model does not list the class: it counts as 0.
+      labels: [R] bool.
+
+    Returns:
+      [M] float64, 0 or more, of sum 1.
+    """
+    given = np.clip(np.nan_to_num(scores.astype(np.float32)), 1e-6, 1 - 1e-6)
+    likelihoods = np.where(labels[:, None], given, 1 - given)  # [R, M], of the outcome
+
+    def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        mixed = (likelihoods @ weights.astype(np.float32)).astype(np.float64)
+        gradient = -(likelihoods.T @ (1 / mixed).astype(np.float32)).astype(np.float64) / len(mixed)
+        return -float(np.log(mixed).mean()), gradient
+
+    num_models = scores.shape[1]
+    found = optimize.minimize(
+        loss_and_gradient,
+        np.full(num_models, 1 / num_models),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * num_models,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
+        options={"ftol": 1e-10, "maxiter": 200},
+    )
+    weights = np.maximum(found.x, 0)
+    return weights / weights.sum()

@@ -1,0 +1,90 @@
+"""The report of a stacking: a table for people, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yt8m_tf import run_dir
+from yt8m_tf.stacking.stack import OUT_OF_FOLD, StackResult
+
+TABLE = "report.md"
+PICTURES = ("gap.png", "training_curves.png", "feature_importances.png")
+_SHOWN = 30  # bars of a picture
+
+
+def format_table(result: StackResult) -> str:
+    """GAP@20 of every model and combination, a column for each split, in Markdown."""
+    splits = list(result.gaps)
+    titles = ["out of fold" if split == OUT_OF_FOLD else split for split in splits]
+    names = list(result.gaps[OUT_OF_FOLD])
+    lines = ["| GAP@20 | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(splits)]
+    lines += [f"| {name} | " + " | ".join(f"{result.gaps[s][name]:.5f}" for s in splits) + " |" for name in names]
+    return "\n".join(lines)
+
+
+def write_report(result: StackResult, output: Path) -> list[Path]:
+    """Writes the table, with the weights and the sizes of the boosters, and the pictures. Returns their paths."""
+    weights = sorted(result.weights.items(), key=lambda item: -item[1])
+    text = "\n\n".join(
+        [
+            "# Stacking",
+            format_table(result),
+            f"Trees of the folds' boosters: {', '.join(map(str, result.num_trees))}.",
+            "| model | weight in the weighted mean |\n|---|---:|\n"
+            + "\n".join(f"| {name} | {weight:.4f} |" for name, weight in weights),
+            *(f"![{name}]({name})" for name in PICTURES),
+        ]
+    )
+    with run_dir.whole_file(output / TABLE) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    _bars(output / PICTURES[0], result.gaps, "GAP@20")
+    _curves(output / PICTURES[1], result.curves)
+    _bars(output / PICTURES[2], {"share of gain": result.importances}, "share of the boosters' gain")
+    return [output / name for name in (TABLE, *PICTURES)]
+
+
+def _bars(path: Path, groups: Mapping[str, Mapping[str, float]], title: str) -> None:
+    first = next(iter(groups.values()))
+    names = sorted(first, key=lambda name: -first[name])[:_SHOWN]
+    figure, axes = _figure((8, 1.5 + 0.3 * len(names)))
+    height = 0.8 / len(groups)
+    for number, (group, values) in enumerate(groups.items()):
+        positions = [row + number * height for row in range(len(names))]
+        axes.barh(positions, [values[name] for name in names], height, label=group)
+    axes.set_yticks([row + (len(groups) - 1) * height / 2 for row in range(len(names))], names)
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    if len(groups) > 1:
+        axes.legend()
+    if min(values[name] for values in groups.values() for name in names) > 0.2:
+        lowest = min(values[name] for values in groups.values() for name in names)
+        axes.set_xlim(left=max(0.0, lowest - 0.05))
+    _save(figure, path)
+
+
+def _curves(path: Path, curves: Sequence[Mapping[str, Sequence[float]]]) -> None:
+    figure, axes = _figure((8, 4.5))
+    for fold, found in enumerate(curves):
+        for name, values in found.items():
+            style = "-" if name == "held out" else ":"
+            axes.plot(range(1, len(values) + 1), values, style, color=f"C{fold}", label=f"fold {fold}, {name}")
+    axes.set_xlabel("trees")
+    axes.set_ylabel("loss of candidate rows, nats")
+    axes.legend(fontsize="small", ncols=2)
+    _save(figure, path)
+
+
+def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path) -> None:
+    with run_dir.whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

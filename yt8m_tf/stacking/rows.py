@@ -1,0 +1,119 @@
+"""Candidate rows on disk: `rows/<shard name>.npz`, made once and read by every fold, every mean and every booster.
+
+So that memory does not grow with the data: 200 bytes a row for 100 models, some 40 rows a video.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zipfile
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.stacking.features import candidates, features
+from yt8m_tf.stacking.inputs import ShardInputs
+from yt8m_tf.stacking.settings import StackConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """The candidate rows of one shard of N videos.
+
+    Attributes:
+      ids: [N] bytes.
+      num_labels: of all videos, whether they are candidates or not.
+      videos: [R] int32 number of each row's video, ascending.
+      classes: [R] int32.
+      features: [R, F] float16, NaN for what is missing.
+      labels: [R] bool, is the class a label of the video.
+    """
+
+    ids: np.ndarray
+    num_labels: int
+    videos: np.ndarray
+    classes: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+
+    def matrix(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """What LightGBM sees of some rows: [r, 1 + F] float64 (its sequences know no other), the class id first."""
+        classes = self.classes[rows, None].astype(np.float64)
+        return np.concatenate([classes, self.features[rows].astype(np.float64)], axis=1)
+
+
+def make_rows(inputs: ShardInputs, num_classes: int, config: StackConfig, best_model: int | None) -> Rows:
+    """The rows of a shard; `best_model` is the number of the model that names candidates, None for all."""
+    naming = inputs.scores if best_model is None else [inputs.scores[best_model]]
+    videos, classes = candidates(naming, config.num_candidates, num_classes)
+    values = features(inputs.scores, videos, classes, num_classes, config)
+    return Rows(
+        inputs.ids.astype(np.bytes_), inputs.num_labels, videos, classes, values, inputs.is_label(videos, classes)
+    )
+
+
+def save_rows(path: Path, rows: Rows) -> None:
+    """Writes rows; the file appears when it is whole."""
+    with run_dir.whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **dataclasses.asdict(rows))
+
+
+def load_rows(path: Path) -> Rows:
+    """Reads what `save_rows` wrote.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            values = {name: arrays[name] for name in arrays.files}
+        return Rows(**values | {"num_labels": int(values["num_labels"])})
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
+
+
+class ShardSequence(lightgbm.Sequence):
+    """The rows of one shard as LightGBM reads them: a sample first, row by row, then all, in batches.
+
+    Args:
+      path: of `save_rows`.
+      negatives: the share of rows without a label that is kept.
+      seed: of the draw.
+    """
+
+    batch_size = 1 << 16
+
+    def __init__(self, path: Path, negatives: float, seed: int):
+        self._path, self._negatives, self._seed = path, negatives, seed
+        rows = load_rows(path)
+        kept = self._kept(rows)
+        self.labels = rows.labels[kept]
+        self.weights = np.where(self.labels, 1.0, 1.0 / negatives).astype(np.float32)
+
+    def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
+        return _matrix(self)[index]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def _kept(self, rows: Rows) -> np.ndarray:
+        if self._negatives == 1:
+            return np.arange(len(rows.labels))
+        # Seeded by the shard's name, so that rows do not depend on which shards are read with it.
+        rng = np.random.default_rng([self._seed, *self._path.name.encode()])
+        return np.flatnonzero(rows.labels | (rng.random(len(rows.labels)) < self._negatives))
+
+    def load(self) -> np.ndarray:
+        """All rows that are kept, [r, 1 + F] float64."""
+        rows = load_rows(self._path)
+        return rows.matrix(self._kept(rows))
+
+
+@functools.lru_cache(maxsize=1)
+def _matrix(sequence: ShardSequence) -> np.ndarray:
+    """LightGBM goes through shards one after the other, so the last one is all that is worth keeping."""
+    return sequence.load()

@@ -1,0 +1,281 @@
+"""The stages of a stacking, each skipped where its files are there: rows, boosters, stacked scores, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+from tqdm import tqdm
+
+from yt8m_tf import config as configs
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.inference import in_order
+from yt8m_tf.scores import records as score_records
+from yt8m_tf.scores.manifest import Manifest, finish, start
+from yt8m_tf.stacking import boosting, evaluation, means
+from yt8m_tf.stacking.features import feature_names
+from yt8m_tf.stacking.gap_histogram import top_pairs
+from yt8m_tf.stacking.inputs import StackInputs
+from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
+from yt8m_tf.stacking.settings import StackConfig
+
+CONFIG, REPORT, WEIGHTS = "stack.json", "report.json", "weights.json"
+OUT_OF_FOLD = "train"
+
+OnTree = boosting.OnTree
+# Trains a fold: files of the other folds' rows and of its own, names of the features, a callback for each tree, and the
+# boosters of the folds before it.
+TrainFold = Callable[
+    [Sequence[Path], Sequence[Path], Sequence[str], OnTree, Sequence[boosting.Trained]], boosting.Trained
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class StackResult:
+    """What a stacking found.
+
+    Attributes:
+      gaps: for each split (`OUT_OF_FOLD`, and those that the boosters were applied to) GAP@20 by name of model or
+        combination; only splits with labels.
+      weights: of the weighted mean, by name of model.
+      num_trees: of the booster of each fold.
+      importances: of each column, its share of the boosters' total gain.
+      curves: of each fold, loss per tree on "training" and "held out" rows.
+    """
+
+    gaps: Mapping[str, Mapping[str, float]]
+    weights: Mapping[str, float]
+    num_trees: Sequence[int]
+    importances: Mapping[str, float]
+    curves: Sequence[Mapping[str, Sequence[float]]]
+
+
+def stack(
+    training: StackInputs,
+    applied: Mapping[str, StackInputs],
+    output: Path,
+    config: StackConfig,
+    *,
+    num_threads: int = 0,
+    train_fold: TrainFold | None = None,
+    progress: bool = True,
+) -> StackResult:
+    """Trains a booster for each fold, and writes what they say of every video as score shards.
+
+    Writes `output/train/` (out of fold) and `output/<split>/` (mean of the boosters) as score shards, `boosters/`,
+    `weights.json` of the weighted mean and `report.json`. Memory does not grow with the number of videos, but for
+    LightGBM's own: binned rows of one byte a value, and 12 bytes a row.
+
+    Args:
+      training: out-of-fold scores of labelled shards.
+      applied: other splits of the same models, by name.
+      output: where to; a stacking of the same inputs that was interrupted goes on.
+      config: candidates, features, trees.
+      num_threads: of LightGBM; 0: all cores.
+      train_fold: trains a fold in place of `boosting.train`.
+      progress: whether to show progress bars.
+
+    Raises:
+      InputError: scores without folds, a split of other models, a directory of another stacking; damage.
+    """
+    folds = _check(training, applied)
+    fingerprint = _fingerprint(training, applied, config)
+    _start(output, config, fingerprint, training.names)
+    splits = {OUT_OF_FOLD: training, **applied}
+    gaps = {
+        split: dict(zip(training.names, _gaps(output, split, inputs, progress), strict=True))
+        for split, inputs in splits.items()
+    }
+    best = training.names.index(evaluation.best(gaps[OUT_OF_FOLD])) if config.candidates == "best_model" else None
+    for split, inputs in splits.items():
+        _make_rows(output / "rows" / split, inputs, config, best, progress)
+    names = feature_names(training.names, config)
+    boosters = _train(output, training, folds, names, config, num_threads, train_fold, progress)
+    manifest = Manifest(
+        (str(output),),
+        fingerprint,
+        training.num_classes,
+        min(score_records.DEFAULT_TOP_K, training.num_classes),
+        "video",
+    )
+    rows_of_training = evaluation.row_paths(output / "rows" / OUT_OF_FOLD, training.shards)
+    weights = means.fit_weights(*evaluation.sample_rows(rows_of_training, len(training.names), config.seed))
+    for split, inputs in splits.items():
+        own = dataclasses.replace(manifest, folds=folds if split == OUT_OF_FOLD else {})
+        written = _predict(output, split, inputs, boosters, own, num_threads, progress)
+        paths = evaluation.row_paths(output / "rows" / split, inputs.shards)
+        gaps[split] |= evaluation.combination_gaps(
+            paths, len(training.names), weights, output / split, written, progress
+        )
+    result = StackResult(
+        {split: found for split, found in gaps.items() if not np.isnan(found["mean"])},
+        dict(zip(training.names, weights.tolist(), strict=True)),
+        [trained.num_trees for trained in boosters],
+        _importances([trained.booster for trained in boosters]),
+        [trained.curves for trained in boosters],
+    )
+    _write_json(output / WEIGHTS, result.weights)
+    _write_json(output / REPORT, dataclasses.asdict(result))
+    return result
+
+
+def _check(training: StackInputs, applied: Mapping[str, StackInputs]) -> dict[str, int]:
+    """The fold of each training shard."""
+    outside = [shard for shard in training.shards if os.path.basename(shard) not in training.folds]
+    if outside:
+        reason = "its models were trained without folds" if not training.folds else "it is in none of the folds"
+        raise InputError(
+            f"--input: no out-of-fold scores of '{outside[0]}': {reason}; train with --num_folds, and give the shards"
+            " of data.train"
+        )
+    folds = {os.path.basename(shard): training.folds[os.path.basename(shard)] for shard in training.shards}
+    if len(set(folds.values())) < 2:
+        raise InputError("--input: shards of one fold alone; stacking needs those of two or more")
+    for split, inputs in applied.items():
+        if split == OUT_OF_FOLD:
+            raise InputError(f"--apply: '{OUT_OF_FOLD}' is the name of the out-of-fold scores; choose another one")
+        if inputs.fingerprints != training.fingerprints:
+            different = next(
+                name
+                for name, mine, other in zip(training.names, training.fingerprints, inputs.fingerprints, strict=True)
+                if mine != other
+            )
+            raise InputError(
+                f"--apply: the scores of '{different}' in split '{split}' are of another model than those it is stacked"
+                " with; score the split again"
+            )
+    return folds
+
+
+def _fingerprint(training: StackInputs, applied: Mapping[str, StackInputs], config: StackConfig) -> str:
+    splits = {split: [os.path.basename(s) for s in inputs.shards] for split, inputs in applied.items()}
+    everything = [configs.to_dict(config), training.fingerprints, training.names, training.shards, splits]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def _start(output: Path, config: StackConfig, fingerprint: str, models: Sequence[str]) -> None:
+    path = output / CONFIG
+    values = {"fingerprint": fingerprint, "config": configs.to_dict(config), "models": list(models)}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+            raise InputError(
+                f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
+                " or remove this one"
+            )
+        _write_json(path, values)
+    except OSError as error:
+        raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another directory") from error
+
+
+def _gaps(output: Path, split: str, inputs: StackInputs, progress: bool) -> list[float]:
+    path = output / "rows" / f"{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    if not path.is_file():
+        _write_json(path, evaluation.model_gaps(inputs, progress))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _make_rows(directory: Path, inputs: StackInputs, config: StackConfig, best: int | None, progress: bool) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = dict(zip(inputs.shards, evaluation.row_paths(directory, inputs.shards), strict=True))
+    missing = [shard for shard in inputs.shards if not paths[shard].is_file()]
+
+    def make(shard: str) -> tuple[str, Rows]:
+        return shard, make_rows(inputs.read(shard), inputs.num_classes, config, best)
+
+    bar = tqdm(missing, desc=f"rows of {directory.name}", unit=" shards", disable=not progress, leave=False)
+    for shard, rows in in_order(make, bar):
+        save_rows(paths[shard], rows)
+
+
+def _train(
+    output: Path,
+    training: StackInputs,
+    folds: Mapping[str, int],
+    names: Sequence[str],
+    config: StackConfig,
+    num_threads: int,
+    train_fold: TrainFold | None,
+    progress: bool,
+) -> list[boosting.Trained]:
+    """The boosters of folds 0, 1, ..."""
+    (output / "boosters").mkdir(exist_ok=True)
+    paths = evaluation.row_paths(output / "rows" / OUT_OF_FOLD, training.shards)
+    found: list[boosting.Trained] = []
+    for fold in sorted(set(folds.values())):
+        path = output / "boosters" / f"fold_{fold}.txt"
+        if not path.is_file():
+            held_out = [rows for rows in paths if folds[rows.stem] == fold]
+            others = [rows for rows in paths if folds[rows.stem] != fold]
+            with tqdm(total=config.num_trees, desc=f"fold {fold}", unit=" trees", disable=not progress) as bar:
+
+                def on_tree(count: int, loss: float, bar: tqdm = bar) -> None:
+                    bar.set_postfix_str(f"loss {loss:.5f}", refresh=False)
+                    bar.update(count - bar.n)
+
+                if train_fold is None:
+                    trained = boosting.train(others, held_out, names, config, num_threads, on_tree)
+                else:
+                    trained = train_fold(others, held_out, names, on_tree, found)
+            boosting.save(path, trained)
+        found.append(boosting.load(path))
+    return found
+
+
+def _predict(
+    output: Path,
+    split: str,
+    inputs: StackInputs,
+    boosters: Sequence[boosting.Trained],
+    manifest: Manifest,
+    num_threads: int,
+    progress: bool,
+) -> Manifest:
+    """Writes the score shards of a split: of each fold by its own booster, or by the mean of all."""
+    start(output / split, manifest)
+    counts = {}
+    shards = list(zip(inputs.shards, evaluation.row_paths(output / "rows" / split, inputs.shards), strict=True))
+    for shard, path in tqdm(shards, desc=f"scores of {split}", unit=" shards", disable=not progress, leave=False):
+        name = os.path.basename(shard)
+        rows = load_rows(path)
+        counts[name] = len(rows.ids)
+        if not (output / split / name).is_file():
+            used = (
+                boosters
+                if not manifest.folds
+                else [boosters[sorted(set(manifest.folds.values())).index(manifest.folds[name])]]
+            )
+            scores = boosting.predict([trained.booster for trained in used], rows, num_threads)
+            score_records.write_shard(output / split / name, _lists(rows, scores, manifest.top_k))
+    return finish(output / split, dataclasses.replace(manifest, shards=counts))
+
+
+def _lists(rows: Rows, scores: np.ndarray, top_k: int) -> list[tuple[bytes, np.ndarray, np.ndarray]]:
+    """Rows as score records."""
+    rounded = scores.astype(np.float16)
+    kept, _ = top_pairs(rows.videos, rows.classes, rounded, top_k)
+    bounds = np.searchsorted(rows.videos[kept], np.arange(len(rows.ids) + 1))
+    return [
+        (bytes(video), rows.classes[kept[first:last]], rounded[kept[first:last]])
+        for video, first, last in zip(rows.ids, bounds, bounds[1:], strict=False)
+    ]
+
+
+def _importances(boosters: Sequence[lightgbm.Booster]) -> dict[str, float]:
+    gains = np.sum([booster.feature_importance("gain") for booster in boosters], axis=0)
+    shares = gains / max(float(gains.sum()), 1e-30)
+    return dict(zip(boosters[0].feature_name(), shares.tolist(), strict=True))
+
+
+def _write_json(path: Path, contents: Any) -> None:
+    with run_dir.whole_file(path) as temporary:
+        temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
