@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "models", "kmeans")
+COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "ensemble", "models", "kmeans")
 
 setup(
     name="yt8m-tf",

@@ -28,7 +28,18 @@ _LEVELS = (
         "clustering",
     ),
     ("models",),
-    ("training", "evaluation", "export", "catalogue", "submission", "inference", "predictors", "scoring", "stacking"),
+    (
+        "training",
+        "evaluation",
+        "export",
+        "catalogue",
+        "submission",
+        "inference",
+        "ensembles",
+        "predictors",
+        "scoring",
+        "stacking",
+    ),
     ("bin",),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}

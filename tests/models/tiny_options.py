@@ -12,6 +12,7 @@ OPTIONS = {
     "dbof": {"cluster_size": 64, "hidden_size": 32, "head": {"name": "logistic"}},
     "early_concat_rnn": {"hidden_size": 6, "dense": True, "hidden_sizes": [9]},
     "fcn": {"hidden_sizes": [9, 8], "dropout": 0.1},
+    "final_network": {"trunks": ["a", "c", "f"], "hidden_sizes": [900, 700], "width": 0.01},
     "gated_fcn": {"variant": "v7", "inner_size": 8, "dropout": 0.1},
     "linear_combinations": {"head_size": 2, "dropout": 0.1, "resnet": {"inner_size": 8, "dropout": 0.1}},
     "logistic": {},
@@ -30,6 +31,7 @@ OPTIONS = {
     "resnet_rep_rnn_hierarchy": {"inner_size": 7, "hidden_size": 5, "repeats": 2, "resnet": {"inner_size": 8}},
     "resnet_rnn_hierarchy": {"inner_size": 7, "hidden_size": 5, "resnet": {"inner_size": 8, "dropout": 0.1}},
     "rnn": {"hidden_sizes": [8, 6], "bidirectional_layers": 1, "input_projection": True, "cell_state": True},
+    "small_net": {"variant": "d", "width": 0.01},
     "soft_dbof": {"cluster_size": 24, "hidden_size": 8, "head": {"context_gating": False}},
     "time_distributed_conv": {
         "av_kernel_sizes": [2],
@@ -44,6 +46,7 @@ OPTIONS = {
     "time_distributed_dense_sort": {"hidden_size": 8, "dropout": 0.1, "resnet": {"inner_size": 8, "dropout": 0.1}},
     "transformer": {"inner_size": 8, "num_layers": 2, "num_heads": 3, "dropout": 0.1, "max_length": 9},
     "vlad_bow": {"n_clusters": 6, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "weighted_mean": {"members": [{"name": "logistic"}, {"name": "moe", "num_mixtures": 3}], "weights": [1.0, 3.0]},
 }
 # Options beside these at frame level, where they can only be used there.
 FRAME_OPTIONS = {"resnet_like": {"statistics": ["mean", "std", "min", "max", "median", "mode"]}}
@@ -59,4 +62,5 @@ STARTING_PROBABILITY = {
     "rnn": lambda p: p * 2 / 3,
     "soft_dbof": lambda p: p * 2 / 3,
     "time_distributed_dense_sort": lambda p: np.full_like(p, p.mean()),
+    "weighted_mean": lambda p: p * (1 / 4 + 3 / 4 * 3 / 4),  # logistic, and moe as above
 }

@@ -253,7 +253,7 @@ def test_a_flipped_bit_is_found(run: Path) -> None:
 
 def _started(source: Path, ema_decay: float | None = None, exclude: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     variables = _fill(_state(_experiment(ema_decay)).named(), -100.0)
-    checkpoints.init_from(source, variables, exclude)
+    checkpoints.init_from([source], variables, exclude)
     return _values(variables)
 
 
@@ -286,4 +286,4 @@ def test_init_from_prefers_the_averages(tmp_path: Path) -> None:
 def test_init_from_nothing(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match=rf"--init_from={source}: neither a run directory with checkpoints nor"):
-            checkpoints.init_from(source, {})
+            checkpoints.init_from([source], {})

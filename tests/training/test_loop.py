@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import start_workers
+from conftest import start_workers, write_shard
 
 from yt8m_tf import run_dir
 from yt8m_tf.config import merge
@@ -17,6 +17,8 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.statistics import class_prior
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig, ExperimentConfig, parse_experiment
+from yt8m_tf.scores import records as score_records
+from yt8m_tf.scores.manifest import Manifest, finish, start
 from yt8m_tf.training import checkpoints, loop
 from yt8m_tf.training.loop import RunOptions, TrainResult
 from yt8m_tf.training.step import TrainStep
@@ -238,6 +240,52 @@ def test_reweighted_targets_teach_reweighted_shares(learnable_shards: Callable[.
     np.testing.assert_allclose(1 / (1 + np.exp(-bias)), expected, atol=0.01)
 
 
+def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
+    """Score shards that say what the true labels are, and the configuration that reads them."""
+    start(directory, Manifest(("truth",), "f", 10, 3, "video"))
+    counts = {}
+    for shard in sorted(data_dir.glob("train*")):
+        rows = []
+        for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            labels = np.array(feature["labels"].int64_list.value)
+            rows.append((feature["id"].bytes_list.value[0], labels, np.ones(len(labels))))
+        counts[shard.name] = score_records.write_shard(directory / shard.name, rows)
+    finish(directory, Manifest(("truth",), "f", 10, 3, "video", shards=counts))
+    return {"soft": str(directory)}
+
+
+def test_soft_labels_that_say_the_same_change_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    """With mixup and accumulation. All targets are 0 or 1 exactly: 0.25 * 1 + 0.75 * 1."""
+    data_dir = learnable_shards()
+    labels = _soft_labels(data_dir, tmp_path / "soft")
+    train = {"mixup_alpha": 0.4, "accumulation": 2}
+    _train(_experiment(train=train), data_dir, tmp_path / "hard")
+    _train(_experiment(train=train, labels=labels | {"weight": 0.25}), data_dir, tmp_path / "both")
+    _assert_equal(_weights(tmp_path / "hard"), _weights(tmp_path / "both"))
+
+
+def test_soft_labels_make_up_for_wrong_hard_ones(
+    learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
+) -> None:
+    data_dir = learnable_shards()
+    labels = _soft_labels(data_dir, tmp_path / "soft")
+    for shard in data_dir.glob("train*"):  # every label is another class
+        wrong = []
+        for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
+            example = tf.train.Example.FromString(record)
+            values = example.features.feature["labels"].int64_list.value
+            values[:] = [(value + 5) % 10 for value in values]
+            wrong.append(example.SerializeToString())
+        write_shard(shard, wrong)
+    gaps = {}
+    for weight in (0.5, 1.0):
+        experiment = _experiment(labels=labels | {"weight": weight}, train={"epochs": 10})
+        gaps[weight] = _train(experiment, data_dir, tmp_path / str(weight), two_replicas).best_gap
+    hard = _train(_experiment(train={"epochs": 10}), data_dir, tmp_path / "hard").best_gap
+    assert gaps[1.0] > 0.7 and gaps[1.0] > gaps[0.5] > hard + 0.1
+
+
 def test_random_draws_of_replicas_differ_but_not_the_result(
     learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
@@ -269,16 +317,16 @@ def test_init_from_starts_with_another_runs_weights(learnable_shards: Callable[.
     _train(_experiment(), data_dir, tmp_path / "first")
     frozen = {"optimizer": {"learning_rate": 1e-30}, "train": {"epochs": 1, "steps_per_epoch": 1}}
     second = _experiment(**frozen)
-    _train(second, data_dir, tmp_path / "second", init_from=tmp_path / "first", init_exclude=("logits/*",))
+    _train(second, data_dir, tmp_path / "second", init_from=(tmp_path / "first",), init_exclude=("logits/*",))
     first, started = checkpoints.load_trained(tmp_path / "first"), _weights(tmp_path / "second")
     for variable in first.model.trainable_variables:
         same = np.allclose(started[f"model/{variable.path}"], variable.numpy(), atol=1e-6)
         assert same == (not variable.path.startswith("logits/")), variable.path
     other = _experiment(model={"name": "resnet_like", "inner_size": 4, "dropout": 0.0})
     with pytest.raises(InputError, match="is of another model"):
-        _train(other, data_dir, tmp_path / "third", init_from=tmp_path / "first")
+        _train(other, data_dir, tmp_path / "third", init_from=(tmp_path / "first",))
     with pytest.raises(InputError, match="neither a run directory"):
-        _train(other, data_dir, tmp_path / "fourth", init_from=tmp_path)
+        _train(other, data_dir, tmp_path / "fourth", init_from=(tmp_path,))
 
 
 def test_another_configuration_is_refused(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:

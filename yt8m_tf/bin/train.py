@@ -50,7 +50,9 @@ _EVALUATION_BATCH = flags.DEFINE_integer(
     "Examples of a batch of evaluation; the default is 1024 at video level, 128 at frame level.",
     lower_bound=1,
 )
-_INIT_FROM = flags.DEFINE_string("init_from", None, "Run or checkpoint directory whose weights a new run starts from.")
+_INIT_FROM = flags.DEFINE_list(
+    "init_from", [], "Run or checkpoint directories whose weights a new run starts from; the first that has a variable."
+)
 _INIT_EXCLUDE = flags.DEFINE_list(
     "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
 )
@@ -73,7 +75,7 @@ def main(_: Sequence[str]) -> None:
         steps_per_call=_STEPS_PER_CALL.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         evaluation_batch_size=_EVALUATION_BATCH.value,
-        init_from=Path(_INIT_FROM.value).expanduser() if _INIT_FROM.value else None,
+        init_from=tuple(Path(source).expanduser() for source in _INIT_FROM.value),
         init_exclude=tuple(_INIT_EXCLUDE.value),
         histograms=_HISTOGRAMS.value,
     )

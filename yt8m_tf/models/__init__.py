@@ -1,4 +1,4 @@
-"""First-level models: importing this package registers all of them."""
+"""Models of both levels: importing this package registers all of them."""
 
 from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     attention_net,
@@ -19,11 +19,13 @@ from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     resnet_like,
     resnet_like_noise,
     rnn,
+    small_net,
     time_distributed_conv,
     time_distributed_dense_max,
     time_distributed_dense_sort,
     transformer,
     vlad_bow,
+    weighted_mean,
 )
 from yt8m_tf.models.registry import build_model, model_config, model_names, register_model
 

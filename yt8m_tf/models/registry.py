@@ -118,13 +118,21 @@ def set_output_bias(model: keras.Model, prior: np.ndarray) -> None:
     Args:
       model: a model with a layer named "logits" whose bias has a multiple of C elements, class by class, or a single
         one for all classes, which starts at the log-odds of their mean prior. Tags come after the classes, in the same
-        bias or in that of a layer named "tag_logits".
+        bias or in that of a layer named "tag_logits". Or a model of such models.
       prior: [C + V] probabilities of classes and tags, strictly between 0 and 1.
     """
-    names = {layer.name for layer in model.layers}
-    num_own = model.get_layer("tag_logits").bias.shape[0] if "tag_logits" in names else 0
+    members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    for member in members:  # of a weighted mean
+        _set_own_bias(member, prior, f"{member.name}_")
+    if not members:
+        _set_own_bias(model, prior, "")
+
+
+def _set_own_bias(model: keras.Model, prior: np.ndarray, prefix: str) -> None:
+    tags, names = f"{prefix}tag_logits", {layer.name for layer in model.layers}
+    num_own = model.get_layer(tags).bias.shape[0] if tags in names else 0
     split = len(prior) - num_own
-    for name, part in (("logits", prior[:split]), ("tag_logits", prior[split:])):
+    for name, part in ((f"{prefix}logits", prior[:split]), (tags, prior[split:])):
         if not len(part):
             continue
         bias = model.get_layer(name).bias

@@ -96,30 +96,39 @@ def restore(workdir: Path, step: int, variables: Mapping[str, Any]) -> None:
     _assign(_prefix(workdir, step), variables, {name: name for name in variables})
 
 
-def init_from(source: Path, variables: Mapping[str, Any], exclude: Sequence[str] = ()) -> None:
-    """Starts weights from those of another run (its best checkpoint), or from a checkpoint's directory.
+def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Sequence[str] = ()) -> None:
+    """Starts weights from those of other runs (their best checkpoints), or from checkpoints' directories.
 
     Args:
-      source: a run directory, or one of its checkpoints' directories.
+      sources: run directories, or directories of checkpoints; a variable comes from the first one that has it.
       variables: those to start, by name; only names that begin with "model/" and "ema/" are read.
       exclude: patterns of model variable paths to leave as they are, such as "logits/*".
 
     Raises:
-      InputError: nothing there, or a variable that `source` lacks or has in another shape.
+      InputError: nothing there, or a variable that no source has, or that it has in another shape.
     """
-    state = None if (source / STATE).is_file() else latest_state(source)
-    if state is None and not (source / STATE).is_file():
+    wanted = {
+        name: name.partition("/")[2]
+        for name in variables
+        if name.startswith(("model/", "ema/"))
+        and not any(fnmatch.fnmatch(name.partition("/")[2], pattern) for pattern in exclude)
+    }
+    prefixes = [_initial_prefix(source) for source in sources]
+    for number, prefix in enumerate(prefixes):
+        saved = {name for name, _ in _list_variables(prefix)}
+        last = number == len(prefixes) - 1  # what is missing in the last one too is an error there
+        found = {name: path for name, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved}
+        _assign(prefix, variables, {n: f"ema/{p}" if f"ema/{p}" in saved else f"model/{p}" for n, p in found.items()})
+        wanted = {name: path for name, path in wanted.items() if name not in found}
+
+
+def _initial_prefix(source: Path) -> Path:
+    if (source / STATE).is_file():
+        return source / VARIABLES
+    state = latest_state(source)
+    if state is None:
         raise InputError(f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory")
-    prefix = source / VARIABLES if state is None else _prefix(source, state.get("best_step") or state["step"])
-    saved = {name for name, _ in _list_variables(prefix)}
-    sources = {}
-    for name in variables:
-        kind, _, path = name.partition("/")
-        if kind not in ("model", "ema") or any(fnmatch.fnmatch(path, pattern) for pattern in exclude):
-            continue
-        average = f"ema/{path}"
-        sources[name] = average if average in saved else f"model/{path}"
-    _assign(prefix, variables, sources)
+    return _prefix(source, state.get("best_step") or state["step"])
 
 
 def find_checkpoint(workdir: Path, which: str = "best") -> tuple[Path, int]:

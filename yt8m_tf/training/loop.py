@@ -45,7 +45,7 @@ class RunOptions:
       checkpoint_minutes: save at least so often, and at every evaluation.
       evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker; None:
         `pipeline.scoring_batch_size`.
-      init_from: a run or checkpoint whose weights to start from; a run that has begun goes on with its own.
+      init_from: runs or checkpoints whose weights to start from; a run that has begun goes on with its own.
       init_exclude: patterns of variables that `init_from` leaves out.
       histograms: write the weights' distributions for TensorBoard at every evaluation.
       progress: show progress bars.
@@ -57,7 +57,7 @@ class RunOptions:
     steps_per_call: int = 4
     checkpoint_minutes: float = 10.0
     evaluation_batch_size: int | None = None
-    init_from: Path | None = None
+    init_from: tuple[Path, ...] = ()
     init_exclude: tuple[str, ...] = ()
     histograms: bool = False
     progress: bool = True
@@ -126,7 +126,7 @@ class _Run:
             checkpoints.restore(options.workdir, saved["step"], variables)
             self.step, self.best_step, positions = saved["step"], saved["best_step"], saved["positions"]
             self.plateau = Plateau(**saved["plateau"])
-        elif options.init_from is not None:
+        elif options.init_from:
             checkpoints.init_from(options.init_from, variables, options.init_exclude)
         weights = None
         if config.target_reweighting:
@@ -294,7 +294,7 @@ def build_for_training(experiment: ExperimentConfig) -> keras.Model:
         model = models.build_model(experiment.model, experiment.data.spec)
     finally:
         keras.config.set_dtype_policy(policy)
-    for layer in model.layers:
+    for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = experiment.train.sync_batch_norm
     return model

@@ -41,7 +41,7 @@ class TrainState:
         self._others = model.non_trainable_variables
         changed = {
             id(variable)
-            for layer in model.layers
+            for layer in model._flatten_layers()  # those of a model within it, too
             if isinstance(layer, keras.layers.BatchNormalization)
             for variable in layer.non_trainable_variables
         }

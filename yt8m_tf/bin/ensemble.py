@@ -1,0 +1,58 @@
+"""Makes one model of several trained runs: the weighted mean of their probabilities, as a run directory of its own.
+
+yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it.
+
+Example:
+
+  yt8m-ensemble --members=runs/netvlad,runs/netrvlad,runs/bigru --weights=stacked/weights.json --workdir=runs/ensemble
+  yt8m-export --workdir=runs/ensemble --output=exported/ensemble/1 --data_dir=~/data/yt8m/2/frame
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train.", required=True)
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Numbers, separated by commas, or weights.json of yt8m-stack, which knows the runs by their names."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to make.", required=True)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf import ensembles
+    from yt8m_tf.errors import InputError
+
+    members = [Path(member).expanduser() for member in _MEMBERS.value]
+    weights = [1.0] * len(members)
+    if _WEIGHTS.value and _WEIGHTS.value.endswith(".json"):
+        weights = ensembles.read_weights(Path(_WEIGHTS.value).expanduser(), [member.name for member in members])
+    elif _WEIGHTS.value:
+        try:
+            weights = [float(weight) for weight in _WEIGHTS.value.split(",")]
+        except ValueError as error:
+            raise InputError(f"--weights={_WEIGHTS.value}: write numbers, such as 0.5,0.3,0.2") from error
+        if len(weights) != len(members):
+            raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
+    experiment = ensembles.combine(members, weights, Path(_WORKDIR.value).expanduser(), _CHECKPOINT.value)
+    total = sum(experiment.model["weights"])
+    for member, weight in zip(
+        (m for m, w in zip(members, weights, strict=True) if w > 0), experiment.model["weights"], strict=True
+    ):
+        print(f"{weight / total:.4f}  {member}")
+    print(f"run: {_WORKDIR.value}")
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,88 @@
+"""Makes one model of several trained ones: a run directory that evaluation, scoring and export take like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yt8m_tf import config, models, run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import DataConfig, ExperimentConfig, parse_experiment
+from yt8m_tf.training import checkpoints
+from yt8m_tf.training.checkpoints import Trained
+
+
+def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, which: str = "best") -> ExperimentConfig:
+    """Writes a run of `weighted_mean` with the weights of trained runs.
+
+    Args:
+      workdirs: their run directories.
+      weights: of the members in the mean, 0 or more; members of weight 0 are left out.
+      output: the new run directory.
+      which: "best" or "last" checkpoints.
+
+    Returns:
+      The configuration of the new run: the data of the first member, with the features of all.
+
+    Raises:
+      InputError: a run that cannot be read, runs on different data, or `output` holds a run already.
+    """
+    kept = [(workdir, weight) for workdir, weight in zip(workdirs, weights, strict=True) if weight > 0]
+    if not kept:
+        raise InputError("--weights: all are 0; give at least one member a weight")
+    if (output / run_dir.CONFIG).exists():
+        raise InputError(f"--workdir={output}: holds a run already; name another directory")
+    trained = [checkpoints.load_trained(workdir, which) for workdir, _ in kept]
+    data = _common_data([workdir for workdir, _ in kept], [member.experiment.data for member in trained])
+    members = [_member(member, data) for member in trained]
+    model = {"name": "weighted_mean", "members": members, "weights": [float(weight) for _, weight in kept]}
+    experiment = parse_experiment({"model": model, "data": config.to_dict(data)})
+    built = models.build_model(experiment.model, data.spec)
+    variables = {variable.path: variable for variable in built.weights}
+    for number, member in enumerate(trained):
+        for variable in member.model.weights:
+            variables[f"member_{number}_{variable.path}"].assign(variable)
+    run_dir.prepare(output, experiment)
+    named = {f"model/{path}": variable.value for path, variable in variables.items()}
+    checkpoints.save(output, 0, named, {"best_step": 0, "positions": [0], "plateau": {}})
+    return experiment
+
+
+def read_weights(path: Path, names: Sequence[str]) -> list[float]:
+    """The weights of some models from the `weights.json` of yt8m-stack.
+
+    Raises:
+      InputError: it cannot be read, or does not name one of the models.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return [float(values[name]) for name in names]
+    except KeyError as error:
+        raise InputError(f"--weights={path}: no weight of {error}; it has {', '.join(values)}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--weights={path}: cannot be read ({error}); give weights.json of yt8m-stack") from error
+
+
+def _common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> DataConfig:
+    first = configs[0]
+    features: dict[str, int] = {}
+    for workdir, data in zip(workdirs, configs, strict=True):
+        for what in ("level", "num_classes", "max_frames", "frames"):
+            if getattr(data, what) != getattr(first, what):
+                raise InputError(
+                    f"{workdir} and {workdirs[0]} have different data.{what}; one graph reads the same records"
+                )
+        for name, size in data.features.items():
+            if features.setdefault(name, size) != size:
+                raise InputError(f"{workdir} reads '{name}' with {size} numbers, another member with {features[name]}")
+    return dataclasses.replace(first, features=features, verticals=0, num_folds=0, fold=0)
+
+
+def _member(trained: Trained, data: DataConfig) -> Mapping[str, Any]:
+    if trained.experiment.data.verticals:
+        raise InputError(f"{trained.checkpoint.parent}: a model with verticals cannot be a member of a weighted mean")
+    own = trained.experiment.data.features
+    return {**trained.experiment.model, **({} if list(own) == list(data.features) else {"features": list(own)})}

@@ -1,0 +1,168 @@
+"""The six small nets of the second level, and the final network over the trunks of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from yt8m_tf import checks
+from yt8m_tf.layers import blocks
+from yt8m_tf.models.registry import model_inputs, register_model
+from yt8m_tf.schema import InputSpec
+
+TrunkName = Literal["a", "b", "c", "d", "e", "f"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trunk:
+    """Widths of hidden layers, each with batch normalisation and `activation`, and of the output, ReLU'd.
+
+    `of_rgb`, `of_others`: the layers that each feature goes through by itself; `joint`: those of all features together.
+    """
+
+    activation: Callable[[Any], Any]
+    joint: tuple[int, ...]
+    output: int
+    of_rgb: tuple[int, ...] = ()
+    of_others: tuple[int, ...] = ()
+
+
+def _swish(x: Any) -> Any:
+    return x * ops.sigmoid(x)
+
+
+def _leaky_relu(x: Any) -> Any:
+    return ops.leaky_relu(x, 0.2)
+
+
+_TRUNKS: Mapping[str, _Trunk] = {
+    "a": _Trunk(_swish, (1024, 1024), 1024),
+    "b": _Trunk(ops.relu, (1024,), 1024),
+    "c": _Trunk(_leaky_relu, (), 1024, (1024,), (256,)),
+    "d": _Trunk(_swish, (), 1024, (1024, 1024), (256, 256)),
+    "e": _Trunk(ops.relu, (4096,) * 4, 2048),
+    "f": _Trunk(ops.relu, (2048,) * 5, 2048),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallNetConfig:
+    """Which of the six nets.
+
+    Attributes:
+      variant: "a" to "f".
+      width: what all widths are multiplied by.
+      momentum: of the moving averages of batch normalisation; less than the published one for short trainings, which
+        would evaluate with averages that still remember where they started.
+    """
+
+    variant: TrunkName = "a"
+    width: float = 1.0
+    momentum: float = 0.999
+
+    def __post_init__(self) -> None:
+        checks.rates(self, "momentum")
+        if self.width <= 0:
+            raise ValueError(f"width must be positive, got {self.width}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalNetworkConfig:
+    """The final network.
+
+    Attributes:
+      trunks: whose outputs it reads.
+      hidden_sizes: widths of its own hidden layers.
+      train_trunks: fine-tune the trunks; else they stay as they are, batch statistics included.
+      width, momentum: see `SmallNetConfig`; `width` is that of the trunks and of the hidden layers.
+    """
+
+    trunks: tuple[TrunkName, ...] = ("a", "b", "c", "d", "e", "f")
+    hidden_sizes: tuple[int, ...] = (8192, 6000)
+    train_trunks: bool = True
+    width: float = 1.0
+    momentum: float = 0.999
+
+    def __post_init__(self) -> None:
+        checks.at_least(self, 1, "hidden_sizes")
+        checks.rates(self, "momentum")
+        if self.width <= 0:
+            raise ValueError(f"width must be positive, got {self.width}")
+        if not self.trunks or len(set(self.trunks)) < len(self.trunks):
+            raise ValueError(f"trunks must name one or more different trunks, got {', '.join(self.trunks) or 'none'}")
+
+
+@register_model("small_net", SmallNetConfig, levels=("video",))
+def build_small_net(config: SmallNetConfig, spec: InputSpec) -> keras.Model:
+    """One of the six small nets that students of the second level are: a trunk, then Dense(C).
+
+    Trunks, with batch normalisation (BN) of epsilon 1e-3 and momentum 0.999, and no biases: a: twice Dense(1024), BN,
+    swish. b: Dense(1024), BN, ReLU. c: rgb through Dense(1024), BN, leaky ReLU of slope 0.2, audio (and any other
+    feature) through Dense(256) and the same, side by side. d: as c with two layers each, and swish. e: four times
+    Dense(4096), BN, ReLU. f: five times Dense(2048), BN, ReLU. Each ends with Dense(1024), for e and f Dense(2048), and
+    ReLU.
+
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the last Dense has a bias, which starts at the prior.
+    """
+    inputs = model_inputs(spec)
+    trunk = _trunk(inputs, config.variant, config.width, config.momentum, spec)
+    return keras.Model(inputs, _logits(trunk, spec), name=f"small_net_{config.variant}")
+
+
+@register_model("final_network", FinalNetworkConfig, levels=("video",))
+def build_final_network(config: FinalNetworkConfig, spec: InputSpec) -> keras.Model:
+    """The one graph that the whole solution ends in: the outputs of the small nets' trunks and the features themselves,
+    side by side, through Dense(8192), BN, ReLU, Dense(6000), BN, ReLU, Dense(C).
+
+    Its trunks have the variable paths of `small_net`, so that it starts with trained ones by
+    --init_from=RUN_A,RUN_B,... --init_exclude='hidden*,logits/*'.
+
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: as `small_net`.
+    """
+    inputs = model_inputs(spec)
+    trunks = [_trunk(inputs, name, config.width, config.momentum, spec) for name in config.trunks]
+    frozen = keras.Model(inputs, trunks)
+    for layer in frozen.layers:
+        layer.trainable = config.train_trunks
+    x = ops.concatenate([*trunks, *(inputs[name] for name in spec.features)], axis=-1)
+    for number, size in enumerate(config.hidden_sizes, start=1):
+        x = _hidden(x, _scaled(size, config.width), ops.relu, config.momentum, f"hidden{number}")
+    return keras.Model(inputs, _logits(x, spec), name="final_network")
+
+
+def _trunk(
+    inputs: Mapping[str, keras.KerasTensor], name: str, width: float, momentum: float, spec: InputSpec
+) -> keras.KerasTensor:
+    """[B, output] of one trunk."""
+    trunk = _TRUNKS[name]
+    branches = []
+    for feature in spec.features:
+        x = inputs[feature]
+        sizes = trunk.of_rgb if feature == "rgb" else trunk.of_others
+        for number, size in enumerate(sizes, start=1):
+            x = _hidden(x, _scaled(size, width), trunk.activation, momentum, f"{name}_{feature}{number}")
+        branches.append(x)
+    x = ops.concatenate(branches, axis=-1)
+    for number, size in enumerate(trunk.joint, start=1):
+        x = _hidden(x, _scaled(size, width), trunk.activation, momentum, f"{name}_joint{number}")
+    output = keras.layers.Dense(_scaled(trunk.output, width), use_bias=False, name=f"{name}_output_dense")
+    return ops.relu(output(x))
+
+
+def _hidden(
+    x: keras.KerasTensor, units: int, activation: Callable[[Any], Any], momentum: float, name: str
+) -> keras.KerasTensor:
+    x = keras.layers.Dense(units, use_bias=False, name=f"{name}_dense")(x)
+    return activation(keras.layers.BatchNormalization(momentum=momentum, epsilon=1e-3, name=f"{name}_bn")(x))
+
+
+def _logits(x: keras.KerasTensor, spec: InputSpec) -> keras.KerasTensor:
+    return blocks.class_logits(x, spec.num_outputs)
+
+
+def _scaled(size: int, width: float) -> int:
+    return max(1, round(size * width))

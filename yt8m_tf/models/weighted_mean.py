@@ -1,0 +1,81 @@
+"""Several models in one graph: the weighted mean of their probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from yt8m_tf.models.registry import build_model, model_inputs, register_model
+from yt8m_tf.schema import InputSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedMeanConfig:
+    """The members.
+
+    Attributes:
+      members: of each, its `model` configuration (`{name: ..., **options}`), and in `features` those of the data that
+        it reads, where these are not all.
+      weights: of the members, 0 or more; they are divided by their sum. Equal unless given.
+    """
+
+    members: tuple[Mapping[str, Any], ...]
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("members must name at least one model")
+        if self.weights and len(self.weights) != len(self.members):
+            raise ValueError(f"weights must be as many as members, {len(self.members)}, got {len(self.weights)}")
+        if min(self.weights, default=1) < 0 or (self.weights and not sum(self.weights)):
+            raise ValueError(f"weights must be 0 or more, and not all 0, got {', '.join(map(str, self.weights))}")
+
+
+@register_model("weighted_mean", WeightedMeanConfig, levels=("video", "frame"))
+def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Model:
+    """Several models, and the log-odds of the weighted mean of their probabilities: yt8m-ensemble makes it of runs.
+
+    The variables of member number i have the paths that they have in the model alone, with `member_<i>_` before them.
+
+    Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
+    """
+    inputs = model_inputs(spec)
+    logits = []
+    for number, member in enumerate(config.members):
+        own = member_spec(member, spec)
+        model = build_model({key: value for key, value in member.items() if key != "features"}, own)
+        model = _renamed(model, f"member_{number}")
+        given = {name: value for name, value in inputs.items() if name in own.features or name == "num_frames"}
+        logits.append(ops.cast(model(given), "float32"))
+    weights = np.asarray(config.weights or (1.0,) * len(config.members))
+    # Sums of logarithms, so that scores near 0 and 1 keep their order.
+    log_weights = np.log(np.maximum(weights / weights.sum(), 1e-30)).astype("float32")[:, None, None]
+    stacked = ops.stack(logits)  # [M, B, C]
+    yes = ops.logsumexp(ops.log_sigmoid(stacked) + log_weights, axis=0)
+    no = ops.logsumexp(ops.log_sigmoid(-stacked) + log_weights, axis=0)
+    return keras.Model(inputs, yes - no, name="weighted_mean")
+
+
+def _renamed(model: keras.Model, name: str) -> keras.Model:
+    """The same model with other names, its own and those of its layers: members may be of the same kind."""
+
+    def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.Model):
+            return _renamed(layer, f"{name}_{layer.name}")
+        return type(layer).from_config({**layer.get_config(), "name": f"{name}_{layer.name}"})
+
+    copy = keras.models.clone_model(model, clone_function=rename)
+    return keras.Model(copy.input, copy.output, name=name)
+
+
+def member_spec(member: Mapping[str, Any], spec: InputSpec) -> InputSpec:
+    """What a member reads: `spec`, or some of its features."""
+    names = member.get("features")
+    if names is None:
+        return spec
+    return dataclasses.replace(spec, features={name: spec.features[name] for name in names})
