@@ -19,7 +19,7 @@ def entries():
 
 
 def test_every_configuration_builds_and_every_model_has_one(entries):
-    assert {entry.model for entry in entries.values()} == set(model_names())
+    assert {entry.model for entry in entries.values()} == set(model_names()) - {"weighted_mean"}  # made of runs
     assert sum(selector.startswith("zoo.yaml:") for selector in entries) == 113
     assert all(entry.num_parameters > 0 for entry in entries.values())
 

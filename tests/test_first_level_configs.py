@@ -11,7 +11,7 @@ from yt8m_tf.errors import InputError
 
 CONFIG_DIR = Path(config.__file__).resolve().parents[1] / "configs"
 ZOO = yaml.safe_load((CONFIG_DIR / "zoo.yaml").read_text())
-PATHS = sorted((CONFIG_DIR / "first_level").glob("*.yaml"))
+PATHS = [*sorted((CONFIG_DIR / "first_level").glob("*.yaml")), CONFIG_DIR / "second_level" / "final_network.yaml"]
 every_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -43,7 +43,7 @@ def test_states_only_what_differs_from_the_defaults(path):
     assert same_without(values, experiment.parse_experiment(values)) == []
 
 
-@pytest.mark.parametrize("file", ["zoo.yaml", "variants.yaml"])
+@pytest.mark.parametrize("file", ["zoo.yaml", "variants.yaml", "second_level/small_nets.yaml"])
 def test_states_only_what_differs_from_a_family(file):
     content = yaml.safe_load((CONFIG_DIR / file).read_text())
     for name, changes in content["configurations"].items():
@@ -83,6 +83,8 @@ def test_the_zoo_trains_as_published():
         loss = {"bce_labels1_tags2": "bce_labels_tags"}.get(row["loss"], row["loss"])
         assert run.loss.name == loss
         assert (run.data.spec.num_tags == 25) == ("verticals" in row["features"])
+        weight = float(row["soft_label_weight"] or 0)
+        assert (run.labels.weight if run.labels.soft else 0) == weight
 
 
 def test_published_scores():

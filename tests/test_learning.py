@@ -122,7 +122,7 @@ def test_every_configuration_learns(selector: str, sample: Sample, tmp_path: Pat
 
 def test_every_model_has_a_configuration() -> None:
     chosen = {experiment.load_experiment(selector).model["name"] for selector in catalogue.selectors()}
-    assert chosen == set(model_names())
+    assert chosen == set(model_names()) - {"weighted_mean"}  # which yt8m-ensemble makes of runs
     assert all(registry.registration(name).builder.__doc__ for name in chosen)
 
 

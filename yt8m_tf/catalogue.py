@@ -77,11 +77,12 @@ def _build_without_weights(run: experiment.ExperimentConfig) -> keras.Model:
 
 
 def selectors() -> list[str]:
-    """Everything that `--config` can select among the first-level configurations that come with the project."""
+    """Everything that `yt8m-train --config` can select among the configurations that come with the project."""
     return [
         selector
         for selector in config.shipped_selectors()
-        if selector.startswith(("first_level/", "variants.yaml:", "zoo.yaml:"))
+        if selector.startswith(("first_level/", "second_level/", "variants.yaml:", "zoo.yaml:"))
+        and selector != "second_level/lightgbm.yaml"
     ]
 
 
@@ -130,12 +131,13 @@ def markdown(entries: Sequence[Entry], results: Path) -> str:
     for name in registry.model_names():
         description = inspect.getdoc(registry.registration(name).builder) or ""
         lines += [f"## `{name}`", "", description.partition("\n\nRaises:")[0], ""]
-        own = [f"`{_stem(r)}` {r['gap_at_20']:.4f}" for r in scores if r["model"] == name]
-        if own:
-            lines += [f"On real records: {', '.join(own)}.", ""]
+        reached = [f"`{_stem(r)}` {r['gap_at_20']:.4f}" for r in scores if r["model"] == name]
+        if reached:
+            lines += [f"On real records: {', '.join(reached)}.", ""]
         if name in steps:
             lines += [f"Training: {steps[name]}.", ""]
-        lines += _configuration_table([entry for entry in entries if entry.model == name])
+        if own := [entry for entry in entries if entry.model == name]:
+            lines += _configuration_table(own)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -29,7 +29,7 @@ def run(options: Options) -> Result:
     """All models, in their published sizes (their options' defaults)."""
     from yt8m_tf.models import registry
 
-    names = [name for name in registry.model_names() if re.search(options.match, name)]
+    names = [name for name in registry.model_names() if re.search(options.match, name) and name != "weighted_mean"]
     cases = [(name, level) for name in names for level in registry.registration(name).levels]
     rows = [row for row in options.earlier if (row["model"], row["level"]) not in cases]
     for name, level in (bar := tqdm(cases, desc="models", leave=False)):
