@@ -222,7 +222,10 @@ def test_scores_that_do_not_belong_together(world: World, tmp_path: Path) -> Non
     train = world.root / "scores" / "second" / "train"
     with pytest.raises(InputError, match=r"--scores=.*none/train: no scores there"):
         world.inputs("train", world.train, ("first", "none"))
+    twice = [world.root / "scores" / "first" / "train"] * 2
     with pytest.raises(InputError, match="are scores of the same model; name it once"):
+        StackInputs(twice, ("first", "again"), world.train)
+    with pytest.raises(InputError, match="two models are named 'first'"):
         world.inputs("train", world.train, ("first", "first"))
     with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, '.*validate0000\.tfrecord'"):
         world.inputs("train", [*world.train, *world.validate])

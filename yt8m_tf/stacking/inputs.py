@@ -57,12 +57,15 @@ class StackInputs:
       fingerprints: of the models' scores.
 
     Raises:
-      InputError: no scores, scores of different classes or folds, the same model twice, or a shard that a model has
-        not scored.
+      InputError: two models of one name, no scores, scores of different classes or folds, the same model twice, or a
+        shard that a model has not scored.
     """
 
     def __init__(self, directories: Sequence[Path], names: Sequence[str], shards: Sequence[str]):
         self.names, self.shards, self._directories = list(names), list(shards), list(directories)
+        if len(set(self.names)) < len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise InputError(f"--scores: two models are named '{twice}' (their directories are); rename one")
         self._manifests = [read_manifest(directory, "--scores") for directory in directories]
         first = self._manifests[0]
         self.num_classes, self.folds = first.num_classes, dict(first.folds)
