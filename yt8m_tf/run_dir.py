@@ -42,6 +42,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: Path, contents: Any) -> None:
+    """Writes a JSON file, which is there only when it is whole."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """The same for a directory, which must not exist yet under its final name."""
@@ -119,8 +125,7 @@ def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
                 f"--workdir={workdir}: the training shards are not those that the run was started with: {len(changed)}"
                 f" are new, gone or of another fold, '{changed[0]}' for one; restore them, or name another directory"
             )
-        with whole_file(workdir / FOLDS) as temporary:
-            temporary.write_text(json.dumps(folds, indent=1) + "\n", encoding="utf-8")
+        write_json(workdir / FOLDS, folds)
 
 
 def read_folds(workdir: Path) -> dict[str, int]:

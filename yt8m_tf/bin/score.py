@@ -13,7 +13,6 @@ Example:
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,12 +40,12 @@ flags.adopt_module_key_flags(fault_flags)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.predictors import find_predictor
     from yt8m_tf.scoring import score
 
-    paths = [Path(found) for pattern in _MODEL.value for found in _matching(pattern)]
-    predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in paths]
+    predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in files.matching(_MODEL.value)]
     summary = score(
         predictors,
         list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
@@ -61,12 +60,6 @@ def main(_: Sequence[str]) -> None:
     )
     for line in summary.faults.summary():
         print(line)
-
-
-def _matching(pattern: str) -> list[str]:
-    """What a pattern matches, in order; itself where that is nothing, for the message."""
-    expanded = str(Path(pattern).expanduser())
-    return sorted(glob.glob(expanded)) or [expanded]
 
 
 def run() -> None:

@@ -14,7 +14,6 @@ reads scores/NAME/train and scores/NAME/validate of every model NAME, and writes
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +38,7 @@ _SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import config
+    from yt8m_tf import config, files
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
     from yt8m_tf.stacking import cluster, report
@@ -49,7 +48,7 @@ def main(_: Sequence[str]) -> None:
 
     values = config.load_yaml(_CONFIG.value) if _CONFIG.value else {}
     settings = config.parse(StackConfig, config.apply_overrides(values, _SET.value), "")
-    models = [Path(found) for pattern in _SCORES.value for found in _matching(pattern)]
+    models = files.matching(_SCORES.value)
     names = [model.name for model in models]
 
     def inputs(split: str, patterns: Sequence[str], flag: str) -> StackInputs:
@@ -69,11 +68,6 @@ def main(_: Sequence[str]) -> None:
     report.write_report(result, output)
     print(report.format_table(result))
     print(f"written: {output / report.TABLE}, {', '.join(report.PICTURES)}; soft labels: {output / 'train'}")
-
-
-def _matching(pattern: str) -> list[str]:
-    expanded = str(Path(pattern).expanduser())
-    return sorted(glob.glob(expanded)) or [expanded]
 
 
 def run() -> None:

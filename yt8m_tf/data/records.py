@@ -7,6 +7,7 @@ is made on the device. The functions run eagerly, inside `tf.data`, and in the e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -48,7 +49,7 @@ def parse_records(serialized: tf.Tensor, data: DataConfig, *, with_labels: bool 
     """
     parse = _parse_video if data.level == "video" else _parse_frames
     parsed, labels, ids = parse(serialized, data, with_labels)
-    parsed["id"] = tf.where(tf.equal(ids[0], ""), ids[1], ids[0])
+    parsed["id"] = _given_id(ids)
     if with_labels:
         parsed["labels"] = _pad_labels(labels, data)
     return parsed
@@ -63,12 +64,17 @@ def clip_lengths(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
 def parse_ids(serialized: tf.Tensor) -> tf.Tensor:
     """The ids alone, at either level: [B] strings -> [B] strings, "" where a record has none."""
     parsed = tf.io.parse_example(serialized, _context_features(with_labels=False))
-    return tf.where(tf.equal(parsed[_ID_KEYS[0]], ""), parsed[_ID_KEYS[1]], parsed[_ID_KEYS[0]])
+    return _given_id([parsed[key] for key in _ID_KEYS])
 
 
 def parse_labels(serialized: tf.Tensor) -> tf.Tensor:
     """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, unchecked."""
     return tf.io.parse_example(serialized, {"labels": _LABELS})["labels"]
+
+
+def _given_id(ids: Sequence[tf.Tensor]) -> tf.Tensor:
+    """[B] strings: of the ids under `_ID_KEYS` the one that each record has."""
+    return tf.where(tf.equal(ids[0], ""), ids[1], ids[0])
 
 
 def _context_features(with_labels: bool) -> dict[str, Any]:

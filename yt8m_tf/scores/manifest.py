@@ -75,7 +75,7 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
                     f"{output_flag}={directory}: holds scores of another model, or of another checkpoint, folds or"
                     " --top_k; name another directory, or remove this one"
                 )
-        _write(directory / _STARTED, manifest)
+        run_dir.write_json(directory / _STARTED, config.to_dict(manifest))
     except OSError as error:
         raise InputError(
             f"{output_flag}={directory}: cannot be written ({error.strerror}); name another directory"
@@ -88,7 +88,7 @@ def finish(directory: Path, manifest: Manifest) -> Manifest:
         earlier = _read(directory / MANIFEST)
         manifest = dataclasses.replace(manifest, shards={**earlier.shards, **manifest.shards})
     manifest = dataclasses.replace(manifest, shards=dict(sorted(manifest.shards.items())))
-    _write(directory / MANIFEST, manifest)
+    run_dir.write_json(directory / MANIFEST, config.to_dict(manifest))
     (directory / _STARTED).unlink(missing_ok=True)
     return manifest
 
@@ -98,8 +98,3 @@ def _read(path: Path) -> Manifest:
         return config.parse(Manifest, json.loads(path.read_text(encoding="utf-8")), "")
     except (OSError, ValueError, InputError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); make the scores again") from error
-
-
-def _write(path: Path, manifest: Manifest) -> None:
-    with run_dir.whole_file(path) as temporary:
-        temporary.write_text(json.dumps(config.to_dict(manifest), indent=1) + "\n", encoding="utf-8")

@@ -104,8 +104,7 @@ def train(
 
 def save(path: Path, trained: Trained) -> None:
     """Writes a booster in LightGBM's text format, and its curves beside it."""
-    with run_dir.whole_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(trained.curves) + "\n", encoding="utf-8")
+    run_dir.write_json(path.with_suffix(".json"), trained.curves)
     with run_dir.whole_file(path) as temporary:
         trained.booster.save_model(str(temporary), num_iteration=trained.num_trees)
 

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightgbm
 import numpy as np
@@ -122,8 +121,8 @@ def stack(
         _importances([trained.booster for trained in boosters]),
         [trained.curves for trained in boosters],
     )
-    _write_json(output / WEIGHTS, result.weights)
-    _write_json(output / REPORT, dataclasses.asdict(result))
+    run_dir.write_json(output / WEIGHTS, result.weights)
+    run_dir.write_json(output / REPORT, dataclasses.asdict(result))
     return result
 
 
@@ -171,7 +170,7 @@ def _start(output: Path, config: StackConfig, fingerprint: str, models: Sequence
                 f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
                 " or remove this one"
             )
-        _write_json(path, values)
+        run_dir.write_json(path, values)
     except OSError as error:
         raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another directory") from error
 
@@ -180,7 +179,7 @@ def _gaps(output: Path, split: str, inputs: StackInputs, progress: bool) -> list
     path = output / "rows" / f"{split}.json"
     path.parent.mkdir(exist_ok=True)
     if not path.is_file():
-        _write_json(path, evaluation.model_gaps(inputs, progress))
+        run_dir.write_json(path, evaluation.model_gaps(inputs, progress))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -243,17 +242,14 @@ def _predict(
     """Writes the score shards of a split: of each fold by its own booster, or by the mean of all."""
     start(output / split, manifest)
     counts = {}
+    of_fold = dict(zip(sorted(set(manifest.folds.values())), boosters, strict=False))  # none where there are no folds
     shards = list(zip(inputs.shards, evaluation.row_paths(output / "rows" / split, inputs.shards), strict=True))
     for shard, path in tqdm(shards, desc=f"scores of {split}", unit=" shards", disable=not progress, leave=False):
         name = os.path.basename(shard)
         rows = load_rows(path)
         counts[name] = len(rows.ids)
         if not (output / split / name).is_file():
-            used = (
-                boosters
-                if not manifest.folds
-                else [boosters[sorted(set(manifest.folds.values())).index(manifest.folds[name])]]
-            )
+            used = [of_fold[manifest.folds[name]]] if manifest.folds else boosters
             scores = boosting.predict([trained.booster for trained in used], rows, num_threads)
             score_records.write_shard(output / split / name, _lists(rows, scores, manifest.top_k))
     return finish(output / split, dataclasses.replace(manifest, shards=counts))
@@ -274,8 +270,3 @@ def _importances(boosters: Sequence[lightgbm.Booster]) -> dict[str, float]:
     gains = np.sum([booster.feature_importance("gain") for booster in boosters], axis=0)
     shares = gains / max(float(gains.sum()), 1e-30)
     return dict(zip(boosters[0].feature_name(), shares.tolist(), strict=True))
-
-
-def _write_json(path: Path, contents: Any) -> None:
-    with run_dir.whole_file(path) as temporary:
-        temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
