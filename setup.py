@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "ensemble", "models", "kmeans")
+COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "ensemble", "pipeline", "models", "kmeans")
 
 setup(
     name="yt8m-tf",
@@ -23,6 +23,7 @@ setup(
         "yt8m_tf.export",
         "yt8m_tf.layers",
         "yt8m_tf.models",
+        "yt8m_tf.pipelines",
         "yt8m_tf.scores",
         "yt8m_tf.stacking",
         "yt8m_tf.training",

@@ -12,34 +12,15 @@ _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 # From what everything rests on to what rests on everything. A module imports from its own level and those above it.
 _LEVELS = (
-    ("checks", "errors", "files", "frames", "schema"),
+    ("checks", "errors", "files", "frames", "operations", "schema"),
     ("config",),
     ("experiment", "vocabulary"),
-    (
-        "run_dir",
-        "layers",
-        "losses",
-        "ranking_losses",
-        "batch_statistics",
-        "metrics",
-        "data",
-        "scores",
-        "centroids",
-        "clustering",
-    ),
+    ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics", "data", "scores", "centroids")
+    + ("clustering",),
     ("models",),
-    (
-        "training",
-        "evaluation",
-        "export",
-        "catalogue",
-        "submission",
-        "inference",
-        "ensembles",
-        "predictors",
-        "scoring",
-        "stacking",
-    ),
+    ("training", "evaluation", "export", "catalogue", "submission", "inference", "ensembles", "predictors", "scoring")
+    + ("stacking",),
+    ("pipelines",),
     ("bin",),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}

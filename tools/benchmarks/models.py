@@ -76,9 +76,9 @@ def measure_model(job: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
     import tensorflow as tf
 
-    from benchmarks.operations import matrix_operations
     from yt8m_tf import models, schema
     from yt8m_tf.experiment import parse_experiment
+    from yt8m_tf.operations import matrix_operations
     from yt8m_tf.training import distribution
     from yt8m_tf.training.state import TrainState
     from yt8m_tf.training.step import TrainStep

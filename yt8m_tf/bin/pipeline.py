@@ -1,0 +1,69 @@
+"""Runs a whole solution: folds of first-level models, scores, LightGBM, students, the final network, its export.
+
+A pipeline is a table of stages. Each is skipped if its outputs are whole and its inputs and configuration unchanged,
+and run again otherwise; interrupted anywhere, the same command goes on. --plan shows every stage, its state and what it
+takes, and runs nothing.
+
+Example:
+
+  yt8m-pipeline --config=pipelines/real_subset.yaml --data_dir=~/data/yt8m_2018 --workdir=runs/real_subset --plan
+  yt8m-pipeline --config=pipelines/real_subset.yaml --data_dir=~/data/yt8m_2018 --workdir=runs/real_subset
+  yt8m-pipeline --config=pipelines/samsung2018.yaml --data_dir=~/data/yt8m/2 --workdir=runs/samsung \\
+      --jobs=8 --gpus=0,1,2,3,4,5,6,7
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_CONFIG = flags.DEFINE_string("config", None, "Configuration of the pipeline: PATH.yaml[:NAME].", required=True)
+_SET = flags.DEFINE_multi_string("set", [], "Override of a configuration key, such as num_folds=3; repeatable.")
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the configuration's patterns of shards are relative to.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.", required=True)
+_PLAN = flags.DEFINE_bool("plan", False, "Show the stages, their states and their costs, and run nothing.")
+_TERAFLOPS = flags.DEFINE_float(
+    "teraflops", 20.0, "For --plan: what the device does in a second; 0.3 on two CPU cores.", lower_bound=1e-6
+)
+_JOBS = flags.DEFINE_integer("jobs", 1, "Stages run at once.", lower_bound=1)
+_GPUS = flags.DEFINE_list("gpus", [], "Ids of GPUs, one for each job in turn; the default is what this process sees.")
+_SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler whose workers run the stages.")
+_XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes with XLA.")
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf.pipelines import plan, runner, stages, state, workers
+    from yt8m_tf.pipelines.execution import Where
+    from yt8m_tf.pipelines.settings import load_pipeline
+    from yt8m_tf.stacking import cluster
+
+    settings = load_pipeline(_CONFIG.value, _SET.value)
+    table = stages.make_stages(settings)
+    workdir, data_dir = Path(_WORKDIR.value).expanduser(), os.path.expanduser(_DATA_DIR.value)
+    if _PLAN.value:
+        print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))
+        return
+    states = state.States(workdir, table, stages.fingerprints(table, data_dir))
+    where = Where(data_dir, workdir, max(1, (os.cpu_count() or 1) // _JOBS.value), _XLA.value, _JOBS.value == 1)
+    with runner.only_run(workdir):
+        if _SCHEDULER.value:
+            with cluster.connect(_SCHEDULER.value) as client, workers.cluster_workers(client, where) as submit:
+                results = runner.run(table, states, submit, jobs=len(client.scheduler_info()["workers"]))
+        else:
+            with workers.local_workers(_JOBS.value, where, _GPUS.value) as submit:
+                results = runner.run(table, states, submit, _JOBS.value)
+    print(runner.summary(results, workdir))
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,164 @@
+"""Carries out one stage. Runs in a process of its own, here or on another machine that sees the same directories."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from yt8m_tf import config
+from yt8m_tf.pipelines.stages import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Where and how a stage runs: nothing that its result depends on.
+
+    Attributes:
+      data_dir: what patterns of shards are relative to.
+      workdir: the pipeline's directory.
+      num_threads: of LightGBM.
+      xla: compile with XLA.
+      progress: show progress bars.
+    """
+
+    data_dir: str
+    workdir: Path
+    num_threads: int = 0
+    xla: bool = True
+    progress: bool = True
+
+
+def execute(stage: Stage, where: Where) -> dict[str, Any]:
+    """Runs a stage, or goes on with it, and returns what is worth knowing of it: ready for JSON.
+
+    Raises:
+      InputError: whatever is wrong, in one line.
+    """
+    import keras
+
+    start = time.monotonic()
+    try:
+        result = _KINDS[stage.kind](stage, where)
+    finally:
+        keras.backend.clear_session()
+        gc.collect()
+    return {**result, "seconds": round(time.monotonic() - start, 1)}
+
+
+def _train(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf.data.faults import Faults
+    from yt8m_tf.experiment import parse_experiment
+    from yt8m_tf.training import distribution, loop
+
+    values = dict(stage.options["experiment"])
+    if values["labels"]["soft"] is not None:
+        soft = str((where.workdir / values["labels"]["soft"]).resolve())
+        values = config.merge(values, {"labels": {"soft": soft}})
+    options = loop.RunOptions(
+        where.data_dir,
+        where.workdir / stage.output,
+        xla=where.xla,
+        init_from=tuple(where.workdir / source for source in stage.options.get("init_from", ())),
+        init_exclude=tuple(stage.options.get("init_exclude", ())),
+        progress=where.progress,
+    )
+    result = loop.train(parse_experiment(values), options, distribution.make_strategy(), Faults())
+    return {"gap_at_20": result.best_gap, "step": result.step}
+
+
+def _score(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.predictors import find_predictor
+    from yt8m_tf.scoring import score
+
+    predictors = [find_predictor(where.workdir / path, xla=where.xla) for path in stage.options["models"]]
+    shards = list_shards(stage.shards, where.data_dir, stage.name)
+    summary = score(predictors, shards, where.workdir / stage.output, progress=where.progress)
+    return {"videos": sum(summary.manifest.shards.values())}
+
+
+def _stack(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.stacking import report
+    from yt8m_tf.stacking.inputs import StackInputs
+    from yt8m_tf.stacking.settings import StackConfig
+    from yt8m_tf.stacking.stack import OUT_OF_FOLD, stack
+
+    names = stage.options["models"]
+    inputs = {
+        split: StackInputs(
+            [where.workdir / "scores" / name / split for name in names],
+            names,
+            list_shards(patterns, where.data_dir, f"{stage.name}: {split}"),
+        )
+        for split, patterns in stage.options["splits"].items()
+    }
+    settings = config.parse(StackConfig, stage.options["stack"], "stack")
+    output = where.workdir / stage.output
+    training = inputs.pop(OUT_OF_FOLD)
+    result = stack(training, inputs, output, settings, num_threads=where.num_threads, progress=where.progress)
+    report.write_report(result, output)
+    return {"gaps": {split: dict(gaps) for split, gaps in result.gaps.items()}}
+
+
+def _mean(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf import ensembles, run_dir
+
+    output = where.workdir / stage.output
+    if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
+        (output / run_dir.CONFIG).unlink(missing_ok=True)  # of an attempt that was interrupted
+        weights = ensembles.read_weights(where.workdir / "stacked" / "weights.json", stage.options["names"])
+        ensembles.combine([where.workdir / member for member in stage.options["members"]], weights, output)
+    return {}
+
+
+def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf import evaluation
+    from yt8m_tf.data.faults import Faults
+    from yt8m_tf.training.checkpoints import load_trained
+
+    trained = load_trained(where.workdir / stage.options["run"])
+    metrics = evaluation.evaluate_trained(
+        trained, stage.shards, where.data_dir, faults=Faults(), xla=where.xla, progress=where.progress
+    )
+    context = {"workdir": stage.options["run"], "step": trained.step, "patterns": list(stage.shards)}
+    evaluation.write_evaluation(metrics, where.workdir / stage.output, context=context)
+    return {"gap_at_20": metrics.gap}
+
+
+def _export(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf.export.trained import export_trained
+
+    report = export_trained(
+        where.workdir / stage.options["run"],
+        where.workdir / stage.output,
+        data_dir=where.data_dir,
+        precision=stage.options["precision"],
+        overwrite=True,
+    )
+    return {"gap_at_20": report.comparison.gap, "bytes": report.size.total_bytes}
+
+
+def _infer(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.inference import infer
+
+    shards = list_shards(stage.shards, where.data_dir, stage.name)
+    model = str(where.workdir / stage.options["saved_model"])
+    summary = infer(model, shards, where.workdir / stage.output, progress=where.progress)
+    return {"videos": summary.num_rows}
+
+
+_KINDS: Mapping[str, Callable[[Stage, Where], dict[str, Any]]] = {
+    "train": _train,
+    "score": _score,
+    "stack": _stack,
+    "mean": _mean,
+    "evaluate": _evaluate,
+    "export": _export,
+    "infer": _infer,
+}

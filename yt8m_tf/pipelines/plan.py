@@ -1,0 +1,200 @@
+"""What a pipeline will take: videos, parameters, operations, hours and bytes of each stage, before anything runs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf import models
+from yt8m_tf.data import integrity
+from yt8m_tf.data.shards import list_shards
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.operations import matrix_operations
+from yt8m_tf.pipelines.settings import PipelineConfig
+from yt8m_tf.pipelines.stages import Stage, fingerprints
+from yt8m_tf.pipelines.state import States
+from yt8m_tf.schema import InputSpec
+from yt8m_tf.training.optimizers import slot_names
+
+# Of the forward pass: forward, gradient of the weights, gradient of the inputs.
+_TRAINING = 3
+_SCORE_BYTES = 480  # of a score record
+_ROW_BYTES = 2  # of a feature of a candidate row
+_CANDIDATES = 40
+_TRACED_BATCH = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a stage takes: an upper bound, where a training may stop early.
+
+    Attributes:
+      examples: read, each time that one is.
+      parameters: of the model.
+      operations: floating-point operations of matrix products and convolutions.
+      bytes_written: by the end.
+    """
+
+    examples: int = 0
+    parameters: int = 0
+    operations: float = 0.0
+    bytes_written: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.examples + other.examples,
+            max(self.parameters, other.parameters),
+            self.operations + other.operations,
+            self.bytes_written + other.bytes_written,
+        )
+
+
+def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> dict[str, Cost]:
+    """The cost of each stage by name; `videos` says how many there are of a split whose shards are not there."""
+    experiments = {
+        stage.output: parse_experiment(stage.options["experiment"]) for stage in stages if stage.kind == "train"
+    }
+    distinct = {_key(experiment): experiment for experiment in experiments.values()}  # the folds of a model are alike
+    measured = {key: forward_operations(alike.model, alike.data.spec) for key, alike in distinct.items()}
+    sizes = {output: measured[_key(experiment)] for output, experiment in experiments.items()}
+    return {stage.name: _cost(stage, experiments, sizes, data_dir, videos) for stage in stages}
+
+
+def forward_operations(values: Mapping[str, Any], spec: InputSpec) -> tuple[int, float]:
+    """The parameters of a model, and the operations of its forward pass for one example of full length.
+
+    Nothing is allocated: the model is built without weights, and traced with symbolic zeros in their place.
+    """
+
+    def build() -> keras.Model:
+        with keras.StatelessScope(initialize_variables=False):
+            return models.build_model(values, spec)
+
+    # In a thread of its own, as in `catalogue.describe`.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+        model = thread.submit(build).result()
+
+    def forward() -> Any:
+        zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.variables]
+        with keras.StatelessScope(state_mapping=zeros):
+            return model(_zero_inputs(spec), training=False)
+
+    parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    return parameters, matrix_operations(forward) / _TRACED_BATCH
+
+
+def _zero_inputs(spec: InputSpec) -> dict[str, tf.Tensor]:
+    if spec.level == "video":
+        return {name: tf.zeros([_TRACED_BATCH, size]) for name, size in spec.features.items()}
+    frames = {name: tf.zeros([_TRACED_BATCH, spec.max_frames, size]) for name, size in spec.features.items()}
+    return frames | {"num_frames": tf.fill([_TRACED_BATCH], spec.max_frames)}
+
+
+def _key(experiment: ExperimentConfig) -> str:
+    return json.dumps([experiment.model, dataclasses.asdict(experiment.data.spec)], sort_keys=True, default=str)
+
+
+def _cost(
+    stage: Stage,
+    experiments: Mapping[str, ExperimentConfig],
+    sizes: Mapping[str, tuple[int, float]],
+    data_dir: str,
+    videos: Mapping[str, int],
+) -> Cost:
+    count = _num_videos(stage, data_dir, videos)
+    if stage.kind == "train":
+        experiment = experiments[stage.output]
+        parameters, operations = sizes[stage.output]
+        train = experiment.train
+        examples = train.total_steps * train.batch_size
+        validated = train.epochs * min(train.validation_examples or count, count)
+        copies = 1 + len(slot_names(experiment.optimizer)) + (train.ema_decay is not None)
+        return Cost(
+            examples + validated,
+            parameters,
+            _TRAINING * operations * examples + operations * validated,
+            3 * copies * 4 * parameters,  # the last two checkpoints and the best
+        )
+    if stage.kind == "score":
+        runs = [sizes[run] for run in stage.options["models"]]
+        passes = 1 if stage.split == "train" else len(runs)
+        return Cost(count, runs[0][0], passes * runs[0][1] * count, _SCORE_BYTES * count)
+    if stage.kind == "stack":
+        rows = count * _CANDIDATES
+        return Cost(count, 0, 0.0, rows * (_ROW_BYTES * (len(stage.options["models"]) + 3) + 9) + _SCORE_BYTES * count)
+    parameters, operations = sizes.get(stage.options.get("run", ""), (0, 0.0))
+    written = {"export": 2 * parameters, "infer": 280 * count, "mean": 0}.get(stage.kind, 0)
+    return Cost(count, parameters, operations * count, written)
+
+
+def _num_videos(stage: Stage, data_dir: str, videos: Mapping[str, int]) -> int:
+    """The records of the first shard, times the bytes of all shards by its own."""
+    try:
+        shards = list_shards(stage.shards, data_dir)
+    except InputError:
+        return videos.get(stage.split, 0)
+    first, *_ = sizes = [tf.io.gfile.stat(shard).length for shard in shards]
+    return round(integrity.scan_shard(shards[0]).num_records * sum(sizes) / first) if first else 0
+
+
+def format_plan(stages: Sequence[Stage], found: Mapping[str, Cost], states: Mapping[str, str], teraflops: float) -> str:
+    """The plan as aligned text: the stages of a model's folds in one line, and a total.
+
+    Args:
+      stages: all of them.
+      found: from `costs`.
+      states: of each stage, in a word.
+      teraflops: what a device does of these operations in a second, in trillions.
+    """
+    groups: dict[str, list[Stage]] = {}
+    for stage in stages:
+        groups.setdefault(stage.name.partition(" fold ")[0], []).append(stage)
+    rows: list[tuple[str, ...]] = [("stage", "state", "videos", "parameters", "GFLOP", "hours", "bytes written")]
+    for name, members in groups.items():
+        cost = sum((found[stage.name] for stage in members), Cost())
+        counts = {state: sum(states[s.name] == state for s in members) for state in dict.fromkeys(states.values())}
+        shown = ", ".join(f"{n} {state}" if len(members) > 1 else state for state, n in counts.items() if n)
+        title = f"{name}, {len(members)} folds" if len(members) > 1 else name
+        rows.append((title, shown, *_cells(cost, teraflops)))
+    total = sum(found.values(), Cost())
+    rows.append((f"{len(stages)} stages", "", *_cells(dataclasses.replace(total, parameters=0), teraflops)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _cells(cost: Cost, teraflops: float) -> tuple[str, ...]:
+    hours = cost.operations / (teraflops * 1e12) / 3600
+    return (
+        f"{cost.examples:,}",
+        f"{cost.parameters:,}" if cost.parameters else "",
+        f"{cost.operations / 1e9:,.0f}" if cost.operations else "",
+        f"{hours:,.2f}" if cost.operations else "",
+        f"{cost.bytes_written / 1e6:,.1f} MB" if cost.bytes_written else "",
+    )
+
+
+def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, workdir: Path, teraflops: float) -> str:
+    """`format_plan` of a pipeline, with the states of its stages where the data is there."""
+    try:
+        known = States(workdir, stages, fingerprints(stages, data_dir))
+        states: dict[str, str] = {stage.name: known.of(stage.name) for stage in stages}
+    except InputError as error:
+        if not settings.videos:
+            raise
+        states = dict.fromkeys((stage.name for stage in stages), "no data")
+        note = f"\n(without the data, from the configuration's `videos`: {error})"
+        return format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops) + note
+    return format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)

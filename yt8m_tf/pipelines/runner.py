@@ -1,0 +1,133 @@
+"""Runs the stages of a pipeline, as many at once as there are workers; what is done already is skipped."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.pipelines.stages import Stage
+from yt8m_tf.pipelines.state import States
+from yt8m_tf.pipelines.workers import Submit
+from yt8m_tf.scores.claims import Claims
+from yt8m_tf.stacking.stack import OUT_OF_FOLD
+
+Tell = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def only_run(workdir: Path) -> Any:
+    """Makes sure that no other process runs a pipeline in the same directory.
+
+    Raises:
+      InputError: one does, or the directory cannot be written.
+    """
+    try:
+        (workdir / "stages").mkdir(parents=True, exist_ok=True)
+        with Claims(workdir / "stages") as claims:
+            if not claims.take("pipeline"):
+                raise InputError(f"--workdir={workdir}: another process runs a pipeline there; wait for it to end")
+            yield
+    except OSError as error:
+        raise InputError(
+            f"--workdir={workdir}: cannot be written ({error.strerror}); name another directory"
+        ) from error
+
+
+def run(stages: Sequence[Stage], states: States, submit: Submit, jobs: int, tell: Tell = print) -> dict[str, Any]:
+    """Runs what is not done.
+
+    Args:
+      stages: each after those that it needs.
+      states: of the stages; a stage is begun when all of its inputs are done.
+      submit: gives a stage to a worker.
+      jobs: stages under way at a time.
+      tell: is told a line for each stage that ends.
+
+    Returns:
+      The result of each stage by name.
+
+    Raises:
+      InputError: a stage failed; those under way are ended first, and what they did is kept.
+    """
+    results = {stage.name: states.result(stage.name) for stage in stages if states.of(stage.name) == "done"}
+    waiting = [stage for stage in stages if stage.name not in results]
+    running: dict[Any, Stage] = {}
+    failure: tuple[Stage, BaseException] | None = None
+    start, ended, total = time.monotonic(), 0, len(waiting)
+    if results:
+        tell(f"{len(results)} of {len(stages)} stages are done already")
+    while running or (waiting and failure is None):
+        for stage in [stage for stage in waiting if all(name in results for name in stage.inputs)]:
+            if len(running) == jobs or failure is not None:
+                break
+            waiting.remove(stage)
+            states.begin(stage.name)
+            running[submit(stage)] = stage
+        finished = _first(running)
+        for future in finished:
+            stage = running.pop(future)
+            error = future.exception()
+            if error is not None:
+                failure = failure or (stage, error)
+                continue
+            results[stage.name] = future.result()
+            states.finish(stage.name, results[stage.name])
+            ended += 1
+            tell(_line(stage, results[stage.name], ended, total, time.monotonic() - start))
+    if failure is not None:
+        stage, error = failure
+        raise InputError(f"stage '{stage.name}': {error}; the same command goes on from there") from error
+    return results
+
+
+def _first(running: dict[Any, Stage]) -> list[Any]:
+    """The futures that have ended, at least one: of a pool, or of Dask."""
+    while True:
+        done = [future for future in running if future.done()]
+        if done:
+            return done
+        futures = [future for future in running if isinstance(future, concurrent.futures.Future)]
+        if futures:
+            concurrent.futures.wait(futures, timeout=5, return_when=concurrent.futures.FIRST_COMPLETED)
+        else:
+            time.sleep(0.1)
+
+
+def _line(stage: Stage, result: dict[str, Any], ended: int, total: int, seconds: float) -> str:
+    gap = f", GAP@20 {result['gap_at_20']:.4f}" if "gap_at_20" in result else ""
+    left = seconds / ended * (total - ended)
+    return f"[{ended}/{total}] {stage.name}: {_time(result['seconds'])}{gap}; {_time(left)} left"
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def summary(results: dict[str, Any], workdir: Path) -> str:
+    """GAP@20 of everything, in the order in which one came out of the other, and where it is."""
+    gaps = results["stack"]["gaps"]
+    splits = list(gaps)
+    rows = [["GAP@20", *("out of fold" if split == OUT_OF_FOLD else split for split in splits)]]
+    rows += [[name, *(f"{gaps[split][name]:.5f}" for split in splits)] for name in gaps[splits[0]]]
+    for name, result in results.items():
+        kind, _, what = name.partition(" ")
+        if kind in ("evaluate", "export"):
+            cells = [f"{result['gap_at_20']:.5f}" if split == "validation" else "" for split in splits]
+            rows.append([what if kind == "evaluate" else f"{what}, exported ({result['bytes'] / 1e6:,.1f} MB)", *cells])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, f"written: {workdir}"])

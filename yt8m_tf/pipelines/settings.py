@@ -1,0 +1,111 @@
+"""The configuration of a pipeline: which models, folds, students and final network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from yt8m_tf import config
+from yt8m_tf.errors import InputError
+from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.stacking.settings import StackConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """A model of a pipeline.
+
+    Attributes:
+      config: `PATH.yaml[:NAME]`, as `yt8m-train --config` takes it.
+      changes: on top of it.
+    """
+
+    config: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalSettings(ModelSettings):
+    """The final network: `trunks` are the names of the students that it starts from."""
+
+    config: str = "second_level/final_network.yaml"
+    trunks: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ("hidden*", "logits/*")
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """A pipeline.
+
+    Attributes:
+      models: name to first-level model; each is trained once for every fold.
+      all_of: files of configurations, every one of which is a first-level model too, under its own name.
+      num_folds: of the training shards.
+      video, frame: on top of the configuration of every model of that level, beneath the model's own `changes`: where
+        its shards are, what the data holds.
+      train: on top of the configuration of every model of both levels: a budget, say.
+      splits: what is scored beside the training shards; shards of `data.<split>`.
+      stack: LightGBM over the scores.
+      students: name to model that is trained on the stacked scores (`labels.soft` is set here), and judged on the
+        validation shards.
+      final: the final network, over trunks of students; none unless given.
+      mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
+      videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
+      export: precision of the exported graph: of the final network, the mean, or else the last student.
+    """
+
+    models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
+    all_of: tuple[str, ...] = ()
+    num_folds: int = 5
+    video: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frame: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    train: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    stack: StackConfig = dataclasses.field(default_factory=StackConfig)
+    students: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
+    final: FinalSettings | None = None
+    mean: bool = False
+    videos: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    export: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        if not self.models and not self.all_of:
+            raise ValueError("models must name at least one model, or all_of a file of them")
+        if self.num_folds < 2:
+            raise ValueError(f"num_folds must be 2 or more, got {self.num_folds}")
+        if self.final and (unknown := sorted(set(self.final.trunks) - set(self.students))):
+            raise ValueError(f"final.trunks names '{unknown[0]}', which students does not have")
+
+    def first_level(self) -> dict[str, ModelSettings]:
+        """All first-level models by name: those of `all_of`, then `models`."""
+        found = {
+            name: ModelSettings(f"{path}:{name}") for path in self.all_of for name in config.configuration_names(path)
+        }
+        return found | dict(self.models)
+
+    def experiment(self, settings: ModelSettings, more: Mapping[str, Any]) -> ExperimentConfig:
+        """The configuration of a run: that of a model, with what the pipeline changes, and `more` on top.
+
+        Raises:
+          InputError: whatever is wrong with it; names the model's configuration.
+        """
+        own = config.load_yaml(settings.config)
+        level = own.get("data", {}).get("level", "video")
+        level = settings.changes.get("data", {}).get("level", level)
+        values: Mapping[str, Any] = own
+        for changes in ({"train": self.train}, self.video if level == "video" else self.frame, settings.changes, more):
+            values = config.merge(values, changes)
+        try:
+            return parse_experiment(values)
+        except InputError as error:
+            raise InputError(f"{settings.config}, as the pipeline changes it: {error}") from error
+
+
+def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Reads `PATH.yaml[:NAME]` and applies `--set` overrides.
+
+    Raises:
+      InputError: see `config.load_yaml`, `config.apply_overrides` and `config.parse`.
+    """
+    return config.parse(PipelineConfig, config.apply_overrides(config.load_yaml(selector), overrides), "")

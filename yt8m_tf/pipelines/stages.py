@@ -1,0 +1,163 @@
+"""The stages of a pipeline as a plain table: name, what it needs, what it writes, and everything it depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from yt8m_tf import config
+from yt8m_tf.data.shards import list_shards
+from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig
+from yt8m_tf.stacking.stack import OUT_OF_FOLD
+
+Kind = Literal["train", "score", "stack", "mean", "evaluate", "export", "infer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of a pipeline.
+
+    Attributes:
+      name: such as "train moe fold 2".
+      kind: what is to be done.
+      inputs: names of the stages whose outputs it reads.
+      output: directory or file below the pipeline's directory; it belongs to this stage alone.
+      options: all that the result depends on beside the inputs and the data; ready for JSON.
+      shards: patterns of the shards that it reads, relative to the data directory.
+      split: which of the pipeline's `videos` these are.
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[str, ...]
+    output: str
+    options: Mapping[str, Any]
+    shards: tuple[str, ...] = ()
+    split: str = "train"
+
+
+def make_stages(settings: PipelineConfig) -> list[Stage]:
+    """All stages, each after those that it needs.
+
+    Raises:
+      InputError: whatever is wrong with the configuration of a model.
+    """
+    first_level = {name: settings.experiment(model, {}) for name, model in settings.first_level().items()}
+    stages: list[Stage] = []
+    for name, experiment in first_level.items():
+        stages += _first_level(name, experiment, settings)
+    first = next(iter(first_level.values()))
+    stack = _stack(list(first_level), first, settings)
+    stages.append(stack)
+    students = {
+        name: _train(name, model, settings, (stack.name,), {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}})
+        for name, model in settings.students.items()
+    }
+    stages += students.values()
+    runs = list(students.values())
+    if settings.final is not None:
+        runs.append(_final(settings.final, settings, stack, students))
+        stages.append(runs[-1])
+    if settings.mean:
+        members = [f"train {name} fold 0" for name in first_level]
+        directories = [f"runs/{name}/fold_0" for name in first_level]
+        options: dict[str, Any] = {"members": directories, "names": list(first_level)}
+        options |= {"experiment": {"data": config.to_dict(first.data)}}
+        runs.append(Stage("mean", "mean", (stack.name, *members), "runs/mean", options))
+        stages.append(runs[-1])
+    for run in runs:
+        name, patterns = Path(run.output).name, tuple(_data_of(run)["validation"])
+        output = f"{run.output}/evaluation"
+        stages.append(
+            Stage(f"evaluate {name}", "evaluate", (run.name,), output, {"run": run.output}, patterns, "validation")
+        )
+    if runs:
+        stages += _exported(runs[-1], settings)
+    return stages
+
+
+def fingerprints(stages: Sequence[Stage], data_dir: str) -> dict[str, str]:
+    """For each stage a hash of its options, of its shards' names and sizes, and of the stages before it."""
+    found: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    for stage in stages:
+        shards = list_shards(stage.shards, data_dir, stage.name) if stage.shards else []
+        for shard in shards:
+            if shard not in sizes:
+                sizes[shard] = tf.io.gfile.stat(shard).length
+        content = [
+            stage.kind,
+            config.to_dict(dict(stage.options)),
+            [found[name] for name in stage.inputs],
+            [(os.path.basename(shard), sizes[shard]) for shard in shards],
+        ]
+        found[stage.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+def _first_level(name: str, experiment: ExperimentConfig, settings: PipelineConfig) -> list[Stage]:
+    data, stages = experiment.data, []
+    for fold in range(settings.num_folds):
+        changed = dataclasses.replace(data, num_folds=settings.num_folds, fold=fold)
+        options = {"experiment": config.to_dict(dataclasses.replace(experiment, data=changed))}
+        stages.append(Stage(f"train {name} fold {fold}", "train", (), f"runs/{name}/fold_{fold}", options, data.train))
+    runs = tuple(stage.name for stage in stages)
+    directories = [stage.output for stage in stages]
+    for split in (OUT_OF_FOLD, *settings.splits):
+        patterns = {OUT_OF_FOLD: data.train, "validation": data.validation, "test": data.test}[split]
+        options = {"models": directories, "level": data.level}
+        output = f"scores/{name}/{split}"
+        stages.append(Stage(f"score {name} {split}", "score", runs, output, options, patterns, split))
+    return stages
+
+
+def _stack(names: Sequence[str], first: ExperimentConfig, settings: PipelineConfig) -> Stage:
+    """Labels come from the shards of the first model: those of the other level hold the same videos."""
+    patterns = {OUT_OF_FOLD: first.data.train, "validation": first.data.validation, "test": first.data.test}
+    splits = {split: list(patterns[split]) for split in (OUT_OF_FOLD, *settings.splits)}
+    inputs = tuple(f"score {name} {split}" for name in names for split in splits)
+    options = {"models": list(names), "splits": splits, "stack": config.to_dict(settings.stack)}
+    return Stage("stack", "stack", inputs, "stacked", options, tuple(p for own in splits.values() for p in own))
+
+
+def _train(
+    name: str, model: ModelSettings, settings: PipelineConfig, inputs: tuple[str, ...], more: Mapping[str, Any]
+) -> Stage:
+    experiment = settings.experiment(model, more)
+    shards = (*experiment.data.train, *experiment.data.validation)
+    options = {"experiment": config.to_dict(experiment)}
+    return Stage(f"train {name}", "train", inputs, f"runs/{name}", options, shards)
+
+
+def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, students: Mapping[str, Stage]) -> Stage:
+    trunks = [students[name] for name in final.trunks]
+    soft = {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}}
+    stage = _train("final", final, settings, (stack.name, *(trunk.name for trunk in trunks)), soft)
+    start = {"init_from": [trunk.output for trunk in trunks], "init_exclude": list(final.exclude) if trunks else []}
+    return dataclasses.replace(stage, options={**stage.options, **start})
+
+
+def _exported(run: Stage, settings: PipelineConfig) -> list[Stage]:
+    data, name = _data_of(run), Path(run.output).name
+    options = {"run": run.output, "precision": settings.export}
+    validation = tuple(data["validation"])
+    export = Stage(f"export {name}", "export", (run.name,), f"exported/{name}/1", options, validation, "validation")
+    if "test" not in settings.splits:
+        return [export]
+    infer = {"saved_model": export.output}
+    return [
+        export,
+        Stage(f"infer {name}", "infer", (export.name,), "submission.csv", infer, tuple(data["test"]), "test"),
+    ]
+
+
+def _data_of(run: Stage) -> Mapping[str, Any]:
+    return run.options["experiment"]["data"]

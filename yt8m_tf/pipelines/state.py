@@ -1,0 +1,82 @@
+"""What has been done: a file for each stage, `stages/<name>.json`, with the fingerprint that it was done for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.pipelines.stages import Stage
+
+# "done"; "begun", and goes on; "changed": was done, or begun, for other inputs or another configuration.
+State = Literal["done", "begun", "changed", "to do"]
+
+
+class States:
+    """The state of each stage of a pipeline.
+
+    Args:
+      workdir: the pipeline's directory.
+      stages: all of them.
+      fingerprints: of each stage, by name.
+    """
+
+    def __init__(self, workdir: Path, stages: Sequence[Stage], fingerprints: Mapping[str, str]):
+        self._workdir, self._fingerprints = workdir, dict(fingerprints)
+        self._outputs = {stage.name: stage.output for stage in stages}
+
+    def of(self, name: str) -> State:
+        """The state of one stage."""
+        begun, done = self._read(name, "begun"), self._read(name, "done")
+        if done is not None and done["fingerprint"] == self._fingerprints[name] and self._output(name).exists():
+            return "done"
+        if begun is not None and begun["fingerprint"] == self._fingerprints[name]:
+            return "begun"
+        return "to do" if begun is None and done is None else "changed"
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What a stage that is done found."""
+        found = self._read(name, "done")
+        assert found is not None
+        return found["result"]
+
+    def begin(self, name: str) -> None:
+        """Before a stage runs: what was written for other inputs or another configuration is removed."""
+        if self.of(name) in ("changed", "to do"):
+            self._path(name, "done").unlink(missing_ok=True)
+            output = self._output(name)
+            if output.is_dir():
+                shutil.rmtree(output)
+            output.unlink(missing_ok=True)
+            shutil.rmtree(output.with_name(f"{output.name}.parts"), ignore_errors=True)  # of a submission file
+        self._write(name, "begun", {"fingerprint": self._fingerprints[name]})
+
+    def finish(self, name: str, result: Mapping[str, Any]) -> None:
+        """After a stage has run."""
+        self._write(name, "done", {"fingerprint": self._fingerprints[name], "result": dict(result)})
+        self._path(name, "begun").unlink(missing_ok=True)
+
+    def _output(self, name: str) -> Path:
+        return self._workdir / self._outputs[name]
+
+    def _path(self, name: str, what: str) -> Path:
+        return self._workdir / "stages" / f"{name.replace(' ', '_')}.{what}.json"
+
+    def _read(self, name: str, what: str) -> dict[str, Any] | None:
+        path = self._path(name, what)
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); remove it, and the stage is run again") from error
+
+    def _write(self, name: str, what: str, contents: Mapping[str, Any]) -> None:
+        path = self._path(name, what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with run_dir.whole_file(path) as temporary:
+            temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
