@@ -15,11 +15,11 @@ _LEVELS = (
     ("checks", "errors", "files", "frames", "operations", "schema"),
     ("config",),
     ("experiment", "vocabulary"),
-    ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics", "data", "scores", "centroids")
-    + ("clustering",),
+    ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics"),
+    ("data", "scores", "centroids", "clustering"),
     ("models",),
-    ("training", "evaluation", "export", "catalogue", "submission", "inference", "ensembles", "predictors", "scoring")
-    + ("stacking",),
+    ("training", "evaluation", "export", "catalogue", "submission", "inference"),
+    ("ensembles", "predictors", "scoring", "stacking"),
     ("pipelines",),
     ("bin",),
 )

@@ -1,0 +1,225 @@
+"""Pipelines: which stages there are, which run again, how a failure ends, what a plan says."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from yt8m_tf import config
+from yt8m_tf.errors import InputError
+from yt8m_tf.models import build_model
+from yt8m_tf.pipelines import plan, runner
+from yt8m_tf.pipelines.execution import Where, execute
+from yt8m_tf.pipelines.settings import PipelineConfig
+from yt8m_tf.pipelines.stages import Stage, fingerprints, make_stages
+from yt8m_tf.pipelines.state import States
+from yt8m_tf.schema import InputSpec
+
+_DATA = {"features": {"rgb": 8, "audio": 4}, "num_classes": 10, "shuffle_shards": 2, "shuffle_records": 50}
+_SCHEDULE = {"schedule": {"name": "cosine"}, "optimizer": {"learning_rate": 0.03}}
+_SMALL = {"model": {"width": 0.02, "momentum": 0.9}, **_SCHEDULE}
+_TINY: dict[str, Any] = {
+    "num_folds": 2,
+    "video": {"data": _DATA},
+    "train": {
+        "batch_size": 32,
+        "steps_per_epoch": 10,
+        "epochs": 2,
+        "validation_examples": None,
+        "early_stopping_patience": None,
+    },
+    "splits": ["validation", "test"],
+    "models": {
+        "logistic": {"config": "first_level/logistic.yaml", "changes": _SCHEDULE},
+        "moe": {"config": "first_level/moe.yaml", "changes": {"model": {"num_mixtures": 2}, **_SCHEDULE}},
+    },
+    "stack": {"num_trees": 20, "learning_rate": 0.1, "min_data_in_leaf": 5},
+    "students": {
+        "student": {"config": "first_level/logistic.yaml", "changes": _SCHEDULE},
+        "small_a": {"config": "second_level/small_nets.yaml:a", "changes": _SMALL},
+    },
+    "final": {
+        "trunks": ["small_a"],
+        "changes": config.merge(_SMALL, {"model": {"trunks": ["a"], "hidden_sizes": [400]}}),
+    },
+}
+
+
+def _settings(**changes: Any) -> PipelineConfig:
+    return config.parse(PipelineConfig, config.merge(_TINY, changes), "")
+
+
+class Here:
+    """Runs stages in this process, at once, and remembers which."""
+
+    def __init__(self, data_dir: Path, workdir: Path):
+        self.where = Where(str(data_dir), workdir, num_threads=2, xla=False, progress=False)
+        self.ran: list[str] = []
+
+    def __call__(self, stage: Stage) -> Any:
+        self.ran.append(stage.name)
+        future: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+        try:
+            future.set_result(execute(stage, self.where))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _run(settings: PipelineConfig, data_dir: Path, workdir: Path) -> tuple[list[str], dict[str, Any]]:
+    """The stages that ran, and all results."""
+    stages = make_stages(settings)
+    here = Here(data_dir, workdir)
+    states = States(workdir, stages, fingerprints(stages, str(data_dir)))
+    results = runner.run(stages, states, here, 1, tell=lambda line: None)
+    return here.ran, results
+
+
+@pytest.fixture
+def data_dir(learnable_shards: Callable[..., Path]) -> Path:
+    directory = learnable_shards(train=4, validate=2, each=64)
+    for shard in directory.glob("validate*"):
+        (directory / shard.name.replace("validate", "test")).write_bytes(shard.read_bytes())
+    return directory
+
+
+def test_the_whole_way_and_what_runs_again(data_dir: Path, tmp_path: Path) -> None:
+    ran, results = _run(_settings(), data_dir, tmp_path / "run")
+    assert ran == [stage.name for stage in make_stages(_settings())]
+    assert ran[:5] == ["train logistic fold 0", "train logistic fold 1"] + [
+        f"score logistic {split}" for split in ("train", "validation", "test")
+    ]
+    assert ran[-2:] == ["export final", "infer final"]
+    assert len((tmp_path / "run" / "submission.csv").read_text().splitlines()) == 1 + 2 * 64
+    table = runner.summary(results, tmp_path / "run")
+    for name in ("logistic", "weighted mean", "LightGBM", "student", "final", "final, exported"):
+        assert f"\n{name} " in table
+    assert results["evaluate final"]["gap_at_20"] > 0.5
+
+    again, same = _run(_settings(), data_dir, tmp_path / "run")
+    assert again == [] and same == results
+    changed = _settings(students={"small_a": {"changes": {"optimizer": {"learning_rate": 0.02}}}})
+    expected = ["train small_a", "train final", "evaluate small_a", "evaluate final", "export final", "infer final"]
+    assert _run(changed, data_dir, tmp_path / "run")[0] == expected
+    (tmp_path / "run" / "submission.csv").unlink()
+    assert _run(changed, data_dir, tmp_path / "run")[0] == ["infer final"]
+
+
+def test_an_interrupted_stage_goes_on(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And everything ends as if it had not been."""
+    whole = _run(_settings(), data_dir, tmp_path / "whole")[1]
+    from yt8m_tf.pipelines import execution
+
+    for stop in ("train moe fold 1", "score moe validation", "stack", "train final"):
+        real = execution._KINDS
+
+        def interrupted(stage: Stage, where: Where, stop: str = stop, real: Any = real) -> dict[str, Any]:
+            if stage.name == stop:
+                raise KeyboardInterrupt
+            return real[stage.kind](stage, where)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(execution, "_KINDS", dict.fromkeys(real, interrupted))
+            with pytest.raises(KeyboardInterrupt):
+                _run(_settings(), data_dir, tmp_path / "run")
+    ran, results = _run(_settings(), data_dir, tmp_path / "run")
+    assert ran[0] == "train final"
+    for result in (*whole.values(), *results.values()):
+        del result["seconds"]
+        result.pop("bytes", None)  # the graph holds names of temporary directories
+    assert results == whole
+    assert (tmp_path / "run" / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
+
+
+def test_other_data_runs_everything_again(data_dir: Path, tmp_path: Path) -> None:
+    stages = make_stages(_settings())
+    before = fingerprints(stages, str(data_dir))
+    shard = data_dir / "train0000.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-50])
+    after = fingerprints(stages, str(data_dir))
+    assert {name for name in before if before[name] == after[name]} == set()
+
+
+def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> None:
+    content = (data_dir / "validate0001.tfrecord").read_bytes()
+    (data_dir / "validate0001.tfrecord").write_bytes(content[:-7])
+    message = r"stage 'score logistic validation': .*validate0001\.tfrecord: damaged .*; the same command goes on from"
+    with pytest.raises(InputError, match=message):
+        _run(_settings(), data_dir, tmp_path / "run")
+    states = States(tmp_path / "run", make_stages(_settings()), fingerprints(make_stages(_settings()), str(data_dir)))
+    assert states.of("train logistic fold 1") == states.of("score logistic train") == "done"
+    assert states.of("score logistic validation") == "begun" and states.of("stack") == "to do"
+
+
+def test_the_mean_of_the_models_in_one_graph(data_dir: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(_settings(), students={}, final=None, mean=True, splits=("validation",))
+    ran, results = _run(settings, data_dir, tmp_path / "run")
+    assert ran[-3:] == ["mean", "evaluate mean", "export mean"]
+    assert results["export mean"]["gap_at_20"] == pytest.approx(results["evaluate mean"]["gap_at_20"], abs=1e-4)
+
+
+def test_one_pipeline_at_a_time(tmp_path: Path) -> None:
+    message = "another process runs a pipeline there"
+    with runner.only_run(tmp_path), pytest.raises(InputError, match=message), runner.only_run(tmp_path):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"), runner.only_run(tmp_path / "file"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": None}, "models"),
+        ({"num_folds": 1}, "num_folds must be 2 or more"),
+        ({"final": {"trunks": ["none"]}}, "final.trunks names 'none'"),
+        ({"stack": {"learning_rate": 2.0}}, r"learning_rate must lie in \(0, 1\]"),
+        ({"modles": {}}, "modles"),
+    ],
+)
+def test_what_cannot_be_a_pipeline(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _settings(**changes)
+
+
+def test_a_model_that_cannot_be_trained_is_named() -> None:
+    wrong = _settings(models={"moe": {"changes": {"model": {"num_mixtures": 0}}}})
+    with pytest.raises(InputError, match=r"first_level/moe\.yaml, as the pipeline changes it: .*num_mixtures"):
+        make_stages(wrong)
+
+
+def test_operations_of_a_forward_pass_by_hand() -> None:
+    spec = InputSpec("video", {"rgb": 8, "audio": 4}, 10)
+    parameters, operations = plan.forward_operations({"name": "logistic"}, spec)
+    assert (parameters, operations) == (12 * 10 + 10, 2 * 12 * 10)
+    parameters, operations = plan.forward_operations({"name": "fcn", "hidden_sizes": [32, 16]}, spec)
+    assert operations == 2 * (12 * 32 + 32 * 16 + 16 * 10)
+    spec = InputSpec("frame", {"rgb": 8, "audio": 4}, 10, 20)
+    values = {"name": "rnn", "hidden_sizes": [16], "head": {"name": "logistic"}}
+    assert plan.forward_operations(values, spec)[0] == sum(
+        int(np.prod(variable.shape)) for variable in build_model(values, spec).trainable_variables
+    )
+
+
+def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
+    stages = make_stages(_settings())
+    costs = plan.costs(stages, str(data_dir), {})
+    steps, videos = 2 * 10 * 32, 4 * 64
+    train = costs["train logistic fold 0"]
+    assert train.parameters == 130 and train.examples == steps + 2 * videos
+    assert train.operations == 240 * (3 * steps + 2 * videos)
+    assert costs["score logistic train"].examples == videos
+    assert costs["score logistic test"].operations == 2 * 240 * 2 * 64  # by the models of both folds
+    text = plan.describe(stages, _settings(), str(data_dir), tmp_path / "run", 0.3)
+    assert "train logistic, 2 folds" in text and f"{len(stages)} stages" in text and "2 to do" in text
+    with pytest.raises(InputError, match="no file matches"):
+        plan.describe(stages, _settings(), str(tmp_path / "none"), tmp_path / "run", 0.3)
+    elsewhere = plan.describe(stages, _settings(videos={"train": 1000}), str(tmp_path / "none"), tmp_path / "run", 0.3)
+    assert "no data" in elsewhere and json.dumps(1000 + 640 + 1000)[:1] in elsewhere
