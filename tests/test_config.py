@@ -23,6 +23,7 @@ from yt8m_tf.experiment import (
     load_experiment,
     parse_experiment,
 )
+from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.stacking.settings import StackConfig
 
 _CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
@@ -339,9 +340,11 @@ def _selectors() -> list[str]:
 
 @pytest.mark.parametrize("selector", _selectors())
 def test_configurations_of_the_project_are_valid(selector: str) -> None:
-    if selector == "second_level/lightgbm.yaml":
-        settings = config.parse(StackConfig, config.load_yaml(selector), "")
-        assert config.parse(StackConfig, config.to_dict(settings), "") == settings
+    kind = {"second_level/lightgbm.yaml": StackConfig}.get(selector)
+    kind = PipelineConfig if selector.startswith("pipelines/") else kind
+    if kind is not None:
+        settings = config.parse(kind, config.load_yaml(selector), "")
+        assert config.parse(kind, config.to_dict(settings), "") == settings
         return
     experiment = load_experiment(selector)
     assert parse_experiment(config.to_dict(experiment)) == experiment

@@ -50,7 +50,11 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
     Raises:
       InputError: whatever is wrong with the configuration of a model.
     """
-    first_level = {name: settings.experiment(model, {}) for name, model in settings.first_level().items()}
+    first_level = {
+        # Hard labels, since there are no others yet; and seeds of their own, so that no two models are the same.
+        name: settings.experiment(model, {"labels": {"soft": None}, "train": {"seed": number}})
+        for number, (name, model) in enumerate(settings.first_level().items())
+    }
     stages: list[Stage] = []
     for name, experiment in first_level.items():
         stages += _first_level(name, experiment, settings)
