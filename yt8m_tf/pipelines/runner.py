@@ -82,7 +82,7 @@ def run(stages: Sequence[Stage], states: States, submit: Submit, jobs: int, tell
     if failure is not None:
         stage, error = failure
         raise InputError(f"stage '{stage.name}': {error}; the same command goes on from there") from error
-    return results
+    return {stage.name: results[stage.name] for stage in stages}
 
 
 def _first(running: dict[Any, Stage]) -> list[Any]:
@@ -114,17 +114,22 @@ def _time(seconds: float) -> str:
     )
 
 
-def summary(results: dict[str, Any], workdir: Path) -> str:
-    """GAP@20 of everything, in the order in which one came out of the other, and where it is."""
+def summary(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:
+    """GAP@20 of everything, in the order in which one came out of the other, and where it is.
+
+    `limit` is what the best possible model would reach on the validation shards, where that is known.
+    """
     gaps = results["stack"]["gaps"]
     splits = list(gaps)
     rows = [["GAP@20", *("out of fold" if split == OUT_OF_FOLD else split for split in splits)]]
     rows += [[name, *(f"{gaps[split][name]:.5f}" for split in splits)] for name in gaps[splits[0]]]
-    for name, result in results.items():
+    for name, result in results.items():  # in the order of the stages
         kind, _, what = name.partition(" ")
         if kind in ("evaluate", "export"):
             cells = [f"{result['gap_at_20']:.5f}" if split == "validation" else "" for split in splits]
             rows.append([what if kind == "evaluate" else f"{what}, exported ({result['bytes'] / 1e6:,.1f} MB)", *cells])
+    if limit is not None:
+        rows.append(["reachable", *(f"{limit:.5f}" if split == "validation" else "" for split in splits)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()

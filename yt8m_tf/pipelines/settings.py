@@ -49,6 +49,7 @@ class PipelineConfig:
       stack: LightGBM over the scores.
       students: name to model that is trained on the stacked scores (`labels.soft` is set here), and judged on the
         validation shards.
+      baselines: name to model that is trained as students are, but on hard labels: what these are compared with.
       final: the final network, over trunks of students; none unless given.
       mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
       videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
@@ -64,6 +65,7 @@ class PipelineConfig:
     splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
     stack: StackConfig = dataclasses.field(default_factory=StackConfig)
     students: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
+    baselines: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
     final: FinalSettings | None = None
     mean: bool = False
     videos: Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -65,8 +65,9 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
         name: _train(name, model, settings, (stack.name,), {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}})
         for name, model in settings.students.items()
     }
-    stages += students.values()
-    runs = list(students.values())
+    hard = [_train(name, model, settings, (), {"labels": {"soft": None}}) for name, model in settings.baselines.items()]
+    runs = [*hard, *students.values()]
+    stages += runs
     if settings.final is not None:
         runs.append(_final(settings.final, settings, stack, students))
         stages.append(runs[-1])

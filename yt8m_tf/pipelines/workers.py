@@ -6,12 +6,11 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.pipelines import worker_process
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.stages import Stage
 from yt8m_tf.scores.claims import Claims
@@ -21,7 +20,6 @@ Submit = Callable[[Stage], "concurrent.futures.Future[dict[str, Any]]"]
 
 # A worker makes way for a new one after so many stages: TensorFlow keeps some memory of every model.
 _STAGES_OF_A_WORKER = 12
-_WATCH_SECONDS = 0.5
 
 
 @contextlib.contextmanager
@@ -38,7 +36,7 @@ def local_workers(jobs: int, where: Where, gpus: Sequence[str] = ()) -> Iterator
     for number in range(max(jobs, len(gpus))):
         turns.put(gpus[number % len(gpus)] if gpus else None)
     with concurrent.futures.ProcessPoolExecutor(
-        jobs, context, _start_worker, (os.getpid(), turns), max_tasks_per_child=_STAGES_OF_A_WORKER
+        jobs, context, worker_process.start, (os.getpid(), turns), max_tasks_per_child=_STAGES_OF_A_WORKER
     ) as pool:
         try:
             yield lambda stage: pool.submit(run_claimed, stage, where)
@@ -78,21 +76,3 @@ def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
             raise
         except Exception as error:  # of TensorFlow, some of whose errors cannot be sent
             raise RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}") from None
-
-
-def _start_worker(parent: int, turns: Any) -> None:
-    gpu = turns.get()
-    turns.put(gpu)  # for the worker that comes after
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    from yt8m_tf.bin.launch import import_quietly
-
-    import_quietly()
-
-
-def _watch(parent: int) -> None:
-    """Ends this process once its parent is gone: nobody would take its result."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH_SECONDS)
-    os._exit(1)

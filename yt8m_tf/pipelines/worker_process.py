@@ -1,0 +1,33 @@
+"""The start of a worker process. Imports nothing of TensorFlow, which would print its notices then."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+_WATCH_SECONDS = 0.5
+
+
+def start(parent: int, turns: Any) -> None:
+    """Before a worker's first stage.
+
+    Args:
+      parent: the process that takes its results; it ends when that one does, killed or not.
+      turns: a queue of ids of GPUs; None stands for all that there are.
+    """
+    gpu = turns.get()
+    turns.put(gpu)  # for the worker that comes after
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    from yt8m_tf.bin.launch import import_quietly
+
+    import_quietly()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
