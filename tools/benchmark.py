@@ -5,6 +5,7 @@
   evaluate  videos/s of the metrics, against a heap in Python; memory
   infer     videos/s from shards to a submission file, against the forward pass alone
   models    examples/s of a training step of every model, against matrix products; peak memory
+  stack     videos/s of feature rows for LightGBM, against the published way; memory at 1, 2 and 4 times the videos
 
 All ways of doing the same run in one process, in turn; tables show medians, and ratios beside what they are to be.
 Tables go to standard output, every single figure to a JSON file. Shards are made for the occasion, 0.3 GB in the
@@ -27,7 +28,7 @@ from absl import app, flags
 from yt8m_tf.bin.launch import import_quietly
 from yt8m_tf.errors import InputError
 
-_COMMANDS = ("read", "train", "evaluate", "infer", "models")
+_COMMANDS = ("read", "train", "evaluate", "infer", "models", "stack")
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Directory of video-level shards, *.tfrecord; the default makes some."

@@ -25,7 +25,7 @@ from yt8m_tf.schema import InputSpec
 _DATA = {"features": {"rgb": 8, "audio": 4}, "num_classes": 10, "shuffle_shards": 2, "shuffle_records": 50}
 _SCHEDULE = {"schedule": {"name": "cosine"}, "optimizer": {"learning_rate": 0.03}}
 _SMALL = {"model": {"width": 0.02, "momentum": 0.9}, **_SCHEDULE}
-_TINY: dict[str, Any] = {
+TINY: dict[str, Any] = {
     "num_folds": 2,
     "video": {"data": _DATA},
     "train": {
@@ -53,7 +53,7 @@ _TINY: dict[str, Any] = {
 
 
 def _settings(**changes: Any) -> PipelineConfig:
-    return config.parse(PipelineConfig, config.merge(_TINY, changes), "")
+    return config.parse(PipelineConfig, config.merge(TINY, changes), "")
 
 
 class Here:

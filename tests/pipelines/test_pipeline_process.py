@@ -1,0 +1,96 @@
+"""A pipeline as a process: killed at random moments it ends with the same scores."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from test_pipelines import TINY
+
+_KILLS = 10
+
+
+def _start(config: Path, data_dir: Path, workdir: Path, *flags: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "yt8m_tf.bin.pipeline",
+            f"--config={config}",
+            f"--data_dir={data_dir}",
+            f"--workdir={workdir}",
+            "--noxla",
+            *flags,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _data(learnable_shards: Callable[..., Path]) -> Path:
+    directory = learnable_shards(train=4, validate=2, each=64)
+    for shard in directory.glob("validate*"):
+        (directory / shard.name.replace("validate", "test")).write_bytes(shard.read_bytes())
+    return directory
+
+
+def _num_done(workdir: Path) -> int:
+    return len(list((workdir / "stages").glob("*.done.json")))
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir, config = _data(learnable_shards), tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    whole = _start(config, data_dir, tmp_path / "whole", "--jobs=2")
+    output, _ = whole.communicate(timeout=600)
+    assert whole.returncode == 0, output
+    total = _num_done(tmp_path / "whole")
+    for wanted in sorted(random.choices(range(total - 1), k=_KILLS)):
+        process = _start(config, data_dir, tmp_path / "killed", "--jobs=2")
+        while process.poll() is None and _num_done(tmp_path / "killed") <= wanted:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last = _start(config, data_dir, tmp_path / "killed", "--jobs=2")
+    output, _ = last.communicate(timeout=600)
+    assert last.returncode == 0, output
+    for path in (tmp_path / "whole").rglob("*.tfrecord"):
+        other = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
+        assert other.read_bytes() == path.read_bytes(), path
+    assert (tmp_path / "killed" / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
+
+
+def test_workers_end_with_their_parent(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    """And a second process at the same pipeline waits for no ghost."""
+    data_dir, config = _data(learnable_shards), tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY | {"train": TINY["train"] | {"epochs": 200}}))
+    process = _start(config, data_dir, tmp_path / "run")
+    while process.poll() is None and not list((tmp_path / "run").glob("runs/*/*/history.jsonl")):
+        time.sleep(0.05)
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert process.poll() is None and children
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while any(_is_running(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_is_running(pid) for pid in children)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
