@@ -1,4 +1,4 @@
-"""The commands as processes: help, errors as one line, nothing lost. `make demo` runs them through."""
+"""The commands as processes: help, errors as one line, nothing lost, and one run through them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-_COMMANDS = ("train", "evaluate", "export", "infer", "models", "kmeans")
+_COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "ensemble", "pipeline", "models", "kmeans")
 _SMALL = (
     "--set=data.features={rgb: 8, audio: 4}",
     "--set=data.num_classes=10",
@@ -28,9 +28,34 @@ def _run(command: str, *flags: str, **options: object) -> subprocess.CompletedPr
 def test_help_has_an_example_and_imports_no_framework(command: str) -> None:
     result = _run(command, "--helpfull")
     assert f"  yt8m-{command} --" in result.stdout
-    assert any(flag in result.stdout for flag in ("--workdir", "--saved_model", "--markdown", "--num_clusters"))
+    assert any(flag in result.stdout for flag in ("--workdir", "--output", "--markdown", "--num_clusters"))
     code = f"import sys, yt8m_tf.bin.{command}; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir, run, model = learnable_shards(), tmp_path / "run", tmp_path / "exported" / "1"
+    shards = f"--input={data_dir}/validate*.tfrecord"
+    written = {
+        "train": run / "history.jsonl",
+        "evaluate": run / "evaluation" / "classes.csv",
+        "export": model / "saved_model.pb",
+        "infer": tmp_path / "submission.csv",
+        "score": tmp_path / "scores" / "scores.json",
+        "ensemble": tmp_path / "twice" / "config.yaml",
+    }
+    flags = {
+        "train": ["--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}"],
+        "evaluate": [f"--workdir={run}", f"--data_dir={data_dir}"],
+        "export": [f"--workdir={run}", f"--data_dir={data_dir}", f"--output={model}"],
+        "infer": [f"--saved_model={model}", shards, f"--output={written['infer']}"],
+        "score": [f"--model={model}", shards, f"--output={tmp_path / 'scores'}"],
+        "ensemble": [f"--members={run},{run}", f"--workdir={tmp_path / 'twice'}"],
+    }
+    for command, file in written.items():
+        result = _run(command, *flags[command])
+        assert result.returncode == 0 and file.is_file(), result.stderr
+        assert str(file.parent) in result.stdout or str(file) in result.stdout
 
 
 def _assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> None:
