@@ -220,7 +220,7 @@ def test_configurations_of_the_project_are_found_from_anywhere(tmp_path: Path, m
     content = yaml.safe_load((_CONFIG_DIR / "first_level" / "logistic.yaml").read_text())
     assert load_yaml("first_level/logistic.yaml") == content
     assert load_yaml("configs/first_level/logistic.yaml") == content
-    assert load_yaml("second_level/small_nets.yaml:a").keys() > {"model", "data"}
+    assert load_yaml("second_level/small_nets.yaml:a").keys() > {"model", "labels"}
     _write(tmp_path / "variants.yaml", {"mine": 1})
     assert load_yaml("variants.yaml") == {"mine": 1}  # the user's own file comes first
     with pytest.raises(InputError, match=r"no such file; did you mean 'first_level/logistic\.yaml'\?"):
