@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,10 +97,18 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 
 @pytest.fixture
-def learnable_shards(tmp_path: Path) -> Callable[..., Path]:
+def learnable_shards(tmp_path: Path, make_learnable_shards: Callable[..., Path]) -> Callable[..., Path]:
     """Makes a directory of small video- or frame-level shards whose labels follow from the features."""
+    return functools.partial(make_learnable_shards, tmp_path)
 
-    def make(level: str = "video", train: int = 4, validate: int = 2, each: int = 64, classes: int = 10) -> Path:
+
+@pytest.fixture(scope="session")
+def make_learnable_shards() -> Callable[..., Path]:
+    """`learnable_shards`, below a given directory."""
+
+    def make(
+        root: Path, level: str = "video", train: int = 4, validate: int = 2, each: int = 64, classes: int = 10
+    ) -> Path:
         fixed = np.random.default_rng(1)
         prototypes = fixed.normal(size=(classes, 12)).astype(np.float32)
         for split, count in (("train", train), ("validate", validate)):
@@ -116,10 +126,18 @@ def learnable_shards(tmp_path: Path) -> Callable[..., Path]:
                         frames = mean + fixed.normal(size=(length, 12)) * 0.1
                         codes = np.clip(np.round((frames - (4 / 512 - 2)) * 255 / 4), 0, 255).astype(np.uint8)
                         serialized.append(frame_record(video_id, labels, rgb=codes[:, :8], audio=codes[:, 8:]))
-                write_shard(tmp_path / level / f"{split}{shard:04d}.tfrecord", serialized)
-        return tmp_path / level
+                write_shard(root / level / f"{split}{shard:04d}.tfrecord", serialized)
+        return root / level
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`sample_world.Sample`, made once."""
+    from sample_world import make_sample
+
+    return make_sample(tmp_path_factory.mktemp("sample") / "data")
 
 
 @pytest.fixture(scope="session")

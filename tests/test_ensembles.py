@@ -90,6 +90,8 @@ def test_what_cannot_be_combined(learnable_shards: Callable[..., Path], tmp_path
         ensembles.combine([run, other], [1.0, 1.0], tmp_path / "mean")
     with pytest.raises(InputError, match="all are 0"):
         ensembles.combine([run], [0.0], tmp_path / "mean")
+    with pytest.raises(InputError, match=r"--members: .*none is no run directory of yt8m-train \(it has no config"):
+        ensembles.combine([tmp_path / "none"], [1.0], tmp_path / "out")
     with pytest.raises(InputError, match="holds a run already"):
         ensembles.combine([run], [1.0], other)
     weights = tmp_path / "weights.json"

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 
 import pytest
+from sample_world import MAX_FRAMES, NUM_CLASSES, SIZES, Sample
 from shrink import shrink
 
-from yt8m_tf import catalogue, centroids, clustering, config, experiment
+from yt8m_tf import catalogue, config, experiment
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.models import model_names, registry
 from yt8m_tf.training import distribution
 from yt8m_tf.training.loop import RunOptions, train
 
-NUM_CLASSES, MAX_FRAMES, BATCH_SIZE, STEPS = 20, 12, 64, 200
-NUM_CLUSTERS = 16  # what `shrink` leaves
-SIZES = {"rgb": 24, "audio": 12}
+BATCH_SIZE, STEPS = 64, 200
 MARGIN = 0.1
 # By model, or by configuration: tanhshrink is flat at zero, where it starts; 13 plain layers need a smaller one.
 LEARNING_RATE = {"bilinear_fcn": 1e-2, "zoo.yaml:z048_bottleneck_fcn": 1e-3}
 # One neuron between input and output, 13 plain layers, and 15: the last stays at the prior on real records too, in its
 # full size, for 4,000 steps at least of its 60,000 (GAP@20 0.049, and of the prior 0.05).
 MARGINS = {"zoo.yaml:z076_gated_fcn": 0.05, "zoo.yaml:z048_bottleneck_fcn": 0.02, "zoo.yaml:z049_bottleneck_fcn": -0.1}
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """Where the data is, GAP@20 of the class prior on the validation videos, and how many verticals there are."""
-
-    directory: Path
-    prior_gap: float
-    num_verticals: int
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    from frames_from_video import FrameCounts
-    from sample_data import SampleConfig
-    from sample_dataset import Layout, write_sample_data
-
-    from yt8m_tf.vocabulary import load_verticals
-
-    directory = tmp_path_factory.mktemp("sample") / "data"
-    settings = SampleConfig(
-        num_classes=NUM_CLASSES, num_topics=6, noise_labels=0.05, rgb_size=SIZES["rgb"], audio_size=SIZES["audio"]
-    )
-    layout = Layout({"train": 1536, "validate": 512, "test": 0}, 512, ("video", "frame"))
-    write_sample_data(str(directory), settings, layout, FrameCounts(4, MAX_FRAMES))
-    facts = json.loads((directory / "sample_data.json").read_text())
-    verticals = load_verticals(directory / "vocabulary.csv", NUM_CLASSES)
-    shards = [str(path) for path in sorted((directory / "frame").glob("train*.tfrecord"))]
-    frames = clustering.sample_frames(shards, SIZES, 2000, frames_per_clip=4, seed=0, faults=Faults(), progress=False)
-    fitted = clustering.fit(frames, SIZES, NUM_CLUSTERS, batch_size=256, num_passes=2, seed=0, progress=False)
-    centroids.write(fitted, directory / "centroids.npz")
-    return Sample(directory, facts["class_prior_gap"]["validate"], verticals.shape[1])
 
 
 def small(selector: str, sample: Sample) -> experiment.ExperimentConfig:

@@ -4,6 +4,7 @@
   train     examples/s of a training step, against Keras fit and against matrix products; from shards, against memory
   evaluate  videos/s of the metrics, against a heap in Python; memory
   infer     videos/s from shards to a submission file, against the forward pass alone
+  score     videos/s from shards to score shards, against the forward pass alone
   models    examples/s of a training step of every model, against matrix products; peak memory
   stack     videos/s of feature rows for LightGBM, against the published way; memory at 1, 2 and 4 times the videos
 
@@ -28,7 +29,7 @@ from absl import app, flags
 from yt8m_tf.bin.launch import import_quietly
 from yt8m_tf.errors import InputError
 
-_COMMANDS = ("read", "train", "evaluate", "infer", "models", "stack")
+_COMMANDS = ("read", "train", "evaluate", "infer", "score", "models", "stack")
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Directory of video-level shards, *.tfrecord; the default makes some."

@@ -35,6 +35,9 @@ def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, wh
         raise InputError("--weights: all are 0; give at least one member a weight")
     if (output / run_dir.CONFIG).exists():
         raise InputError(f"--workdir={output}: holds a run already; name another directory")
+    for workdir, _ in kept:
+        if not (workdir / run_dir.CONFIG).is_file():
+            raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
     trained = [checkpoints.load_trained(workdir, which) for workdir, _ in kept]
     data = _common_data([workdir for workdir, _ in kept], [member.experiment.data for member in trained])
     members = [_member(member, data) for member in trained]

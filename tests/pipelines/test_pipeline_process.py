@@ -18,7 +18,7 @@ from test_pipelines import TINY
 _KILLS = 10
 
 
-def _start(config: Path, data_dir: Path, workdir: Path, *flags: str) -> subprocess.Popen[str]:
+def _start(config: str | Path, data_dir: Path, workdir: Path, *flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
@@ -27,7 +27,6 @@ def _start(config: Path, data_dir: Path, workdir: Path, *flags: str) -> subproce
             f"--config={config}",
             f"--data_dir={data_dir}",
             f"--workdir={workdir}",
-            "--noxla",
             *flags,
         ],
         stdout=subprocess.PIPE,
@@ -36,45 +35,43 @@ def _start(config: Path, data_dir: Path, workdir: Path, *flags: str) -> subproce
     )
 
 
-def _data(learnable_shards: Callable[..., Path]) -> Path:
-    directory = learnable_shards(train=4, validate=2, each=64)
-    for shard in directory.glob("validate*"):
-        (directory / shard.name.replace("validate", "test")).write_bytes(shard.read_bytes())
-    return directory
-
-
 def _num_done(workdir: Path) -> int:
     return len(list((workdir / "stages").glob("*.done.json")))
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_moments(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir, config = _data(learnable_shards), tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(TINY))
-    whole = _start(config, data_dir, tmp_path / "whole", "--jobs=2")
-    output, _ = whole.communicate(timeout=600)
+def test_sigkill_at_random_moments(tmp_path: Path) -> None:
+    """The pipeline of `make demo`."""
+    tool = Path(__file__).resolve().parents[2] / "tools" / "make_sample_data.py"
+    subprocess.run([sys.executable, tool, f"--output_dir={tmp_path / 'data'}"], check=True, capture_output=True)
+    flags = ("pipelines/demo.yaml", tmp_path / "data")
+    whole = _start(*flags, tmp_path / "whole", "--jobs=2")
+    output, _ = whole.communicate(timeout=1800)
     assert whole.returncode == 0, output
     total = _num_done(tmp_path / "whole")
-    for wanted in sorted(random.choices(range(total - 1), k=_KILLS)):
-        process = _start(config, data_dir, tmp_path / "killed", "--jobs=2")
-        while process.poll() is None and _num_done(tmp_path / "killed") <= wanted:
+    killed = tmp_path / "killed"
+    for wanted in sorted(random.sample(range(total - 1), k=_KILLS)):
+        process = _start(*flags, killed, "--jobs=2")
+        while process.poll() is None and _num_done(killed) <= wanted:
             time.sleep(0.02)
-        time.sleep(random.uniform(0.0, 1.0))
+        time.sleep(random.uniform(0.0, 5.0))
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    last = _start(config, data_dir, tmp_path / "killed", "--jobs=2")
-    output, _ = last.communicate(timeout=600)
+    last = _start(*flags, killed, "--jobs=2")
+    output, _ = last.communicate(timeout=1800)
     assert last.returncode == 0, output
-    for path in (tmp_path / "whole").rglob("*.tfrecord"):
-        other = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
-        assert other.read_bytes() == path.read_bytes(), path
-    assert (tmp_path / "killed" / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
+    shards = list((tmp_path / "whole").rglob("*.tfrecord"))
+    assert len(shards) > 50
+    for path in shards:
+        assert (killed / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes(), path
+    assert (killed / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
 
 
 def test_workers_end_with_their_parent(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     """And a second process at the same pipeline waits for no ghost."""
-    data_dir, config = _data(learnable_shards), tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(TINY | {"train": TINY["train"] | {"epochs": 200}}))
+    data_dir, config = learnable_shards(), tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY | {"splits": ["validation"], "train": TINY["train"] | {"epochs": 200}}))
     process = _start(config, data_dir, tmp_path / "run")
     while process.poll() is None and not list((tmp_path / "run").glob("runs/*/*/history.jsonl")):
         time.sleep(0.05)

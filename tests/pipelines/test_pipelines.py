@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from yt8m_tf import config
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
-from yt8m_tf.pipelines import plan, runner
+from yt8m_tf.pipelines import execution, plan, runner, workers
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stages import Stage, fingerprints, make_stages
@@ -84,43 +84,76 @@ def _run(settings: PipelineConfig, data_dir: Path, workdir: Path) -> tuple[list[
 
 @pytest.fixture
 def data_dir(learnable_shards: Callable[..., Path]) -> Path:
-    directory = learnable_shards(train=4, validate=2, each=64)
+    return _with_test_shards(learnable_shards(train=4, validate=2, each=64))
+
+
+def _with_test_shards(directory: Path) -> Path:
     for shard in directory.glob("validate*"):
         (directory / shard.name.replace("validate", "test")).write_bytes(shard.read_bytes())
     return directory
 
 
-def test_the_whole_way_and_what_runs_again(data_dir: Path, tmp_path: Path) -> None:
-    ran, results = _run(_settings(), data_dir, tmp_path / "run")
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """The tiny pipeline, run from end to end."""
+
+    data_dir: Path
+    workdir: Path
+    ran: list[str]
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def whole(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    root = tmp_path_factory.mktemp("whole")
+    directory = _with_test_shards(make_learnable_shards(root, train=4, validate=2, each=64))
+    return Whole(directory, root / "run", *_run(_settings(), directory, root / "run"))
+
+
+def _lasting(results: dict[str, Any]) -> dict[str, Any]:
+    """Results without what differs from run to run: times, and bytes of the graph, in which temporary names are."""
+    return {
+        name: {key: value for key, value in result.items() if key not in ("seconds", "bytes")}
+        for name, result in results.items()
+    }
+
+
+def test_the_whole_way(whole: Whole) -> None:
+    ran = whole.ran
     assert ran == [stage.name for stage in make_stages(_settings())]
     assert ran[:5] == ["train logistic fold 0", "train logistic fold 1"] + [
         f"score logistic {split}" for split in ("train", "validation", "test")
     ]
     assert ran[-2:] == ["export final", "infer final"]
-    assert len((tmp_path / "run" / "submission.csv").read_text().splitlines()) == 1 + 2 * 64
-    table = runner.summary(results, tmp_path / "run")
+    assert len((whole.workdir / "submission.csv").read_text().splitlines()) == 1 + 2 * 64
+    table = runner.summary(whole.results, whole.workdir)
     for name in ("logistic", "weighted mean", "LightGBM", "student", "final", "final, exported"):
         assert f"\n{name} " in table
-    assert results["evaluate final"]["gap_at_20"] > 0.5
+    assert whole.results["evaluate final"]["gap_at_20"] > 0.5
 
-    again, same = _run(_settings(), data_dir, tmp_path / "run")
-    assert again == [] and same == results
+
+def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole.workdir, run)
+    again, same = _run(_settings(), whole.data_dir, run)
+    assert again == [] and same == whole.results
     changed = _settings(students={"small_a": {"changes": {"optimizer": {"learning_rate": 0.02}}}})
     expected = ["train small_a", "train final", "evaluate small_a", "evaluate final", "export final", "infer final"]
-    assert _run(changed, data_dir, tmp_path / "run")[0] == expected
-    (tmp_path / "run" / "submission.csv").unlink()
-    assert _run(changed, data_dir, tmp_path / "run")[0] == ["infer final"]
+    assert _run(changed, whole.data_dir, run)[0] == expected
+    (run / "submission.csv").unlink()
+    shard = run / "scores" / "moe" / "test" / "test0001.tfrecord"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    assert _run(changed, whole.data_dir, run)[0] == ["score moe test", "infer final"]
+    assert shard.read_bytes() == content
 
 
-def test_an_interrupted_stage_goes_on(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_stage_goes_on(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And everything ends as if it had not been."""
-    whole = _run(_settings(), data_dir, tmp_path / "whole")[1]
-    from yt8m_tf.pipelines import execution
-
+    real = execution._KINDS
     for stop in ("train moe fold 1", "score moe validation", "stack", "train final"):
-        real = execution._KINDS
 
-        def interrupted(stage: Stage, where: Where, stop: str = stop, real: Any = real) -> dict[str, Any]:
+        def interrupted(stage: Stage, where: Where, stop: str = stop) -> dict[str, Any]:
             if stage.name == stop:
                 raise KeyboardInterrupt
             return real[stage.kind](stage, where)
@@ -128,14 +161,11 @@ def test_an_interrupted_stage_goes_on(data_dir: Path, tmp_path: Path, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(execution, "_KINDS", dict.fromkeys(real, interrupted))
             with pytest.raises(KeyboardInterrupt):
-                _run(_settings(), data_dir, tmp_path / "run")
-    ran, results = _run(_settings(), data_dir, tmp_path / "run")
+                _run(_settings(), whole.data_dir, tmp_path / "run")
+    ran, results = _run(_settings(), whole.data_dir, tmp_path / "run")
     assert ran[0] == "train final"
-    for result in (*whole.values(), *results.values()):
-        del result["seconds"]
-        result.pop("bytes", None)  # the graph holds names of temporary directories
-    assert results == whole
-    assert (tmp_path / "run" / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
+    assert _lasting(results) == _lasting(whole.results)
+    assert (tmp_path / "run" / "submission.csv").read_bytes() == (whole.workdir / "submission.csv").read_bytes()
 
 
 def test_other_data_runs_everything_again(data_dir: Path, tmp_path: Path) -> None:
@@ -163,6 +193,23 @@ def test_the_mean_of_the_models_in_one_graph(data_dir: Path, tmp_path: Path) -> 
     ran, results = _run(settings, data_dir, tmp_path / "run")
     assert ran[-3:] == ["mean", "evaluate mean", "export mean"]
     assert results["export mean"]["gap_at_20"] == pytest.approx(results["evaluate mean"]["gap_at_20"], abs=1e-4)
+
+
+def test_a_cluster_of_two_workers_with_a_gpu_each(whole: Whole, tmp_path: Path) -> None:
+    """Trainings and scorings need the resource that Dask knows a GPU as; the result is that of one process."""
+    distributed = pytest.importorskip("distributed")
+    stages = [stage for stage in make_stages(_settings()) if "logistic" in stage.name]
+    states = States(tmp_path / "run", stages, fingerprints(stages, str(whole.data_dir)))
+    where = Where(str(whole.data_dir), tmp_path / "run", num_threads=1, xla=False, progress=False)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "resources": {"GPU": 1}}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster) as client,
+        workers.cluster_workers(client, where) as submit,
+    ):
+        results = runner.run(stages, states, submit, 2, tell=lambda line: None)
+    assert len(results) == 5
+    assert _lasting(results) == _lasting({name: whole.results[name] for name in results})
 
 
 def test_one_pipeline_at_a_time(tmp_path: Path) -> None:
@@ -213,8 +260,8 @@ def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
     costs = plan.costs(stages, str(data_dir), {})
     steps, videos = 2 * 10 * 32, 4 * 64
     train = costs["train logistic fold 0"]
-    assert train.parameters == 130 and train.examples == steps + 2 * videos
-    assert train.operations == 240 * (3 * steps + 2 * videos)
+    assert train.parameters == 130 and train.examples == steps + 2 * videos // 2
+    assert train.operations == 240 * (3 * steps + 2 * videos // 2)
     assert costs["score logistic train"].examples == videos
     assert costs["score logistic test"].operations == 2 * 240 * 2 * 64  # by the models of both folds
     text = plan.describe(stages, _settings(), str(data_dir), tmp_path / "run", 0.3)
@@ -222,4 +269,9 @@ def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file matches"):
         plan.describe(stages, _settings(), str(tmp_path / "none"), tmp_path / "run", 0.3)
     elsewhere = plan.describe(stages, _settings(videos={"train": 1000}), str(tmp_path / "none"), tmp_path / "run", 0.3)
-    assert "no data" in elsewhere and json.dumps(1000 + 640 + 1000)[:1] in elsewhere
+    train = next(line for line in elsewhere.splitlines() if line.startswith("train logistic"))
+    assert (
+        "2 no data" in train and "runs/logistic/fold_*" in train and f" {2 * (2 * 10 * 32 + 2 * 1000 // 2):,} " in train
+    )
+    stack = next(line for line in text.splitlines() if line.startswith("stack"))
+    assert "score logistic train, score logistic validation and 4 more  stacked" in stack

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks import evaluate, harness, heap_evaluator, memory, read, report, train, workload
+from benchmarks import evaluate, harness, heap_evaluator, memory, read, report, score, stack, train, workload
 
 from yt8m_tf import models, schema
 from yt8m_tf.operations import matrix_operations
+from yt8m_tf.stacking import features, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,7 +177,7 @@ def test_resident_memory_is_seen():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one of read, train, evaluate, infer, models; got none"),
+        ([], "give one of read, train, evaluate, infer, score, models, stack; got none"),
         (["write"], "got 'write'"),
         (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
         (["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'"),
@@ -236,3 +237,26 @@ def test_models_benchmark_measures_a_model():
     # 2 operations a weight for the output, 2 for its own gradient, 2 for that of the input, which the first has not.
     assert row["gflop_per_example"] == pytest.approx(1e-9 * (6 * weights - 2 * 1152 * 2048 + 2 * means), rel=1e-6)
     assert row["peak_gb"] > 0.1 and row["steps_per_second"] > 0 and "clips of 12 frames" in row["text"]
+
+
+def test_both_ways_make_the_same_rows(rng):
+    """With lists of all classes; score lists of 100 leave out scores that the published way has."""
+    scores = stack.make_scores(5, 3, rng)
+    videos, classes = features.candidates(scores, 20, schema.NUM_CLASSES)
+    config = settings.StackConfig(aggregates=False)
+    ours = features.features(scores, videos, classes, schema.NUM_CLASSES, config)
+    theirs = stack.published_rows(stack._dense(scores))
+    np.testing.assert_array_equal(theirs[:, 0], classes)
+    np.testing.assert_array_equal(theirs[:, 1:], np.nan_to_num(ours.astype(np.float32)))
+
+
+def test_memory_of_stacking_is_measured(tmp_path):
+    found = stack.measure_memory({"directory": str(tmp_path), "shards": 4, "videos": 10})
+    assert found["videos"] == 40 and found["rows"] >= 40 * 20
+    assert found["peak"] >= found["rows_peak"] >= found["before"] > 1e8
+
+
+def test_scoring_is_measured(tmp_path):
+    (measurement,) = score.run(quick(tmp_path)).measurements
+    assert [len(rates) for rates in measurement.rates.values()] == [1, 1, 1]
+    assert not list(tmp_path.glob("turn_*"))

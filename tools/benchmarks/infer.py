@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import tensorflow as tf
 
@@ -17,8 +16,8 @@ from yt8m_tf.data.records import parse_records
 from yt8m_tf.export.saved_model import export_saved_model
 
 _BATCH_SIZE = 1024  # the default of yt8m-infer at video level
-_CALLS = 8  # of the smallest run that is timed
-_UNDER_WAY = 2  # batches that yt8m-infer scores at a time
+CALLS = 8  # of the forward pass, in the smallest run that is timed
+UNDER_WAY = 2  # batches that yt8m-infer scores at a time
 _OURS, _FORWARD, _FORWARD_TWO = "infer, shards to CSV", "forward pass", "forward pass, 2 at a time"
 _AT_LEAST = 0.85
 _MIN_SECONDS = 10.0  # filling the pipeline, and the first call of a loaded model, take some 0.3 s of each run
@@ -44,14 +43,18 @@ def run(options: Options) -> Result:
     parsed = parse_records(serialized, experiment.data, with_labels=False)
     batch = {name: parsed[name] for name in experiment.data.features}
     loaded = tf.saved_model.load(saved_model)
-    forward = loaded.signatures["features"]
+    features = loaded.signatures["features"]
+
+    def forward() -> None:
+        features(**batch)["predictions"].numpy()
+
     counted = f"the SavedModel's signature 'features' on one parsed batch of {size} in memory, scores fetched"
     ways = [
         Way(_OURS, f"yt8m_tf.inference.infer in batches of {size}, from the first record read to the last row written;"
             " loading the model and joining the finished parts are not in it", infer),
-        Way(_FORWARD, counted, _forwarding(forward, batch, size, 1)),
-        Way(_FORWARD_TWO, f"the same from {_UNDER_WAY} threads, as infer does",
-            _forwarding(forward, batch, size, _UNDER_WAY)),
+        Way(_FORWARD, counted, forwarding(forward, size, 1)),
+        Way(_FORWARD_TWO, f"the same from {UNDER_WAY} threads, as infer does",
+            forwarding(forward, size, UNDER_WAY)),
     ]  # fmt: skip
     targets = [Target(_OURS, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]
     measurement = measure("inference", "videos/s", ways, targets, options, _MIN_SECONDS)
@@ -63,15 +66,12 @@ def run(options: Options) -> Result:
     return Result([measurement], workload=facts)
 
 
-def _forwarding(
-    forward: Callable[..., Mapping[str, tf.Tensor]], batch: Mapping[str, Any], size: int, threads: int
-) -> Callable[[int], int]:
-    def call(_: int) -> None:
-        forward(**batch)["predictions"].numpy()
+def forwarding(forward: Callable[[], None], size: int, threads: int) -> Callable[[int], int]:
+    """What times a forward pass: calls it for batches of `size` from some threads, and returns the videos."""
 
     def run_calls(amount: int) -> int:
         with ThreadPoolExecutor(threads) as executor:
-            list(executor.map(call, range(amount * _CALLS)))
-        return amount * _CALLS * size
+            list(executor.map(lambda _: forward(), range(amount * CALLS)))
+        return amount * CALLS * size
 
     return run_calls

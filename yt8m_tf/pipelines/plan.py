@@ -110,12 +110,15 @@ def _cost(
     data_dir: str,
     videos: Mapping[str, int],
 ) -> Cost:
-    count = _num_videos(stage, data_dir, videos)
     if stage.kind == "train":
         experiment = experiments[stage.output]
         parameters, operations = sizes[stage.output]
-        train = experiment.train
+        train, data = experiment.train, experiment.data
         examples = train.total_steps * train.batch_size
+        if data.num_folds:
+            count = _num_videos(data.train, "train", data_dir, videos) // data.num_folds
+        else:
+            count = _num_videos(data.validation, "validation", data_dir, videos)
         validated = train.epochs * min(train.validation_examples or count, count)
         copies = 1 + len(slot_names(experiment.optimizer)) + (train.ema_decay is not None)
         return Cost(
@@ -124,6 +127,7 @@ def _cost(
             _TRAINING * operations * examples + operations * validated,
             3 * copies * 4 * parameters,  # the last two checkpoints and the best
         )
+    count = _num_videos(stage.shards, stage.split, data_dir, videos)
     if stage.kind == "score":
         runs = [sizes[run] for run in stage.options["models"]]
         passes = 1 if stage.split == "train" else len(runs)
@@ -136,12 +140,12 @@ def _cost(
     return Cost(count, parameters, operations * count, written)
 
 
-def _num_videos(stage: Stage, data_dir: str, videos: Mapping[str, int]) -> int:
+def _num_videos(patterns: Sequence[str], split: str, data_dir: str, videos: Mapping[str, int]) -> int:
     """The records of the first shard, times the bytes of all shards by its own."""
     try:
-        shards = list_shards(stage.shards, data_dir)
+        shards = list_shards(patterns, data_dir)
     except InputError:
-        return videos.get(stage.split, 0)
+        return videos.get(split, 0)
     first, *_ = sizes = [tf.io.gfile.stat(shard).length for shard in shards]
     return round(integrity.scan_shard(shards[0]).num_records * sum(sizes) / first) if first else 0
 
@@ -158,21 +162,29 @@ def format_plan(stages: Sequence[Stage], found: Mapping[str, Cost], states: Mapp
     groups: dict[str, list[Stage]] = {}
     for stage in stages:
         groups.setdefault(stage.name.partition(" fold ")[0], []).append(stage)
-    rows: list[tuple[str, ...]] = [("stage", "state", "videos", "parameters", "GFLOP", "hours", "bytes written")]
+    header = ("stage", "state", "after", "writes", "videos", "parameters", "GFLOP", "hours", "bytes written")
+    rows: list[tuple[str, ...]] = [header]
     for name, members in groups.items():
         cost = sum((found[stage.name] for stage in members), Cost())
         counts = {state: sum(states[s.name] == state for s in members) for state in dict.fromkeys(states.values())}
         shown = ", ".join(f"{n} {state}" if len(members) > 1 else state for state, n in counts.items() if n)
         title = f"{name}, {len(members)} folds" if len(members) > 1 else name
-        rows.append((title, shown, *_cells(cost, teraflops)))
+        output = members[0].output if len(members) == 1 else members[0].output.replace("fold_0", "fold_*")
+        rows.append((title, shown, _in_brief(members[0].inputs), output, *_cells(cost, teraflops)))
     total = sum(found.values(), Cost())
-    rows.append((f"{len(stages)} stages", "", *_cells(dataclasses.replace(total, parameters=0), teraflops)))
+    rows.append((f"{len(stages)} stages", "", "", "", *_cells(dataclasses.replace(total, parameters=0), teraflops)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _in_brief(names: Sequence[str]) -> str:
+    """Names of stages; of many, the folds of a model together and the first two."""
+    distinct = list(dict.fromkeys(name.partition(" fold ")[0] for name in names))
+    return ", ".join(distinct[:2]) + (f" and {len(distinct) - 2} more" if len(distinct) > 2 else "")
 
 
 def _cells(cost: Cost, teraflops: float) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What has been done: a file for each stage, `stages/<name>.json`, with the fingerprint that it was done for."""
+"""What has been done: `stages/<name>.done.json`, with the fingerprint that it was done for and the files it left."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from yt8m_tf import run_dir
 from yt8m_tf.errors import InputError
 from yt8m_tf.pipelines.stages import Stage
 
-# "done"; "begun", and goes on; "changed": was done, or begun, for other inputs or another configuration.
-State = Literal["done", "begun", "changed", "to do"]
+# "done"; "begun", and goes on; "changed": was done, or begun, for other inputs or another configuration; "damaged": was
+# done, and a file of it is gone, or of another size.
+State = Literal["done", "begun", "changed", "damaged", "to do"]
 
 
 class States:
@@ -32,8 +33,8 @@ class States:
     def of(self, name: str) -> State:
         """The state of one stage."""
         begun, done = self._read(name, "begun"), self._read(name, "done")
-        if done is not None and done["fingerprint"] == self._fingerprints[name] and self._output(name).exists():
-            return "done"
+        if done is not None and done["fingerprint"] == self._fingerprints[name]:
+            return "done" if self._whole(done["files"]) else "damaged"
         if begun is not None and begun["fingerprint"] == self._fingerprints[name]:
             return "begun"
         return "to do" if begun is None and done is None else "changed"
@@ -45,8 +46,8 @@ class States:
         return found["result"]
 
     def begin(self, name: str) -> None:
-        """Before a stage runs: what was written for other inputs or another configuration is removed."""
-        if self.of(name) in ("changed", "to do"):
+        """Before a stage runs: what does not belong to this run of it, or is damaged, is removed."""
+        if self.of(name) != "begun":
             self._path(name, "done").unlink(missing_ok=True)
             output = self._output(name)
             if output.is_dir():
@@ -57,8 +58,19 @@ class States:
 
     def finish(self, name: str, result: Mapping[str, Any]) -> None:
         """After a stage has run."""
-        self._write(name, "done", {"fingerprint": self._fingerprints[name], "result": dict(result)})
+        output = self._output(name)
+        paths = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
+        files = {str(path.relative_to(self._workdir)): path.stat().st_size for path in paths}
+        done = {"fingerprint": self._fingerprints[name], "result": dict(result), "files": files}
+        self._write(name, "done", done)
         self._path(name, "begun").unlink(missing_ok=True)
+
+    def _whole(self, files: Mapping[str, int]) -> bool:
+        """Are files of a stage as it left them? Others may have come, such as the evaluation of a run."""
+        try:
+            return all((self._workdir / path).stat().st_size == size for path, size in files.items())
+        except OSError:
+            return False
 
     def _output(self, name: str) -> Path:
         return self._workdir / self._outputs[name]

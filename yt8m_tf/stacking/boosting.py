@@ -17,6 +17,7 @@ from yt8m_tf.stacking.rows import Rows, ShardSequence
 from yt8m_tf.stacking.settings import StackConfig
 
 CLASS_COLUMN = "class"
+_MAX_CLASSES = 1 << 16  # ids in score shards are uint16
 
 # Is told the number of trees so far, and the loss on the held-out rows.
 OnTree = Callable[[int, float], None]
@@ -40,8 +41,8 @@ class Trained:
         return self.booster.best_iteration if self.booster.best_iteration > 0 else self.booster.num_trees()
 
 
-def parameters(config: StackConfig, num_threads: int) -> dict[str, Any]:
-    """LightGBM's parameters."""
+def parameters(config: StackConfig, num_features: int, num_threads: int) -> dict[str, Any]:
+    """LightGBM's parameters for rows of a class id and `num_features` features."""
     return {
         "objective": "binary",
         "metric": "binary_logloss",
@@ -49,7 +50,8 @@ def parameters(config: StackConfig, num_threads: int) -> dict[str, Any]:
         "num_leaves": config.num_leaves,
         "min_data_in_leaf": config.min_data_in_leaf,
         "feature_fraction": config.feature_fraction,
-        "max_bin": config.max_bin,
+        # A bin for each class, however rare: fewer would be ignored, with a warning.
+        "max_bin_by_feature": [_MAX_CLASSES, *num_features * [config.max_bin]],
         "lambda_l2": config.lambda_l2,
         "seed": config.seed,
         "deterministic": True,
@@ -92,7 +94,7 @@ def train(
     if config.early_stopping:
         callbacks.append(lightgbm.early_stopping(config.early_stopping, first_metric_only=True, verbose=False))
     booster = lightgbm.train(
-        parameters(config, num_threads),
+        parameters(config, len(names), num_threads),
         fitting,
         config.num_trees,
         valid_sets=[fitting, watching],

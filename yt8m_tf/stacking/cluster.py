@@ -97,7 +97,7 @@ def train(
         parts["labels"].append(dask.array.from_array(sequence.labels.astype(np.int8), chunks=-1))
         parts["weights"].append(dask.array.from_array(sequence.weights, chunks=-1))
     arrays = {name: dask.array.concatenate(found) for name, found in parts.items()}
-    options = boosting.parameters(config, 0)
+    options = boosting.parameters(config, len(names), 0)
     for name in ("num_threads", "metric", "objective"):  # the workers know their own; the estimator the others
         del options[name]
     estimator = DaskLGBMClassifier(client=client, n_estimators=num_trees, tree_learner="data", **options)
