@@ -274,4 +274,5 @@ def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
         "2 no data" in train and "runs/logistic/fold_*" in train and f" {2 * (2 * 10 * 32 + 2 * 1000 // 2):,} " in train
     )
     stack = next(line for line in text.splitlines() if line.startswith("stack"))
-    assert "score logistic train, score logistic validation and 4 more  stacked" in stack
+    assert "score logistic train and 5 more  stacked" in stack
+    assert f"stack: about {4 * 64 * 40:,} rows of 3 columns, 0.0 GB of memory; up to 40 trees, 0.0 hours" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -147,6 +148,27 @@ def test_gaps_by_loops(world: World, tmp_path: Path) -> None:
         hits = np.cumsum([hit for _, hit in found])
         gap = sum(hits[i] / (i + 1) for i, (_, hit) in enumerate(found) if hit) / total
         assert result.gaps["validate"][name] == pytest.approx(gap, abs=2e-4)
+
+
+def test_soft_labels_by_frequency_of_the_class(world: World, tmp_path: Path) -> None:
+    """By dictionaries, from the score shards, which list all candidates here."""
+    bands = world.stack(tmp_path / "out").soft_labels
+    inputs, manifest = world.inputs("train", world.train), read_manifest(tmp_path / "out" / "train", "")
+    labels: collections.Counter[int] = collections.Counter()
+    sums: collections.Counter[int] = collections.Counter()
+    for shard in world.train:
+        read, stacked = inputs.read(shard), read_shard(tmp_path / "out" / "train", os.path.basename(shard), manifest)
+        for own, classes, scores in zip(read.labels, stacked.classes, stacked.scores, strict=True):
+            for c, score in zip(classes.tolist(), scores.tolist(), strict=True):
+                if c >= 0:
+                    sums[c] += score
+                    labels[c] += c in own
+    assert sum(band["classes"] for band in bands) == manifest.num_classes
+    for band in bands:
+        low, high = band["from"], band["to"] if band["to"] is not None else 10**9
+        inside = [c for c in range(manifest.num_classes) if low <= labels[c] <= high]
+        assert band["classes"] == len(inside) and band["labels"] == sum(labels[c] for c in inside)
+        assert band["expected"] == pytest.approx(sum(sums[c] for c in inside), rel=1e-9)
 
 
 def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stages import Stage, fingerprints
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.schema import InputSpec
+from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.training.optimizers import slot_names
 
 # Of the forward pass: forward, gradient of the weights, gradient of the inputs.
@@ -30,6 +31,9 @@ _TRAINING = 3
 _SCORE_BYTES = 480  # of a score record
 _ROW_BYTES = 2  # of a feature of a candidate row
 _CANDIDATES = 40
+# LightGBM: values of binned rows that one core goes through in a second, each of them once for every tree. Measured on
+# the real records; and bytes of a row beside its binned values.
+_TREE_VALUES, _LIGHTGBM_BYTES = 8e7, 12
 _TRACED_BATCH = 2
 
 
@@ -182,9 +186,9 @@ def format_plan(stages: Sequence[Stage], found: Mapping[str, Cost], states: Mapp
 
 
 def _in_brief(names: Sequence[str]) -> str:
-    """Names of stages; of many, the folds of a model together and the first two."""
+    """Names of stages, the folds of a model together; of many, the first."""
     distinct = list(dict.fromkeys(name.partition(" fold ")[0] for name in names))
-    return ", ".join(distinct[:2]) + (f" and {len(distinct) - 2} more" if len(distinct) > 2 else "")
+    return f"{distinct[0]} and {len(distinct) - 1} more" if len(distinct) > 1 else "".join(distinct)
 
 
 def _cells(cost: Cost, teraflops: float) -> tuple[str, ...]:
@@ -199,7 +203,8 @@ def _cells(cost: Cost, teraflops: float) -> tuple[str, ...]:
 
 
 def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, workdir: Path, teraflops: float) -> str:
-    """`format_plan` of a pipeline, with the states of its stages where the data is there."""
+    """`format_plan` of a pipeline, with the states of its stages where the data is there, and what LightGBM takes."""
+    note = ""
     try:
         known = States(workdir, stages, fingerprints(stages, data_dir))
         states: dict[str, str] = {stage.name: known.of(stage.name) for stage in stages}
@@ -208,5 +213,12 @@ def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, w
             raise
         states = dict.fromkeys((stage.name for stage in stages), "no data")
         note = f"\n(without the data, from the configuration's `videos`: {error})"
-        return format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops) + note
-    return format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)
+    table = format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)
+    stack = next(stage for stage in stages if stage.kind == "stack")
+    rows = _CANDIDATES * _num_videos(stack.options["splits"][OUT_OF_FOLD], "train", data_dir, settings.videos)
+    columns, trees = 1 + len(stack.options["models"]), settings.stack.num_trees * settings.num_folds
+    gigabytes, hours = rows * (columns + _LIGHTGBM_BYTES) / 1e9, rows * columns * trees / _TREE_VALUES / 3600
+    return (
+        f"{table}\nstack: about {rows:,} rows of {columns} columns, {gigabytes:,.1f} GB of memory;"
+        f" up to {trees:,} trees, {hours:,.1f} hours of one CPU core{note}"
+    )

@@ -20,6 +20,8 @@ from yt8m_tf.stacking.rows import Rows, load_rows
 
 # Rows that the weights of the mean are fitted on: with a hundred models 0.4 GB.
 _FITTED_ROWS = 1_000_000
+# Labels of a class from which on it is another kind of class, for `soft_label_bands`.
+_BANDS = (0, 1, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
 def model_gaps(inputs: StackInputs, progress: bool = True) -> list[float]:
@@ -86,6 +88,36 @@ def combination_gaps(
         for name, values in combined.items():
             _add_rows(histograms[name], rows, values)
     return {name: histogram.gap() for name, histogram in histograms.items()}
+
+
+def soft_label_bands(
+    paths: Sequence[Path], stacked: Path, manifest: Manifest, progress: bool = True
+) -> list[dict[str, float | None]]:
+    """How much of the labels the boosters' scores hold, for rare classes and for frequent ones.
+
+    Scores of rare classes sum to less than there are labels: models that have seen few videos of a class do not dare
+    to name it, out of fold. What is missing a student cannot learn from soft labels alone.
+
+    Args:
+      paths, stacked, manifest, progress: as for `combination_gaps`.
+
+    Returns:
+      For classes with so many labelled candidate rows ("from" to "to", None without end): "classes", "labels" (the
+      number of those rows), and "expected", the sum of the scores of all their rows.
+    """
+    labels, expected = np.zeros(manifest.num_classes), np.zeros(manifest.num_classes)
+    for path in tqdm(paths, desc="soft labels", unit=" shards", disable=not progress, leave=False):
+        rows = load_rows(path)
+        scores = _scores_of_rows(rows, read_shard(stacked, path.stem, manifest))
+        labels += np.bincount(rows.classes[rows.labels], minlength=manifest.num_classes)
+        expected += np.bincount(rows.classes, scores.astype(np.float64), minlength=manifest.num_classes)
+    found: list[dict[str, float | None]] = []
+    for first, following in zip(_BANDS, [*_BANDS[1:], None], strict=True):
+        band = (labels >= first) & (labels < (following or np.inf))
+        last = None if following is None else following - 1
+        sums = {"labels": float(labels[band].sum()), "expected": float(expected[band].sum())}
+        found.append({"from": first, "to": last, "classes": int(band.sum()), **sums})
+    return [band for band in found if band["classes"]]
 
 
 def _add_rows(histogram: GapHistogram, rows: Rows, scores: np.ndarray) -> None:

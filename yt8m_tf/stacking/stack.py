@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -48,6 +49,7 @@ class StackResult:
       num_trees: of the booster of each fold.
       importances: of each column, its share of the boosters' total gain.
       curves: of each fold, loss per tree on "training" and "held out" rows.
+      soft_labels: see `evaluation.soft_label_bands`.
     """
 
     gaps: Mapping[str, Mapping[str, float]]
@@ -55,6 +57,7 @@ class StackResult:
     num_trees: Sequence[int]
     importances: Mapping[str, float]
     curves: Sequence[Mapping[str, Sequence[float]]]
+    soft_labels: Sequence[Mapping[str, Any]]
 
 
 def stack(
@@ -114,12 +117,15 @@ def stack(
         gaps[split] |= evaluation.combination_gaps(
             paths, len(training.names), weights, output / split, written, progress
         )
+        if split == OUT_OF_FOLD:
+            soft_labels = evaluation.soft_label_bands(paths, output / split, written, progress)
     result = StackResult(
         {split: found for split, found in gaps.items() if not np.isnan(found["mean"])},
         dict(zip(training.names, weights.tolist(), strict=True)),
         [trained.num_trees for trained in boosters],
         _importances([trained.booster for trained in boosters]),
         [trained.curves for trained in boosters],
+        soft_labels,
     )
     run_dir.write_json(output / WEIGHTS, result.weights)
     run_dir.write_json(output / REPORT, dataclasses.asdict(result))
