@@ -3,14 +3,16 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# Two test processes, 5 GB each; a file's tests share one, and what its fixtures made.
+WORKERS := -n 2 --dist loadfile
 
 .PHONY: test test-slow demo lint clean
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(WORKERS)
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output_dir=demo_output

@@ -46,7 +46,15 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "cluster": ["lightgbm[dask]>=4.7,<5"],
-        "dev": ["lightgbm[dask]>=4.7,<5", "pytest>=8,<10", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "types-tqdm"],
+        "dev": [
+            "lightgbm[dask]>=4.7,<5",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
     },
     entry_points={"console_scripts": [f"yt8m-{name} = yt8m_tf.bin.{name}:run" for name in COMMANDS]},
 )

@@ -20,6 +20,7 @@ from yt8m_tf.scores import records
 from yt8m_tf.scores.manifest import Manifest, finish, read_manifest, start
 from yt8m_tf.scores.reading import read_shard
 from yt8m_tf.stacking import boosting, cluster, evaluation, report
+from yt8m_tf.stacking import inputs as inputs_module
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.settings import StackConfig
@@ -155,20 +156,30 @@ def test_soft_labels_by_frequency_of_the_class(world: World, tmp_path: Path) -> 
     bands = world.stack(tmp_path / "out").soft_labels
     inputs, manifest = world.inputs("train", world.train), read_manifest(tmp_path / "out" / "train", "")
     labels: collections.Counter[int] = collections.Counter()
+    listed: collections.Counter[int] = collections.Counter()
     sums: collections.Counter[int] = collections.Counter()
     for shard in world.train:
         read, stacked = inputs.read(shard), read_shard(tmp_path / "out" / "train", os.path.basename(shard), manifest)
         for own, classes, scores in zip(read.labels, stacked.classes, stacked.scores, strict=True):
-            for c, score in zip(classes.tolist(), scores.tolist(), strict=True):
-                if c >= 0:
-                    sums[c] += score
-                    labels[c] += c in own
+            found = dict(zip(classes.tolist(), scores.tolist(), strict=True))
+            labels.update(c for c in own.tolist() if c >= 0)
+            listed.update(c for c in own.tolist() if c >= 0 and c in found)
+            sums.update({c: score for c, score in found.items() if c >= 0})
     assert sum(band["classes"] for band in bands) == manifest.num_classes
     for band in bands:
         low, high = band["from"], band["to"] if band["to"] is not None else 10**9
         inside = [c for c in range(manifest.num_classes) if low <= labels[c] <= high]
         assert band["classes"] == len(inside) and band["labels"] == sum(labels[c] for c in inside)
+        assert band["candidates"] == sum(listed[c] for c in inside) <= band["labels"]
         assert band["expected"] == pytest.approx(sum(sums[c] for c in inside), rel=1e-9)
+
+
+def test_shards_are_read_once_for_their_labels(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = inputs_module._ids_and_labels
+    monkeypatch.setattr(inputs_module, "_ids_and_labels", lambda shard, *rest: read.append(shard) or real(shard, *rest))
+    world.stack(tmp_path / "out")
+    assert sorted(read) == sorted([*world.train, *world.validate])
 
 
 def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,9 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
     for name, experiment in first_level.items():
         stages += _first_level(name, experiment, settings)
     first = next(iter(first_level.values()))
-    stack = _stack(list(first_level), first, settings)
+    # Labels come from video-level shards where there are any: those of the other level hold the same videos.
+    labelled = next((model for model in first_level.values() if model.data.level == "video"), first)
+    stack = _stack(list(first_level), labelled, settings)
     stages.append(stack)
     students = {
         name: _train(name, model, settings, (stack.name,), {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}})
@@ -124,9 +126,9 @@ def _first_level(name: str, experiment: ExperimentConfig, settings: PipelineConf
     return stages
 
 
-def _stack(names: Sequence[str], first: ExperimentConfig, settings: PipelineConfig) -> Stage:
-    """Labels come from the shards of the first model: those of the other level hold the same videos."""
-    patterns = {OUT_OF_FOLD: first.data.train, "validation": first.data.validation, "test": first.data.test}
+def _stack(names: Sequence[str], labelled: ExperimentConfig, settings: PipelineConfig) -> Stage:
+    data = labelled.data
+    patterns = {OUT_OF_FOLD: data.train, "validation": data.validation, "test": data.test}
     splits = {split: list(patterns[split]) for split in (OUT_OF_FOLD, *settings.splits)}
     inputs = tuple(f"score {name} {split}" for name in names for split in splits)
     options = {"models": list(names), "splits": splits, "stack": config.to_dict(settings.stack)}

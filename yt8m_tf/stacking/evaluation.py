@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from yt8m_tf import schema
 from yt8m_tf.inference import in_order
 from yt8m_tf.metrics import TOP_K
 from yt8m_tf.scores.manifest import Manifest
@@ -91,32 +92,35 @@ def combination_gaps(
 
 
 def soft_label_bands(
-    paths: Sequence[Path], stacked: Path, manifest: Manifest, progress: bool = True
+    inputs: StackInputs, paths: Sequence[Path], stacked: Path, manifest: Manifest, progress: bool = True
 ) -> list[dict[str, float | None]]:
     """How much of the labels the boosters' scores hold, for rare classes and for frequent ones.
 
-    Scores of rare classes sum to less than there are labels: models that have seen few videos of a class do not dare
-    to name it, out of fold. What is missing a student cannot learn from soft labels alone.
+    What no model lists among its highest classes is 0 in the soft labels: no student can learn it from them alone.
 
     Args:
-      paths, stacked, manifest, progress: as for `combination_gaps`.
+      inputs: of the split.
+      paths: files of rows, of its shards.
+      stacked, manifest, progress: as for `combination_gaps`.
 
     Returns:
-      For classes with so many labelled candidate rows ("from" to "to", None without end): "classes", "labels" (the
-      number of those rows), and "expected", the sum of the scores of all their rows.
+      For classes with so many labels ("from" to "to", None without end): "classes", "labels", "candidates" (labels that
+      are candidate rows), and "expected", the sum of all scores.
     """
-    labels, expected = np.zeros(manifest.num_classes), np.zeros(manifest.num_classes)
-    for path in tqdm(paths, desc="soft labels", unit=" shards", disable=not progress, leave=False):
-        rows = load_rows(path)
+    labels, listed, expected = np.zeros((3, manifest.num_classes))
+    shards = zip(inputs.shards, paths, strict=True)
+    for shard, path in tqdm(shards, desc="soft labels", unit=" shards", disable=not progress, leave=False):
+        rows, own = load_rows(path), inputs.labels(shard)[1]
         scores = _scores_of_rows(rows, read_shard(stacked, path.stem, manifest))
-        labels += np.bincount(rows.classes[rows.labels], minlength=manifest.num_classes)
+        labels += np.bincount(own[own != schema.NO_LABEL], minlength=manifest.num_classes)
+        listed += np.bincount(rows.classes[rows.labels], minlength=manifest.num_classes)
         expected += np.bincount(rows.classes, scores.astype(np.float64), minlength=manifest.num_classes)
     found: list[dict[str, float | None]] = []
     for first, following in zip(_BANDS, [*_BANDS[1:], None], strict=True):
         band = (labels >= first) & (labels < (following or np.inf))
-        last = None if following is None else following - 1
-        sums = {"labels": float(labels[band].sum()), "expected": float(expected[band].sum())}
-        found.append({"from": first, "to": last, "classes": int(band.sum()), **sums})
+        sums = {"labels": labels, "candidates": listed, "expected": expected}
+        bounds = {"from": first, "to": None if following is None else following - 1, "classes": int(band.sum())}
+        found.append({**bounds, **{name: float(values[band].sum()) for name, values in sums.items()}})
     return [band for band in found if band["classes"]]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import schema
+from yt8m_tf import run_dir, schema
 from yt8m_tf.data import integrity, records
 from yt8m_tf.errors import InputError
 from yt8m_tf.scores.manifest import Manifest, read_manifest
@@ -70,6 +72,7 @@ class StackInputs:
         first = self._manifests[0]
         self.num_classes, self.folds = first.num_classes, dict(first.folds)
         self.fingerprints = [manifest.fingerprint for manifest in self._manifests]
+        self._cache: Path | None = None
         for directory, manifest in zip(directories, self._manifests, strict=True):
             self._check(directory, manifest, first)
         for number, fingerprint in enumerate(self.fingerprints):
@@ -79,13 +82,33 @@ class StackInputs:
                     f"--scores: {twin} and {directories[number]} are scores of the same model; name it once"
                 )
 
+    def cache_labels(self, directory: Path) -> None:
+        """Keeps each shard's ids and labels in a file there: frame-level shards are large, and should be read once."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._cache = directory
+
+    def labels(self, shard: str) -> tuple[np.ndarray, np.ndarray]:
+        """The ids [N] and labels [N, L] of one shard, as in `ShardInputs`.
+
+        Raises:
+          InputError: damage, or a label that the scores have no class for.
+        """
+        path = self._cache and self._cache / f"{os.path.basename(shard)}.npz"
+        if path is not None and path.is_file():
+            arrays = load_arrays(path)
+            return arrays["ids"].astype(object), arrays["labels"]
+        ids, labels = _ids_and_labels(shard, self.num_classes)
+        if path is not None:
+            save_arrays(path, {"ids": ids.astype(np.bytes_), "labels": labels})
+        return ids, labels
+
     def read(self, shard: str) -> ShardInputs:
         """Reads one shard.
 
         Raises:
           InputError: damage, or a model whose scores are of other videos.
         """
-        ids, labels = _ids_and_labels(shard, self.num_classes)
+        ids, labels = self.labels(shard)
         scores = []
         for directory, manifest in zip(self._directories, self._manifests, strict=True):
             found = read_shard(directory, os.path.basename(shard), manifest)
@@ -117,6 +140,25 @@ class StackInputs:
                 f"{directory}: no scores of {len(missing)} of {len(self.shards)} shards, '{missing[0]}' for one; score"
                 " them with yt8m-score into the same directory"
             )
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays into one `.npz` file, which appears when it is whole."""
+    with run_dir.whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `save_arrays` wrote.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
 
 
 def _ids_and_labels(shard: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,11 +26,17 @@ def format_table(result: StackResult) -> str:
 
 def format_soft_labels(result: StackResult) -> str:
     """What the out-of-fold scores hold of the labels, by frequency of the class, in Markdown."""
-    lines = ["| candidates with the class as label | classes | labels | sum of scores |", "|---|---:|---:|---:|"]
+    lines = [
+        "| labels of a class | classes | labels | among the candidates | sum of scores |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for band in result.soft_labels:
         first, last = band["from"], band["to"]
         title = f"{first:,}" + (" or more" if last is None else f" to {last:,}" if last > first else "")
-        lines.append(f"| {title} | {band['classes']:,} | {band['labels']:,.0f} | {band['expected']:,.1f} |")
+        lines.append(
+            f"| {title} | {band['classes']:,} | {band['labels']:,.0f} | {band['candidates']:,.0f} |"
+            f" {band['expected']:,.1f} |"
+        )
     return "\n".join(lines)
 
 
@@ -44,8 +50,8 @@ def write_report(result: StackResult, output: Path) -> list[Path]:
             f"Trees of the folds' boosters: {', '.join(map(str, result.num_trees))}.",
             "| model | weight in the weighted mean |\n|---|---:|\n"
             + "\n".join(f"| {name} | {weight:.4f} |" for name, weight in weights),
-            "What the soft labels, the scores out of fold, hold of the labels. Where the last two columns differ, a"
-            " student needs hard labels beside them (labels.weight below 1) to learn these classes:",
+            "What the soft labels, the scores out of fold, hold of the labels. Where that is little, a student needs"
+            " hard labels beside them (labels.weight below 1) to learn these classes:",
             format_soft_labels(result),
             *(f"![{name}]({name})" for name in PICTURES),
         ]

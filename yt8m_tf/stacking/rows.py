@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import zipfile
 from pathlib import Path
 
 import lightgbm
 import numpy as np
 
-from yt8m_tf import run_dir
-from yt8m_tf.errors import InputError
 from yt8m_tf.stacking.features import candidates, features
-from yt8m_tf.stacking.inputs import ShardInputs
+from yt8m_tf.stacking.inputs import ShardInputs, load_arrays, save_arrays
 from yt8m_tf.stacking.settings import StackConfig
 
 
@@ -58,8 +55,7 @@ def make_rows(inputs: ShardInputs, num_classes: int, config: StackConfig, best_m
 
 def save_rows(path: Path, rows: Rows) -> None:
     """Writes rows; the file appears when it is whole."""
-    with run_dir.whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **dataclasses.asdict(rows))
+    save_arrays(path, dataclasses.asdict(rows))
 
 
 def load_rows(path: Path) -> Rows:
@@ -68,12 +64,9 @@ def load_rows(path: Path) -> Rows:
     Raises:
       InputError: the file is missing or damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in arrays.files}
-        return Rows(**values | {"num_labels": int(values["num_labels"])})
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
+    arrays = load_arrays(path)
+    num_labels = int(arrays.pop("num_labels"))
+    return Rows(num_labels=num_labels, **arrays)
 
 
 class ShardSequence(lightgbm.Sequence):

@@ -92,6 +92,8 @@ def stack(
     fingerprint = _fingerprint(training, applied, config)
     _start(output, config, fingerprint, training.names)
     splits = {OUT_OF_FOLD: training, **applied}
+    for split, inputs in splits.items():
+        inputs.cache_labels(output / "labels" / split)
     gaps = {
         split: dict(zip(training.names, _gaps(output, split, inputs, progress), strict=True))
         for split, inputs in splits.items()
@@ -118,7 +120,7 @@ def stack(
             paths, len(training.names), weights, output / split, written, progress
         )
         if split == OUT_OF_FOLD:
-            soft_labels = evaluation.soft_label_bands(paths, output / split, written, progress)
+            soft_labels = evaluation.soft_label_bands(inputs, paths, output / split, written, progress)
     result = StackResult(
         {split: found for split, found in gaps.items() if not np.isnan(found["mean"])},
         dict(zip(training.names, weights.tolist(), strict=True)),
