@@ -8,11 +8,12 @@ import tensorflow as tf
 from tiny_models import empty_clip, float_scores, tiny_data, tiny_model, tiny_records, write_shard
 
 from yt8m_tf import inference
+from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.scorer import load_scorer
-from yt8m_tf.inference import infer, read_batches
+from yt8m_tf.inference import infer
 from yt8m_tf.submission import Parts, format_rows
 
 # Records of each shard: more than a batch of 8, less than one, none at all.
@@ -113,12 +114,26 @@ def test_resumed_run_ends_with_the_same_bytes_and_scores_only_what_is_missing(
 
 def test_batches_do_not_depend_on_where_a_run_starts(exported):
     shards = exported[3]
-    whole = list(read_batches(shards, 8, Faults()))
+    whole = list(read_batches([shards], 8, Faults()))
     assert [len(owners) for owners, _ in whole] == [8, 8, 8, 8, 4]
-    later = list(read_batches(shards, 8, Faults(), first=1, used=11))
+    later = list(read_batches([shards], 8, Faults(), first=1, used=11))
     for (owners, records), (same_owners, same_records) in zip(whole[2:], later, strict=True):
         np.testing.assert_array_equal(owners, same_owners)
         assert records.numpy().tolist() == same_records.numpy().tolist()
+
+
+def test_batches_run_across_groups(exported):
+    """And the records are those of the shards, one after the other."""
+    shards = exported[3]
+    whole = list(read_batches([shards], 8, Faults()))
+    for groups in ([[shard] for shard in shards], [shards[:2], shards[2:]]):
+        for (owners, records), (same_owners, same_records) in zip(
+            read_batches(groups, 8, Faults()), whole, strict=True
+        ):
+            np.testing.assert_array_equal(owners, same_owners)
+            assert records.numpy().tolist() == same_records.numpy().tolist()
+    expected = [record for shard in shards for record in tf.data.TFRecordDataset(shard).as_numpy_iterator()]
+    assert [record for _, records in whole for record in records.numpy()] == expected
 
 
 def test_parts_of_another_run_are_refused(exported, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from yt8m_tf.data import integrity, records
+from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.errors import InputError
@@ -30,8 +31,7 @@ from yt8m_tf.submission import Part, Parts, format_rows
 T = TypeVar("T")
 R = TypeVar("R")
 
-# A padded batch of clips takes 0.35 MB a clip, four times that once decoded.
-_BATCHES_UNDER_WAY = 2
+_UNDER_WAY = 2
 _FRAMING_BYTES = 16  # what a shard adds to each record
 
 
@@ -93,50 +93,6 @@ def infer(
     return InferenceSummary(num_rows, num_records - before, seconds, faults)
 
 
-def read_batches(
-    shards: Sequence[str], batch_size: int, faults: Faults, first: int = 0, used: int = 0
-) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
-    """Serialized records in order, in batches that go across shards.
-
-    Args:
-      shards: paths.
-      batch_size: records of a batch; the last one may have fewer.
-      faults: whether to skip damage; where it is known or found already.
-      first, used: where to start: the index of a shard, and how many of its records to leave out.
-
-    Yields:
-      The index of each record's shard, [B] int64, and the records, [B] string.
-
-    Raises:
-      InputError: a damaged shard, unless damage is to be skipped.
-    """
-    while True:
-        limits = [faults.damaged[shard].record if shard in faults.damaged else -1 for shard in shards]
-        try:
-            for owners, serialized in _dataset(shards, limits, first, used).batch(batch_size).prefetch(2):
-                owners = owners.numpy()
-                yield owners, serialized
-                last = int(owners[-1])
-                used = int(np.sum(owners == last)) + (used if last == first else 0)
-                first = last
-            return
-        except integrity.READ_FAILURES:
-            damage = integrity.find_damage(shard for shard in shards[first:] if shard not in faults.damaged)
-            if damage is None:
-                raise
-            faults.meet(damage)
-
-
-def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int) -> tf.data.Dataset:
-    paths, counts = tf.constant(shards), tf.constant(limits, tf.int64)
-
-    def read(index: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.TFRecordDataset(paths[index], buffer_size=1 << 20).take(counts[index])
-        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(index).repeat(), records))
-
-    return tf.data.Dataset.range(first, len(shards)).flat_map(read).skip(used)
-
-
 def _score_shards(
     scorer: Scorer, shards: Sequence[str], parts: Parts, top_k: int, batch_size: int, faults: Faults, bar: tqdm
 ) -> None:
@@ -162,7 +118,8 @@ def _score_shards(
             parts.finish_shard(dataclasses.asdict(damage) if damage else None)
 
     start, scored = time.perf_counter(), 0
-    for owners, num_bytes, results in in_order(score, read_batches(shards, batch_size, faults, first, used)):
+    batches = read_batches([shards], batch_size, faults, first, used)
+    for owners, num_bytes, results in in_order(score, batches, batches_under_way()):
         for index in np.unique(owners):
             if index >= len(counts):  # else it was finished by an earlier process
                 finish(int(index))
@@ -221,13 +178,21 @@ def _restore(faults: Faults, shard: str, part: Part) -> None:
     faults.num_empty += part.num_records - part.num_rows
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def in_order(function: Callable[[T], R], items: Iterable[T], under_way: int = _UNDER_WAY) -> Iterator[R]:
     """`map`, with a few calls under way at a time."""
-    with ThreadPoolExecutor(_BATCHES_UNDER_WAY) as executor:
+    with ThreadPoolExecutor(under_way) as executor:
         waiting: collections.deque = collections.deque()
         for item in items:
             waiting.append(executor.submit(function, item))
-            if len(waiting) > _BATCHES_UNDER_WAY:
+            if len(waiting) > under_way:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def batches_under_way() -> int:
+    """How many batches to score at a time: a GPU should not wait, but one forward pass takes all cores of a CPU.
+
+    A padded batch of clips takes 0.35 MB a clip, four times that once decoded.
+    """
+    return _UNDER_WAY if tf.config.list_logical_devices("GPU") else 1

@@ -20,18 +20,19 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from yt8m_tf.data import integrity, records
+from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
-from yt8m_tf.inference import in_order, read_batches, unlabelled
+from yt8m_tf.inference import batches_under_way, in_order, unlabelled
 from yt8m_tf.predictors import Predictor
 from yt8m_tf.scores import records as score_records
 from yt8m_tf.scores.claims import Claims
 from yt8m_tf.scores.manifest import Manifest, finish, start
 
-# Shards that are claimed, and read, at a time: batches run across them.
-_CLAIMED = 8
+# Shards that are claimed at a time; each time a dataset is made, which takes as long as scoring some hundred videos.
+_CLAIMED = {"video": 64, "frame": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ def score(
     top_k: int = score_records.DEFAULT_TOP_K,
     batch_size: int | None = None,
     faults: Faults | None = None,
+    xla: bool = True,
     progress: bool = True,
 ) -> ScoringSummary:
     """Writes the scores of all `shards` to `output`, one file each, and `scores.json` when all are there.
@@ -64,6 +66,7 @@ def score(
       top_k: K, the classes of a video.
       batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
       faults: what to do about damaged shards and clips without frames; skipped videos have no scores.
+      xla: compile the ranking with XLA; whether a model is, `predictors.find_predictor` was told.
       progress: whether to show a progress bar.
 
     Raises:
@@ -89,7 +92,7 @@ def score(
         Claims(output) as claims,
     ):
         for members, group in groups:
-            job = _Job(members, data, manifest.top_k, batch_size, output, claims, faults, sizes, bar)
+            job = _Job(members, data, manifest.top_k, batch_size, output, claims, faults, xla, sizes, bar)
             counts |= job.run(group)
         scored = sum(counts.values())
         for shard in shards:  # those of other processes, and of earlier runs
@@ -113,11 +116,12 @@ class _Job:
         output: Path,
         claims: Claims,
         faults: Faults,
+        xla: bool,
         sizes: dict[str, int],
         bar: tqdm,
     ):
         self._members, self._data, self._top_k, self._output, self._claims = members, data, top_k, output, claims
-        self._faults, self._sizes, self._bar = faults, sizes, bar
+        self._faults, self._xla, self._sizes, self._bar = faults, xla, sizes, bar
         self._batch_size = batch_size or scoring_batch_size(data.level)
         self._function: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None
 
@@ -144,7 +148,7 @@ class _Job:
                     self._skip(shard)
                 else:
                     taken.append(shard)
-            if len(taken) == _CLAIMED:
+            if len(taken) == _CLAIMED[self._data.level]:
                 yield taken
                 taken = []
         if taken:
@@ -155,11 +159,13 @@ class _Job:
         waiting: list[str] = []
         counts: dict[str, int] = {}
 
-        def read() -> Iterator[tuple[list[str], np.ndarray, tf.Tensor]]:
+        shards: list[str] = []
+
+        def claimed() -> Iterator[list[str]]:
             for group in groups:
                 waiting.extend(group)
-                for owners, serialized in read_batches(group, self._batch_size, self._faults):
-                    yield group, owners, serialized
+                shards.extend(group)
+                yield group
 
         def write(until: str | None) -> None:
             while waiting and waiting[0] != until:
@@ -170,36 +176,35 @@ class _Job:
                 self._claims.release(name)
                 self._bar.update(self._sizes[shard])
 
-        for group, owners, results in in_order(self._score_batch, read()):
+        def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+            owners, serialized = batch
+            return owners, self._score_batch([shards[index] for index in np.unique(owners)], serialized)
+
+        batches = read_batches(claimed(), self._batch_size, self._faults)
+        for owners, results in in_order(score, batches, batches_under_way()):
             for index in np.unique(owners):
-                shard = group[index]
+                shard = shards[index]
                 write(shard)
                 rows[shard].append(self._checked(shard, *(result[owners == index] for result in results)))
         write(None)
         return counts
 
-    def _score_batch(
-        self, batch: tuple[list[str], np.ndarray, tf.Tensor]
-    ) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
-        group, owners, serialized = batch
+    def _score_batch(self, shards: Sequence[str], serialized: tf.Tensor) -> Sequence[np.ndarray]:
+        """Ids, class ids and scores of records of some shards, and which have no frames."""
         try:
-            results = [result.numpy()[: len(owners)] for result in self._run(serialized)]
+            ids, keys, empty = (result.numpy()[: len(serialized)] for result in self._run(serialized))
         except records.PARSE_FAILURES as error:
             problem = integrity.find_bad_record(
-                [group[index] for index in np.unique(owners)],
-                unlabelled(self._data),
-                need_labels=False,
-                need_frames=False,
-                need_whole=False,
+                shards, unlabelled(self._data), need_labels=False, need_frames=False, need_whole=False
             )
             if problem is None:
                 raise
             raise InputError(problem) from error
-        return group, owners, results
+        return ids, *score_records.highest(keys, self._top_k), empty
 
     def _run(self, serialized: tf.Tensor) -> Sequence[tf.Tensor]:
         if self._function is None:
-            self._function = _scoring_function(self._members, self._data, self._top_k, self._batch_size)
+            self._function = _scoring_function(self._members, self._data, self._top_k, self._batch_size, self._xla)
         return self._function(serialized)
 
     def _checked(
@@ -228,10 +233,15 @@ class _Job:
 
 
 def _scoring_function(
-    members: Sequence[Predictor], data: DataConfig, top_k: int, batch_size: int
+    members: Sequence[Predictor], data: DataConfig, top_k: int, batch_size: int, xla: bool
 ) -> Callable[[tf.Tensor], Sequence[tf.Tensor]]:
-    """From up to `batch_size` serialized records to ids, class ids, scores, and which clips are empty."""
+    """From up to `batch_size` serialized records to ids, keys for `highest`, and which clips are empty."""
     models = [member.load() for member in members]
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+
+    @tf.function(autograph=False, jit_compile=xla)
+    def rank(probabilities: list[tf.Tensor]) -> tf.Tensor:
+        return score_records.ranking_keys(tf.add_n(probabilities) / len(probabilities))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def run(serialized: tf.Tensor) -> Sequence[tf.Tensor]:
@@ -241,9 +251,10 @@ def _scoring_function(
         batch = records.parse_records(filled, data, with_labels=False)
         ids = batch.pop("id")
         empty = batch["num_frames"] == 0 if data.level == "frame" else tf.zeros([batch_size], tf.bool)
-        mean = tf.add_n([model(batch) for model in models]) / len(models)  # [B, C]
-        classes, scores = score_records.highest(tf.ensure_shape(mean, [batch_size, data.num_classes]), top_k)
-        return ids, classes, scores, empty
+        keys = rank([tf.ensure_shape(model(batch), [batch_size, data.num_classes]) for model in models])
+        if on_gpu:  # which sorts fast, and should not send all scores
+            keys = tf.math.top_k(keys, top_k, sorted=False).values
+        return ids, keys, empty
 
     return run
 

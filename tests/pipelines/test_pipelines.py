@@ -60,7 +60,7 @@ class Here:
     """Runs stages in this process, at once, and remembers which."""
 
     def __init__(self, data_dir: Path, workdir: Path):
-        self.where = Where(str(data_dir), workdir, num_threads=2, xla=False, progress=False)
+        self.where = Where(str(data_dir), workdir, num_threads=1, xla=False, progress=False)
         self.ran: list[str] = []
 
     def __call__(self, stage: Stage) -> Any:

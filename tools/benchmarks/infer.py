@@ -17,7 +17,7 @@ from yt8m_tf.export.saved_model import export_saved_model
 
 _BATCH_SIZE = 1024  # the default of yt8m-infer at video level
 CALLS = 8  # of the forward pass, in the smallest run that is timed
-UNDER_WAY = 2  # batches that yt8m-infer scores at a time
+UNDER_WAY = 2  # batches that yt8m-infer scores at a time on a GPU
 _OURS, _FORWARD, _FORWARD_TWO = "infer, shards to CSV", "forward pass", "forward pass, 2 at a time"
 _AT_LEAST = 0.85
 _MIN_SECONDS = 10.0  # filling the pipeline, and the first call of a loaded model, take some 0.3 s of each run
@@ -53,7 +53,7 @@ def run(options: Options) -> Result:
         Way(_OURS, f"yt8m_tf.inference.infer in batches of {size}, from the first record read to the last row written;"
             " loading the model and joining the finished parts are not in it", infer),
         Way(_FORWARD, counted, forwarding(forward, size, 1)),
-        Way(_FORWARD_TWO, f"the same from {UNDER_WAY} threads, as infer does",
+        Way(_FORWARD_TWO, f"the same from {UNDER_WAY} threads, as infer does on a GPU",
             forwarding(forward, size, UNDER_WAY)),
     ]  # fmt: skip
     targets = [Target(_OURS, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]

@@ -13,6 +13,7 @@ from yt8m_tf.scores.manifest import Manifest, finish, start
 from yt8m_tf.stacking.inputs import StackInputs
 
 _CLASSES, _MODELS, _FOLDS = 3862, 7, 2
+_DIFFERENT = 5  # shards; the others repeat them, since making scores takes longer than stacking them
 
 
 def write_world(directory: Path, num_shards: int, num_videos: int) -> StackInputs:
@@ -27,8 +28,9 @@ def write_world(directory: Path, num_shards: int, num_videos: int) -> StackInput
     for place, manifest in zip(directories, manifests, strict=True):
         start(place, manifest)
     (directory / "data").mkdir()
-    for name in names:
-        scores = make_scores(num_videos, _MODELS, rng)
+    pool = [make_scores(num_videos, _MODELS, rng) for _ in range(_DIFFERENT)]
+    for number, name in enumerate(names):
+        scores = pool[number % _DIFFERENT]
         with tf.io.TFRecordWriter(str(directory / "data" / name)) as writer:
             for video, classes in zip(scores[0].ids, scores[0].classes, strict=True):
                 labels = tf.train.Feature(int64_list=tf.train.Int64List(value=classes[: rng.integers(1, 6)]))

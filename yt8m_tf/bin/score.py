@@ -53,6 +53,7 @@ def main(_: Sequence[str]) -> None:
         top_k=_TOP_K.value,
         batch_size=_BATCH_SIZE.value,
         faults=fault_flags.faults(),
+        xla=_XLA.value,
     )
     counts, rate = summary.manifest.shards, summary.num_scored / max(summary.seconds, 1e-9)
     print(

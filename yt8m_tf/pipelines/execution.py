@@ -77,7 +77,7 @@ def _score(stage: Stage, where: Where) -> dict[str, Any]:
 
     predictors = [find_predictor(where.workdir / path, xla=where.xla) for path in stage.options["models"]]
     shards = list_shards(stage.shards, where.data_dir, stage.name)
-    summary = score(predictors, shards, where.workdir / stage.output, progress=where.progress)
+    summary = score(predictors, shards, where.workdir / stage.output, xla=where.xla, progress=where.progress)
     return {"videos": sum(summary.manifest.shards.values())}
 
 

@@ -33,7 +33,7 @@ _ROW_BYTES = 2  # of a feature of a candidate row
 _CANDIDATES = 40
 # LightGBM: values of binned rows that one core goes through in a second, each of them once for every tree. Measured on
 # the real records; and bytes of a row beside its binned values.
-_TREE_VALUES, _LIGHTGBM_BYTES = 8e7, 12
+_TREE_VALUES, _LIGHTGBM_BYTES = 8e7, 32
 _TRACED_BATCH = 2
 
 

@@ -74,7 +74,7 @@ def stack(
 
     Writes `output/train/` (out of fold) and `output/<split>/` (mean of the boosters) as score shards, `boosters/`,
     `weights.json` of the weighted mean and `report.json`. Memory does not grow with the number of videos, but for
-    LightGBM's own: binned rows of one byte a value, and 12 bytes a row.
+    LightGBM's own: binned rows of one byte a value, and some 30 bytes a row.
 
     Args:
       training: out-of-fold scores of labelled shards.

@@ -1,0 +1,80 @@
+"""Serialized records in the order of the shards, in batches that run across shards: what inference and scoring read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.data import integrity
+from yt8m_tf.data.faults import Faults
+
+_READ_AHEAD = 4  # pieces: of a shard, or of a batch where shards are larger
+
+
+def read_batches(
+    groups: Iterable[Sequence[str]], batch_size: int, faults: Faults, first: int = 0, used: int = 0
+) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+    """Reads shards, a group when the one before is read; batches run across groups, too.
+
+    Args:
+      groups: paths.
+      batch_size: records of a batch; the last one may have fewer.
+      faults: whether to skip damage; where it is known or found already.
+      first, used: where to start in the first group: the index of a shard, and how many of its records to leave out.
+
+    Yields:
+      The index of each record's shard among those of all groups, [B] int64, and the records, [B] string.
+
+    Raises:
+      InputError: a damaged shard, unless damage is to be skipped.
+    """
+    pieces: list[tuple[int, tf.Tensor]] = []  # fewer records than a batch has
+    size = before = 0
+
+    def batch() -> tuple[np.ndarray, tf.Tensor]:
+        owners = np.repeat([index for index, _ in pieces], [len(piece) for _, piece in pieces])
+        return owners, tf.concat([piece for _, piece in pieces], axis=0)
+
+    for group in groups:
+        for index, piece in _pieces(group, batch_size, faults, first, used):
+            pieces.append((before + index, piece))
+            size += len(piece)
+            if size >= batch_size:
+                owners, serialized = batch()
+                yield owners[:batch_size], serialized[:batch_size]
+                size -= batch_size
+                pieces = [(before + index, serialized[batch_size:])] if size else []
+        before, first, used = before + len(group), 0, 0
+    if size:
+        yield batch()
+
+
+def _pieces(shards: Sequence[str], most: int, faults: Faults, first: int, used: int) -> Iterator[tuple[int, tf.Tensor]]:
+    """Up to `most` records of a shard at a time: its index, and the records."""
+    while True:
+        limits = [faults.damaged[shard].record if shard in faults.damaged else -1 for shard in shards]
+        try:
+            for number, piece in _dataset(shards, limits, first, used, most):
+                index = int(number)
+                used = len(piece) + (used if index == first else 0)
+                first = index
+                yield index, piece
+            return
+        except integrity.READ_FAILURES:
+            damage = integrity.find_damage(shard for shard in shards[first:] if shard not in faults.damaged)
+            if damage is None:
+                raise
+            faults.meet(damage)
+
+
+def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int, most: int) -> tf.data.Dataset:
+    paths, counts = tf.constant(shards), tf.constant(limits, tf.int64)
+
+    def read(index: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(paths[index], buffer_size=1 << 20).take(counts[index])
+        left = records.skip(tf.where(index == first, tf.constant(used, tf.int64), 0))
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(index).repeat(), left.batch(most)))
+
+    return tf.data.Dataset.range(first, len(shards)).flat_map(read).prefetch(_READ_AHEAD)
