@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,7 +127,9 @@ def test_the_whole_way(whole: Whole) -> None:
     ]
     assert ran[-2:] == ["export final", "infer final"]
     assert len((whole.workdir / "submission.csv").read_text().splitlines()) == 1 + 2 * 64
-    table = runner.summary(whole.results, whole.workdir)
+    table = runner.write_results(whole.results, whole.workdir, 0.9)
+    assert (whole.workdir / "results.txt").read_text() == table + "\n" and "\nreachable " in table
+    assert json.loads((whole.workdir / "results.json").read_text())["stages"] == whole.results
     for name in ("logistic", "weighted mean", "LightGBM", "student", "final", "final, exported"):
         assert f"\n{name} " in table
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5

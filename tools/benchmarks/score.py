@@ -49,6 +49,7 @@ def run(options: Options) -> Result:
 
     serialized = next(iter(tf.data.TFRecordDataset(shards).repeat().batch(size)))
     batch = parse_records(serialized, experiment.data, with_labels=False)
+
     def forward() -> None:
         probabilities(batch).numpy()
 

@@ -60,7 +60,7 @@ def main(_: Sequence[str]) -> None:
                 results = runner.run(table, states, submit, _JOBS.value)
     facts = Path(data_dir, "sample_data.json")  # made-up data knows the best that any model can reach
     limit = json.loads(facts.read_text())["best_reachable_gap"]["validate"]["video"] if facts.is_file() else None
-    print(runner.summary(results, workdir, limit))
+    print(runner.write_results(results, workdir, limit))
 
 
 def run() -> None:

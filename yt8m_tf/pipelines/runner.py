@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from yt8m_tf import run_dir
 from yt8m_tf.errors import InputError
 from yt8m_tf.pipelines.stages import Stage
 from yt8m_tf.pipelines.state import States
@@ -112,6 +113,15 @@ def _time(seconds: float) -> str:
         if seconds < 6000
         else f"{seconds / 3600:.1f} h"
     )
+
+
+def write_results(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:
+    """Writes `results.json`, what every stage found, and `results.txt`, the table of `summary`, which it returns."""
+    table = summary(results, workdir, limit)
+    run_dir.write_json(workdir / "results.json", {"stages": results, "reachable_gap_at_20": limit})
+    with run_dir.whole_file(workdir / "results.txt") as temporary:
+        temporary.write_text(table + "\n", encoding="utf-8")
+    return table
 
 
 def summary(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:
