@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import socket
@@ -21,7 +22,10 @@ sys.path.insert(0, str(_ROOT / "tools"))
 from yt8m_tf.bin.launch import import_quietly  # noqa: E402
 
 import_quietly()
+import keras  # noqa: E402,F401
 import tensorflow as tf  # noqa: E402
+
+gc.freeze()  # what was imported stays, and need not be looked through in every collection
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

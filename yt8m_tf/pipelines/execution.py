@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,14 +37,8 @@ def execute(stage: Stage, where: Where) -> dict[str, Any]:
     Raises:
       InputError: whatever is wrong, in one line.
     """
-    import keras
-
     start = time.monotonic()
-    try:
-        result = _KINDS[stage.kind](stage, where)
-    finally:
-        keras.backend.clear_session()
-        gc.collect()
+    result = _KINDS[stage.kind](stage, where)
     return {**result, "seconds": round(time.monotonic() - start, 1)}
 
 

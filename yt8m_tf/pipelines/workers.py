@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -76,3 +77,13 @@ def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
             raise
         except Exception as error:  # of TensorFlow, some of whose errors cannot be sent
             raise RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}") from None
+        finally:
+            _free_memory()
+
+
+def _free_memory() -> None:
+    """Of the models of a stage, for the next one in this process."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()
