@@ -21,15 +21,11 @@ from yt8m_tf.pipelines.state import States
 _FOLDS = 2
 
 
-def _options(settings: ModelSettings) -> dict[str, Any]:
-    return dict(config.merge(config.load_yaml(settings.config), settings.changes))
-
-
 def one_of_each_family(settings: PipelineConfig) -> dict[str, ModelSettings]:
     """The first model of each name, variant and kind of cell."""
     chosen: dict[str, tuple[str, ModelSettings]] = {}
     for name, model in settings.first_level().items():
-        values = _options(model)["model"]
+        values = settings.experiment(model, {}).model
         family = json.dumps([values["name"], *(str(values.get(key)) for key in ("variant", "cell", "head"))])
         chosen.setdefault(family, (name, model))
     return dict(chosen.values())
@@ -37,11 +33,10 @@ def one_of_each_family(settings: PipelineConfig) -> dict[str, ModelSettings]:
 
 def _tiny(settings: PipelineConfig, sample: Sample) -> PipelineConfig:
     def cut(model: ModelSettings) -> Any:
-        options = _options(model)
-        features = {name: SIZES[name] for name in options.get("data", {}).get("features", SIZES)}
-        changes = {"model": shrink(options["model"]), "data": {"features": features}}
-        if options.get("data", {}).get("verticals"):
-            changes["data"]["verticals"] = sample.num_verticals
+        full = settings.experiment(model, {})
+        features = {name: SIZES[name] for name in full.data.features}
+        verticals = sample.num_verticals if full.data.verticals else 0
+        changes = {"model": shrink(full.model), "data": {"features": features, "verticals": verticals}}
         return dataclasses.replace(model, changes=config.merge(model.changes, changes))
 
     def data(level: str) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def _tiny(settings: PipelineConfig, sample: Sample) -> PipelineConfig:
 @pytest.mark.parametrize("name", ["samsung2018", "second_place2018"])
 def test_every_family_runs_through(name: str, sample: Sample, tmp_path: Path) -> None:
     settings = load_pipeline(f"pipelines/{name}.yaml")
-    assert len(make_stages(settings)) == {"samsung2018": 923, "second_place2018": 0}[name]
+    assert len(make_stages(settings)) == {"samsung2018": 923, "second_place2018": 61}[name]
     stages = make_stages(_tiny(settings, sample))
     states = States(tmp_path / "run", stages, fingerprints(stages, str(sample.directory)))
     where = Where(str(sample.directory), tmp_path / "run", num_threads=1, xla=False, progress=False)
