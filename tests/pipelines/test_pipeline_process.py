@@ -62,7 +62,7 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     output, _ = last.communicate(timeout=1800)
     assert last.returncode == 0, output
     shards = list((tmp_path / "whole").rglob("*.tfrecord"))
-    assert len(shards) > 50
+    assert len(shards) >= 30
     for path in shards:
         assert (killed / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes(), path
     assert (killed / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
