@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_tf import run_dir
+from yt8m_tf import run_dir, tables
 from yt8m_tf.data import integrity, record_check
 from yt8m_tf.data.salvage import salvage
 from yt8m_tf.data.shards import list_shards
@@ -130,9 +130,7 @@ def table(report: dict[str, Any]) -> str:
     names = [os.path.basename(path) for path in paths]
     names = names if len(set(names)) == len(names) else paths
     rows = [_COLUMNS, *map(row, names, report["shards"]), row(f"total ({len(paths)})", report["total"])]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return tables.aligned(rows, num_left=len(_COLUMNS))
 
 
 def row(name: str, entry: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import csv
 import dataclasses
 import inspect
@@ -11,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from yt8m_tf import config, experiment, models
+from yt8m_tf import config, experiment, models, tables
 from yt8m_tf.export.quantise import is_stored_as_half
 from yt8m_tf.models import registry
 
@@ -54,10 +52,7 @@ def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry
       InputError: whatever is wrong with the configuration.
     """
     run = experiment.load_experiment(selector)
-    # In a thread of its own: Keras keeps a list, one for each thread, of variables to initialise later, and the next
-    # `stateless_call` in this one would make room for the weights of everything that was ever described here.
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
-        model = thread.submit(_build_without_weights, run).result()
+    model = models.build_without_weights(run.model, run.data.spec)
     stored = [variable for variable in model.weights if variable.name != "seed_generator_state"]
     figures = published.get(selector, {})
     return Entry(
@@ -69,11 +64,6 @@ def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry
         _number(figures.get("gap_at_20")),
         _number(figures.get("bce")),
     )
-
-
-def _build_without_weights(run: experiment.ExperimentConfig) -> keras.Model:
-    with keras.StatelessScope(initialize_variables=False):
-        return models.build_model(run.model, run.data.spec)
 
 
 def selectors() -> list[str]:
@@ -98,12 +88,7 @@ def format_table(entries: Iterable[Entry]) -> str:
     rows = [header] + [
         (entry.selector, entry.model, *_cells(entry), _text(entry.published_bce, "{:.5f}")) for entry in entries
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return tables.aligned(rows, num_left=3)
 
 
 _HEAD = """\

@@ -48,9 +48,7 @@ def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, wh
     for number, member in enumerate(trained):
         for variable in member.model.weights:
             variables[f"member_{number}_{variable.path}"].assign(variable)
-    run_dir.prepare(output, experiment)
-    named = {f"model/{path}": variable.value for path, variable in variables.items()}
-    checkpoints.save(output, 0, named, {"best_step": 0, "positions": [0], "plateau": {}})
+    checkpoints.save_run(output, experiment, variables)
     return experiment
 
 

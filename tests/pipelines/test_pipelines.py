@@ -149,6 +149,14 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     shard.write_bytes(content[:-1])
     assert _run(changed, whole.data_dir, run)[0] == ["score moe test", "infer final"]
     assert shard.read_bytes() == content
+    (run / "runs" / "small_a" / "config.yaml").unlink()  # a damaged run takes nothing of other stages with it
+    assert _run(changed, whole.data_dir, run)[0] == ["train small_a"]
+    assert _run(changed, whole.data_dir, run)[0] == []
+
+
+def test_no_stage_writes_below_the_output_of_another() -> None:
+    outputs = [Path(stage.output) for stage in make_stages(_settings(mean=True))]
+    assert not [(one, other) for one in outputs for other in outputs if other in one.parents]
 
 
 def test_an_interrupted_stage_goes_on(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 
 from benchmarks import workload
-from benchmarks.harness import Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Way, measure
 from benchmarks.report import Result
 from yt8m_tf import inference, models
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.export.saved_model import export_saved_model
 
 _BATCH_SIZE = 1024  # the default of yt8m-infer at video level
-CALLS = 8  # of the forward pass, in the smallest run that is timed
-UNDER_WAY = 2  # batches that yt8m-infer scores at a time on a GPU
-_OURS, _FORWARD, _FORWARD_TWO = "infer, shards to CSV", "forward pass", "forward pass, 2 at a time"
+_CALLS = 8  # of the forward pass, in the smallest run that is timed
+_UNDER_WAY = 2  # batches that are scored at a time on a GPU
+_FORWARD, _FORWARD_TWO = "forward pass", "forward pass, 2 at a time"
 _AT_LEAST = 0.85
 _MIN_SECONDS = 10.0  # filling the pipeline, and the first call of a loaded model, take some 0.3 s of each run
 
@@ -48,16 +48,10 @@ def run(options: Options) -> Result:
     def forward() -> None:
         features(**batch)["predictions"].numpy()
 
+    ours = Way("infer, shards to CSV", f"yt8m_tf.inference.infer in batches of {size}, from the first record read to"
+        " the last row written; loading the model and joining the finished parts are not in it", infer)  # fmt: skip
     counted = f"the SavedModel's signature 'features' on one parsed batch of {size} in memory, scores fetched"
-    ways = [
-        Way(_OURS, f"yt8m_tf.inference.infer in batches of {size}, from the first record read to the last row written;"
-            " loading the model and joining the finished parts are not in it", infer),
-        Way(_FORWARD, counted, forwarding(forward, size, 1)),
-        Way(_FORWARD_TWO, f"the same from {UNDER_WAY} threads, as infer does on a GPU",
-            forwarding(forward, size, UNDER_WAY)),
-    ]  # fmt: skip
-    targets = [Target(_OURS, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]
-    measurement = measure("inference", "videos/s", ways, targets, options, _MIN_SECONDS)
+    measurement = measure_against_forward("inference", ours, counted, forward, size, options)
     facts = {
         "model": " ".join(f"{key}={value}" for key, value in experiment.model.items()),
         "weights": f"{model.count_params():,}, stored as float16",
@@ -66,12 +60,32 @@ def run(options: Options) -> Result:
     return Result([measurement], workload=facts)
 
 
-def forwarding(forward: Callable[[], None], size: int, threads: int) -> Callable[[int], int]:
-    """What times a forward pass: calls it for batches of `size` from some threads, and returns the videos."""
+def measure_against_forward(
+    title: str, ours: Way, counted: str, forward: Callable[[], None], size: int, options: Options
+) -> Measurement:
+    """Times `ours` against the forward pass that it contains, of one batch at a time and of two.
 
+    Args:
+      title: of the measurement.
+      ours: the whole way.
+      counted: what a call of `forward` does.
+      forward: the forward pass of one batch.
+      size: of the batch.
+      options: of the benchmark.
+    """
+    ways = [
+        ours,
+        Way(_FORWARD, counted, _forwarding(forward, size, 1)),
+        Way(_FORWARD_TWO, f"the same from {_UNDER_WAY} threads, as on a GPU", _forwarding(forward, size, _UNDER_WAY)),
+    ]
+    targets = [Target(ours.name, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]
+    return measure(title, "videos/s", ways, targets, options, _MIN_SECONDS)
+
+
+def _forwarding(forward: Callable[[], None], size: int, threads: int) -> Callable[[int], int]:
     def run_calls(amount: int) -> int:
         with ThreadPoolExecutor(threads) as executor:
-            list(executor.map(lambda _: forward(), range(amount * CALLS)))
-        return amount * CALLS * size
+            list(executor.map(lambda _: forward(), range(amount * _CALLS)))
+        return amount * _CALLS * size
 
     return run_calls

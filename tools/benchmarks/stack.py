@@ -16,11 +16,12 @@ import numpy as np
 from benchmarks.harness import Measurement, Options, Target, Way, measure
 from benchmarks.models import peak_bytes
 from benchmarks.report import Result, Table
+from benchmarks.stack_data import CLASSES, make_scores, write_world
 from yt8m_tf.scores.reading import ShardScores
 from yt8m_tf.stacking.features import candidates, features
 from yt8m_tf.stacking.settings import StackConfig
 
-_CLASSES, _TOP_K, _TOP = 3862, 100, 20
+_TOP = 20
 _OURS, _PUBLISHED = "candidates + features", "video by video, as published"
 _AT_LEAST = 10.0
 _SHARDS = 120  # so that all that is sampled (a million rows for the weights of the mean) has its full size
@@ -50,8 +51,8 @@ def measure_rows(scores: Sequence[ShardScores], options: Options) -> Measurement
 
     def ours(passes: int) -> int:
         for _ in range(passes):
-            videos, classes = candidates(scores, _TOP, _CLASSES)
-            features(scores, videos, classes, _CLASSES, _CONFIG)
+            videos, classes = candidates(scores, _TOP, CLASSES)
+            features(scores, videos, classes, CLASSES, _CONFIG)
         return num_videos * passes
 
     def published(passes: int) -> int:
@@ -77,22 +78,9 @@ def published_rows(dense: np.ndarray) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-def make_scores(num_videos: int, num_models: int, rng: np.random.Generator) -> list[ShardScores]:
-    """Models that agree in part: the logits of a video, common to all, and noise of each."""
-    ids = np.array([f"{number:04x}".encode() for number in range(num_videos)], object)
-    common = rng.normal(-7.0, 2.0, (num_videos, _CLASSES)).astype(np.float32)
-    scores = []
-    for _ in range(num_models):
-        logits = common + rng.normal(0.0, 0.5, common.shape).astype(np.float32)
-        classes = np.argsort(-logits, axis=1)[:, :_TOP_K].astype(np.int32)
-        values = 1 / (1 + np.exp(-np.take_along_axis(logits, classes, axis=1)))
-        scores.append(ShardScores(ids, classes, values.astype(np.float16)))
-    return scores
-
-
 def _dense(scores: Sequence[ShardScores]) -> np.ndarray:
     """[N, M, C] float32, 0 for what is not listed."""
-    dense = np.zeros((len(scores[0].ids), len(scores), _CLASSES), np.float32)
+    dense = np.zeros((len(scores[0].ids), len(scores), CLASSES), np.float32)
     for model, given in enumerate(scores):
         np.put_along_axis(dense[:, model], given.classes, given.scores.astype(np.float32), axis=1)
     return dense
@@ -120,7 +108,6 @@ def _memory_table(options: Options) -> Table:
 
 def measure_memory(job: dict[str, Any]) -> dict[str, Any]:
     """Stacks made-up scores in this process; what `_memory_table` shows of it."""
-    from benchmarks.stack_data import write_world
     from yt8m_tf.stacking import boosting, evaluation, rows
     from yt8m_tf.stacking.stack import stack
 

@@ -10,20 +10,32 @@ import tensorflow as tf
 
 from yt8m_tf.scores import records
 from yt8m_tf.scores.manifest import Manifest, finish, start
+from yt8m_tf.scores.reading import ShardScores
 from yt8m_tf.stacking.inputs import StackInputs
 
-_CLASSES, _MODELS, _FOLDS = 3862, 7, 2
+CLASSES, _TOP_K, _MODELS, _FOLDS = 3862, 100, 7, 2
 _DIFFERENT = 5  # shards; the others repeat them, since making scores takes longer than stacking them
+
+
+def make_scores(num_videos: int, num_models: int, rng: np.random.Generator) -> list[ShardScores]:
+    """Models that agree in part: the logits of a video, common to all, and noise of each."""
+    ids = np.array([f"{number:04x}".encode() for number in range(num_videos)], object)
+    common = rng.normal(-7.0, 2.0, (num_videos, CLASSES)).astype(np.float32)
+    scores = []
+    for _ in range(num_models):
+        logits = common + rng.normal(0.0, 0.5, common.shape).astype(np.float32)
+        classes = np.argsort(-logits, axis=1)[:, :_TOP_K].astype(np.int32)
+        values = 1 / (1 + np.exp(-np.take_along_axis(logits, classes, axis=1)))
+        scores.append(ShardScores(ids, classes, values.astype(np.float16)))
+    return scores
 
 
 def write_world(directory: Path, num_shards: int, num_videos: int) -> StackInputs:
     """Writes shards of labelled videos without features, and scores of seven models that know something of them."""
-    from benchmarks.stack import make_scores
-
     rng = np.random.default_rng(0)
     names = [f"train{number:04d}.tfrecord" for number in range(num_shards)]
     folds = {name: number % _FOLDS for number, name in enumerate(names)}
-    manifests = [Manifest((f"m{m}",), f"m{m}", _CLASSES, 100, "video", folds) for m in range(_MODELS)]
+    manifests = [Manifest((f"m{m}",), f"m{m}", CLASSES, 100, "video", folds) for m in range(_MODELS)]
     directories = [directory / "scores" / f"m{m}" for m in range(_MODELS)]
     for place, manifest in zip(directories, manifests, strict=True):
         start(place, manifest)

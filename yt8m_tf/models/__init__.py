@@ -27,6 +27,12 @@ from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     vlad_bow,
     weighted_mean,
 )
-from yt8m_tf.models.registry import build_model, model_config, model_names, register_model
+from yt8m_tf.models.registry import (
+    build_model,
+    build_without_weights,
+    model_config,
+    model_names,
+    register_model,
+)
 
-__all__ = ["build_model", "model_config", "model_names", "register_model"]
+__all__ = ["build_model", "build_without_weights", "model_config", "model_names", "register_model"]

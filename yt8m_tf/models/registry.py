@@ -11,6 +11,7 @@ named "logits", and "tag_logits" that of tags, where they have a layer of their 
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -97,6 +98,19 @@ def build_model(values: Mapping[str, Any], spec: InputSpec) -> keras.Model:
             f" records, not {spec.level}-level ones"
         )
     return entry.builder(config, spec)
+
+
+def build_without_weights(values: Mapping[str, Any], spec: InputSpec) -> keras.Model:
+    """`build_model` with variables that have shapes and no values: to count and to trace, in no memory to speak of."""
+
+    def build() -> keras.Model:
+        with keras.StatelessScope(initialize_variables=False):
+            return build_model(values, spec)
+
+    # In a thread of its own: Keras keeps a list, one for each thread, of variables to initialise later, and the next
+    # `stateless_call` in this one would make room for the weights of everything that was ever built here.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(build).result()
 
 
 def model_inputs(spec: InputSpec) -> dict[str, keras.KerasTensor]:

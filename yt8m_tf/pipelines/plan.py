@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import models
+from yt8m_tf import models, tables
 from yt8m_tf.data import integrity
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -70,7 +70,8 @@ def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> 
     distinct = {_key(experiment): experiment for experiment in experiments.values()}  # the folds of a model are alike
     measured = {key: forward_operations(alike.model, alike.data.spec) for key, alike in distinct.items()}
     sizes = {output: measured[_key(experiment)] for output, experiment in experiments.items()}
-    return {stage.name: _cost(stage, experiments, sizes, data_dir, videos) for stage in stages}
+    count = functools.cache(functools.partial(_num_videos, data_dir, videos))  # hundreds of stages read the same
+    return {stage.name: _cost(stage, experiments, sizes, count) for stage in stages}
 
 
 def forward_operations(values: Mapping[str, Any], spec: InputSpec) -> tuple[int, float]:
@@ -78,14 +79,7 @@ def forward_operations(values: Mapping[str, Any], spec: InputSpec) -> tuple[int,
 
     Nothing is allocated: the model is built without weights, and traced with symbolic zeros in their place.
     """
-
-    def build() -> keras.Model:
-        with keras.StatelessScope(initialize_variables=False):
-            return models.build_model(values, spec)
-
-    # In a thread of its own, as in `catalogue.describe`.
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
-        model = thread.submit(build).result()
+    model = models.build_without_weights(values, spec)
 
     def forward() -> Any:
         zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.variables]
@@ -111,8 +105,7 @@ def _cost(
     stage: Stage,
     experiments: Mapping[str, ExperimentConfig],
     sizes: Mapping[str, tuple[int, float]],
-    data_dir: str,
-    videos: Mapping[str, int],
+    count_videos: Callable[[tuple[str, ...], str], int],
 ) -> Cost:
     if stage.kind == "train":
         experiment = experiments[stage.output]
@@ -120,9 +113,9 @@ def _cost(
         train, data = experiment.train, experiment.data
         examples = train.total_steps * train.batch_size
         if data.num_folds:
-            count = _num_videos(data.train, "train", data_dir, videos) // data.num_folds
+            count = count_videos(data.train, "train") // data.num_folds
         else:
-            count = _num_videos(data.validation, "validation", data_dir, videos)
+            count = count_videos(data.validation, "validation")
         validated = train.epochs * min(train.validation_examples or count, count)
         copies = 1 + len(slot_names(experiment.optimizer)) + (train.ema_decay is not None)
         return Cost(
@@ -131,7 +124,7 @@ def _cost(
             _TRAINING * operations * examples + operations * validated,
             3 * copies * 4 * parameters,  # the last two checkpoints and the best
         )
-    count = _num_videos(stage.shards, stage.split, data_dir, videos)
+    count = count_videos(stage.shards, stage.split)
     if stage.kind == "score":
         runs = [sizes[run] for run in stage.options["models"]]
         passes = 1 if stage.split == "train" else len(runs)
@@ -144,7 +137,7 @@ def _cost(
     return Cost(count, parameters, operations * count, written)
 
 
-def _num_videos(patterns: Sequence[str], split: str, data_dir: str, videos: Mapping[str, int]) -> int:
+def _num_videos(data_dir: str, videos: Mapping[str, int], patterns: Sequence[str], split: str) -> int:
     """The records of the first shard, times the bytes of all shards by its own."""
     try:
         shards = list_shards(patterns, data_dir)
@@ -177,12 +170,7 @@ def format_plan(stages: Sequence[Stage], found: Mapping[str, Cost], states: Mapp
         rows.append((title, shown, _in_brief(members[0].inputs), output, *_cells(cost, teraflops)))
     total = sum(found.values(), Cost())
     rows.append((f"{len(stages)} stages", "", "", "", *_cells(dataclasses.replace(total, parameters=0), teraflops)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return tables.aligned(rows, num_left=4)
 
 
 def _in_brief(names: Sequence[str]) -> str:
@@ -215,7 +203,7 @@ def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, w
         note = f"\n(without the data, from the configuration's `videos`: {error})"
     table = format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)
     stack = next(stage for stage in stages if stage.kind == "stack")
-    rows = _CANDIDATES * _num_videos(stack.options["splits"][OUT_OF_FOLD], "train", data_dir, settings.videos)
+    rows = _CANDIDATES * _num_videos(data_dir, settings.videos, stack.options["splits"][OUT_OF_FOLD], "train")
     columns, trees = 1 + len(stack.options["models"]), settings.stack.num_trees * settings.num_folds
     gigabytes, hours = rows * (columns + _LIGHTGBM_BYTES) / 1e9, rows * columns * trees / _TREE_VALUES / 3600
     return (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import run_dir
+from yt8m_tf import run_dir, tables
 from yt8m_tf.errors import InputError
 from yt8m_tf.pipelines.stages import Stage
 from yt8m_tf.pipelines.state import States
@@ -140,9 +140,4 @@ def summary(results: dict[str, Any], workdir: Path, limit: float | None = None) 
             rows.append([what if kind == "evaluate" else f"{what}, exported ({result['bytes'] / 1e6:,.1f} MB)", *cells])
     if limit is not None:
         rows.append(["reachable", *(f"{limit:.5f}" if split == "validation" else "" for split in splits)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, f"written: {workdir}"])
+    return f"{tables.aligned(rows, num_left=1)}\nwritten: {workdir}"

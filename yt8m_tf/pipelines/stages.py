@@ -16,7 +16,7 @@ from yt8m_tf import config
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.experiment import ExperimentConfig
 from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
+from yt8m_tf.stacking.stack import OUT_OF_FOLD, WEIGHTS
 
 Kind = Literal["train", "score", "stack", "mean", "evaluate", "export", "infer"]
 
@@ -77,14 +77,15 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
         members = [f"train {name} fold 0" for name in first_level]
         directories = [f"runs/{name}/fold_0" for name in first_level]
         options: dict[str, Any] = {"members": directories, "names": list(first_level)}
+        options |= {"weights": f"{stack.output}/{WEIGHTS}"}
         options |= {"experiment": {"data": config.to_dict(first.data)}}
         runs.append(Stage("mean", "mean", (stack.name, *members), "runs/mean", options))
         stages.append(runs[-1])
     for run in runs:
         name, patterns = Path(run.output).name, tuple(_data_of(run)["validation"])
-        output = f"{run.output}/evaluation"
+        options = {"run": run.output}
         stages.append(
-            Stage(f"evaluate {name}", "evaluate", (run.name,), output, {"run": run.output}, patterns, "validation")
+            Stage(f"evaluate {name}", "evaluate", (run.name,), f"evaluation/{name}", options, patterns, "validation")
         )
     if runs:
         stages += _exported(runs[-1], settings)
@@ -95,8 +96,11 @@ def fingerprints(stages: Sequence[Stage], data_dir: str) -> dict[str, str]:
     """For each stage a hash of its options, of its shards' names and sizes, and of the stages before it."""
     found: dict[str, str] = {}
     sizes: dict[str, int] = {}
+    listed: dict[tuple[str, ...], list[str]] = {(): []}  # hundreds of stages read the same thousands of shards
     for stage in stages:
-        shards = list_shards(stage.shards, data_dir, stage.name) if stage.shards else []
+        if stage.shards not in listed:
+            listed[stage.shards] = list_shards(stage.shards, data_dir, stage.name)
+        shards = listed[stage.shards]
         for shard in shards:
             if shard not in sizes:
                 sizes[shard] = tf.io.gfile.stat(shard).length

@@ -90,5 +90,4 @@ class States:
     def _write(self, name: str, what: str, contents: Mapping[str, Any]) -> None:
         path = self._path(name, what)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with run_dir.whole_file(path) as temporary:
-            temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+        run_dir.write_json(path, contents)

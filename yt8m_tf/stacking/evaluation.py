@@ -21,7 +21,7 @@ from yt8m_tf.stacking.rows import Rows, load_rows
 
 # Rows that the weights of the mean are fitted on: with a hundred models 0.4 GB.
 _FITTED_ROWS = 1_000_000
-# Labels of a class from which on it is another kind of class, for `soft_label_bands`.
+# Labels of a class from which on it is another kind of class, for `LabelMass`.
 _BANDS = (0, 1, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
@@ -58,28 +58,60 @@ def sample_rows(paths: Sequence[Path], num_models: int, seed: int) -> tuple[np.n
     return np.concatenate(scores), np.concatenate(labels)
 
 
+class LabelMass:
+    """How much of the labels the boosters' scores hold, for rare classes and for frequent ones.
+
+    What no model lists among its highest classes is 0 in the soft labels: no student can learn it from them alone.
+    """
+
+    def __init__(self, num_classes: int):
+        self._labels, self._candidates, self._expected = np.zeros((3, num_classes))
+
+    def add(self, rows: Rows, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Adds a shard: its rows, their scores [R], and all labels [N, L], padded with -1."""
+        count = len(self._labels)
+        self._labels += np.bincount(labels[labels != schema.NO_LABEL], minlength=count)
+        self._candidates += np.bincount(rows.classes[rows.labels], minlength=count)
+        self._expected += np.bincount(rows.classes, scores.astype(np.float64), minlength=count)
+
+    def bands(self) -> list[dict[str, float | None]]:
+        """For classes with so many labels ("from" to "to", None without end): "classes", "labels", "candidates" (labels
+        that are candidate rows), and "expected", the sum of all scores.
+        """
+        found: list[dict[str, float | None]] = []
+        for first, following in zip(_BANDS, [*_BANDS[1:], None], strict=True):
+            band = (self._labels >= first) & (self._labels < (following or np.inf))
+            sums = {"labels": self._labels, "candidates": self._candidates, "expected": self._expected}
+            bounds = {"from": first, "to": None if following is None else following - 1, "classes": int(band.sum())}
+            found.append({**bounds, **{name: float(values[band].sum()) for name, values in sums.items()}})
+        return [band for band in found if band["classes"]]
+
+
 def combination_gaps(
+    inputs: StackInputs,
     paths: Sequence[Path],
-    num_models: int,
     weights: np.ndarray,
     stacked: Path,
     manifest: Manifest,
+    mass: LabelMass | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
     """GAP@20 of the plain mean, the mean of logits, the weighted mean and the stacked scores.
 
     Args:
-      paths: files of rows, of all shards of a split.
-      num_models: M.
+      inputs: of a split.
+      paths: files of rows, of all its shards.
       weights: [M], of the weighted mean.
       stacked: directory of the boosters' score shards, named as the shards are.
       manifest: of these.
+      mass: where to add the stacked scores.
       progress: whether to show a progress bar.
     """
     histograms = {name: GapHistogram() for name in ("mean", "mean of logits", "weighted mean", "LightGBM")}
-    for path in tqdm(paths, desc="GAP of means", unit=" shards", disable=not progress, leave=False):
+    bar = tqdm(paths, desc="GAP of means", unit=" shards", disable=not progress, leave=False)
+    for shard, path in zip(inputs.shards, bar, strict=True):
         rows = load_rows(path)
-        scores = rows.features[:, :num_models]
+        scores = rows.features[:, : len(inputs.names)]
         combined = {
             "mean": means.plain_mean(scores),
             "mean of logits": means.logit_mean(scores),
@@ -88,40 +120,9 @@ def combination_gaps(
         }
         for name, values in combined.items():
             _add_rows(histograms[name], rows, values)
+        if mass is not None:
+            mass.add(rows, combined["LightGBM"], inputs.labels(shard)[1])
     return {name: histogram.gap() for name, histogram in histograms.items()}
-
-
-def soft_label_bands(
-    inputs: StackInputs, paths: Sequence[Path], stacked: Path, manifest: Manifest, progress: bool = True
-) -> list[dict[str, float | None]]:
-    """How much of the labels the boosters' scores hold, for rare classes and for frequent ones.
-
-    What no model lists among its highest classes is 0 in the soft labels: no student can learn it from them alone.
-
-    Args:
-      inputs: of the split.
-      paths: files of rows, of its shards.
-      stacked, manifest, progress: as for `combination_gaps`.
-
-    Returns:
-      For classes with so many labels ("from" to "to", None without end): "classes", "labels", "candidates" (labels that
-      are candidate rows), and "expected", the sum of all scores.
-    """
-    labels, listed, expected = np.zeros((3, manifest.num_classes))
-    shards = zip(inputs.shards, paths, strict=True)
-    for shard, path in tqdm(shards, desc="soft labels", unit=" shards", disable=not progress, leave=False):
-        rows, own = load_rows(path), inputs.labels(shard)[1]
-        scores = _scores_of_rows(rows, read_shard(stacked, path.stem, manifest))
-        labels += np.bincount(own[own != schema.NO_LABEL], minlength=manifest.num_classes)
-        listed += np.bincount(rows.classes[rows.labels], minlength=manifest.num_classes)
-        expected += np.bincount(rows.classes, scores.astype(np.float64), minlength=manifest.num_classes)
-    found: list[dict[str, float | None]] = []
-    for first, following in zip(_BANDS, [*_BANDS[1:], None], strict=True):
-        band = (labels >= first) & (labels < (following or np.inf))
-        sums = {"labels": labels, "candidates": listed, "expected": expected}
-        bounds = {"from": first, "to": None if following is None else following - 1, "classes": int(band.sum())}
-        found.append({**bounds, **{name: float(values[band].sum()) for name, values in sums.items()}})
-    return [band for band in found if band["classes"]]
 
 
 def _add_rows(histogram: GapHistogram, rows: Rows, scores: np.ndarray) -> None:

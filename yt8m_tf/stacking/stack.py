@@ -49,7 +49,7 @@ class StackResult:
       num_trees: of the booster of each fold.
       importances: of each column, its share of the boosters' total gain.
       curves: of each fold, loss per tree on "training" and "held out" rows.
-      soft_labels: see `evaluation.soft_label_bands`.
+      soft_labels: of the scores out of fold, `evaluation.LabelMass.bands`.
     """
 
     gaps: Mapping[str, Mapping[str, float]]
@@ -112,22 +112,20 @@ def stack(
     )
     rows_of_training = evaluation.row_paths(output / "rows" / OUT_OF_FOLD, training.shards)
     weights = means.fit_weights(*evaluation.sample_rows(rows_of_training, len(training.names), config.seed))
+    mass = evaluation.LabelMass(training.num_classes)
     for split, inputs in splits.items():
         own = dataclasses.replace(manifest, folds=folds if split == OUT_OF_FOLD else {})
         written = _predict(output, split, inputs, boosters, own, num_threads, progress)
         paths = evaluation.row_paths(output / "rows" / split, inputs.shards)
-        gaps[split] |= evaluation.combination_gaps(
-            paths, len(training.names), weights, output / split, written, progress
-        )
-        if split == OUT_OF_FOLD:
-            soft_labels = evaluation.soft_label_bands(inputs, paths, output / split, written, progress)
+        own_mass = mass if split == OUT_OF_FOLD else None
+        gaps[split] |= evaluation.combination_gaps(inputs, paths, weights, output / split, written, own_mass, progress)
     result = StackResult(
         {split: found for split, found in gaps.items() if not np.isnan(found["mean"])},
         dict(zip(training.names, weights.tolist(), strict=True)),
         [trained.num_trees for trained in boosters],
         _importances([trained.booster for trained in boosters]),
         [trained.curves for trained in boosters],
-        soft_labels,
+        mass.bands(),
     )
     run_dir.write_json(output / WEIGHTS, result.weights)
     run_dir.write_json(output / REPORT, dataclasses.asdict(result))
