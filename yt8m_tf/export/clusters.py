@@ -1,0 +1,110 @@
+"""Weights as 256 values and an index of one byte each: a quarter of float32's size.
+
+tensorflow-model-optimization's k-means++ gives the starting values, Lloyd's steps follow; of one-dimensional data these
+need a sorted sample and no distances, so that 245 million weights take seconds. Error as a part of the standard
+deviation, of normal weights and of Student's t with 5 and 3 degrees of freedom: 0.0065, 0.0125, 0.026. From linear
+starting values it would be 0.011, 0.037, 0.13, from those by density 0.069 for t with 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.errors import InputError
+
+ENTRIES = 256
+_SAMPLE = 1_000_000  # weights of a block that values are fitted to
+_STARTING_SAMPLE = 100_000  # of these, for k-means++: 0.3 s
+_LLOYD_STEPS = 30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clustered:
+    """An array as indices into codebooks.
+
+    Attributes:
+      indices: uint8, of the array's shape.
+      codebooks: [K, 256] float32, ascending: of every `block` outputs (last axis).
+      block: outputs of a codebook; the last one may have fewer.
+    """
+
+    indices: np.ndarray
+    codebooks: np.ndarray
+    block: int
+
+
+def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int = 0) -> Clustered:
+    """Clusters an array.
+
+    Args:
+      name: the variable's name, for the message.
+      values: float array [..., O].
+      block: outputs that share a codebook; None: all.
+      seed: of the sample that large blocks are fitted to.
+
+    Raises:
+      InputError: a value is infinite or NaN.
+    """
+    values = np.asarray(values, np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"variable '{name}': {int((~np.isfinite(values)).sum())} values are infinite or NaN")
+    outputs = values.shape[-1]
+    block = min(block or outputs, outputs)
+    indices = np.empty(values.shape, np.uint8)
+    codebooks = []
+    for first in range(0, outputs, block):
+        part = values[..., first : first + block].ravel()
+        rng = np.random.default_rng([seed, first])
+        sample = part if part.size <= _SAMPLE else part[rng.integers(0, part.size, _SAMPLE)]
+        codebook = _fit(sample)
+        borders = (codebook[1:] + codebook[:-1]) / 2
+        found = np.searchsorted(borders, part).astype(np.uint8)
+        # The mean of all weights of an entry, not of the sampled ones alone.
+        counts = np.bincount(found, minlength=ENTRIES)
+        sums = np.bincount(found, part.astype(np.float64), minlength=ENTRIES)
+        codebooks.append(np.where(counts > 0, sums / np.maximum(counts, 1), codebook).astype(np.float32))
+        indices[..., first : first + block] = found.reshape(indices[..., first : first + block].shape)
+    return Clustered(indices, np.stack(codebooks), block)
+
+
+def decode(indices: tf.Tensor, codebooks: tf.Tensor, block: int) -> tf.Tensor:
+    """The float32 array that `cluster` approximated."""
+    if codebooks.shape[0] == 1:
+        return tf.gather(codebooks[0], tf.cast(indices, tf.int32))
+    parts = [
+        tf.gather(codebooks[number], tf.cast(indices[..., number * block : (number + 1) * block], tf.int32))
+        for number in range(codebooks.shape[0])
+    ]
+    return tf.concat(parts, axis=-1)
+
+
+def _fit(sample: np.ndarray) -> np.ndarray:
+    """[256] float32, ascending: the values that a sample is best replaced by, in the sense of least squares."""
+    ordered = np.sort(sample.astype(np.float64))
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    values = np.sort(_starting_values(sample).astype(np.float64))
+    for _ in range(_LLOYD_STEPS):
+        borders = np.searchsorted(ordered, (values[1:] + values[:-1]) / 2)
+        bounds = np.concatenate([[0], borders, [len(ordered)]])
+        counts = np.diff(bounds)
+        means = np.diff(sums[bounds]) / np.maximum(counts, 1)
+        moved = np.sort(np.where(counts > 0, means, values))
+        if np.array_equal(moved, values):
+            break
+        values = moved
+    return values.astype(np.float32)
+
+
+def _starting_values(sample: np.ndarray) -> np.ndarray:
+    distinct = np.unique(sample)
+    if len(distinct) <= ENTRIES:
+        return np.concatenate([distinct, np.full(ENTRIES - len(distinct), distinct[-1])])
+    # Builds on tf_keras, and takes seconds to import: only here.
+    from tensorflow_model_optimization.python.core.clustering.keras import clustering_centroids
+
+    weights = sample[:_STARTING_SAMPLE] if len(np.unique(sample[:_STARTING_SAMPLE])) > ENTRIES else distinct
+    found = clustering_centroids.KmeansPlusPlusCentroidsInitialisation(tf.constant(weights), ENTRIES)
+    return np.asarray(found.get_cluster_centroids()).ravel()

@@ -1,0 +1,128 @@
+"""How each variable of an exported model is stored: rules from patterns to precisions.
+
+  float16                                        one precision for all
+  dense*:cluster,bn*:float32,*:float16           the first pattern that fits a variable's path decides
+  logits/*:cluster@512                           a codebook for every 512 outputs instead of one for the layer
+
+Small variables, batch normalisation and biases stay float32 under every rule (`is_compressible`): together they are a
+negligible share of a model, and rounding them would shift every score.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import keras
+import numpy as np
+import yaml
+
+from yt8m_tf.errors import InputError
+
+Kind = Literal["float32", "float16", "cluster"]
+KINDS: tuple[Kind, ...] = ("float32", "float16", "cluster")
+
+# Smaller variables are not worth the rounding.
+MIN_ELEMENTS = 1024
+
+# Batch normalisation divides by statistics of any magnitude, and a bias shifts every score of a class: these keep
+# their float32, whatever their size.
+_KEPT_NAMES = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Variables whose path fits `pattern` (`*`, `?`, `[...]`; case matters) are stored as `kind`.
+
+    Attributes:
+      pattern: of the whole path, such as "hidden1_dense/kernel"; `*` also stands for slashes.
+      kind: "float32", "float16", or "cluster": 256 values and an index of one byte for each weight.
+      block: outputs (last axis) that share a codebook; None: all.
+    """
+
+    pattern: str
+    kind: Kind
+    block: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.pattern}:{self.kind}" + (f"@{self.block}" if self.block else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Rules, of which the first that fits decides; without one a variable stays float32."""
+
+    rules: tuple[Rule, ...]
+
+    def rule_of(self, variable: keras.Variable) -> Rule:
+        """How a variable is stored."""
+        if is_compressible(variable):
+            for rule in self.rules:
+                if fnmatch.fnmatchcase(variable.path, rule.pattern):
+                    return rule
+        return Rule("*", "float32")
+
+    @property
+    def coarsest(self) -> Kind:
+        """The kind of the rules that loses most."""
+        return max((rule.kind for rule in self.rules), key=KINDS.index, default="float32")
+
+    def __str__(self) -> str:
+        if len(self.rules) == 1 and self.rules[0].pattern == "*":
+            return str(self.rules[0]).removeprefix("*:")
+        return ",".join(map(str, self.rules))
+
+
+def parse_precision(text: str) -> Precision:
+    """Reads rules, as the module's docstring writes them, or the path of a YAML list of `pattern:precision`.
+
+    Raises:
+      InputError: the file cannot be read, or a rule is none.
+    """
+    if text.endswith((".yaml", ".yml")):
+        return Precision(tuple(_rule(str(entry), text) for entry in _read_list(text)))
+    return Precision(tuple(_rule(part.strip(), text) for part in text.split(",")))
+
+
+def is_compressible(variable: keras.Variable) -> bool:
+    """Whether rules apply: a float variable of at least 1,024 elements, no BN parameter and no bias."""
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return False
+    if variable.name in _KEPT_NAMES or variable.name.endswith("bias"):
+        return False
+    return int(np.prod(variable.shape)) >= MIN_ELEMENTS
+
+
+def unused_rules(precision: Precision, variables: Sequence[keras.Variable]) -> list[Rule]:
+    """Rules whose pattern fits no variable at all: misspelt, perhaps. Those with the pattern `*` are not meant."""
+    paths = [variable.path for variable in variables]
+    return [r for r in precision.rules if r.pattern != "*" and not fnmatch.filter(paths, r.pattern)]
+
+
+def _rule(text: str, whole: str) -> Rule:
+    pattern, separator, kind = text.rpartition(":")
+    kind, at, block = kind.partition("@")
+    if kind not in KINDS or (separator and not pattern):
+        raise InputError(
+            f"--precision={whole}: '{text}' is no rule; write float16, float32 or cluster, or pattern:precision, such as"
+            " 'dense*:cluster,*:float16'"
+        )
+    if at and (kind != "cluster" or not block.isdecimal() or int(block) < 1):
+        raise InputError(f"--precision={whole}: '{text}': write cluster@N for a codebook of every N outputs")
+    return Rule(pattern or "*", kind, int(block) if at else None)  # type: ignore[arg-type]
+
+
+def _read_list(path: str) -> Sequence[object]:
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8") as file:
+            entries = yaml.safe_load(file)
+    except OSError as error:
+        raise InputError(f"--precision={path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--precision={path}: no YAML ({' '.join(str(error).split())})") from error
+    if isinstance(entries, Mapping) or not isinstance(entries, list) or not entries:
+        raise InputError(f"--precision={path}: holds no list; write one rule, pattern:precision, per line")
+    return entries

@@ -1,0 +1,125 @@
+"""How a variable is stored in a SavedModel, and what the graph reads in its place."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.export import clusters
+from yt8m_tf.export.precision import Precision
+
+
+class Stored(tf.Module):
+    """A variable as it is stored, and its float32 values.
+
+    What is smaller than float32 is decoded once, when the SavedModel is loaded: into a resource that is not saved, by
+    the initialiser that every loader runs, as it fills lookup tables. A cast in the graph would be repeated in every call
+    (8,000 weights a microsecond).
+
+    Args:
+      variable: of the model.
+      precision: the rules.
+
+    Attributes:
+      num_bytes: what is stored.
+
+    Raises:
+      InputError: a value does not fit.
+    """
+
+    def __init__(self, variable: keras.Variable, precision: Precision):
+        super().__init__()
+        values = keras.ops.convert_to_numpy(variable.value)
+        rule = precision.rule_of(variable)
+        self._decoded: _Decoded | None = None
+        if rule.kind == "cluster":
+            found = clusters.cluster(variable.path, values, rule.block)
+            stored = {"indices": found.indices, "codebooks": found.codebooks}
+            self._keep(variable.path, stored)
+            self._decoded = _Decoded(self.stored, values.shape, _key(variable.path, stored), found.block)
+        elif rule.kind == "float16":
+            stored = {"values": to_half(variable.path, values)}
+            self._keep(variable.path, stored)
+            self._decoded = _Decoded(self.stored, values.shape, _key(variable.path, stored), None)
+        else:
+            self._keep(variable.path, {"values": values})
+
+    def read(self) -> tf.Tensor:
+        """The values, as a graph reads them."""
+        return self.stored["values"] if self._decoded is None else self._decoded.read()
+
+    def _keep(self, path: str, arrays: dict[str, np.ndarray]) -> None:
+        self.num_bytes = sum(array.nbytes for array in arrays.values())
+        self.stored = {
+            name: tf.Variable(array, trainable=False, name=path if name == "values" else f"{path}/{name}")
+            for name, array in arrays.items()
+        }
+
+
+class _Decoded(tf.saved_model.experimental.TrackableResource):
+    """A float32 array that comes to be when the SavedModel is loaded.
+
+    Args:
+      stored: what it is decoded from.
+      shape: of it.
+      key: a name for it, which no other array in the process may have.
+      block: see `clusters.decode`; None: a cast is all there is to do.
+    """
+
+    def __init__(self, stored: dict[str, tf.Variable], shape: tuple[int, ...], key: str, block: int | None):
+        super().__init__()
+        self._stored, self._shape, self._key, self._block = stored, shape, key, block
+
+    def read(self) -> tf.Tensor:
+        value = tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=tf.float32)
+        return tf.ensure_shape(value, self._shape)
+
+    def _create_resource(self) -> Any:
+        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=self._shape, shared_name=self._key)
+
+    def _initialize(self) -> None:
+        if self._block is None:
+            values = tf.cast(self._stored["values"], tf.float32)
+        else:
+            values = clusters.decode(self._stored["indices"], self._stored["codebooks"], self._block)
+        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=values)
+
+
+def to_half(name: str, values: np.ndarray) -> np.ndarray:
+    """Rounds to float16.
+
+    Args:
+      name: the variable's name, for the message.
+      values: float array of any shape.
+
+    Returns:
+      float16 array of the same shape. Magnitudes below 6e-8, float16's smallest, become 0.
+
+    Raises:
+      InputError: a value is beyond float16's range of +-65504, infinite or NaN.
+    """
+    values = np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    wrong = ~np.isfinite(halves)
+    if wrong.any():
+        first = values[np.unravel_index(np.argmax(wrong), wrong.shape)]
+        raise InputError(
+            f"variable '{name}': {int(wrong.sum())} of {values.size} values do not fit float16 (-65504 to 65504), the"
+            f" first is {first:g}; store it with --precision='{name}:float32,*:float16'"
+        )
+    return halves
+
+
+def _key(path: str, arrays: dict[str, np.ndarray]) -> str:
+    """The same for the same contents, so that an export can be repeated byte for byte."""
+    digest = hashlib.sha256(path.encode())
+    for name, array in arrays.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8))
+    return f"decoded/{path}/{digest.hexdigest()}"
