@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from yt8m_tf import config, experiment, models, tables
-from yt8m_tf.export.quantise import is_stored_as_half
+from yt8m_tf.export.precision import is_compressible
 from yt8m_tf.models import registry
 
 PUBLISHED_FILE = "published.csv"
@@ -60,7 +60,7 @@ def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry
         run.model["name"],
         run.data.level,
         sum(int(np.prod(variable.shape)) for variable in model.trainable_weights),
-        sum(int(np.prod(variable.shape)) * (2 if is_stored_as_half(variable) else 4) for variable in stored),
+        sum(int(np.prod(variable.shape)) * (2 if is_compressible(variable) else 4) for variable in stored),
         _number(figures.get("gap_at_20")),
         _number(figures.get("bce")),
     )

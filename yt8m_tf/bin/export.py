@@ -1,6 +1,6 @@
 """Exports a trained model as a SavedModel that needs no code, and measures it against the trained one.
 
-The weights are stripped of all that only training needs and stored as float16. The SavedModel appears if it is
+The weights are stripped of all that only training needs, and stored as float16 or as indices into codebooks. The SavedModel appears if it is
 within the size limit and its GAP@20 on the validation data is that of the trained model. For TF Serving, name a
 version: NAME/1.
 
@@ -24,7 +24,13 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.", 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the SavedModel.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the run's patterns of validation shards are relative to.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
-_PRECISION = flags.DEFINE_enum("precision", "float16", ["float16", "float32"], "Of the stored weights.")
+_PRECISION = flags.DEFINE_string(
+    "precision",
+    "float16",
+    "Of the stored weights: float16, float32, cluster (256 values a layer), or rules, of which the first that fits a"
+    " variable's path decides: 'dense*:cluster,bn*:float32,*:float16'; cluster@512: a codebook for every 512 outputs."
+    " Or a YAML list of such rules.",
+)
 _SIZE_LIMIT = flags.DEFINE_integer(
     "size_limit", 1_000_000_000, "Bytes that the SavedModel may take, uncompressed.", lower_bound=1
 )
@@ -33,13 +39,16 @@ _MEASURE_EXAMPLES = flags.DEFINE_integer(
     "measure_examples", None, "Measure on the first so many validation examples; the default is all.", lower_bound=1
 )
 _TOLERANCE = flags.DEFINE_float(
-    "tolerance", None, "How much GAP@20 may change; the default is 1e-4 for float16, 1e-6 for float32."
+    "tolerance",
+    None,
+    "How much GAP@20 may change; the default is 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.",
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there already.")
 
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import run_dir
+    from yt8m_tf.export.precision import parse_precision
     from yt8m_tf.export.trained import export_trained
 
     report = export_trained(
@@ -47,7 +56,7 @@ def main(_: Sequence[str]) -> None:
         os.path.expanduser(_OUTPUT.value),
         data_dir=_DATA_DIR.value,
         which=_CHECKPOINT.value,
-        precision=_PRECISION.value,
+        precision=parse_precision(_PRECISION.value),
         size_limit=_SIZE_LIMIT.value,
         vocabulary=os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
         measure_examples=_MEASURE_EXAMPLES.value,

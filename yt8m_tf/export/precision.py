@@ -76,6 +76,9 @@ class Precision:
         return ",".join(map(str, self.rules))
 
 
+FLOAT16 = Precision((Rule("*", "float16"),))
+
+
 def parse_precision(text: str) -> Precision:
     """Reads rules, as the module's docstring writes them, or the path of a YAML list of `pattern:precision`.
 

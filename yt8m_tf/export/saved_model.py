@@ -1,11 +1,11 @@
-"""Writes a trained model as a SavedModel that needs no code: float16 weights, two signatures, a checked size.
+"""Writes a trained model as a SavedModel that needs no code: small weights, two signatures, a checked size.
 
 The graph is not compiled by XLA: TF Serving refuses such functions on CPU unless it is started with
 `--xla_cpu_compilation_enabled`, every new batch size would compile again, and it does not pay throughout: with batches
 of 1,024 videos or 128 clips on 2 cores, XLA ran mean_fcn 1.4x as fast, resnet_like 0.9x, linear_combinations 0.7x.
 
-A cast of a variable is no constant to Grappler, so float16 weights are cast to float32 again in each call: 0.9 ms on
-top of 3.2 ms for one video and 7.2 M weights (some 8,000 weights a microsecond), nothing measurable for 1,024 videos.
+Weights that are stored in less than float32 are decoded once, when the model is loaded (`stored.Stored`): a cast of a
+variable is no constant to Grappler, and would be repeated in each call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.metadata import METADATA_FILE, describe, write_json
-from yt8m_tf.export.quantise import Precision, stored_value
+from yt8m_tf.export.precision import FLOAT16, Precision
+from yt8m_tf.export.stored import Stored
 from yt8m_tf.layers import recurrent
 from yt8m_tf.metrics import TOP_K
 
@@ -59,7 +60,7 @@ class ExportedSize:
             layers = ", ".join(f"{name} {size:,}" for name, size in self.layer_bytes.items())
             raise InputError(
                 f"the SavedModel takes {self.total_bytes:,} bytes, more than --size_limit={self.limit_bytes:,}; its"
-                f" layers take: {layers}; export with --precision=float16, or make the model smaller"
+                f" layers take: {layers}; export with --precision=float16 or cluster, or make the model smaller"
             )
 
 
@@ -68,7 +69,7 @@ def export_saved_model(
     data: DataConfig,
     directory: str | os.PathLike[str],
     *,
-    precision: Precision = "float16",
+    precision: Precision = FLOAT16,
     size_limit: int = SIZE_LIMIT,
     metadata: Mapping[str, Any] | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
@@ -89,7 +90,7 @@ def export_saved_model(
       model: from the inputs of `models.registry.model_inputs` to [B, C] logits.
       data: the records that the model reads.
       directory: where to; its parents are made. For TF Serving: `NAME/1`.
-      precision: of the stored weights (`quantise`); the arithmetic is float32 in both cases.
+      precision: of the stored weights; the arithmetic is float32 whatever it is.
       size_limit: bytes that all files together may take.
       metadata: what to add to `assets/metadata.json`; it must be possible to write it as JSON.
       vocabulary: a CSV file to put beside it.
@@ -111,7 +112,7 @@ def export_saved_model(
         )
     # The temporary name beside it is no number: TF Serving does not take it for a version.
     with run_dir.whole_directory(target) as temporary:
-        contents = describe(data, precision, metadata or {})
+        contents = describe(data, str(precision), metadata or {})
         layer_bytes = _save(model, data, temporary, precision, contents, vocabulary)
         size = ExportedSize(_bytes_on_disk(temporary), size_limit, layer_bytes)
         size.check()
@@ -130,7 +131,7 @@ def export_saved_model(
 class InferenceModule(tf.Module):
     """The variables that inference needs, as they are stored, and the two signatures over them.
 
-    The Keras model is traced with casts of these variables in place of its own, and is not an attribute: else its
+    The Keras model is traced with what these variables hold in place of its own, and is not an attribute: else its
     variables, and whatever hangs on them, would be saved too.
 
     Args:
@@ -141,13 +142,12 @@ class InferenceModule(tf.Module):
         super().__init__(name="inference")
         recurrent.forbid_fused_kernels(model)
         # `weights` leaves out seeds and metrics, which `variables` has.
-        self.weights = {
-            variable.path: tf.Variable(stored_value(variable, precision), trainable=False, name=variable.path)
-            for variable in model.weights
-        }
+        self.weights = {variable.path: Stored(variable, precision) for variable in model.weights}
 
         def logits_of(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            casts = [(variable, tf.cast(self.weights[variable.path], variable.dtype)) for variable in model.weights]
+            casts = [
+                (variable, tf.cast(self.weights[variable.path].read(), variable.dtype)) for variable in model.weights
+            ]
             inputs = model_inputs(features, data.spec)
             with keras.StatelessScope(state_mapping=casts):
                 logits = tf.cast(model(inputs, training=False), tf.float32)  # [B, C]
@@ -202,9 +202,9 @@ def _save(
             module.vocabulary = tf.saved_model.Asset(copy)
         tf.saved_model.save(module, os.fspath(directory), signatures=module.signatures())
     layers: dict[str, int] = {}
-    for path, variable in module.weights.items():
+    for path, stored in module.weights.items():
         layer = path.split("/")[0]
-        layers[layer] = layers.get(layer, 0) + variable.shape.num_elements() * variable.dtype.size
+        layers[layer] = layers.get(layer, 0) + stored.num_bytes
     return dict(sorted(layers.items(), key=lambda item: -item[1]))
 
 

@@ -15,8 +15,9 @@ from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
+from yt8m_tf.errors import InputError
 from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
-from yt8m_tf.export.quantise import Precision
+from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, export_saved_model
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
 from yt8m_tf.training.checkpoints import Trained, load_trained
@@ -38,7 +39,7 @@ def export_trained(
     *,
     data_dir: str = ".",
     which: str = "best",
-    precision: Precision = "float16",
+    precision: Precision = FLOAT16,
     size_limit: int = SIZE_LIMIT,
     vocabulary: str | None = None,
     measure_examples: int | None = None,
@@ -54,13 +55,18 @@ def export_trained(
       which: "best" or "last" checkpoint.
       precision, size_limit, vocabulary, overwrite: see `export_saved_model`.
       measure_examples: compare on the first so many validation examples; None: on all.
-      tolerance: how much GAP@20 may change; None: 1e-4 for float16, 1e-6 for float32.
+      tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
 
     Raises:
-      InputError: see `load_trained`, `list_shards`, `export_saved_model`, `Comparison.check`.
+      InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`, `export_saved_model`, `Comparison.check`.
     """
     trained = load_trained(Path(workdir), which)
     data = trained.experiment.data
+    if unused := unused_rules(precision, trained.model.weights):
+        layers = ", ".join(dict.fromkeys(variable.path.split("/")[0] for variable in trained.model.weights))
+        raise InputError(
+            f"--precision: no variable's path fits '{unused[0].pattern}'; the model's layers are: {layers}"
+        )
     if vocabulary is not None:
         load_vocabulary(vocabulary, data.num_classes)  # refuses that of another version of the dataset
     shards = list_shards(data.validation, data_dir, "data.validation")
@@ -69,7 +75,7 @@ def export_trained(
     def check(directory: Path) -> dict[str, Any]:
         batches = evaluation_stream(shards, data, scoring_batch_size(data.level), faults=Faults(on_empty="skip"))
         comparison = compare(directory, lambda batch: _logits(trained, batch), _limited(batches, measure_examples))
-        comparison.check(TOLERANCE[precision] if tolerance is None else tolerance)
+        comparison.check(TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
         comparisons.append(comparison)
         return dataclasses.asdict(comparison)
 

@@ -124,13 +124,14 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def _export(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf.export.precision import parse_precision
     from yt8m_tf.export.trained import export_trained
 
     report = export_trained(
         where.workdir / stage.options["run"],
         where.workdir / stage.output,
         data_dir=where.data_dir,
-        precision=stage.options["precision"],
+        precision=parse_precision(stage.options["precision"]),
         overwrite=True,
     )
     return {"gap_at_20": report.comparison.gap, "bytes": report.size.total_bytes}
