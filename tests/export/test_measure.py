@@ -5,6 +5,7 @@ from tiny_models import NUM_CLASSES, tiny_data, tiny_model
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.measure import Comparison, compare
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
 from yt8m_tf.schema import decode_features
@@ -28,7 +29,7 @@ def plain_gap(scores, labels):
 def test_compare_against_plain_numbers(level, rng, tmp_path):
     data = tiny_data(level)
     exported, trained = tiny_model(data, rng), tiny_model(data, rng)
-    export_saved_model(exported, data, tmp_path / "m", precision="float32")
+    export_saved_model(exported, data, tmp_path / "m", precision=parse_precision("float32"))
     batches, rows = [], []
     for valid in ([True] * 6, [True, True, False, False, False, False]):
         if level == "video":

@@ -12,11 +12,12 @@ import tensorflow as tf
 from tiny_models import FEATURES, MAX_FRAMES, NUM_CLASSES, empty_clip, float_scores, tiny_data, tiny_model, tiny_records
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 
 LEVELS = ("video", "frame")
 # Largest difference of scores, by precision.
-CLOSE = {"float32": 1e-6, "float16": 1e-3}
+CLOSE = {"float32": 1e-6, "float16": 1e-3, "cluster": 2e-2}
 
 
 def files_bytes(directory: Path) -> int:
@@ -24,12 +25,12 @@ def files_bytes(directory: Path) -> int:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", CLOSE)
 def test_serving_signature_gives_the_models_highest_scores(level, precision, rng, tmp_path):
     data = tiny_data(level)
     model = tiny_model(data, rng)
     serialized = tiny_records(data, rng, 7)
-    export_saved_model(model, data, tmp_path / "m", precision=precision)
+    export_saved_model(model, data, tmp_path / "m", precision=parse_precision(precision))
 
     served = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"](examples=tf.constant(serialized))
 
@@ -45,11 +46,11 @@ def test_serving_signature_gives_the_models_highest_scores(level, precision, rng
     assert all(len(set(row)) == 20 for row in classes.tolist())
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", CLOSE)
 def test_features_signature_video(precision, rng, tmp_path):
     data = tiny_data("video")
     model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision=precision)
+    export_saved_model(model, data, tmp_path / "m", precision=parse_precision(precision))
     inputs = {name: rng.normal(size=(5, size)).astype(np.float32) for name, size in FEATURES.items()}
 
     scores = tf.saved_model.load(str(tmp_path / "m")).signatures["features"](**inputs)["predictions"]
@@ -58,11 +59,11 @@ def test_features_signature_video(precision, rng, tmp_path):
     np.testing.assert_allclose(scores, expected, atol=CLOSE[precision], rtol=0)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", CLOSE)
 def test_features_signature_frame_takes_codes(precision, rng, tmp_path):
     data = tiny_data("frame")
     model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision=precision)
+    export_saved_model(model, data, tmp_path / "m", precision=parse_precision(precision))
     codes = {name: rng.integers(0, 256, (5, 9, size), np.uint8) for name, size in FEATURES.items()}
     num_frames = rng.integers(1, 10, 5).astype(np.int32)
 
@@ -77,7 +78,7 @@ def test_features_signature_frame_takes_codes(precision, rng, tmp_path):
 def test_clip_without_frames_scores_zero_and_disturbs_no_other(rng, tmp_path):
     data = tiny_data("frame")
     model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision="float32")
+    export_saved_model(model, data, tmp_path / "m", precision=parse_precision("float32"))
     serialized = tiny_records(data, rng, 2)
 
     serving = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"]
@@ -106,13 +107,15 @@ def test_only_large_weights_are_halved_and_nothing_else_is_stored(rng, tmp_path)
     optimizer.build(model.trainable_variables)
     model.optimizer = optimizer  # a trained model's slots hang on it
 
-    for precision in CLOSE:
-        export_saved_model(model, data, tmp_path / precision, precision=precision)
+    for precision in ("float32", "float16"):
+        export_saved_model(model, data, tmp_path / precision, precision=parse_precision(precision))
 
     stored = tf.train.load_checkpoint(str(tmp_path / "float16" / "variables" / "variables"))
     dtypes = stored.get_variable_to_dtype_map()
     names = {
-        re.search(r"weights/(.*)/\.ATTRIBUTES", key)[1].replace(".S", "/"): key for key in dtypes if "weights" in key
+        re.search(r"weights/(.*)/stored/values/\.ATTRIBUTES", key)[1].replace(".S", "/"): key
+        for key in dtypes
+        if "weights" in key
     }
     assert set(names) == {variable.path for variable in model.weights}
     assert len(dtypes) == len(names) + 1  # and the bookkeeping of the object graph: no slots, seeds, counters
@@ -133,11 +136,11 @@ def test_float16_overflow_names_the_variable(rng, tmp_path):
     values[3, 4] = -7e4
     kernel.assign(values)
 
-    with pytest.raises(InputError, match=r"'logits/kernel'.*-70000.*--precision=float32"):
+    with pytest.raises(InputError, match=r"'logits/kernel'.*-70000.*--precision='logits/kernel:float32,\*:float16'"):
         export_saved_model(model, data, tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
-    export_saved_model(model, data, tmp_path / "m", precision="float32")
+    export_saved_model(model, data, tmp_path / "m", precision=parse_precision("float32"))
 
 
 def test_size_limit_names_both_numbers_and_the_layers_and_leaves_nothing(rng, tmp_path):
@@ -250,7 +253,7 @@ def clean_environment() -> dict[str, str]:
 def test_frame_record_is_served_in_a_process_without_the_package(rng, tmp_path):
     data = tiny_data("frame")
     model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision="float32")
+    export_saved_model(model, data, tmp_path / "m", precision=parse_precision("float32"))
     serialized = tiny_records(data, rng, 1)
     (tmp_path / "record.bin").write_bytes(serialized[0])
 
@@ -267,7 +270,7 @@ def test_frame_record_is_served_in_a_process_without_the_package(rng, tmp_path):
 def test_saved_model_cli_serves_a_video_record(rng, tmp_path):
     data = tiny_data("video", features={"rgb": 64})
     model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision="float32")
+    export_saved_model(model, data, tmp_path / "m", precision=parse_precision("float32"))
     means = [float(value) for value in rng.uniform(-2, 2, 64).astype(np.float32)]
 
     # `--input_examples` of the tool makes the serialized tf.train.Example from a dict.

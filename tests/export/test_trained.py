@@ -13,6 +13,7 @@ from yt8m_tf import models, run_dir
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig, parse_experiment
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.trained import export_trained
 from yt8m_tf.inference import infer
@@ -65,7 +66,9 @@ def test_average_weights_are_exported_measured_and_described(trained, tmp_path):
 
 def test_measuring_fewer_examples_and_failing_the_tolerance(trained, tmp_path):
     workdir, data_dir, _ = trained
-    report = export_trained(workdir, tmp_path / "m", data_dir=str(data_dir), measure_examples=33, precision="float32")
+    report = export_trained(
+        workdir, tmp_path / "m", data_dir=str(data_dir), measure_examples=33, precision=parse_precision("float32")
+    )
     assert report.comparison.num_videos == 33
     with pytest.raises(InputError, match="--tolerance=-1"):
         export_trained(workdir, tmp_path / "n", data_dir=str(data_dir), tolerance=-1.0)
@@ -104,7 +107,7 @@ def test_real_records_score_as_the_model_does(rng, real_data_dir, tmp_path):
     model = models.build_model({"name": "resnet_like", "inner_size": 256}, data.spec)
     model.get_layer("logits").kernel.assign(rng.normal(size=model.get_layer("logits").kernel.shape) * 0.5)
     for precision, close in (("float32", 1e-6), ("float16", 1e-3)):
-        export_saved_model(model, data, tmp_path / precision, precision=precision)
+        export_saved_model(model, data, tmp_path / precision, precision=parse_precision(precision))
         infer(str(tmp_path / precision), [str(shard)], tmp_path / "out.csv", progress=False)
         (serialized,) = tf.data.TFRecordDataset(str(shard)).batch(10_000)
         parsed = parse_records(serialized, data, with_labels=False)

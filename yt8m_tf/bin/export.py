@@ -1,8 +1,8 @@
 """Exports a trained model as a SavedModel that needs no code, and measures it against the trained one.
 
-The weights are stripped of all that only training needs, and stored as float16 or as indices into codebooks. The SavedModel appears if it is
-within the size limit and its GAP@20 on the validation data is that of the trained model. For TF Serving, name a
-version: NAME/1.
+What only training needs is stripped, and the weights are stored as float16 or as indices into codebooks. The SavedModel
+appears if it is within the size limit and its GAP@20 on the validation data is that of the trained model. For TF
+Serving, name a version: NAME/1.
 
 Example:
 

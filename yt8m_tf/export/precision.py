@@ -110,8 +110,8 @@ def _rule(text: str, whole: str) -> Rule:
     kind, at, block = kind.partition("@")
     if kind not in KINDS or (separator and not pattern):
         raise InputError(
-            f"--precision={whole}: '{text}' is no rule; write float16, float32 or cluster, or pattern:precision, such as"
-            " 'dense*:cluster,*:float16'"
+            f"--precision={whole}: '{text}' is no rule; write float16, float32 or cluster, or pattern:precision, such"
+            " as 'dense*:cluster,*:float16'"
         )
     if at and (kind != "cluster" or not block.isdecimal() or int(block) < 1):
         raise InputError(f"--precision={whole}: '{text}': write cluster@N for a codebook of every N outputs")

@@ -18,8 +18,8 @@ class Stored(tf.Module):
     """A variable as it is stored, and its float32 values.
 
     What is smaller than float32 is decoded once, when the SavedModel is loaded: into a resource that is not saved, by
-    the initialiser that every loader runs, as it fills lookup tables. A cast in the graph would be repeated in every call
-    (8,000 weights a microsecond).
+    the initialiser that every loader runs, as it fills lookup tables. A cast in the graph would be repeated in every
+    call (8,000 weights a microsecond).
 
     Args:
       variable: of the model.
@@ -121,5 +121,5 @@ def _key(path: str, arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256(path.encode())
     for name, array in arrays.items():
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).data)  # type: ignore[arg-type]  # a buffer to all but the stubs
     return f"decoded/{path}/{digest.hexdigest()}"

@@ -58,7 +58,8 @@ def export_trained(
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
 
     Raises:
-      InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`, `export_saved_model`, `Comparison.check`.
+      InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`,
+        `export_saved_model`, `Comparison.check`.
     """
     trained = load_trained(Path(workdir), which)
     data = trained.experiment.data

@@ -53,7 +53,8 @@ class PipelineConfig:
       final: the final network, over trunks of students; none unless given.
       mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
       videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
-      export: precision of the exported graph, as `yt8m-export --precision`: of the final network, the mean, or else the last student.
+      export: precision, as `yt8m-export --precision`, of the exported graph: of the final network, the mean, or else
+        the last student.
     """
 
     models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
