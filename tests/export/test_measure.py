@@ -4,9 +4,10 @@ import tensorflow as tf
 from tiny_models import NUM_CLASSES, tiny_data, tiny_model
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.export.measure import Comparison, compare
-from yt8m_tf.export.precision import parse_precision
-from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.export import measure
+from yt8m_tf.export.measure import Comparison
+from yt8m_tf.export.precision import FLOAT32
+from yt8m_tf.export.saved_model import export_saved_model, feature_specs
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
 from yt8m_tf.schema import decode_features
 
@@ -29,7 +30,7 @@ def plain_gap(scores, labels):
 def test_compare_against_plain_numbers(level, rng, tmp_path):
     data = tiny_data(level)
     exported, trained = tiny_model(data, rng), tiny_model(data, rng)
-    export_saved_model(exported, data, tmp_path / "m", precision=parse_precision("float32"))
+    export_saved_model(exported, data, tmp_path / "m", precision=FLOAT32)
     batches, rows = [], []
     for valid in ([True] * 6, [True, True, False, False, False, False]):
         if level == "video":
@@ -45,10 +46,16 @@ def test_compare_against_plain_numbers(level, rng, tmp_path):
         rows += [(scores[0][i], scores[1][i], set(labels[i]) - {-1}) for i in range(6) if valid[i]]
         batches.append(tensors | {"labels": tf.constant(labels), "valid": tf.constant(valid)})
 
-    def float_logits(batch):
-        return trained(decode_features(batch, data.spec), training=False)
+    def probabilities(batch):
+        return tf.sigmoid(trained(decode_features(batch, data.spec), training=False))
 
-    found = compare(tmp_path / "m", float_logits, batches)
+    features = tf.saved_model.load(str(tmp_path / "m")).signatures["features"]
+
+    def saved_probabilities(batch):
+        return features(**{name: batch[name] for name in feature_specs(data)})["predictions"]
+
+    expected = measure.reference(probabilities, batches, tmp_path / "scores", sizes=(1, 9))
+    found = measure.compare(saved_probabilities, batches, expected)
 
     saved, reference, labels = (list(column) for column in zip(*rows, strict=True))
     difference = np.abs(np.array(saved) - np.array(reference))
@@ -57,6 +64,32 @@ def test_compare_against_plain_numbers(level, rng, tmp_path):
     assert found.gap_float32 == pytest.approx(plain_gap(reference, labels), abs=1e-9)
     assert found.max_difference == pytest.approx(difference.max(), abs=1e-6)
     assert found.mean_difference == pytest.approx(difference.mean(), abs=1e-6)
+    assert list(expected.videos_per_second) == [1, 9] and min(expected.videos_per_second.values()) > 0
+
+
+def test_rates_are_of_valid_rows_and_of_the_right_size():
+    seen = []
+
+    def scores(batch):
+        seen.append(batch["x"].numpy().ravel().tolist())
+        return batch["x"]
+
+    batch = {"x": tf.constant([[1.0], [2.0], [3.0]]), "valid": tf.constant([True, False, True])}
+    rates = measure.videos_per_second(scores, batch | {"labels": tf.zeros([3, 1], tf.int32)}, [1, 5])
+    assert set(map(tuple, seen)) == {(1.0,), (1.0, 3.0, 1.0, 3.0, 1.0)} and list(rates) == [1, 5]
+
+
+def test_batches_up_to_a_number_of_videos():
+    batches = [{"valid": tf.constant(valid)} for valid in ([True, True, False], [False, True, True], [True] * 3)]
+    kept = [batch["valid"].numpy().tolist() for batch in measure.limited(batches, 3)]
+    assert kept == [[True, True, False], [False, True, False]]
+    assert len(list(measure.limited(batches, 100))) == 3
+
+
+def test_scores_that_are_nan(tmp_path):
+    batch = {"labels": tf.constant([[0]]), "valid": tf.constant([True])}
+    with pytest.raises(InputError, match="NaN"):
+        measure.reference(lambda _: tf.constant([[float("nan")]]), [batch], tmp_path / "scores")
 
 
 def test_tolerance():

@@ -13,7 +13,7 @@ from yt8m_tf import models, run_dir
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig, parse_experiment
-from yt8m_tf.export.precision import parse_precision
+from yt8m_tf.export.precision import FLOAT32, parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.trained import export_trained
 from yt8m_tf.inference import infer
@@ -52,7 +52,7 @@ def test_average_weights_are_exported_measured_and_described(trained, tmp_path):
     assert report.comparison.num_videos == 80
     assert 0 < report.comparison.gap < 1
     assert 0 < report.comparison.max_difference < 1e-3
-    checkpoint = sum(int(line.split()[-2].replace(",", "")) for line in report.lines if "checkpoint in all" in line)
+    checkpoint = sum(int(line.split()[-2].replace(",", "")) for line in report.stripped if "checkpoint in all" in line)
     assert checkpoint == 4 * 4 * sum(int(np.prod(v.shape)) for v in model.variables if "seed" not in v.name)
 
     inputs = {"rgb": np.ones((1, 8), np.float32), "audio": np.ones((1, 4), np.float32)}
@@ -61,18 +61,36 @@ def test_average_weights_are_exported_measured_and_described(trained, tmp_path):
     metadata = json.loads((tmp_path / "model" / "1" / "assets" / "metadata.json").read_text())
     assert metadata["model"]["name"] == "resnet_like"
     assert metadata["metrics"]["gap"] == report.comparison.gap
+    written = json.loads((tmp_path / "model" / "1" / "assets.extra" / "export_report.json").read_text())
+    assert written["metrics"] == metadata["metrics"] and list(written["videos_per_second"]) == ["1", "64", "1024"]
+    assert written["size"]["total_bytes"] == pytest.approx(_bytes(tmp_path / "model" / "1"), abs=2000)  # but itself
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["1"]
 
 
 def test_measuring_fewer_examples_and_failing_the_tolerance(trained, tmp_path):
     workdir, data_dir, _ = trained
-    report = export_trained(
-        workdir, tmp_path / "m", data_dir=str(data_dir), measure_examples=33, precision=parse_precision("float32")
-    )
+    report = export_trained(workdir, tmp_path / "m", data_dir=str(data_dir), measure_examples=33, precision=FLOAT32)
     assert report.comparison.num_videos == 33
     with pytest.raises(InputError, match="--tolerance=-1"):
         export_trained(workdir, tmp_path / "n", data_dir=str(data_dir), tolerance=-1.0)
     assert not (tmp_path / "n").exists()
+
+
+def _bytes(directory):
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def test_clusters_by_rule(trained, tmp_path):
+    workdir, data_dir, _ = trained
+    report = export_trained(
+        workdir, tmp_path / "m", data_dir=str(data_dir), precision=parse_precision("logits/*:cluster@8,*:float16")
+    )
+    assert 0 < report.comparison.max_difference < 0.02
+    dtypes = tf.train.load_checkpoint(str(tmp_path / "m" / "variables" / "variables")).get_variable_to_dtype_map()
+    indices = [key for key, dtype in dtypes.items() if dtype == tf.uint8]
+    assert ["logits.Skernel" in key for key in indices] == [True]
+    with pytest.raises(InputError, match=r"no variable's path fits 'logit/\*'; the model's layers are: .*logits"):
+        export_trained(workdir, tmp_path / "n", data_dir=str(data_dir), precision=parse_precision("logit/*:cluster"))
 
 
 def command(name, cwd, **flags):

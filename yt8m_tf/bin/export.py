@@ -36,7 +36,7 @@ _SIZE_LIMIT = flags.DEFINE_integer(
 )
 _VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, to travel with the model.")
 _MEASURE_EXAMPLES = flags.DEFINE_integer(
-    "measure_examples", None, "Measure on the first so many validation examples; the default is all.", lower_bound=1
+    "measure_examples", 100_000, "Measure on the first so many validation examples.", lower_bound=1
 )
 _TOLERANCE = flags.DEFINE_float(
     "tolerance",
@@ -63,7 +63,7 @@ def main(_: Sequence[str]) -> None:
         tolerance=_TOLERANCE.value,
         overwrite=_OVERWRITE.value,
     )
-    print("\n".join(report.lines))
+    print("\n".join(report.lines()))
     print(f"SavedModel: {_OUTPUT.value}")
     test = run_dir.read_experiment(Path(_WORKDIR.value).expanduser()).data.test
     shards = ",".join(os.path.join(_DATA_DIR.value, pattern) for pattern in test)

@@ -1,10 +1,15 @@
-"""Measures a written SavedModel against the model that it was made from."""
+"""Measures a written SavedModel against the float32 model that it was made from: scores, GAP@20 and speed.
+
+The float32 model goes first and leaves its scores in a file, so that the two need not be in memory together.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Mapping
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +20,31 @@ from yt8m_tf.schema import NO_LABEL
 
 # How much GAP@20 may change, by precision of the stored weights.
 TOLERANCE = {"cluster": 1e-3, "float16": 1e-4, "float32": 1e-6}
+
+# From a batch, as `data.records.parse_records` gives its features, to [B, C] float32 probabilities.
+Scores = Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
+# Such batches, with "labels" [B, L] int32 padded with -1, and "valid" [B] bool: other rows count nowhere.
+Batches = Iterable[Mapping[str, tf.Tensor]]
+
+_RATE_SECONDS, _RATE_CALLS = 0.5, 3  # at the least, for each size of batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What the float32 model gave, for `compare`.
+
+    Attributes:
+      path: file of the float32 scores, [num_videos, C].
+      num_videos, num_positives: videos, and labels of all of them.
+      gap: GAP@20.
+      videos_per_second: by size of the batch.
+    """
+
+    path: Path
+    num_videos: int
+    num_positives: int
+    gap: float
+    videos_per_second: Mapping[int, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,65 +74,111 @@ class Comparison:
             )
 
 
-def compare(
-    saved_model: str | os.PathLike[str],
-    float_logits: Callable[[Mapping[str, tf.Tensor]], tf.Tensor],
-    batches: Iterable[Mapping[str, tf.Tensor]],
-) -> Comparison:
-    """Scores the same batches with a SavedModel's `features` signature and with the float32 model.
+def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int] = ()) -> Reference:
+    """Scores with the float32 model.
 
     Args:
-      saved_model: its directory.
-      float_logits: from a batch to the float32 model's [B, C] logits; is traced.
-      batches: features as `data.records.parse_records` gives them, "labels" [B, L] int32 padded with -1, and "valid"
-        [B] bool; rows that are not valid count nowhere.
+      scores: the float32 model's.
+      batches: to score.
+      path: the file to write the scores into, 15 KB a video of 3,862 classes.
+      sizes: of the batches whose rate is measured.
 
     Raises:
-      InputError: no valid row in `batches`, or none with a label.
+      InputError: no valid row in `batches`, none with a label, or a score that is NaN.
     """
-    loaded = tf.saved_model.load(os.fspath(saved_model))
-    features = loaded.signatures["features"]
-    names = features.structured_input_signature[1]
+    ranking, rated = _Ranking(), None
+    with open(path, "wb") as file:
+        for batch in batches:
+            rated = batch if rated is None else rated
+            file.write(ranking.add(scores(batch), batch).tobytes())
+    gap = ranking.gap()
+    rates = videos_per_second(scores, rated or {}, sizes)
+    return Reference(path, ranking.num_videos, ranking.num_positives, gap, rates)
 
-    @tf.function(reduce_retracing=True)
-    def statistics(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        saved = features(**{name: batch[name] for name in names})["predictions"]  # [B, C]
-        reference = tf.sigmoid(tf.cast(float_logits(batch), tf.float32))
-        difference = tf.where(batch["valid"][:, None], tf.abs(saved - reference), 0.0)
-        return {
-            "saved": _top_pairs(saved, batch["labels"]),
-            "reference": _top_pairs(reference, batch["labels"]),
-            "max": tf.reduce_max(difference),
-            "sum": tf.reduce_sum(tf.cast(tf.reduce_mean(difference, axis=1), tf.float64)),
-        }
 
-    num_videos, num_positives, largest, total = 0, 0, 0.0, 0.0
-    saved_pairs: list[np.ndarray] = []
-    reference_pairs: list[np.ndarray] = []
+def compare(scores: Scores, batches: Batches, expected: Reference) -> Comparison:
+    """Scores the same batches with the SavedModel.
+
+    Args:
+      scores: the SavedModel's.
+      batches: those that `reference` was given.
+      expected: what it returned.
+    """
+    ranking, largest, total = _Ranking(), 0.0, 0.0
+    with open(expected.path, "rb") as file:
+        for batch in batches:
+            rows = ranking.add(scores(batch), batch)
+            before = np.frombuffer(file.read(rows.nbytes), np.float32).reshape(rows.shape)
+            difference = np.abs(rows - before)
+            if difference.size:
+                largest = max(largest, float(difference.max()))
+                total += float(difference.mean(axis=1, dtype=np.float64).sum())
+    gap = ranking.gap()
+    assert ranking.num_videos == expected.num_videos
+    return Comparison(ranking.num_videos, gap, expected.gap, largest, total / ranking.num_videos)
+
+
+def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Iterable[int]) -> dict[int, float]:
+    """The rate of scoring from and to memory, by size of the batch: of the median call, after one that is not timed.
+
+    Args:
+      scores: of a model.
+      batch: with "valid", of which at least one; its rows are repeated where a size is larger.
+      sizes: of the batches.
+    """
+    valid = tf.where(batch["valid"])[:, 0]  # [V]
+    rates = {}
+    for size in sizes:
+        rows = tf.gather(valid, tf.range(size, dtype=tf.int64) % len(valid))
+        features = {name: tf.gather(value, rows) for name, value in batch.items() if name not in ("labels", "valid")}
+        scores(features).numpy()
+        seconds: list[float] = []
+        while len(seconds) < _RATE_CALLS or sum(seconds) < _RATE_SECONDS:
+            start = time.perf_counter()
+            scores(features).numpy()
+            seconds.append(time.perf_counter() - start)
+        rates[size] = size / statistics.median(seconds)
+    return rates
+
+
+def limited(batches: Batches, limit: int | None) -> Iterator[Mapping[str, tf.Tensor]]:
+    """`batches` up to the first `limit` valid rows; None: all."""
+    left = limit
     for batch in batches:
-        batch = {name: batch[name] for name in (*names, "labels", "valid")}
-        found = tf.nest.map_structure(lambda tensor: tensor.numpy(), statistics(batch))
-        valid = np.asarray(batch["valid"])
-        saved_pairs.append(found["saved"][:, valid])
-        reference_pairs.append(found["reference"][:, valid])
-        num_videos += int(valid.sum())
-        num_positives += int(np.sum(np.asarray(batch["labels"])[valid] != NO_LABEL))
-        largest, total = max(largest, float(found["max"])), total + float(found["sum"])
-    if not num_positives:
-        raise InputError(
-            f"data.validation: {num_videos} videos, none with a label; give labelled shards to measure with"
-        )
-    gaps = [_gap(pairs, num_positives) for pairs in (saved_pairs, reference_pairs)]
-    return Comparison(num_videos, gaps[0], gaps[1], largest, total / num_videos)
+        if left is None:
+            yield batch
+            continue
+        valid = batch["valid"] & (tf.cumsum(tf.cast(batch["valid"], tf.int32)) <= left)
+        left -= int(tf.math.count_nonzero(valid))
+        yield {**batch, "valid": valid}
+        if not left:
+            return
 
 
-def _top_pairs(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """[2, B, k] float32: the highest scores of [B, C], and whether each one's class is a label."""
-    top, classes = tf.math.top_k(scores, min(TOP_K, scores.shape[-1]))  # [B, k]
-    hits = tf.reduce_any(classes[:, :, None] == labels[:, None, :], axis=2)
-    return tf.stack([top, tf.cast(hits, tf.float32)])
+class _Ranking:
+    """Collects what GAP@20 needs."""
 
+    def __init__(self) -> None:
+        self.num_videos = self.num_positives = 0
+        self._scores: list[np.ndarray] = []
+        self._hits: list[np.ndarray] = []
 
-def _gap(pairs: list[np.ndarray], num_positives: int) -> float:
-    scores, hits = np.concatenate(pairs, axis=1)
-    return global_average_precision(scores, hits.astype(bool), num_positives)
+    def add(self, scores: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
+        """Takes [B, C] scores of a batch; returns those of its valid rows."""
+        valid, labels = batch["valid"], batch["labels"]
+        top, classes = tf.math.top_k(scores, min(TOP_K, scores.shape[-1]))  # [B, k]
+        hits = tf.reduce_any(classes[:, :, None] == labels[:, None, :], axis=2)
+        self._scores.append(top.numpy()[valid])
+        self._hits.append(hits.numpy()[valid])
+        self.num_videos += int(tf.math.count_nonzero(valid))
+        self.num_positives += int(tf.math.count_nonzero((labels != NO_LABEL) & valid[:, None]))
+        return scores.numpy()[valid]
+
+    def gap(self) -> float:
+        if not self.num_positives:
+            raise InputError(
+                f"data.validation: {self.num_videos} videos, none with a label; give labelled shards to measure with"
+            )
+        if any(np.isnan(scores).any() for scores in self._scores):
+            raise InputError("the model gives scores that are NaN; train it with finite weights")
+        return global_average_precision(np.concatenate(self._scores), np.concatenate(self._hits), self.num_positives)

@@ -77,6 +77,7 @@ class Precision:
 
 
 FLOAT16 = Precision((Rule("*", "float16"),))
+FLOAT32 = Precision((Rule("*", "float32"),))
 
 
 def parse_precision(text: str) -> Precision:

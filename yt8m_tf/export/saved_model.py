@@ -10,11 +10,12 @@ variable is no constant to Grappler, and would be repeated in each call.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,6 @@ from yt8m_tf.metrics import TOP_K
 SIZE_LIMIT = 1_000_000_000
 
 VOCABULARY_FILE = "vocabulary.csv"
-# In TensorFlow's own folder for files that loaders leave alone.
-REPORT_FILE = "assets.extra/export_report.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +72,50 @@ def export_saved_model(
     size_limit: int = SIZE_LIMIT,
     metadata: Mapping[str, Any] | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
-    check: Callable[[Path], Mapping[str, Any]] | None = None,
     overwrite: bool = False,
 ) -> ExportedSize:
-    """Writes `model` to `directory`, which appears when it is whole and has passed all checks.
+    """`write_saved_model` to a directory that appears when it is whole; `trained.export_trained` measures it, too.
+
+    Args:
+      model, data, precision, size_limit, metadata, vocabulary: see `write_saved_model`.
+      directory: where to; its parents are made. For TF Serving: `NAME/1`.
+      overwrite: whether to replace a SavedModel that is there already.
+
+    Raises:
+      InputError: `directory` is taken; see `write_saved_model`.
+    """
+    with replacing(directory, overwrite) as temporary:
+        return write_saved_model(model, data, temporary, precision, size_limit, metadata or {}, vocabulary)
+
+
+@contextlib.contextmanager
+def replacing(directory: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Gives a temporary directory for a SavedModel; it becomes `directory` if the block ends well.
+
+    Raises:
+      InputError: `directory` is taken: by something else than a SavedModel, or by one and `overwrite` is not given.
+    """
+    target = Path(directory)
+    replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
+    _check_target(target, overwrite)
+    # The temporary name beside it is no number: TF Serving does not take it for a version.
+    with run_dir.whole_directory(target) as temporary:
+        yield temporary
+        if target.exists():
+            os.replace(target, replaced)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_saved_model(
+    model: keras.Model,
+    data: DataConfig,
+    directory: Path,
+    precision: Precision,
+    size_limit: int,
+    metadata: Mapping[str, Any],
+    vocabulary: str | os.PathLike[str] | None = None,
+) -> ExportedSize:
+    """Writes a model as a SavedModel.
 
     Signatures:
       `serving_default(examples: [B] string)`, records exactly as they stand in shards -> `video_id` [B] string,
@@ -89,43 +128,40 @@ def export_saved_model(
     Args:
       model: from the inputs of `models.registry.model_inputs` to [B, C] logits.
       data: the records that the model reads.
-      directory: where to; its parents are made. For TF Serving: `NAME/1`.
+      directory: an empty one.
       precision: of the stored weights; the arithmetic is float32 whatever it is.
       size_limit: bytes that all files together may take.
       metadata: what to add to `assets/metadata.json`; it must be possible to write it as JSON.
       vocabulary: a CSV file to put beside it.
-      check: is called with the temporary directory of the written model before it gets its name; what it returns
-        goes into `metadata.json` under "metrics" and into `assets.extra/export_report.json`; what it raises stops
-        the export.
-      overwrite: whether to replace a SavedModel that is there already.
 
     Raises:
-      InputError: `directory` is taken, the vocabulary cannot be read, a weight does not fit float16, or the model
-        takes more than `size_limit` bytes.
+      InputError: the vocabulary cannot be read, a weight does not fit float16, or the model takes more than
+        `size_limit` bytes.
     """
-    target = Path(directory)
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
-    _check_target(target, overwrite)
     if vocabulary is not None and not Path(vocabulary).is_file():
         raise InputError(
             f"--vocabulary={vocabulary}: no such file; give the dataset's vocabulary.csv, or leave the flag out"
         )
-    # The temporary name beside it is no number: TF Serving does not take it for a version.
-    with run_dir.whole_directory(target) as temporary:
-        contents = describe(data, str(precision), metadata or {})
-        layer_bytes = _save(model, data, temporary, precision, contents, vocabulary)
-        size = ExportedSize(_bytes_on_disk(temporary), size_limit, layer_bytes)
-        size.check()
-        metrics = dict(check(temporary)) if check else {}
-        if metrics:
-            write_json(temporary / "assets" / METADATA_FILE, contents | {"metrics": metrics})
-        write_json(temporary / REPORT_FILE, {"size": dataclasses.asdict(size), "metrics": metrics})
-        size = dataclasses.replace(size, total_bytes=_bytes_on_disk(temporary))
-        size.check()
-        if target.exists():
-            os.replace(target, replaced)
-    shutil.rmtree(replaced, ignore_errors=True)
+    module = InferenceModule(model, data, precision)
+    with tempfile.TemporaryDirectory() as staging:
+        write_json(Path(staging) / METADATA_FILE, describe(data, str(precision), metadata))
+        module.metadata = tf.saved_model.Asset(os.path.join(staging, METADATA_FILE))
+        if vocabulary is not None:
+            copy = shutil.copyfile(vocabulary, os.path.join(staging, VOCABULARY_FILE))
+            module.vocabulary = tf.saved_model.Asset(copy)
+        tf.saved_model.save(module, os.fspath(directory), signatures=module.signatures())
+    layers: dict[str, int] = {}
+    for path, stored in module.weights.items():
+        layer = path.split("/")[0]
+        layers[layer] = layers.get(layer, 0) + stored.num_bytes
+    size = ExportedSize(bytes_on_disk(directory), size_limit, dict(sorted(layers.items(), key=lambda item: -item[1])))
+    size.check()
     return size
+
+
+def bytes_on_disk(directory: Path) -> int:
+    """Of all files below a directory."""
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
 class InferenceModule(tf.Module):
@@ -167,45 +203,22 @@ class InferenceModule(tf.Module):
 
         self.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         self.score = tf.function(score)
-        self.feature_specs = _feature_specs(data)
+        self._specs = feature_specs(data)
 
     def signatures(self) -> dict[str, Any]:
         """Signature name to concrete function."""
         return {
             "serving_default": self.serve.get_concrete_function(),
-            "features": self.score.get_concrete_function(dict(self.feature_specs)),
+            "features": self.score.get_concrete_function(self._specs),
         }
 
 
-def _feature_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
+def feature_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
+    """The arguments of the signature `features`."""
     if data.level == "video":
         return {name: tf.TensorSpec([None, size], tf.float32, name=name) for name, size in data.features.items()}
     specs = {name: tf.TensorSpec([None, None, size], tf.uint8, name=name) for name, size in data.features.items()}
     return specs | {"num_frames": tf.TensorSpec([None], tf.int32, name="num_frames")}
-
-
-def _save(
-    model: keras.Model,
-    data: DataConfig,
-    directory: Path,
-    precision: Precision,
-    metadata: Mapping[str, Any],
-    vocabulary: str | os.PathLike[str] | None,
-) -> dict[str, int]:
-    """Writes the SavedModel; returns the bytes of its weights by outermost layer, largest first."""
-    module = InferenceModule(model, data, precision)
-    with tempfile.TemporaryDirectory() as staging:
-        write_json(Path(staging) / METADATA_FILE, metadata)
-        module.metadata = tf.saved_model.Asset(os.path.join(staging, METADATA_FILE))
-        if vocabulary is not None:
-            copy = shutil.copyfile(vocabulary, os.path.join(staging, VOCABULARY_FILE))
-            module.vocabulary = tf.saved_model.Asset(copy)
-        tf.saved_model.save(module, os.fspath(directory), signatures=module.signatures())
-    layers: dict[str, int] = {}
-    for path, stored in module.weights.items():
-        layer = path.split("/")[0]
-        layers[layer] = layers.get(layer, 0) + stored.num_bytes
-    return dict(sorted(layers.items(), key=lambda item: -item[1]))
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -217,7 +230,3 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise InputError(
             f"--output={target}: holds a SavedModel already; choose another directory, or give --overwrite"
         )
-
-
-def _bytes_on_disk(directory: Path) -> int:
-    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

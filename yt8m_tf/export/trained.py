@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +19,19 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
-from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
+from yt8m_tf.experiment import DataConfig
+from yt8m_tf.export import measure, saved_model
+from yt8m_tf.export.metadata import METADATA_FILE, write_json
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
-from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, export_saved_model
+from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
-from yt8m_tf.training.checkpoints import Trained, load_trained
+from yt8m_tf.training.checkpoints import Trained, find_checkpoint, load_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
+# Enough to tell the difference between two models that are almost the same; 1.5 GB are on disk meanwhile.
+MEASURE_EXAMPLES = 100_000
 
-@dataclasses.dataclass(frozen=True)
-class ExportReport:
-    """What an export wrote, and how it compares with the trained model; `lines` say it to people."""
-
-    size: ExportedSize
-    comparison: Comparison
-    lines: tuple[str, ...]
+_RATED_SIZES = (1, 64)  # and the size of the batches that are scored
 
 
 def export_trained(
@@ -40,77 +41,117 @@ def export_trained(
     data_dir: str = ".",
     which: str = "best",
     precision: Precision = FLOAT16,
-    size_limit: int = SIZE_LIMIT,
+    size_limit: int = saved_model.SIZE_LIMIT,
     vocabulary: str | None = None,
-    measure_examples: int | None = None,
+    measure_examples: int = MEASURE_EXAMPLES,
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
     """Exports a run's model; the SavedModel appears if it is within the size limit and the tolerance.
+
+    The trained model is scored first, and gone when the SavedModel is loaded: there are never more in memory than its
+    float32 weights and a smaller copy of them. What was measured goes into `assets/metadata.json` (GAP and scores, as
+    "metrics") and `assets.extra/export_report.json` (everything).
 
     Args:
       workdir: run directory.
       output: the SavedModel's directory.
       data_dir: what the run's `data.validation` is relative to.
       which: "best" or "last" checkpoint.
-      precision, size_limit, vocabulary, overwrite: see `export_saved_model`.
-      measure_examples: compare on the first so many validation examples; None: on all.
+      precision, size_limit, vocabulary, overwrite: see `saved_model.export_saved_model`.
+      measure_examples: compare on the first so many validation examples.
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
 
     Raises:
       InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`,
-        `export_saved_model`, `Comparison.check`.
+        `saved_model.export_saved_model`, `measure.Comparison.check`.
     """
-    trained = load_trained(Path(workdir), which)
-    data = trained.experiment.data
+    start = time.perf_counter()
+    source = _Source(Path(workdir), which, data_dir, measure_examples)
+    if vocabulary is not None:
+        load_vocabulary(vocabulary, source.data.num_classes)  # refuses that of another version of the dataset
+    with saved_model.replacing(output, overwrite) as temporary:
+        expected = temporary / "expected_scores"
+        size, reference = _write(source, temporary, precision, size_limit, vocabulary, expected)
+        gc.collect()  # the trained model and the graphs that were traced of it hold each other
+        comparison, load_seconds, rates = _measure(source, temporary, reference)
+        comparison.check(measure.TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
+        expected.unlink()
+        _add_metrics(temporary / "assets" / METADATA_FILE, comparison)
+        report = ExportReport(
+            size=dataclasses.replace(size, total_bytes=saved_model.bytes_on_disk(temporary)),
+            comparison=comparison,
+            load_seconds=load_seconds,
+            videos_per_second={batch: (reference.videos_per_second[batch], rate) for batch, rate in rates.items()},
+            seconds=time.perf_counter() - start,
+            peak_bytes=peak_bytes(),
+            stripped=strip_report(checkpoint_bytes(find_checkpoint(source.workdir, which)[0]), size.total_bytes),
+        )
+        report.size.check()
+        write_json(temporary / REPORT_FILE, report.to_dict())
+    return report
+
+
+class _Source:
+    """A run, and the data that its model is measured on."""
+
+    def __init__(self, workdir: Path, which: str, data_dir: str, num_examples: int):
+        self.workdir, self.which, self._num_examples = workdir, which, num_examples
+        self.data: DataConfig = run_dir.read_experiment(workdir).data
+        self._shards = list_shards(self.data.validation, data_dir, "data.validation")
+
+    def batches(self) -> measure.Batches:
+        size = scoring_batch_size(self.data.level)
+        stream = evaluation_stream(self._shards, self.data, size, faults=Faults(on_empty="skip"))
+        return measure.limited(stream, self._num_examples)
+
+    def features(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {name: batch[name] for name in saved_model.feature_specs(self.data)}
+
+
+def _write(
+    source: _Source, directory: Path, precision: Precision, size_limit: int, vocabulary: str | None, expected: Path
+) -> tuple[saved_model.ExportedSize, measure.Reference]:
+    """Scores with the trained model, which nothing else holds, and writes the SavedModel."""
+    trained = load_trained(source.workdir, source.which)
     if unused := unused_rules(precision, trained.model.weights):
         layers = ", ".join(dict.fromkeys(variable.path.split("/")[0] for variable in trained.model.weights))
         raise InputError(
             f"--precision: no variable's path fits '{unused[0].pattern}'; the model's layers are: {layers}"
         )
-    if vocabulary is not None:
-        load_vocabulary(vocabulary, data.num_classes)  # refuses that of another version of the dataset
-    shards = list_shards(data.validation, data_dir, "data.validation")
-    comparisons: list[Comparison] = []
 
-    def check(directory: Path) -> dict[str, Any]:
-        batches = evaluation_stream(shards, data, scoring_batch_size(data.level), faults=Faults(on_empty="skip"))
-        comparison = compare(directory, lambda batch: _logits(trained, batch), _limited(batches, measure_examples))
-        comparison.check(TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
-        comparisons.append(comparison)
-        return dataclasses.asdict(comparison)
+    @tf.function(input_signature=[saved_model.feature_specs(source.data)])
+    def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        logits = trained.model(model_inputs(features, source.data.spec), training=False)
+        return tf.sigmoid(tf.cast(logits, tf.float32))
 
-    size = export_saved_model(
-        trained.model,
-        data,
-        output,
-        precision=precision,
-        size_limit=size_limit,
-        metadata=_metadata(trained, Path(workdir)),
-        vocabulary=vocabulary,
-        check=check,
-        overwrite=overwrite,
+    sizes = (*_RATED_SIZES, scoring_batch_size(source.data.level))
+    reference = measure.reference(lambda batch: scores(source.features(batch)), source.batches(), expected, sizes)
+    size = saved_model.write_saved_model(
+        trained.model, source.data, directory, precision, size_limit, _metadata(trained, source.workdir), vocabulary
     )
-    stripped = strip_report(checkpoint_bytes(trained.checkpoint), size.total_bytes)
-    return ExportReport(size, comparisons[0], (*stripped, *_comparison_lines(comparisons[0])))
+    return size, reference
 
 
-def _logits(trained: Trained, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    return trained.model(model_inputs(batch, trained.experiment.data.spec), training=False)
+def _measure(
+    source: _Source, directory: Path, reference: measure.Reference
+) -> tuple[measure.Comparison, float, dict[int, float]]:
+    """The SavedModel against the trained model, the seconds that it takes to load, and its rates."""
+    start = time.perf_counter()
+    loaded = tf.saved_model.load(str(directory))
+    load_seconds = time.perf_counter() - start
+
+    def scores(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return loaded.signatures["features"](**source.features(batch))["predictions"]
+
+    comparison = measure.compare(scores, source.batches(), reference)
+    rates = measure.videos_per_second(scores, next(iter(source.batches())), reference.videos_per_second)
+    return comparison, load_seconds, rates
 
 
-def _limited(batches: Iterable[Mapping[str, tf.Tensor]], limit: int | None) -> Iterator[Mapping[str, tf.Tensor]]:
-    """`batches` up to the first `limit` valid rows."""
-    left = limit
-    for batch in batches:
-        if left is None:
-            yield batch
-            continue
-        valid = batch["valid"] & (tf.cumsum(tf.cast(batch["valid"], tf.int32)) <= left)
-        left -= int(tf.math.count_nonzero(valid))
-        yield {**batch, "valid": valid}
-        if not left:
-            return
+def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:
+    described = json.loads(metadata.read_text(encoding="utf-8"))
+    write_json(metadata, described | {"metrics": dataclasses.asdict(comparison)})
 
 
 def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
@@ -121,11 +162,3 @@ def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
         "step": trained.step,
         "evaluation": evaluations[-1] if evaluations else None,
     }
-
-
-def _comparison_lines(comparison: Comparison) -> list[str]:
-    return [
-        f"GAP@20 {comparison.gap:.6f}, of the float32 model {comparison.gap_float32:.6f}"
-        f" ({comparison.num_videos:,} validation videos)",
-        f"scores differ by {comparison.max_difference:.2e} at most, {comparison.mean_difference:.2e} on average",
-    ]

@@ -1,0 +1,72 @@
+"""What an export wrote and what it measured: for people, and as `assets.extra/export_report.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yt8m_tf import tables
+from yt8m_tf.export.measure import Comparison
+from yt8m_tf.export.saved_model import ExportedSize
+
+# In TensorFlow's own folder for files that loaders leave alone.
+REPORT_FILE = "assets.extra/export_report.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """A SavedModel beside the trained model.
+
+    Attributes:
+      size: of the SavedModel.
+      comparison: its scores against those of the float32 model.
+      load_seconds: of `tf.saved_model.load`, decoding of the weights included.
+      videos_per_second: size of the batch to the rates of the float32 model and of the SavedModel, from memory to
+        memory. The two were measured one after the other: `tools/benchmark.py export` compares them in turn.
+      seconds: of the whole export.
+      peak_bytes: of memory, the most that the process has held so far.
+      stripped: lines about what the checkpoint held.
+    """
+
+    size: ExportedSize
+    comparison: Comparison
+    load_seconds: float
+    videos_per_second: Mapping[int, tuple[float, float]]
+    seconds: float
+    peak_bytes: int
+    stripped: Sequence[str]
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        found, size = self.comparison, self.size
+        rows = [["videos/s in batches of", "float32", "SavedModel", "ratio"]]
+        for batch, (before, after) in self.videos_per_second.items():
+            rows.append([f"{batch:,}", f"{before:,.1f}", f"{after:,.1f}", f"{after / before:.2f}"])
+        return [
+            *self.stripped,
+            f"{size.total_bytes:,} bytes of at most {size.limit_bytes:,} ({size.total_bytes / size.limit_bytes:.1%})",
+            f"GAP@20 {found.gap:.6f}, of the float32 model {found.gap_float32:.6f}"
+            f" ({found.num_videos:,} validation videos)",
+            f"scores differ by {found.max_difference:.2e} at most, {found.mean_difference:.2e} on average",
+            tables.aligned(rows, num_left=1),
+            f"loads in {self.load_seconds:.1f} s; exported in {self.seconds:.0f} s, with {self.peak_bytes / 1e9:.2f} GB"
+            " of memory at most",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report for programs."""
+        values = dataclasses.asdict(self)
+        rates = {
+            str(batch): {"float32": before, "saved_model": after}
+            for batch, (before, after) in self.videos_per_second.items()
+        }
+        return {"metrics": values.pop("comparison"), **values, "videos_per_second": rates}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
