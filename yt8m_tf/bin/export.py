@@ -72,7 +72,7 @@ def main(_: Sequence[str]) -> None:
 
 def run() -> None:
     """The console script."""
-    launch(main)
+    launch(main, lean=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import tempfile
@@ -12,11 +13,19 @@ from absl import app, flags, logging
 
 from yt8m_tf.errors import InputError
 
+# Of glibc's mallopt.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
-def launch(main: Callable[[Sequence[str]], int | None]) -> None:
+
+def launch(main: Callable[[Sequence[str]], int | None], lean: bool = False) -> None:
     """Runs a command's `main`: absl parses the flags, errors become one line on standard error and exit status 1.
 
     The module docstring of `main` is what `--help` and `--helpfull` show above the flags.
+
+    Args:
+      main: the command.
+      lean: large pieces of memory are given back as soon as they are free, for a command that holds one model after
+        another; else TensorFlow keeps them for later.
     """
     module = sys.modules[main.__module__]
     sys.modules["__main__"].__doc__ = module.__doc__
@@ -26,6 +35,8 @@ def launch(main: Callable[[Sequence[str]], int | None]) -> None:
             return _fail(f"unexpected argument '{arguments[1]}'; flags are written --name=value")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.ERROR)  # TensorFlow's own notices; ours are printed
+        if lean:
+            _give_back_memory()
         import_quietly()
         import tensorflow as tf
 
@@ -43,6 +54,14 @@ def launch(main: Callable[[Sequence[str]], int | None]) -> None:
             return _fail(" ".join(error.message.split()))
 
     app.run(guarded)
+
+
+def _give_back_memory() -> None:
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
+        libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def import_quietly() -> None:

@@ -49,7 +49,7 @@ def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int =
       InputError: a value is infinite or NaN.
     """
     values = np.asarray(values, np.float32)
-    if not np.isfinite(values).all():
+    if values.size and not np.isfinite([values.min(), values.max()]).all():
         raise InputError(f"variable '{name}': {int((~np.isfinite(values)).sum())} values are infinite or NaN")
     outputs = values.shape[-1]
     block = min(block or outputs, outputs)
@@ -59,13 +59,8 @@ def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int =
         part = values[..., first : first + block].ravel()
         rng = np.random.default_rng([seed, first])
         sample = part if part.size <= _SAMPLE else part[rng.integers(0, part.size, _SAMPLE)]
-        codebook = _fit(sample)
-        borders = (codebook[1:] + codebook[:-1]) / 2
-        found = np.searchsorted(borders, part).astype(np.uint8)
-        # The mean of all weights of an entry, not of the sampled ones alone.
-        counts = np.bincount(found, minlength=ENTRIES)
-        sums = np.bincount(found, part.astype(np.float64), minlength=ENTRIES)
-        codebooks.append(np.where(counts > 0, sums / np.maximum(counts, 1), codebook).astype(np.float32))
+        found, codebook = _assign(part, _fit(sample))
+        codebooks.append(codebook)
         indices[..., first : first + block] = found.reshape(indices[..., first : first + block].shape)
     return Clustered(indices, np.stack(codebooks), block)
 
@@ -79,6 +74,20 @@ def decode(indices: tf.Tensor, codebooks: tf.Tensor, block: int) -> tf.Tensor:
         for number in range(codebooks.shape[0])
     ]
     return tf.concat(parts, axis=-1)
+
+
+def _assign(values: np.ndarray, codebook: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest entry of each value [N], and the codebook with the mean of all values of an entry in its place."""
+    borders = (codebook[1:] + codebook[:-1]) / 2
+    indices = np.empty(len(values), np.uint8)
+    counts, sums = np.zeros(ENTRIES), np.zeros(ENTRIES)
+    for start in range(0, len(values), _SAMPLE):  # in parts: positions are int64, eight times the result
+        part = values[start : start + _SAMPLE]
+        found = np.searchsorted(borders, part)
+        indices[start : start + _SAMPLE] = found
+        counts += np.bincount(found, minlength=ENTRIES)
+        sums += np.bincount(found, part, minlength=ENTRIES)
+    return indices, np.where(counts > 0, sums / np.maximum(counts, 1), codebook).astype(np.float32)
 
 
 def _fit(sample: np.ndarray) -> np.ndarray:

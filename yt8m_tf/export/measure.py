@@ -133,7 +133,8 @@ def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Ite
         features = {name: tf.gather(value, rows) for name, value in batch.items() if name not in ("labels", "valid")}
         scores(features).numpy()
         seconds: list[float] = []
-        while len(seconds) < _RATE_CALLS or sum(seconds) < _RATE_SECONDS:
+        end = time.perf_counter() + _RATE_SECONDS
+        while len(seconds) < _RATE_CALLS or time.perf_counter() < end:
             start = time.perf_counter()
             scores(features).numpy()
             seconds.append(time.perf_counter() - start)

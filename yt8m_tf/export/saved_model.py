@@ -15,7 +15,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,7 @@ def write_saved_model(
     size_limit: int,
     metadata: Mapping[str, Any],
     vocabulary: str | os.PathLike[str] | None = None,
+    read: Callable[[keras.Variable], np.ndarray] = keras.ops.convert_to_numpy,
 ) -> ExportedSize:
     """Writes a model as a SavedModel.
 
@@ -133,6 +134,7 @@ def write_saved_model(
       size_limit: bytes that all files together may take.
       metadata: what to add to `assets/metadata.json`; it must be possible to write it as JSON.
       vocabulary: a CSV file to put beside it.
+      read: gives the value of a variable of `model`, if it is not in the variable; it is asked for one after another.
 
     Raises:
       InputError: the vocabulary cannot be read, a weight does not fit float16, or the model takes more than
@@ -142,7 +144,7 @@ def write_saved_model(
         raise InputError(
             f"--vocabulary={vocabulary}: no such file; give the dataset's vocabulary.csv, or leave the flag out"
         )
-    module = InferenceModule(model, data, precision)
+    module = InferenceModule(model, data, precision, read)
     with tempfile.TemporaryDirectory() as staging:
         write_json(Path(staging) / METADATA_FILE, describe(data, str(precision), metadata))
         module.metadata = tf.saved_model.Asset(os.path.join(staging, METADATA_FILE))
@@ -171,14 +173,20 @@ class InferenceModule(tf.Module):
     variables, and whatever hangs on them, would be saved too.
 
     Args:
-      model, data, precision: see `export_saved_model`.
+      model, data, precision, read: see `write_saved_model`.
     """
 
-    def __init__(self, model: keras.Model, data: DataConfig, precision: Precision):
+    def __init__(
+        self,
+        model: keras.Model,
+        data: DataConfig,
+        precision: Precision,
+        read: Callable[[keras.Variable], np.ndarray] = keras.ops.convert_to_numpy,
+    ):
         super().__init__(name="inference")
         recurrent.forbid_fused_kernels(model)
         # `weights` leaves out seeds and metrics, which `variables` has.
-        self.weights = {variable.path: Stored(variable, precision) for variable in model.weights}
+        self.weights = {variable.path: Stored(variable, read(variable), precision) for variable in model.weights}
 
         def logits_of(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
             casts = [

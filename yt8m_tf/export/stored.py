@@ -22,7 +22,8 @@ class Stored(tf.Module):
     call (8,000 weights a microsecond).
 
     Args:
-      variable: of the model.
+      variable: of the model; it need not have a value.
+      values: what is stored.
       precision: the rules.
 
     Attributes:
@@ -32,9 +33,8 @@ class Stored(tf.Module):
       InputError: a value does not fit.
     """
 
-    def __init__(self, variable: keras.Variable, precision: Precision):
+    def __init__(self, variable: keras.Variable, values: np.ndarray, precision: Precision):
         super().__init__()
-        values = keras.ops.convert_to_numpy(variable.value)
         rule = precision.rule_of(variable)
         self._decoded: _Decoded | None = None
         if rule.kind == "cluster":

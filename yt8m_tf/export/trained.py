@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from yt8m_tf import config, run_dir
 from yt8m_tf.data.clips import model_inputs
@@ -25,7 +28,7 @@ from yt8m_tf.export.metadata import METADATA_FILE, write_json
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.strip import checkpoint_bytes, strip_report
-from yt8m_tf.training.checkpoints import Trained, find_checkpoint, load_trained
+from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
 # Enough to tell the difference between two models that are almost the same; 1.5 GB are on disk meanwhile.
@@ -46,12 +49,14 @@ def export_trained(
     measure_examples: int = MEASURE_EXAMPLES,
     tolerance: float | None = None,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> ExportReport:
     """Exports a run's model; the SavedModel appears if it is within the size limit and the tolerance.
 
-    The trained model is scored first, and gone when the SavedModel is loaded: there are never more in memory than its
-    float32 weights and a smaller copy of them. What was measured goes into `assets/metadata.json` (GAP and scores, as
-    "metrics") and `assets.extra/export_report.json` (everything).
+    The trained model is scored first, and gone when the SavedModel is written, weight by weight, and when it is loaded:
+    no more is in memory than its float32 weights, or the stored weights and the float32 ones that they are decoded to.
+    What was measured goes into `assets/metadata.json` (GAP and scores, as "metrics") and into
+    `assets.extra/export_report.json` (everything).
 
     Args:
       workdir: run directory.
@@ -61,19 +66,22 @@ def export_trained(
       precision, size_limit, vocabulary, overwrite: see `saved_model.export_saved_model`.
       measure_examples: compare on the first so many validation examples.
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
+      progress: whether to show progress bars.
 
     Raises:
       InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`,
         `saved_model.export_saved_model`, `measure.Comparison.check`.
     """
     start = time.perf_counter()
-    source = _Source(Path(workdir), which, data_dir, measure_examples)
+    source = _Source(Path(workdir), which, data_dir, measure_examples, progress)
     if vocabulary is not None:
         load_vocabulary(vocabulary, source.data.num_classes)  # refuses that of another version of the dataset
     with saved_model.replacing(output, overwrite) as temporary:
         expected = temporary / "expected_scores"
-        size, reference = _write(source, temporary, precision, size_limit, vocabulary, expected)
-        gc.collect()  # the trained model and the graphs that were traced of it hold each other
+        reference = _score_trained(source, expected)
+        gc.collect()  # weights and the graphs that were traced over them hold each other
+        size = _write(source, temporary, precision, size_limit, vocabulary)
+        gc.collect()
         comparison, load_seconds, rates = _measure(source, temporary, reference)
         comparison.check(measure.TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
         expected.unlink()
@@ -95,42 +103,68 @@ def export_trained(
 class _Source:
     """A run, and the data that its model is measured on."""
 
-    def __init__(self, workdir: Path, which: str, data_dir: str, num_examples: int):
-        self.workdir, self.which, self._num_examples = workdir, which, num_examples
+    def __init__(self, workdir: Path, which: str, data_dir: str, num_examples: int, progress: bool):
+        self.workdir, self.which, self._num_examples, self._progress = workdir, which, num_examples, progress
         self.data: DataConfig = run_dir.read_experiment(workdir).data
         self._shards = list_shards(self.data.validation, data_dir, "data.validation")
 
-    def batches(self) -> measure.Batches:
+    def batches(self, title: str = "") -> measure.Batches:
+        """The validation data; with a title, and a bar."""
         size = scoring_batch_size(self.data.level)
         stream = evaluation_stream(self._shards, self.data, size, faults=Faults(on_empty="skip"))
-        return measure.limited(stream, self._num_examples)
+        with self.bar(title, " videos") as bar:
+            for batch in measure.limited(stream, self._num_examples):
+                yield batch
+                bar.update(int(tf.math.count_nonzero(batch["valid"])))
+
+    def bar(self, title: str, unit: str, total: int | None = None) -> tqdm:
+        hidden = not (title and self._progress)
+        return tqdm(desc=title, total=total, unit=unit, unit_scale=True, mininterval=0.5, disable=hidden)
 
     def features(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: batch[name] for name in saved_model.feature_specs(self.data)}
 
 
+def _score_trained(source: _Source, expected: Path) -> measure.Reference:
+    """Scores with the trained model: Keras calls it, not what is exported, and nothing else holds the weights."""
+    trained, read = open_trained(source.workdir, source.which)
+    model = trained.model
+    weights = {variable.path: tf.Variable(read(variable), trainable=False) for variable in model.weights}
+
+    @tf.function(input_signature=[saved_model.feature_specs(source.data)])
+    def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        inputs = model_inputs(features, source.data.spec)
+        values = [
+            [weights.get(variable.path, variable) for variable in variables]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        ]
+        logits, _ = model.stateless_call(*values, inputs, training=False)
+        return tf.sigmoid(tf.cast(logits, tf.float32))
+
+    sizes = (*_RATED_SIZES, scoring_batch_size(source.data.level))
+    return measure.reference(lambda batch: scores(source.features(batch)), source.batches("float32"), expected, sizes)
+
+
 def _write(
-    source: _Source, directory: Path, precision: Precision, size_limit: int, vocabulary: str | None, expected: Path
-) -> tuple[saved_model.ExportedSize, measure.Reference]:
-    """Scores with the trained model, which nothing else holds, and writes the SavedModel."""
-    trained = load_trained(source.workdir, source.which)
+    source: _Source, directory: Path, precision: Precision, size_limit: int, vocabulary: str | None
+) -> saved_model.ExportedSize:
+    trained, read = open_trained(source.workdir, source.which)
     if unused := unused_rules(precision, trained.model.weights):
         layers = ", ".join(dict.fromkeys(variable.path.split("/")[0] for variable in trained.model.weights))
         raise InputError(
             f"--precision: no variable's path fits '{unused[0].pattern}'; the model's layers are: {layers}"
         )
+    weights, metadata = trained.model.weights, _metadata(trained, source.workdir)
+    with source.bar("weights", "B", sum(4 * int(np.prod(variable.shape)) for variable in weights)) as bar:
 
-    @tf.function(input_signature=[saved_model.feature_specs(source.data)])
-    def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        logits = trained.model(model_inputs(features, source.data.spec), training=False)
-        return tf.sigmoid(tf.cast(logits, tf.float32))
+        def read_next(variable: keras.Variable) -> np.ndarray:
+            values = read(variable)
+            bar.update(values.nbytes)
+            return values
 
-    sizes = (*_RATED_SIZES, scoring_batch_size(source.data.level))
-    reference = measure.reference(lambda batch: scores(source.features(batch)), source.batches(), expected, sizes)
-    size = saved_model.write_saved_model(
-        trained.model, source.data, directory, precision, size_limit, _metadata(trained, source.workdir), vocabulary
-    )
-    return size, reference
+        return saved_model.write_saved_model(
+            trained.model, source.data, directory, precision, size_limit, metadata, vocabulary, read_next
+        )
 
 
 def _measure(
@@ -144,7 +178,7 @@ def _measure(
     def scores(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return loaded.signatures["features"](**source.features(batch))["predictions"]
 
-    comparison = measure.compare(scores, source.batches(), reference)
+    comparison = measure.compare(scores, source.batches("SavedModel"), reference)
     rates = measure.videos_per_second(scores, next(iter(source.batches())), reference.videos_per_second)
     return comparison, load_seconds, rates
 

@@ -133,6 +133,7 @@ def _export(stage: Stage, where: Where) -> dict[str, Any]:
         data_dir=where.data_dir,
         precision=parse_precision(stage.options["precision"]),
         overwrite=True,
+        progress=where.progress,
     )
     return {"gap_at_20": report.comparison.gap, "bytes": report.size.total_bytes}
 

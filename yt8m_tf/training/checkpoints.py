@@ -10,11 +10,12 @@ import dataclasses
 import fnmatch
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import models, run_dir
@@ -27,6 +28,9 @@ STATE = "state.json"
 _KEPT = 2
 # What TensorFlow raises for a file that is damaged, missing or too short.
 _READ_FAILURES = (tf.errors.OpError, ValueError, IndexError)
+
+# The float32 value of a variable of a trained model.
+ReadWeight = Callable[[keras.Variable], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,36 +172,57 @@ def load_trained(workdir: str | Path, which: str = "best") -> Trained:
     Raises:
       InputError: no run or no checkpoint there, or it does not fit the run's configuration.
     """
-    workdir = Path(workdir)
+    trained, read = _open(Path(workdir), which, models.build_model)
+    for variable in trained.model.weights:
+        variable.assign(read(variable))
+    return trained
+
+
+def open_trained(workdir: str | Path, which: str = "best") -> tuple[Trained, ReadWeight]:
+    """The same with a model whose variables have shapes and no values, and what reads the value of each.
+
+    So that whoever wants something else than a float32 copy in memory need not have one.
+    """
+    return _open(Path(workdir), which, models.build_without_weights)
+
+
+def _open(workdir: Path, which: str, build: Callable[..., keras.Model]) -> tuple[Trained, ReadWeight]:
     experiment = run_dir.read_experiment(workdir)
     prefix, step = find_checkpoint(workdir, which)
-    model = models.build_model(experiment.model, experiment.data.spec)
-    variables = {f"model/{v.path}": v.value for v in model.variables if v.name != "seed_generator_state"}
+    model = build(experiment.model, experiment.data.spec)
     saved = {name for name, _ in _list_variables(prefix)}
-    averages = {name: name.replace("model/", "ema/", 1) for name in variables}
-    sources = {name: averages[name] if averages[name] in saved else name for name in variables}
-    _assign(prefix, variables, sources)
+    sources = {v.path: f"ema/{v.path}" if f"ema/{v.path}" in saved else f"model/{v.path}" for v in model.weights}
+    reader = _checked_reader(prefix, {sources[variable.path]: variable.shape for variable in model.weights})
     if experiment.data.spec.num_tags:  # the same layers and variables, and a slice of the output
         model = keras.Model(model.input, model.output[:, : experiment.data.num_classes], name=model.name)
-    return Trained(model, experiment, prefix, step)
+    return Trained(model, experiment, prefix, step), lambda variable: reader(sources[variable.path])
 
 
 def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-    shapes = dict(_list_variables(prefix))
+    reader = _checked_reader(prefix, {source: variables[name].shape for name, source in sources.items()})
     for name, source in sources.items():
-        wanted = list(variables[name].shape)
-        if shapes.get(source) != wanted:
+        variables[name].assign(reader(source))
+
+
+def _checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callable[[str], np.ndarray]:
+    """Reads tensors by name, once it is known that all of them are there, in the shapes that are wanted."""
+    shapes = dict(_list_variables(prefix))
+    for source, shape in wanted.items():
+        if shapes.get(source) != list(shape):
             found = f"has it as {shapes[source]}" if source in shapes else "does not have it"
             raise InputError(
-                f"checkpoint '{prefix.parent}' is of another model: '{source}' {wanted} is needed,"
+                f"checkpoint '{prefix.parent}' is of another model: '{source}' {list(shape)} is needed,"
                 f" the checkpoint {found}"
             )
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        for name, source in sources.items():
-            variables[name].assign(reader.get_tensor(source))
-    except _READ_FAILURES as error:
-        raise _unreadable(prefix, error) from error
+    reader = tf.train.load_checkpoint(str(prefix))
+
+    def read(source: str) -> np.ndarray:
+        try:
+            return reader.get_tensor(source)
+        except _READ_FAILURES as error:
+            raise _unreadable(prefix, error) from error
+
+    return read
 
 
 def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
