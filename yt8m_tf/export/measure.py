@@ -16,6 +16,9 @@ from yt8m_tf.schema import NO_LABEL
 # How much GAP@20 may change, by precision of the stored weights.
 TOLERANCE = {"cluster": 1e-3, "float16": 1e-4, "float32": 1e-6}
 
+# From a batch to [B, C] float32 probabilities.
+Scores = Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -60,14 +63,29 @@ def compare(
     Raises:
       InputError: no valid row in `batches`, or none with a label.
     """
+    features, names = load_features(saved_model)
+    return compare_scores(features, lambda batch: tf.sigmoid(tf.cast(float_logits(batch), tf.float32)), batches, names)
+
+
+def load_features(saved_model: str | os.PathLike[str]) -> tuple[Scores, list[str]]:
+    """A SavedModel's `features` signature, as a function of a batch, and the names of what it takes of one."""
     loaded = tf.saved_model.load(os.fspath(saved_model))
-    features = loaded.signatures["features"]
-    names = features.structured_input_signature[1]
+    names = list(loaded.signatures["features"].structured_input_signature[1])
+
+    def score(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return loaded.signatures["features"](**{name: batch[name] for name in names})["predictions"]
+
+    return score, names
+
+
+def compare_scores(
+    scores: Scores, reference_scores: Scores, batches: Iterable[Mapping[str, tf.Tensor]], names: Iterable[str]
+) -> Comparison:
+    """The same for any two functions from a batch, of which they get `names`, to [B, C] scores; both are traced."""
 
     @tf.function(reduce_retracing=True)
     def statistics(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        saved = features(**{name: batch[name] for name in names})["predictions"]  # [B, C]
-        reference = tf.sigmoid(tf.cast(float_logits(batch), tf.float32))
+        saved, reference = scores(batch), reference_scores(batch)  # [B, C]
         difference = tf.where(batch["valid"][:, None], tf.abs(saved - reference), 0.0)
         return {
             "saved": _top_pairs(saved, batch["labels"]),

@@ -16,6 +16,7 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.lite import LiteReport, write_lite
 from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, export_saved_model
@@ -44,6 +45,7 @@ def export_trained(
     vocabulary: str | None = None,
     measure_examples: int | None = None,
     tolerance: float | None = None,
+    tflite: bool = False,
     overwrite: bool = False,
 ) -> ExportReport:
     """Exports a run's model; the SavedModel appears if it is within the size limit and the tolerance.
@@ -56,10 +58,12 @@ def export_trained(
       precision, size_limit, vocabulary, overwrite: see `export_saved_model`.
       measure_examples: compare on the first so many validation examples; None: on all.
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
+      tflite: also write `assets.extra/model.tflite` (`lite`), with float16 weights whatever `precision` is. Its GAP@20
+        may differ from the SavedModel's by `tolerance`, or 1e-4 if that is None and would be less.
 
     Raises:
       InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`,
-        `export_saved_model`, `Comparison.check`.
+        `export_saved_model`, `Comparison.check`, `lite.write_lite`.
     """
     trained = load_trained(Path(workdir), which)
     data = trained.experiment.data
@@ -72,13 +76,23 @@ def export_trained(
         load_vocabulary(vocabulary, data.num_classes)  # refuses that of another version of the dataset
     shards = list_shards(data.validation, data_dir, "data.validation")
     comparisons: list[Comparison] = []
+    lite_reports: list[LiteReport] = []
+    allowed = TOLERANCE[precision.coarsest] if tolerance is None else tolerance
+
+    def batches() -> Iterator[Mapping[str, tf.Tensor]]:
+        stream = evaluation_stream(shards, data, scoring_batch_size(data.level), faults=Faults(on_empty="skip"))
+        return _limited(stream, measure_examples)
 
     def check(directory: Path) -> dict[str, Any]:
-        batches = evaluation_stream(shards, data, scoring_batch_size(data.level), faults=Faults(on_empty="skip"))
-        comparison = compare(directory, lambda batch: _logits(trained, batch), _limited(batches, measure_examples))
-        comparison.check(TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
+        comparison = compare(directory, lambda batch: _logits(trained, batch), batches())
+        comparison.check(allowed)
         comparisons.append(comparison)
-        return dataclasses.asdict(comparison)
+        if not tflite:
+            return dataclasses.asdict(comparison)
+        report = write_lite(trained.model, data, directory, batches())
+        report.check(max(allowed, TOLERANCE["float16"]) if tolerance is None else tolerance)
+        lite_reports.append(report)
+        return dataclasses.asdict(comparison) | {"lite": dataclasses.asdict(report)}
 
     size = export_saved_model(
         trained.model,
@@ -92,7 +106,8 @@ def export_trained(
         overwrite=overwrite,
     )
     stripped = strip_report(checkpoint_bytes(trained.checkpoint), size.total_bytes)
-    return ExportReport(size, comparisons[0], (*stripped, *_comparison_lines(comparisons[0])))
+    lite_lines = [report.line() for report in lite_reports]
+    return ExportReport(size, comparisons[0], (*stripped, *_comparison_lines(comparisons[0]), *lite_lines))
 
 
 def _logits(trained: Trained, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
