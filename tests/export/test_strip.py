@@ -16,7 +16,8 @@ from yt8m_tf.experiment import parse_experiment
 from yt8m_tf.export import kinds
 from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
-from yt8m_tf.export.strip import checkpoint_bytes, strip, strip_report
+from yt8m_tf.export.strip import strip, strip_report
+from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
 from yt8m_tf.training import checkpoints
 
 v1 = tf.compat.v1
@@ -242,6 +243,29 @@ def test_saved_model_of_ours_with_weights_decoded_at_load(rng, tmp_path):
     given, found = (loaded.signatures["serving_default"](examples=records) for loaded in (old, new))
     assert_same(tf.nest.map_structure(np.asarray, found), tf.nest.map_structure(np.asarray, given))
     assert new.metadata.asset_path.numpy().decode() == str(tmp_path / "s" / "assets" / "metadata.json")
+
+
+def test_saved_model_with_a_lookup_table_and_its_file(tmp_path):
+    (tmp_path / "words.txt").write_text("cat\ndog\n")
+    module = tf.Module()
+    module.file = tf.saved_model.Asset(str(tmp_path / "words.txt"))
+    numbers = tf.lookup.TextFileInitializer(
+        module.file, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+    )
+    module.table = tf.lookup.StaticHashTable(numbers, -1)
+    module.weight, module.unused = tf.Variable([2, 3], dtype=tf.int64), tf.Variable(np.ones(100, np.float32))
+    module.scale = tf.function(
+        lambda words: {"number": module.table.lookup(words) * module.weight[0]},
+        input_signature=[tf.TensorSpec([None], tf.string, name="words")],
+    )
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"scale": module.scale})
+    report = strip(tmp_path / "m", tmp_path / "s")
+    (tmp_path / "words.txt").unlink()
+    (tmp_path / "m").rename(tmp_path / "gone")
+
+    found = tf.saved_model.load(str(tmp_path / "s")).signatures["scale"](words=tf.constant(["dog", "cow", "cat"]))
+    assert found["number"].numpy().tolist() == [2, -2, 0]
+    assert (report.before, report.after) == ({kinds.WEIGHTS: 416}, {kinds.WEIGHTS: 16})
 
 
 @pytest.fixture

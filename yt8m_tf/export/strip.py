@@ -13,7 +13,6 @@ from pathlib import Path
 from yt8m_tf import run_dir, tables
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import strip_checkpoint, strip_keras, strip_saved_model
-from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
 from yt8m_tf.training import checkpoints
 
 # Beside the output, whose name it begins with.
@@ -126,13 +125,10 @@ def strip_report(before: Mapping[str, int], after: int) -> list[str]:
     """Lines that set a checkpoint against what was exported from it.
 
     Args:
-      before: `checkpoint_bytes`.
+      before: `strip_checkpoint.checkpoint_bytes`.
       after: bytes of the exported model.
     """
     total = sum(before.values())
     rows = [(f"checkpoint {kind}", f"{size:,}", "bytes") for kind, size in (*before.items(), ("in all", total))]
     rows.append(("exported", f"{after:,}", f"bytes ({after / total:.1%})" if total else "bytes"))
     return tables.aligned(rows, 1).splitlines()
-
-
-__all__ = ["REPORT_SUFFIX", "StripReport", "checkpoint_bytes", "strip", "strip_report"]

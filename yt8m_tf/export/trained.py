@@ -20,7 +20,8 @@ from yt8m_tf.export.lite import LiteReport, write_lite
 from yt8m_tf.export.measure import TOLERANCE, Comparison, compare
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.saved_model import SIZE_LIMIT, ExportedSize, export_saved_model
-from yt8m_tf.export.strip import checkpoint_bytes, strip_report
+from yt8m_tf.export.strip import strip_report
+from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
 from yt8m_tf.training.checkpoints import Trained, load_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -105,7 +106,8 @@ def export_trained(
         check=check,
         overwrite=overwrite,
     )
-    stripped = strip_report(checkpoint_bytes(trained.checkpoint), size.total_bytes)
+    lite_bytes = sum(report.num_bytes for report in lite_reports)
+    stripped = strip_report(checkpoint_bytes(trained.checkpoint), size.total_bytes - lite_bytes)
     lite_lines = [report.line() for report in lite_reports]
     return ExportReport(size, comparisons[0], (*stripped, *_comparison_lines(comparisons[0]), *lite_lines))
 
