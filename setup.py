@@ -4,7 +4,19 @@ from pathlib import Path
 
 from setuptools import setup
 
-COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "ensemble", "pipeline", "models", "kmeans")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "export",
+    "infer",
+    "score",
+    "stack",
+    "ensemble",
+    "pipeline",
+    "models",
+    "kmeans",
+    "strip",
+)
 
 setup(
     name="yt8m-tf",

@@ -12,7 +12,7 @@ _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 # From what everything rests on to what rests on everything. A module imports from its own level and those above it.
 _LEVELS = (
-    ("checks", "errors", "files", "frames", "operations", "schema", "tables"),
+    ("checks", "errors", "files", "frames", "operations", "quiet", "schema", "tables"),
     ("config",),
     ("experiment", "vocabulary"),
     ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics"),

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-_COMMANDS = ("train", "evaluate", "export", "infer", "score", "stack", "ensemble", "pipeline", "models", "kmeans")
+_COMMANDS = (
+    "train",
+    "evaluate",
+    "export",
+    "infer",
+    "score",
+    "stack",
+    "ensemble",
+    "pipeline",
+    "models",
+    "kmeans",
+    "strip",
+)
 _SMALL = (
     "--set=data.features={rgb: 8, audio: 4}",
     "--set=data.num_classes=10",
@@ -43,6 +55,7 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
         "infer": tmp_path / "submission.csv",
         "score": tmp_path / "scores" / "scores.json",
         "ensemble": tmp_path / "twice" / "config.yaml",
+        "strip": tmp_path / "stripped" / "config.yaml",
     }
     flags = {
         "train": ["--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}"],
@@ -51,6 +64,7 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
         "infer": [f"--saved_model={model}", shards, f"--output={written['infer']}"],
         "score": [f"--model={model}", shards, f"--output={tmp_path / 'scores'}"],
         "ensemble": [f"--members={run},{run}", f"--workdir={tmp_path / 'twice'}"],
+        "strip": [f"--input={run}", f"--output={tmp_path / 'stripped'}"],
     }
     for command, file in written.items():
         result = _run(command, *flags[command])

@@ -8,7 +8,6 @@ from yt8m_tf.export import measure
 from yt8m_tf.export.measure import Comparison
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model, feature_specs
-from yt8m_tf.export.strip import checkpoint_bytes, strip_report
 from yt8m_tf.schema import decode_features
 
 
@@ -100,20 +99,3 @@ def test_tolerance():
     broken = Comparison(num_videos=9, gap=float("nan"), gap_float32=0.7, max_difference=0.0, mean_difference=0.0)
     with pytest.raises(InputError):
         broken.check(1.0)
-
-
-def test_checkpoint_bytes_by_kind(tmp_path):
-    names = {"model/a/kernel": np.zeros((10, 3), np.float32), "slots/m/a/kernel": np.zeros((10, 3), np.float32)}
-    names |= {"slots/v/a/kernel": np.zeros((10, 3), np.float32), "step": np.int64(7)}
-    prefix = str(tmp_path / "variables")
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=list(names),
-        shape_and_slices=[""] * 4,
-        tensors=[tf.constant(v) for v in names.values()],
-    )
-    kinds = checkpoint_bytes(prefix)
-    assert kinds == {"slots": 240, "model": 120, "step": 8}
-    assert strip_report(kinds, 92)[-1].split() == ["exported", "92", "bytes", "(25.0%)"]
-    with pytest.raises(InputError, match="nothing_here"):
-        checkpoint_bytes(tmp_path / "nothing_here")

@@ -43,6 +43,12 @@ _TOLERANCE = flags.DEFINE_float(
     None,
     "How much GAP@20 may change; the default is 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.",
 )
+_TFLITE = flags.DEFINE_bool(
+    "tflite",
+    False,
+    "Also write assets.extra/model.tflite: the `features` signature for LiteRT, with float16 weights. Its GAP@20 may"
+    " differ from the SavedModel's by --tolerance. For video-level models without recurrent layers.",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there already.")
 
 
@@ -61,6 +67,7 @@ def main(_: Sequence[str]) -> None:
         vocabulary=os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
         measure_examples=_MEASURE_EXAMPLES.value,
         tolerance=_TOLERANCE.value,
+        tflite=_TFLITE.value,
         overwrite=_OVERWRITE.value,
     )
     print("\n".join(report.lines()))

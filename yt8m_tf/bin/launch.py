@@ -6,12 +6,12 @@ import contextlib
 import ctypes
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.quiet import without_stderr
 
 # Of glibc's mallopt.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -68,28 +68,11 @@ def import_quietly() -> None:
     """Imports TensorFlow without its notices of look-ups for CUDA and the like; if the import fails, they are shown."""
     if "tensorflow" in sys.modules:
         return
-    with _without_stderr():
+    with without_stderr():
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
         tf.config.list_physical_devices()
-
-
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as buffer:
-        os.dup2(buffer.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            buffer.seek(0)
-            os.write(kept, buffer.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _fail(message: str) -> int:

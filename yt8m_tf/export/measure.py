@@ -69,7 +69,7 @@ class Comparison:
         change = abs(self.gap - self.gap_float32)
         if not change <= tolerance:
             raise InputError(
-                f"GAP@20 of the written model is {self.gap:.6f}, of the float32 model {self.gap_float32:.6f}: they"
+                f"GAP@20 of the exported model is {self.gap:.6f}, of the float32 model {self.gap_float32:.6f}: they"
                 f" differ by more than --tolerance={tolerance:g}; export with a finer --precision, or allow more"
             )
 

@@ -23,6 +23,7 @@ class ExportReport:
     Attributes:
       size: of the SavedModel.
       comparison: its scores against those of the float32 model.
+      lite: the same of the LiteRT model in it, if there is one.
       load_seconds: of `tf.saved_model.load`, decoding of the weights included.
       videos_per_second: size of the batch to the rates of the float32 model and of the SavedModel, from memory to
         memory. The two were measured one after the other: `tools/benchmark.py export` compares them in turn.
@@ -33,6 +34,7 @@ class ExportReport:
 
     size: ExportedSize
     comparison: Comparison
+    lite: Comparison | None
     load_seconds: float
     videos_per_second: Mapping[int, tuple[float, float]]
     seconds: float
@@ -41,16 +43,15 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """The report for people."""
-        found, size = self.comparison, self.size
+        size = self.size
         rows = [["videos/s in batches of", "float32", "SavedModel", "ratio"]]
         for batch, (before, after) in self.videos_per_second.items():
             rows.append([f"{batch:,}", f"{before:,.1f}", f"{after:,.1f}", f"{after / before:.2f}"])
         return [
             *self.stripped,
             f"{size.total_bytes:,} bytes of at most {size.limit_bytes:,} ({size.total_bytes / size.limit_bytes:.1%})",
-            f"GAP@20 {found.gap:.6f}, of the float32 model {found.gap_float32:.6f}"
-            f" ({found.num_videos:,} validation videos)",
-            f"scores differ by {found.max_difference:.2e} at most, {found.mean_difference:.2e} on average",
+            *_compared("SavedModel", self.comparison),
+            *(_compared("LiteRT model", self.lite) if self.lite else ()),
             tables.aligned(rows, num_left=1),
             f"loads in {self.load_seconds:.1f} s; exported in {self.seconds:.0f} s, with {self.peak_bytes / 1e9:.2f} GB"
             " of memory at most",
@@ -64,6 +65,14 @@ class ExportReport:
             for batch, (before, after) in self.videos_per_second.items()
         }
         return {"metrics": values.pop("comparison"), **values, "videos_per_second": rates}
+
+
+def _compared(what: str, found: Comparison) -> list[str]:
+    return [
+        f"{what}: GAP@20 {found.gap:.6f}, of the float32 model {found.gap_float32:.6f}"
+        f" ({found.num_videos:,} validation videos);",
+        f"  scores differ by {found.max_difference:.2e} at most, {found.mean_difference:.2e} on average",
+    ]
 
 
 def peak_bytes() -> int:

@@ -1,48 +1,134 @@
-"""What a training checkpoint holds beside the weights, in bytes."""
+"""Removes what inference does not need from checkpoints, `.keras` files and SavedModels, and says what it took.
+
+What is not known to be dispensable stays: see `kinds` for the rules.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
-import tensorflow as tf
-
+from yt8m_tf import run_dir, tables
 from yt8m_tf.errors import InputError
+from yt8m_tf.export import strip_checkpoint, strip_keras, strip_saved_model
+from yt8m_tf.training import checkpoints
+
+# Beside the output, whose name it begins with.
+REPORT_SUFFIX = ".strip_report.json"
 
 
-def checkpoint_bytes(prefix: str | os.PathLike[str]) -> dict[str, int]:
-    """The bytes of a checkpoint's variables by the first part of their key (`model/...`, `slots/...`, `ema/...`).
+@dataclasses.dataclass(frozen=True)
+class StripReport:
+    """What a stripped file or directory took and takes.
+
+    Attributes:
+      format: "run", "checkpoint", "keras" or "saved_model".
+      before, after: bytes of variables, by kind (`kinds`).
+      bytes_before, bytes_after: of all files that were read, and of those that were written.
+    """
+
+    format: str
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    bytes_before: int
+    bytes_after: int
+
+    def table(self) -> str:
+        """The report as aligned columns."""
+        rows = [
+            ("variables", "bytes before", "bytes after"),
+            *((kind, f"{size:,}", f"{self.after.get(kind, 0):,}") for kind, size in self.before.items()),
+            ("all variables", f"{sum(self.before.values()):,}", f"{sum(self.after.values()):,}"),
+            ("files", f"{self.bytes_before:,}", f"{self.bytes_after:,}"),
+        ]
+        share = f"{self.bytes_after / self.bytes_before:.1%} of the bytes are left"
+        return f"{tables.aligned(rows, 1)}\n{share}"
+
+
+def strip(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, which: str = "best", average: bool | None = None
+) -> StripReport:
+    """Writes `source` to `target` without what inference does not need, and a report beside it.
 
     Args:
-      prefix: of a TensorFlow checkpoint, without `.index`.
-
-    Returns:
-      First part of the key to bytes, largest first. Strings, which bookkeeping is kept in, are left out.
+      source: a run directory, of which one checkpoint is taken; the directory or the prefix of a TensorFlow
+        checkpoint; a `.keras` file; or a SavedModel's directory.
+      target: what to write, of the same sort; its parents are made.
+      which: "best" or "last" checkpoint of a run.
+      average: whether moving averages, where a checkpoint has them by name, take the place of the weights. None: in our
+        own checkpoints they do, as in evaluation and export; in others that must be said.
 
     Raises:
-      InputError: there is no checkpoint of this name, or it is damaged.
+      InputError: `source` is nothing of the kind, or damaged; `target` exists, or is `source`; or it is not known
+        which weights inference would use.
     """
-    try:
-        reader = tf.train.load_checkpoint(os.fspath(prefix))
-    except (ValueError, tf.errors.OpError) as error:
-        raise InputError(f"checkpoint '{prefix}': cannot be read; give the prefix, without .index") from error
-    dtypes = reader.get_variable_to_dtype_map()
-    kinds: dict[str, int] = {}
-    for key, shape in reader.get_variable_to_shape_map().items():
-        if dtypes[key] != tf.string:
-            kind = key.split("/")[0]
-            kinds[kind] = kinds.get(kind, 0) + tf.TensorShape(shape).num_elements() * dtypes[key].size
-    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
+    source, target = Path(source), Path(target)
+    form = _format(source)
+    _check_target(source, target)
+    if average is not None and form not in ("run", "checkpoint"):
+        raise InputError(f"--weights: {source} is no checkpoint; leave the flag out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if form == "run":
+        before, after, read = strip_checkpoint.strip_run(source, target, which, average)
+    elif form == "checkpoint":
+        before, after, read = strip_checkpoint.strip_checkpoint(source, target, average)
+    elif form == "keras":
+        before, after, read = strip_keras.strip_keras(source, target)
+    else:
+        before, after, read = strip_saved_model.strip_saved_model(source, target)
+    report = StripReport(form, before, after, read, _bytes_of(target))
+    run_dir.write_json(target.with_name(target.name + REPORT_SUFFIX), dataclasses.asdict(report))
+    return report
+
+
+def _format(source: Path) -> str:
+    if (source / "saved_model.pb").is_file():
+        return "saved_model"
+    if (source / run_dir.CONFIG).is_file():
+        return "run"
+    if (source / checkpoints.STATE).is_file() or source.with_name(source.name + ".index").is_file():
+        return "checkpoint"
+    if source.suffix == ".keras" and source.is_file():
+        return "keras"
+    if not source.exists():
+        raise InputError(
+            f"--input={source}: nothing there; give a run directory, a checkpoint's directory or its prefix (without"
+            " .index), a .keras file or a SavedModel's directory"
+        )
+    found = "a directory without run, checkpoint or SavedModel" if source.is_dir() else "a file, but no .keras file"
+    raise InputError(
+        f"--input={source}: {found}; give a run directory, a checkpoint's directory or its prefix (without .index), a"
+        " .keras file or a SavedModel's directory"
+    )
+
+
+def _check_target(source: Path, target: Path) -> None:
+    real_source, real_target = source.resolve(), target.resolve()
+    if real_target == real_source or real_source in real_target.parents:
+        raise InputError(f"--output={target}: the same as --input, or inside of it; choose another name")
+    taken = [path for path in (target, target.with_name(target.name + ".index")) if path.exists()]
+    if taken:
+        raise InputError(f"--output={taken[0]}: exists already; choose another name, or remove it")
+
+
+def _bytes_of(target: Path) -> int:
+    if target.is_dir():
+        return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    if target.is_file():
+        return target.stat().st_size
+    return strip_checkpoint.bytes_on_disk(target)
 
 
 def strip_report(before: Mapping[str, int], after: int) -> list[str]:
     """Lines that set a checkpoint against what was exported from it.
 
     Args:
-      before: `checkpoint_bytes`.
+      before: `strip_checkpoint.checkpoint_bytes`.
       after: bytes of the exported model.
     """
     total = sum(before.values())
-    lines = [f"checkpoint {kind:<12}{size:>16,} bytes" for kind, size in before.items()]
-    share = f" ({after / total:.1%})" if total else ""
-    return [*lines, f"checkpoint {'in all':<12}{total:>16,} bytes", f"{'exported':<23}{after:>16,} bytes{share}"]
+    rows = [(f"checkpoint {kind}", f"{size:,}", "bytes") for kind, size in (*before.items(), ("in all", total))]
+    rows.append(("exported", f"{after:,}", f"bytes ({after / total:.1%})" if total else "bytes"))
+    return tables.aligned(rows, 1).splitlines()

@@ -23,11 +23,12 @@ from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
-from yt8m_tf.export import measure, saved_model
+from yt8m_tf.export import lite, measure, saved_model
 from yt8m_tf.export.metadata import METADATA_FILE, write_json
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
-from yt8m_tf.export.strip import checkpoint_bytes, strip_report
+from yt8m_tf.export.strip import strip_report
+from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
 from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -48,6 +49,7 @@ def export_trained(
     vocabulary: str | None = None,
     measure_examples: int = MEASURE_EXAMPLES,
     tolerance: float | None = None,
+    tflite: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> ExportReport:
@@ -66,11 +68,13 @@ def export_trained(
       precision, size_limit, vocabulary, overwrite: see `saved_model.export_saved_model`.
       measure_examples: compare on the first so many validation examples.
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
+      tflite: also write `assets.extra/model.tflite` (`lite`), with float16 weights whatever `precision` is. Its GAP@20
+        may change by `tolerance`, too; None: by 1e-4.
       progress: whether to show progress bars.
 
     Raises:
       InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`,
-        `saved_model.export_saved_model`, `measure.Comparison.check`.
+        `saved_model.export_saved_model`, `lite.convert`, `measure.Comparison.check`.
     """
     start = time.perf_counter()
     source = _Source(Path(workdir), which, data_dir, measure_examples, progress)
@@ -80,15 +84,19 @@ def export_trained(
         expected = temporary / "expected_scores"
         reference = _score_trained(source, expected)
         gc.collect()  # weights and the graphs that were traced over them hold each other
-        size = _write(source, temporary, precision, size_limit, vocabulary)
+        size = _write(source, temporary, precision, size_limit, vocabulary, tflite)
         gc.collect()
         comparison, load_seconds, rates = _measure(source, temporary, reference)
         comparison.check(measure.TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
+        lite_comparison = _measure_lite(source, temporary / lite.LITE_FILE, reference) if tflite else None
+        if lite_comparison is not None:
+            lite_comparison.check(measure.TOLERANCE["float16"] if tolerance is None else tolerance)
         expected.unlink()
         _add_metrics(temporary / "assets" / METADATA_FILE, comparison)
         report = ExportReport(
             size=dataclasses.replace(size, total_bytes=saved_model.bytes_on_disk(temporary)),
             comparison=comparison,
+            lite=lite_comparison,
             load_seconds=load_seconds,
             videos_per_second={batch: (reference.videos_per_second[batch], rate) for batch, rate in rates.items()},
             seconds=time.perf_counter() - start,
@@ -146,7 +154,7 @@ def _score_trained(source: _Source, expected: Path) -> measure.Reference:
 
 
 def _write(
-    source: _Source, directory: Path, precision: Precision, size_limit: int, vocabulary: str | None
+    source: _Source, directory: Path, precision: Precision, size_limit: int, vocabulary: str | None, tflite: bool
 ) -> saved_model.ExportedSize:
     trained, read = open_trained(source.workdir, source.which)
     if unused := unused_rules(precision, trained.model.weights):
@@ -162,9 +170,14 @@ def _write(
             bar.update(values.nbytes)
             return values
 
-        return saved_model.write_saved_model(
+        size = saved_model.write_saved_model(
             trained.model, source.data, directory, precision, size_limit, metadata, vocabulary, read_next
         )
+    if tflite:
+        path = directory / lite.LITE_FILE
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(lite.convert(trained.model, source.data, read))
+    return size
 
 
 def _measure(
@@ -181,6 +194,15 @@ def _measure(
     comparison = measure.compare(scores, source.batches("SavedModel"), reference)
     rates = measure.videos_per_second(scores, next(iter(source.batches())), reference.videos_per_second)
     return comparison, load_seconds, rates
+
+
+def _measure_lite(source: _Source, path: Path, reference: measure.Reference) -> measure.Comparison:
+    runner = lite.Runner(path.read_bytes())
+
+    def scores(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return tf.constant(runner(**{name: value.numpy() for name, value in source.features(batch).items()}))
+
+    return measure.compare(scores, source.batches("LiteRT"), reference)
 
 
 def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:

@@ -1,0 +1,78 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_models import FEATURES, NUM_CLASSES, tiny_data, tiny_model
+
+from yt8m_tf import models
+from yt8m_tf.errors import InputError
+from yt8m_tf.export.lite import LITE_FILE, Runner, convert
+from yt8m_tf.export.precision import parse_precision
+from yt8m_tf.export.trained import export_trained
+from yt8m_tf.training import checkpoints
+
+# Largest difference of scores by rounding of weights to float16.
+CLOSE = 1e-3
+SMALL = {
+    "logistic": {},
+    "moe": {},
+    "fcn": {"hidden_sizes": [32, 16]},
+    "resnet_like": {"inner_size": 32},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_video_level_families_convert_for_any_number_of_rows(name, rng, tmp_path):
+    data = tiny_data("video")
+    model = models.build_model({"name": name, **SMALL[name]}, data.spec)
+    for variable in model.weights:
+        values = rng.normal(0.0, 1 / np.sqrt(variable.shape[0]), variable.shape)
+        variable.assign(np.abs(values) + 0.5 if variable.name == "moving_variance" else values)
+    runner = Runner(convert(model, data))
+    for rows in (3, 1, 8):
+        features = {n: rng.normal(size=(rows, size)).astype(np.float32) for n, size in FEATURES.items()}
+        expected = tf.sigmoid(model(features, training=False))
+        assert expected.shape == (rows, NUM_CLASSES)
+        np.testing.assert_allclose(runner(**features), expected, atol=CLOSE, rtol=0)
+
+
+def test_the_file_is_half_of_float32(rng):
+    data = tiny_data("video", features={"rgb": 256}, num_classes=200)
+    model = tiny_model(data, rng)
+    content = convert(model, data)
+    assert 0.5 < len(content) / sum(4 * int(np.prod(v.shape)) for v in model.weights) < 0.65
+
+
+def test_recurrent_layers_are_one_line(tmp_path):
+    data = tiny_data("frame")
+    inputs = models.registry.model_inputs(data.spec)
+    x = keras.layers.GRU(8)(inputs["rgb"])
+    model = keras.Model(inputs, keras.layers.Dense(NUM_CLASSES)(x), name="gru")
+    with pytest.raises(InputError, match=r"--tflite: model 'gru' does not convert.*lists of tensors") as raised:
+        convert(model, data)
+    assert "\n" not in str(raised.value)
+
+
+def test_export_of_a_run_with_lite_model(learnable_shards, tmp_path, rng):
+    from yt8m_tf.experiment import parse_experiment
+
+    data_dir = learnable_shards("video", train=1, validate=1, each=40, classes=24)
+    values = {"model": {"name": "resnet_like", "inner_size": 64}}
+    values["data"] = {"features": {"rgb": 8, "audio": 4}, "num_classes": 24}
+    experiment = parse_experiment(values)
+    model = models.build_model(experiment.model, experiment.data.spec)
+    checkpoints.save_run(tmp_path / "run", experiment, {v.path: v for v in model.weights})
+    cluster = parse_precision("cluster")
+    report = export_trained(
+        tmp_path / "run", tmp_path / "m" / "1", data_dir=str(data_dir), tflite=True, precision=cluster, tolerance=0.1
+    )
+    assert report.lite is not None and 0 < report.lite.max_difference < CLOSE
+    assert [line for line in report.lines() if line.startswith("LiteRT model: GAP@20")]
+    features = {"rgb": rng.normal(size=(5, 8)).astype(np.float32), "audio": rng.normal(size=(5, 4)).astype(np.float32)}
+    found = Runner((tmp_path / "m" / "1" / LITE_FILE).read_bytes())(**features)
+    np.testing.assert_allclose(found, tf.sigmoid(model(features, training=False)), atol=CLOSE, rtol=0)
+    written = json.loads((tmp_path / "m" / "1" / "assets.extra" / "export_report.json").read_text())
+    assert written["lite"]["gap"] == report.lite.gap
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["1"]

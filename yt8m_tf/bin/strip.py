@@ -1,0 +1,61 @@
+"""Removes what inference does not need from a checkpoint, a .keras file or a SavedModel, and reports the bytes by kind.
+
+Optimizer slots, counters, metrics and loss scales go; of moving averages and weights those stay that inference uses.
+What is not known to be dispensable stays. The output is of the same sort as the input; its variables, and for a
+SavedModel the outputs of all signatures, are the same bit for bit. The report is printed, and written to
+OUTPUT.strip_report.json.
+
+Example:
+
+  yt8m-strip --input=runs/resnet_like --output=stripped/resnet_like
+  yt8m-strip --input=model.ckpt-1000 --output=stripped.ckpt-1000 --weights=trained
+  yt8m-strip --input=model.keras --output=stripped.keras
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "A run directory, a checkpoint's directory or prefix (without .index), a .keras file or a SavedModel's directory.",
+    required=True,
+)
+_OUTPUT = flags.DEFINE_string("output", None, "What to write; must not exist yet.", required=True)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which one of a run directory.")
+_WEIGHTS = flags.DEFINE_enum(
+    "weights",
+    None,
+    ["trained", "average"],
+    "Of a checkpoint that has both by name: the weights, or their moving averages in their place. The default is"
+    " average for a checkpoint of yt8m-train; for another one it must be said.",
+)
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf.export import strip
+
+    output = os.path.expanduser(_OUTPUT.value)
+    report = strip.strip(
+        os.path.expanduser(_INPUT.value),
+        output,
+        which=_CHECKPOINT.value,
+        average=None if _WEIGHTS.value is None else _WEIGHTS.value == "average",
+    )
+    print(report.table())
+    print(f"written: {output}, {output}{strip.REPORT_SUFFIX}")
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,151 @@
+"""What each variable of a checkpoint is for: the rules by which it is known what inference does not need.
+
+Our own checkpoints: by the first part of the name. TensorFlow 1's: by `_NAMED`, where a suffix counts only if the
+variable that it belongs to is there too (`tower/w/Adam` beside `tower/w`). Whatever no rule fits is a weight.
+
+TensorFlow 2's and Keras's, which hold a graph of objects: what can be reached from the root otherwise than through an
+optimizer, metrics, a random generator or a counter is a weight, whatever its name (Keras 3 may save a model's weights
+as `optimizer/_trainable_variables/0/...`). Rules only say of what kind the others are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+WEIGHTS = "weights"
+SLOTS = "optimizer slots"
+AVERAGES = "moving averages"
+COUNTERS = "counters and rates"
+METRICS = "metrics"
+SEEDS = "random seeds"
+LOSS_SCALE = "loss scale"
+
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the key of the graph of objects
+
+# By the first part of the name; see training/state.py.
+_OURS = {"model": WEIGHTS, "slots": SLOTS, "ema": AVERAGES, "loss_scale": LOSS_SCALE, "step": COUNTERS}
+
+# TensorFlow 1: kind, pattern of the name; `of` is the variable that must be there too.
+_OPTIMIZERS = "Adam|AdaMax|Adadelta|Adagrad|AdagradDA|Ftrl|LARSOptimizer|Momentum|Nadam|ProximalAdagrad|RMSProp"
+_NAMED = (
+    (SLOTS, rf"(?P<of>.+)/(?:{_OPTIMIZERS}|adam_m|adam_v)(?:_\d+)?"),
+    (AVERAGES, r"(?P<of>.+)/ExponentialMovingAverage"),
+    (COUNTERS, r"(?:.+/)?(?:beta[12]_power(?:_\d+)?|global_step|save_counter)"),
+)
+
+# The graph of objects: names under which an object hangs on another one that lead to no weight; and an optimizer is
+# what has slots, or all attributes of one of these rows.
+_NO_WEIGHTS = {
+    "save_counter": COUNTERS,
+    "keras_api": METRICS,
+    "metrics": METRICS,
+    "_metrics": METRICS,
+    "compiled_metrics": METRICS,
+    "_compile_metrics": METRICS,
+    "_loss_tracker": METRICS,
+    "seed_generator": SEEDS,
+    "_seed_generators": SEEDS,
+}
+_OPTIMIZER_ATTRIBUTES = ({"_iterations", "_variables"}, {"iter", "decay"}, {"iter", "learning_rate"})
+_OPTIMIZERS_WEIGHTS = "_trainable_variables"
+# What an optimizer keeps, by its attributes.
+_OF_OPTIMIZER = {"_model_variables_moving_average": AVERAGES, "_variables": SLOTS}
+_LOSS_SCALE_ATTRIBUTES = {"loss_scale", "_loss_scale", "dynamic_scale", "step_counter"}
+
+
+def kinds_by_name(names: Collection[str]) -> dict[str, str]:
+    """Kind by name, of the variables of a checkpoint without a graph of objects."""
+    if is_ours(names):
+        return {name: _OURS[name.split("/")[0]] for name in names}
+    known = set(names)
+    return {name: _kind_of(name, known) for name in names}
+
+
+def is_ours(names: Collection[str]) -> bool:
+    """Whether a checkpoint with variables of these names is one of `training.checkpoints`."""
+    parts = {name.split("/")[0] for name in names}
+    return "model" in parts and parts <= set(_OURS)
+
+
+def averaged_weight(name: str) -> str:
+    """The name of the weight whose moving average has this name."""
+    if name.startswith("ema/"):
+        return name.replace("ema/", "model/", 1)
+    return name.removesuffix("/ExponentialMovingAverage")
+
+
+def _kind_of(name: str, known: Collection[str]) -> str:
+    for kind, pattern in _NAMED:
+        match = re.fullmatch(pattern, name)
+        if match and match.groupdict().get("of", name) in known:
+            return kind
+    return WEIGHTS
+
+
+def kinds_in_graph(graph: Any) -> dict[str, str]:
+    """Kind by checkpoint key, of the variables in a graph of objects.
+
+    Args:
+      graph: a `TrackableObjectGraph`.
+    """
+    optimizers = {number for number, node in enumerate(graph.nodes) if _is_optimizer(node)}
+    slots = {slot.slot_variable_node_id for number in optimizers for slot in graph.nodes[number].slot_variables}
+    kinds = dict.fromkeys(slots, SLOTS)
+    # A node may be reached in several ways. Weights go last, and so take precedence over all other kinds; of these,
+    # the more telling ones over slots, which is what everything in an optimizer is called at first.
+    found = list(_reached(graph, optimizers))
+    for kind in (SLOTS, COUNTERS, LOSS_SCALE, METRICS, SEEDS, AVERAGES, WEIGHTS):
+        kinds |= {node: kind for node, as_kind in found if as_kind == kind}
+    return {
+        attribute.checkpoint_key: kinds.get(number, WEIGHTS)
+        for number, node in enumerate(graph.nodes)
+        for attribute in node.attributes
+    }
+
+
+def _reached(graph: Any, optimizers: Collection[int]) -> Iterator[tuple[int, str]]:
+    """Every node with every kind of way from the root to it."""
+    waiting, seen = [(0, WEIGHTS)], {(0, WEIGHTS)}
+    while waiting:
+        number, kind = waiting.pop()
+        yield number, kind
+        for child in graph.nodes[number].children:
+            reached = child.node_id, _kind_of_edge(kind, number in optimizers, child.local_name)
+            if reached not in seen:
+                seen.add(reached)
+                waiting.append(reached)
+
+
+def _kind_of_edge(kind: str, from_optimizer: bool, name: str) -> str:
+    if from_optimizer:
+        if name == _OPTIMIZERS_WEIGHTS:
+            return WEIGHTS
+        if name in _LOSS_SCALE_ATTRIBUTES:
+            return LOSS_SCALE
+        return _OF_OPTIMIZER.get(name, COUNTERS if _is_counter(name) else SLOTS)
+    return _NO_WEIGHTS.get(name, kind) if kind == WEIGHTS else kind
+
+
+def _is_counter(name: str) -> bool:
+    return name in {"_iterations", "_learning_rate", "iter", "learning_rate", "beta_1", "beta_2", "decay", "momentum"}
+
+
+def _is_optimizer(node: Any) -> bool:
+    names = {child.local_name for child in node.children}
+    return bool(node.slot_variables) or any(attributes <= names for attributes in _OPTIMIZER_ATTRIBUTES)
+
+
+def bytes_by_kind(kinds: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of each kind, largest first.
+
+    Args:
+      kinds: by name.
+      sizes: bytes by name; a name that has no kind is a weight's.
+    """
+    found: dict[str, int] = {}
+    for name, size in sizes.items():
+        kind = kinds.get(name, WEIGHTS)
+        found[kind] = found.get(kind, 0) + size
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

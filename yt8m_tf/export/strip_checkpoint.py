@@ -1,0 +1,169 @@
+"""Checkpoints of TensorFlow, ours and others, without what inference does not need."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.export import kinds
+from yt8m_tf.training import checkpoints
+
+_FAILURES = (ValueError, IndexError, tf.errors.OpError)
+_COPIED = (run_dir.CONFIG, run_dir.FOLDS, run_dir.HISTORY)
+
+# Bytes of variables by kind, before and after, and bytes of the files that were read.
+Stripped = tuple[dict[str, int], dict[str, int], int]
+
+
+def checkpoint_bytes(prefix: str | os.PathLike[str]) -> dict[str, int]:
+    """The bytes of a checkpoint's variables by kind (`kinds`), largest first.
+
+    Args:
+      prefix: of a TensorFlow checkpoint, without `.index`.
+
+    Returns:
+      Kind to bytes. Strings, which bookkeeping is kept in, are left out.
+
+    Raises:
+      InputError: there is no checkpoint of this name, or it is damaged.
+    """
+    reader = _open(prefix)
+    return kinds.bytes_by_kind(_kinds(reader), _sizes(reader))
+
+
+def strip_run(source: Path, target: Path, which: str, average: bool | None) -> Stripped:
+    """Writes a run directory that evaluation, scoring and export can use, but training cannot go on from.
+
+    Args, raises: see `strip.strip`.
+    """
+    prefix, step = checkpoints.find_checkpoint(source, which)
+    with run_dir.whole_directory(target) as temporary:
+        for name in _COPIED:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, temporary / name)
+        directory = temporary / run_dir.CHECKPOINTS / prefix.parent.name
+        directory.mkdir(parents=True)
+        before, after = _rewrite(prefix, directory / checkpoints.VARIABLES, average)
+        _write_state(prefix.parent, directory, {"best_step": step})
+    return before, after, bytes_on_disk(prefix)
+
+
+def strip_checkpoint(source: Path, target: Path, average: bool | None) -> Stripped:
+    """Writes a checkpoint: a directory as `training.checkpoints` makes it, or the files of a prefix.
+
+    Args, raises: see `strip.strip`.
+    """
+    if (source / checkpoints.STATE).is_file():
+        prefix = source / checkpoints.VARIABLES
+        with run_dir.whole_directory(target) as temporary:
+            before, after = _rewrite(prefix, temporary / checkpoints.VARIABLES, average)
+            _write_state(source, temporary, {})
+        return before, after, bytes_on_disk(prefix)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary_name:
+        staged = Path(temporary_name) / target.name
+        before, after = _rewrite(source, staged, average)
+        # Without its index a checkpoint is none.
+        for file in sorted(_files(staged), key=lambda path: path.suffix == ".index"):
+            os.replace(file, target.parent / file.name)
+    return before, after, bytes_on_disk(source)
+
+
+def bytes_on_disk(prefix: Path) -> int:
+    """What the files of a checkpoint take."""
+    return sum(file.stat().st_size for file in _files(prefix))
+
+
+def _files(prefix: Path) -> list[Path]:
+    beginnings = (f"{prefix.name}.index", f"{prefix.name}.data-")
+    return [file for file in prefix.parent.iterdir() if file.name.startswith(beginnings)]
+
+
+def _write_state(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
+    state = json.loads((source / checkpoints.STATE).read_text(encoding="utf-8"))
+    run_dir.write_json(target / checkpoints.STATE, {**state, **changes})
+
+
+def _open(prefix: str | os.PathLike[str]) -> Any:
+    try:
+        return tf.train.load_checkpoint(os.fspath(prefix))
+    except _FAILURES as error:
+        raise InputError(f"checkpoint '{prefix}': cannot be read; give the prefix, without .index") from error
+
+
+def _sizes(reader: Any) -> dict[str, int]:
+    """Bytes of each variable; strings are left out."""
+    dtypes = reader.get_variable_to_dtype_map()
+    shapes = reader.get_variable_to_shape_map()
+    return {
+        name: tf.TensorShape(shape).num_elements() * dtypes[name].size
+        for name, shape in shapes.items()
+        if dtypes[name] != tf.string
+    }
+
+
+def _graph(reader: Any) -> TrackableObjectGraph | None:
+    if not reader.has_tensor(kinds.OBJECT_GRAPH):
+        return None
+    return TrackableObjectGraph.FromString(reader.get_tensor(kinds.OBJECT_GRAPH))
+
+
+def _kinds(reader: Any) -> dict[str, str]:
+    graph = _graph(reader)
+    return kinds.kinds_in_graph(graph) if graph else kinds.kinds_by_name(_sizes(reader))
+
+
+def _rewrite(prefix: Path, target: Path, average: bool | None) -> tuple[dict[str, int], dict[str, int]]:
+    """Writes the weights of a checkpoint to another prefix; returns bytes by kind, before and after."""
+    reader = _open(prefix)
+    sizes, kind_of, graph = _sizes(reader), _kinds(reader), _graph(reader)
+    dropped = {name for name in sizes if kind_of.get(name, kinds.WEIGHTS) != kinds.WEIGHTS}
+    names = sorted(set(reader.get_variable_to_shape_map()) - dropped)
+    if not set(names) & set(sizes):
+        raise InputError(f"checkpoint '{prefix}': holds no weights; give that of a model")
+    averages = {} if graph else {kinds.averaged_weight(n): n for n in dropped if kind_of[n] == kinds.AVERAGES}
+    sources = averages if _use_averages(prefix, names, averages, average) else {}
+    try:
+        values = [tf.convert_to_tensor(reader.get_tensor(sources.get(name, name))) for name in names]
+    except _FAILURES as error:
+        raise InputError(f"checkpoint '{prefix}': is damaged ({' '.join(str(error).split())})") from error
+    if graph:
+        values[names.index(kinds.OBJECT_GRAPH)] = tf.constant(_without(graph, dropped).SerializeToString())
+    tf.raw_ops.SaveV2(prefix=str(target), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+    return kinds.bytes_by_kind(kind_of, sizes), checkpoint_bytes(target)
+
+
+def _use_averages(prefix: Path, names: Collection[str], averages: Mapping[str, str], average: bool | None) -> bool:
+    if average and not averages:
+        raise InputError(f"--weights=average: checkpoint '{prefix}' has no moving averages by name; leave the flag out")
+    if averages and average is None and not kinds.is_ours(names):
+        raise InputError(
+            f"checkpoint '{prefix}': has weights and their moving averages ('{next(iter(averages.values()))}'); say"
+            " which ones inference uses with --weights=trained or --weights=average"
+        )
+    return bool(averages) and average is not False
+
+
+def _without(graph: TrackableObjectGraph, dropped: Collection[str]) -> TrackableObjectGraph:
+    """The graph of objects without the values of what was dropped; objects keep their numbers."""
+    gone = set()
+    for number, node in enumerate(graph.nodes):
+        kept = [attribute for attribute in node.attributes if attribute.checkpoint_key not in dropped]
+        if len(kept) < len(node.attributes):
+            gone.add(number)
+            del node.attributes[:]
+            node.attributes.extend(kept)
+    for node in graph.nodes:
+        slots = [slot for slot in node.slot_variables if slot.slot_variable_node_id not in gone]
+        del node.slot_variables[:]
+        node.slot_variables.extend(slots)
+    return graph
