@@ -80,9 +80,8 @@ def export_trained(
     source = _Source(Path(workdir), which, data_dir, measure_examples, progress)
     if vocabulary is not None:
         load_vocabulary(vocabulary, source.data.num_classes)  # refuses that of another version of the dataset
-    with saved_model.replacing(output, overwrite) as temporary:
-        expected = temporary / "expected_scores"
-        reference = _score_trained(source, expected)
+    with saved_model.replacing(output, overwrite) as temporary, _scratch(temporary) as scratch:
+        reference = _score_trained(source, scratch / "scores")
         gc.collect()  # weights and the graphs that were traced over them hold each other
         size = _write(source, temporary, precision, size_limit, vocabulary, tflite)
         gc.collect()
@@ -91,7 +90,6 @@ def export_trained(
         lite_comparison = _measure_lite(source, temporary / lite.LITE_FILE, reference) if tflite else None
         if lite_comparison is not None:
             lite_comparison.check(measure.TOLERANCE["float16"] if tolerance is None else tolerance)
-        expected.unlink()
         _add_metrics(temporary / "assets" / METADATA_FILE, comparison)
         report = ExportReport(
             size=dataclasses.replace(size, total_bytes=saved_model.bytes_on_disk(temporary)),
@@ -106,6 +104,11 @@ def export_trained(
         report.size.check()
         write_json(temporary / REPORT_FILE, report.to_dict())
     return report
+
+
+def _scratch(directory: Path) -> tempfile.TemporaryDirectory:
+    """A directory on the same disk, of which the name tells a file left by a killed process."""
+    return tempfile.TemporaryDirectory(prefix=f"{directory.name}.scores.", dir=directory.parent)
 
 
 class _Source:
