@@ -40,6 +40,14 @@ VOCABULARY_FILE = "vocabulary.csv"
 REPORT_FILE = "assets.extra/export_report.json"
 
 
+class TooLargeError(InputError):
+    """A SavedModel exceeds the size limit; `excess` says by how many bytes."""
+
+    def __init__(self, message: str, excess: int):
+        super().__init__(message)
+        self.excess = excess
+
+
 @dataclasses.dataclass(frozen=True)
 class ExportedSize:
     """What a SavedModel takes.
@@ -55,12 +63,13 @@ class ExportedSize:
     layer_bytes: Mapping[str, int]
 
     def check(self) -> None:
-        """Raises InputError where the total exceeds the limit."""
+        """Raises TooLargeError where the total exceeds the limit."""
         if self.total_bytes > self.limit_bytes:
             layers = ", ".join(f"{name} {size:,}" for name, size in self.layer_bytes.items())
-            raise InputError(
+            raise TooLargeError(
                 f"the SavedModel takes {self.total_bytes:,} bytes, more than --size_limit={self.limit_bytes:,}; its"
-                f" layers take: {layers}; export with --precision=float16 or cluster, or make the model smaller"
+                f" layers take: {layers}; export with --precision=float16 or cluster, or make the model smaller",
+                self.total_bytes - self.limit_bytes,
             )
 
 
@@ -74,6 +83,7 @@ def export_saved_model(
     metadata: Mapping[str, Any] | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     check: Callable[[Path], Mapping[str, Any]] | None = None,
+    report: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ExportedSize:
     """Writes `model` to `directory`, which appears when it is whole and has passed all checks.
@@ -97,6 +107,7 @@ def export_saved_model(
       check: is called with the temporary directory of the written model before it gets its name; what it returns
         goes into `metadata.json` under "metrics" and into `assets.extra/export_report.json`; what it raises stops
         the export.
+      report: what to add to `assets.extra/export_report.json`.
       overwrite: whether to replace a SavedModel that is there already.
 
     Raises:
@@ -105,7 +116,7 @@ def export_saved_model(
     """
     target = Path(directory)
     replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     if vocabulary is not None and not Path(vocabulary).is_file():
         raise InputError(
             f"--vocabulary={vocabulary}: no such file; give the dataset's vocabulary.csv, or leave the flag out"
@@ -119,7 +130,7 @@ def export_saved_model(
         metrics = dict(check(temporary)) if check else {}
         if metrics:
             write_json(temporary / "assets" / METADATA_FILE, contents | {"metrics": metrics})
-        write_json(temporary / REPORT_FILE, {"size": dataclasses.asdict(size), "metrics": metrics})
+        write_json(temporary / REPORT_FILE, {"size": dataclasses.asdict(size), "metrics": metrics, **(report or {})})
         size = dataclasses.replace(size, total_bytes=_bytes_on_disk(temporary))
         size.check()
         if target.exists():
@@ -208,7 +219,8 @@ def _save(
     return dict(sorted(layers.items(), key=lambda item: -item[1]))
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises InputError where something is at `target` already that must not be replaced."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / "saved_model.pb").is_file():

@@ -44,6 +44,7 @@ def export_trained(
     vocabulary: str | None = None,
     measure_examples: int | None = None,
     tolerance: float | None = None,
+    report: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
     """Exports a run's model; the SavedModel appears if it is within the size limit and the tolerance.
@@ -53,7 +54,7 @@ def export_trained(
       output: the SavedModel's directory.
       data_dir: what the run's `data.validation` is relative to.
       which: "best" or "last" checkpoint.
-      precision, size_limit, vocabulary, overwrite: see `export_saved_model`.
+      precision, size_limit, vocabulary, report, overwrite: see `export_saved_model`.
       measure_examples: compare on the first so many validation examples; None: on all.
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
 
@@ -89,6 +90,7 @@ def export_trained(
         metadata=_metadata(trained, Path(workdir)),
         vocabulary=vocabulary,
         check=check,
+        report=report,
         overwrite=overwrite,
     )
     stripped = strip_report(checkpoint_bytes(trained.checkpoint), size.total_bytes)
