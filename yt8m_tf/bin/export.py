@@ -10,13 +10,14 @@ Example:
   saved_model_cli show --dir=exported/resnet_like/1 --all
 
 --pack exports the weighted mean of some of many trained models instead, each at a precision of its own: the members
-that give the best GAP@20 out of fold within --size_limit. It exports every candidate at every precision, scores the
-videos that the candidate has not seen with that, and chooses on every second one of them, greedily: again and again
-the move of the highest gain among adding a candidate at a precision (once more, if it is a member: that is its
-weight), changing the precision of a member, and taking one out; in one pass by gain of GAP, in another by gain for
-each byte, until no move that fits gains 2e-5. Weights fitted by likelihood take the place of these counts if their GAP
-is higher. GAP on the other videos is what to expect. The frontier of size and GAP is written to OUTPUT.pack/, with
-what an interrupted packing goes on from.
+that give the best GAP@20 out of fold within --size_limit. It exports every candidate at every precision, scores videos
+that the candidate has not seen with that, and chooses on every second one of them, greedily: again and again the best
+move among adding a candidate at a precision (once more, if it is a member: that is its weight), changing the precision
+of a member, and taking one out, until none that fits gains 2e-5 in GAP. Best is the highest gain in one pass, the
+highest gain for each byte in another one; a third one starts with the smallest precision of each candidate alone.
+Weights fitted by likelihood take the place of these counts if their GAP is higher (packing/selection.py has the rule in
+full, and its sources). GAP on the other videos is what to expect. The frontier of size and GAP is written to
+OUTPUT.pack/, with what an interrupted packing goes on from.
 
   yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=~/data/yt8m/2/video \\
       --precisions=float16,cluster --output=exported/pack/1

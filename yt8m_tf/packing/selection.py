@@ -1,25 +1,28 @@
 """Which members, how often each, and at which precision: greedy forward selection within a byte budget.
 
 The rule. An ensemble is a list of members, in which a candidate may stand several times, but at one precision: how
-often it does is its weight. From the empty one, take the best of these moves again and again: add a candidate at a
-precision (one that is a member already takes no bytes), change the precision of a member, or take a member out once.
-"Best" is the highest gain of GAP@20 in one pass, and the highest gain for each byte in another one; a move below a
-thousandth of the budget, or that frees bytes, counts as a thousandth. Moves beyond the budget are left out. When no
-move gains more than 2e-5, all members stand twice as often, which leaves the mean as it is and makes steps half as
-large; where that made more than 64 of them, the pass ends. Every ensemble that either pass met, and every single
-model, is a point of size and GAP.
+often it does is its weight. A pass starts with the empty one and takes the best of these moves again and again: add a
+candidate at a precision (one that is a member already takes no bytes), change the precision of a member, or take a
+member out once. There are three passes. In the first, "best" is the highest gain of GAP@20; in the second, the highest
+gain for each byte, where a move of less than a thousandth of the budget, or that frees bytes, counts as a thousandth;
+the third is the first, but with the smallest precision of each candidate alone until it ends, and then with all. Moves
+beyond the budget are left out. When no move gains more than 2e-5, all members stand twice as often, which leaves the
+mean as it is and makes steps half as large; where that makes more than 64 of them, the pass ends. All three run for the
+budget, a half, a quarter and an eighth of it. Every ensemble that a pass met, and every single model, is a point of
+size and GAP.
 
-Members with replacement are from R. Caruana, A. Niculescu-Mizil, G. Crew, A. Ksikes, "Ensemble Selection from
-Libraries of Models", ICML 2004; two passes, by gain and by gain for each byte, and looking first at the moves that
-gained most when they were looked at last, from J. Leskovec et al., "Cost-effective Outbreak Detection in Networks",
-KDD 2007. Unlike them, we have precisions, take members out (the first ones for their few bytes are often not worth
-keeping), refine steps, and start with no bag of models. GAP is not submodular, so that nothing is guaranteed; before a
-pass ends, all moves are looked at.
+Members with replacement are from R. Caruana, A. Niculescu-Mizil, G. Crew, A. Ksikes, "Ensemble Selection from Libraries
+of Models", ICML 2004; passes by gain and by gain for each byte, and looking first at the moves that gained most when
+they were looked at last, from J. Leskovec et al., "Cost-effective Outbreak Detection in Networks", KDD 2007. Unlike
+them, we have precisions, take members out (the first ones for their few bytes are often not worth keeping), refine
+steps, and start with no bag of models. GAP is not submodular, so that nothing is guaranteed; before a pass ends, all
+moves are looked at.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -29,10 +32,11 @@ from tqdm import tqdm
 from yt8m_tf.packing.held_out import HeldOut
 from yt8m_tf.stacking.means import fit_weights
 
-Rule = Literal["gain", "gain per byte"]
-RULES: tuple[Rule, ...] = ("gain", "gain per byte")
+Rule = Literal["gain", "gain per byte", "gain, smallest first"]
+RULES: tuple[Rule, ...] = ("gain", "gain per byte", "gain, smallest first")
 
 MIN_GAIN = 2e-5  # of GAP@20
+_PARTS = (1, 2, 4, 8)  # of the budget that passes run for
 _FREE = 1e-3  # of the budget: what moves of fewer bytes count as
 _MAX_COUNT = 64  # of members, each as often as it stands
 _FITTED_ROWS = 1_000_000
@@ -82,7 +86,7 @@ class _Move:
 
 
 def select(items: Sequence[Item], videos: HeldOut, budget: int, progress: bool = True) -> list[Point]:
-    """All ensembles that both passes met within the budget, and all single items.
+    """All ensembles that the passes met within the budget, and all single items.
 
     Args:
       items: at least one of at most `budget` bytes.
@@ -94,11 +98,11 @@ def select(items: Sequence[Item], videos: HeldOut, budget: int, progress: bool =
         number: Point("single", {number: 1}, item.num_bytes, videos.gap(videos.weighted_sum({item.column: 1})))
         for number, item in enumerate(items)
     }
-    points = list(singles.values())
+    points = [point for point in singles.values() if point.num_bytes <= budget]
     first_gains = {number: point.gap for number, point in singles.items()}
     with tqdm(desc="select", unit=" moves", disable=not progress) as bar:
-        for rule in RULES:
-            points += _Pass(items, videos, budget, rule, first_gains, bar).run()
+        for part, rule in itertools.product(_PARTS, RULES):
+            points += _Pass(items, videos, budget // part, rule, first_gains, bar).run()
     return points
 
 
@@ -141,6 +145,10 @@ class _Pass:
     ):
         self._items, self._videos, self._budget, self._rule, self._bar = items, videos, budget, rule, bar
         self._counts: dict[int, int] = {}
+        self._allowed = set(range(len(items)))
+        if rule == "gain, smallest first":
+            smallest = {items[n].candidate: n for n in sorted(self._allowed, key=lambda n: -items[n].num_bytes)}
+            self._allowed = set(smallest.values())
         self._sums, self._gap = videos.weighted_sum({}), 0.0
         # Gains when they were looked at last, by what moves change.
         self._gains: dict[tuple[int | None, int | None], float] = {
@@ -155,8 +163,10 @@ class _Pass:
             move = self._best_move(seen)
             if move is not None:
                 self._counts = self._after(move)
-            elif 2 * sum(self._counts.values()) <= _MAX_COUNT:
+            elif 0 < 2 * sum(self._counts.values()) <= _MAX_COUNT:
                 self._counts = {number: 2 * count for number, count in self._counts.items()}
+            elif self._counts and len(self._allowed) < len(self._items):
+                self._allowed = set(range(len(self._items)))
             else:
                 return points
             columns = {self._items[number].column: float(count) for number, count in self._counts.items()}
@@ -189,7 +199,7 @@ class _Pass:
 
     def _worth(self, move: _Move) -> float:
         gain = self._gains.get((move.out, move.into), np.inf)
-        return gain if self._rule == "gain" else gain / max(move.num_bytes, _FREE * self._budget)
+        return gain / max(move.num_bytes, _FREE * self._budget) if self._rule == "gain per byte" else gain
 
     def _gain(self, move: _Move) -> float:
         sums = self._sums.copy()
@@ -204,7 +214,8 @@ class _Pass:
         """All that fit."""
         held = {self._items[number].candidate: number for number in self._counts}
         moves = []
-        for number, item in enumerate(self._items):
+        for number in sorted(self._allowed):
+            item = self._items[number]
             member = held.get(item.candidate)
             if member is None:
                 moves.append(_Move(None, number, 1, item.num_bytes))
