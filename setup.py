@@ -35,6 +35,7 @@ setup(
         "yt8m_tf.export",
         "yt8m_tf.layers",
         "yt8m_tf.models",
+        "yt8m_tf.packing",
         "yt8m_tf.pipelines",
         "yt8m_tf.scores",
         "yt8m_tf.stacking",

@@ -20,7 +20,7 @@ _LEVELS = (
     ("models",),
     ("training", "evaluation", "export", "catalogue", "submission", "inference"),
     ("ensembles", "predictors", "scoring", "stacking"),
-    ("pipelines",),
+    ("packing", "pipelines"),
     ("bin",),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}

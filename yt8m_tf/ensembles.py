@@ -39,7 +39,7 @@ def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, wh
         if not (workdir / run_dir.CONFIG).is_file():
             raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
     trained = [checkpoints.load_trained(workdir, which) for workdir, _ in kept]
-    data = _common_data([workdir for workdir, _ in kept], [member.experiment.data for member in trained])
+    data = common_data([workdir for workdir, _ in kept], [member.experiment.data for member in trained])
     members = [_member(member, data) for member in trained]
     model = {"name": "weighted_mean", "members": members, "weights": [float(weight) for _, weight in kept]}
     experiment = parse_experiment({"model": model, "data": config.to_dict(data)})
@@ -67,10 +67,17 @@ def read_weights(path: Path, names: Sequence[str]) -> list[float]:
         raise InputError(f"--weights={path}: cannot be read ({error}); give weights.json of yt8m-stack") from error
 
 
-def _common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> DataConfig:
+def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> DataConfig:
+    """The data of a graph that holds several runs' models: that of the first run, with the features of all.
+
+    Raises:
+      InputError: a model with verticals, or runs on different data.
+    """
     first = configs[0]
     features: dict[str, int] = {}
     for workdir, data in zip(workdirs, configs, strict=True):
+        if data.verticals:
+            raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean")
         for what in ("level", "num_classes", "max_frames", "frames"):
             mine, others = getattr(data, what), getattr(first, what)
             if what == "frames":  # frames that are sampled in training alone do not concern the graph
@@ -86,7 +93,5 @@ def _common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Dat
 
 
 def _member(trained: Trained, data: DataConfig) -> Mapping[str, Any]:
-    if trained.experiment.data.verticals:
-        raise InputError(f"{trained.checkpoint.parent}: a model with verticals cannot be a member of a weighted mean")
     own = trained.experiment.data.features
     return {**trained.experiment.model, **({} if list(own) == list(data.features) else {"features": list(own)})}

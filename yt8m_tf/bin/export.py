@@ -8,6 +8,19 @@ Example:
 
   yt8m-export --workdir=runs/resnet_like --output=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video
   saved_model_cli show --dir=exported/resnet_like/1 --all
+
+--pack exports the weighted mean of some of many trained models instead, each at a precision of its own: the members
+that give the best GAP@20 out of fold within --size_limit. It exports every candidate at every precision, scores videos
+that the candidate has not seen with that, and chooses on every second one of them, greedily: again and again the best
+move among adding a candidate at a precision (once more, if it is a member: that is its weight), changing the precision
+of a member, and taking one out, until none that fits gains 2e-5 in GAP. Best is the highest gain in one pass, the
+highest gain for each byte in another one; a third one starts with the smallest precision of each candidate alone.
+Weights fitted by likelihood take the place of these counts if their GAP is higher (packing/selection.py has the rule in
+full, and its sources). GAP on the other videos is what to expect. The frontier of size and GAP is written to
+OUTPUT.pack/, with what an interrupted packing goes on from.
+
+  yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=~/data/yt8m/2/video \\
+      --precisions=float16,cluster --output=exported/pack/1
 """
 
 from __future__ import annotations
@@ -15,12 +28,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
+from yt8m_tf.bin import pack_flags
 from yt8m_tf.bin.launch import launch
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the SavedModel.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the run's patterns of validation shards are relative to.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
@@ -36,7 +51,10 @@ _SIZE_LIMIT = flags.DEFINE_integer(
 )
 _VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, to travel with the model.")
 _MEASURE_EXAMPLES = flags.DEFINE_integer(
-    "measure_examples", 100_000, "Measure on the first so many validation examples.", lower_bound=1
+    "measure_examples",
+    100_000,
+    "Measure on the first so many validation examples. --pack also chooses on so many held-out ones.",
+    lower_bound=1,
 )
 _TOLERANCE = flags.DEFINE_float(
     "tolerance",
@@ -50,26 +68,33 @@ _TFLITE = flags.DEFINE_bool(
     " differ from the SavedModel's by --tolerance. For video-level models without recurrent layers.",
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there already.")
+flags.adopt_module_key_flags(pack_flags)
 
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import run_dir
+    from yt8m_tf.errors import InputError
     from yt8m_tf.export.precision import parse_precision
     from yt8m_tf.export.trained import export_trained
 
-    report = export_trained(
-        os.path.expanduser(_WORKDIR.value),
-        os.path.expanduser(_OUTPUT.value),
-        data_dir=_DATA_DIR.value,
-        which=_CHECKPOINT.value,
-        precision=parse_precision(_PRECISION.value),
-        size_limit=_SIZE_LIMIT.value,
-        vocabulary=os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
-        measure_examples=_MEASURE_EXAMPLES.value,
-        tolerance=_TOLERANCE.value,
-        tflite=_TFLITE.value,
-        overwrite=_OVERWRITE.value,
-    )
+    if bool(_WORKDIR.value) == pack_flags.PACK.value:
+        given = f"--workdir={_WORKDIR.value} and --pack exclude each other" if _WORKDIR.value else "nothing to export"
+        raise InputError(f"{given}; give --workdir=RUN to export a run, or --pack with --candidates and --scores")
+    output = os.path.expanduser(_OUTPUT.value)
+    options: dict[str, Any] = {
+        "data_dir": _DATA_DIR.value,
+        "size_limit": _SIZE_LIMIT.value,
+        "vocabulary": os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
+        "measure_examples": _MEASURE_EXAMPLES.value,
+        "tolerance": _TOLERANCE.value,
+        "tflite": _TFLITE.value,
+        "overwrite": _OVERWRITE.value,
+    }
+    if pack_flags.PACK.value:
+        print(pack_flags.pack(output, _CHECKPOINT.value, **options))
+        return
+    workdir, precision = os.path.expanduser(_WORKDIR.value), parse_precision(_PRECISION.value)
+    report = export_trained(workdir, output, which=_CHECKPOINT.value, precision=precision, **options)
     print("\n".join(report.lines()))
     print(f"SavedModel: {_OUTPUT.value}")
     test = run_dir.read_experiment(Path(_WORKDIR.value).expanduser()).data.test

@@ -39,6 +39,14 @@ SIZE_LIMIT = 1_000_000_000
 VOCABULARY_FILE = "vocabulary.csv"
 
 
+class TooLargeError(InputError):
+    """A SavedModel exceeds the size limit; `excess` says by how many bytes."""
+
+    def __init__(self, message: str, excess: int):
+        super().__init__(message)
+        self.excess = excess
+
+
 @dataclasses.dataclass(frozen=True)
 class ExportedSize:
     """What a SavedModel takes.
@@ -54,12 +62,13 @@ class ExportedSize:
     layer_bytes: Mapping[str, int]
 
     def check(self) -> None:
-        """Raises InputError where the total exceeds the limit."""
+        """Raises TooLargeError where the total exceeds the limit."""
         if self.total_bytes > self.limit_bytes:
             layers = ", ".join(f"{name} {size:,}" for name, size in self.layer_bytes.items())
-            raise InputError(
+            raise TooLargeError(
                 f"the SavedModel takes {self.total_bytes:,} bytes, more than --size_limit={self.limit_bytes:,}; its"
-                f" layers take: {layers}; export with --precision=float16 or cluster, or make the model smaller"
+                f" layers take: {layers}; export with --precision=float16 or cluster, or make the model smaller",
+                self.total_bytes - self.limit_bytes,
             )
 
 
@@ -97,7 +106,7 @@ def replacing(directory: str | os.PathLike[str], overwrite: bool = False) -> Ite
     """
     target = Path(directory)
     replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     # The temporary name beside it is no number: TF Serving does not take it for a version.
     with run_dir.whole_directory(target) as temporary:
         yield temporary
@@ -229,7 +238,8 @@ def feature_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
     return specs | {"num_frames": tf.TensorSpec([None], tf.int32, name="num_frames")}
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises InputError where something is at `target` already that must not be replaced."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / "saved_model.pb").is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import keras
@@ -59,6 +60,17 @@ class Stored(tf.Module):
             name: tf.Variable(array, trainable=False, name=path if name == "values" else f"{path}/{name}")
             for name, array in arrays.items()
         }
+
+
+def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
+    """What `Stored` takes for a variable, which need not have a value."""
+    rule, size = precision.rule_of(variable), math.prod(variable.shape)
+    if rule.kind == "cluster":
+        outputs = variable.shape[-1]
+        num_codebooks = -(-outputs // min(rule.block or outputs, outputs))
+        return size + num_codebooks * clusters.ENTRIES * np.dtype(np.float32).itemsize
+    kind = "float16" if rule.kind == "float16" else keras.backend.standardize_dtype(variable.dtype)
+    return size * np.dtype(kind).itemsize
 
 
 class _Decoded(tf.saved_model.experimental.TrackableResource):

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,7 @@ def export_trained(
     measure_examples: int = MEASURE_EXAMPLES,
     tolerance: float | None = None,
     tflite: bool = False,
+    report: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> ExportReport:
@@ -70,6 +72,7 @@ def export_trained(
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
       tflite: also write `assets.extra/model.tflite` (`lite`), with float16 weights whatever `precision` is. Its GAP@20
         may change by `tolerance`, too; None: by 1e-4.
+      report: what to add to `assets.extra/export_report.json`.
       progress: whether to show progress bars.
 
     Raises:
@@ -91,7 +94,7 @@ def export_trained(
         if lite_comparison is not None:
             lite_comparison.check(measure.TOLERANCE["float16"] if tolerance is None else tolerance)
         _add_metrics(temporary / "assets" / METADATA_FILE, comparison)
-        report = ExportReport(
+        found = ExportReport(
             size=dataclasses.replace(size, total_bytes=saved_model.bytes_on_disk(temporary)),
             comparison=comparison,
             lite=lite_comparison,
@@ -101,9 +104,9 @@ def export_trained(
             peak_bytes=peak_bytes(),
             stripped=strip_report(checkpoint_bytes(find_checkpoint(source.workdir, which)[0]), size.total_bytes),
         )
-        report.size.check()
-        write_json(temporary / REPORT_FILE, report.to_dict())
-    return report
+        found.size.check()
+        write_json(temporary / REPORT_FILE, {**found.to_dict(), **(report or {})})
+    return found
 
 
 def _scratch(directory: Path) -> tempfile.TemporaryDirectory:

@@ -102,6 +102,10 @@ class StackInputs:
             save_arrays(path, {"ids": ids.astype(np.bytes_), "labels": labels})
         return ids, labels
 
+    def num_videos(self, shard: str) -> int:
+        """How many videos the scores of a shard are of."""
+        return self._manifests[0].shards[os.path.basename(shard)]
+
     def read(self, shard: str) -> ShardInputs:
         """Reads one shard.
 

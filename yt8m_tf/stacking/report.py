@@ -67,7 +67,7 @@ def write_report(result: StackResult, output: Path) -> list[Path]:
 def _bars(path: Path, groups: Mapping[str, Mapping[str, float]], title: str) -> None:
     first = next(iter(groups.values()))
     names = sorted(first, key=lambda name: -first[name])[:_SHOWN]
-    figure, axes = _figure((8, 1.5 + 0.3 * len(names)))
+    figure, axes = figure_and_axes((8, 1.5 + 0.3 * len(names)))
     height = 0.8 / len(groups)
     for number, (group, values) in enumerate(groups.items()):
         positions = [row + number * height for row in range(len(names))]
@@ -80,11 +80,11 @@ def _bars(path: Path, groups: Mapping[str, Mapping[str, float]], title: str) -> 
     if min(values[name] for values in groups.values() for name in names) > 0.2:
         lowest = min(values[name] for values in groups.values() for name in names)
         axes.set_xlim(left=max(0.0, lowest - 0.05))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _curves(path: Path, curves: Sequence[Mapping[str, Sequence[float]]]) -> None:
-    figure, axes = _figure((8, 4.5))
+    figure, axes = figure_and_axes((8, 4.5))
     for fold, found in enumerate(curves):
         for name, values in found.items():
             style = "-" if name == "held out" else ":"
@@ -92,10 +92,11 @@ def _curves(path: Path, curves: Sequence[Mapping[str, Sequence[float]]]) -> None
     axes.set_xlabel("trees")
     axes.set_ylabel("loss of candidate rows, nats")
     axes.legend(fontsize="small", ncols=2)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
+def figure_and_axes(size: tuple[float, float]) -> tuple[Any, Any]:
+    """A picture of so many inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
     from matplotlib.figure import Figure
 
@@ -104,6 +105,7 @@ def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a picture as PNG; the file appears when it is whole."""
     with run_dir.whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
