@@ -11,6 +11,7 @@ from yt8m_tf import inference
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.scorer import load_scorer
 from yt8m_tf.inference import infer
@@ -26,7 +27,7 @@ def exported(rng, tmp_path, request):
     level = getattr(request, "param", "video")
     data = tiny_data(level)
     model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "model", precision="float32")
+    export_saved_model(model, data, tmp_path / "model", precision=parse_precision("float32"))
     records = [tiny_records(data, rng, count, prefix=f"s{i}_") for i, count in enumerate(COUNTS)]
     shards = [write_shard(tmp_path / f"test{i}.tfrecord", shard) for i, shard in enumerate(records)]
     return model, data, str(tmp_path / "model"), shards, records
@@ -229,7 +230,7 @@ def test_without_metadata_the_shard_is_named(exported, rng, tmp_path):
 def test_nan_scores_name_the_video(exported, tmp_path, rng):
     model, data = exported[:2]
     model.get_layer("logits").bias.assign(np.full(data.num_classes, np.nan))
-    export_saved_model(model, data, tmp_path / "broken", precision="float32")
+    export_saved_model(model, data, tmp_path / "broken", precision=parse_precision("float32"))
     with pytest.raises(InputError, match=r"test0\.tfrecord: the model in .*broken scores video 's0_0' NaN"):
         infer(str(tmp_path / "broken"), exported[3], tmp_path / "out.csv", progress=False)
 
