@@ -8,6 +8,7 @@ Example:
 
   yt8m-export --workdir=runs/resnet_like --output=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video
   saved_model_cli show --dir=exported/resnet_like/1 --all
+  yt8m-export --workdir=runs/final --output=exported/final/1 --data_dir=~/data/yt8m/2/video --bundle=final.tgz
 """
 
 from __future__ import annotations
@@ -43,14 +44,19 @@ _TOLERANCE = flags.DEFINE_float(
     None,
     "How much GAP@20 may change; the default is 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.",
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there already.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel (and bundle) that is there already.")
+_BUNDLE = flags.DEFINE_string("bundle", None, "Pack the SavedModel into this .tgz archive too, for upload.")
 
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import run_dir
+    from yt8m_tf.export import bundle
     from yt8m_tf.export.precision import parse_precision
     from yt8m_tf.export.trained import export_trained
 
+    archive = os.path.expanduser(_BUNDLE.value) if _BUNDLE.value else None
+    if archive:
+        bundle.check_target(archive, _OVERWRITE.value)
     report = export_trained(
         os.path.expanduser(_WORKDIR.value),
         os.path.expanduser(_OUTPUT.value),
@@ -65,6 +71,9 @@ def main(_: Sequence[str]) -> None:
     )
     print("\n".join(report.lines))
     print(f"SavedModel: {_OUTPUT.value}")
+    if archive:
+        size = bundle.write_bundle(os.path.expanduser(_OUTPUT.value), archive, overwrite=_OVERWRITE.value)
+        print(f"bundle: {archive} ({size:,} bytes)")
     test = run_dir.read_experiment(Path(_WORKDIR.value).expanduser()).data.test
     shards = ",".join(os.path.join(_DATA_DIR.value, pattern) for pattern in test)
     print(f"next: yt8m-infer --saved_model={_OUTPUT.value} --input='{shards}' --output=submission.csv")
