@@ -23,6 +23,7 @@ from yt8m_tf.data.records import parse_records
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import parse_experiment
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.predictors import find_predictor
 from yt8m_tf.scores import records as score_records
@@ -184,7 +185,7 @@ def test_models_that_do_not_belong_together(
 def test_a_saved_model(level: str, rng: np.random.Generator, tmp_path: Path) -> None:
     data = tiny_data(level)
     model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "model", precision="float32")
+    export_saved_model(model, data, tmp_path / "model", precision=parse_precision("float32"))
     shard = write_tiny_shard(tmp_path / "a.tfrecord", tiny_records(data, rng, 21))
     _score([tmp_path / "model"], [shard], tmp_path / "scores")
     found = _read(tmp_path / "scores", "a.tfrecord")

@@ -19,6 +19,7 @@ from yt8m_tf.data.sampling import sample
 from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation import evaluate_trained
 from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.trained import export_trained
 from yt8m_tf.schema import decode_features
 from yt8m_tf.training import checkpoints, loop, step
@@ -200,7 +201,9 @@ def test_the_exported_model_samples_as_evaluation_does(
     experiment = _experiment({"name": "random_frames", "count": 3, "when": "always"})
     _train(experiment, data_dir, tmp_path / "run")
     trained = checkpoints.load_trained(tmp_path / "run")
-    report = export_trained(tmp_path / "run", tmp_path / "model", data_dir=str(data_dir), precision="float32")
+    report = export_trained(
+        tmp_path / "run", tmp_path / "model", data_dir=str(data_dir), precision=parse_precision("float32")
+    )
     metrics = evaluate_trained(
         trained, ["validate*.tfrecord"], str(data_dir), batch_size=64, faults=Faults(), progress=False
     )

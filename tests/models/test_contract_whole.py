@@ -8,6 +8,7 @@ from test_contract import FEATURES, MAX_FRAMES, build, every_model, num_outputs,
 
 from yt8m_tf import schema
 from yt8m_tf.experiment import DataConfig, ExperimentConfig, TrainConfig
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.training import optimizers
 from yt8m_tf.training.state import TrainState
@@ -98,7 +99,7 @@ def test_saved_model_round_trip(name, level, rng, tmp_path):
     model, data = build(name, level), data_config(name, level)
     randomise(model, rng)
     batch = {key: tf.constant(value) for key, value in random_batch(level, rng).items()}
-    export_saved_model(model, data, tmp_path / "1", precision="float32")
+    export_saved_model(model, data, tmp_path / "1", precision=parse_precision("float32"))
     signature = tf.saved_model.load(str(tmp_path / "1")).signatures["features"]
     predictions = signature(**batch)["predictions"]
     expected = tf.sigmoid(model(schema.decode_features(batch, data.spec), training=False)).numpy()

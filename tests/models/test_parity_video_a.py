@@ -22,6 +22,7 @@ from reference import (
 from yt8m_tf import losses
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.models import build_model, registry
 from yt8m_tf.schema import InputSpec
@@ -132,7 +133,7 @@ def test_always_noise_is_the_same_after_saving_and_exporting(rng, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded(inputs, training=False), outputs)
     data = DataConfig(features=FEATURES, num_classes=NUM_CLASSES)
-    export_saved_model(model, data, tmp_path / "exported", precision="float32")
+    export_saved_model(model, data, tmp_path / "exported", precision=parse_precision("float32"))
     scores = tf.saved_model.load(str(tmp_path / "exported")).signatures["features"](**inputs)["predictions"]
     np.testing.assert_allclose(scores, sigmoid(outputs.astype("float64")), atol=1e-6)
 
