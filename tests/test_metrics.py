@@ -16,6 +16,7 @@ from yt8m_tf.metrics import (
     batch_statistics,
     concatenate_statistics,
     global_average_precision,
+    top_score_statistics,
 )
 from yt8m_tf.schema import NO_LABEL
 
@@ -321,3 +322,29 @@ def test_metrics_by_name():
     scalars = metrics.scalars()
     assert list(scalars) == ["gap_at_20", "hit_at_1", "perr", "map", "bce", "calibration_error"]
     assert scalars["gap_at_20"] == metrics.gap and scalars["map"] == metrics.map
+
+
+@pytest.mark.parametrize(("k", "max_labels"), [(20, 5), (26, 24), (6, 5), (6, 24)])
+def test_from_the_highest_scores_alone(k, max_labels, rng):
+    logits, labels, _ = random_batch(rng, 60, 40, max_labels)
+    classes = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    scores = (1 / (1 + np.exp(-np.take_along_axis(logits, classes, 1).astype(np.float64)))).astype(np.float32)
+    accumulator = MetricAccumulator(40, k)
+    for part in (slice(0, 23), slice(23, None)):
+        given = [[*row[row != NO_LABEL], *row[row != NO_LABEL][:1]] for row in labels[part]]  # one twice
+        ids = [np.array(row, np.int64) for row in given]
+        accumulator.update(top_score_statistics(classes[part], scores[part], ids, 40))
+    actual, expected = accumulator.result(), reference(logits, labels, np.ones(60, bool))
+
+    truth = [set(row.tolist()) - {NO_LABEL} for row in labels]
+    pairs = [(float(scores[v, i]), classes[v, i] in truth[v]) for v in range(60) for i in range(min(k, 20))]
+    assert actual.gap == pytest.approx(average_precision(pairs, sum(map(len, truth))), abs=1e-12)
+    if k >= 20:
+        for name in RANKED:
+            np.testing.assert_allclose(getattr(actual, name), expected[name], atol=1e-12, rtol=0, err_msg=name)
+    known = {"gap_at_20", "hit_at_1", "map"} | ({"perr"} if max(map(len, truth)) <= k else set())
+    assert set(actual.scalars()) == known
+    for name in {"hit_at_1", "perr"} & known:
+        assert getattr(actual, name) == pytest.approx(expected[name], abs=1e-12)
+    assert actual.num_positives.tolist() == expected["num_positives"]
+    assert ("perr" in known) == (max_labels == 5 or k == 26)

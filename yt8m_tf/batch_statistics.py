@@ -1,9 +1,13 @@
-"""The part of the metrics that runs on the device: a batch of logits reduced to 20 pairs a video and a few sums."""
+"""The part of the metrics that runs on the device: a batch of logits reduced to 20 pairs a video and a few sums.
+
+And its counterpart for models that give no more than their highest scores, on the host.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import schema
@@ -73,6 +77,45 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
             scores, score_sums, tf.sigmoid(top_logits), tf.sigmoid(label_logits), is_label, valid
         ),
         "num_positives": tf.math.unsorted_segment_sum(tf.ones_like(labels, tf.int64), labels, num_classes),
+    }
+
+
+def top_score_statistics(
+    classes: np.ndarray, scores: np.ndarray, labels: Sequence[np.ndarray], num_classes: int
+) -> dict[str, np.ndarray]:
+    """The same on the host, of videos of which only the highest scores are known.
+
+    Args:
+      classes: [B, k] int, the classes of the highest scores of each video, none twice.
+      scores: [B, k] float32 in [0, 1], highest first.
+      labels: B arrays of ids below `num_classes`; an id given twice counts once.
+      num_classes: C.
+
+    Returns:
+      As `batch_statistics`, but `top_scores` in place of `top_logits`; of k scores a video the first 20 are kept. What
+      all C scores would be needed for is NaN: `bce`, and `perr` if a video has more than k < C labels; `calibration`
+      is 0.
+    """
+    count, k = classes.shape
+    distinct = [np.unique(ids) for ids in labels]
+    num_labels = np.array([len(ids) for ids in distinct], np.int64)  # [B]
+    ids = np.concatenate([*distinct, np.zeros(0, np.int64)]).astype(np.int64)
+    pairs = np.repeat(np.arange(count), num_labels) * num_classes + ids
+    hits = np.isin(np.arange(count)[:, None] * num_classes + classes, pairs)  # [B, k]
+    within = (hits & (np.arange(k) < num_labels[:, None])).sum(axis=1)
+    perr = (within / np.maximum(num_labels, 1)).sum()
+    return {
+        "top_scores": scores[:, :TOP_K],
+        "top_classes": classes[:, :TOP_K],
+        "hits": hits[:, :TOP_K],
+        "valid": np.ones(count, bool),
+        "not_finite": ~np.isfinite(scores).all(axis=1),
+        "num_videos": np.float64(count),
+        "hit_at_1": np.float64(hits[:, 0].sum()),
+        "perr": np.float64(perr if num_labels.max(initial=0) <= k or k >= num_classes else np.nan),
+        "bce": np.float64(np.nan),
+        "calibration": np.zeros((3, NUM_BINS)),
+        "num_positives": np.bincount(ids, minlength=num_classes),
     }
 
 

@@ -192,7 +192,7 @@ def _json(metrics: Metrics, context: Mapping[str, Any]) -> str:
         "num_labels": metrics.num_labels,
         "num_classes": len(metrics.num_positives),
         "num_classes_with_labels": int(np.count_nonzero(metrics.num_positives)),
-        "calibration": bins,
+        "calibration": bins if pairs.any() else None,
         "context": dict(context),
     }
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -54,6 +54,7 @@ def infer(
     batch_size: int | None = None,
     faults: Faults | None = None,
     progress: bool = True,
+    source: str | None = None,
 ) -> InferenceSummary:
     """Scores all records of `shards`, in order, and writes `output`.
 
@@ -68,13 +69,14 @@ def infer(
       batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
       faults: what to do about damaged shards and clips without frames; what is skipped is recorded here.
       progress: whether to show a progress bar.
+      source: what messages call the model (`load_scorer`).
 
     Raises:
       InputError: see `load_scorer` and `submission.Parts`; damage, a record that does not suit the model, a clip
         without frames, or a score that is NaN.
     """
-    scorer = load_scorer(saved_model, top_k)
-    batch_size = batch_size or scoring_batch_size(scorer.data.level if scorer.data else "video")
+    scorer = load_scorer(saved_model, top_k, source)
+    batch_size = batch_size or default_batch_size(scorer, shards)
     faults = faults or Faults()
     sizes = [tf.io.gfile.stat(shard).length for shard in shards]
     run = {"model": fingerprint(saved_model), "input": list(shards), "top_k": top_k, "batch_size": batch_size}
@@ -105,38 +107,63 @@ def _score_shards(
         used -= counts[first]
         first += 1
 
-    def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, int, Any]:
-        owners, serialized = batch
-        try:
-            return owners, int(tf.reduce_sum(tf.strings.length(serialized) + _FRAMING_BYTES)), scorer(serialized)
-        except records.PARSE_FAILURES as error:
-            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], error) from error
-
     def finish(until: int) -> None:
         while len(parts.finished) < until:
             damage = faults.damaged.get(shards[len(parts.finished)])
             parts.finish_shard(dataclasses.asdict(damage) if damage else None)
 
     start, scored = time.perf_counter(), 0
-    batches = read_batches([shards], batch_size, faults, first, used)
-    for owners, num_bytes, results in in_order(score, batches, batches_under_way()):
+    for owners, serialized, results in scored_batches(scorer, shards, batch_size, faults, first, used):
         for index in np.unique(owners):
             if index >= len(counts):  # else it was finished by an earlier process
                 finish(int(index))
                 rows = tuple(result[owners == index] for result in results)
-                kept = _checked(scorer, shards[index], *rows, faults=faults)
-                num_rows = len(kept[0])
-                parts.add(format_rows(kept[0], kept[1][:, :top_k], kept[2][:, :top_k]), len(rows[0]), num_rows)
+                keep = usable(scorer, shards[index], rows[0], rows[2], faults)
+                ids, classes, scores = (values[keep] for values in rows)
+                parts.add(format_rows(ids, classes[:, :top_k], scores[:, :top_k]), len(keep), len(ids))
         scored += len(owners)
         bar.set_postfix_str(f"{scored / (time.perf_counter() - start):.0f} videos/s", refresh=False)
-        bar.update(num_bytes)
+        bar.update(bytes_in_shards(serialized))
     finish(len(shards))
 
 
-def _checked(
-    scorer: Scorer, shard: str, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray, *, faults: Faults
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows of one shard without those of clips without frames, whose scores are all 0."""
+def scored_batches(
+    scorer: Scorer, shards: Sequence[str], batch_size: int, faults: Faults, first: int = 0, used: int = 0
+) -> Iterator[tuple[np.ndarray, tf.Tensor, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Scores records in the order of the shards.
+
+    Args:
+      scorer, shards, batch_size, faults: see `infer`.
+      first, used: where to start (`read_batches`).
+
+    Yields:
+      The index of each record's shard [B], the records [B] string, and what `scorer` gives for them.
+
+    Raises:
+      InputError: damage, a record that does not suit the model, or outputs that are none (`Scorer`).
+    """
+
+    def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, tf.Tensor, Any]:
+        owners, serialized = batch
+        try:
+            return owners, serialized, scorer(serialized)
+        except records.PARSE_FAILURES as error:
+            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], error) from error
+
+    return in_order(score, read_batches([shards], batch_size, faults, first, used), batches_under_way())
+
+
+def bytes_in_shards(serialized: tf.Tensor) -> int:
+    """What records [B] take in their shards."""
+    return int(tf.reduce_sum(tf.strings.length(serialized) + _FRAMING_BYTES))
+
+
+def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faults: Faults) -> np.ndarray:
+    """[B] bool: which rows of one shard are not of clips without frames, whose scores are all 0.
+
+    Raises:
+      InputError: a score is NaN; a clip without frames, unless `faults` leaves them out and counts them.
+    """
     if np.isnan(scores).any():
         video = ids[np.isnan(scores).any(axis=1)][0].decode(errors="replace")
         raise InputError(
@@ -151,7 +178,13 @@ def _checked(
         if problem:
             raise InputError(f"{problem}; or give --on_empty=skip" if need_frames else problem)
         faults.num_empty += int(empty.sum())
-    return ids[~empty], classes[~empty], scores[~empty]
+    return ~empty
+
+
+def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
+    """`pipeline.scoring_batch_size` of the model's level; of that of the first record where the model does not say."""
+    level = scorer.data.level if scorer.data else integrity.first_level(shards)
+    return scoring_batch_size(level or "video")
 
 
 def _bad_record(scorer: Scorer, shards: Sequence[str], error: Exception) -> InputError:

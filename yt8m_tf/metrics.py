@@ -8,12 +8,20 @@ mAP depend on the set of videos alone: not on their order, the batch size, or ho
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from yt8m_tf.batch_statistics import NUM_BINS, PER_VIDEO, SUMS, TOP_K, batch_statistics, concatenate_statistics
+from yt8m_tf.batch_statistics import (
+    NUM_BINS,
+    SUMS,
+    TOP_K,
+    batch_statistics,
+    concatenate_statistics,
+    top_score_statistics,
+)
 from yt8m_tf.errors import InputError
 
 __all__ = [
@@ -24,12 +32,16 @@ __all__ = [
     "batch_statistics",
     "concatenate_statistics",
     "global_average_precision",
+    "top_score_statistics",
 ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Metrics:
     """The metrics of one evaluation; all are shares between 0 and 1 except `bce`.
+
+    Of a model of which only the highest scores are known (`top_score_statistics`), `bce` and `calibration_error` are
+    NaN and `calibration` is 0, and `perr` is NaN if a video has more labels than it has scores.
 
     Attributes:
       gap: GAP@20: each video's 20 highest scores pooled and ranked, the precision at the ranks of the positives summed
@@ -61,9 +73,10 @@ class Metrics:
     calibration: np.ndarray
 
     def scalars(self) -> dict[str, float]:
-        """The metrics by the names under which they are logged and written."""
+        """The metrics that are known, by the names under which they are logged and written."""
         names = {"gap_at_20": self.gap, "hit_at_1": self.hit_at_1, "perr": self.perr, "map": self.map, "bce": self.bce}
-        return names | {"calibration_error": self.calibration_error}
+        names["calibration_error"] = self.calibration_error
+        return {name: value for name, value in names.items() if not math.isnan(value)}
 
 
 class MetricAccumulator:
@@ -73,9 +86,9 @@ class MetricAccumulator:
     uint32: 160 bytes a video, and 192.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        """`num_classes` is C."""
-        width = min(TOP_K, num_classes)
+    def __init__(self, num_classes: int, width: int = TOP_K) -> None:
+        """`num_classes` is C, `width` the pairs of a video where they are fewer than 20."""
+        width = min(width, TOP_K, num_classes)
         self._keys = np.empty((0, width), np.uint32)
         self._classes = np.empty((0, width), np.uint16 if num_classes <= 2**16 else np.uint32)
         self._sums: dict[str, Any] = {name: np.float64(0) for name in SUMS}
@@ -91,13 +104,13 @@ class MetricAccumulator:
         """Adds one batch.
 
         Args:
-          statistics: as `batch_statistics` returns it: tensors or arrays.
+          statistics: as `batch_statistics` or `top_score_statistics` returns it: tensors or arrays.
           ids: the ids of its B videos, for messages.
 
         Raises:
           InputError: a score is NaN, or the loss not finite; names the video. Nothing has been added then.
         """
-        arrays = {name: np.asarray(statistics[name]) for name in (*PER_VIDEO, *SUMS)}
+        arrays = {name: np.asarray(value) for name, value in statistics.items()}
         if arrays["not_finite"].any():
             row = int(arrays["not_finite"].argmax())
             name = (
@@ -108,7 +121,8 @@ class MetricAccumulator:
                 " (tools/inspect_shards.py), and in the training run for divergence"
             )
         valid = arrays["valid"]
-        keys = _pair_keys(_sigmoid(arrays["top_logits"][valid]), arrays["hits"][valid])
+        scores = arrays["top_scores"] if "top_scores" in arrays else _sigmoid(arrays["top_logits"])
+        keys = _pair_keys(scores[valid], arrays["hits"][valid])
         self._add(keys, arrays["top_classes"][valid], {name: arrays[name] for name in SUMS})
 
     def merge(self, other: MetricAccumulator) -> None:
@@ -130,7 +144,7 @@ class MetricAccumulator:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MetricAccumulator:
         """The inverse of `arrays`; of several workers' arrays, the accumulator of all."""
-        result = cls(arrays["num_positives"].shape[1])
+        result = cls(arrays["num_positives"].shape[1], arrays["keys"].shape[1])
         sums = {name: arrays[name].sum(axis=0) for name in SUMS}
         result._add(arrays["keys"].view(np.uint32), arrays["classes"], sums)
         return result
@@ -160,7 +174,7 @@ class MetricAccumulator:
             perr=float(sums["perr"] / count),
             map=float(np.nanmean(precision)),
             bce=float(sums["bce"] / count),
-            calibration_error=float(np.abs(scores - hits).sum() / pairs.sum()),
+            calibration_error=float(np.abs(scores - hits).sum() / pairs.sum()) if pairs.any() else math.nan,
             num_videos=count,
             num_labels=num_labels,
             average_precision=precision,

@@ -47,6 +47,7 @@ def test_help_has_an_example_and_imports_no_framework(command: str) -> None:
 
 def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run, model = learnable_shards(), tmp_path / "run", tmp_path / "exported" / "1"
+    bundle = tmp_path / "model.tgz"
     shards = f"--input={data_dir}/validate*.tfrecord"
     written = {
         "train": run / "history.jsonl",
@@ -60,8 +61,8 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
     flags = {
         "train": ["--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}"],
         "evaluate": [f"--workdir={run}", f"--data_dir={data_dir}"],
-        "export": [f"--workdir={run}", f"--data_dir={data_dir}", f"--output={model}"],
-        "infer": [f"--saved_model={model}", shards, f"--output={written['infer']}"],
+        "export": [f"--workdir={run}", f"--data_dir={data_dir}", f"--output={model}", f"--bundle={bundle}"],
+        "infer": [f"--bundle={bundle}", shards, f"--output={written['infer']}"],
         "score": [f"--model={model}", shards, f"--output={tmp_path / 'scores'}"],
         "ensemble": [f"--members={run},{run}", f"--workdir={tmp_path / 'twice'}"],
         "strip": [f"--input={run}", f"--output={tmp_path / 'stripped'}"],

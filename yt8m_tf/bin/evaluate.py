@@ -2,9 +2,14 @@
 
 Prints a table, and writes metrics.json (everything, with calibration bins) and classes.csv (one line a class).
 
+Of a SavedModel, from elsewhere perhaps, only the highest scores of each video are known: a class that is not among them
+counts as not predicted, and BCE and calibration are left out, as is PERR if a video has more labels than scores.
+
 Example:
 
   yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv
+  yt8m-evaluate --saved_model=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video --input='validate*.tfrecord' \\
+      --output=evaluation
 """
 
 from __future__ import annotations
@@ -14,13 +19,19 @@ from pathlib import Path
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags
+from yt8m_tf.bin import fault_flags, model_flags
 from yt8m_tf.bin.launch import launch
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
-_INPUT = flags.DEFINE_list("input", None, "Patterns of labelled shards; the default is the run's data.validation.")
+_INPUT = flags.DEFINE_list("input", None, "Patterns of labelled shards; the default is a run's data.validation.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the results; the default is WORKDIR/evaluation.")
+_NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes",
+    None,
+    "Classes of a SavedModel that does not say it; the default is 3862, the 2018 version's.",
+    lower_bound=1,
+)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
 _VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, for the names of classes.csv.")
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -29,11 +40,49 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "Examples evaluated together; the default is 1024 at video level, 128 at frame level.",
     lower_bound=1,
 )
-_XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass with XLA.")
+_XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass of a run with XLA.")
 flags.adopt_module_key_flags(fault_flags)
+flags.adopt_module_key_flags(model_flags)
+flags.mark_flags_as_mutual_exclusive(["workdir", "saved_model", "bundle"], required=True)
 
 
 def main(_: Sequence[str]) -> None:
+    if model_flags.is_given():
+        _evaluate_saved_model()
+    else:
+        _evaluate_run()
+
+
+def _evaluate_saved_model() -> None:
+    from yt8m_tf import evaluation
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.errors import InputError
+    from yt8m_tf.export.evaluation import evaluate_scorer
+    from yt8m_tf.export.metadata import read_metadata
+    from yt8m_tf.export.scorer import load_scorer
+    from yt8m_tf.schema import NUM_CLASSES
+    from yt8m_tf.vocabulary import load_vocabulary
+
+    if not _INPUT.value or not _OUTPUT.value:
+        missing = "--output: name a directory for the results" if _INPUT.value else "--input: name labelled shards"
+        raise InputError(f"{missing}; a SavedModel has none of its own")
+    shards, faults = list_shards(_INPUT.value, _DATA_DIR.value, "--input"), fault_flags.faults()
+    with model_flags.saved_model() as directory:
+        num_classes = _NUM_CLASSES.value or (None if read_metadata(directory) else NUM_CLASSES)
+        scorer = load_scorer(directory, 1, model_flags.flag(), num_classes)
+        names = _VOCABULARY.value and load_vocabulary(Path(_VOCABULARY.value).expanduser(), scorer.num_classes)
+        metrics = evaluate_scorer(scorer, shards, batch_size=_BATCH_SIZE.value, faults=faults)
+    output = Path(_OUTPUT.value).expanduser()
+    context = {"model": model_flags.flag(), "patterns": list(_INPUT.value), "data_dir": _DATA_DIR.value}
+    evaluation.write_evaluation(metrics, output, vocabulary=names, context=context)
+    print(evaluation.format_table(metrics))
+    print("from the highest scores of each video: a class that is not among them counts as not predicted")
+    print(f"written: {output / evaluation.METRICS_FILE}, {output / evaluation.CLASSES_FILE}")
+    for line in faults.summary():
+        print(line)
+
+
+def _evaluate_run() -> None:
     from yt8m_tf import evaluation
     from yt8m_tf.training.checkpoints import load_trained
     from yt8m_tf.vocabulary import load_vocabulary

@@ -8,6 +8,7 @@ Example:
 
   yt8m-export --workdir=runs/resnet_like --output=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video
   saved_model_cli show --dir=exported/resnet_like/1 --all
+  yt8m-export --workdir=runs/final --output=exported/final/1 --data_dir=~/data/yt8m/2/video --bundle=final.tgz
 
 --pack exports the weighted mean of some of many trained models instead, each at a precision of its own: the members
 that give the best GAP@20 out of fold within --size_limit. It exports every candidate at every precision, scores videos
@@ -25,6 +26,7 @@ OUTPUT.pack/, with what an interrupted packing goes on from.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,21 +69,24 @@ _TFLITE = flags.DEFINE_bool(
     "Also write assets.extra/model.tflite: the `features` signature for LiteRT, with float16 weights. Its GAP@20 may"
     " differ from the SavedModel's by --tolerance. For video-level models without recurrent layers.",
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there already.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel (and bundle) that is there already.")
+_BUNDLE = flags.DEFINE_string("bundle", None, "Pack the SavedModel into this .tgz archive too, for upload.")
 flags.adopt_module_key_flags(pack_flags)
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import run_dir
     from yt8m_tf.errors import InputError
-    from yt8m_tf.export.precision import parse_precision
-    from yt8m_tf.export.trained import export_trained
+    from yt8m_tf.export import bundle
 
     if bool(_WORKDIR.value) == pack_flags.PACK.value:
         given = f"--workdir={_WORKDIR.value} and --pack exclude each other" if _WORKDIR.value else "nothing to export"
         raise InputError(f"{given}; give --workdir=RUN to export a run, or --pack with --candidates and --scores")
     output = os.path.expanduser(_OUTPUT.value)
+    archive = os.path.expanduser(_BUNDLE.value) if _BUNDLE.value else None
+    if archive:
+        bundle.check_target(archive, _OVERWRITE.value)
     options: dict[str, Any] = {
+        "which": _CHECKPOINT.value,
         "data_dir": _DATA_DIR.value,
         "size_limit": _SIZE_LIMIT.value,
         "vocabulary": os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
@@ -90,16 +95,23 @@ def main(_: Sequence[str]) -> None:
         "tflite": _TFLITE.value,
         "overwrite": _OVERWRITE.value,
     }
-    if pack_flags.PACK.value:
-        print(pack_flags.pack(output, _CHECKPOINT.value, **options))
-        return
-    workdir, precision = os.path.expanduser(_WORKDIR.value), parse_precision(_PRECISION.value)
-    report = export_trained(workdir, output, which=_CHECKPOINT.value, precision=precision, **options)
-    print("\n".join(report.lines()))
-    print(f"SavedModel: {_OUTPUT.value}")
-    test = run_dir.read_experiment(Path(_WORKDIR.value).expanduser()).data.test
+    print(pack_flags.pack(output, **options) if pack_flags.PACK.value else _export_run(output, **options))
+    print(f"SavedModel: {output}")
+    if archive:
+        size = bundle.write_bundle(output, archive, overwrite=_OVERWRITE.value)
+        print(f"bundle: {archive} ({size:,} bytes)")
+    test = json.loads(Path(output, "assets", "metadata.json").read_text(encoding="utf-8"))["data"]["test"]
     shards = ",".join(os.path.join(_DATA_DIR.value, pattern) for pattern in test)
-    print(f"next: yt8m-infer --saved_model={_OUTPUT.value} --input='{shards}' --output=submission.csv")
+    print(f"next: yt8m-infer --saved_model={output} --input='{shards}' --output=submission.csv")
+
+
+def _export_run(output: str, **options: Any) -> str:
+    from yt8m_tf.export.precision import parse_precision
+    from yt8m_tf.export.trained import export_trained
+
+    precision = parse_precision(_PRECISION.value)
+    report = export_trained(os.path.expanduser(_WORKDIR.value), output, precision=precision, **options)
+    return "\n".join(report.lines())
 
 
 def run() -> None:

@@ -5,6 +5,7 @@ Needs no model code. Interrupted, the same command goes on behind the last finis
 Example:
 
   yt8m-infer --saved_model=exported/resnet_like/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=submission.csv
+  yt8m-infer --bundle=resnet_like.tgz --input='~/data/yt8m/2/video/test*.tfrecord' --output=submission.csv
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags
+from yt8m_tf.bin import fault_flags, model_flags
 from yt8m_tf.bin.launch import launch
 
-_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "Directory of the SavedModel.", required=True)
 _INPUT = flags.DEFINE_list("input", None, "Patterns of the shards to score, separated by commas.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The CSV file to write.", required=True)
 _TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video.", lower_bound=1)
@@ -28,6 +28,8 @@ _BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.adopt_module_key_flags(fault_flags)
+flags.adopt_module_key_flags(model_flags)
+flags.mark_flags_as_mutual_exclusive(["saved_model", "bundle"], required=True)
 
 
 def main(_: Sequence[str]) -> None:
@@ -35,14 +37,16 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.inference import infer
 
     shards = list_shards(_INPUT.value, source="--input")
-    summary = infer(
-        os.path.expanduser(_SAVED_MODEL.value),
-        shards,
-        os.path.expanduser(_OUTPUT.value),
-        top_k=_TOP_K.value,
-        batch_size=_BATCH_SIZE.value,
-        faults=fault_flags.faults(),
-    )
+    with model_flags.saved_model() as directory:
+        summary = infer(
+            directory,
+            shards,
+            os.path.expanduser(_OUTPUT.value),
+            top_k=_TOP_K.value,
+            batch_size=_BATCH_SIZE.value,
+            faults=fault_flags.faults(),
+            source=model_flags.flag(),
+        )
     rate = summary.num_scored / max(summary.seconds, 1e-9)
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
     for line in summary.faults.summary():

@@ -59,6 +59,5 @@ def pack(output: str, which: str, **arguments: Any) -> str:
             "",
             *packed.export.lines(),
             f"frontier: {', '.join(map(str, packed.files))}",
-            f"SavedModel: {output}",
         ]
     )

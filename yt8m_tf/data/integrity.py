@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf import schema
 from yt8m_tf.data import crc32c
-from yt8m_tf.data.record_check import check_record, video_id
+from yt8m_tf.data.record_check import check_record, parse_record, record_level, video_id
 from yt8m_tf.experiment import DataConfig
 
 __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
@@ -114,6 +115,12 @@ def find_bad_record(
         if need_whole and (damage := scan_shard(path).damage):
             return f"{damage}; fetch the shard again, or salvage its good records with tools/inspect_shards.py"
     return None
+
+
+def first_level(paths: Iterable[str]) -> schema.Level | None:
+    """The level of the first record; None where there is none, or one of neither level."""
+    record = next((parse_record(serialized) for path in paths for serialized in good_records(path)), None)
+    return record_level(record) if record is not None else None
 
 
 def good_records(path: str) -> Iterator[bytes]:

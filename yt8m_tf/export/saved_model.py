@@ -30,6 +30,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.metadata import METADATA_FILE, describe, write_json
 from yt8m_tf.export.precision import FLOAT16, Precision
+from yt8m_tf.export.reproducible import make_reproducible
 from yt8m_tf.export.stored import Stored
 from yt8m_tf.layers import recurrent
 from yt8m_tf.metrics import TOP_K
@@ -161,6 +162,7 @@ def write_saved_model(
             copy = shutil.copyfile(vocabulary, os.path.join(staging, VOCABULARY_FILE))
             module.vocabulary = tf.saved_model.Asset(copy)
         tf.saved_model.save(module, os.fspath(directory), signatures=module.signatures())
+    make_reproducible(directory)
     layers: dict[str, int] = {}
     for path, stored in module.weights.items():
         layer = path.split("/")[0]

@@ -1,0 +1,40 @@
+"""The flags of every command that takes a SavedModel: as a directory, or as a bundle.
+
+A command calls `flags.adopt_module_key_flags(model_flags)`, so that its `--help` shows them as its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from absl import flags
+
+_SAVED_MODEL = flags.DEFINE_string(
+    "saved_model", None, "Directory of a SavedModel: of yt8m-export, or any with the starter code's export signature."
+)
+_BUNDLE = flags.DEFINE_string("bundle", None, "A .tgz archive of such a SavedModel, in its place.")
+_SIZE_LIMIT = flags.DEFINE_integer("size_limit", 1_000_000_000, "Bytes that a bundle may unpack to.", lower_bound=1)
+
+
+def is_given() -> bool:
+    """Whether the user named a SavedModel or a bundle."""
+    return _SAVED_MODEL.value is not None or _BUNDLE.value is not None
+
+
+def flag() -> str:
+    """What the user named, as a flag."""
+    return f"--bundle={_BUNDLE.value}" if _BUNDLE.value is not None else f"--saved_model={_SAVED_MODEL.value}"
+
+
+@contextlib.contextmanager
+def saved_model() -> Iterator[str]:
+    """The directory of the SavedModel; that of a bundle is there for as long as the block lasts."""
+    from yt8m_tf.export.bundle import unpacked
+
+    if _BUNDLE.value is None:
+        yield os.path.expanduser(_SAVED_MODEL.value)
+    else:
+        with unpacked(os.path.expanduser(_BUNDLE.value), _SIZE_LIMIT.value) as directory:
+            yield str(directory)
