@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from yt8m_tf import config, models, run_dir
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig, ExperimentConfig, parse_experiment
@@ -38,17 +40,19 @@ def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, wh
     for workdir, _ in kept:
         if not (workdir / run_dir.CONFIG).is_file():
             raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
-    trained = [checkpoints.load_trained(workdir, which) for workdir, _ in kept]
-    data = common_data([workdir for workdir, _ in kept], [member.experiment.data for member in trained])
-    members = [_member(member, data) for member in trained]
+    opened = [checkpoints.open_trained(workdir, which) for workdir, _ in kept]
+    data = common_data([workdir for workdir, _ in kept], [trained.experiment.data for trained, _ in opened])
+    members = [_member(trained, data) for trained, _ in opened]
     model = {"name": "weighted_mean", "members": members, "weights": [float(weight) for _, weight in kept]}
     experiment = parse_experiment({"model": model, "data": config.to_dict(data)})
-    built = models.build_model(experiment.model, data.spec)
-    variables = {variable.path: variable for variable in built.weights}
-    for number, member in enumerate(trained):
-        for variable in member.model.weights:
-            variables[f"member_{number}_{variable.path}"].assign(variable)
-    checkpoints.save_run(output, experiment, variables)
+    weights_of = {
+        f"member_{number}_{variable.path}": tf.constant(read(variable))
+        for number, (trained, read) in enumerate(opened)
+        for variable in trained.model.weights
+    }
+    built = models.build_without_weights(experiment.model, data.spec)
+    assert set(weights_of) == {variable.path for variable in built.weights}
+    checkpoints.save_run(output, experiment, weights_of)
     return experiment
 
 

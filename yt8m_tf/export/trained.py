@@ -84,7 +84,7 @@ def export_trained(
     if vocabulary is not None:
         load_vocabulary(vocabulary, source.data.num_classes)  # refuses that of another version of the dataset
     with saved_model.replacing(output, overwrite) as temporary, _scratch(temporary) as scratch:
-        reference = _score_trained(source, scratch / "scores")
+        reference = _score_trained(source, Path(scratch, "scores"))
         gc.collect()  # weights and the graphs that were traced over them hold each other
         size = _write(source, temporary, precision, size_limit, vocabulary, tflite)
         gc.collect()
@@ -95,7 +95,7 @@ def export_trained(
             lite_comparison.check(measure.TOLERANCE["float16"] if tolerance is None else tolerance)
         _add_metrics(temporary / "assets" / METADATA_FILE, comparison)
         found = ExportReport(
-            size=dataclasses.replace(size, total_bytes=saved_model.bytes_on_disk(temporary)),
+            size=size,
             comparison=comparison,
             lite=lite_comparison,
             load_seconds=load_seconds,
@@ -104,12 +104,22 @@ def export_trained(
             peak_bytes=peak_bytes(),
             stripped=strip_report(checkpoint_bytes(find_checkpoint(source.workdir, which)[0]), size.total_bytes),
         )
-        found.size.check()
-        write_json(temporary / REPORT_FILE, {**found.to_dict(), **(report or {})})
+        return _write_report(temporary, found, report or {})
+
+
+def _write_report(directory: Path, found: ExportReport, more: Mapping[str, Any]) -> ExportReport:
+    """Writes the report, which counts its own bytes, too."""
+    total = -1
+    while total != found.size.total_bytes:
+        total = found.size.total_bytes
+        write_json(directory / REPORT_FILE, {**found.to_dict(), **more})
+        size = dataclasses.replace(found.size, total_bytes=saved_model.bytes_on_disk(directory))
+        found = dataclasses.replace(found, size=size)
+    found.size.check()
     return found
 
 
-def _scratch(directory: Path) -> tempfile.TemporaryDirectory:
+def _scratch(directory: Path) -> tempfile.TemporaryDirectory[str]:
     """A directory on the same disk, of which the name tells a file left by a killed process."""
     return tempfile.TemporaryDirectory(prefix=f"{directory.name}.scores.", dir=directory.parent)
 

@@ -85,14 +85,14 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
         shutil.rmtree(workdir / run_dir.CHECKPOINTS / f"step_{old:08d}")
 
 
-def save_run(workdir: Path, experiment: ExperimentConfig, variables: Mapping[str, keras.Variable]) -> None:
+def save_run(workdir: Path, experiment: ExperimentConfig, variables: Mapping[str, keras.Variable | tf.Tensor]) -> None:
     """Makes a run directory of given weights, by path: what evaluation, scoring and export need of one.
 
     Raises:
       InputError: see `run_dir.prepare` and `save`.
     """
     run_dir.prepare(workdir, experiment)
-    named = {f"model/{path}": variable.value for path, variable in variables.items()}
+    named = {f"model/{path}": keras.ops.convert_to_tensor(variable) for path, variable in variables.items()}
     save(workdir, 0, named, {"best_step": 0, "positions": [0], "plateau": {}})
 
 
