@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from yt8m_tf import tables
@@ -77,5 +77,8 @@ def _compared(what: str, found: Comparison) -> list[str]:
 
 def peak_bytes() -> int:
     """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's `ru_maxrss` begins with what the parent process held
+        (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
