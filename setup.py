@@ -47,6 +47,7 @@ setup(
         "keras>=3.15,<3.16",
         "tensorflow-model-optimization==0.8.1",
         "numpy>=2,<3",
+        "h5py>=3.11,<4",
         "lightgbm>=4.7,<5",
         "absl-py>=1.4,<3",
         "tensorboard>=2.20,<3",
