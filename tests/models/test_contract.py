@@ -29,9 +29,9 @@ def options_of(name, level):
     return {"name": name, **OPTIONS[name], **(FRAME_OPTIONS.get(name, {}) if level == "frame" else {})}
 
 
-def build(name, level, features=None, max_frames=MAX_FRAMES, options=None):
+def build(name, level, features=None, max_frames=MAX_FRAMES, options=None, make=build_model):
     spec = InputSpec(level, features or FEATURES, NUM_CLASSES, max_frames, NUM_TAGS.get(name, 0))
-    return build_model(options or options_of(name, level), spec)
+    return make(options or options_of(name, level), spec)
 
 
 def without_randomness(name, level):

@@ -82,12 +82,13 @@ def export_saved_model(
     size_limit: int = SIZE_LIMIT,
     metadata: Mapping[str, Any] | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
+    read: Callable[[keras.Variable], np.ndarray] = keras.ops.convert_to_numpy,
     overwrite: bool = False,
 ) -> ExportedSize:
     """`write_saved_model` to a directory that appears when it is whole; `trained.export_trained` measures it, too.
 
     Args:
-      model, data, precision, size_limit, metadata, vocabulary: see `write_saved_model`.
+      model, data, precision, size_limit, metadata, vocabulary, read: see `write_saved_model`.
       directory: where to; its parents are made. For TF Serving: `NAME/1`.
       overwrite: whether to replace a SavedModel that is there already.
 
@@ -95,7 +96,7 @@ def export_saved_model(
       InputError: `directory` is taken; see `write_saved_model`.
     """
     with replacing(directory, overwrite) as temporary:
-        return write_saved_model(model, data, temporary, precision, size_limit, metadata or {}, vocabulary)
+        return write_saved_model(model, data, temporary, precision, size_limit, metadata or {}, vocabulary, read)
 
 
 @contextlib.contextmanager

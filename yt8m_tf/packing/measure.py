@@ -34,7 +34,7 @@ from yt8m_tf.scoring import score
 from yt8m_tf.stacking.features import candidates, features
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.settings import StackConfig
-from yt8m_tf.training.checkpoints import load_trained
+from yt8m_tf.training.checkpoints import open_trained
 
 # Scores of a shard that are no further apart are the same, and those of the other shards need not be made: half a unit
 # in the last place of float16 near 1 is 0.00024.
@@ -166,9 +166,9 @@ def _measure(
 ) -> dict[str, Any]:
     model, scores = directory / "model", directory / "scores"
     shutil.rmtree(model, ignore_errors=True)
-    trained = load_trained(candidate.workdir, candidate.which)
+    trained, read = open_trained(candidate.workdir, candidate.which)
     size = export_saved_model(
-        trained.model, trained.experiment.data, model, precision=precision, size_limit=sys.maxsize
+        trained.model, trained.experiment.data, model, precision=precision, size_limit=sys.maxsize, read=read
     )
     del trained
     # The shards' folds are those of the run: it has not seen these.
