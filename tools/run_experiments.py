@@ -1,7 +1,7 @@
 """Trains the configurations of one file, one after the other, and keeps what came out of each as a small JSON file.
 
 A run whose JSON file is there is skipped, one that was interrupted goes on where it was, so that the whole can be done
-in pieces. Ends with a table of all results that are there.
+in pieces. Ends with a table of all results that are there; with several seeds, of the means over them.
 
   python tools/run_experiments.py --config=experiments/first_level_real.yaml --data_dir=DATA/yt8m_2018 \\
       --workdir=runs/first_level_real --output=docs/results/first_level_real
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +32,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run directories go, o
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the JSON files, NAME.json.", required=True)
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name this regular expression finds.")
 
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "Train each configuration with so many seeds: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
+)
+
 _METRICS = ("gap_at_20", "hit_at_1", "perr", "map", "bce")
 
 
@@ -40,21 +45,33 @@ def main(_: Sequence[str]) -> None:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
     output, workdir = Path(_OUTPUT.value).expanduser(), Path(_WORKDIR.value).expanduser()
     output.mkdir(parents=True, exist_ok=True)
-    for number, name in enumerate(names, start=1):
+    # The first seed of all comes first, so that there is a table early.
+    runs = [(name, seed) for seed in range(_SEEDS.value) for name in names]
+    for number, (configuration, seed) in enumerate(runs, start=1):
+        name = _name(configuration, seed)
         path = output / f"{name}.json"
         if path.exists():
-            print(f"== {number} of {len(names)}: {name} is done ({path})", flush=True)
+            print(f"== {number} of {len(runs)}: {name} is done ({path})", flush=True)
             continue
-        print(f"== {number} of {len(names)}: {name}", flush=True)
-        result = _train(f"{_CONFIG.value}:{name}", workdir / name)
+        print(f"== {number} of {len(runs)}: {name}", flush=True)
+        result = _train(f"{_CONFIG.value}:{configuration}", workdir / name, seed)
         with run_dir.whole_file(path) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("\n" + table({name: json.loads((output / f"{name}.json").read_text()) for name in names}))
+    print("\n" + table({name: [_read(output, name, seed) for seed in range(_SEEDS.value)] for name in names}))
 
 
-def _train(selector: str, workdir: Path) -> dict[str, Any]:
+def _name(configuration: str, seed: int) -> str:
+    return f"{configuration}_seed_{seed}" if seed else configuration
+
+
+def _read(output: Path, configuration: str, seed: int) -> dict[str, Any]:
+    return json.loads((output / f"{_name(configuration, seed)}.json").read_text(encoding="utf-8"))
+
+
+def _train(selector: str, workdir: Path, seed: int) -> dict[str, Any]:
     """Runs yt8m-train in a process of its own, and says how it ended."""
     flags_ = [f"--config={selector}", f"--data_dir={_DATA_DIR.value}", f"--workdir={workdir}"]
+    flags_ += [f"--set=train.seed={seed}"] if seed else []
     start = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "yt8m_tf.bin.train", *flags_])
     _, status, usage = os.wait4(process.pid, 0)
@@ -77,19 +94,28 @@ def _train(selector: str, workdir: Path) -> dict[str, Any]:
     }
 
 
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The results as a Markdown table, best first."""
+def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The results as a Markdown table, best first: means over seeds, and the lowest and highest GAP of them."""
     lines = [
         "| configuration | model | GAP@20 | Hit@1 | mAP | BCE, first and last evaluation | minutes | peak memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, result in sorted(results.items(), key=lambda item: -item[1]["gap_at_20"]):
+    rows = {name: {metric: _mean(runs, metric) for metric in _METRICS} for name, runs in results.items()}
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["gap_at_20"]):
+        runs = results[name]
+        gaps = [run["gap_at_20"] for run in runs]
+        spread = f" ({min(gaps):.4f} to {max(gaps):.4f})" if len(gaps) > 1 else ""
+        first, last = (statistics.fmean(run["history"][which]["bce"] for run in runs) for which in (0, -1))
         lines.append(
-            f"| `{name}` | `{result['model']}` | {result['gap_at_20']:.4f} | {result['hit_at_1']:.4f} |"
-            f" {result['map']:.4f} | {result['history'][0]['bce']:.6f}, {result['history'][-1]['bce']:.6f} |"
-            f" {result['minutes']:.1f} | {result['peak_memory_gb']:.1f} GB |"
+            f"| `{name}` | `{runs[0]['model']}` | {row['gap_at_20']:.4f}{spread} | {row['hit_at_1']:.4f} |"
+            f" {row['map']:.4f} | {first:.6f}, {last:.6f} | {_mean(runs, 'minutes'):.1f} |"
+            f" {max(run['peak_memory_gb'] for run in runs):.1f} GB |"
         )
     return "\n".join(lines)
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], name: str) -> float:
+    return statistics.fmean(run[name] for run in runs)
 
 
 if __name__ == "__main__":

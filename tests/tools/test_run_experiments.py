@@ -31,8 +31,10 @@ def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
     }
     config = tmp_path / "several.yaml"
     config.write_text(yaml.safe_dump({"configurations": {"first": experiment, "other": experiment | {"model": "?"}}}))
-    done = run(config, data_dir, tmp_path, "--match=first")
+    done = run(config, data_dir, tmp_path, "--match=first", "--seeds=2")
     assert done.returncode == 0, done.stderr
+    second = json.loads((tmp_path / "results" / "first_seed_1.json").read_text())
+    assert second["seed"] == 1 and f"{second['gap_at_20']:.4f}" in done.stdout.splitlines()[-1]
     result = json.loads((tmp_path / "results" / "first.json").read_text())
     assert (result["model"], result["step"] in (20, 40), result["num_videos"]) == ("logistic", True, 128)
     assert result["gap_at_20"] == max(entry["gap_at_20"] for entry in result["history"])
@@ -41,14 +43,25 @@ def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
     failed = run(config, data_dir, tmp_path)
     assert failed.returncode == 1 and "1 of 2: first is done" in failed.stdout
     assert "other: training ended with status 1" in failed.stderr.splitlines()[-1]
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["first.json"]
+    assert [path.name for path in (tmp_path / "results").glob("[!f]*")] == []
 
 
 def test_table_is_sorted_by_score():
-    result = {"model": "moe", "hit_at_1": 0.5, "map": 0.2, "bce": 0.002, "minutes": 1.25, "peak_memory_gb": 2.0}
+    result = {
+        "model": "moe",
+        "hit_at_1": 0.5,
+        "map": 0.2,
+        "bce": 0.002,
+        "perr": 0.4,
+        "minutes": 1.25,
+        "peak_memory_gb": 2.0,
+    }
     result["history"] = [{"bce": 0.004}, {"bce": 0.001}]
     lines = run_experiments.table(
-        {"low": result | {"gap_at_20": 0.5}, "high": result | {"gap_at_20": 0.6}}
+        {
+            "low": [result | {"gap_at_20": 0.5}],
+            "high": [result | {"gap_at_20": 0.59, "map": 0.1}, result | {"gap_at_20": 0.61}],
+        }
     ).splitlines()
-    assert lines[2].startswith("| `high` | `moe` | 0.6000 | 0.5000 | 0.2000 | 0.004000, 0.001000 |")
+    assert lines[2].startswith("| `high` | `moe` | 0.6000 (0.5900 to 0.6100) | 0.5000 | 0.1500 | 0.004000, 0.001000 |")
     assert lines[3].startswith("| `low` |") and len(lines) == 4
