@@ -91,7 +91,7 @@ def test_rules_from_yaml(tmp_path):
         ("bad.yaml", "holds no list"),
         ("wrong.yaml", "no YAML; quote what begins with"),
         ("random.yaml", "no YAML"),
-        ("*:float16,logits*:cluster", r"'logits\*:cluster' is behind '\*:float16'"),
+        ("*:float16,logits*:cluster", r"'logits\*:cluster' stands behind '\*:float16'"),
     ],
 )
 def test_what_is_no_precision(text, message, tmp_path, monkeypatch):
