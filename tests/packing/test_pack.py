@@ -177,7 +177,7 @@ def test_which_videos_are_held_out(world: World, tmp_path: Path) -> None:
 def test_what_cannot_be_matched(world: World, tmp_path: Path) -> None:
     runs = [world.root / "runs" / name / "fold_0" for name in _MODELS]
     scores = [world.root / "scores" / name / "train" for name in _MODELS]
-    with pytest.raises(InputError, match=r"--candidates: .*none is no run directory of yt8m-train"):
+    with pytest.raises(InputError, match=r"--candidates: no directory is called or matches .*none"):
         find_candidates([tmp_path / "none"], scores)
     with pytest.raises(InputError, match="are both named 'moe'; name a model once"):
         find_candidates([runs[0], runs[0]], scores)
