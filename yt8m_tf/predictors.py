@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -59,7 +60,7 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
                 f"{path}: a SavedModel that does not say which records it reads; yt8m-export writes one that does"
             )
         data = config.parse(DataConfig, metadata["data"], "data")
-        return Predictor(path, data, fingerprint(path), {}, lambda: _saved_model(path))
+        return Predictor(path, data, fingerprint(path), {}, lambda: saved_model_scores(tf.saved_model.load(str(path))))
     if not (path / run_dir.CONFIG).is_file():
         raise InputError(f"{path}: neither a run directory of yt8m-train nor a SavedModel of yt8m-export")
     experiment = run_dir.read_experiment(path)
@@ -71,8 +72,8 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
     )
 
 
-def _saved_model(path: Path) -> Probabilities:
-    loaded = tf.saved_model.load(str(path))
+def saved_model_scores(loaded: Any) -> Probabilities:
+    """What a SavedModel of yt8m-export gives, from what `tf.saved_model.load` gave for it."""
     features = loaded.signatures["features"]
     names = list(features.structured_input_signature[1])
 

@@ -289,7 +289,7 @@ def test_archives_without_a_saved_model_are_refused(hostile, tmp_path):
     assert "no saved_model.pb" in hostile(member("a/b/saved_model.pb", b"x"))
     assert "no saved_model.pb" in hostile(member("saved_model.pb", kind=tarfile.DIRTYPE))
     assert "no saved_model.pb" in hostile(b"")
-    with pytest.raises(InputError, match=r"nowhere\.tgz: cannot be unpacked \(No such file"):
+    with pytest.raises(InputError, match=r"nowhere\.tgz: no such file"):
         unpacked(tmp_path / "nowhere.tgz").__enter__()
 
 

@@ -89,12 +89,15 @@ def test_rules_from_yaml(tmp_path):
         (":float16", "is no rule"),
         ("none.yaml", "cannot be read"),
         ("bad.yaml", "holds no list"),
-        ("wrong.yaml", "no YAML"),
+        ("wrong.yaml", "no YAML; quote what begins with"),
+        ("random.yaml", "no YAML"),
+        ("*:float16,logits*:cluster", r"'logits\*:cluster' stands behind '\*:float16'"),
     ],
 )
 def test_what_is_no_precision(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text("dense: float16")
+    (tmp_path / "random.yaml").write_bytes(b"\xff\xfe\x80")
     (tmp_path / "wrong.yaml").write_text("- *:float16")
     with pytest.raises(InputError, match=message):
         parse_precision(text)

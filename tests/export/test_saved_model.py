@@ -14,6 +14,7 @@ from tiny_models import FEATURES, MAX_FRAMES, NUM_CLASSES, empty_clip, float_sco
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import FLOAT32, parse_precision
 from yt8m_tf.export.saved_model import export_saved_model, replacing
+from yt8m_tf.export.stored import free_decoded
 
 LEVELS = ("video", "frame")
 # Largest difference of scores, by precision.
@@ -176,6 +177,26 @@ def test_existing_directories(rng, tmp_path):
     with pytest.raises(InputError, match="no SavedModel"):
         export_saved_model(model, data, tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").read_text() == "precious"
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(InputError, match="--overwrite"), replacing(tmp_path / "m") as temporary:
+        (temporary / "saved_model.pb").write_text("mine")
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "saved_model.pb").write_text("somebody else's")
+    assert (tmp_path / "m" / "saved_model.pb").read_text() == "somebody else's"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_decoded_weights_are_freed_and_a_second_load_is_not_touched(rng, tmp_path):
+    data = tiny_data("video")
+    export_saved_model(tiny_model(data, rng), data, tmp_path / "m")
+    features = {name: tf.zeros((1, size)) for name, size in FEATURES.items()}
+    first, second = (tf.saved_model.load(str(tmp_path / "m")) for _ in range(2))
+    free_decoded(first)
+    assert second.signatures["features"](**features)["predictions"].shape == (1, NUM_CLASSES)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="decoded/"):
+        first.signatures["features"](**features)
 
 
 def test_what_fails_in_the_block_is_not_published(tmp_path):

@@ -131,7 +131,8 @@ def test_an_interrupted_packing_goes_on(world: World, tmp_path: Path, monkeypatc
     for option, gap, full in zip(
         packed.choice.options, packed.choice.option_gaps, packed.choice.full_gaps, strict=True
     ):
-        assert option.scores == tmp_path / "m.pack" / option.candidate.name / str(option.precision) / "scores"
+        assert option.scores.parent.parent == tmp_path / "m.pack" / option.candidate.name
+        assert option.scores.parent.name.startswith(f"{option.precision}_") and option.scores.name == "scores"
         assert 0 <= option.difference < (2e-3 if str(option.precision) == "float16" else 0.1)
         assert gap == pytest.approx(full, abs=1e-3 if str(option.precision) == "float16" else 0.02)
 
@@ -176,7 +177,7 @@ def test_which_videos_are_held_out(world: World, tmp_path: Path) -> None:
 def test_what_cannot_be_matched(world: World, tmp_path: Path) -> None:
     runs = [world.root / "runs" / name / "fold_0" for name in _MODELS]
     scores = [world.root / "scores" / name / "train" for name in _MODELS]
-    with pytest.raises(InputError, match=r"--candidates: .*none is no run directory of yt8m-train"):
+    with pytest.raises(InputError, match=r"--candidates: no directory is called or matches .*none"):
         find_candidates([tmp_path / "none"], scores)
     with pytest.raises(InputError, match="are both named 'moe'; name a model once"):
         find_candidates([runs[0], runs[0]], scores)

@@ -177,7 +177,7 @@ def test_resident_memory_is_seen():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one of read, train, evaluate, infer, score, models, stack; got none"),
+        ([], "give one of read, train, evaluate, infer, score, models, stack, export; got none"),
         (["write"], "got 'write'"),
         (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
         (["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'"),

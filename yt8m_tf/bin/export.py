@@ -62,6 +62,7 @@ _TOLERANCE = flags.DEFINE_float(
     "tolerance",
     None,
     "How much GAP@20 may change; the default is 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.",
+    lower_bound=0,
 )
 _TFLITE = flags.DEFINE_bool(
     "tflite",
@@ -82,7 +83,12 @@ def main(_: Sequence[str]) -> None:
         given = f"--workdir={_WORKDIR.value} and --pack exclude each other" if _WORKDIR.value else "nothing to export"
         raise InputError(f"{given}; give --workdir=RUN to export a run, or --pack with --candidates and --scores")
     output = os.path.expanduser(_OUTPUT.value)
+    for name in ("precision", "tflite") if pack_flags.PACK.value else pack_flags.NAMES:
+        if flags.FLAGS[name].present:
+            raise InputError(f"--{name}: is not for {'--pack' if pack_flags.PACK.value else '--workdir'}; leave it out")
     archive = os.path.expanduser(_BUNDLE.value) if _BUNDLE.value else None
+    if archive and Path(output).absolute() in (Path(archive).absolute(), *Path(archive).absolute().parents):
+        raise InputError(f"--bundle={archive}: lies in --output={output}; choose a place beside it")
     if archive:
         bundle.check_target(archive, _OVERWRITE.value)
     options: dict[str, Any] = {
@@ -92,7 +98,6 @@ def main(_: Sequence[str]) -> None:
         "vocabulary": os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
         "measure_examples": _MEASURE_EXAMPLES.value,
         "tolerance": _TOLERANCE.value,
-        "tflite": _TFLITE.value,
         "overwrite": _OVERWRITE.value,
     }
     print(pack_flags.pack(output, **options) if pack_flags.PACK.value else _export_run(output, **options))
@@ -110,7 +115,8 @@ def _export_run(output: str, **options: Any) -> str:
     from yt8m_tf.export.trained import export_trained
 
     precision = parse_precision(_PRECISION.value)
-    report = export_trained(os.path.expanduser(_WORKDIR.value), output, precision=precision, **options)
+    workdir = os.path.expanduser(_WORKDIR.value)
+    report = export_trained(workdir, output, precision=precision, tflite=_TFLITE.value, **options)
     return "\n".join(report.lines())
 
 

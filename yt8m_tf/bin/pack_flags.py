@@ -19,8 +19,12 @@ _SCORES = flags.DEFINE_list(
     "With --pack: score shards of the candidates out of fold, NAME or NAME/SPLIT (a pattern may name them).",
 )
 _PRECISIONS = flags.DEFINE_list(
-    "precisions", ["float16", "cluster"], "With --pack: what a member's weights may be stored in; see --precision."
+    "precisions",
+    ["float16", "cluster"],
+    "With --pack: what a member's weights may be stored in, separated by commas: float16, float32, cluster, cluster@N"
+    " or the path of a YAML list of rules (see --precision).",
 )
+NAMES = ("candidates", "scores", "precisions")
 
 
 def pack(output: str, which: str, **arguments: Any) -> str:
@@ -44,9 +48,10 @@ def pack(output: str, which: str, **arguments: Any) -> str:
         if not value:
             raise InputError(f"--{name}: --pack needs it, such as --{name}='{example}'")
     try:
-        precisions = [parse_precision(text) for text in dict.fromkeys(_PRECISIONS.value)]
+        precisions = [parse_precision(text) for text in _PRECISIONS.value]
     except InputError as error:
         raise InputError(f"--precisions={','.join(_PRECISIONS.value)}: {error}") from error
+    precisions = list({str(precision): precision for precision in precisions}.values())
     members = find_candidates(files.matching(_CANDIDATES.value), files.matching(_SCORES.value), which)
     packed = pack(members, precisions, Path(output), **arguments)
     return "\n".join(

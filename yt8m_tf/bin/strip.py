@@ -41,7 +41,7 @@ _WEIGHTS = flags.DEFINE_enum(
 def main(_: Sequence[str]) -> None:
     from yt8m_tf.export import strip
 
-    output = os.path.expanduser(_OUTPUT.value)
+    output = os.path.normpath(os.path.expanduser(_OUTPUT.value))
     report = strip.strip(
         os.path.expanduser(_INPUT.value),
         output,

@@ -96,6 +96,8 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = UNPACKED_LIMIT) -> 
     Raises:
       InputError: the archive is damaged, too large, holds no SavedModel, or something that has no place in one.
     """
+    if not Path(path).is_file():
+        raise InputError(f"--bundle={path}: no such file; give an archive that yt8m-export --bundle wrote")
     with tempfile.TemporaryDirectory(prefix="yt8m_bundle_") as folder:
         try:
             with gzip.open(path, "rb") as content:

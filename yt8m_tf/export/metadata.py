@@ -42,7 +42,12 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
             contents = json.load(file)
     except (tf.errors.NotFoundError, ValueError):
         return None
-    return contents if isinstance(contents, dict) and "data" in contents else None
+    ours = (
+        isinstance(contents, dict)
+        and isinstance(contents.get("data"), dict)
+        and "yt8m_tf" in str(contents.get("versions"))
+    )
+    return contents if ours else None
 
 
 def write_json(path: Path, contents: Mapping[str, Any]) -> None:

@@ -86,9 +86,14 @@ def parse_precision(text: str) -> Precision:
     Raises:
       InputError: the file cannot be read, or a rule is none.
     """
-    if text.endswith((".yaml", ".yml")):
-        return Precision(tuple(_rule(str(entry), text) for entry in _read_list(text)))
-    return Precision(tuple(_rule(part.strip(), text) for part in text.split(",")))
+    parts = map(str, _read_list(text)) if text.endswith((".yaml", ".yml")) else map(str.strip, text.split(","))
+    rules = tuple(_rule(part, text) for part in parts)
+    for rule, before in zip(rules[1:], rules, strict=False):
+        if before.pattern == "*":
+            raise InputError(
+                f"--precision={text}: '{rule}' stands behind '{before}', which fits everything; put it first"
+            )
+    return Precision(rules)
 
 
 def is_compressible(variable: keras.Variable) -> bool:
@@ -125,8 +130,9 @@ def _read_list(path: str) -> Sequence[object]:
             entries = yaml.safe_load(file)
     except OSError as error:
         raise InputError(f"--precision={path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"--precision={path}: no YAML ({' '.join(str(error).split())})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--precision={path}: no YAML; quote what begins with '*' ({reason})") from error
     if isinstance(entries, Mapping) or not isinstance(entries, list) or not entries:
         raise InputError(f"--precision={path}: holds no list; write one rule, pattern:precision, per line")
     return entries

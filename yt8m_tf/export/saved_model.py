@@ -68,7 +68,7 @@ class ExportedSize:
             layers = ", ".join(f"{name} {size:,}" for name, size in self.layer_bytes.items())
             raise TooLargeError(
                 f"the SavedModel takes {self.total_bytes:,} bytes, more than --size_limit={self.limit_bytes:,}; its"
-                f" layers take: {layers}; export with --precision=float16 or cluster, or make the model smaller",
+                f" layers take: {layers}; export with a coarser --precision, without --tflite, or a smaller model",
                 self.total_bytes - self.limit_bytes,
             )
 
@@ -112,6 +112,7 @@ def replacing(directory: str | os.PathLike[str], overwrite: bool = False) -> Ite
     # The temporary name beside it is no number: TF Serving does not take it for a version.
     with run_dir.whole_directory(target) as temporary:
         yield temporary
+        check_target(target, overwrite)  # somebody else may have written there meanwhile
         if target.exists():
             os.replace(target, replaced)
     shutil.rmtree(replaced, ignore_errors=True)

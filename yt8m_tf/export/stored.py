@@ -74,7 +74,9 @@ def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
 
 
 class _Decoded(tf.saved_model.experimental.TrackableResource):
-    """A float32 array that comes to be when the SavedModel is loaded.
+    """A float32 array that comes to be when the SavedModel is loaded, and stays until the process ends.
+
+    It is not destroyed with the loaded object: of that, many programs keep a signature alone. See `free_decoded`.
 
     Args:
       stored: what it is decoded from.
@@ -100,6 +102,13 @@ class _Decoded(tf.saved_model.experimental.TrackableResource):
         else:
             values = clusters.decode(self._stored["indices"], self._stored["codebooks"], self._block)
         tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=values)
+
+
+def free_decoded(loaded: Any) -> None:
+    """Frees what was decoded for a SavedModel that `tf.saved_model.load` gave, and that nothing will call any more."""
+    for item in tf.train.TrackableView(loaded).descendants():
+        if isinstance(item, tf.saved_model.experimental.TrackableResource):
+            tf.raw_ops.DestroyResourceOp(resource=item.resource_handle, ignore_lookup_error=True)
 
 
 def to_half(name: str, values: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from yt8m_tf.export import lite, measure, saved_model
 from yt8m_tf.export.metadata import METADATA_FILE, write_json
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
+from yt8m_tf.export.stored import stored_bytes
 from yt8m_tf.export.strip import strip_report
 from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
 from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
@@ -85,6 +86,7 @@ def export_trained(
     if vocabulary is not None:
         load_vocabulary(vocabulary, source.data.num_classes)  # refuses that of another version of the dataset
     with saved_model.replacing(output, overwrite) as temporary, _scratch(temporary) as scratch:
+        _check_rules(source, precision, size_limit)
         reference = _score_trained(source, Path(scratch, "scores"))
         gc.collect()  # weights and the graphs that were traced over them hold each other
         size = _write(source, temporary, precision, size_limit, vocabulary, tflite)
@@ -150,6 +152,21 @@ class _Source:
         return {name: batch[name] for name in saved_model.feature_specs(self.data)}
 
 
+def _check_rules(source: _Source, precision: Precision, size_limit: int) -> None:
+    """What can be known before minutes of scoring: whether the rules fit, and the weights."""
+    weights = open_trained(source.workdir, source.which)[0].model.weights
+    sizes: dict[str, int] = {}
+    for variable in weights:
+        layer = variable.path.split("/")[0]
+        sizes[layer] = sizes.get(layer, 0) + stored_bytes(variable, precision)
+    if unused := unused_rules(precision, weights):
+        raise InputError(
+            f"--precision: no variable's path fits '{unused[0].pattern}'; the model's layers are: {', '.join(sizes)}"
+        )
+    layers = dict(sorted(sizes.items(), key=lambda item: -item[1]))
+    saved_model.ExportedSize(sum(sizes.values()), size_limit, layers).check()
+
+
 def _score_trained(source: _Source, expected: Path) -> measure.Reference:
     """Scores with the trained model: Keras calls it, not what is exported, and nothing else holds the weights."""
     trained, read = open_trained(source.workdir, source.which)
@@ -174,11 +191,6 @@ def _write(
     source: _Source, directory: Path, precision: Precision, size_limit: int, vocabulary: str | None, tflite: bool
 ) -> saved_model.ExportedSize:
     trained, read = open_trained(source.workdir, source.which)
-    if unused := unused_rules(precision, trained.model.weights):
-        layers = ", ".join(dict.fromkeys(variable.path.split("/")[0] for variable in trained.model.weights))
-        raise InputError(
-            f"--precision: no variable's path fits '{unused[0].pattern}'; the model's layers are: {layers}"
-        )
     weights, metadata = trained.model.weights, _metadata(trained, source.workdir)
     with source.bar("weights", "B", sum(4 * int(np.prod(variable.shape)) for variable in weights)) as bar:
 

@@ -50,6 +50,8 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
     """
     names = [path.parent.name if path.name.startswith("fold_") else path.name for path in workdirs]
     for number, (name, workdir) in enumerate(zip(names, workdirs, strict=True)):
+        if not workdir.is_dir():
+            raise InputError(f"--candidates: no directory is called or matches {workdir}; name runs of yt8m-train")
         if not (workdir / run_dir.CONFIG).is_file():
             raise InputError(f"--candidates: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
         if name in names[:number]:

@@ -17,18 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from yt8m_tf import models, run_dir
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.export.precision import Precision
+from yt8m_tf.export.precision import Precision, Rule, unused_rules
 from yt8m_tf.export.saved_model import export_saved_model
-from yt8m_tf.export.stored import stored_bytes
+from yt8m_tf.export.stored import free_decoded, stored_bytes
 from yt8m_tf.metrics import TOP_K
 from yt8m_tf.packing.candidates import Candidate
-from yt8m_tf.predictors import find_predictor
+from yt8m_tf.predictors import saved_model_scores
 from yt8m_tf.scores.manifest import MANIFEST, read_manifest
 from yt8m_tf.scoring import score
 from yt8m_tf.stacking.features import candidates, features
@@ -90,6 +92,7 @@ def measure_options(
     Raises:
       InputError: nothing fits `size_limit`; a candidate that cannot be stored at a precision; see `scoring.score`.
     """
+    _check_rules(members, precisions)
     weights = {
         (candidate.name, str(precision)): count
         for candidate in members
@@ -105,11 +108,30 @@ def measure_options(
     return [option for option in options if option.num_bytes <= size_limit]
 
 
+def _check_rules(members: Sequence[Candidate], precisions: Sequence[Precision]) -> None:
+    variables = [variable for candidate in members for variable in _variables(candidate)]
+    for precision in precisions:
+        if unused := unused_rules(precision, variables):
+            raise InputError(
+                f"--precisions={precision}: no variable of any candidate fits '{unused[0].pattern}'; mend the pattern"
+            )
+
+
+def rules_for(candidate: Candidate, precision: Precision) -> tuple[Rule, ...]:
+    """The rules that fit variables of a candidate, in their order."""
+    variables = _variables(candidate)
+    return tuple(rule for rule in precision.rules if not unused_rules(Precision((rule,)), variables))
+
+
 def weight_bytes(candidate: Candidate, precisions: Sequence[Precision]) -> list[int]:
     """What a candidate's weights take at each precision; nothing is loaded."""
-    experiment = run_dir.read_experiment(candidate.workdir)
-    variables = models.build_without_weights(experiment.model, experiment.data.spec).weights
+    variables = _variables(candidate)
     return [sum(stored_bytes(variable, precision) for variable in variables) for precision in precisions]
+
+
+def _variables(candidate: Candidate) -> list[keras.Variable]:
+    experiment = run_dir.read_experiment(candidate.workdir)
+    return models.build_without_weights(experiment.model, experiment.data.spec).weights
 
 
 def check_fits(sizes: dict[tuple[str, str], int], size_limit: int) -> None:
@@ -131,10 +153,11 @@ def measure(candidate: Candidate, precision: Precision, shards: Sequence[str], c
     Args:
       candidate, precision, shards, cache: see `measure_options`.
     """
-    directory = cache / candidate.name / re.sub(r"[^\w@.-]", "_", str(precision))
     parts = (candidate.predictor.fingerprint, candidate.manifest.fingerprint, str(precision))
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    record = _read_record(directory, identity, shards)
+    readable = re.sub(r"[^\w@.-]", "_", str(precision))[:40]
+    directory = cache / candidate.name / f"{readable}_{identity[:12]}"
+    record = _read_record(directory, shards)
     if record is None:
         try:
             record = _measure(candidate, precision, shards, directory, identity)
@@ -147,14 +170,11 @@ def measure(candidate: Candidate, precision: Precision, shards: Sequence[str], c
     return Option(candidate, precision, record["num_bytes"], scores, record["difference"])
 
 
-def _read_record(directory: Path, identity: str, shards: Sequence[str]) -> dict[str, Any] | None:
+def _read_record(directory: Path, shards: Sequence[str]) -> dict[str, Any] | None:
     path = directory / _RECORD
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["identity"] != identity:
-        shutil.rmtree(directory)  # of another checkpoint
-        return None
     scored = read_manifest(directory / "scores", "--output").shards if record["own_scores"] else None
     first = os.path.basename(shards[0])
     names = {os.path.basename(shard) for shard in shards}
@@ -171,8 +191,9 @@ def _measure(
         trained.model, trained.experiment.data, model, precision=precision, size_limit=sys.maxsize, read=read
     )
     del trained
+    loaded = tf.saved_model.load(str(model))
     # The shards' folds are those of the run: it has not seen these.
-    predictor = dataclasses.replace(candidate.predictor, fingerprint=identity, load=find_predictor(model).load)
+    predictor = dataclasses.replace(candidate.predictor, fingerprint=identity, load=lambda: saved_model_scores(loaded))
     if (scores / MANIFEST).is_file() and read_manifest(scores, "--output").fingerprint != identity:
         shutil.rmtree(scores)
 
@@ -184,11 +205,10 @@ def _measure(
     difference = _largest_difference(candidate.scores, scores, shards[0])
     if difference > _SAME:
         make_scores(shards)
+    free_decoded(loaded)
     graph = size.total_bytes - sum(size.layer_bytes.values())
     record = {
-        "identity": identity,
         "num_bytes": sum(size.layer_bytes.values()) + int(_GRAPH_GROWTH * graph),
-        "graph_bytes": graph,
         "compared": os.path.basename(shards[0]),
         "difference": difference,
         "own_scores": difference > _SAME,

@@ -19,7 +19,7 @@ from yt8m_tf.export.trained import MEASURE_EXAMPLES, export_trained
 from yt8m_tf.packing import report
 from yt8m_tf.packing.candidates import Candidate, enough_shards, held_out_shards
 from yt8m_tf.packing.held_out import HeldOut, read_held_out
-from yt8m_tf.packing.measure import Option, measure_options
+from yt8m_tf.packing.measure import Option, measure_options, rules_for
 from yt8m_tf.packing.report import Choice
 from yt8m_tf.packing.selection import Item, Point, frontier, select, with_fitted_weights
 from yt8m_tf.stacking.inputs import StackInputs
@@ -45,7 +45,6 @@ def pack(
     measure_examples: int = MEASURE_EXAMPLES,
     vocabulary: str | None = None,
     tolerance: float | None = None,
-    tflite: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Packed:
@@ -63,7 +62,7 @@ def pack(
       size_limit: bytes of the SavedModel.
       measure_examples: choose on the first so many held-out videos, in whole shards, and let the export measure on so
         many validation videos.
-      vocabulary, tolerance, tflite, overwrite: see `export_trained`.
+      vocabulary, tolerance, overwrite: see `export_trained`.
       progress: whether to show progress bars.
 
     Raises:
@@ -96,7 +95,6 @@ def pack(
                 vocabulary=vocabulary,
                 measure_examples=measure_examples,
                 tolerance=tolerance,
-                tflite=tflite,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -161,7 +159,7 @@ def _export(choice: Choice, output: Path, run: Path, **arguments: Any) -> Export
         rules = [
             Rule(f"member_{number}_{rule.pattern}", rule.kind, rule.block)
             for number, (option, _) in enumerate(chosen)
-            for rule in option.precision.rules
+            for rule in rules_for(option.candidate, option.precision)
         ]
         described = {"pack": report.described(choice)}
         return export_trained(run, output, precision=Precision(tuple(rules)), report=described, **arguments)

@@ -18,6 +18,7 @@ from yt8m_tf.data import integrity
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.operations import matrix_operations
 from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stages import Stage, fingerprints
@@ -133,8 +134,13 @@ def _cost(
         rows = count * _CANDIDATES
         return Cost(count, 0, 0.0, rows * (_ROW_BYTES * (len(stage.options["models"]) + 3) + 9) + _SCORE_BYTES * count)
     parameters, operations = sizes.get(stage.options.get("run", ""), (0, 0.0))
-    written = {"export": 2 * parameters, "infer": 280 * count, "mean": 0}.get(stage.kind, 0)
+    written = {"export": _stored_bytes(stage) * parameters, "infer": 280 * count, "mean": 0}.get(stage.kind, 0)
     return Cost(count, parameters, operations * count, written)
+
+
+def _stored_bytes(stage: Stage) -> int:
+    """Of an exported weight."""
+    return {"cluster": 1, "float16": 2}.get(parse_precision(stage.options.get("precision", "float16")).coarsest, 4)
 
 
 def _num_videos(data_dir: str, videos: Mapping[str, int], patterns: Sequence[str], split: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from yt8m_tf import config
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.stacking.settings import StackConfig
 
 
@@ -109,6 +110,11 @@ def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfi
     """Reads `PATH.yaml[:NAME]` and applies `--set` overrides.
 
     Raises:
-      InputError: see `config.load_yaml`, `config.apply_overrides` and `config.parse`.
+      InputError: see `config.load_yaml`, `config.apply_overrides`, `config.parse` and `parse_precision`.
     """
-    return config.parse(PipelineConfig, config.apply_overrides(config.load_yaml(selector), overrides), "")
+    settings = config.parse(PipelineConfig, config.apply_overrides(config.load_yaml(selector), overrides), "")
+    try:
+        parse_precision(settings.export)  # not hours later
+    except InputError as error:
+        raise InputError(f"configuration key 'export': {error}") from error
+    return settings
