@@ -21,6 +21,7 @@ _CONFUSIONS = 40
 _EXTREMES = 10
 _ENOUGH = 10  # labels from which on the average precision of a class says something
 _SHOWN = 6  # scores of an example
+_MARKS = {True: "a label", False: "no label"}
 _KINDS = {
     "best": "Best: of the highest average precision",
     "worst": "Worst: of the lowest average precision, the highest wrong score first",

@@ -128,8 +128,8 @@ def draw_calibration(bins: Sequence[Mapping[str, Any]], error: float, directory:
         )
         caption = (
             f"Below the diagonal scores are too high. The lowest bin holds {filled[0]['pairs']:,} of"
-            f" {sum(found['pairs'] for found in filled):,} pairs of video and class; the error over all of them, weighted"
-            f" by their number, is {error:.6f}."
+            f" {sum(found['pairs'] for found in filled):,} pairs of video and class; the error over all of them,"
+            f" weighted by their number, is {error:.6f}."
         )
         return saved(figure, directory, "calibration", alt + ".", caption)
 

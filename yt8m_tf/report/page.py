@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yt8m_tf
@@ -18,6 +18,17 @@ from yt8m_tf.report.sources import Workdir, main_model, read_workdir
 from yt8m_tf.vocabulary import load_vocabulary
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+_LINKS = {
+    "overview": "At a glance",
+    "models": "Models",
+    "training": "Training",
+    "quality": "Precision",
+    "sizes": "Size",
+    "ensembles": "Ensembles",
+    "classes": "Classes",
+    "confusions": "Confusions",
+    "examples": "Examples",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,17 +77,19 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     evaluation, evaluate = workdir.evaluations.get(model), classes.commands(workdir, model)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        content = [
-            sections.overview(workdir, model, directory),
-            sections.models(workdir),
-            sections.training(workdir, directory),
-            classes.quality(model, evaluation, found, evaluate, directory),
-            sections.sizes(workdir, model, directory),
-            sections.ensembles(workdir, directory, options.num_shards, options.progress),
-            classes.classes(evaluation, names, evaluate, directory),
-            classes.confused(own, names),
-            classes.examples(own, names, options.num_examples, options.seed),
-        ]
+        content = {
+            "overview": sections.overview(workdir, model, directory),
+            "models": sections.models(workdir),
+            "training": sections.training(workdir, directory),
+            "quality": classes.quality(model, evaluation, found, evaluate, directory),
+            "sizes": sections.sizes(workdir, model, directory),
+        }
+        if workdir.pipeline:
+            shards, progress = options.num_shards, options.progress
+            content["ensembles"] = sections.ensembles(workdir, directory, shards, progress)
+        content["classes"] = classes.classes(evaluation, names, evaluate, directory)
+        content["confusions"] = classes.confused(own, names)
+        content["examples"] = classes.examples(own, names, options.num_examples, options.seed)
         with run_dir.whole_file(output) as temporary:
             temporary.write_text(_page(workdir, model, content), encoding="utf-8")
     except OSError as error:
@@ -84,25 +97,14 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     return [output, *sorted(directory.glob("*.png"))]
 
 
-def _page(workdir: Workdir, model: str, content: list[Markup]) -> str:
-    links = {
-        "overview": "At a glance",
-        "models": "Models",
-        "training": "Training",
-        "quality": "Precision",
-        "sizes": "Size",
-        "ensembles": "Ensembles",
-        "classes": "Classes",
-        "confusions": "Confusions",
-        "examples": "Examples",
-    }
+def _page(workdir: Workdir, model: str, content: Mapping[str, Markup]) -> str:
     kind = "pipeline" if workdir.pipeline else "run"
     values = {
         "title": html.escape(f"{workdir.path.resolve().name}: report"),
         "heading": html.escape(workdir.path.resolve().name),
         "subtitle": html.escape(f"Report of a {kind}, {workdir.path}, with a closer look at {model}."),
-        "links": joined([element("a", text, href=f"#{name}") for name, text in links.items()], " "),
-        "content": joined(content),
+        "links": joined([element("a", text, href=f"#{name}") for name, text in _LINKS.items() if name in content], " "),
+        "content": joined(content.values()),
         "footer": html.escape(f"yt8m-report of yt8m_tf {yt8m_tf.__version__}"),
     }
     return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(values)

@@ -125,8 +125,9 @@ def training(workdir: Workdir, directory: Path) -> Markup:
         ("folds", "models trained on folds (mean of the folds)", lambda run: len(run.directories) > 1),
         ("runs", "models trained once", lambda run: len(run.directories) == 1),
     )
-    for group, what, belongs in groups:
+    for group, several, belongs in groups:
         own = [run for run in workdir.runs.values() if belongs(run) and any(run.histories)]
+        what = own[0].name if len(own) == 1 else several
         for key, title, axis in (
             ("gap_at_20", f"GAP@20 of {what}", "GAP@20"),
             ("bce", f"Loss of {what}", "validation cross-entropy, nats"),
@@ -168,9 +169,8 @@ def sizes(workdir: Workdir, model: str, directory: Path) -> Markup:
         found = report["metrics"]
         members = report.get("pack", {}).get("members", [])
         cells = [f"{report['size']['total_bytes']:,}", f"{found['gap']:.5f}", f"{found['gap_float32']:.5f}"]
-        cells += [f"{found['max_difference']:.1e}", f"{len(members) or 1}"]
-        rows.append([name, *cells])
-    titles = ["SavedModel", "bytes", "GAP@20", "of float32", "largest change of a score", "members"]
+        rows.append([name, *cells, f"{len(members) or 1}"])
+    titles = ["SavedModel", "bytes", "GAP@20", "of float32", "members"]
     picture = figure(figures.draw_bytes(exports, workdir.frontiers, directory))
     parts: list[object] = [side_by_side([picture, table("SavedModels", titles, rows)])]
     for name, contents in workdir.frontiers.items():

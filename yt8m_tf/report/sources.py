@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from yt8m_tf.stacking.stack import CONFIG as STACK_FILE
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.stack import REPORT as STACK_REPORT
 from yt8m_tf.training import checkpoints
+
+_NAMES = {"mean": "plain mean"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,8 +116,9 @@ def read_workdir(path: Path) -> Workdir:
             [path / "evaluation" / name, path / "runs" / name / "evaluation"] if pipeline else [path / "evaluation"]
         )
         if found := [place for place in places if (place / METRICS_FILE).is_file()]:
-            evaluations[name] = _checked(found[0], _read_evaluation)
+            evaluations[name] = _read_evaluation(found[0])
     stacked = path / "stacked"
+    gaps = _read_json(stacked / STACK_REPORT, {}).get("gaps", {})
     return Workdir(
         path,
         pipeline,
@@ -122,9 +126,10 @@ def read_workdir(path: Path) -> Workdir:
         runs,
         evaluations,
         _read_json(stacked / STACK_FILE, {}).get("models", []),
-        _read_json(stacked / STACK_REPORT, {}).get("gaps", {}),
-        _below(path, REPORT_FILE, 2),
-        _below(path, FRONTIER_FILE, 1),
+        # A pipeline's ensemble of all models in one graph, a run, is named "mean" too.
+        {split: {_NAMES.get(name, name): gap for name, gap in own.items()} for split, own in gaps.items()},
+        _below(path, REPORT_FILE, 2, ("size", "total_bytes")),
+        _below(path, FRONTIER_FILE, 1, ("frontier",)),
     )
 
 
@@ -169,34 +174,45 @@ def _num_weights(directory: Path) -> int | None:
 
 
 def _read_evaluation(directory: Path) -> Evaluation:
-    metrics = json.loads((directory / METRICS_FILE).read_text(encoding="utf-8"))
-    with open(directory / CLASSES_FILE, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return Evaluation(
-        metrics,
-        [int(row["num_positives"]) for row in rows],
-        [float(row["average_precision"] or "nan") for row in rows],
-        [row["name"] for row in rows] if rows and "name" in rows[0] else None,
-    )
+    metrics = _read_json(directory / METRICS_FILE, needed=("metrics", "gap_at_20"))
+
+    def read(path: Path) -> Evaluation:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return Evaluation(
+            metrics,
+            [int(row["num_positives"]) for row in rows],
+            [float(row["average_precision"] or "nan") for row in rows],
+            [row["name"] for row in rows] if rows and "name" in rows[0] else None,
+        )
+
+    return _checked(directory / CLASSES_FILE, read)
 
 
-def _below(path: Path, name: str, depth: int) -> dict[str, Any]:
+def _below(path: Path, name: str, depth: int, needed: Sequence[str]) -> dict[str, Any]:
     """Each file of that name in exported/NAME or exported/NAME/VERSION, by the directory `depth` levels above it."""
     files = sorted([*path.glob(f"exported/*/{name}"), *path.glob(f"exported/*/*/{name}")])
     found = {str(file.parents[depth - 1].relative_to(path)): file for file in files}
-    return {name: _read_json(file) for name, file in found.items()}
+    return {name: _read_json(file, needed=needed) for name, file in found.items()}
 
 
-def _read_json(path: Path, default: Any = None) -> Any:
+def _read_json(path: Path, default: Any = None, needed: Sequence[str] = ()) -> Any:
+    """The contents of a file; `default` where there is none. `needed` are keys, each in the value of the one before."""
     if default is not None and not path.is_file():
         return default
-    return _checked(path, lambda path: json.loads(path.read_text(encoding="utf-8")))
+
+    def read(path: Path) -> Any:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        functools.reduce(lambda value, key: value[key], needed, contents)
+        return contents
+
+    return _checked(path, read)
 
 
 def _checked(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())
