@@ -139,7 +139,7 @@ def test_names_and_ids_are_escaped(pipeline: Path, tmp_path: Path) -> None:
         ("evaluation", ["No evaluation yet: yt8m-evaluate", "No calibration", "No average precision of classes"]),
         ("exported", ["Nothing was exported: yt8m-export --workdir="]),
         ("stacked", ["No stacking yet: yt8m-pipeline", "No stacked scores", "No confusions", "No examples"]),
-        ("scores", ["No ensemble"]),
+        ("scores", ["No ensemble was packed", "Confusions of LightGBM", "LightGBM: 3 videos"]),
         ("results.json", ["No results of stages yet: yt8m-pipeline"]),
     ],
 )

@@ -97,9 +97,9 @@ def classes(evaluation: Evaluation | None, names: Names, evaluate: str, director
     return section("classes", "Classes", [*parts, element("p", note, class_="note")])
 
 
-def confused(predictions: Predictions | None, names: Names) -> Markup:
-    """Which class scores highest where another one was meant."""
-    title = "Confusions"
+def confused(model: str, predictions: Predictions | None, names: Names) -> Markup:
+    """Which class a model scores highest where another one was meant."""
+    title = f"Confusions of {model}"
     if predictions is None:
         return section("confusions", title, [_no_predictions("No confusions")])
     found = confusions(predictions, _CONFUSIONS)
@@ -123,9 +123,9 @@ def confused(predictions: Predictions | None, names: Names) -> Markup:
     )
 
 
-def examples(predictions: Predictions | None, names: Names, count: int, seed: int) -> Markup:
-    """Videos with their labels and scores."""
-    title = "Example videos"
+def examples(model: str, predictions: Predictions | None, names: Names, count: int, seed: int) -> Markup:
+    """Videos with their labels and a model's scores."""
+    title = f"Example videos, with scores of {model}"
     if predictions is None:
         return section("examples", title, [_no_predictions("No examples")])
     precision, hits = video_average_precision(predictions), predictions.hits(TOP_K)

@@ -73,7 +73,8 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     directory = output.with_name(f"{output.stem}_files")
     names = _class_names(workdir, model, options)
     found = _predictions(workdir, model, options)
-    own = found.get(model) or next(iter(found.values()), None)
+    whose = model if model in found else next(iter(found), model)  # else the stacked models'
+    own = found.get(whose)
     evaluation, evaluate = workdir.evaluations.get(model), classes.commands(workdir, model)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -88,8 +89,8 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
             shards, progress = options.num_shards, options.progress
             content["ensembles"] = sections.ensembles(workdir, directory, shards, progress)
         content["classes"] = classes.classes(evaluation, names, evaluate, directory)
-        content["confusions"] = classes.confused(own, names)
-        content["examples"] = classes.examples(own, names, options.num_examples, options.seed)
+        content["confusions"] = classes.confused(whose, own, names)
+        content["examples"] = classes.examples(whose, own, names, options.num_examples, options.seed)
         with run_dir.whole_file(output) as temporary:
             temporary.write_text(_page(workdir, model, content), encoding="utf-8")
     except OSError as error:
