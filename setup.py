@@ -16,6 +16,7 @@ COMMANDS = (
     "models",
     "kmeans",
     "strip",
+    "report",
 )
 
 setup(
@@ -37,11 +38,12 @@ setup(
         "yt8m_tf.models",
         "yt8m_tf.packing",
         "yt8m_tf.pipelines",
+        "yt8m_tf.report",
         "yt8m_tf.scores",
         "yt8m_tf.stacking",
         "yt8m_tf.training",
     ],
-    package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"]},
+    package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"], "yt8m_tf.report": ["page.html"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",

@@ -21,6 +21,7 @@ _LEVELS = (
     ("training", "evaluation", "export", "catalogue", "submission", "inference"),
     ("ensembles", "predictors", "scoring", "stacking"),
     ("packing", "pipelines"),
+    ("report",),
     ("bin",),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}

@@ -23,6 +23,7 @@ _COMMANDS = (
     "models",
     "kmeans",
     "strip",
+    "report",
 )
 _SMALL = (
     "--set=data.features={rgb: 8, audio: 4}",

@@ -119,13 +119,14 @@ def combination_gaps(
             "LightGBM": _scores_of_rows(rows, read_shard(stacked, path.stem, manifest)),
         }
         for name, values in combined.items():
-            _add_rows(histograms[name], rows, values)
+            add_rows(histograms[name], rows, values)
         if mass is not None:
             mass.add(rows, combined["LightGBM"], inputs.labels(shard)[1])
     return {name: histogram.gap() for name, histogram in histograms.items()}
 
 
-def _add_rows(histogram: GapHistogram, rows: Rows, scores: np.ndarray) -> None:
+def add_rows(histogram: GapHistogram, rows: Rows, scores: np.ndarray) -> None:
+    """Adds the 20 highest of the scores [R] of a shard's rows, rounded to float16 as score shards are."""
     rounded = np.minimum(scores, 1).astype(np.float16)
     kept, _ = top_pairs(rows.videos, rows.classes, rounded)
     histogram.add(rounded[kept], rows.labels[kept], rows.num_labels)

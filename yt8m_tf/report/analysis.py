@@ -1,0 +1,157 @@
+"""What predictions tell beside the metrics: a precision-recall curve, confusions, videos worth a look, ensembles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from tqdm import tqdm
+
+from yt8m_tf import schema
+from yt8m_tf.metrics import TOP_K, global_average_precision
+from yt8m_tf.report.predictions import Predictions
+from yt8m_tf.stacking import means
+from yt8m_tf.stacking.evaluation import add_rows
+from yt8m_tf.stacking.gap_histogram import GapHistogram
+from yt8m_tf.stacking.rows import load_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """Precision and recall of the 20 highest scores of all videos, pooled and ranked.
+
+    Attributes:
+      recall, precision: [H] at each rank that holds a label; recall is of all labels, those outside the 20 included.
+      thresholds: [H] the scores at these ranks.
+      gap: the area under the curve, which is GAP@20.
+    """
+
+    recall: np.ndarray
+    precision: np.ndarray
+    thresholds: np.ndarray
+    gap: float
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """Precision and recall of what scores `threshold` or more; NaN and 0 where no label does."""
+        last = int((self.thresholds >= threshold).sum()) - 1
+        return (float(self.precision[last]), float(self.recall[last])) if last >= 0 else (float("nan"), 0.0)
+
+
+def precision_recall(predictions: Predictions) -> Curve:
+    """The curve of a model; among equal scores those that are no label rank first, as in GAP@20."""
+    listed = predictions.classes[:, :TOP_K] != schema.NO_LABEL
+    scores = predictions.scores[:, :TOP_K][listed].astype(np.float32)
+    hits = predictions.hits(TOP_K)[listed]
+    num_labels = int(predictions.num_labels.sum())
+    order = np.lexsort((hits, -scores))
+    ranks = np.flatnonzero(hits[order]) + 1  # of the labels
+    found = np.arange(1, len(ranks) + 1)
+    gap = global_average_precision(scores, hits, num_labels)
+    return Curve(found / num_labels, found / ranks, scores[order][ranks - 1], gap)
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """Videos with the label `meant` whose highest score is of `predicted`, which is no label of theirs.
+
+    Attributes:
+      meant, predicted: class ids.
+      count: such videos.
+      videos: with the label `meant`.
+      together: videos with both labels: where there are many, the two co-occur, and labels may be missing.
+    """
+
+    meant: int
+    predicted: int
+    count: int
+    videos: int
+    together: int
+
+
+def confusions(predictions: Predictions, most: int) -> list[Confusion]:
+    """The most frequent confusions; equal counts by share of the videos of `meant`, then by class ids."""
+    videos, columns = np.nonzero(predictions.labels != schema.NO_LABEL)
+    labels = predictions.labels[videos, columns]
+    shape = (len(predictions.ids), predictions.num_classes)
+    is_label = sparse.csr_matrix((np.ones(len(labels), np.int64), (videos, labels)), shape)
+    is_label.data[:] = 1  # a label that a record names twice is one
+    highest = predictions.classes[:, 0]
+    missed = ~predictions.hits(1)[:, 0] & (highest != schema.NO_LABEL)
+    predicted = sparse.csr_matrix(
+        (np.ones(int(missed.sum()), np.int64), (np.flatnonzero(missed), highest[missed])), shape
+    )
+    counts = (is_label.T @ predicted).tocoo()  # [C, C]
+    together, totals = (is_label.T @ is_label).tocsr(), np.asarray(is_label.sum(axis=0)).ravel()
+    found = [
+        Confusion(int(meant), int(other), int(count), int(totals[meant]), int(together[meant, other]))
+        for meant, other, count in _largest(counts, most)
+    ]
+    found.sort(key=lambda pair: (-pair.count, pair.videos, pair.meant, pair.predicted))
+    return found[:most]
+
+
+def _largest(counts: sparse.coo_matrix, most: int) -> list[tuple[int, int, int]]:
+    """All entries as large as the one at rank `most`, or larger."""
+    if not counts.nnz:
+        return []
+    lowest = np.sort(counts.data)[::-1][min(most, counts.nnz) - 1]
+    kept = counts.data >= lowest
+    return list(zip(counts.row[kept], counts.col[kept], counts.data[kept], strict=True))
+
+
+def video_average_precision(predictions: Predictions) -> np.ndarray:
+    """[N] float64: precision at the ranks of a video's labels among its 20 highest scores, summed, by min(labels, 20).
+
+    NaN where a video has no labels.
+    """
+    hits = predictions.hits(TOP_K)
+    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    possible = np.minimum(predictions.num_labels, TOP_K)
+    sums = (precision * hits).sum(axis=1)
+    return np.divide(sums, possible, out=np.full(len(sums), np.nan), where=possible > 0)
+
+
+def example_videos(predictions: Predictions, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Rows of videos to show: "best", "worst" and "random", up to `count` each, without videos that have no labels.
+
+    Best are those of the highest average precision, the ones with more labels first; worst those of the lowest, the
+    ones with the highest wrong score first.
+    """
+    precision, labelled = video_average_precision(predictions), np.flatnonzero(predictions.num_labels)
+    own = precision[labelled]
+    best = labelled[np.lexsort((-predictions.num_labels[labelled], -own))]
+    worst = labelled[np.lexsort((-predictions.scores[labelled, 0].astype(np.float32), own))]
+    drawn = np.random.default_rng(seed).permutation(labelled)
+    return {"best": best[:count], "worst": worst[:count], "random": drawn[:count]}
+
+
+def ensemble_gaps(
+    directory: Path, models: Sequence[str], gaps: Mapping[str, float], num_shards: int, progress: bool = True
+) -> tuple[list[int], dict[str, list[float]]]:
+    """GAP@20 of the plain mean of 1, 2, 4, ... stacked models, from the rows that stacking kept.
+
+    Args:
+      directory: of the rows of a split.
+      models: in the order of the rows' columns.
+      gaps: of each model out of fold, which orders them.
+      num_shards: shards that are read at most; 0: all.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The sizes, and for "best first" and "worst first" GAP@20 of each.
+    """
+    count = len(models)
+    sizes = list(range(1, count + 1)) if count <= 8 else sorted({*(2**n for n in range(count.bit_length())), count})
+    best = sorted(range(count), key=lambda number: -gaps[models[number]])
+    orders = {"best first": best, "worst first": best[::-1]}
+    histograms = {name: [GapHistogram() for _ in sizes] for name in orders}
+    paths = sorted(directory.glob("*.npz"))
+    for path in tqdm(paths[: num_shards or None], desc="ensembles", unit=" shards", disable=not progress, leave=False):
+        rows = load_rows(path)
+        for name, order in orders.items():
+            for histogram, size in zip(histograms[name], sizes, strict=True):
+                add_rows(histogram, rows, means.plain_mean(rows.features[:, order[:size]]))
+    return sizes, {name: [histogram.gap() for histogram in found] for name, found in histograms.items()}

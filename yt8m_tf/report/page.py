@@ -1,0 +1,136 @@
+"""A report as one HTML page that needs nothing else, and PNG files of its figures beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import yt8m_tf
+from yt8m_tf import files, run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.report import classes, sections
+from yt8m_tf.report.markup import Markup, element, joined
+from yt8m_tf.report.predictions import STACKED, Predictions, find_predictions
+from yt8m_tf.report.sources import Workdir, main_model, read_workdir
+from yt8m_tf.vocabulary import load_vocabulary
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_LINKS = {
+    "overview": "At a glance",
+    "models": "Models",
+    "training": "Training",
+    "quality": "Precision",
+    "sizes": "Size",
+    "ensembles": "Ensembles",
+    "classes": "Classes",
+    "confusions": "Confusions",
+    "examples": "Examples",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a report takes beside the directory.
+
+    Attributes:
+      data_dir: where the shards of the validation data are; None: not at hand.
+      vocabulary: the dataset's vocabulary.csv; None: `data.vocabulary` of the model below `data_dir`, if it is there.
+      model: the run that is looked at closely; None: the final network, or the best one.
+      num_shards: validation shards that curves, confusions and examples are from; 0: all.
+      num_examples: videos of a kind.
+      seed: of the random ones.
+      progress: whether to show progress bars.
+    """
+
+    data_dir: str | None = None
+    vocabulary: str | None = None
+    model: str | None = None
+    num_shards: int = 100
+    num_examples: int = 3
+    seed: int = 0
+    progress: bool = True
+
+
+def write_report(path: Path, output: Path, options: Options) -> list[Path]:
+    """Writes the report of a pipeline's or a run's directory.
+
+    Args:
+      path: the directory; nothing is written there.
+      output: the page. Pictures go to a folder beside it, `NAME_files` for `NAME.html`.
+      options: see there.
+
+    Returns:
+      The page and the pictures.
+
+    Raises:
+      InputError: nothing there to report on, a damaged file, or a page that cannot be written.
+    """
+    workdir = read_workdir(path)
+    model = main_model(workdir, options.model)
+    directory = output.with_name(f"{output.stem}_files")
+    names = _class_names(workdir, model, options)
+    found = _predictions(workdir, model, options)
+    whose = model if model in found else next(iter(found), model)  # else the stacked models'
+    own = found.get(whose)
+    evaluation, evaluate = workdir.evaluations.get(model), classes.commands(workdir, model)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        content = {
+            "overview": sections.overview(workdir, model, directory),
+            "models": sections.models(workdir),
+            "training": sections.training(workdir, directory),
+            "quality": classes.quality(model, evaluation, found, evaluate, directory),
+            "sizes": sections.sizes(workdir, model, directory),
+        }
+        if workdir.pipeline:
+            shards, progress = options.num_shards, options.progress
+            content["ensembles"] = sections.ensembles(workdir, directory, shards, progress)
+        content["classes"] = classes.classes(evaluation, names, evaluate, directory)
+        content["confusions"] = classes.confused(whose, own, names)
+        content["examples"] = classes.examples(whose, own, names, options.num_examples, options.seed)
+        with run_dir.whole_file(output) as temporary:
+            temporary.write_text(_page(workdir, model, content), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another file") from error
+    return [output, *sorted(directory.glob("*.png"))]
+
+
+def _page(workdir: Workdir, model: str, content: Mapping[str, Markup]) -> str:
+    kind = "pipeline" if workdir.pipeline else "run"
+    values = {
+        "title": html.escape(f"{workdir.path.resolve().name}: report"),
+        "heading": html.escape(workdir.path.resolve().name),
+        "subtitle": html.escape(f"Report of a {kind}, {workdir.path}, with a closer look at {model}."),
+        "links": joined([element("a", text, href=f"#{name}") for name, text in _LINKS.items() if name in content], " "),
+        "content": joined(content.values()),
+        "footer": html.escape(f"yt8m-report of yt8m_tf {yt8m_tf.__version__}"),
+    }
+    return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+
+
+def _predictions(workdir: Workdir, model: str, options: Options) -> dict[str, Predictions]:
+    """Of the model, of the stacked models, and of the best of these, as far as they can be had."""
+    wanted = [model]
+    if workdir.split:
+        gaps = workdir.gaps[workdir.split]
+        wanted += [STACKED, max(workdir.models, key=lambda name: gaps[name])]
+    found = {}
+    for name in dict.fromkeys(wanted):
+        data_dir = options.data_dir if name == model else None  # score shards of the others, or nothing
+        own = find_predictions(workdir, name, data_dir, options.num_shards, options.progress)
+        if own is not None:
+            found[name] = own
+    return found
+
+
+def _class_names(workdir: Workdir, model: str, options: Options) -> Callable[[int], str]:
+    data = workdir.runs[model].experiment.data
+    vocabulary, own = options.vocabulary, files.below(options.data_dir or "", data.vocabulary)
+    if vocabulary is None and options.data_dir is not None and Path(own).is_file():
+        vocabulary = own
+    evaluation = workdir.evaluations.get(model)
+    names = load_vocabulary(vocabulary, data.num_classes) if vocabulary else evaluation.names if evaluation else None
+    return lambda number: names[number] if names and names[number] else f"class {number}"

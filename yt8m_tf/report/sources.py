@@ -1,0 +1,219 @@
+"""What the directory of a pipeline, or of a single run, holds for a report. Nothing is written there."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.evaluation import CLASSES_FILE, METRICS_FILE
+from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.export.report import REPORT_FILE
+from yt8m_tf.packing.report import JSON as FRONTIER_FILE
+from yt8m_tf.stacking.stack import CONFIG as STACK_FILE
+from yt8m_tf.stacking.stack import OUT_OF_FOLD
+from yt8m_tf.stacking.stack import REPORT as STACK_REPORT
+from yt8m_tf.training import checkpoints
+
+_NAMES = {"mean": "plain mean"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A model that was trained, once or on folds.
+
+    Attributes:
+      name: of its directory.
+      directories: the run's, or those of its folds.
+      experiment: its configuration, that of the first fold.
+      histories: the evaluations of each of `directories`, in order.
+      num_weights: of the model, statistics of batch normalisation among them; None where there is no checkpoint yet.
+    """
+
+    name: str
+    directories: tuple[Path, ...]
+    experiment: ExperimentConfig
+    histories: tuple[list[dict[str, Any]], ...]
+    num_weights: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluation.write_evaluation` wrote.
+
+    Attributes:
+      metrics: of `metrics.json`: "metrics", "calibration", "num_videos", ...
+      num_positives: labels of each class, by id.
+      average_precision: of each class; NaN where there are no labels.
+      names: of the classes, where the file has them.
+    """
+
+    metrics: Mapping[str, Any]
+    num_positives: Sequence[int]
+    average_precision: Sequence[float]
+    names: Sequence[str] | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Workdir:
+    """All that a report is made from; what is not there is empty or None.
+
+    Attributes:
+      path: the directory.
+      pipeline: whether it is that of a pipeline; else of one run.
+      stages: of a pipeline, what each stage found, by name.
+      runs: by name.
+      evaluations: by name of the run.
+      models: names of the stacked models, in the order of the stacking's columns.
+      gaps: GAP@20 by split, then by name of a stacked model or combination.
+      exports: directory of each SavedModel, relative to `path`, to its export report.
+      frontiers: directory of each packing, relative to `path`, to its frontier.
+    """
+
+    path: Path
+    pipeline: bool
+    stages: Mapping[str, Mapping[str, Any]]
+    runs: Mapping[str, Run]
+    evaluations: Mapping[str, Evaluation]
+    models: Sequence[str]
+    gaps: Mapping[str, Mapping[str, float]]
+    exports: Mapping[str, Mapping[str, Any]]
+    frontiers: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def split(self) -> str | None:
+        """The name of the stacked split that models are compared on: not the one that they were trained on."""
+        others = [split for split in self.gaps if split != OUT_OF_FOLD]
+        return "validation" if "validation" in others else next(iter(others), None)
+
+
+def read_workdir(path: Path) -> Workdir:
+    """Reads what is there.
+
+    Raises:
+      InputError: neither a pipeline nor a run, or a file of it is damaged.
+    """
+    pipeline = (path / "results.json").is_file() or (path / "runs").is_dir()
+    if not pipeline and not (path / run_dir.CONFIG).is_file():
+        raise InputError(
+            f"--workdir={path}: neither a pipeline nor a run is there (no results.json, runs/ or {run_dir.CONFIG});"
+            " give the --workdir of yt8m-pipeline or yt8m-train"
+        )
+    directories = sorted(found for found in (path / "runs").glob("*") if found.is_dir()) if pipeline else [path]
+    runs = {run.name: run for run in map(_read_run, directories) if run is not None}
+    evaluations = {}
+    for name in runs:
+        places = (
+            [path / "evaluation" / name, path / "runs" / name / "evaluation"] if pipeline else [path / "evaluation"]
+        )
+        if found := [place for place in places if (place / METRICS_FILE).is_file()]:
+            evaluations[name] = _read_evaluation(found[0])
+    stacked = path / "stacked"
+    gaps = _read_json(stacked / STACK_REPORT, {}).get("gaps", {})
+    return Workdir(
+        path,
+        pipeline,
+        _read_json(path / "results.json", {}).get("stages", {}),
+        runs,
+        evaluations,
+        _read_json(stacked / STACK_FILE, {}).get("models", []),
+        # A pipeline's ensemble of all models in one graph, a run, is named "mean" too.
+        {split: {_NAMES.get(name, name): gap for name, gap in own.items()} for split, own in gaps.items()},
+        _below(path, REPORT_FILE, 2, ("size", "total_bytes")),
+        _below(path, FRONTIER_FILE, 1, ("frontier",)),
+    )
+
+
+def main_model(workdir: Workdir, name: str | None = None) -> str:
+    """The model that a report looks at closely: `name`, else the final network, else the best that was evaluated.
+
+    Raises:
+      InputError: there is no run of that name.
+    """
+    if name is not None:
+        if name not in workdir.runs:
+            raise InputError(f"--model={name}: no such run in {workdir.path}; choose from {', '.join(workdir.runs)}")
+        return name
+    if not workdir.runs:
+        raise InputError(f"--workdir={workdir.path}: no run there yet; let yt8m-pipeline run to its first training")
+    if "final" in workdir.runs:
+        return "final"
+    gaps = {name: found.metrics["metrics"]["gap_at_20"] for name, found in workdir.evaluations.items()}
+    return max(gaps or workdir.runs, key=lambda name: gaps.get(name, 0.0))
+
+
+def _read_run(directory: Path) -> Run | None:
+    folds = sorted(directory.glob(f"fold_*/{run_dir.CONFIG}"), key=lambda found: (len(str(found)), found))
+    own = [directory] if (directory / run_dir.CONFIG).is_file() else [found.parent for found in folds]
+    if not own:
+        return None
+    histories = tuple(
+        _checked(path / run_dir.HISTORY, lambda history: run_dir.read_history(history.parent)) for path in own
+    )
+    return Run(directory.resolve().name, tuple(own), run_dir.read_experiment(own[0]), histories, _num_weights(own[0]))
+
+
+def _num_weights(directory: Path) -> int | None:
+    if checkpoints.latest_state(directory) is None:
+        return None
+    prefix, _ = checkpoints.find_checkpoint(directory)
+    try:
+        shapes = tf.train.list_variables(str(prefix))
+    except (ValueError, tf.errors.OpError) as error:
+        raise InputError(f"checkpoint '{prefix.parent}' cannot be read ({error}); remove the directory") from error
+    return sum(math.prod(shape) for name, shape in shapes if name.startswith("model/") and "seed_generator" not in name)
+
+
+def _read_evaluation(directory: Path) -> Evaluation:
+    metrics = _read_json(directory / METRICS_FILE, needed=("metrics", "gap_at_20"))
+
+    def read(path: Path) -> Evaluation:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return Evaluation(
+            metrics,
+            [int(row["num_positives"]) for row in rows],
+            [float(row["average_precision"] or "nan") for row in rows],
+            [row["name"] for row in rows] if rows and "name" in rows[0] else None,
+        )
+
+    return _checked(directory / CLASSES_FILE, read)
+
+
+def _below(path: Path, name: str, depth: int, needed: Sequence[str]) -> dict[str, Any]:
+    """Each file of that name in exported/NAME or exported/NAME/VERSION, by the directory `depth` levels above it."""
+    files = sorted([*path.glob(f"exported/*/{name}"), *path.glob(f"exported/*/*/{name}")])
+    found = {str(file.parents[depth - 1].relative_to(path)): file for file in files}
+    return {name: _read_json(file, needed=needed) for name, file in found.items()}
+
+
+def _read_json(path: Path, default: Any = None, needed: Sequence[str] = ()) -> Any:
+    """The contents of a file; `default` where there is none. `needed` are keys, each in the value of the one before."""
+    if default is not None and not path.is_file():
+        return default
+
+    def read(path: Path) -> Any:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        functools.reduce(lambda value, key: value[key], needed, contents)
+        return contents
+
+    return _checked(path, read)
+
+
+def _checked(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}); repeat the command that wrote it") from error
