@@ -13,6 +13,7 @@ from pathlib import Path
 from yt8m_tf import run_dir, tables
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import strip_checkpoint, strip_keras, strip_saved_model
+from yt8m_tf.export.saved_model import bytes_on_disk
 from yt8m_tf.training import checkpoints
 
 # Beside the output, whose name it begins with.
@@ -115,10 +116,10 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _bytes_of(target: Path) -> int:
     if target.is_dir():
-        return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+        return bytes_on_disk(target)
     if target.is_file():
         return target.stat().st_size
-    return strip_checkpoint.bytes_on_disk(target)
+    return strip_checkpoint.checkpoint_files_bytes(target)
 
 
 def strip_report(before: Mapping[str, int], after: int) -> list[str]:

@@ -55,7 +55,7 @@ def strip_run(source: Path, target: Path, which: str, average: bool | None) -> S
         directory.mkdir(parents=True)
         before, after = _rewrite(prefix, directory / checkpoints.VARIABLES, average)
         _write_state(prefix.parent, directory, {"best_step": step})
-    return before, after, bytes_on_disk(prefix)
+    return before, after, checkpoint_files_bytes(prefix)
 
 
 def strip_checkpoint(source: Path, target: Path, average: bool | None) -> Stripped:
@@ -68,17 +68,17 @@ def strip_checkpoint(source: Path, target: Path, average: bool | None) -> Stripp
         with run_dir.whole_directory(target) as temporary:
             before, after = _rewrite(prefix, temporary / checkpoints.VARIABLES, average)
             _write_state(source, temporary, {})
-        return before, after, bytes_on_disk(prefix)
+        return before, after, checkpoint_files_bytes(prefix)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary_name:
         staged = Path(temporary_name) / target.name
         before, after = _rewrite(source, staged, average)
         # Without its index a checkpoint is none.
         for file in sorted(_files(staged), key=lambda path: path.suffix == ".index"):
             os.replace(file, target.parent / file.name)
-    return before, after, bytes_on_disk(source)
+    return before, after, checkpoint_files_bytes(source)
 
 
-def bytes_on_disk(prefix: Path) -> int:
+def checkpoint_files_bytes(prefix: Path) -> int:
     """What the files of a checkpoint take."""
     return sum(file.stat().st_size for file in _files(prefix))
 

@@ -15,6 +15,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from yt8m_tf import run_dir
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.saved_model import bytes_on_disk
 from yt8m_tf.export.strip_checkpoint import Stripped, checkpoint_bytes
 
 v1 = tf.compat.v1
@@ -47,7 +48,7 @@ def strip_saved_model(source: Path, target: Path) -> Stripped:
             if (source / name).is_dir():
                 shutil.copytree(source / name, temporary / name, dirs_exist_ok=True)
         after = checkpoint_bytes(temporary / _PREFIX) if (temporary / f"{_PREFIX}.index").is_file() else {}
-    return before, after, sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
+    return before, after, bytes_on_disk(source)
 
 
 def _read(source: Path) -> SavedModel:
