@@ -90,14 +90,17 @@ class LabelsConfig:
     """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
 
     Attributes:
-      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: hard labels alone. A
-        class that they do not list has the soft label 0.
+      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: hard labels alone.
       weight: of the soft labels, in (0, 1].
+      unlisted_classes: the label of a class that a video's soft labels do not list: "zero", the soft label 0 with the
+        same weight, as in the original; or "hard", its hard label alone. Few lists name rare classes, so that with few
+        videos "zero" unlearns these.
       missing_videos: what to do about videos without soft labels: "error", or "hard", train on their hard labels.
     """
 
     soft: str | None = None
     weight: float = 1.0
+    unlisted_classes: Literal["zero", "hard"] = "zero"
     missing_videos: Literal["error", "hard"] = "error"
 
     def __post_init__(self) -> None:

@@ -142,15 +142,18 @@ def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     return tf.tensor_scatter_nd_max(tf.zeros([batch_size, num_classes]), indices, updates)
 
 
-def soften(targets: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, weight: float) -> tf.Tensor:
+def soften(
+    targets: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, weight: float, unlisted_hard: bool = False
+) -> tf.Tensor:
     """Mixes soft labels into hard ones: weight * soft + (1 - weight) * hard.
 
     Args:
       targets: [B, C] of zeros and ones.
       classes: [B, K] integers below C, negative ones are padding; no class stands in a list twice. An empty list means
         that there are no soft labels: the hard ones stay as they are.
-      scores: [B, K] soft labels of these classes in [0, 1], any float type; those of all other classes are 0.
+      scores: [B, K] soft labels of these classes in [0, 1], any float type.
       weight: of the soft labels, in (0, 1].
+      unlisted_hard: the classes that a list does not name keep their hard labels; else their soft labels are 0.
 
     Returns:
       [B, C] float32.
@@ -158,10 +161,14 @@ def soften(targets: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, weight: fl
     batch_size, length = tf.unstack(tf.shape(classes))
     rows = tf.repeat(tf.range(batch_size), length)  # [B * K]
     flat = tf.reshape(classes, [-1])
+    places = tf.stack([rows, tf.maximum(flat, 0)], axis=1)
     # Padding adds a zero to class 0.
     updates = tf.where(flat >= 0, tf.reshape(tf.cast(scores, tf.float32), [-1]), 0.0)
-    soft = tf.scatter_nd(tf.stack([rows, tf.maximum(flat, 0)], axis=1), updates, tf.shape(targets))
-    share = tf.where(tf.reduce_any(classes >= 0, axis=1, keepdims=True), weight, 0.0)  # [B, 1]
+    soft = tf.scatter_nd(places, updates, tf.shape(targets))
+    if unlisted_hard:
+        share = weight * tf.scatter_nd(places, tf.cast(flat >= 0, tf.float32), tf.shape(targets))  # [B, C]
+    else:
+        share = tf.where(tf.reduce_any(classes >= 0, axis=1, keepdims=True), weight, 0.0)  # [B, 1]
     return share * soft + (1.0 - share) * targets
 
 

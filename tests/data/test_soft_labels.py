@@ -178,8 +178,9 @@ def test_a_video_without_id(rng: np.random.Generator, tmp_path: Path) -> None:
         next(_stream([str(shard)], tmp_path / "soft"))
 
 
+@pytest.mark.parametrize("unlisted_hard", [False, True])
 @pytest.mark.parametrize("weight", [0.1, 1.0])
-def test_soften_by_loops(weight: float, rng: np.random.Generator) -> None:
+def test_soften_by_loops(weight: float, unlisted_hard: bool, rng: np.random.Generator) -> None:
     """Rows without any soft label stay hard."""
     hard = (rng.random((6, _CLASSES)) < 0.3).astype(np.float32)
     classes = np.stack([rng.permutation(_CLASSES)[:5] for _ in range(6)]).astype(np.int32)
@@ -188,10 +189,10 @@ def test_soften_by_loops(weight: float, rng: np.random.Generator) -> None:
     expected = hard.astype(np.float64).copy()
     for row in range(6):
         if row != 4:
-            soft = np.zeros(_CLASSES)
+            soft = hard[row].copy() if unlisted_hard else np.zeros(_CLASSES)
             for c, s in zip(classes[row], scores[row], strict=True):
                 if c >= 0:
                     soft[c] = s
             expected[row] = weight * soft + (1 - weight) * hard[row]
-    found = losses.soften(tf.constant(hard), tf.constant(classes), tf.constant(scores), weight)
+    found = losses.soften(tf.constant(hard), tf.constant(classes), tf.constant(scores), weight, unlisted_hard)
     np.testing.assert_allclose(found, expected, atol=1e-6)

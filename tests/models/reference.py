@@ -19,7 +19,7 @@ def prepare(options, level, rng, num_tags=0):
     model = build_model(options, InputSpec(level, FEATURES, NUM_CLASSES, MAX_FRAMES, num_tags))
     for variable in model.weights:
         name = variable.path.split("/")[-1]
-        if name in ("gamma", "moving_variance"):
+        if name in ("gamma", "moving_variance", "scales"):  # a scale near 0 is divided by, and float32 with it
             variable.assign(rng.uniform(0.5, 2.0, variable.shape))
         elif name in ("beta", "moving_mean", "bias"):
             variable.assign(rng.normal(size=variable.shape))

@@ -163,8 +163,9 @@ class TrainStep:
         inputs = schema.decode_features(batch, self._spec)
         targets = losses.dense_targets(batch["labels"], self._spec.num_classes)
         if "soft_classes" in batch:
-            weight = self._experiment.labels.weight
-            targets = losses.soften(targets, batch["soft_classes"], batch["soft_scores"], weight)
+            labels = self._experiment.labels
+            soft = batch["soft_classes"], batch["soft_scores"]
+            targets = losses.soften(targets, *soft, labels.weight, labels.unlisted_classes == "hard")
         if self._membership is not None:
             targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
