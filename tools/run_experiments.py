@@ -1,14 +1,16 @@
-"""Trains the configurations of one file, one after the other, and keeps what came out of each as a small JSON file.
+"""Trains the configurations of one file, and keeps what came out of each as a small JSON file.
 
 A run whose JSON file is there is skipped, one that was interrupted goes on where it was, so that the whole can be done
-in pieces. Ends with a table of all results that are there; with several seeds, of the means over them.
+in pieces. Ends with a table of all results that are there; with several seeds, of the means over them. What yt8m-train
+prints is in WORKDIR/NAME.log.
 
-  python tools/run_experiments.py --config=experiments/first_level_real.yaml --data_dir=DATA/yt8m_2018 \\
-      --workdir=runs/first_level_real --output=docs/results/first_level_real
+  python tools/run_experiments.py --config=experiments/sweep_real.yaml --seeds=3 --jobs=2 --data_dir=DATA/yt8m_2018 \\
+      --workdir=runs/sweep_real --output=docs/results/sweep_real
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tqdm
 from absl import flags
 
 from yt8m_tf import config, run_dir
@@ -28,13 +31,17 @@ from yt8m_tf.errors import InputError
 
 _CONFIG = flags.DEFINE_string("config", None, "YAML file of several configurations.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run directories go, one for each name.", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where run directories go, and a log of each.", required=True
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the JSON files, NAME.json.", required=True)
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name this regular expression finds.")
 
 _SEEDS = flags.DEFINE_integer(
     "seeds", 1, "Train each configuration with so many seeds: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
 )
+
+_JOBS = flags.DEFINE_integer("jobs", 1, "Trainings at once, which share the processor's cores.", lower_bound=1)
 
 _METRICS = ("gap_at_20", "hit_at_1", "perr", "map", "bce")
 
@@ -45,19 +52,33 @@ def main(_: Sequence[str]) -> None:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
     output, workdir = Path(_OUTPUT.value).expanduser(), Path(_WORKDIR.value).expanduser()
     output.mkdir(parents=True, exist_ok=True)
+    workdir.mkdir(parents=True, exist_ok=True)
     # The first seed of all comes first, so that there is a table early.
     runs = [(name, seed) for seed in range(_SEEDS.value) for name in names]
-    for number, (configuration, seed) in enumerate(runs, start=1):
-        name = _name(configuration, seed)
-        path = output / f"{name}.json"
-        if path.exists():
-            print(f"== {number} of {len(runs)}: {name} is done ({path})", flush=True)
-            continue
-        print(f"== {number} of {len(runs)}: {name}", flush=True)
-        result = _train(f"{_CONFIG.value}:{configuration}", workdir / name, seed)
-        with run_dir.whole_file(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    missing = [run for run in runs if not (output / f"{_name(*run)}.json").exists()]
+    if len(missing) < len(runs):
+        print(f"{len(runs) - len(missing)} of {len(runs)} runs are done already ({output})", flush=True)
+    with (
+        concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool,
+        tqdm.tqdm(total=len(missing), desc="runs", unit="run", dynamic_ncols=True) as bar,
+    ):
+        futures = [pool.submit(_run, configuration, seed, workdir, output) for configuration, seed in missing]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                name, result = future.result()
+                bar.write(f"{name}: GAP@20 {result['gap_at_20']:.4f}, {result['minutes']:.1f} minutes")
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)  # runs under way end and are kept
+            raise
     print("\n" + table({name: [_read(output, name, seed) for seed in range(_SEEDS.value)] for name in names}))
+
+
+def _run(configuration: str, seed: int, workdir: Path, output: Path) -> tuple[str, dict[str, Any]]:
+    name = _name(configuration, seed)
+    result = _train(f"{_CONFIG.value}:{configuration}", workdir / name, seed)
+    run_dir.write_json(output / f"{name}.json", result)
+    return name, result
 
 
 def _name(configuration: str, seed: int) -> str:
@@ -73,10 +94,20 @@ def _train(selector: str, workdir: Path, seed: int) -> dict[str, Any]:
     flags_ = [f"--config={selector}", f"--data_dir={_DATA_DIR.value}", f"--workdir={workdir}"]
     flags_ += [f"--set=train.seed={seed}"] if seed else []
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "yt8m_tf.bin.train", *flags_])
-    _, status, usage = os.wait4(process.pid, 0)
+    log = workdir.with_name(f"{workdir.name}.log")
+    threads = str(max(1, (os.cpu_count() or 1) // _JOBS.value))
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "yt8m_tf.bin.train", *flags_],
+            env=os.environ | {"TF_NUM_INTRAOP_THREADS": threads},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise InputError(f"{selector}: training ended with status {os.waitstatus_to_exitcode(status)}; see above")
+        lines = log.read_text(errors="replace").splitlines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was printed")
+        raise InputError(f"{selector}: training ended with status {os.waitstatus_to_exitcode(status)}: {last} ({log})")
     history = run_dir.read_history(workdir)
     best = max(history, key=lambda entry: entry["gap_at_20"])
     experiment = run_dir.read_experiment(workdir)

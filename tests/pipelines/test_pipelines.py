@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yt8m_tf import config
+from yt8m_tf import config, run_dir
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.pipelines import execution, plan, runner, workers
@@ -199,11 +199,23 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
     assert states.of("score logistic validation") == "begun" and states.of("stack") == "to do"
 
 
-def test_the_mean_of_the_models_in_one_graph(data_dir: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(_settings(), students={}, final=None, mean=True, splits=("validation",))
+def test_means_in_one_graph(data_dir: Path, tmp_path: Path) -> None:
+    """Of the models, with fitted weights, and of students and baselines, with equal ones; each is exported."""
+    logistic = TINY["students"]["student"]
+    settings = _settings(baselines={"hard": logistic}, mean=True, ensemble=["student", "hard"], splits=["validation"])
+    settings = dataclasses.replace(settings, students={"student": settings.students["student"]}, final=None)
     ran, results = _run(settings, data_dir, tmp_path / "run")
-    assert ran[-3:] == ["mean", "evaluate mean", "export mean"]
-    assert results["export mean"]["gap_at_20"] == pytest.approx(results["evaluate mean"]["gap_at_20"], abs=1e-4)
+    assert ran[-4:] == ["evaluate mean", "evaluate ensemble", "export mean", "export ensemble"]
+    for name in ("mean", "ensemble"):
+        gap = results[f"evaluate {name}"]["gap_at_20"]
+        assert results[f"export {name}"]["gap_at_20"] == pytest.approx(gap, abs=1e-4)
+    model = run_dir.read_experiment(tmp_path / "run" / "runs" / "ensemble").model
+    assert ([member["name"] for member in model["members"]], list(model["weights"])) == (["logistic"] * 2, [1, 1])
+
+
+def test_an_ensemble_of_unknown_runs() -> None:
+    with pytest.raises(InputError, match="ensemble names 'moe', which is no student, no baseline and no final network"):
+        _settings(ensemble=["student", "final", "moe"])
 
 
 def test_a_cluster_of_two_workers_with_a_gpu_each(whole: Whole, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
     }
     config = tmp_path / "several.yaml"
     config.write_text(yaml.safe_dump({"configurations": {"first": experiment, "other": experiment | {"model": "?"}}}))
-    done = run(config, data_dir, tmp_path, "--match=first", "--seeds=2")
+    done = run(config, data_dir, tmp_path, "--match=first", "--seeds=2", "--jobs=2")
     assert done.returncode == 0, done.stderr
     second = json.loads((tmp_path / "results" / "first_seed_1.json").read_text())
     assert second["seed"] == 1 and f"{second['gap_at_20']:.4f}" in done.stdout.splitlines()[-1]
@@ -41,8 +41,10 @@ def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
     assert [entry["step"] for entry in result["history"]] == [20, 40] and result["peak_memory_gb"] > 0.1
     # Now with the other one, which cannot be trained: the first is not trained again, and stays.
     failed = run(config, data_dir, tmp_path)
-    assert failed.returncode == 1 and "1 of 2: first is done" in failed.stdout
-    assert "other: training ended with status 1" in failed.stderr.splitlines()[-1]
+    assert failed.returncode == 1 and "1 of 2 runs are done already" in failed.stdout
+    assert "other: training ended with status 1: " in failed.stderr.splitlines()[-1]
+    assert "'?' is not a mapping" in failed.stderr.splitlines()[-1]
+    assert "finished at step 40" in (tmp_path / "runs" / "first_seed_1.log").read_text()
     assert [path.name for path in (tmp_path / "results").glob("[!f]*")] == []
 
 

@@ -104,7 +104,9 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
     output = where.workdir / stage.output
     if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
         (output / run_dir.CONFIG).unlink(missing_ok=True)  # of an attempt that was interrupted
-        weights = ensembles.read_weights(where.workdir / stage.options["weights"], stage.options["names"])
+        weights = [1.0] * len(stage.options["members"])
+        if stage.options["weights"]:
+            weights = ensembles.read_weights(where.workdir / stage.options["weights"], stage.options["names"])
         ensembles.combine([where.workdir / member for member in stage.options["members"]], weights, output)
     return {}
 

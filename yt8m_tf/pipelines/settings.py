@@ -53,9 +53,11 @@ class PipelineConfig:
       baselines: name to model that is trained as students are, but on hard labels: what these are compared with.
       final: the final network, over trunks of students; none unless given.
       mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
+      ensemble: names of students and baselines, and "final", whose plain mean is made in one graph, `ensemble`. They have
+        all seen every training shard, so there are no scores to fit weights on.
       videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
-      export: precision, as `yt8m-export --precision`, of the exported graph: of the final network, the mean, or else
-        the last student.
+      export: precision, as `yt8m-export --precision`, of the exported graphs: the final network, the mean and the
+        ensemble, or else the last student. The submission is of the last of these.
     """
 
     models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
@@ -70,6 +72,7 @@ class PipelineConfig:
     baselines: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
     final: FinalSettings | None = None
     mean: bool = False
+    ensemble: tuple[str, ...] = ()
     videos: Mapping[str, int] = dataclasses.field(default_factory=dict)
     export: str = "float16"
 
@@ -80,6 +83,9 @@ class PipelineConfig:
             raise ValueError(f"num_folds must be 2 or more, got {self.num_folds}")
         if self.final and (unknown := sorted(set(self.final.trunks) - set(self.students))):
             raise ValueError(f"final.trunks names '{unknown[0]}', which students does not have")
+        runs = {*self.students, *self.baselines, *(("final",) if self.final else ())}
+        if unknown := [name for name in self.ensemble if name not in runs]:
+            raise ValueError(f"ensemble names '{unknown[0]}', which is no student, no baseline and no final network")
 
     def first_level(self) -> dict[str, ModelSettings]:
         """All first-level models by name: those of `all_of`, then `models`."""

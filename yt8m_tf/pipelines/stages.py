@@ -70,25 +70,24 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
     hard = [_train(name, model, settings, (), {"labels": {"soft": None}}) for name, model in settings.baselines.items()]
     runs = [*hard, *students.values()]
     stages += runs
+    graphs = []
     if settings.final is not None:
-        runs.append(_final(settings.final, settings, stack, students))
-        stages.append(runs[-1])
+        graphs.append(_final(settings.final, settings, stack, students))
     if settings.mean:
-        members = [f"train {name} fold 0" for name in first_level]
-        directories = [f"runs/{name}/fold_0" for name in first_level]
-        options: dict[str, Any] = {"members": directories, "names": list(first_level)}
-        options |= {"weights": f"{stack.output}/{WEIGHTS}"}
-        options |= {"experiment": {"data": config.to_dict(first.data)}}
-        runs.append(Stage("mean", "mean", (stack.name, *members), "runs/mean", options))
-        stages.append(runs[-1])
-    for run in runs:
+        members = [stage for stage in stages if stage.name in {f"train {name} fold 0" for name in first_level}]
+        graphs.append(_mean("mean", members, list(first_level), stack))
+    if settings.ensemble:
+        by_name = {Path(run.output).name: run for run in (*runs, *graphs)}
+        graphs.append(_mean("ensemble", [by_name[name] for name in settings.ensemble], settings.ensemble))
+    stages += graphs
+    for run in (*runs, *graphs):
         name, patterns = Path(run.output).name, tuple(_data_of(run)["validation"])
         options = {"run": run.output}
         stages.append(
             Stage(f"evaluate {name}", "evaluate", (run.name,), f"evaluation/{name}", options, patterns, "validation")
         )
-    if runs:
-        stages += _exported(runs[-1], settings)
+    for run in graphs or runs[-1:]:
+        stages += _exported(run, settings, last=run is (graphs or runs)[-1])
     return stages
 
 
@@ -156,12 +155,21 @@ def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, student
     return dataclasses.replace(stage, options={**stage.options, **start})
 
 
-def _exported(run: Stage, settings: PipelineConfig) -> list[Stage]:
+def _mean(name: str, members: Sequence[Stage], names: Sequence[str], stack: Stage | None = None) -> Stage:
+    """The mean of some runs in one graph, with the weights of a stacking if that is given."""
+    options: dict[str, Any] = {"members": [member.output for member in members], "names": list(names)}
+    options |= {"weights": f"{stack.output}/{WEIGHTS}" if stack else None}
+    options |= {"experiment": {"data": _data_of(members[0])}}
+    inputs = (*((stack.name,) if stack else ()), *(member.name for member in members))
+    return Stage(name, "mean", inputs, f"runs/{name}", options)
+
+
+def _exported(run: Stage, settings: PipelineConfig, last: bool) -> list[Stage]:
     data, name = _data_of(run), Path(run.output).name
     options = {"run": run.output, "precision": settings.export}
     validation = tuple(data["validation"])
     export = Stage(f"export {name}", "export", (run.name,), f"exported/{name}/1", options, validation, "validation")
-    if "test" not in settings.splits:
+    if "test" not in settings.splits or not last:
         return [export]
     infer = {"saved_model": export.output}
     return [
