@@ -31,12 +31,11 @@ from yt8m_tf.errors import InputError
 
 _CONFIG = flags.DEFINE_string("config", None, "YAML file of several configurations.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where run directories go, and a log of each.", required=True
-)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where run directories go, and a log of each.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the JSON files, NAME.json.", required=True)
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name this regular expression finds.")
 
+_SET = flags.DEFINE_multi_string("set", [], "Override of a key for all of them, such as train.epochs=2; repeatable.")
 _SEEDS = flags.DEFINE_integer(
     "seeds", 1, "Train each configuration with so many seeds: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
 )
@@ -92,6 +91,7 @@ def _read(output: Path, configuration: str, seed: int) -> dict[str, Any]:
 def _train(selector: str, workdir: Path, seed: int) -> dict[str, Any]:
     """Runs yt8m-train in a process of its own, and says how it ended."""
     flags_ = [f"--config={selector}", f"--data_dir={_DATA_DIR.value}", f"--workdir={workdir}"]
+    flags_ += [f"--set={override}" for override in _SET.value]
     flags_ += [f"--set=train.seed={seed}"] if seed else []
     start = time.monotonic()
     log = workdir.with_name(f"{workdir.name}.log")

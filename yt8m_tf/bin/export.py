@@ -36,6 +36,7 @@ from absl import flags
 
 from yt8m_tf.bin import pack_flags
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.export.limits import SIZE_LIMIT
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the SavedModel.", required=True)
@@ -49,7 +50,7 @@ _PRECISION = flags.DEFINE_string(
     " Or a YAML list of such rules.",
 )
 _SIZE_LIMIT = flags.DEFINE_integer(
-    "size_limit", 1_000_000_000, "Bytes that the SavedModel may take, uncompressed.", lower_bound=1
+    "size_limit", SIZE_LIMIT, "Bytes that the SavedModel may take, uncompressed.", lower_bound=1
 )
 _VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, to travel with the model.")
 _MEASURE_EXAMPLES = flags.DEFINE_integer(

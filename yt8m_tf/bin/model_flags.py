@@ -11,11 +11,13 @@ from collections.abc import Iterator
 
 from absl import flags
 
+from yt8m_tf.export.limits import SIZE_LIMIT
+
 _SAVED_MODEL = flags.DEFINE_string(
     "saved_model", None, "Directory of a SavedModel: of yt8m-export, or any with the starter code's export signature."
 )
 _BUNDLE = flags.DEFINE_string("bundle", None, "A .tgz archive of such a SavedModel, in its place.")
-_SIZE_LIMIT = flags.DEFINE_integer("size_limit", 1_000_000_000, "Bytes that a bundle may unpack to.", lower_bound=1)
+_SIZE_LIMIT = flags.DEFINE_integer("size_limit", SIZE_LIMIT, "Bytes that a bundle may unpack to.", lower_bound=1)
 
 
 def is_given() -> bool:

@@ -21,9 +21,9 @@ from tqdm.utils import CallbackIOWrapper
 
 from yt8m_tf import run_dir
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.limits import SIZE_LIMIT
 
 SUFFIXES = (".tgz", ".tar.gz")
-UNPACKED_LIMIT = 1_000_000_000  # of the files: that of the competition
 MEMBER_LIMIT = 1000
 
 _LEFT_OUT = "assets.extra"
@@ -86,7 +86,7 @@ def write_bundle(
 
 
 @contextlib.contextmanager
-def unpacked(path: str | os.PathLike[str], size_limit: int = UNPACKED_LIMIT) -> Iterator[Path]:
+def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iterator[Path]:
     """The SavedModel of a bundle, in a temporary folder that is removed at the end of the block.
 
     Args:

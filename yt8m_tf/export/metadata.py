@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -48,9 +47,3 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
         and "yt8m_tf" in str(contents.get("versions"))
     )
     return contents if ours else None
-
-
-def write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    """Writes JSON for people to read; makes the folder it goes into."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

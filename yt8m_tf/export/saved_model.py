@@ -28,14 +28,13 @@ from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
-from yt8m_tf.export.metadata import METADATA_FILE, describe, write_json
+from yt8m_tf.export.limits import SIZE_LIMIT
+from yt8m_tf.export.metadata import METADATA_FILE, describe
 from yt8m_tf.export.precision import FLOAT16, Precision
 from yt8m_tf.export.reproducible import make_reproducible
 from yt8m_tf.export.stored import Stored
 from yt8m_tf.layers import recurrent
 from yt8m_tf.metrics import TOP_K
-
-SIZE_LIMIT = 1_000_000_000
 
 VOCABULARY_FILE = "vocabulary.csv"
 
@@ -158,7 +157,7 @@ def write_saved_model(
         )
     module = InferenceModule(model, data, precision, read)
     with tempfile.TemporaryDirectory() as staging:
-        write_json(Path(staging) / METADATA_FILE, describe(data, str(precision), metadata))
+        run_dir.write_json(Path(staging) / METADATA_FILE, describe(data, str(precision), metadata))
         module.metadata = tf.saved_model.Asset(os.path.join(staging, METADATA_FILE))
         if vocabulary is not None:
             copy = shutil.copyfile(vocabulary, os.path.join(staging, VOCABULARY_FILE))

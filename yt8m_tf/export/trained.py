@@ -25,7 +25,8 @@ from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export import lite, measure, saved_model
-from yt8m_tf.export.metadata import METADATA_FILE, write_json
+from yt8m_tf.export.limits import SIZE_LIMIT
+from yt8m_tf.export.metadata import METADATA_FILE
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.stored import stored_bytes
@@ -48,7 +49,7 @@ def export_trained(
     data_dir: str = ".",
     which: str = "best",
     precision: Precision = FLOAT16,
-    size_limit: int = saved_model.SIZE_LIMIT,
+    size_limit: int = SIZE_LIMIT,
     vocabulary: str | None = None,
     measure_examples: int = MEASURE_EXAMPLES,
     tolerance: float | None = None,
@@ -112,10 +113,11 @@ def export_trained(
 
 def _write_report(directory: Path, found: ExportReport, more: Mapping[str, Any]) -> ExportReport:
     """Writes the report, which counts its own bytes, too."""
+    (directory / REPORT_FILE).parent.mkdir(exist_ok=True)
     total = -1
     while total != found.size.total_bytes:
         total = found.size.total_bytes
-        write_json(directory / REPORT_FILE, {**found.to_dict(), **more})
+        run_dir.write_json(directory / REPORT_FILE, {**found.to_dict(), **more})
         size = dataclasses.replace(found.size, total_bytes=saved_model.bytes_on_disk(directory))
         found = dataclasses.replace(found, size=size)
     found.size.check()
@@ -236,7 +238,7 @@ def _measure_lite(source: _Source, path: Path, reference: measure.Reference) -> 
 
 def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:
     described = json.loads(metadata.read_text(encoding="utf-8"))
-    write_json(metadata, described | {"metrics": dataclasses.asdict(comparison)})
+    run_dir.write_json(metadata, described | {"metrics": dataclasses.asdict(comparison)})
 
 
 def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:

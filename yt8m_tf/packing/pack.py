@@ -12,9 +12,10 @@ from typing import Any
 from yt8m_tf import ensembles
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.limits import SIZE_LIMIT
 from yt8m_tf.export.precision import Precision, Rule
 from yt8m_tf.export.report import ExportReport
-from yt8m_tf.export.saved_model import SIZE_LIMIT, TooLargeError, check_target
+from yt8m_tf.export.saved_model import TooLargeError, check_target
 from yt8m_tf.export.trained import MEASURE_EXAMPLES, export_trained
 from yt8m_tf.packing import report
 from yt8m_tf.packing.candidates import Candidate, enough_shards, held_out_shards
