@@ -17,7 +17,13 @@ from yt8m_tf.training import checkpoints
 from yt8m_tf.training.checkpoints import Trained
 
 
-def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, which: str = "best") -> ExperimentConfig:
+def combine(
+    workdirs: Sequence[Path],
+    weights: Sequence[float],
+    output: Path,
+    which: str = "best",
+    average: str = "probabilities",
+) -> ExperimentConfig:
     """Writes a run of `weighted_mean` with the weights of trained runs.
 
     Args:
@@ -25,6 +31,7 @@ def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, wh
       weights: of the members in the mean, 0 or more; members of weight 0 are left out.
       output: the new run directory.
       which: "best" or "last" checkpoints.
+      average: "probabilities" or "logits", see `WeightedMeanConfig`.
 
     Returns:
       The configuration of the new run: the data of the first member, with the features of all.
@@ -44,6 +51,7 @@ def combine(workdirs: Sequence[Path], weights: Sequence[float], output: Path, wh
     data = common_data([workdir for workdir, _ in kept], [trained.experiment.data for trained, _ in opened])
     members = [_member(trained, data) for trained, _ in opened]
     model = {"name": "weighted_mean", "members": members, "weights": [float(weight) for _, weight in kept]}
+    model["average"] = average
     experiment = parse_experiment({"model": model, "data": config.to_dict(data)})
     weights_of = {
         f"member_{number}_{variable.path}": tf.constant(read(variable))

@@ -85,14 +85,15 @@ def test_published_sizes():
     assert model.count_params() == pytest.approx(245e6, rel=0.02)
 
 
-def test_weighted_mean(rng):
-    """Members of different features; the mean is one of probabilities."""
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_weighted_mean(average, rng):
+    """Members of different features."""
     members = [
         {"name": "logistic"},
         {"name": "fcn", "hidden_sizes": [9], "features": ["rgb"]},
         {"name": "resnet_like", "inner_size": 8},
     ]
-    options = {"name": "weighted_mean", "members": members, "weights": [2.0, 1.0, 5.0]}
+    options = {"name": "weighted_mean", "members": members, "weights": [2.0, 1.0, 5.0], "average": average}
     model, inputs, w = prepare(options, "video", rng)
     total = 0.0
     for number, (member, weight) in enumerate(zip(members, (2, 1, 5), strict=True)):
@@ -103,8 +104,8 @@ def test_weighted_mean(rng):
         for variable in alone.weights:
             variable.assign(w[f"member_{number}_{variable.path}"])
         logits = alone({name: inputs[name] for name in features}, training=False).numpy().astype("float64")
-        total = total + weight / 8 * sigmoid(logits)
-    check(model, inputs, np.log(total / (1 - total)))
+        total = total + weight / 8 * (logits if average == "logits" else sigmoid(logits))
+    check(model, inputs, total if average == "logits" else np.log(total / (1 - total)))
 
 
 def test_weighted_mean_of_extreme_scores():

@@ -1,4 +1,4 @@
-"""Makes one model of several trained runs: the weighted mean of their probabilities, as a run directory of its own.
+"""Makes one model of several trained runs: a weighted mean of their probabilities or logits, as a run directory of its own.
 
 yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it.
 
@@ -21,6 +21,12 @@ _MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train.", 
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Numbers, separated by commas, or weights.json of yt8m-stack, which knows the runs by their names."
 )
+_AVERAGE = flags.DEFINE_enum(
+    "average",
+    "probabilities",
+    ["probabilities", "logits"],
+    "What the mean is of; fitted weights are for probabilities.",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to make.", required=True)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
 
@@ -40,13 +46,14 @@ def main(_: Sequence[str]) -> None:
             raise InputError(f"--weights={_WEIGHTS.value}: write numbers, such as 0.5,0.3,0.2") from error
         if len(weights) != len(members):
             raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
-    experiment = ensembles.combine(members, weights, Path(_WORKDIR.value).expanduser(), _CHECKPOINT.value)
+    output = Path(_WORKDIR.value).expanduser()
+    experiment = ensembles.combine(members, weights, output, _CHECKPOINT.value, _AVERAGE.value)
     total = sum(experiment.model["weights"])
     for member, weight in zip(
         (m for m, w in zip(members, weights, strict=True) if w > 0), experiment.model["weights"], strict=True
     ):
         print(f"{weight / total:.4f}  {member}")
-    print(f"run: {_WORKDIR.value}")
+    print(f"run: {output}")
 
 
 def run() -> None:

@@ -1,10 +1,10 @@
-"""Several models in one graph: the weighted mean of their probabilities."""
+"""Several models in one graph: the weighted mean of their probabilities or logits."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -22,10 +22,12 @@ class WeightedMeanConfig:
       members: of each, its `model` configuration (`{name: ..., **options}`), and in `features` those of the data that
         it reads, where these are not all.
       weights: of the members, 0 or more; they are divided by their sum. Equal unless given.
+      average: of what the mean is taken: "probabilities", or "logits", which listens more to members that are sure.
     """
 
     members: tuple[Mapping[str, Any], ...]
     weights: tuple[float, ...] = ()
+    average: Literal["probabilities", "logits"] = "probabilities"
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -38,7 +40,7 @@ class WeightedMeanConfig:
 
 @register_model("weighted_mean", WeightedMeanConfig, levels=("video", "frame"))
 def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Model:
-    """Several models, and the log-odds of the weighted mean of their probabilities: yt8m-ensemble makes it of runs.
+    """Several models, and the log-odds of their weighted mean: yt8m-ensemble makes it of runs.
 
     The variables of member number i have the paths that they have in the model alone, with `member_<i>_` before them.
 
@@ -53,9 +55,12 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
         given = {name: value for name, value in inputs.items() if name in own.features or name == "num_frames"}
         logits.append(ops.cast(model(given), "float32"))
     weights = np.asarray(config.weights or (1.0,) * len(config.members))
-    # Sums of logarithms, so that scores near 0 and 1 keep their order.
-    log_weights = np.log(np.maximum(weights / weights.sum(), 1e-30)).astype("float32")[:, None, None]
+    shares = (weights / weights.sum()).astype("float32")[:, None, None]
     stacked = ops.stack(logits)  # [M, B, C]
+    if config.average == "logits":
+        return keras.Model(inputs, ops.sum(stacked * shares, axis=0), name="weighted_mean")
+    # Sums of logarithms, so that scores near 0 and 1 keep their order.
+    log_weights = np.log(np.maximum(shares, 1e-30))
     yes = ops.logsumexp(ops.log_sigmoid(stacked) + log_weights, axis=0)
     no = ops.logsumexp(ops.log_sigmoid(-stacked) + log_weights, axis=0)
     return keras.Model(inputs, yes - no, name="weighted_mean")

@@ -104,10 +104,11 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
     output = where.workdir / stage.output
     if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
         (output / run_dir.CONFIG).unlink(missing_ok=True)  # of an attempt that was interrupted
-        weights = [1.0] * len(stage.options["members"])
-        if stage.options["weights"]:
+        members = [where.workdir / member for member in stage.options["members"]]
+        weights = [1.0] * len(members)
+        if "weights" in stage.options:
             weights = ensembles.read_weights(where.workdir / stage.options["weights"], stage.options["names"])
-        ensembles.combine([where.workdir / member for member in stage.options["members"]], weights, output)
+        ensembles.combine(members, weights, output, average=stage.options["average"])
     return {}
 
 

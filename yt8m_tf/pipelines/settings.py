@@ -53,8 +53,8 @@ class PipelineConfig:
       baselines: name to model that is trained as students are, but on hard labels: what these are compared with.
       final: the final network, over trunks of students; none unless given.
       mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
-      ensemble: names of students and baselines, and "final", whose plain mean is made in one graph, `ensemble`. All of
-        them have seen every training shard, so there are no scores to fit weights on.
+      ensemble: names of students and baselines, and "final", the plain mean of whose logits is one more graph. All
+        of them have seen every training shard, so there are no scores to fit weights on.
       videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
       export: precision, as `yt8m-export --precision`, of the exported graphs: the final network, the mean and the
         ensemble, or else the last student. The submission is of the last of these.

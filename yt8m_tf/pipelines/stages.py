@@ -156,9 +156,10 @@ def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, student
 
 
 def _mean(name: str, members: Sequence[Stage], names: Sequence[str], stack: Stage | None = None) -> Stage:
-    """The mean of some runs in one graph, with the weights of a stacking if that is given."""
+    """The mean of some runs in one graph: of probabilities with the weights of a stacking if that is given, for which
+    they were fitted; else the plain mean of logits, which was better on real records."""
     options: dict[str, Any] = {"members": [member.output for member in members], "names": list(names)}
-    options |= {"weights": f"{stack.output}/{WEIGHTS}" if stack else None}
+    options |= {"weights": f"{stack.output}/{WEIGHTS}", "average": "probabilities"} if stack else {"average": "logits"}
     options |= {"experiment": {"data": _data_of(members[0])}}
     inputs = (*((stack.name,) if stack else ()), *(member.name for member in members))
     return Stage(name, "mean", inputs, f"runs/{name}", options)
