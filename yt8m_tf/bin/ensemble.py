@@ -1,4 +1,4 @@
-"""Makes one model of several trained runs: a weighted mean of their probabilities or logits, as a run directory of its own.
+"""Makes one model of several trained runs: the weighted mean of their probabilities or logits, a run of its own.
 
 yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it.
 
