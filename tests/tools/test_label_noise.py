@@ -24,7 +24,8 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.scores import manifest, records
 
 ROOT = Path(__file__).resolve().parents[2]
-VIDEOS = {"train": 4200, "validate": 1400, "test": 2800}
+VIDEOS = {"train": 2100, "validate": 1400, "test": 2800}
+SIZES = {"rgb": 64, "audio": 8}
 MODEL = {"config": "first_level/logistic.yaml"}
 
 
@@ -40,8 +41,8 @@ def slow_gap(scores, labels):
     return total / labels.sum()
 
 
-def write_config(path, baselines=("hard",), students=("half", "soft")):
-    models = {"models": {"one": MODEL}, "num_folds": 2}
+def write_config(path, baselines=("hard",), students=("half", "soft"), features=SIZES):
+    models = {"models": {"one": MODEL}, "num_folds": 2, "video": {"data": {"features": features}}}
     models |= {"baselines": dict.fromkeys(baselines, MODEL), "students": dict.fromkeys(students, MODEL)}
     path.write_text(yaml.safe_dump(models))
     return str(path)
@@ -190,12 +191,13 @@ def test_results_that_are_there_are_not_made_again(tmp_path, monkeypatch):
         ({"percents": [0, 50]}, "--noise=50: give shares from 0 to below 50"),
         ({"config": "nowhere.yaml"}, "nowhere.yaml"),
         ({"students": ("half",)}, "has no model 'soft'"),
+        ({"features": {"rgb": 64}}, "give video.data.features"),
         ({"baselines": ("other",)}, "has no model 'hard'"),
         ({"baselines": ("hard", "hard_seed_1")}, "give 'half' the same seeds as 'hard'"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, changes, message):
-    models = {name: changes[name] for name in ("baselines", "students") if name in changes}
+    models = {name: changes[name] for name in ("baselines", "students", "features") if name in changes}
     config = changes.get("config") or write_config(tmp_path / "config.yaml", **models)
     with pytest.raises(InputError, match=message) as caught:
         results(Options(config, changes.get("percents", [0]), tmp_path, tmp_path / "results", VIDEOS))
@@ -230,6 +232,7 @@ def test_a_tiny_run(tmp_path):
         "video": {
             "data": {
                 "num_classes": 60,
+                "features": SIZES,
                 "train": "video/train*.tfrecord",
                 "validation": "video/validate*.tfrecord",
                 "test": "../noise_00/video/test*.tfrecord",
