@@ -78,7 +78,9 @@ def _labels(levels: Sequence[Mapping[str, Any]]) -> list[str]:
     for level in levels:
         for name, title in ((HARD, "hard, as written"), ("half", "half soft"), ("soft", "soft, out of fold")):
             own = level["labels"][name]
-            cells = [f"{own[key]:.3f}" for key in ("precision", "recall", "f1", "squared_error")]
+            # Half a soft label and half a hard one name the classes that the hard ones name.
+            named = ["" if name == "half" else f"{own[key]:.3f}" for key in ("precision", "recall", "f1")]
+            cells = [*named, f"{own['squared_error']:.3f}"]
             gap = f"{level['labels']['soft_gap_at_20']['truth']:.4f}" if name == "soft" else ""
             lines.append(_row(f"{level['percent']} % wrong", title, *cells, gap))
     return lines
