@@ -4,6 +4,7 @@
   <output_dir>/frame/{train,validate,test}NNNN.tfrecord   tf.train.SequenceExample: id, labels; rgb and audio as uint8
   <output_dir>/vocabulary.csv     invented names of the classes, in the official format
   <output_dir>/test_labels.csv    the labels of the test split, whose records have none
+  <output_dir>/true_labels.csv    the labels of all videos before any were made wrong: what nobody knows of real data
   <output_dir>/sample_data.json   the parameters, label statistics, and the best reachable GAP
 
 Both levels hold the same videos, in files of the same names and in the same order. Labels have a long tail, occur

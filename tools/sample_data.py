@@ -137,10 +137,17 @@ class SampleModel:
         return self.topic_prior @ (self.written_probability / some)
 
     def sample(self, num_videos: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Draws videos: `sample_with_truth`, without the true labels."""
+        _, written, features = self.sample_with_truth(num_videos, rng)
+        return written, features
+
+    def sample_with_truth(
+        self, num_videos: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Draws videos.
 
         Returns:
-          The written labels, [N, C] bool, and the features, {name: [N, D] float32}.
+          The true labels and the written ones, [N, C] bool each, and the features, {name: [N, D] float32}.
         """
         topics = rng.choice(len(self.topic_prior), num_videos, p=self.topic_prior)
         true = np.zeros((num_videos, len(self.add)), bool)
@@ -150,7 +157,7 @@ class SampleModel:
             true[empty] = rng.random(probability.shape) < probability
             kept = np.where(true[empty], 1 - self.miss, self.add)
             written[empty] = rng.random(probability.shape) < kept
-        return written, {name: feature.sample(true, rng) for name, feature in self.features.items()}
+        return true, written, {name: feature.sample(true, rng) for name, feature in self.features.items()}
 
     def posterior(self, features: dict[str, np.ndarray], batch_size: int = 64) -> np.ndarray:
         """The exact probability of every written label given a video's features.

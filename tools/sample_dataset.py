@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from frames_from_video import FrameCounts, clip_from_means
 from sample_data import SampleConfig, SampleModel, make_model
-from sample_output import TEST_LABELS, VOCABULARY, csv_text, finish_output, start_output, vocabulary_text, write_text
+from sample_output import (
+    TEST_LABELS,
+    TRUE_LABELS,
+    VOCABULARY,
+    csv_text,
+    finish_output,
+    start_output,
+    vocabulary_text,
+    write_text,
+)
 from sample_records import VideoRecord, clip_example, make_clips, video_example, write_shard
 from tqdm import tqdm
 
@@ -79,11 +88,11 @@ def write_sample_data(
     model = make_model(config)
     tallies = {split: _Tally(config.num_classes) for split in layout.num_videos}
     shard_bytes: dict[str, int] = {}
-    hidden: list[tuple[str, str]] = [("id", "labels")]
+    hidden, truth = [("id", "labels")], [("id", "labels")]
     with tqdm(total=sum(layout.num_videos.values()), unit=" videos", desc="sample data") as progress:
         for split, name, numbers in layout.shards():
             rng = np.random.default_rng([config.seed, 1 + SPLITS.index(split), numbers.start])
-            labels, features = model.sample(len(numbers), rng)
+            true, labels, features = model.sample_with_truth(len(numbers), rng)
             records = _records(split, numbers, labels, features)
             seen = {}  # what a model can see of the features, by level
             if "video" in layout.levels:
@@ -96,11 +105,14 @@ def write_sample_data(
                 shard_bytes[f"frame/{name}"] = write_shard(path, _clips(records, counts, rng, means))
                 seen["frame"] = {key: np.stack([mean[key] for mean in means]) for key in features}
             tallies[split].add(labels, model, seen if split != "train" else {})
+            ids = [record.video_id.decode() for record in records]
+            truth += zip(ids, map(_label_text, true), strict=True)
             if split == "test":
-                hidden += [(r.video_id.decode(), _label_text(row)) for r, row in zip(records, labels, strict=True)]
+                hidden += zip(ids, map(_label_text, labels), strict=True)
             progress.update(len(numbers))
     write_text(os.path.join(output_dir, VOCABULARY), vocabulary_text(model, tallies["train"].class_counts))
     write_text(os.path.join(output_dir, TEST_LABELS), csv_text(hidden))
+    write_text(os.path.join(output_dir, TRUE_LABELS), csv_text(truth))
     frames = dataclasses.asdict(counts) if "frame" in layout.levels else None
     summary = {
         "parameters": dataclasses.asdict(config) | {"videos_per_shard": layout.videos_per_shard, "frames": frames},

@@ -149,6 +149,47 @@ def test_reachable_gap_is_that_of_the_records(sample):
         assert summary["class_prior_gap"][split] < summary["best_reachable_gap"][split]["video"] < 1
 
 
+def true_labels_of(directory):
+    rows = [line.split(",") for line in (directory / "true_labels.csv").read_text().splitlines()[1:]]
+    return {video_id.encode(): [int(label) for label in labels.split()] for video_id, labels in rows}
+
+
+def test_true_labels_are_those_that_the_features_show(tmp_path):
+    config = SampleConfig(24, 4, 3.0, 0.3, 64, 8, int(np.random.default_rng().integers(1000)))
+    layout = Layout({"train": 600, "validate": 40, "test": 60}, 250, ("video",))
+    write_sample_data(str(tmp_path), config, layout, COUNTS)
+    truth, rgb = true_labels_of(tmp_path), make_model(config).features["rgb"]
+    ids, differs, wrong, missing, of_true, written = [], 0, 0, 0, 0, 0
+    for split in layout.num_videos:
+        for video in read(tmp_path, split, tf.train.Example):
+            video_id, labels = context_of(video)
+            ids.append(video_id)
+            true = multi_hot([truth[video_id]], 24)[0]
+            # Along the axis of a class its prototype is 4 to 6 standard deviations long: half of that errs in 1 to 2 %.
+            seen = (np.array(video.features.feature["mean_rgb"].float_list.value) @ rgb.basis.T)[rgb.axes]
+            differs += np.sum((seen / rgb.strengths > 0.5) != true)
+            if labels is not None:
+                noisy = multi_hot([labels], 24)[0]
+                wrong, missing = wrong + np.sum(noisy & ~true), missing + np.sum(true & ~noisy)
+                of_true, written = of_true + true.sum(), written + noisy.sum()
+    assert list(truth) == ids
+    assert differs / (24 * len(ids)) < 0.03  # the labels as they are written differ in 7 %
+    assert wrong / written == pytest.approx(0.3, abs=0.06)
+    assert missing / of_true == pytest.approx(0.3, abs=0.06)
+
+
+def test_without_wrong_labels_the_written_ones_are_true(tmp_path):
+    config = dataclasses.replace(CONFIG, noise_labels=0.0)
+    write_sample_data(str(tmp_path), config, dataclasses.replace(LAYOUT, levels=("video",)), COUNTS)
+    truth = true_labels_of(tmp_path)
+    for split in ("train", "validate"):
+        for video in read(tmp_path, split, tf.train.Example):
+            video_id, labels = context_of(video)
+            assert truth[video_id] == labels
+    hidden = (tmp_path / "test_labels.csv").read_text().splitlines()[1:]
+    assert (tmp_path / "true_labels.csv").read_text().splitlines()[-len(hidden) :] == hidden
+
+
 def test_vocabulary_counts_the_training_videos(sample):
     directory, _ = sample
     lines = (directory / "vocabulary.csv").read_text().splitlines()
@@ -165,7 +206,7 @@ def test_vocabulary_counts_the_training_videos(sample):
 def test_the_same_arguments_give_the_same_bytes(sample, tmp_path):
     directory, summary = sample
     again = write_sample_data(str(tmp_path / "again"), CONFIG, LAYOUT, COUNTS)
-    names = [*summary["shard_bytes"], "sample_data.json", "vocabulary.csv", "test_labels.csv"]
+    names = [*summary["shard_bytes"], "sample_data.json", "vocabulary.csv", "test_labels.csv", "true_labels.csv"]
     assert again == summary
     assert filecmp.cmpfiles(directory, tmp_path / "again", names, shallow=False) == (names, [], [])
     one_level = dataclasses.replace(LAYOUT, levels=("video",))

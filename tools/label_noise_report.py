@@ -1,0 +1,128 @@
+"""The table and the figure of tools/label_noise.py, from its JSON files alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yt8m_tf.report import drawing
+from yt8m_tf.stacking.report import save_figure
+
+HARD, STUDENTS, LIGHTGBM = "hard", ("half", "soft"), "LightGBM"
+_NAMES = {HARD: "hard labels", "half": "student, half soft", "soft": "student, soft alone", LIGHTGBM: LIGHTGBM}
+
+
+def recovered(student: float, hard: float, hard_without_noise: float) -> float | None:
+    """The share of what wrong labels cost that a student gets back.
+
+    Args:
+      student, hard: GAP@20 of a student and of its twin on hard labels, of which a share is wrong.
+      hard_without_noise: GAP@20 of the twin where all labels are right.
+
+    Returns:
+      0 for a student that is no better than its twin, 1 for one as good as without wrong labels, more for a better one;
+      None where wrong labels cost nothing.
+    """
+    cost = hard_without_noise - hard
+    return (student - hard) / cost if cost > 0 else None
+
+
+def gains(student: Sequence[float], hard: Sequence[float]) -> list[float]:
+    """What each seed's student is better by than the twin of the same seed."""
+    return [mine - twin for mine, twin in zip(student, hard, strict=True)]
+
+
+def tables(levels: Sequence[Mapping[str, Any]]) -> str:
+    """Three Markdown tables: GAP@20 of the models, gains of the students, and the noise that is left in the labels.
+
+    Args:
+      levels: the contents of the JSON files, by share of wrong labels, the first without any.
+    """
+    return "\n\n".join("\n".join(part) for part in (_scores(levels), _gains(levels), _labels(levels)))
+
+
+def _scores(levels: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [_row("GAP@20", *(f"{level['percent']} % wrong" for level in levels)), _rule(1 + len(levels))]
+    for against in ("truth", "noisy"):
+        title = "the truth" if against == "truth" else "labels as wrong as those trained on"
+        lines.append(_row(f"**against {title}**", *[""] * len(levels)))
+        for name in levels[0][against]:
+            lines.append(_row(_NAMES.get(name, name), *(_spread(level[against][name]) for level in levels)))
+        lines.append(_row("reachable", *(f"{level['reachable'][against]:.4f}" for level in levels)))
+        if against == "truth":
+            cells = (f"{level['reachable']['truth_from_noisy_labels']:.4f}" for level in levels)
+            lines.append(_row("of a perfect fit to the labels trained on", *cells))
+    return lines
+
+
+def _gains(levels: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [_row("against the truth", "wrong labels cost", "student", "gain, in points", "recovered"), _rule(5)]
+    clean = statistics.fmean(levels[0]["truth"][HARD])
+    for level in levels:
+        hard = statistics.fmean(level["truth"][HARD])
+        for name in (*STUDENTS, LIGHTGBM):
+            values = level["truth"][name]
+            mean = statistics.fmean(values)
+            own = gains(values, level["truth"][HARD]) if name in STUDENTS else [mean - hard]
+            share = recovered(mean, hard, clean) if level["percent"] else None
+            cells = (_NAMES[name], _spread([100 * gain for gain in own], "+.2f"), _percent(share))
+            lines.append(_row(f"{level['percent']} % wrong", f"{100 * (clean - hard):.2f}", *cells))
+    return lines
+
+
+def _labels(levels: Sequence[Mapping[str, Any]]) -> list[str]:
+    header = ("training videos", "labels", "precision", "recall", "F1", "squared error of a video", "GAP@20")
+    lines = [_row(*header), _rule(len(header))]
+    for level in levels:
+        for name, title in ((HARD, "hard, as written"), ("half", "half soft"), ("soft", "soft, out of fold")):
+            own = level["labels"][name]
+            # Half a soft label and half a hard one name the classes that the hard ones name.
+            named = ["" if name == "half" else f"{own[key]:.3f}" for key in ("precision", "recall", "f1")]
+            cells = [*named, f"{own['squared_error']:.3f}"]
+            gap = f"{level['labels']['soft_gap_at_20']['truth']:.4f}" if name == "soft" else ""
+            lines.append(_row(f"{level['percent']} % wrong", title, *cells, gap))
+    return lines
+
+
+def draw(levels: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """GAP@20 against the truth by share of wrong labels: means, and bars from the lowest to the highest seed."""
+    percents = [level["percent"] for level in levels]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with drawing.canvas((5.5, 4)) as (figure, axes):
+        for number, (name, title) in enumerate(_NAMES.items()):
+            seeds = [level["truth"][name] for level in levels]
+            means = [statistics.fmean(values) for values in seeds]
+            below = [mean - min(values) for mean, values in zip(means, seeds, strict=True)]
+            above = [max(values) - mean for mean, values in zip(means, seeds, strict=True)]
+            style = drawing.line_style(number)
+            axes.errorbar(percents, means, [below, above], label=title, marker="o", markersize=4, capsize=3, **style)
+        for key, title, dashes in (
+            ("truth", "reachable", "--"),
+            ("truth_from_noisy_labels", "a perfect fit to the labels trained on", ":"),
+        ):
+            limit = [level["reachable"][key] for level in levels]
+            axes.plot(percents, limit, label=title, color="#888888", linestyle=dashes)
+        axes.set_xticks(percents)
+        axes.set_xlabel("wrong labels among those trained on, %")
+        axes.set_ylabel("GAP@20 against the truth")
+        drawing.legend_below(figure, len(_NAMES) + 2)
+        save_figure(figure, path)
+
+
+def _spread(values: Sequence[float], form: str = ".4f") -> str:
+    mean = f"{statistics.fmean(values):{form}}"
+    return f"{mean} ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else mean
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return "|---" + "|---:" * (columns - 1) + "|"
