@@ -98,6 +98,7 @@ def write_pipeline(root: Path) -> Path:
         root / "stacked" / "report.json",
         {"gaps": {"train": gaps, "validation": {k: v - 0.01 for k, v in gaps.items()}}},
     )
+    write_json(root / "stacked" / "ensemble_sizes.json", _ensemble_sizes())
     export = {"size": {"total_bytes": 2_500_000}, "metrics": {"gap": 0.43209, "gap_float32": 0.4321}}
     write_json(root / "exported" / "final" / "1" / "assets.extra" / "export_report.json", export)
     point = {
@@ -109,6 +110,23 @@ def write_pipeline(root: Path) -> Path:
     options = [{"num_bytes": 1_000_000, "gap": 0.41}, {"num_bytes": 3_000_000, "gap": 0.4}]
     write_json(root / "exported" / "pack" / "1.pack" / "frontier.json", {"options": options, "frontier": [point]})
     return root
+
+
+def _ensemble_sizes() -> dict[str, Any]:
+    """What `yt8m-stack --sizes` writes of two models, the second one weak."""
+    points = []
+    for order, models, strong, best in (
+        ("best first", ["first"], None, 0.5),
+        ("best first", [*MODELS], None, 0.6),
+        ("worst first", ["second"], None, 0.3),
+        ("worst first", [*MODELS], None, 0.6),
+        ("best, and all weak ones", [*MODELS], 1, 0.6),
+    ):
+        gaps = {"best single model": best - 0.03, "mean": best, "weighted mean": best + 0.01, "LightGBM": best + 0.02}
+        of_splits = {"train": gaps, "validation": {name: gap - 0.001 for name, gap in gaps.items()}}
+        points.append({"order": order, "size": len(models), "strong": strong, "models": models, "gaps": of_splits})
+    config = {"num_trees": 1200, "learning_rate": 0.25}
+    return {"config": config, "models": {"first": 0.55, "second": 0.35}, "weak": ["second"], "points": points}
 
 
 def _write_stacked(root: Path) -> None:

@@ -18,7 +18,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.pipelines import execution, plan, runner, workers
 from yt8m_tf.pipelines.execution import Where, execute
-from yt8m_tf.pipelines.settings import PipelineConfig
+from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
 from yt8m_tf.pipelines.stages import Stage, fingerprints, make_stages
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.schema import InputSpec
@@ -152,6 +152,25 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     (run / "runs" / "small_a" / "config.yaml").unlink()  # a damaged run takes nothing of other stages with it
     assert _run(changed, whole.data_dir, run)[0] == ["train small_a"]
     assert _run(changed, whole.data_dir, run)[0] == []
+
+
+def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
+    """Without students and final network, such as configs/pipelines/ensemble_sizes.yaml: ends with the stacking."""
+    run = tmp_path / "run"
+    shutil.copytree(whole.workdir, run)
+    alone = dataclasses.replace(_settings(), students={}, final=None)
+    ran, results = _run(alone, whole.data_dir, run)
+    assert ran == [] and list(results)[-1] == "stack"
+    table = runner.write_results(results, run)
+    assert "\nLightGBM " in table and "final" not in table.replace(str(run), "")
+
+
+def test_sixteen_models_for_ensemble_sizes() -> None:
+    settings = load_pipeline("pipelines/ensemble_sizes.yaml")
+    stages = make_stages(settings)
+    models = {json.dumps(stage.options["experiment"]["model"]) for stage in stages if stage.kind == "train"}
+    assert len(settings.first_level()) == 16 and len(models) >= 14
+    assert len(stages) == 16 * (5 + 2) + 1 and stages[-1].name == "stack"
 
 
 def test_no_stage_writes_below_the_output_of_another() -> None:

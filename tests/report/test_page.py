@@ -76,6 +76,25 @@ def _page(path: Path, output: Path, options: Options = _QUIET) -> _Page:
     return _Page(output.read_text(encoding="utf-8"))
 
 
+def test_ensembles(pipeline: Path, tmp_path: Path) -> None:
+    page = _page(pipeline, tmp_path / "report.html")
+    found = [[cell.strip() for cell in row] for row in page.rows]
+    assert ["1", "worst first", "0.2690", "0.2990", "0.3090", "0.3190"] in found
+    assert ["1 + 1", "best, and all weak ones", "0.5690", "0.5990", "0.6090", "0.6190"] in found
+    assert ["1", "1", "0.4990 → 0.5990", "0.5090 → 0.6090", "0.5190 → 0.6190"] in found
+    assert "boosters of up to 1,200 trees, learning rate 0.25. Weak are second." in page.text
+    assert (tmp_path / "report_files" / "gap_against_models_by_method.png").is_file()
+    alt = next(tag["alt"] or "" for _, tag in page.tags if tag.get("data-name") == "gap_against_models_by_method.png")
+    assert "1 models worst first: mean 0.2990, weighted mean 0.3090, LightGBM 0.3190" in alt
+    (pipeline / "stacked" / "ensemble_sizes.json").unlink()
+    without = _page(pipeline, tmp_path / "without.html")
+    assert f"yt8m-stack --sizes --output={pipeline}/stacked" in without.text
+    assert without.row("1")[1:] == page.row("1")[1:]  # the plain mean, from the rows
+    (pipeline / "stacked" / "ensemble_sizes.json").write_text("{}")
+    with pytest.raises(InputError, match=r"ensemble_sizes\.json: cannot be read \('points'\)"):
+        write_report(pipeline, tmp_path / "report.html", _QUIET)
+
+
 def test_numbers(pipeline: Path, tmp_path: Path) -> None:
     page = _page(pipeline, tmp_path / "report.html")
     assert page.row("final")[1:] == ["0.4321", "", "", "2.5 MB", "12 s"]

@@ -6,89 +6,38 @@ import collections
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
 import pytest
-from conftest import video_record, write_shard
+from stacking_world import CONFIG, FOLDS, MODELS, World, lists, make_world
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.scores import records
-from yt8m_tf.scores.manifest import Manifest, finish, read_manifest, start
+from yt8m_tf.scores.manifest import finish, read_manifest
 from yt8m_tf.scores.reading import read_shard
 from yt8m_tf.stacking import boosting, cluster, evaluation, report
 from yt8m_tf.stacking import inputs as inputs_module
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
-from yt8m_tf.stacking.settings import StackConfig
-from yt8m_tf.stacking.stack import StackResult, stack
-
-_CLASSES, _FOLDS = 20, 3
-_CONFIG = StackConfig(num_trees=60, learning_rate=0.1, early_stopping=10, num_leaves=7, top=8)
-# Model m is good at every third class, from m on, and guesses at the others: no mean can tell, trees can.
-_MODELS = ("first", "second", "third")
-
-
-@dataclasses.dataclass
-class World:
-    """Shards on disk, and the scores of three models."""
-
-    root: Path
-    train: list[str]
-    validate: list[str]
-
-    def inputs(self, split: str, shards: Sequence[str], models: Sequence[str] = _MODELS) -> StackInputs:
-        return StackInputs([self.root / "scores" / model / split for model in models], models, shards)
-
-    def stack(self, output: Path, config: StackConfig = _CONFIG, **options: Any) -> StackResult:
-        training, validation = self.inputs("train", self.train), self.inputs("validate", self.validate)
-        return stack(training, {"validate": validation}, output, config, num_threads=2, progress=False, **options)
+from yt8m_tf.stacking.stack import stack
 
 
 @pytest.fixture
 def world(rng: np.random.Generator, tmp_path: Path) -> World:
-    shards: dict[str, dict[str, Any]] = {"train": {}, "validate": {}}
-    for split, count in (("train", 6), ("validate", 2)):
-        for number in range(count):
-            name = f"{split}{number:04d}.tfrecord"
-            truth = rng.random((150, _CLASSES)) < rng.uniform(0.02, 0.3, _CLASSES)
-            ids = [f"{split}{number}_{video}".encode() for video in range(150)]
-            means = {"rgb": np.zeros(2, np.float32), "audio": np.zeros(2, np.float32)}
-            serialized = [video_record(i, np.flatnonzero(t).tolist(), **means) for i, t in zip(ids, truth, strict=True)]
-            shards[split][name] = (str(write_shard(tmp_path / "data" / name, serialized)), ids, truth)
-    for number, model in enumerate(_MODELS):
-        for split, found in shards.items():
-            directory = tmp_path / "scores" / model / split
-            folds = {f"train{i:04d}.tfrecord": i % _FOLDS for i in range(6)}
-            manifest = Manifest((model,), model, _CLASSES, 12, "video", folds)
-            start(directory, manifest)
-            counts = {}
-            for name, (_, ids, truth) in found.items():
-                noise = np.where(np.arange(_CLASSES) % 3 == number, 0.7, 3.0)
-                logits = np.where(truth, 1.0, -1.0) + rng.normal(size=truth.shape) * noise
-                counts[name] = records.write_shard(directory / name, _lists(ids, 1 / (1 + np.exp(-logits))))
-            finish(directory, dataclasses.replace(manifest, shards=counts))
-    return World(
-        tmp_path, [found[0] for found in shards["train"].values()], [f[0] for f in shards["validate"].values()]
-    )
-
-
-def _lists(ids: Sequence[bytes], scores: np.ndarray) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
-    for video, row in zip(ids, scores.astype(np.float16), strict=True):
-        order = sorted(range(_CLASSES), key=lambda c: (-row[c], c))[:12]
-        yield video, np.array(order), row[order]
+    return make_world(rng, tmp_path)
 
 
 def test_trees_know_which_model_to_trust(world: World, tmp_path: Path) -> None:
     result = world.stack(tmp_path / "out")
     for split in ("train", "validate"):
         gaps = dict(result.gaps[split])
-        assert list(gaps) == [*_MODELS, "mean", "mean of logits", "weighted mean", "LightGBM"]
+        assert list(gaps) == [*MODELS, "mean", "mean of logits", "weighted mean", "LightGBM"]
         assert gaps["LightGBM"] > max(gaps[name] for name in gaps if name != "LightGBM") + 0.05
-        assert gaps["mean"] > max(gaps[name] for name in _MODELS)
+        assert gaps["mean"] > max(gaps[name] for name in MODELS)
     assert sum(result.weights.values()) == pytest.approx(1)
     assert sum(result.importances.values()) == pytest.approx(1) and "class" in result.importances
     assert all(1 <= count <= 60 for count in result.num_trees)
@@ -107,10 +56,10 @@ def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(boosting, "train", spy)
     world.stack(tmp_path / "out")
-    of_fold = [{f"train{i:04d}.tfrecord" for i in range(6) if i % _FOLDS == fold} for fold in range(_FOLDS)]
+    of_fold = [{f"train{i:04d}.tfrecord" for i in range(6) if i % FOLDS == fold} for fold in range(FOLDS)]
     everything = set().union(*of_fold)
     assert seen == [(everything - own, own) for own in of_fold]
-    boosters = [lightgbm.Booster(model_file=str(tmp_path / f"out/boosters/fold_{fold}.txt")) for fold in range(_FOLDS)]
+    boosters = [lightgbm.Booster(model_file=str(tmp_path / f"out/boosters/fold_{fold}.txt")) for fold in range(FOLDS)]
     for split, name, used in (("train", "train0004.tfrecord", [1]), ("validate", "validate0001.tfrecord", [0, 1, 2])):
         rows = load_rows(tmp_path / "out" / "rows" / split / f"{name}.npz")
         matrix = np.column_stack([rows.classes, rows.features]).astype(np.float64)
@@ -202,16 +151,16 @@ def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytes
     calls: list[int] = []
     monkeypatch.setattr(boosting, "train", lambda *arguments: calls.append(1) or real(*arguments))
     assert world.stack(tmp_path / "out") == whole
-    assert len(calls) == _FOLDS - 1 and [path.stat().st_mtime_ns for path in rows] == times
+    assert len(calls) == FOLDS - 1 and [path.stat().st_mtime_ns for path in rows] == times
     for split in ("train", "validate"):
         for path in (tmp_path / "whole" / split).glob("*.tfrecord"):
             assert (tmp_path / "out" / split / path.name).read_bytes() == path.read_bytes()
 
 
 def test_candidates_of_the_best_model(world: World, tmp_path: Path) -> None:
-    config = dataclasses.replace(_CONFIG, candidates="best_model", top=5)
+    config = dataclasses.replace(CONFIG, candidates="best_model", top=5)
     result = world.stack(tmp_path / "out", config)
-    best = _MODELS.index(evaluation.best({name: result.gaps["train"][name] for name in _MODELS}))
+    best = MODELS.index(evaluation.best({name: result.gaps["train"][name] for name in MODELS}))
     rows = load_rows(tmp_path / "out" / "rows" / "train" / "train0003.tfrecord.npz")
     own = world.inputs("train", world.train).read(world.train[3]).scores[best]
     assert rows.classes[rows.videos == 9].tolist() == sorted(own.classes[9, :5].tolist())
@@ -219,7 +168,7 @@ def test_candidates_of_the_best_model(world: World, tmp_path: Path) -> None:
 
 def test_a_share_of_the_negatives_leaves_probabilities_as_they_are(world: World, tmp_path: Path) -> None:
     whole = world.stack(tmp_path / "whole")
-    some = world.stack(tmp_path / "some", dataclasses.replace(_CONFIG, negatives=0.5))
+    some = world.stack(tmp_path / "some", dataclasses.replace(CONFIG, negatives=0.5))
     assert some.gaps["train"]["LightGBM"] == pytest.approx(whole.gaps["train"]["LightGBM"], abs=0.03)
     sums = []
     for output in ("whole", "some"):
@@ -235,10 +184,10 @@ def test_a_cluster_of_two_workers(world: World, tmp_path: Path) -> None:
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with (
         distributed.LocalCluster(**options) as workers,
-        cluster.fold_trainer(workers.scheduler_address, _CONFIG, 1) as train_fold,
+        cluster.fold_trainer(workers.scheduler_address, CONFIG, 1) as train_fold,
     ):
         result = world.stack(tmp_path / "cluster", train_fold=train_fold)
-    assert result.num_trees == [local.num_trees[0]] * _FOLDS
+    assert result.num_trees == [local.num_trees[0]] * FOLDS
     for split in ("train", "validate"):
         assert result.gaps[split]["LightGBM"] == pytest.approx(local.gaps[split]["LightGBM"], abs=0.015)
 
@@ -247,7 +196,7 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
     pytest.importorskip("distributed")
     monkeypatch.setattr(cluster, "_TIMEOUT_SECONDS", 1)
     message = r"--scheduler=127\.0\.0\.1:9: no Dask scheduler answers there"
-    with pytest.raises(InputError, match=message), cluster.fold_trainer("127.0.0.1:9", _CONFIG, 1):
+    with pytest.raises(InputError, match=message), cluster.fold_trainer("127.0.0.1:9", CONFIG, 1):
         pass
 
 
@@ -264,10 +213,10 @@ def test_scores_that_do_not_belong_together(world: World, tmp_path: Path) -> Non
         world.inputs("train", [*world.train, *world.validate])
     validation = world.inputs("validate", world.validate)
     with pytest.raises(InputError, match=r"no out-of-fold scores of '.*validate0000\.tfrecord': it is in none"):
-        stack(validation, {}, tmp_path / "out", _CONFIG)
+        stack(validation, {}, tmp_path / "out", CONFIG)
     fewer = world.inputs("train", [shard for shard in world.train if "0000" in shard or "0003" in shard])
     with pytest.raises(InputError, match="shards of one fold alone"):
-        stack(fewer, {}, tmp_path / "out", _CONFIG)
+        stack(fewer, {}, tmp_path / "out", CONFIG)
     manifest = read_manifest(train, "")
     for changes, message in (
         ({"num_classes": 30}, r"second/train has 30 classes, .*first/train 20"),
@@ -280,12 +229,12 @@ def test_scores_that_do_not_belong_together(world: World, tmp_path: Path) -> Non
     (train / "scores.json").unlink()
     finish(train, dataclasses.replace(manifest, fingerprint="new"))
     with pytest.raises(InputError, match="the scores of 'second' in split 'validate' are of another model"):
-        stack(world.inputs("train", world.train), {"validate": validation}, tmp_path / "out", _CONFIG)
+        stack(world.inputs("train", world.train), {"validate": validation}, tmp_path / "out", CONFIG)
 
 
 def test_scores_of_other_videos(world: World, tmp_path: Path) -> None:
     train = world.root / "scores" / "second" / "train"
-    rows = list(_lists([f"train2_{video}".encode() for video in range(149)] + [b"other"], np.full((150, 20), 0.5)))
+    rows = list(lists([f"train2_{video}".encode() for video in range(149)] + [b"other"], np.full((150, 20), 0.5)))
     records.write_shard(train / "train0002.tfrecord", rows)
     with pytest.raises(
         InputError, match=r"second/train/train0002\.tfrecord: 150 videos, .* has 150, 1 of them without"
@@ -308,7 +257,7 @@ def test_another_order_is_joined_by_id(world: World, tmp_path: Path, rng: np.ran
 def test_another_stacking_in_the_same_place(world: World, tmp_path: Path) -> None:
     world.stack(tmp_path / "out")
     with pytest.raises(InputError, match="holds a stacking of other scores or another configuration"):
-        world.stack(tmp_path / "out", dataclasses.replace(_CONFIG, num_trees=5))
+        world.stack(tmp_path / "out", dataclasses.replace(CONFIG, num_trees=5))
     damaged = tmp_path / "out" / "rows" / "train" / "train0000.tfrecord.npz"
     damaged.write_bytes(damaged.read_bytes()[:200])
     with pytest.raises(InputError, match=r"train0000\.tfrecord\.npz: cannot be read .*remove the file and repeat"):

@@ -10,6 +10,14 @@ Example:
       --apply=validate:'validate*.tfrecord' --output=stacked
 
 reads scores/NAME/train and scores/NAME/validate of every model NAME, and writes stacked/train and stacked/validate.
+
+With --sizes: how many models are worth it, and what weak ones add. LightGBM and the means of 1, 2, 4, ... models, best
+first, worst first, in random order, and of the best with all weak ones, each as a stacking of these models alone would
+be. Of a stacking that is there --output is enough; fewer trees of a higher learning rate keep it short.
+
+  yt8m-stack --sizes --output=runs/real_subset/stacked --sizes_set=learning_rate=0.2 --sizes_set=num_trees=100
+
+writes ensemble_sizes.json, which yt8m-report shows, ensemble_sizes.md and ensemble_sizes.png there.
 """
 
 from __future__ import annotations
@@ -19,12 +27,13 @@ from pathlib import Path
 
 from absl import flags
 
+from yt8m_tf.bin import size_flags
 from yt8m_tf.bin.launch import launch
 
 _SCORES = flags.DEFINE_list(
-    "scores", None, "Directories of the models (a pattern may name them), a folder for each split.", required=True
+    "scores", None, "Directories of the models (a pattern may name them), a folder for each split."
 )
-_INPUT = flags.DEFINE_list("input", None, "Patterns of the labelled shards that have folds.", required=True)
+_INPUT = flags.DEFINE_list("input", None, "Patterns of the labelled shards that have folds.")
 _SPLIT = flags.DEFINE_string("split", "train", "The folder with the out-of-fold scores of --input.")
 _APPLY = flags.DEFINE_multi_string(
     "apply", [], "SPLIT:PATTERN[,PATTERN]: also combine the scores in folder SPLIT, of these shards; repeatable."
@@ -38,6 +47,19 @@ _SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf.errors import InputError
+
+    output = Path(_OUTPUT.value).expanduser()
+    if not (size_flags.SIZES.value and _SCORES.value is None and _INPUT.value is None):
+        for name, value in (("scores", _SCORES.value), ("input", _INPUT.value)):
+            if not value:
+                raise InputError(f"--{name}: stacking needs it (with --sizes alone, neither --scores nor --input)")
+        _stack(output)
+    if size_flags.SIZES.value:
+        print(size_flags.measure(output, _NUM_THREADS.value))
+
+
+def _stack(output: Path) -> None:
     from yt8m_tf import config, files
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
@@ -62,7 +84,6 @@ def main(_: Sequence[str]) -> None:
             raise InputError(f"--apply={text}: write SPLIT:PATTERN, such as validate:validate*.tfrecord")
         applied[split] = inputs(split, patterns.split(","), f"--apply={split}")
     training = inputs(_SPLIT.value, _INPUT.value, "--input")
-    output = Path(_OUTPUT.value).expanduser()
     with cluster.fold_trainer(_SCHEDULER.value, settings, _NUM_THREADS.value) as train_fold:
         result = stack(training, applied, output, settings, num_threads=_NUM_THREADS.value, train_fold=train_fold)
     report.write_report(result, output)

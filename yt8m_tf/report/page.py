@@ -11,7 +11,7 @@ from pathlib import Path
 import yt8m_tf
 from yt8m_tf import files, run_dir
 from yt8m_tf.errors import InputError
-from yt8m_tf.report import classes, sections
+from yt8m_tf.report import classes, ensembles, sections
 from yt8m_tf.report.markup import Markup, element, joined
 from yt8m_tf.report.predictions import STACKED, Predictions, find_predictions
 from yt8m_tf.report.sources import Workdir, main_model, read_workdir
@@ -87,7 +87,7 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
         }
         if workdir.pipeline:
             shards, progress = options.num_shards, options.progress
-            content["ensembles"] = sections.ensembles(workdir, directory, shards, progress)
+            content["ensembles"] = ensembles.ensembles(workdir, directory, shards, progress)
         content["classes"] = classes.classes(evaluation, names, evaluate, directory)
         content["confusions"] = classes.confused(whose, own, names)
         content["examples"] = classes.examples(whose, own, names, options.num_examples, options.seed)

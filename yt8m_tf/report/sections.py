@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_tf.report import figures
-from yt8m_tf.report.analysis import ensemble_gaps
 from yt8m_tf.report.markup import Markup, element, figure, joined, missing, section, side_by_side, table
 from yt8m_tf.report.predictions import STACKED
 from yt8m_tf.report.sources import Run, Workdir
@@ -193,25 +192,3 @@ def sizes(workdir: Workdir, model: str, directory: Path) -> Markup:
 
 def _members(members: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{m['name']} ({m['precision']}) {m['weight']:.2f}" for m in members)
-
-
-def ensembles(workdir: Workdir, directory: Path, num_shards: int, progress: bool) -> Markup:
-    """GAP@20 against the number of models."""
-    split = workdir.split
-    rows = workdir.path / "stacked" / "rows" / str(split)
-    if split is None or not any(rows.glob("*.npz")):
-        command = f"yt8m-stack --scores='{workdir.path}/scores/*' --output={workdir.path}/stacked --data_dir=DATA"
-        return section("ensembles", "Ensembles", [missing("No stacked scores of validation videos", command)])
-    known = workdir.gaps[OUT_OF_FOLD]
-    counts, orders = ensemble_gaps(rows, workdir.models, known, num_shards, progress)
-    others = {name: workdir.gaps[split][name] for name in ("weighted mean", STACKED) if name in workdir.gaps[split]}
-    picture = figures.draw_ensembles(counts, orders, others, directory)
-    cells = [[f"{size}", *(gap(found[at]) for found in orders.values())] for at, size in enumerate(counts)]
-    order = sorted(workdir.models, key=lambda name: -known[name])
-    note = (
-        f"Models are ordered by GAP@20 out of fold: {', '.join(order)}. A class that a model does not list counts as 0."
-    )
-    content = table("GAP@20 of the plain mean", ["models", *(f"GAP@20, {name}" for name in orders)], cells)
-    return section(
-        "ensembles", "Ensembles", [side_by_side([figure(picture), content]), element("p", note, class_="note")]
-    )

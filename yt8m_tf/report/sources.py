@@ -19,6 +19,7 @@ from yt8m_tf.evaluation import CLASSES_FILE, METRICS_FILE
 from yt8m_tf.experiment import ExperimentConfig
 from yt8m_tf.export.report import REPORT_FILE
 from yt8m_tf.packing.report import JSON as FRONTIER_FILE
+from yt8m_tf.stacking.sizes import SIZES
 from yt8m_tf.stacking.stack import CONFIG as STACK_FILE
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.stack import REPORT as STACK_REPORT
@@ -75,6 +76,7 @@ class Workdir:
       evaluations: by name of the run.
       models: names of the stacked models, in the order of the stacking's columns.
       gaps: GAP@20 by split, then by name of a stacked model or combination.
+      ensembles: what `stacking.sizes.ensemble_sizes` found of the stacked models; empty where it did not run.
       exports: directory of each SavedModel, relative to `path`, to its export report.
       frontiers: directory of each packing, relative to `path`, to its frontier.
     """
@@ -86,6 +88,7 @@ class Workdir:
     evaluations: Mapping[str, Evaluation]
     models: Sequence[str]
     gaps: Mapping[str, Mapping[str, float]]
+    ensembles: Mapping[str, Any]
     exports: Mapping[str, Mapping[str, Any]]
     frontiers: Mapping[str, Mapping[str, Any]]
 
@@ -128,6 +131,7 @@ def read_workdir(path: Path) -> Workdir:
         _read_json(stacked / STACK_FILE, {}).get("models", []),
         # A pipeline's ensemble of all models in one graph, a run, is named "mean" too.
         {split: {_NAMES.get(name, name): gap for name, gap in own.items()} for split, own in gaps.items()},
+        _read_json(stacked / SIZES, {}, ("points",)),
         _below(path, REPORT_FILE, 2, ("size", "total_bytes")),
         _below(path, FRONTIER_FILE, 1, ("frontier",)),
     )

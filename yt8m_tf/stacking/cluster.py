@@ -15,9 +15,10 @@ import numpy as np
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.stacking import boosting
+from yt8m_tf.stacking.boosting import OnTree
+from yt8m_tf.stacking.folds import TrainFold
 from yt8m_tf.stacking.rows import ShardSequence
 from yt8m_tf.stacking.settings import StackConfig
-from yt8m_tf.stacking.stack import OnTree, TrainFold
 
 _TIMEOUT_SECONDS = 10
 

@@ -69,9 +69,13 @@ def features(
             columns[num_models + model][rows[listed]] = ranks[listed]
     if not config.aggregates:
         return np.ascontiguousarray(columns.T)
-    own = columns[:num_models].astype(np.float32)
+    return np.ascontiguousarray(np.concatenate([columns, aggregates(columns[:num_models])]).T)
+
+
+def aggregates(scores: np.ndarray) -> np.ndarray:
+    """[M, R] scores, NaN where a class is not listed -> [3, R] float16: mean, maximum, models that do."""
+    own = scores.astype(np.float32)
     missing = np.isnan(own)
     filled = np.where(missing, np.float32(0), own)
-    count = num_models - missing.sum(axis=0)
-    together = np.stack([filled.mean(axis=0), filled.max(axis=0), count]).astype(np.float16)
-    return np.ascontiguousarray(np.concatenate([columns, together]).T)
+    count = len(own) - missing.sum(axis=0)
+    return np.stack([filled.mean(axis=0), filled.max(axis=0), count]).astype(np.float16)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightgbm
 import numpy as np
 
-from yt8m_tf.stacking.features import candidates, features
+from yt8m_tf.stacking.features import aggregates, candidates, features
+from yt8m_tf.stacking.gap_histogram import top_pairs
 from yt8m_tf.stacking.inputs import ShardInputs, load_arrays, save_arrays
 from yt8m_tf.stacking.settings import StackConfig
 
@@ -51,6 +53,31 @@ def make_rows(inputs: ShardInputs, num_classes: int, config: StackConfig, best_m
     return Rows(
         inputs.ids.astype(np.bytes_), inputs.num_labels, videos, classes, values, inputs.is_label(videos, classes)
     )
+
+
+def rows_of_models(rows: Rows, chosen: Sequence[int], num_models: int, config: StackConfig) -> Rows:
+    """The rows that `make_rows` would make of some of the models alone.
+
+    A model's `top` highest classes are rows of any set of models that it belongs to, so that the rows of all models
+    tell which they are: those of its highest scores, equal ones by class id, as in its list.
+
+    Args:
+      rows: of all models, of `candidates: union`.
+      chosen: numbers of the models, ascending.
+      num_models: M, of `rows`.
+      config: as that of `rows`, but for `aggregates`.
+    """
+    named = np.zeros(len(rows.classes), bool)
+    for model in chosen:
+        scores = rows.features[:, model]
+        listed = np.flatnonzero(~np.isnan(scores))
+        kept, _ = top_pairs(rows.videos[listed], rows.classes[listed], scores[listed], config.num_candidates)
+        named[listed[kept]] = True
+    columns = [*chosen, *(num_models + model for model in chosen if config.ranks)]
+    values = rows.features[named][:, columns]
+    if config.aggregates:
+        values = np.concatenate([values, aggregates(values[:, : len(chosen)].T).T], axis=1)
+    return Rows(rows.ids, rows.num_labels, rows.videos[named], rows.classes[named], values, rows.labels[named])
 
 
 def save_rows(path: Path, rows: Rows) -> None:

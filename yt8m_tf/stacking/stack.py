@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from yt8m_tf.scores import records as score_records
 from yt8m_tf.scores.manifest import Manifest, finish, start
 from yt8m_tf.stacking import boosting, evaluation, means
 from yt8m_tf.stacking.features import feature_names
+from yt8m_tf.stacking.folds import Bar, TrainFold, train_folds
 from yt8m_tf.stacking.gap_histogram import top_pairs
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
@@ -29,13 +30,6 @@ from yt8m_tf.stacking.settings import StackConfig
 
 CONFIG, REPORT, WEIGHTS = "stack.json", "report.json", "weights.json"
 OUT_OF_FOLD = "train"
-
-OnTree = boosting.OnTree
-# Trains a fold: files of the other folds' rows and of its own, names of the features, a callback for each tree, and the
-# boosters of the folds before it.
-TrainFold = Callable[
-    [Sequence[Path], Sequence[Path], Sequence[str], OnTree, Sequence[boosting.Trained]], boosting.Trained
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +96,9 @@ def stack(
     for split, inputs in splits.items():
         _make_rows(output / "rows" / split, inputs, config, best, progress)
     names = feature_names(training.names, config)
-    boosters = _train(output, training, folds, names, config, num_threads, train_fold, progress)
+    rows_of_training = evaluation.row_paths(output / "rows" / OUT_OF_FOLD, training.shards)
+    bar = Bar("fold {}", leave=True, shown=progress)
+    boosters = train_folds(output / "boosters", rows_of_training, folds, names, config, num_threads, train_fold, bar)
     manifest = Manifest(
         (str(output),),
         fingerprint,
@@ -110,7 +106,6 @@ def stack(
         min(score_records.DEFAULT_TOP_K, training.num_classes),
         "video",
     )
-    rows_of_training = evaluation.row_paths(output / "rows" / OUT_OF_FOLD, training.shards)
     weights = means.fit_weights(*evaluation.sample_rows(rows_of_training, len(training.names), config.seed))
     mass = evaluation.LabelMass(training.num_classes)
     for split, inputs in splits.items():
@@ -200,40 +195,6 @@ def _make_rows(directory: Path, inputs: StackInputs, config: StackConfig, best: 
     bar = tqdm(missing, desc=f"rows of {directory.name}", unit=" shards", disable=not progress, leave=False)
     for shard, rows in in_order(make, bar):
         save_rows(paths[shard], rows)
-
-
-def _train(
-    output: Path,
-    training: StackInputs,
-    folds: Mapping[str, int],
-    names: Sequence[str],
-    config: StackConfig,
-    num_threads: int,
-    train_fold: TrainFold | None,
-    progress: bool,
-) -> list[boosting.Trained]:
-    """The boosters of folds 0, 1, ..."""
-    (output / "boosters").mkdir(exist_ok=True)
-    paths = evaluation.row_paths(output / "rows" / OUT_OF_FOLD, training.shards)
-    found: list[boosting.Trained] = []
-    for fold in sorted(set(folds.values())):
-        path = output / "boosters" / f"fold_{fold}.txt"
-        if not path.is_file():
-            held_out = [rows for rows in paths if folds[rows.stem] == fold]
-            others = [rows for rows in paths if folds[rows.stem] != fold]
-            with tqdm(total=config.num_trees, desc=f"fold {fold}", unit=" trees", disable=not progress) as bar:
-
-                def on_tree(count: int, loss: float, bar: tqdm = bar) -> None:
-                    bar.set_postfix_str(f"loss {loss:.5f}", refresh=False)
-                    bar.update(count - bar.n)
-
-                if train_fold is None:
-                    trained = boosting.train(others, held_out, names, config, num_threads, on_tree)
-                else:
-                    trained = train_fold(others, held_out, names, on_tree, found)
-            boosting.save(path, trained)
-        found.append(boosting.load(path))
-    return found
 
 
 def _predict(

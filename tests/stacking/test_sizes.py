@@ -1,0 +1,197 @@
+"""GAP@20 against the number of models: which ensembles, that each is a stacking of its models alone, and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stacking_world import CONFIG, FOLDS, World, make_world
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.scores.manifest import read_manifest
+from yt8m_tf.scores.reading import read_shard
+from yt8m_tf.stacking import boosting, sizes_report
+from yt8m_tf.stacking.rows import load_rows, rows_of_models
+from yt8m_tf.stacking.sizes import METHODS, SIZES, ensemble_sizes, read_stacking
+from yt8m_tf.stacking.subsets import BEST, RANDOM, WITH_WEAK, WORST, ensembles
+
+_FEW = dataclasses.replace(CONFIG, num_trees=12, learning_rate=0.2)
+
+
+@pytest.fixture
+def world(rng: np.random.Generator, tmp_path: Path) -> World:
+    """Three models that are good at a third of the classes each, and two that know little of any."""
+    return make_world(rng, tmp_path, weak={"weak": 4.0, "weaker": 8.0}, each=60)
+
+
+def _point(contents: Mapping[str, Any], order: str, size: int) -> dict[str, Any]:
+    (found,) = (point for point in contents["points"] if (point["order"], point["size"]) == (order, size))
+    return found
+
+
+def test_which_ensembles(rng: np.random.Generator) -> None:
+    gaps = rng.permutation(11) / 11
+    found = ensembles(gaps.tolist(), num_weak=6, random_orders=2, seed=3)
+    ranked = np.argsort(-gaps).tolist()
+    for order, names in ((BEST, ranked), (WORST, ranked[::-1])):
+        assert [e.members for e in found if e.order == order] == [tuple(sorted(names[:n])) for n in (1, 2, 4, 8, 11)]
+    weak = [ensemble for ensemble in found if ensemble.order == WITH_WEAK]
+    assert [(ensemble.strong, len(ensemble.members)) for ensemble in weak] == [(1, 7), (2, 8), (4, 10), (5, 11)]
+    assert set(weak[1].members) == {*ranked[:2], *ranked[5:]}
+    drawn = {order: [set(e.members) for e in found if e.order == order] for order in (RANDOM, f"{RANDOM} 2")}
+    for own in drawn.values():
+        assert [len(members) for members in own] == [1, 2, 4, 8, 11]
+        assert all(few < more for few, more in itertools.pairwise(own))
+    assert drawn[RANDOM] != drawn[f"{RANDOM} 2"] and found == ensembles(gaps.tolist(), 6, 2, 3)
+    assert WITH_WEAK not in {ensemble.order for ensemble in ensembles(gaps.tolist(), 0, 0, 3)}
+
+
+@pytest.mark.parametrize(("ranks", "aggregates"), [(False, True), (True, False), (True, True)])
+def test_an_ensemble_is_a_stacking_of_its_models_alone(
+    world: World, tmp_path: Path, ranks: bool, aggregates: bool
+) -> None:
+    config = dataclasses.replace(_FEW, ranks=ranks, aggregates=aggregates)
+    world.stack(tmp_path / "out", config)
+    contents = ensemble_sizes(read_stacking(tmp_path / "out"), num_weak=2, num_threads=1, progress=False)
+    assert contents["weak"] == ["weak", "weaker"] and contents == json.loads((tmp_path / "out" / SIZES).read_text())
+    for order, size in ((WORST, 2), (WITH_WEAK, 4)):
+        point = _point(contents, order, size)
+        alone = world.stack(tmp_path / order, config, point["models"])
+        for split in ("train", "validate"):
+            assert {name: alone.gaps[split][name] for name in METHODS[1:]} == {
+                name: point["gaps"][split][name] for name in METHODS[1:]
+            }
+        best = max(point["models"], key=lambda name: alone.gaps["train"][name])
+        assert point["gaps"]["validate"]["best single model"] == alone.gaps["validate"][best]
+        assert (point["weights"], point["num_trees"]) == (alone.weights, alone.num_trees)
+        for path in (tmp_path / order / "rows").glob("*/*.npz"):
+            whole = load_rows(tmp_path / "out" / "rows" / path.parent.name / path.name)
+            members = [world.models.index(name) for name in point["models"]]
+            for one, other in zip(
+                dataclasses.astuple(rows_of_models(whole, members, 5, config)),
+                dataclasses.astuple(load_rows(path)),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_gaps_by_loops(world: World, tmp_path: Path) -> None:
+    """Of a mean and of LightGBM on the validation shards: from dictionaries, ranked by sorting."""
+    world.stack(tmp_path / "out", _FEW)
+    contents = ensemble_sizes(read_stacking(tmp_path / "out"), num_threads=1, progress=False)
+    point = _point(contents, BEST, 2)
+    world.stack(tmp_path / "alone", _FEW, point["models"])
+    inputs = world.inputs("validate", world.validate, point["models"])
+    manifest = read_manifest(tmp_path / "alone" / "validate", "")
+    pairs: dict[str, list[tuple[float, bool]]] = {"mean": [], "LightGBM": [], "best single model": []}
+    first = max(point["models"], key=lambda name: contents["models"][name])
+    total = 0
+    for shard in world.validate:
+        read, stacked = inputs.read(shard), read_shard(tmp_path / "alone/validate", os.path.basename(shard), manifest)
+        total += read.num_labels
+        for video, row in enumerate(read.labels):
+            labels = {int(label) for label in row if label >= 0}
+            lists = [_listed(scores.classes[video], scores.scores[video]) for scores in read.scores]
+            named = {c for found in lists for c in list(found)[:8]}
+            scores = {
+                "mean": {c: float(np.float16(sum(found.get(c, 0.0) for found in lists) / 2)) for c in named},
+                "LightGBM": _listed(stacked.classes[video], stacked.scores[video]),
+                "best single model": lists[point["models"].index(first)],
+            }
+            for name, found in scores.items():
+                ranked = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
+                pairs[name] += [(score, c in labels) for c, score in ranked]
+    for name, found in pairs.items():
+        found.sort(key=lambda pair: (-pair[0], pair[1]))
+        hits = np.cumsum([hit for _, hit in found])
+        gap = sum(hits[rank] / (rank + 1) for rank, (_, hit) in enumerate(found) if hit) / total
+        assert point["gaps"]["validate"][name] == pytest.approx(gap, abs=2e-4 if name == "mean" else 1e-9)
+
+
+def _listed(classes: Sequence[int], scores: Sequence[float]) -> dict[int, float]:
+    return {int(c): float(score) for c, score in zip(classes, scores, strict=True) if c >= 0}
+
+
+def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("whole", "out"):
+        world.stack(tmp_path / name, _FEW)
+    real, trained = boosting.train, []
+    monkeypatch.setattr(boosting, "train", lambda *arguments: trained.append(1) or real(*arguments))
+    arguments: dict[str, Any] = {"num_weak": 2, "random_orders": 0, "num_threads": 1, "progress": False}
+    whole = ensemble_sizes(read_stacking(tmp_path / "whole"), ["num_trees=5"], **arguments)
+    # Best 1, 2, 4, worst 1, 2, 4, one and two strong ones with all weak ones, and all.
+    count = len({tuple(point["models"]) for point in whole["points"]})
+    assert count == 9 and len(trained) == FOLDS * count
+    assert {found for point in whole["points"] for found in point["num_trees"]} <= set(range(1, 6))
+
+    def interrupted(*arguments: Any) -> boosting.Trained:
+        if len(trained) == FOLDS * count + 4:
+            raise KeyboardInterrupt
+        trained.append(1)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(boosting, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments)
+    assert not (tmp_path / "out" / SIZES).exists()
+    assert ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments) == whole
+    assert len(trained) == 2 * FOLDS * count
+    assert ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments) == whole
+    assert len(trained) == 2 * FOLDS * count
+    assert {path.suffix for path in (tmp_path / "out" / "ensemble_sizes").iterdir()} == {".json"}
+    more = ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **{**arguments, "random_orders": 1})
+    assert [point for point in more["points"] if point["order"] != RANDOM] == whole["points"]
+
+
+def test_what_cannot_be_measured(world: World, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no finished stacking there \(stack.json is missing\); name --scores"):
+        read_stacking(tmp_path / "out")
+    world.stack(tmp_path / "out", _FEW)
+    stacking = read_stacking(tmp_path / "out")
+    for override in ("top=5", "ranks=true", "candidates=best_model"):
+        with pytest.raises(InputError, match=f"stack into another directory with --set={override.split('=')[0]}"):
+            ensemble_sizes(stacking, [override])
+    with pytest.raises(InputError, match=r"--sizes_weak=5: the stacking has 5 models; give 0 to 4"):
+        ensemble_sizes(stacking, num_weak=5)
+    with pytest.raises(InputError, match="num_tress"):
+        ensemble_sizes(stacking, ["num_tress=5"])
+    world.stack(tmp_path / "best", dataclasses.replace(_FEW, candidates="best_model"))
+    with pytest.raises(InputError, match="with --set=candidates=union"):
+        ensemble_sizes(read_stacking(tmp_path / "best"))
+    (tmp_path / "out" / "rows" / "validate" / "validate0001.tfrecord.npz").unlink()
+    with pytest.raises(InputError, match=r"validate0001\.tfrecord\.npz is missing; stack again"):
+        read_stacking(tmp_path / "out")
+    (tmp_path / "best" / "report.json").write_text("{}")
+    with pytest.raises(InputError, match=r"cannot be read .*; stack again"):
+        read_stacking(tmp_path / "best")
+
+
+def test_the_command(world: World, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    result = world.stack(output, _FEW)
+    flags = [f"--output={output}", "--sizes", "--sizes_set=num_trees=3", "--sizes_random=0", "--num_threads=1"]
+    command = [sys.executable, "-m", "yt8m_tf.bin.stack"]
+    done = subprocess.run([*command, *flags, "--sizes_weak=2"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    single = result.gaps["validate"]
+    best = max(("first", "second", "third"), key=lambda name: result.gaps["train"][name])
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| 1 | best first"))
+    assert row.split("|")[7].strip() == f"{single[best]:.4f}" and "| 2 + 2 | best, and all weak ones |" in done.stdout
+    contents = json.loads((output / SIZES).read_text())
+    assert contents["config"]["num_trees"] == 3
+    assert (output / sizes_report.TABLE).read_text().count("\n| weak") == 2
+    assert (output / sizes_report.PICTURE).read_bytes().startswith(b"\x89PNG")
+    two = _point(contents, WITH_WEAK, 4)
+    assert sizes_report.best_alone(contents, two) == _point(contents, BEST, 2)
+    failed = subprocess.run([*command, f"--output={output}"], capture_output=True, text=True, timeout=300)
+    assert failed.returncode == 1 and "error: --scores: stacking needs it" in failed.stderr

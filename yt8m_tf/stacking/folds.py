@@ -1,0 +1,73 @@
+"""The boosters of all folds, each kept as soon as it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from yt8m_tf.stacking import boosting
+from yt8m_tf.stacking.boosting import OnTree
+from yt8m_tf.stacking.settings import StackConfig
+
+# Trains a fold: files of the other folds' rows and of its own, names of the features, a callback for each tree, and the
+# boosters of the folds before it.
+TrainFold = Callable[
+    [Sequence[Path], Sequence[Path], Sequence[str], OnTree, Sequence[boosting.Trained]], boosting.Trained
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """The progress bar of a fold: its title, with {} for the fold; whether it stays, and whether it is shown."""
+
+    title: str = "fold {}"
+    leave: bool = False
+    shown: bool = True
+
+
+def train_folds(
+    directory: Path,
+    paths: Sequence[Path],
+    folds: Mapping[str, int],
+    names: Sequence[str],
+    config: StackConfig,
+    num_threads: int,
+    train_fold: TrainFold | None,
+    bar: Bar,
+) -> list[boosting.Trained]:
+    """The boosters of folds 0, 1, ...; those that are there are read.
+
+    Args:
+      directory: of the boosters, `fold_<f>.txt`.
+      paths: files of rows, named after their shards.
+      folds: of each shard.
+      names: the columns of the features.
+      config: the trees.
+      num_threads: of LightGBM; 0: all cores.
+      train_fold: trains a fold in place of `boosting.train`.
+      bar: how progress is shown.
+    """
+    directory.mkdir(exist_ok=True)
+    found: list[boosting.Trained] = []
+    for fold in sorted(set(folds.values())):
+        path = directory / f"fold_{fold}.txt"
+        if not path.is_file():
+            held_out = [rows for rows in paths if folds[rows.stem] == fold]
+            others = [rows for rows in paths if folds[rows.stem] != fold]
+            title = bar.title.format(fold)
+            with tqdm(total=config.num_trees, desc=title, unit=" trees", disable=not bar.shown, leave=bar.leave) as own:
+
+                def on_tree(count: int, loss: float, own: tqdm = own) -> None:
+                    own.set_postfix_str(f"loss {loss:.5f}", refresh=False)
+                    own.update(count - own.n)
+
+                if train_fold is None:
+                    trained = boosting.train(others, held_out, names, config, num_threads, on_tree)
+                else:
+                    trained = train_fold(others, held_out, names, on_tree, found)
+            boosting.save(path, trained)
+        found.append(boosting.load(path))
+    return found

@@ -1,0 +1,239 @@
+"""GAP@20 against the number of models, of LightGBM and of means, from the rows that a finished stacking has kept.
+
+An ensemble is what a stacking of its models alone would be: its rows are the classes that are among the highest of at
+least one of its own models, its weights and boosters are fitted to these rows, out of fold. Neither the scores of the
+single models nor the data are needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from yt8m_tf import config as configs
+from yt8m_tf import run_dir
+from yt8m_tf.errors import InputError
+from yt8m_tf.scores.manifest import read_manifest
+from yt8m_tf.stacking import boosting, evaluation, means, stack
+from yt8m_tf.stacking.features import feature_names
+from yt8m_tf.stacking.folds import Bar, train_folds
+from yt8m_tf.stacking.gap_histogram import GapHistogram
+from yt8m_tf.stacking.rows import load_rows, rows_of_models, save_rows
+from yt8m_tf.stacking.settings import StackConfig
+from yt8m_tf.stacking.stack import OUT_OF_FOLD
+from yt8m_tf.stacking.subsets import Ensemble, best_first, ensembles
+
+SIZES = "ensemble_sizes.json"
+_FOLDER = "ensemble_sizes"
+SINGLE = "best single model"
+METHODS = (SINGLE, "mean", "weighted mean", "LightGBM")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacking:
+    """A finished stacking.
+
+    Attributes:
+      output: its directory.
+      config: candidates, features, trees.
+      models: names, in the order of the rows' columns.
+      fingerprint: of all that it depends on.
+      folds: of each shard that has one.
+      shards: base names, of each split with labels.
+      gaps: GAP@20 by split, then by name.
+    """
+
+    output: Path
+    config: StackConfig
+    models: Sequence[str]
+    fingerprint: str
+    folds: Mapping[str, int]
+    shards: Mapping[str, Sequence[str]]
+    gaps: Mapping[str, Mapping[str, float]]
+
+    def paths(self, split: str) -> list[Path]:
+        """The files of a split's rows."""
+        return evaluation.row_paths(self.output / "rows" / split, self.shards[split])
+
+
+def read_stacking(output: Path) -> Stacking:
+    """Reads what `stack.stack` left.
+
+    Raises:
+      InputError: no stacking there that is finished, one without rows, or a damaged file.
+    """
+    where = f"--output={output}"
+    for name in (stack.CONFIG, stack.REPORT):
+        if not (output / name).is_file():
+            raise InputError(
+                f"{where}: no finished stacking there ({name} is missing); name --scores and --input as well, to stack"
+            )
+    try:
+        started, report = (json.loads((output / name).read_text("utf-8")) for name in (stack.CONFIG, stack.REPORT))
+        models, fingerprint, gaps = started["models"], started["fingerprint"], report["gaps"]
+        config = configs.parse(StackConfig, started["config"], "")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: {stack.CONFIG} or {stack.REPORT} cannot be read ({error}); stack again") from error
+    manifests = {split: read_manifest(output / split, "--output") for split in gaps}
+    shards = {split: list(manifest.shards) for split, manifest in manifests.items()}
+    found = Stacking(output, config, models, fingerprint, manifests[OUT_OF_FOLD].folds, shards, gaps)
+    missing = [path for split in shards for path in found.paths(split) if not path.is_file()]
+    if missing:
+        raise InputError(f"{where}: {missing[0]} is missing; stack again, with --scores and --input")
+    return found
+
+
+def ensemble_sizes(
+    stacking: Stacking,
+    overrides: Sequence[str] = (),
+    *,
+    num_weak: int | None = None,
+    random_orders: int = 1,
+    num_threads: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measures ensembles of 1, 2, 4, ... models in several orders, and writes `SIZES` into the stacking's directory.
+
+    Each ensemble is kept in `ensemble_sizes/` when it is done, and a booster as soon as it is trained: interrupted, the
+    same call goes on. One at a time takes the space of its own rows; these are removed when it is done.
+
+    Args:
+      stacking: from `read_stacking`.
+      overrides: of its configuration, for the boosters of the ensembles, such as "learning_rate=0.1".
+      num_weak: the lowest so many models are weak; None: half of them.
+      random_orders: beside best first and worst first.
+      num_threads: of LightGBM; 0: all cores.
+      progress: whether to show progress bars.
+
+    Returns:
+      What it writes: "config" of the boosters; "models", GAP@20 out of fold by name, highest first; "weak", names;
+      "points", for each ensemble its "order", "size", "strong" (see `Ensemble`), "models", "weights", "num_trees", and
+      "gaps", for each split GAP@20 by name out of `METHODS`. The best single model is the one out of fold.
+
+    Raises:
+      InputError: an override that these rows do not serve for, a wrong `num_weak`; damage.
+    """
+    config = _configuration(stacking.config, overrides)
+    count = len(stacking.models)
+    num_weak = count // 2 if num_weak is None else num_weak
+    if not 0 <= num_weak < count:
+        raise InputError(f"--sizes_weak={num_weak}: the stacking has {count} models; give 0 to {count - 1}")
+    single = [stacking.gaps[OUT_OF_FOLD][name] for name in stacking.models]
+    wanted = ensembles(single, num_weak, random_orders, config.seed)
+    # The largest last: what is there early is the more for it.
+    distinct = sorted({ensemble.members for ensemble in wanted}, key=lambda members: (len(members), members))
+    measured: dict[tuple[int, ...], dict[str, Any]] = {}
+    with tqdm(distinct, desc="ensembles", unit="", disable=not progress) as bar:
+        for members in bar:
+            bar.set_postfix_str(f"{len(members)} models", refresh=True)
+            measured[members] = _kept(stacking, members, config, num_threads, progress)
+    best = best_first(single)
+    contents = {
+        "config": configs.to_dict(config),
+        "models": {stacking.models[number]: single[number] for number in best},
+        "weak": [stacking.models[number] for number in best[count - num_weak :]],
+        "points": [_point(stacking, ensemble, measured[ensemble.members]) for ensemble in wanted],
+    }
+    run_dir.write_json(stacking.output / SIZES, contents)
+    return contents
+
+
+def _configuration(given: StackConfig, overrides: Sequence[str]) -> StackConfig:
+    config = configs.parse(StackConfig, configs.apply_overrides(configs.to_dict(given), overrides), "")
+    for name in ("candidates", "top", "ranks"):
+        if getattr(config, name) != getattr(given, name):
+            raise InputError(
+                f"--sizes_set: {name} is {getattr(given, name)} in the rows of this stacking; stack into another"
+                f" directory with --set={name}={getattr(config, name)}"
+            )
+    if config.candidates != "union":
+        raise InputError(
+            "--sizes: the rows of this stacking are the classes that its best model names, and say nothing of what"
+            " others would; stack into another directory with --set=candidates=union"
+        )
+    return config
+
+
+def _kept(
+    stacking: Stacking, members: Sequence[int], config: StackConfig, num_threads: int, progress: bool
+) -> dict[str, Any]:
+    """What an ensemble was found to be; measures it where that is not there."""
+    everything = [stacking.fingerprint, list(stacking.gaps), configs.to_dict(config), list(members)]
+    key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:20]
+    path = stacking.output / _FOLDER / f"{key}.json"
+    if path.is_file():
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); remove it and repeat the command") from error
+    directory = path.with_suffix("")
+    directory.mkdir(parents=True, exist_ok=True)
+    found = _measure(stacking, members, directory, config, num_threads, progress)
+    run_dir.write_json(path, found)
+    shutil.rmtree(directory)
+    return found
+
+
+def _measure(
+    stacking: Stacking, members: Sequence[int], directory: Path, config: StackConfig, num_threads: int, progress: bool
+) -> dict[str, Any]:
+    paths = {
+        split: _make_rows(stacking, split, members, directory / split, config, progress) for split in stacking.gaps
+    }
+    names = feature_names([stacking.models[number] for number in members], config)
+    bar = Bar(f"{len(members)} models, fold {{}}", leave=False, shown=progress)
+    folds = {path.stem: stacking.folds[path.stem] for path in paths[OUT_OF_FOLD]}
+    trained = train_folds(directory / "boosters", paths[OUT_OF_FOLD], folds, names, config, num_threads, None, bar)
+    boosters = [found.booster for found in trained]
+    of_fold = dict(zip(sorted(set(folds.values())), boosters, strict=True))
+    weights = means.fit_weights(*evaluation.sample_rows(paths[OUT_OF_FOLD], len(members), config.seed))
+    gaps = {}
+    for split, own in paths.items():
+        histograms = {name: GapHistogram() for name in METHODS[1:]}
+        for path in tqdm(own, f"GAP of {split}", unit=" shards", disable=not progress, leave=False):
+            rows = load_rows(path)
+            used = [of_fold[folds[path.stem]]] if split == OUT_OF_FOLD else boosters
+            scores = rows.features[:, : len(members)]
+            combined = (
+                means.plain_mean(scores),
+                means.weighted_mean(scores, weights),
+                boosting.predict(used, rows, num_threads),
+            )
+            for histogram, values in zip(histograms.values(), combined, strict=True):
+                evaluation.add_rows(histogram, rows, values)
+        gaps[split] = {name: histogram.gap() for name, histogram in histograms.items()}
+    return {"gaps": gaps, "weights": weights.tolist(), "num_trees": [found.num_trees for found in trained]}
+
+
+def _make_rows(
+    stacking: Stacking, split: str, members: Sequence[int], directory: Path, config: StackConfig, progress: bool
+) -> list[Path]:
+    directory.mkdir(exist_ok=True)
+    paths = [directory / source.name for source in stacking.paths(split)]
+    sources = tqdm(stacking.paths(split), f"rows of {split}", unit=" shards", disable=not progress, leave=False)
+    for source, path in zip(sources, paths, strict=True):
+        if not path.is_file():
+            save_rows(path, rows_of_models(load_rows(source), members, len(stacking.models), config))
+    return paths
+
+
+def _point(stacking: Stacking, ensemble: Ensemble, found: Mapping[str, Any]) -> dict[str, Any]:
+    names = [stacking.models[number] for number in ensemble.members]
+    best = max(names, key=lambda name: stacking.gaps[OUT_OF_FOLD][name])
+    gaps = {split: {SINGLE: stacking.gaps[split][best], **own} for split, own in found["gaps"].items()}
+    return {
+        "order": ensemble.order,
+        "size": len(names),
+        "strong": ensemble.strong,
+        "models": names,
+        "gaps": gaps,
+        "weights": dict(zip(names, found["weights"], strict=True)),
+        "num_trees": found["num_trees"],
+    }
