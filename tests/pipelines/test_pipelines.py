@@ -155,7 +155,7 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
 
 
 def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
-    """Without students and final network, such as configs/pipelines/ensemble_sizes.yaml: ends with the stacking."""
+    """Without students and final network a pipeline ends with the stacking."""
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
     alone = dataclasses.replace(_settings(), students={}, final=None)
@@ -165,12 +165,14 @@ def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
     assert "\nLightGBM " in table and "final" not in table.replace(str(run), "")
 
 
-def test_sixteen_models_for_ensemble_sizes() -> None:
-    settings = load_pipeline("pipelines/ensemble_sizes.yaml")
+def test_the_best_pipeline_on_real_records() -> None:
+    settings = load_pipeline("pipelines/real_best.yaml")
     stages = make_stages(settings)
-    models = {json.dumps(stage.options["experiment"]["model"]) for stage in stages if stage.kind == "train"}
-    assert len(settings.first_level()) == 16 and len(models) >= 14
-    assert len(stages) == 16 * (5 + 2) + 1 and stages[-1].name == "stack"
+    names = [stage.name for stage in stages]
+    assert len(settings.first_level()) == 15 and names.index("stack") == 15 * (5 + 2)
+    assert names[-2:] == ["export final", "export ensemble"]
+    ensemble = next(stage for stage in stages if stage.name == "ensemble")
+    assert ensemble.inputs == tuple(f"train {name}" for name in settings.ensemble)
 
 
 def test_no_stage_writes_below_the_output_of_another() -> None:
