@@ -1,7 +1,8 @@
 """Trains the configurations of one file, one after the other, and keeps what came out of each as a small JSON file.
 
 A run whose JSON file is there is skipped, one that was interrupted goes on where it was, so that the whole can be done
-in pieces. Ends with a table of all results that are there; with several seeds, of the means over them.
+in pieces. Ends with a table of all results that are there; with several seeds, of the means over them. TensorBoard
+shows the same in its HParams tab, with a column for each key in which the runs differ: tensorboard --logdir=WORKDIR
 
   python tools/run_experiments.py --config=experiments/first_level_real.yaml --data_dir=DATA/yt8m_2018 \\
       --workdir=runs/first_level_real --output=docs/results/first_level_real
@@ -43,6 +44,8 @@ def main(_: Sequence[str]) -> None:
     names = [name for name in config.configuration_names(_CONFIG.value) if re.search(_MATCH.value, name)]
     if not names:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
+    from yt8m_tf.training.hparams import write_columns
+
     output, workdir = Path(_OUTPUT.value).expanduser(), Path(_WORKDIR.value).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     # The first seed of all comes first, so that there is a table early.
@@ -57,6 +60,7 @@ def main(_: Sequence[str]) -> None:
         result = _train(f"{_CONFIG.value}:{configuration}", workdir / name, seed)
         with run_dir.whole_file(path) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_columns(workdir)
     print("\n" + table({name: [_read(output, name, seed) for seed in range(_SEEDS.value)] for name in names}))
 
 
