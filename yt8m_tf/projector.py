@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,5 +111,5 @@ def _metadata(metrics: Metrics, details: Mapping[str, Sequence[str]]) -> str:
         "positives": metrics.num_positives.tolist(),
         "average_precision": [f"{value:.4f}" if value == value else "" for value in metrics.average_precision],
     }
-    rows = [columns, *zip(*columns.values(), strict=True)]
+    rows: list[Iterable[Any]] = [columns, *zip(*columns.values(), strict=True)]
     return "".join("\t".join(" ".join(str(value).split()) for value in row) + "\n" for row in rows)
