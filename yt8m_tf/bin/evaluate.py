@@ -97,9 +97,9 @@ def _evaluate_run() -> None:
     workdir = Path(_WORKDIR.value).expanduser()
     faults = fault_flags.faults()
     trained = load_trained(workdir, _CHECKPOINT.value)
-    details = _VOCABULARY.value and load_details(
-        Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes
-    )
+    details = None
+    if _VOCABULARY.value:
+        details = load_details(Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes)
     if _PROJECTOR.value:
         weights = projector.class_weights(trained.model, trained.experiment.data.spec)
     patterns = _INPUT.value or trained.experiment.data.validation
@@ -108,11 +108,11 @@ def _evaluate_run() -> None:
     )
     output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else workdir / "evaluation"
     context = {"workdir": str(workdir), "step": trained.step, "patterns": list(patterns), "data_dir": _DATA_DIR.value}
-    evaluation.write_evaluation(metrics, output, vocabulary=details and details["name"], context=context)
+    evaluation.write_evaluation(metrics, output, vocabulary=details["name"] if details else None, context=context)
     print(evaluation.format_table(metrics))
     print(f"written: {output / evaluation.METRICS_FILE}, {output / evaluation.CLASSES_FILE}")
     if _PROJECTOR.value:
-        projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details or None)
+        projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details)
         print(f"class weights: tensorboard --logdir={workdir}, tab Projector")
     print(f"next: yt8m-export --workdir={workdir} --output=exported/{workdir.name}/1 --data_dir={_DATA_DIR.value}")
     for line in faults.summary():
