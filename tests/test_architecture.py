@@ -18,7 +18,7 @@ _LEVELS = (
     ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics"),
     ("data", "scores", "centroids", "clustering"),
     ("models",),
-    ("training", "evaluation", "export", "catalogue", "submission", "inference"),
+    ("training", "evaluation", "export", "catalogue", "submission", "inference", "projector"),
     ("ensembles", "predictors", "scoring", "stacking"),
     ("packing", "pipelines"),
     ("report",),

@@ -47,6 +47,7 @@ def metrics() -> Metrics:
         average_precision=np.array([1.0, math.nan, 0.5]),
         num_positives=np.array([4, 0, 2]),
         calibration=np.array([[4.0, 2.0] + [0.0] * 13, [0.2, 0.3] + [0.0] * 13, [1.0, 1.0] + [0.0] * 13]),
+        pairs_above=np.zeros((2, 201), np.int64),
     )
 
 

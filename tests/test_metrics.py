@@ -11,6 +11,7 @@ import tensorflow as tf
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics import (
     NUM_BINS,
+    NUM_THRESHOLDS,
     MetricAccumulator,
     Metrics,
     batch_statistics,
@@ -20,7 +21,7 @@ from yt8m_tf.metrics import (
 )
 from yt8m_tf.schema import NO_LABEL
 
-RANKED = ("gap", "map", "average_precision")  # bit for bit the same, however the videos are cut up
+RANKED = ("gap", "map", "average_precision", "pairs_above")  # bit for bit the same, however the videos are cut up
 
 
 def average_precision(pairs, num_positives):
@@ -71,6 +72,10 @@ def reference(logits, labels, valid):
         "perr": math.fsum(perr) / count,
         "bce": math.fsum(bce) / count,
         "calibration": bins,
+        "pairs_above": [
+            [sum(s >= i / (NUM_THRESHOLDS - 1) and h == hit for s, h in pooled) for i in range(NUM_THRESHOLDS)]
+            for hit in (True, False)
+        ],
         "num_videos": count,
         "num_labels": sum(positives),
     }

@@ -49,6 +49,8 @@ def main(_: Sequence[str]) -> None:
     names = [name for name in config.configuration_names(_CONFIG.value) if re.search(_MATCH.value, name)]
     if not names:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
+    from yt8m_tf.training.hparams import write_columns
+
     output, workdir = Path(_OUTPUT.value).expanduser(), Path(_WORKDIR.value).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,7 @@ def main(_: Sequence[str]) -> None:
                 name, result = future.result()
                 bar.write(f"{name}: GAP@20 {result['gap_at_20']:.4f}, {result['minutes']:.1f} minutes")
                 bar.update()
+                write_columns(workdir)  # of TensorBoard's HParams tab
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)  # runs under way end and are kept
             raise

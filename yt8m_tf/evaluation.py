@@ -28,7 +28,7 @@ CLASSES_FILE = "classes.csv"
 
 Step = Callable[[dict[str, Any]], Mapping[str, Any]]
 
-_TITLES = {
+TITLES = {
     "gap_at_20": "GAP@20",
     "hit_at_1": "Hit@1",
     "perr": "PERR",
@@ -120,7 +120,7 @@ def evaluate_trained(
 
 def format_table(metrics: Metrics) -> str:
     """The metrics as aligned lines of plain text."""
-    rows = [(_TITLES[name], f"{value:.6f}") for name, value in metrics.scalars().items()]
+    rows = [(TITLES[name], f"{value:.6f}") for name, value in metrics.scalars().items()]
     rows += [
         ("Videos", f"{metrics.num_videos:,}"),
         ("Labels", f"{metrics.num_labels:,}"),

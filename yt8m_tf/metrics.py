@@ -26,6 +26,7 @@ from yt8m_tf.errors import InputError
 
 __all__ = [
     "NUM_BINS",
+    "NUM_THRESHOLDS",
     "TOP_K",
     "MetricAccumulator",
     "Metrics",
@@ -34,6 +35,9 @@ __all__ = [
     "global_average_precision",
     "top_score_statistics",
 ]
+
+# Of `Metrics.pairs_above`: evenly from 0 to 1, both included.
+NUM_THRESHOLDS = 201
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +62,8 @@ class Metrics:
         there are none.
       num_positives: [C] int64.
       calibration: [3, 15] float64: per bin the number of pairs, the sum of their scores, their positives.
+      pairs_above: [2, 201] int64: of the pairs that GAP ranks those with a score of i / 200 or more: the positives, and
+        the others. With `num_labels` the curve of precision against recall, whose area is GAP but for the steps.
     """
 
     gap: float
@@ -71,6 +77,7 @@ class Metrics:
     average_precision: np.ndarray
     num_positives: np.ndarray
     calibration: np.ndarray
+    pairs_above: np.ndarray
 
     def scalars(self) -> dict[str, float]:
         """The metrics that are known, by the names under which they are logged and written."""
@@ -167,9 +174,10 @@ class MetricAccumulator:
             )
         keys, classes = self._keys[:count].ravel(), self._classes[:count].ravel()
         precision = _average_precision(keys, classes, positives)
+        ordered = np.sort(keys)
         pairs, scores, hits = sums["calibration"]
         return Metrics(
-            gap=_gap(keys, num_labels),
+            gap=_gap(ordered, num_labels),
             hit_at_1=float(sums["hit_at_1"] / count),
             perr=float(sums["perr"] / count),
             map=float(np.nanmean(precision)),
@@ -180,6 +188,7 @@ class MetricAccumulator:
             average_precision=precision,
             num_positives=positives.copy(),
             calibration=sums["calibration"].copy(),
+            pairs_above=_pairs_above(ordered),
         )
 
     def _add(self, keys: np.ndarray, classes: np.ndarray, sums: Mapping[str, Any]) -> None:
@@ -212,7 +221,7 @@ def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives
     scores = np.asarray(scores, np.float32)
     if not (scores >= 0).all():
         raise ValueError("scores must be 0 or more, and not NaN")
-    return _gap(_pair_keys(scores, np.asarray(hits, bool)).ravel(), num_positives)
+    return _gap(np.sort(_pair_keys(scores, np.asarray(hits, bool)).ravel()), num_positives)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -229,10 +238,23 @@ def _pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
     return (np.ascontiguousarray(scores).view(np.uint32) << 1) | ~hits
 
 
-def _gap(keys: np.ndarray, num_positives: int) -> float:
-    misses = np.sort(keys)[::-1] & 1
+def _gap(ordered: np.ndarray, num_positives: int) -> float:
+    """From pairs' keys in ascending order."""
+    misses = ordered[::-1] & 1
     ranks = np.flatnonzero(misses == 0) + 1.0
     return float((np.arange(1, len(ranks) + 1) / ranks).sum() / num_positives)
+
+
+def _pairs_above(ordered: np.ndarray) -> np.ndarray:
+    """`Metrics.pairs_above` of pairs' keys in ascending order."""
+    exact = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
+    thresholds = exact.astype(np.float32)
+    # The lowest score that counts: rounding must not put it below the threshold.
+    thresholds = np.where(thresholds < exact, np.nextafter(thresholds, np.float32(2)), thresholds)
+    lowest = thresholds.view(np.uint32) << 1  # of a hit, which comes before a miss of the same score
+    hit_keys = ordered[(ordered & 1) == 0]
+    hits, pairs = (len(keys) - np.searchsorted(keys, lowest) for keys in (hit_keys, ordered))
+    return np.stack([hits, pairs - hits])
 
 
 def _average_precision(keys: np.ndarray, classes: np.ndarray, num_positives: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ config.yaml         the resolved configuration
 folds.json          base name of each training shard to its fold, if there are folds
 history.jsonl       one line for each evaluation
 checkpoints/        step_00001000/ (variables.index, variables.data-*, state.json), ...
-tensorboard/        event files
+tensorboard/        event files; a trace of --profile, the projector's class weights
 evaluation/         metrics.json and classes.csv of the best checkpoint
 """
 
@@ -29,6 +29,7 @@ CONFIG = "config.yaml"
 FOLDS = "folds.json"
 HISTORY = "history.jsonl"
 CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
 
 
 @contextlib.contextmanager

@@ -30,6 +30,22 @@ def load_vocabulary(path: str | Path, num_classes: int) -> list[str]:
     return [name for (name,) in _columns(str(path), num_classes, ["Name"])]
 
 
+def load_details(path: str | Path, num_classes: int) -> dict[str, list[str]]:
+    """The vocabulary's short columns, for people: names, verticals, number of training videos.
+
+    Returns:
+      "name", and "vertical" and "training_videos" where the file has them: the values of the C classes, by id.
+
+    Raises:
+      InputError: as `load_vocabulary`.
+    """
+    titles = {"Name": "name", _VERTICALS[0]: "vertical", "TrainVideoCount": "training_videos"}
+    optional = list(titles)[1:]
+    columns = zip(*_columns(str(path), num_classes, ["Name"], optional=optional), strict=True)
+    found = dict(zip(titles.values(), map(list, columns), strict=True))
+    return {title: values for title, values in found.items() if title == "name" or any(values)}
+
+
 def load_verticals(
     path: str | Path, num_classes: int, num_verticals: int | None = None, data_dir: str = ""
 ) -> np.ndarray:
@@ -62,8 +78,13 @@ def load_verticals(
     return np.array([[name in row for name in names] for row in rows], np.float32)
 
 
-def _columns(path: str, num_classes: int, names: Sequence[str], where: str = "") -> list[list[str]]:
-    """The named columns of a vocabulary, a row for each class, by id; `where` stands in front of every message."""
+def _columns(
+    path: str, num_classes: int, names: Sequence[str], where: str = "", optional: Sequence[str] = ()
+) -> list[list[str]]:
+    """The named columns of a vocabulary, a row for each class, by id; `where` stands in front of every message.
+
+    Those that are `optional` come last, and are empty where the file does not have them.
+    """
     found: dict[int, list[str]] = {}
     try:
         text = tf.io.gfile.GFile(path, "rb").read().decode()
@@ -76,7 +97,7 @@ def _columns(path: str, num_classes: int, names: Sequence[str], where: str = "")
             if not 0 <= index < num_classes or index in found:
                 problem = "occurs twice" if index in found else f"is not one of the {num_classes} classes"
                 raise InputError(f"{where}{path}: line {rows.line_num}: Index {index} {problem}; {_OTHER_VERSION}")
-            found[index] = [row[name] or "" for name in names]
+            found[index] = [row[name] or "" for name in names] + [row.get(name) or "" for name in optional]
     except InputError:
         raise
     except tf.errors.OpError as error:

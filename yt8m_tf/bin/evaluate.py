@@ -1,6 +1,7 @@
 """Evaluates a trained model: GAP@20, Hit@1, PERR, mAP, BCE and calibration, overall and per class.
 
-Prints a table, and writes metrics.json (everything, with calibration bins) and classes.csv (one line a class).
+Prints a table, and writes metrics.json (everything, with calibration bins) and classes.csv (one line a class). With
+--projector the run's TensorBoard shows the weights of the classes, by name, vertical and average precision.
 
 Of a SavedModel, from elsewhere perhaps, only the highest scores of each video are known: a class that is not among them
 counts as not predicted, and BCE and calibration are left out, as is PERR if a video has more labels than scores.
@@ -8,6 +9,7 @@ counts as not predicted, and BCE and calibration are left out, as is PERR if a v
 Example:
 
   yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv
+  yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv --projector
   yt8m-evaluate --saved_model=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video --input='validate*.tfrecord' \\
       --output=evaluation
 """
@@ -33,7 +35,10 @@ _NUM_CLASSES = flags.DEFINE_integer(
     lower_bound=1,
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
-_VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, for the names of classes.csv.")
+_VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, for names of classes.")
+_PROJECTOR = flags.DEFINE_bool(
+    "projector", False, "Write the class weights of a run for TensorBoard's projector; --vocabulary names them."
+)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
@@ -63,6 +68,8 @@ def _evaluate_saved_model() -> None:
     from yt8m_tf.schema import NUM_CLASSES
     from yt8m_tf.vocabulary import load_vocabulary
 
+    if _PROJECTOR.value:
+        raise InputError("--projector: shows the weights of a run; name one with --workdir, not a SavedModel")
     if not _INPUT.value or not _OUTPUT.value:
         missing = "--output: name a directory for the results" if _INPUT.value else "--input: name labelled shards"
         raise InputError(f"{missing}; a SavedModel has none of its own")
@@ -83,25 +90,30 @@ def _evaluate_saved_model() -> None:
 
 
 def _evaluate_run() -> None:
-    from yt8m_tf import evaluation
+    from yt8m_tf import evaluation, projector, run_dir
     from yt8m_tf.training.checkpoints import load_trained
-    from yt8m_tf.vocabulary import load_vocabulary
+    from yt8m_tf.vocabulary import load_details
 
     workdir = Path(_WORKDIR.value).expanduser()
     faults = fault_flags.faults()
     trained = load_trained(workdir, _CHECKPOINT.value)
-    names = _VOCABULARY.value and load_vocabulary(
-        Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes
-    )
+    details = None
+    if _VOCABULARY.value:
+        details = load_details(Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes)
+    if _PROJECTOR.value:
+        weights = projector.class_weights(trained.model, trained.experiment.data.spec)
     patterns = _INPUT.value or trained.experiment.data.validation
     metrics = evaluation.evaluate_trained(
         trained, patterns, _DATA_DIR.value, batch_size=_BATCH_SIZE.value, faults=faults, xla=_XLA.value
     )
     output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else workdir / "evaluation"
     context = {"workdir": str(workdir), "step": trained.step, "patterns": list(patterns), "data_dir": _DATA_DIR.value}
-    evaluation.write_evaluation(metrics, output, vocabulary=names, context=context)
+    evaluation.write_evaluation(metrics, output, vocabulary=details["name"] if details else None, context=context)
     print(evaluation.format_table(metrics))
     print(f"written: {output / evaluation.METRICS_FILE}, {output / evaluation.CLASSES_FILE}")
+    if _PROJECTOR.value:
+        projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details)
+        print(f"class weights: tensorboard --logdir={workdir}, tab Projector")
     print(f"next: yt8m-export --workdir={workdir} --output=exported/{workdir.name}/1 --data_dir={_DATA_DIR.value}")
     for line in faults.summary():
         print(line)

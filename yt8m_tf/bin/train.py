@@ -9,7 +9,7 @@ Example:
       --set=train.batch_size=512 --set=optimizer.learning_rate=5e-4
   yt8m-train --config=first_level/moe.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/moe/fold_2 \\
       --num_folds=5 --fold=2
-  tensorboard --logdir=runs
+  tensorboard --logdir=runs      # docs/TENSORBOARD.md
 """
 
 from __future__ import annotations
@@ -58,12 +58,17 @@ _INIT_EXCLUDE = flags.DEFINE_list(
 )
 flags.adopt_module_key_flags(fault_flags)
 _HISTOGRAMS = flags.DEFINE_bool("histograms", False, "Write the distributions of the weights for TensorBoard.")
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "START:STOP: trace these steps, from 0, for TensorBoard's profiler (docs/TENSORBOARD.md); 100:110."
+)
 
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf.experiment import load_experiment
     from yt8m_tf.training import distribution, loop
+    from yt8m_tf.training.profile import parse_steps
 
+    profile = None if _PROFILE.value is None else parse_steps(_PROFILE.value)
     strategy = distribution.make_strategy(_DEVICES.value)
     folds = [f"data.{flag.name}={flag.value}" for flag in (_NUM_FOLDS, _FOLD) if flag.value is not None]
     experiment = load_experiment(_CONFIG.value, [*_SET.value, *folds])
@@ -78,11 +83,15 @@ def main(_: Sequence[str]) -> None:
         init_from=tuple(Path(source).expanduser() for source in _INIT_FROM.value),
         init_exclude=tuple(_INIT_EXCLUDE.value),
         histograms=_HISTOGRAMS.value,
+        profile=profile,
     )
     result = loop.train(experiment, options, strategy, faults)
     ending = "stopped early" if result.stopped_early else "finished"
     print(f"{ending} at step {result.step:,}; best GAP@20 {result.best_gap:.5f} at step {result.best_step:,}")
     print(f"run: {options.workdir}\nnext: yt8m-evaluate --workdir={options.workdir} --data_dir={_DATA_DIR.value}")
+    if profile is not None:
+        traces = options.workdir / "tensorboard" / "plugins" / "profile"
+        print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
     for line in faults.summary():
         print(line)
 

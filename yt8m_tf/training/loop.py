@@ -26,6 +26,7 @@ from yt8m_tf.metrics import Metrics
 from yt8m_tf.models.registry import set_output_bias
 from yt8m_tf.training import checkpoints, distribution
 from yt8m_tf.training.evaluation_step import EvaluationStep
+from yt8m_tf.training.profile import Profile
 from yt8m_tf.training.schedule import Plateau, planned_factor
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
@@ -48,6 +49,7 @@ class RunOptions:
       init_from: runs or checkpoints whose weights to start from; a run that has begun goes on with its own.
       init_exclude: patterns of variables that `init_from` leaves out.
       histograms: write the weights' distributions for TensorBoard at every evaluation.
+      profile: steps to trace for TensorBoard's profiler (`profile.Profile`).
       progress: show progress bars.
     """
 
@@ -60,6 +62,7 @@ class RunOptions:
     init_from: tuple[Path, ...] = ()
     init_exclude: tuple[str, ...] = ()
     histograms: bool = False
+    profile: range | None = None
     progress: bool = True
 
 
@@ -134,8 +137,9 @@ class _Run:
         self.train_step = TrainStep(self.state, experiment, strategy, options.xla, weights, self.membership)
         self.evaluation_step = EvaluationStep(self.state, data.spec, strategy, options.xla)
         self.stream = self._open_stream(positions)
-        tensorboard = options.workdir / "tensorboard" if self.is_chief else None
-        self.summaries = Summaries(tensorboard, experiment)
+        tensorboard = options.workdir / run_dir.TENSORBOARD if self.is_chief else None
+        self.profile = Profile(tensorboard, options.profile, config.total_steps)
+        self.summaries = Summaries(tensorboard, experiment, fresh=saved is None)
 
     def run(self) -> TrainResult:
         config = self.experiment.train
@@ -143,12 +147,12 @@ class _Run:
             tqdm.write(
                 f"going on with the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
             )
-        with tqdm(total=config.total_steps, initial=self.step, desc="train", unit="step", disable=not self.show) as bar:
+        bar = tqdm(total=config.total_steps, initial=self.step, desc="train", unit="step", disable=not self.show)
+        with self.summaries, self.profile, bar:
             while self.step < config.total_steps and not self._stopped_early():
                 self._train_epoch(bar)
                 self._evaluate(bar)
                 self._save()
-        self.summaries.close()
         return TrainResult(self.step, self.plateau.best_gap, self.best_step, self._stopped_early())
 
     def _train_epoch(self, bar: tqdm) -> None:
@@ -160,9 +164,10 @@ class _Run:
         while self.step < end:
             count = options.steps_per_call if self.step + options.steps_per_call <= end else 1
             rates = [self._learning_rate(self.step + i) for i in range(count)]
-            batches = [next(self.stream) for _ in range(count * config.accumulation)]
-            outputs = self.train_step.train(batches, self.step, rates)
-            loss = float(outputs["loss"])
+            with self.profile.call(self.step, count):
+                batches = [next(self.stream) for _ in range(count * config.accumulation)]
+                outputs = self.train_step.train(batches, self.step, rates)
+                loss = float(outputs["loss"])
             if not math.isfinite(loss) and config.precision != "mixed_float16":
                 raise InputError(
                     f"the loss is {loss / count} at step {self.step}; lower optimizer.learning_rate ({rates[0]:g} here)"
@@ -197,7 +202,7 @@ class _Run:
         if not self.is_chief:
             return
         scalars = metrics.scalars()
-        self.summaries.scalars(self.step, "validation", scalars)
+        self.summaries.evaluation(self.step, metrics, is_best)
         if self.options.histograms:
             self.summaries.histograms(self.step, self.state)
         entry = {

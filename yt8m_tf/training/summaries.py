@@ -5,37 +5,44 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import yaml
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.pr_curve import summary as pr_curve
 
 from yt8m_tf import config
 from yt8m_tf.errors import InputError
 from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.metrics import NUM_THRESHOLDS, Metrics
+from yt8m_tf.training import hparams
 from yt8m_tf.training.state import TrainState
 
 
 class Summaries:
-    """Writes scalars, histograms, hyperparameters and the configuration.
+    """A context in which scalars, histograms, curves of precision and recall can be written; with the configuration.
 
     Args:
       directory: where the event files go; None writes nothing (all processes but the chief).
       experiment: shown as text, and as hyperparameters.
+      fresh: the run begins; what an earlier attempt, of another configuration perhaps, has left is removed.
     """
 
-    def __init__(self, directory: Path | None, experiment: ExperimentConfig):
+    def __init__(self, directory: Path | None, experiment: ExperimentConfig, fresh: bool):
         self._directory = directory
         if directory is None:
             self._writer = tf.summary.create_noop_writer()
             return
-        self._writer = tf.summary.create_file_writer(str(directory))
-        values = config.to_dict(experiment)
-        with self._writing(0):
-            text = yaml.safe_dump(values, sort_keys=False)
+        # In files of their own, written anew by a run that goes on: nothing of it is there twice. Before the other
+        # one is made, because TensorBoard reads files in the order of their names, which begin with the time.
+        hparams.remove_events(directory, "" if fresh else hparams.SUFFIX)
+        text = yaml.safe_dump(config.to_dict(experiment), sort_keys=False)
+        start = tf.summary.create_file_writer(str(directory), filename_suffix=".start" + hparams.SUFFIX)
+        with self._reporting(), start.as_default(step=0):
             tf.summary.text("configuration", "\n".join("    " + line for line in text.splitlines()))
-            hparams.hparams(_flatten(values), trial_id=directory.parent.name)
+            tf.summary.experimental.write_raw_pb(hparams.session_start(experiment))
+            start.close()
+        self._writer = tf.summary.create_file_writer(str(directory))
 
     def scalars(self, step: int, group: str, values: Mapping[str, float]) -> None:
         """Writes `values` under `group/`."""
@@ -43,37 +50,66 @@ class Summaries:
             for name, value in values.items():
                 tf.summary.scalar(f"{group}/{name}", value)
 
+    def evaluation(self, step: int, metrics: Metrics, is_best: bool) -> None:
+        """Writes the metrics of an evaluation, and its curve of precision against recall; a best one as such too."""
+        self.scalars(step, "validation", metrics.scalars())
+        if is_best:
+            self.scalars(step, hparams.BEST, metrics.scalars() | {"step": step})
+        with self._writing(step):
+            tf.summary.experimental.write_raw_pb(_precision_recall(metrics))
+
     def histograms(self, step: int, state: TrainState) -> None:
         """Writes the distribution of every trainable variable's values."""
         with self._writing(step):
             for variable, value in zip(state.model.trainable_variables, state.trainable, strict=True):
                 tf.summary.histogram(variable.path, tf.convert_to_tensor(value))
 
-    def close(self) -> None:
-        """Writes what is still held back."""
-        with self._writing(None):
+    def __enter__(self) -> Summaries:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Writes what is still held back, and how the run has ended; one that was interrupted has not."""
+        if kind is None:
+            self._close("success")
+        elif issubclass(kind, InputError):
+            with contextlib.suppress(InputError):  # the first one counts
+                self._close("failure")
+
+    def _close(self, status: str) -> None:
+        with self._reporting():
             self._writer.close()
+        if self._directory is not None:
+            hparams.replace_events(self._directory, ".end" + hparams.SUFFIX, [hparams.session_end(status)])
 
     @contextlib.contextmanager
-    def _writing(self, step: int | None) -> Iterator[None]:
+    def _writing(self, step: int) -> Iterator[None]:
+        with self._reporting(), self._writer.as_default(step=step):
+            yield
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
         try:
-            with self._writer.as_default(step=step):
-                yield
+            yield
         except tf.errors.OpError as error:
-            raise InputError(
-                f"TensorBoard's files in '{self._directory}' cannot be written ({' '.join(error.message.split())});"
-                " make room or mend the directory, then go on with the same command"
-            ) from error
+            raise hparams.unwritable(self._directory, error) from error
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys to values that the HParams plugin takes: numbers, booleans, text."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, bool | int | float | str):
-            flat[prefix + key] = value
-        elif value is not None:
-            flat[prefix + key] = str(value)
-    return flat
+def _precision_recall(metrics: Metrics) -> bytes:
+    """A serialized summary of TensorBoard's PR curves; what is not among the 20 pairs of its video is not predicted."""
+    hits, misses = metrics.pairs_above.astype(np.float64)  # [201] each
+    missed = metrics.num_labels - hits
+    others = float(metrics.num_videos) * len(metrics.num_positives) - metrics.num_labels - misses
+    found = np.maximum(hits + misses, 1.0)
+    return pr_curve.raw_data_pb(
+        "validation",
+        true_positive_counts=hits,
+        false_positive_counts=misses,
+        true_negative_counts=others,
+        false_negative_counts=missed,
+        precision=hits / found,
+        recall=hits / metrics.num_labels,
+        num_thresholds=NUM_THRESHOLDS,
+        display_name="Validation, the 20 highest scores of each video",
+        description="All videos' pairs together, as GAP@20 ranks them. Recall is of all labels, those outside a top 20"
+        " included: the area under the curve is GAP@20, but for its 201 thresholds.",
+    ).SerializeToString()

@@ -1,0 +1,30 @@
+"""Says what TensorBoard's HParams tab shows of the runs below a directory: a column for each key in which they differ.
+
+And one for each metric, at the run's best evaluation. Without this the tab has a column for every key and scalar. To be
+run again when runs were added, and TensorBoard started again. tools/run_experiments.py does it by itself.
+
+  python tools/hparams_columns.py --workdir=runs/sweep && tensorboard --logdir=runs/sweep
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory with run directories in it, at any depth.", required=True)
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf.training.hparams import write_columns
+
+    directory = Path(_WORKDIR.value).expanduser()
+    keys = write_columns(directory)
+    print(f"columns: {', '.join(keys)}\nnext: tensorboard --logdir={directory}")
+
+
+if __name__ == "__main__":
+    launch(main)
