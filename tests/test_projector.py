@@ -76,7 +76,7 @@ def _plugin(logdir: Path) -> werkzeug_test.Client:
 
 def test_the_plugin_shows_what_was_written(tmp_path: Path, rng: np.random.Generator) -> None:
     metrics = random_metrics(rng, classes=25)
-    names = ['Rock "n" roll', "tab\tand  spaces", *(f"name {c}" for c in range(2, 25))]
+    names = ['Rock "n" roll', "tab\tand  spaces", "", *(f"name {c}" for c in range(3, 25))]
     lines = ["Index,TrainVideoCount,Name,Vertical1"]
     lines += [f'{c},{1000 - c},"{name.replace(chr(34), chr(34) * 2)}",vertical {c % 3}' for c, name in enumerate(names)]
     (tmp_path / "vocabulary.csv").write_text("\n".join(lines) + "\n")
@@ -94,7 +94,7 @@ def test_the_plugin_shows_what_was_written(tmp_path: Path, rng: np.random.Genera
     np.testing.assert_array_equal(shown, weights)
     header, *rows = [line.split("\t") for line in client.get("/metadata" + query).text.splitlines()]
     assert header == ["name", "class", "vertical", "training_videos", "positives", "average_precision"]
-    names[1] = "tab and spaces"
+    names[1:3] = "tab and spaces", "class 2"
     for c, row in enumerate(rows):
         precision = metrics.average_precision[c]
         shown_precision = "" if np.isnan(precision) else f"{precision:.4f}"

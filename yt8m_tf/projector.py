@@ -102,12 +102,16 @@ def write_projector(
 
 
 def _metadata(metrics: Metrics, details: Mapping[str, Sequence[str]]) -> str:
-    """A table with a line for each class; the projector knows neither quotes nor tabs within a value."""
+    """A table with a line for each class; the projector knows neither quotes nor tabs within a value.
+
+    A name is never empty: the projector's search fails at the first one that is.
+    """
     count = len(metrics.num_positives)
+    names = details.get("name", [""] * count)
     columns: dict[str, Sequence[Any]] = {
-        "name": [f"class {number}" for number in range(count)],
+        "name": [name.strip() or f"class {number}" for number, name in enumerate(names)],
         "class": range(count),
-        **details,
+        **{title: values for title, values in details.items() if title != "name"},
         "positives": metrics.num_positives.tolist(),
         "average_precision": [f"{value:.4f}" if value == value else "" for value in metrics.average_precision],
     }
