@@ -61,6 +61,18 @@ class Options:
             raise InputError(f"--noise={shown}: add 0; what wrong labels cost is measured from there")
 
 
+def shares(words: Sequence[str]) -> list[int]:
+    """The numbers of --noise.
+
+    Raises:
+      InputError: one is no whole number.
+    """
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        raise InputError(f"--noise={','.join(words)}: give whole numbers, of percent") from None
+
+
 def name_of(percent: int) -> str:
     """Of a share's directories and of its JSON file."""
     return f"noise_{percent:02d}"
@@ -151,13 +163,9 @@ def main(_: Sequence[str]) -> None:
     from label_noise_report import draw, tables
 
     values = flags.FLAGS
-    try:
-        percents = [int(word) for word in values.noise]
-    except ValueError:
-        raise InputError(f"--noise={','.join(values.noise)}: give whole numbers, of percent") from None
     videos = {"train": values.num_train, "validate": values.num_validate, "test": values.num_test}
     workdir, output = (Path(path).expanduser() for path in (values.workdir, values.output))
-    levels = results(Options(values.config, percents, workdir, output, videos))
+    levels = results(Options(values.config, shares(values.noise), workdir, output, videos))
     if values.figure:
         draw(levels, Path(values.figure).expanduser())
     print("\n" + tables(levels))
