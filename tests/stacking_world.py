@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from conftest import video_record, write_shard
 
 from yt8m_tf.scores import records
 from yt8m_tf.scores.manifest import Manifest, finish, start
+from yt8m_tf.stacking import boosting
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.stacking.stack import StackResult, stack
@@ -79,3 +82,20 @@ def lists(ids: Sequence[bytes], scores: np.ndarray) -> Iterator[tuple[bytes, np.
     for video, row in zip(ids, scores.astype(np.float16), strict=True):
         order = sorted(range(CLASSES), key=lambda c: (-row[c], c))[:12]
         yield video, np.array(order), row[order]
+
+
+@contextlib.contextmanager
+def interrupted_after(boosters: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C when so many boosters were trained in the block, which must not get to its end."""
+    real, trained = boosting.train, 0
+
+    def train(*arguments: Any) -> boosting.Trained:
+        nonlocal trained
+        if trained == boosters:
+            raise KeyboardInterrupt
+        trained += 1
+        return real(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(boosting, "train", train)
+        yield

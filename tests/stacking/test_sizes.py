@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stacking_world import CONFIG, FOLDS, World, make_world
+from stacking_world import CONFIG, FOLDS, World, interrupted_after, make_world
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.scores.manifest import read_manifest
@@ -135,16 +135,9 @@ def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytes
     assert count == 9 and len(trained) == FOLDS * count
     assert {found for point in whole["points"] for found in point["num_trees"]} <= set(range(1, 6))
 
-    def interrupted(*arguments: Any) -> boosting.Trained:
-        if len(trained) == FOLDS * count + 4:
-            raise KeyboardInterrupt
-        trained.append(1)
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(boosting, "train", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments)
+    with interrupted_after(4, monkeypatch):
+        ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments)
+    assert len(trained) == FOLDS * count + 4
     assert not (tmp_path / "out" / SIZES).exists()
     assert ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments) == whole
     assert len(trained) == 2 * FOLDS * count

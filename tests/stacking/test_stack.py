@@ -13,7 +13,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pytest
-from stacking_world import CONFIG, FOLDS, MODELS, World, lists, make_world
+from stacking_world import CONFIG, FOLDS, MODELS, World, interrupted_after, lists, make_world
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.scores import records
@@ -133,22 +133,11 @@ def test_shards_are_read_once_for_their_labels(world: World, tmp_path: Path, mon
 
 def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = world.stack(tmp_path / "whole")
-    real = boosting.train
-    trained: list[int] = []
-
-    def interrupted(*arguments: Any) -> boosting.Trained:
-        if len(trained) == 1:
-            raise KeyboardInterrupt
-        trained.append(1)
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(boosting, "train", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            world.stack(tmp_path / "out")
+    with interrupted_after(1, monkeypatch):
+        world.stack(tmp_path / "out")
     rows = sorted((tmp_path / "out" / "rows" / "train").iterdir())
     times = [path.stat().st_mtime_ns for path in rows]
-    calls: list[int] = []
+    real, calls = boosting.train, []
     monkeypatch.setattr(boosting, "train", lambda *arguments: calls.append(1) or real(*arguments))
     assert world.stack(tmp_path / "out") == whole
     assert len(calls) == FOLDS - 1 and [path.stat().st_mtime_ns for path in rows] == times

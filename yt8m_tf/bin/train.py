@@ -64,6 +64,7 @@ _PROFILE = flags.DEFINE_string(
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import run_dir
     from yt8m_tf.experiment import load_experiment
     from yt8m_tf.training import distribution, loop
     from yt8m_tf.training.profile import parse_steps
@@ -90,7 +91,7 @@ def main(_: Sequence[str]) -> None:
     print(f"{ending} at step {result.step:,}; best GAP@20 {result.best_gap:.5f} at step {result.best_step:,}")
     print(f"run: {options.workdir}\nnext: yt8m-evaluate --workdir={options.workdir} --data_dir={_DATA_DIR.value}")
     if profile is not None:
-        traces = options.workdir / "tensorboard" / "plugins" / "profile"
+        traces = options.workdir / run_dir.TENSORBOARD / "plugins" / "profile"
         print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
     for line in faults.summary():
         print(line)

@@ -73,12 +73,13 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
     graphs = []
     if settings.final is not None:
         graphs.append(_final(settings.final, settings, stack, students))
+    by_name = {stage.name: stage for stage in (*stages, *graphs)}
     if settings.mean:
-        members = [stage for stage in stages if stage.name in {f"train {name} fold 0" for name in first_level}]
+        members = [by_name[f"train {name} fold 0"] for name in first_level]
         graphs.append(_mean("mean", members, list(first_level), stack))
     if settings.ensemble:
-        by_name = {Path(run.output).name: run for run in (*runs, *graphs)}
-        graphs.append(_mean("ensemble", [by_name[name] for name in settings.ensemble], settings.ensemble))
+        members = [by_name[f"train {name}"] for name in settings.ensemble]
+        graphs.append(_mean("ensemble", members, settings.ensemble))
     stages += graphs
     for run in (*runs, *graphs):
         name, patterns = Path(run.output).name, tuple(_data_of(run)["validation"])
@@ -86,8 +87,10 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
         stages.append(
             Stage(f"evaluate {name}", "evaluate", (run.name,), f"evaluation/{name}", options, patterns, "validation")
         )
-    for run in graphs or runs[-1:]:
-        stages += _exported(run, settings, last=run is (graphs or runs)[-1])
+    exported = graphs or runs[-1:]
+    stages += [_export(run, settings) for run in exported]
+    if exported and "test" in settings.splits:
+        stages.append(_infer(exported[-1], stages[-1]))
     return stages
 
 
@@ -165,18 +168,17 @@ def _mean(name: str, members: Sequence[Stage], names: Sequence[str], stack: Stag
     return Stage(name, "mean", inputs, f"runs/{name}", options)
 
 
-def _exported(run: Stage, settings: PipelineConfig, last: bool) -> list[Stage]:
-    data, name = _data_of(run), Path(run.output).name
+def _export(run: Stage, settings: PipelineConfig) -> Stage:
+    name, validation = Path(run.output).name, tuple(_data_of(run)["validation"])
     options = {"run": run.output, "precision": settings.export}
-    validation = tuple(data["validation"])
-    export = Stage(f"export {name}", "export", (run.name,), f"exported/{name}/1", options, validation, "validation")
-    if "test" not in settings.splits or not last:
-        return [export]
-    infer = {"saved_model": export.output}
-    return [
-        export,
-        Stage(f"infer {name}", "infer", (export.name,), "submission.csv", infer, tuple(data["test"]), "test"),
-    ]
+    return Stage(f"export {name}", "export", (run.name,), f"exported/{name}/1", options, validation, "validation")
+
+
+def _infer(run: Stage, export: Stage) -> Stage:
+    """The submission file of an exported run."""
+    test = tuple(_data_of(run)["test"])
+    options = {"saved_model": export.output}
+    return Stage(f"infer {Path(run.output).name}", "infer", (export.name,), "submission.csv", options, test, "test")
 
 
 def _data_of(run: Stage) -> Mapping[str, Any]:
