@@ -164,9 +164,10 @@ def test_rest_of_the_batch_changes_nothing(name, level, rng):
     inputs = random_inputs(level, rng, num_frames=(LONGEST, 1, 150, 6), length=LONGEST)
     together = predict(model, inputs)
     assert np.isfinite(together).all()
+    atol = 1e-5 + 1e-6 * np.abs(together).max()  # a small logit can be the difference of large terms
     for i in range(4):
         alone = predict(model, {key: value[i : i + 1] for key, value in inputs.items()})
-        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=atol)
 
 
 @every_model

@@ -61,7 +61,7 @@ def test_everything_fits_and_is_drawn(page: Path, width: int, height: int) -> No
     dom = _chromium(page, width, height, "--dump-dom", "--virtual-time-budget=5000")
     found = json.loads(re.search(r"<pre>(.*?)</pre>", dom).group(1))  # type: ignore[union-attr]
     assert found["viewport"] == width and found["document"] <= width  # no scrolling sideways
-    assert len(found["pictures"]) == 10
+    assert len(found["pictures"]) == 11
     for natural, shown, right in found["pictures"]:
         assert natural > 300 and shown > 0.75 * min(width, 400) and right <= width
     # The whole of it as a picture, where every figure has colours of its own.

@@ -133,7 +133,7 @@ def test_one_file_that_loads_nothing(pipeline: Path, tmp_path: Path) -> None:
             assert attributes["scope"] in ("col", "row")
     assert [tag for tag, _ in page.tags].count("script") == 1
     written = sorted(path.name for path in (tmp_path / "report_files").iterdir())
-    assert written == sorted(pictures) and len(pictures) == 10
+    assert written == sorted(pictures) and len(pictures) == 11
     assert all((tmp_path / "report_files" / name).read_bytes()[:4] == b"\x89PNG" for name in written)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
