@@ -19,6 +19,7 @@ OPTIONS = {
     "lstm_bi_attention": {"hidden_sizes": [9, 8]},
     "mean_fcn": {"hidden_sizes": [9, 8]},
     "moe": {"num_mixtures": 3},
+    "nearest_neighbors": {"capacity": 40, "num_neighbors": 5, "temperature": 2.0},
     "netfv": {"cluster_size": 4, "hidden_size": 8, "head": {"context_gating": False}},
     "netrvlad": {"cluster_size": 6, "hidden_size": 8, "late_fusion": False, "head": {"context_gating": False}},
     "netvlad": {"cluster_size": 6, "hidden_size": 8, "head": {"context_gating": False}},
@@ -55,6 +56,7 @@ NUM_TAGS = {"resnet_ff_hierarchy": 3, "resnet_rep_rnn_hierarchy": 3, "resnet_rnn
 # The probability that a model starts from where it is not the prior p itself.
 STARTING_PROBABILITY = {
     "moe": lambda p: p * 3 / 4,  # the dummy, one of four equal experts, says no
+    "nearest_neighbors": lambda p: p / 10,  # nothing is remembered yet: nine tenths are the votes of nobody
     "netfv": lambda p: p * 2 / 3,  # here one of three
     "netrvlad": lambda p: p * 2 / 3,
     "netvlad": lambda p: p * 2 / 3,

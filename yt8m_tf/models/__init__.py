@@ -13,6 +13,7 @@ from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     linear_combinations,
     lstm_bi_attention,
     mean_fcn,
+    nearest_neighbors,
     netvlad,
     nextvlad,
     repeat_rnn,

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_tf import models, run_dir
+from yt8m_tf import memory, models, run_dir
 from yt8m_tf.centroids import load_centroids
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.faults import Faults
@@ -120,6 +120,8 @@ class _Run:
             model = build_for_training(experiment)
             if saved is None and "centroids" in experiment.model:
                 load_centroids(model, experiment.model["centroids"], data.features, options.data_dir)
+            if saved is None:
+                memory.fill(model, self.train_shards, data, faults, self.membership)
             if saved is None and config.prior_bias != "none":
                 set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)

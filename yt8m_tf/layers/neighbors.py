@@ -1,0 +1,178 @@
+"""A memory of videos, and the votes of those nearest to a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from yt8m_tf import schema
+
+# A video's labels that are remembered. The records hold up to 23.
+_MAX_LABELS = 32
+# Squared distances below it, of vectors of length 1, are rounding: the two are one video.
+_SAME = 1e-5
+# Beyond every distance: of rows that hold no video, and of a video to itself in training.
+_NEVER = 1e9
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class NeighborVotes(keras.layers.Layer):
+    """What share of the nearest remembered videos has each class: features [B, D'] to [B, C].
+
+    Every feature has the mean of the remembered videos taken away and is brought to length 1; `scales`, one for each of
+    the D = sum of D' dimensions, weigh them. Of the K nearest videos, with squared distances d, the votes are weighted
+    with softmax(-temperature / 2 * d). Scales and temperature are trained; the videos are a constant, which `remember`
+    fills. In training a video is no neighbour of itself.
+
+    One product [B, N] with N remembered videos finds the neighbours: 4.5 MFLOP a video for 2,000 of them with D 1152.
+
+    Args:
+      num_classes: C.
+      capacity: N, the most videos that are remembered.
+      num_neighbors: K.
+      shares: of each feature, where its scales start.
+      temperature: where it starts.
+      dtype: float32 by default, under mixed precision too: rounded distances would choose other neighbours.
+      **kwargs: of every layer: name.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        capacity: int,
+        num_neighbors: int,
+        shares: Sequence[float],
+        temperature: float,
+        *,
+        dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+        self.num_classes, self.capacity, self.num_neighbors = num_classes, capacity, num_neighbors
+        self.shares, self.temperature = tuple(shares), temperature
+
+    def build(self, features_shape: Sequence[Shape]) -> None:
+        """Makes an empty memory, whose votes are 0 for every class."""
+        sizes = [shape[-1] or 0 for shape in features_shape]
+        scales = np.repeat(np.array(self.shares, "float32"), sizes)
+
+        def constant(name: str, shape: Shape, initializer: Any, dtype: str = "float32") -> keras.Variable:
+            return self.add_weight(shape=shape, initializer=initializer, dtype=dtype, trainable=False, name=name)
+
+        self.means = constant("means", (sum(sizes),), "zeros")
+        self.keys = constant("keys", (self.capacity, sum(sizes)), "zeros")
+        no_label = keras.initializers.Constant(schema.NO_LABEL)
+        self.labels = constant("labels", (self.capacity, _MAX_LABELS), no_label, "int32")
+        self.scales = self.add_weight(shape=scales.shape, initializer=lambda *_, **__: scales, name="scales")
+        logarithm = keras.initializers.Constant(float(np.log(self.temperature)))
+        self.log_temperature = self.add_weight(shape=(), initializer=logarithm, name="log_temperature")
+
+    def call(self, features: Sequence[Any], training: bool = False) -> Any:
+        """Votes of the nearest.
+
+        Args:
+          features: [B, D'] each.
+          training: whether a video that is remembered itself has to do without its own vote.
+
+        Returns:
+          [B, C] in [0, 1].
+        """
+        scales, labels = ops.convert_to_tensor(self.scales), ops.convert_to_tensor(self.labels)
+        queries = self._normalised(features, self.means) * scales  # [B, D]
+        keys = ops.convert_to_tensor(self.keys) * scales  # [N, D]
+        norms = ops.sum(ops.square(keys), axis=1) + _NEVER * ops.cast(labels[:, 0] == schema.NO_LABEL, keys.dtype)
+        nearness = tf.matmul(queries, keys, transpose_b=True) - norms / 2  # [B, N]
+        nearest, rows = tf.math.top_k(nearness, min(self.num_neighbors, self.capacity))  # [B, K]
+        squares = ops.sum(ops.square(queries), axis=1, keepdims=True)  # [B, 1]
+        distances = squares - 2 * nearest  # [B, K]
+        if training:
+            distances += _NEVER * ops.cast(distances < _SAME * squares, distances.dtype)
+        weights = ops.softmax(ops.exp(self.log_temperature) * -distances / 2)
+        weights *= ops.cast(distances < _NEVER / 2, weights.dtype)
+        own = tf.gather(labels, rows)  # [B, K, L]
+        batch = tf.shape(own)[0]
+        slots = own + self.num_classes * tf.range(batch)[:, None, None]
+        slots = tf.where(own == schema.NO_LABEL, -1, slots)  # negative ones are dropped
+        votes = tf.repeat(weights[:, :, None], own.shape[2], axis=2)
+        summed = tf.math.unsorted_segment_sum(votes, slots, batch * self.num_classes)
+        return tf.ensure_shape(tf.reshape(summed, [batch, self.num_classes]), [None, self.num_classes])
+
+    def remember(self, features: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:
+        """Fills the memory.
+
+        Args:
+          features: [M, D'] each, of M videos, not more than the capacity.
+          labels: of each video, the ids of its classes. A video without any is left out of votes.
+        """
+        means = np.concatenate([values.mean(axis=0, dtype=np.float64) for values in features])
+        self.means.assign(means)
+        keys, ids = np.zeros(self.keys.shape, "float32"), np.full(self.labels.shape, schema.NO_LABEL, "int32")
+        for start in range(0, len(labels), 4096):  # to be done with little more than the memory itself
+            part = [values[start : start + 4096] for values in features]
+            keys[start : start + len(part[0])] = self._normalised(part, self.means)
+        for row, own in zip(ids, labels, strict=False):
+            row[: len(own)] = own[:_MAX_LABELS]
+        self.keys.assign(keys)
+        self.labels.assign(ids)
+
+    def compute_output_shape(self, features_shape: Sequence[Shape]) -> Shape:
+        """[B, C]."""
+        return (features_shape[0][0], self.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        names = ("num_classes", "capacity", "num_neighbors", "shares", "temperature")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+    @staticmethod
+    def _normalised(features: Sequence[Any], means: Any) -> Any:
+        """Features without their means, each of length 1, side by side: [B, D]."""
+        parts, start = [], 0
+        for values in features:
+            centred = values - means[start : start + values.shape[-1]]
+            parts.append(tf.math.l2_normalize(centred, axis=-1))
+            start += values.shape[-1]
+        return tf.concat(parts, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class SmoothedLogOdds(keras.layers.Layer):
+    """Shares of votes v to logits: scale * log-odds of (1 - m) v + m sigmoid(bias), all of it trained.
+
+    Where nobody votes for a class, what is left is its prior, which the bias starts at (`registry.set_output_bias`).
+
+    Args:
+      mixing: where m starts, in (0, 1).
+      dtype: float32 by default, under mixed precision too: shares go down to m times a prior of 1e-5.
+      **kwargs: of every layer: name.
+    """
+
+    def __init__(self, mixing: float = 0.1, *, dtype: str = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+        self.mixing = mixing
+
+    def build(self, votes_shape: Shape) -> None:
+        """Makes the bias [C] and two numbers."""
+        log_odds = float(np.log(self.mixing) - np.log1p(-self.mixing))
+        self.bias = self.add_weight(shape=votes_shape[-1:], initializer="zeros", name="bias")
+        self.mixing_logit = self.add_weight(shape=(), initializer=keras.initializers.Constant(log_odds), name="mixing")
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, votes: Any) -> Any:
+        """[B, C] shares of votes to [B, C] logits."""
+        mixing = ops.sigmoid(self.mixing_logit)
+        yes = (1 - mixing) * votes + mixing * ops.sigmoid(self.bias)
+        # 1 - yes would be 0 for a class that all neighbours have and whose prior rounds to 1.
+        no = (1 - mixing) * ops.maximum(1 - votes, 0) + mixing * ops.sigmoid(-self.bias)
+        return self.scale * (ops.log(yes) - ops.log(no))
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return super().get_config() | {"mixing": self.mixing}
