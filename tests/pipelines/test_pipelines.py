@@ -169,7 +169,7 @@ def test_the_best_pipeline_on_real_records() -> None:
     settings = load_pipeline("pipelines/real_best.yaml")
     stages = make_stages(settings)
     names = [stage.name for stage in stages]
-    assert len(settings.first_level()) == 15 and names.index("stack") == 15 * (5 + 2)
+    assert len(settings.first_level()) == 16 and names.index("stack") == 16 * (5 + 2)
     assert names[-2:] == ["export final", "export ensemble"]
     ensemble = next(stage for stage in stages if stage.name == "ensemble")
     assert ensemble.inputs == tuple(f"train {name}" for name in settings.ensemble)
@@ -221,9 +221,10 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
 
 
 def test_means_in_one_graph(data_dir: Path, tmp_path: Path) -> None:
-    """Of the models, with fitted weights, and of students and baselines, with equal ones; each is exported."""
+    """Of the models, with fitted weights, and of students and baselines, with given ones; each is exported."""
     logistic = TINY["students"]["student"]
-    settings = _settings(baselines={"hard": logistic}, mean=True, ensemble=["student", "hard"], splits=["validation"])
+    settings = _settings(baselines={"hard": logistic}, mean=True, ensemble={"student": 2, "hard": 1})
+    settings = dataclasses.replace(settings, splits=("validation",))
     settings = dataclasses.replace(settings, students={"student": settings.students["student"]}, final=None)
     ran, results = _run(settings, data_dir, tmp_path / "run")
     assert ran[-4:] == ["evaluate mean", "evaluate ensemble", "export mean", "export ensemble"]
@@ -231,12 +232,14 @@ def test_means_in_one_graph(data_dir: Path, tmp_path: Path) -> None:
         gap = results[f"evaluate {name}"]["gap_at_20"]
         assert results[f"export {name}"]["gap_at_20"] == pytest.approx(gap, abs=1e-4)
     model = run_dir.read_experiment(tmp_path / "run" / "runs" / "ensemble").model
-    assert ([member["name"] for member in model["members"]], list(model["weights"])) == (["logistic"] * 2, [1, 1])
+    assert ([member["name"] for member in model["members"]], list(model["weights"])) == (["logistic"] * 2, [2, 1])
 
 
 def test_an_ensemble_of_unknown_runs() -> None:
     with pytest.raises(InputError, match="ensemble names 'moe', which is no student, no baseline and no final network"):
-        _settings(ensemble=["student", "final", "moe"])
+        _settings(ensemble={"student": 1, "final": 1, "moe": 1})
+    with pytest.raises(InputError, match="ensemble needs weights above 0, got 1.0, 0.0"):
+        _settings(ensemble={"student": 1, "final": 0})
 
 
 def test_a_cluster_of_two_workers_with_a_gpu_each(whole: Whole, tmp_path: Path) -> None:

@@ -105,9 +105,9 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
     if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
         (output / run_dir.CONFIG).unlink(missing_ok=True)  # of an attempt that was interrupted
         members = [where.workdir / member for member in stage.options["members"]]
-        weights = [1.0] * len(members)
-        if "weights" in stage.options:
-            weights = ensembles.read_weights(where.workdir / stage.options["weights"], stage.options["names"])
+        weights = stage.options["weights"]
+        if "names" in stage.options:  # in a stacking's file
+            weights = ensembles.read_weights(where.workdir / weights, stage.options["names"])
         ensembles.combine(members, weights, output, average=stage.options["average"])
     return {}
 

@@ -53,8 +53,8 @@ class PipelineConfig:
       baselines: name to model that is trained as students are, but on hard labels: what these are compared with.
       final: the final network, over trunks of students; none unless given.
       mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
-      ensemble: names of students and baselines, and "final", the plain mean of whose logits is one more graph. All
-        of them have seen every training shard, so there are no scores to fit weights on.
+      ensemble: names of students and baselines, and "final", each with its weight in the mean of logits that is one
+        more graph. All of them have seen every training shard, so there are no scores to fit weights on.
       videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
       export: precision, as `yt8m-export --precision`, of the exported graphs: the final network, the mean and the
         ensemble, or else the last student. The submission is of the last of these.
@@ -72,7 +72,7 @@ class PipelineConfig:
     baselines: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
     final: FinalSettings | None = None
     mean: bool = False
-    ensemble: tuple[str, ...] = ()
+    ensemble: Mapping[str, float] = dataclasses.field(default_factory=dict)
     videos: Mapping[str, int] = dataclasses.field(default_factory=dict)
     export: str = "float16"
 
@@ -86,6 +86,8 @@ class PipelineConfig:
         runs = {*self.students, *self.baselines, *(("final",) if self.final else ())}
         if unknown := [name for name in self.ensemble if name not in runs]:
             raise ValueError(f"ensemble names '{unknown[0]}', which is no student, no baseline and no final network")
+        if min(self.ensemble.values(), default=1) <= 0:
+            raise ValueError(f"ensemble needs weights above 0, got {', '.join(map(str, self.ensemble.values()))}")
 
     def first_level(self) -> dict[str, ModelSettings]:
         """All first-level models by name: those of `all_of`, then `models`."""

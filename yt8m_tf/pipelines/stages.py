@@ -76,10 +76,11 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
     by_name = {stage.name: stage for stage in (*stages, *graphs)}
     if settings.mean:
         members = [by_name[f"train {name} fold 0"] for name in first_level]
-        graphs.append(_mean("mean", members, list(first_level), stack))
+        fitted = {"weights": f"{stack.output}/{WEIGHTS}", "names": list(first_level), "average": "probabilities"}
+        graphs.append(_mean("mean", members, fitted, stack))
     if settings.ensemble:
         members = [by_name[f"train {name}"] for name in settings.ensemble]
-        graphs.append(_mean("ensemble", members, settings.ensemble))
+        graphs.append(_mean("ensemble", members, {"weights": list(settings.ensemble.values()), "average": "logits"}))
     stages += graphs
     for run in (*runs, *graphs):
         name, patterns = Path(run.output).name, tuple(_data_of(run)["validation"])
@@ -158,11 +159,10 @@ def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, student
     return dataclasses.replace(stage, options={**stage.options, **start})
 
 
-def _mean(name: str, members: Sequence[Stage], names: Sequence[str], stack: Stage | None = None) -> Stage:
-    """The mean of some runs in one graph: of probabilities with the weights of a stacking if that is given, for which
-    they were fitted; else the plain mean of logits, which was better on real records."""
-    options: dict[str, Any] = {"members": [member.output for member in members], "names": list(names)}
-    options |= {"weights": f"{stack.output}/{WEIGHTS}", "average": "probabilities"} if stack else {"average": "logits"}
+def _mean(name: str, members: Sequence[Stage], options: Mapping[str, Any], stack: Stage | None = None) -> Stage:
+    """The mean of some runs in one graph: of probabilities with the weights that a stacking fitted for them, or of
+    logits, which was better on real records."""
+    options = {"members": [member.output for member in members], **options}
     options |= {"experiment": {"data": _data_of(members[0])}}
     inputs = (*((stack.name,) if stack else ()), *(member.name for member in members))
     return Stage(name, "mean", inputs, f"runs/{name}", options)
