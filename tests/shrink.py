@@ -11,6 +11,7 @@ _WIDTHS = {
     **dict.fromkeys(("cluster_size", "num_clusters", "n_clusters"), 16),
     **dict.fromkeys(("rgb_channels", "audio_channels", "concat_channels"), 24),
     **dict.fromkeys(("rank", "first_rgb"), 8),
+    "capacity": 500,
     "repeats": 4,
 }
 

@@ -54,7 +54,7 @@ def _videos(
         valid = np.asarray(batch["valid"])
         given: Mapping[str, Any] = {key: batch[key] for key in batch if key not in ("id", "labels", "valid")}
         inputs = schema.decode_features(prepare_clips(given, data.spec), data.spec)
-        found = inputs_of([inputs[name] for name in names], training=False)
+        found = keras.tree.flatten(inputs_of([inputs[name] for name in names], training=False))
         batches.append([np.asarray(values)[valid] for values in found])
         labels += [own[own != schema.NO_LABEL] for own in np.asarray(batch["labels"])[valid]]
     rows = np.linspace(0, len(labels), min(len(labels), layer.capacity), endpoint=False).astype(np.int64)

@@ -46,7 +46,8 @@ def build_nearest_neighbors(config: NearestNeighborsConfig, spec: InputSpec) -> 
     trains the scales, the temperature and the smoothing. Mixup makes no sense here, where nothing is remembered
     between two videos.
 
-    It is not in the published solutions. It errs where networks do not: with rare classes above all.
+    It is not in the published solutions. Its errors are others than those of networks, so that ensembles gain more from
+    it than its own score promises (docs/RESULTS.md).
     """
     inputs = model_inputs(spec)
     features = [inputs[name] for name in spec.features]
