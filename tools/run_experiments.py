@@ -102,7 +102,7 @@ def _train(selector: str, workdir: Path, seed: int) -> dict[str, Any]:
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "yt8m_tf.bin.train", *flags_],
-            env=os.environ | {"TF_NUM_INTRAOP_THREADS": threads},
+            env={"TF_NUM_INTRAOP_THREADS": threads} | os.environ,
             stdout=file,
             stderr=subprocess.STDOUT,
         )

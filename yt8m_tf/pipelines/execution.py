@@ -19,7 +19,7 @@ class Where:
     Attributes:
       data_dir: what patterns of shards are relative to.
       workdir: the pipeline's directory.
-      num_threads: of LightGBM.
+      num_threads: of LightGBM, and of TensorFlow in every local worker; 0: all.
       xla: compile with XLA.
       progress: show progress bars.
     """

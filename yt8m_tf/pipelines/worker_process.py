@@ -10,17 +10,20 @@ from typing import Any
 _WATCH_SECONDS = 0.5
 
 
-def start(parent: int, turns: Any) -> None:
+def start(parent: int, turns: Any, num_threads: int) -> None:
     """Before a worker's first stage.
 
     Args:
       parent: the process that takes its results; it ends when that one does, killed or not.
       turns: a queue of ids of GPUs; None stands for all that there are.
+      num_threads: of TensorFlow for one operation, unless the environment says; 0: as many as there are cores.
     """
     gpu = turns.get()
     turns.put(gpu)  # for the worker that comes after
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if num_threads:  # workers that each take all cores get in each other's way
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     from yt8m_tf.bin.launch import import_quietly
 

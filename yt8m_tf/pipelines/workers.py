@@ -37,7 +37,11 @@ def local_workers(jobs: int, where: Where, gpus: Sequence[str] = ()) -> Iterator
     for number in range(max(jobs, len(gpus))):
         turns.put(gpus[number % len(gpus)] if gpus else None)
     with concurrent.futures.ProcessPoolExecutor(
-        jobs, context, worker_process.start, (os.getpid(), turns), max_tasks_per_child=_STAGES_OF_A_WORKER
+        jobs,
+        context,
+        worker_process.start,
+        (os.getpid(), turns, where.num_threads),
+        max_tasks_per_child=_STAGES_OF_A_WORKER,
     ) as pool:
         try:
             yield lambda stage: pool.submit(run_claimed, stage, where)
