@@ -53,6 +53,8 @@ def parameters(config: StackConfig, num_features: int, num_threads: int) -> dict
         # A bin for each class, however rare: fewer would be ignored, with a warning.
         "max_bin_by_feature": [_MAX_CLASSES, *num_features * [config.max_bin]],
         "lambda_l2": config.lambda_l2,
+        "cat_smooth": config.cat_smooth,
+        "cat_l2": config.cat_l2,
         "seed": config.seed,
         "deterministic": True,
         "force_col_wise": True,

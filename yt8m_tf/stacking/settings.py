@@ -24,7 +24,8 @@ class StackConfig:
       num_trees: at most.
       learning_rate: shrinkage of each tree.
       early_stopping: stop when the loss on the held-out fold has not fallen for so many trees; 0: never.
-      num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2: LightGBM's.
+      num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2, cat_smooth, cat_l2: LightGBM's. The last two
+        hold back what trees learn of single classes.
       seed: of everything random.
     """
 
@@ -41,12 +42,14 @@ class StackConfig:
     feature_fraction: float = 1.0
     max_bin: int = 255
     lambda_l2: float = 0.0
+    cat_smooth: float = 10.0
+    cat_l2: float = 10.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         checks.at_least(self, 1, "num_candidates", "num_trees", "min_data_in_leaf")
         checks.at_least(self, 2, "num_leaves", "max_bin")
-        checks.at_least(self, 0, "early_stopping", "lambda_l2")
+        checks.at_least(self, 0, "early_stopping", "lambda_l2", "cat_smooth", "cat_l2")
         for name in ("negatives", "feature_fraction", "learning_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
