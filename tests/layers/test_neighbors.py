@@ -49,11 +49,13 @@ def test_votes_of_the_nearest(jit, count, rng):
     np.testing.assert_allclose(outputs, expected, atol=2e-6)
 
 
-def test_a_video_has_no_vote_on_itself_in_training(rng):
+def test_in_training_a_video_has_no_vote_on_itself_and_distances_are_not_sharpened(rng):
     layer, memory, labels = layer_with_memory(rng)
     own = [values[:9] for values in memory]
-    for training in (False, True):
-        expected = votes_of_nearest(own, memory, labels, np.asarray(layer.scales), 3.0, 4, without_itself=training)
+    layer.sharpness = 1.5
+    for training, temperature in ((False, 4.5), (True, 3.0)):
+        scales = np.asarray(layer.scales)
+        expected = votes_of_nearest(own, memory, labels, scales, temperature, 4, without_itself=training)
         np.testing.assert_allclose(layer(own, training=training), expected, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ COUNT = 40
 
 @pytest.mark.parametrize("level", ["video", "frame"])
 def test_nearest_neighbors(level, rng):
-    options = {"name": "nearest_neighbors", "capacity": COUNT, "num_neighbors": 6, "temperature": 4.0}
+    options = {"name": "nearest_neighbors", "capacity": COUNT, "num_neighbors": 6, "temperature": 4.0, "sharpness": 1.5}
     model, inputs, _ = prepare(options, level, rng)
     memory = [rng.normal(size=(COUNT, size)).astype("float32") for size in FEATURES.values()]
     labels = [rng.choice(NUM_CLASSES, rng.integers(1, 4), replace=False) for _ in range(COUNT)]
@@ -30,7 +30,7 @@ def test_nearest_neighbors(level, rng):
     for b, query in enumerate(normalised(means)):
         distances = np.array([np.sum(((query - key) * scales) ** 2) for key in keys])
         nearest = np.argsort(distances)[:6]
-        weights = np.exp(-np.exp(w["memory/log_temperature"]) / 2 * distances[nearest])
+        weights = np.exp(-1.5 * np.exp(w["memory/log_temperature"]) / 2 * distances[nearest])
         for n, weight in zip(nearest, weights / weights.sum(), strict=True):
             votes[b, labels[n]] += weight
     mixing = sigmoid(w["logits/mixing"])

@@ -39,6 +39,7 @@ class NeighborVotes(keras.layers.Layer):
       num_neighbors: K.
       shares: of each feature, where its scales start.
       temperature: where it starts.
+      sharpness: what the temperature is multiplied by when not in training.
       dtype: float32 by default, under mixed precision too: rounded distances would choose other neighbours.
       **kwargs: of every layer: name.
     """
@@ -50,13 +51,14 @@ class NeighborVotes(keras.layers.Layer):
         num_neighbors: int,
         shares: Sequence[float],
         temperature: float,
+        sharpness: float = 1.0,
         *,
         dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=dtype, **kwargs)
         self.num_classes, self.capacity, self.num_neighbors = num_classes, capacity, num_neighbors
-        self.shares, self.temperature = tuple(shares), temperature
+        self.shares, self.temperature, self.sharpness = tuple(shares), temperature, sharpness
 
     def build(self, features_shape: Sequence[Shape]) -> None:
         """Makes an empty memory, whose votes are 0 for every class."""
@@ -92,9 +94,10 @@ class NeighborVotes(keras.layers.Layer):
         nearest, rows = tf.math.top_k(nearness, min(self.num_neighbors, self.capacity))  # [B, K]
         squares = ops.sum(ops.square(queries), axis=1, keepdims=True)  # [B, 1]
         distances = squares - 2 * nearest  # [B, K]
+        temperature = ops.exp(self.log_temperature) * (1.0 if training else self.sharpness)
         if training:
             distances += _NEVER * ops.cast(distances < _SAME * squares, distances.dtype)
-        weights = ops.softmax(ops.exp(self.log_temperature) * -distances / 2)
+        weights = ops.softmax(temperature * -distances / 2)
         weights *= ops.cast(distances < _NEVER / 2, weights.dtype)
         own = tf.gather(labels, rows)  # [B, K, L]
         batch = tf.shape(own)[0]
@@ -128,7 +131,7 @@ class NeighborVotes(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
-        names = ("num_classes", "capacity", "num_neighbors", "shares", "temperature")
+        names = ("num_classes", "capacity", "num_neighbors", "shares", "temperature", "sharpness")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
     @staticmethod

@@ -24,17 +24,20 @@ class NearestNeighborsConfig:
       num_neighbors: how many vote.
       shares: of the features in the distance, 1 for those that are not named.
       temperature: how fast votes lose weight with distance.
+      sharpness: what the trained temperature is multiplied by in predictions. Above 1 the nearest count for more, which
+        is worse alone and better in an ensemble.
     """
 
     capacity: int = 40_000
     num_neighbors: int = 100
     shares: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"audio": 0.4})
     temperature: float = 15.0
+    sharpness: float = 1.0
 
     def __post_init__(self) -> None:
         checks.at_least(self, 1, "capacity", "num_neighbors")
-        if self.temperature <= 0 or min(self.shares.values(), default=1) <= 0:
-            raise ValueError("temperature and shares must be above 0")
+        if min(self.temperature, self.sharpness, *self.shares.values()) <= 0:
+            raise ValueError("temperature, sharpness and shares must be above 0")
 
 
 @register_model("nearest_neighbors", NearestNeighborsConfig, levels=("video", "frame"))
@@ -55,7 +58,6 @@ def build_nearest_neighbors(config: NearestNeighborsConfig, spec: InputSpec) -> 
         mask = masking.clip_mask(inputs)
         features = [masking.masked_mean(values, mask) for values in features]
     shares = [config.shares.get(name, 1.0) for name in spec.features]
-    votes = NeighborVotes(
-        spec.num_outputs, config.capacity, config.num_neighbors, shares, config.temperature, name="memory"
-    )(features)
+    sizes = (spec.num_outputs, config.capacity, config.num_neighbors)
+    votes = NeighborVotes(*sizes, shares, config.temperature, config.sharpness, name="memory")(features)
     return keras.Model(inputs, SmoothedLogOdds(name="logits")(votes), name="nearest_neighbors")
