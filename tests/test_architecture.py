@@ -16,7 +16,7 @@ _LEVELS = (
     ("config",),
     ("experiment", "vocabulary"),
     ("run_dir", "layers", "losses", "ranking_losses", "batch_statistics", "metrics"),
-    ("data", "scores", "centroids", "clustering"),
+    ("data", "scores", "centroids", "clustering", "memory"),
     ("models",),
     ("training", "evaluation", "export", "catalogue", "submission", "inference", "projector"),
     ("ensembles", "predictors", "scoring", "stacking"),

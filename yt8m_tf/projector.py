@@ -25,7 +25,8 @@ def class_weights(model: keras.Model, spec: InputSpec) -> np.ndarray:
 
     Of the layer named "logits", as the registry has it: a column of its kernel, or the mean over the class's experts
     (their order means nothing, so that they cannot stand side by side). Where that layer maps single numbers, of the
-    last layer before it that makes a number for each class. Of a mean of several models, theirs side by side.
+    last layer before it that makes a number for each class. Of a mean of several models, theirs side by side; members
+    without such a layer, as nearest neighbours are, are left out.
 
     Args:
       model: as `checkpoints.load_trained` gives it.
@@ -38,18 +39,24 @@ def class_weights(model: keras.Model, spec: InputSpec) -> np.ndarray:
       InputError: no layer makes a number for each class by a kernel.
     """
     members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    if members:
-        return np.concatenate([class_weights(member, spec) for member in members], axis=1)
+    found = [weights for member in members or [model] if (weights := _own_weights(member, spec)) is not None]
+    if not found:
+        raise InputError(
+            f"--projector: model '{model.name}' has no layer with a kernel of a column for each of the"
+            f" {spec.num_classes} classes; leave the flag out"
+        )
+    return np.concatenate(found, axis=1)
+
+
+def _own_weights(model: keras.Model, spec: InputSpec) -> np.ndarray | None:
+    """[C, D] of a model that is no mean of others."""
     logits = [layer for layer in model.layers if layer.name.endswith("logits") and "tag_logits" not in layer.name]
     # "logits" before a gate that comes after it; then from the last layer back.
     for layer in (*logits[::-1], *model.layers[::-1]):
         kernel = _kernel(layer)
         if kernel is not None and kernel.shape[1] in (spec.num_outputs, spec.num_classes):
             return np.ascontiguousarray(kernel[:, : spec.num_classes].T, np.float32)
-    raise InputError(
-        f"--projector: model '{model.name}' has no layer with a kernel of a column for each of the {spec.num_classes}"
-        " classes; leave the flag out"
-    )
+    return None
 
 
 def _kernel(layer: keras.layers.Layer) -> np.ndarray | None:

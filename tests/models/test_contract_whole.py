@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_contract import FEATURES, MAX_FRAMES, build, every_model, num_outputs, randomise, without_randomness
+from test_contract import FEATURES, MAX_FRAMES, build, num_outputs, quicker_first, randomise, without_randomness
 
 from yt8m_tf import schema
 from yt8m_tf.experiment import DataConfig, ExperimentConfig, TrainConfig
@@ -83,7 +83,7 @@ def plain_descent(monkeypatch):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False} | before)
 
 
-@every_model
+@quicker_first
 @pytest.mark.usefixtures("plain_descent")
 def test_two_replicas_equal_one(name, level, rng, two_replicas):
     labels = [{"labels": rng.integers(-1, num_outputs(name), (BATCH_SIZE, 3), "int32")} for _ in range(NUM_STEPS)]
@@ -95,7 +95,7 @@ def test_two_replicas_equal_one(name, level, rng, two_replicas):
         np.testing.assert_allclose(two[path], value, rtol=1e-5, atol=1e-5, err_msg=path)
 
 
-@every_model
+@quicker_first
 def test_saved_model_round_trip(name, level, rng, tmp_path):
     model, data = build(name, level), data_config(name, level)
     randomise(model, rng)

@@ -120,7 +120,11 @@ def _event_tags(directory: Path) -> set[str]:
     ("changes", "xla"),
     [
         (_RANDOM | {"schedule": {"name": "plateau", "patience": 0}}, True),
-        (_RANDOM | {"train": {"mixup_alpha": 0.4, "accumulation": 4, "ema_decay": 0.9}}, False),
+        pytest.param(
+            _RANDOM | {"train": {"mixup_alpha": 0.4, "accumulation": 4, "ema_decay": 0.9}},
+            False,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["plateau", "accumulation and ema"],
 )
@@ -186,6 +190,7 @@ def test_two_replicas_equal_one(
     assert two.best_gap == pytest.approx(one.best_gap, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_replicas_accumulate_and_resume(
     learnable_shards: Callable[..., Path],
     tmp_path: Path,
@@ -265,6 +270,7 @@ def test_soft_labels_that_say_the_same_change_nothing(learnable_shards: Callable
     _assert_equal(_weights(tmp_path / "hard"), _weights(tmp_path / "both"))
 
 
+@pytest.mark.slow
 def test_soft_labels_make_up_for_wrong_hard_ones(
     learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
@@ -286,6 +292,7 @@ def test_soft_labels_make_up_for_wrong_hard_ones(
     assert gaps[1.0] > 0.7 and gaps[1.0] > gaps[0.5] > hard + 0.1
 
 
+@pytest.mark.slow
 def test_random_draws_of_replicas_differ_but_not_the_result(
     learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
