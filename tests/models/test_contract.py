@@ -269,6 +269,8 @@ def test_output_starts_at_the_prior(name, level, rng):
         ({"name": "mean_fcn", "hidden_sizes": [4, 0]}, r"hidden_sizes must be at least 1, got \(4, 0\)"),
         ({"name": "moe", "num_mixtures": 0}, "num_mixtures must be at least 1, got 0"),
         ({"name": "logistic", "l2": -1}, "l2 must be at least 0, got -1"),
+        ({"name": "nearest_neighbors", "capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"name": "nearest_neighbors", "shares": {"audio": 0}}, "temperature, sharpness and shares must be above 0"),
     ],
 )
 def test_options_out_of_range_are_one_line_errors(options, message):

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import keras
 
 from yt8m_tf import checks
+from yt8m_tf.errors import InputError
 from yt8m_tf.layers import masking
 from yt8m_tf.layers.neighbors import NeighborVotes, SmoothedLogOdds
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
+from yt8m_tf.schema import FEATURE_SIZES, InputSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,9 @@ def build_nearest_neighbors(config: NearestNeighborsConfig, spec: InputSpec) -> 
     It is not in the published solutions. Its errors are others than those of networks, so that ensembles gain more from
     it than its own score promises (docs/RESULTS.md).
     """
+    if unknown := sorted({*config.shares} - {*spec.features} - {*FEATURE_SIZES}):
+        known = ", ".join(spec.features)
+        raise InputError(f"configuration key 'model.shares': the data has no feature '{unknown[0]}' (known: {known})")
     inputs = model_inputs(spec)
     features = [inputs[name] for name in spec.features]
     if spec.level == "frame":
