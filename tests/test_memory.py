@@ -17,7 +17,7 @@ from yt8m_tf.data.faults import Faults
 _NEIGHBORS = {"name": "nearest_neighbors", "capacity": 4000, "num_neighbors": 8}
 
 
-def _data(sample: Sample, level: str) -> experiment.DataConfig:
+def _data(level: str) -> experiment.DataConfig:
     data = {
         "level": level,
         "train": f"{level}/train*.tfrecord",
@@ -38,7 +38,7 @@ def _examples(shards: list[str]) -> list[tf.train.Example]:
 
 
 def _filled(options: dict, sample: Sample, level: str = "video") -> keras.Model:
-    data = _data(sample, level)
+    data = _data(level)
     model = models.build_model(options, data.spec)
     memory.fill(model, _shards(sample, level), data, Faults())
     return model
@@ -82,7 +82,7 @@ def test_means_over_frames(sample: Sample) -> None:
 
 
 def test_tags_come_after_the_classes(sample: Sample) -> None:
-    data = _data(sample, "video")
+    data = _data("video")
     spec = dataclasses.replace(data.spec, num_tags=3)
     membership = np.zeros((NUM_CLASSES, 3))
     membership[::2, 1] = 1  # even classes

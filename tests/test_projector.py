@@ -60,8 +60,11 @@ def test_columns_of_the_kernel_and_means_of_experts(num_tags: int) -> None:
 def test_a_member_without_such_a_layer_is_left_out() -> None:
     neighbors = {"name": "nearest_neighbors", "capacity": 9}
     spec = InputSpec("video", {"rgb": 12, "audio": 5}, _CLASSES, 9)
-    both = models.build_model({"name": "weighted_mean", "members": [{"name": "logistic"}, neighbors]}, spec)
+    both_options = {"name": "weighted_mean", "members": [{"name": "logistic"}, neighbors]}
+    both = models.build_model(both_options, spec)
     assert class_weights(both, spec).shape == (_CLASSES, 17)
+    nested = {"name": "weighted_mean", "members": [{"name": "moe"}, both_options]}
+    assert class_weights(models.build_model(nested, spec), spec).shape == (_CLASSES, 34)
     with pytest.raises(
         InputError, match=r"^--projector: model 'nearest_neighbors' has no layer .*; leave the flag out$"
     ):

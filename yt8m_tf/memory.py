@@ -14,6 +14,7 @@ from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.experiment import DataConfig
 from yt8m_tf.layers.neighbors import NeighborVotes
+from yt8m_tf.models.registry import parts
 
 
 def fill(
@@ -33,12 +34,12 @@ def fill(
     Raises:
       InputError: whatever is wrong with a record.
     """
-    members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    for member in members or [model]:
-        for layer in member.layers:
+    for part in parts(model):
+        for layer in part.layers:
             if isinstance(layer, NeighborVotes):
-                features, labels = _videos(keras.Model(member.inputs, layer.input), layer, shards, data, faults)
-                layer.remember(features, [_with_tags(own, data.num_classes, membership) for own in labels])
+                features, labels = _videos(keras.Model(part.inputs, layer.input), layer, shards, data, faults)
+                if labels:  # else the stream of training says what is wrong with the shards
+                    layer.remember(features, [_with_tags(own, data.num_classes, membership) for own in labels])
 
 
 def _videos(

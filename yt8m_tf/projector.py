@@ -15,6 +15,7 @@ from yt8m_tf import run_dir
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers.moe import MixtureOfExperts
 from yt8m_tf.metrics import Metrics
+from yt8m_tf.models.registry import parts
 from yt8m_tf.schema import InputSpec
 
 _TENSOR = "class_weights"
@@ -38,8 +39,7 @@ def class_weights(model: keras.Model, spec: InputSpec) -> np.ndarray:
     Raises:
       InputError: no layer makes a number for each class by a kernel.
     """
-    members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    found = [weights for member in members or [model] if (weights := _own_weights(member, spec)) is not None]
+    found = [weights for part in parts(model) if (weights := _own_weights(part, spec)) is not None]
     if not found:
         raise InputError(
             f"--projector: model '{model.name}' has no layer with a kernel of a column for each of the"

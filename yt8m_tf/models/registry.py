@@ -135,11 +135,14 @@ def set_output_bias(model: keras.Model, prior: np.ndarray) -> None:
         bias or in that of a layer named "tag_logits". Or a model of such models.
       prior: [C + V] probabilities of classes and tags, strictly between 0 and 1.
     """
+    for part in parts(model):
+        _set_own_bias(part, prior, "" if part is model else f"{part.name}_")
+
+
+def parts(model: keras.Model) -> list[keras.Model]:
+    """The members of a weighted mean, and theirs where they are means themselves; of any other model itself."""
     members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    for member in members:  # of a weighted mean
-        _set_own_bias(member, prior, f"{member.name}_")
-    if not members:
-        _set_own_bias(model, prior, "")
+    return [part for member in members for part in parts(member)] or [model]
 
 
 def _set_own_bias(model: keras.Model, prior: np.ndarray, prefix: str) -> None:

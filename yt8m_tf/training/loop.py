@@ -118,12 +118,12 @@ class _Run:
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             model = build_for_training(experiment)
-            if saved is None and "centroids" in experiment.model:
-                load_centroids(model, experiment.model["centroids"], data.features, options.data_dir)
             if saved is None:
+                if "centroids" in experiment.model:
+                    load_centroids(model, experiment.model["centroids"], data.features, options.data_dir)
                 memory.fill(model, self.train_shards, data, faults, self.membership)
-            if saved is None and config.prior_bias != "none":
-                set_output_bias(model, self._prior())
+                if config.prior_bias != "none":
+                    set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
