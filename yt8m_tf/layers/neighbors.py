@@ -86,13 +86,14 @@ class NeighborVotes(keras.layers.Layer):
         Returns:
           [B, C] in [0, 1].
         """
-        scales, labels = ops.convert_to_tensor(self.scales), ops.convert_to_tensor(self.labels)
-        queries = self._normalised(features, self.means) * scales  # [B, D]
-        keys = ops.convert_to_tensor(self.keys) * scales  # [N, D]
-        norms = ops.sum(ops.square(keys), axis=1) + _NEVER * ops.cast(labels[:, 0] == schema.NO_LABEL, keys.dtype)
-        nearness = tf.matmul(queries, keys, transpose_b=True) - norms / 2  # [B, N]
+        keys, labels = ops.convert_to_tensor(self.keys), ops.convert_to_tensor(self.labels)
+        importance = ops.square(self.scales)  # of squared differences: no scaled copy of the keys is made
+        queries = self._normalised(features, self.means)  # [B, D]
+        norms = tf.linalg.matvec(ops.square(keys), importance)  # [N]
+        norms += _NEVER * ops.cast(labels[:, 0] == schema.NO_LABEL, keys.dtype)
+        nearness = tf.matmul(queries * importance, keys, transpose_b=True) - norms / 2  # [B, N]
         nearest, rows = tf.math.top_k(nearness, min(self.num_neighbors, self.capacity))  # [B, K]
-        squares = ops.sum(ops.square(queries), axis=1, keepdims=True)  # [B, 1]
+        squares = ops.sum(ops.square(queries) * importance, axis=1, keepdims=True)  # [B, 1]
         distances = squares - 2 * nearest  # [B, K]
         temperature = ops.exp(self.log_temperature) * (1.0 if training else self.sharpness)
         if training:
