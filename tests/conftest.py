@@ -22,7 +22,7 @@ sys.path.insert(0, str(_ROOT / "tools"))
 from yt8m_tf.bin.launch import import_quietly  # noqa: E402
 
 import_quietly()
-import keras  # noqa: E402,F401
+import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 gc.freeze()  # what was imported stays, and need not be looked through in every collection
@@ -94,8 +94,9 @@ def start_workers(number: int, *flags: str) -> list[subprocess.Popen[str]]:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Fresh random numbers; the seed is in the report of a failed test."""
-    seed = int.from_bytes(os.urandom(4), "little")
+    """Fresh random numbers, Keras' too; the seed is in the report of a failed test, YT8M_TEST_SEED repeats it."""
+    seed = int(os.environ.get("YT8M_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
+    keras.utils.set_random_seed(seed)
     request.node.add_report_section("setup", "seed", f"rng seed {seed}")
     return np.random.default_rng(seed)
 

@@ -84,6 +84,11 @@ def predict(model, inputs):
     return model(inputs, training=False).numpy()
 
 
+def assert_same_logits(actual, expected):
+    """To 1e-5 of the largest: a small logit can be the difference of terms as large as that."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
 def test_every_registered_model_is_tested():
     assert sorted(OPTIONS) == model_names()
 
@@ -98,14 +103,18 @@ def test_output_is_float32_logits(name, level, rng):
 @every_model
 @pytest.mark.parametrize("features", [{"rgb": 12}, {"audio": 5}, {"audio": 5, "rgb": 12, "faces": 4}])
 def test_reads_whatever_features_the_data_has(name, level, features, rng):
-    model = build(name, level, features)
-    if name == "nearest_neighbors":  # which remembers nothing yet
-        randomise(model, rng)
     inputs = random_inputs(level, rng, features=features)
-    before = predict(model, inputs)
-    for feature in features:
-        changed = inputs | {feature: inputs[feature] + 1.0}
-        assert np.abs(predict(model, changed) - before).max() > 1e-5, f"{feature} is not used"
+
+    def used():
+        """Features that change the logits: few or none where all units of a small layer happen to be at zero."""
+        model = build(name, level, features)
+        if name == "nearest_neighbors":  # which remembers nothing yet
+            randomise(model, rng)
+        before = predict(model, inputs)
+        changed = {feature: predict(model, inputs | {feature: inputs[feature] + 1.0}) for feature in features}
+        return {feature for feature, after in changed.items() if np.abs(after - before).max() > 1e-5}
+
+    assert any(used() == set(features) for _ in range(5))
 
 
 @every_model
@@ -143,7 +152,7 @@ def test_padding_changes_nothing(name, rng):
     longer = {key: np.pad(v, ((0, 0), (0, 5), (0, 0))) if v.ndim == 3 else v for key, v in inputs.items()}
     other = {key: np.where(v == np.float32(PADDING), 100.0, v) if v.ndim == 3 else v for key, v in inputs.items()}
     for padded in (shorter, longer, other):
-        np.testing.assert_allclose(predict(model, padded), reference, rtol=1e-5, atol=1e-5)
+        assert_same_logits(predict(model, padded), reference)
 
 
 @every_frame_model
@@ -172,10 +181,9 @@ def test_rest_of_the_batch_changes_nothing(name, level, rng):
     inputs = random_inputs(level, rng, num_frames=(LONGEST, 1, 150, 6), length=LONGEST)
     together = predict(model, inputs)
     assert np.isfinite(together).all()
-    atol = 1e-5 + 1e-6 * np.abs(together).max()  # a small logit can be the difference of large terms
     for i in range(4):
         alone = predict(model, {key: value[i : i + 1] for key, value in inputs.items()})
-        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=atol)
+        assert_same_logits(alone, together[i : i + 1])
 
 
 @every_model
