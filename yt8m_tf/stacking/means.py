@@ -10,20 +10,25 @@ from scipy import optimize
 _LOWEST, _HIGHEST = 1e-4, 1 - 2.0**-12
 
 
+def _listed(scores: np.ndarray) -> np.ndarray:
+    """float32, 0 for NaN; row by row in memory, since sums are rounded in the order of what they are read from."""
+    return np.nan_to_num(scores.astype(np.float32, order="C"))
+
+
 def plain_mean(scores: np.ndarray) -> np.ndarray:
     """[R, M] scores -> [R] float32 mean; a class that a model does not list has the score 0 there."""
-    return np.nan_to_num(scores.astype(np.float32)).mean(axis=1)
+    return _listed(scores).mean(axis=1)
 
 
 def logit_mean(scores: np.ndarray) -> np.ndarray:
     """[R, M] scores -> [R] float32: the probability whose log-odds are the mean of the models', between 1e-4 and 1."""
-    clipped = np.clip(np.nan_to_num(scores.astype(np.float32)), _LOWEST, _HIGHEST)
+    clipped = np.clip(_listed(scores), _LOWEST, _HIGHEST)
     return (1 / (1 + np.exp(-np.log(clipped / (1 - clipped)).mean(axis=1)))).astype(np.float32)
 
 
 def weighted_mean(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """[R, M] scores and [M] weights -> [R] float32; a class that a model does not list has the score 0 there."""
-    return np.nan_to_num(scores.astype(np.float32)) @ weights.astype(np.float32)
+    return _listed(scores) @ weights.astype(np.float32)
 
 
 def fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -39,7 +44,7 @@ def fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       [M] float64, 0 or more, of sum 1.
     """
-    given = np.clip(np.nan_to_num(scores.astype(np.float32)), 1e-6, 1 - 1e-6)
+    given = np.clip(_listed(scores), 1e-6, 1 - 1e-6)
     likelihoods = np.where(labels[:, None], given, 1 - given)  # [R, M], of the outcome
 
     def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
