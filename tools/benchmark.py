@@ -27,6 +27,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from yt8m_tf import checks
 from yt8m_tf.bin.launch import import_quietly
 from yt8m_tf.errors import InputError
 
@@ -60,6 +61,7 @@ def _run(arguments: Sequence[str]) -> None:
         given = f"'{' '.join(arguments)}'" if arguments else "none"
         raise InputError(f"give one of {', '.join(_COMMANDS)}; got {given}")
     name = arguments[0]
+    checks.regular_expression("match", _MATCH.value)
     output = Path(_OUTPUT.value or f"benchmark_{name}.json").expanduser()
     if not os.access(output.parent, os.W_OK) or output.is_dir():
         raise InputError(f"--output={output}: cannot be written; name a file in a directory that can")

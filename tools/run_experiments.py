@@ -13,7 +13,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from yt8m_tf import config, run_dir
+from yt8m_tf import checks, config, run_dir
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.errors import InputError
 
@@ -46,7 +45,8 @@ _METRICS = ("gap_at_20", "hit_at_1", "perr", "map", "bce")
 
 
 def main(_: Sequence[str]) -> None:
-    names = [name for name in config.configuration_names(_CONFIG.value) if re.search(_MATCH.value, name)]
+    wanted = checks.regular_expression("match", _MATCH.value)
+    names = [name for name in config.configuration_names(_CONFIG.value) if wanted.search(name)]
     if not names:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
     from yt8m_tf.training.hparams import write_columns

@@ -1,8 +1,14 @@
-"""Range checks for the `__post_init__` of configurations. A `ValueError` there becomes a one-line error."""
+"""Checks of what users give.
+
+Those of ranges are for the `__post_init__` of configurations. A `ValueError` there becomes a one-line error.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from yt8m_tf.errors import InputError
 
 
 def at_least(config: Any, minimum: float, *names: str) -> None:
@@ -26,3 +32,15 @@ def rates(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {getattr(config, name)}")
+
+
+def regular_expression(flag: str, value: str) -> re.Pattern[str]:
+    """Compiles the value of a flag.
+
+    Raises:
+      InputError: it is no regular expression.
+    """
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise InputError(f"--{flag}={value}: not a regular expression ({error})") from error

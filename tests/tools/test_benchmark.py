@@ -180,6 +180,8 @@ def test_resident_memory_is_seen():
         ([], "give one of read, train, evaluate, infer, score, models, stack, export; got none"),
         (["write"], "got 'write'"),
         (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
+        (["models", "--match=["], "--match=[: not a regular expression (unterminated character set"),
+        (["models", "--match=nothing"], "--match=nothing: finds no model"),
         (["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'"),
     ],
 )

@@ -47,6 +47,8 @@ def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
     assert "'?' is not a mapping" in failed.stderr.splitlines()[-1]
     assert "finished at step 40" in (tmp_path / "runs" / "first_seed_1.log").read_text()
     assert [path.name for path in (tmp_path / "results").glob("[!f]*")] == []
+    wrong = run(config, data_dir, tmp_path, "--match=[")
+    assert wrong.returncode == 1 and "--match=[: not a regular expression" in wrong.stderr.splitlines()[-1]
 
 
 def test_table_is_sorted_by_score():

@@ -27,9 +27,12 @@ _STATUS = Path("/proc/self/status")
 
 def run(options: Options) -> Result:
     """All models, in their published sizes (their options' defaults)."""
+    from yt8m_tf.errors import InputError
     from yt8m_tf.models import registry
 
     names = [name for name in registry.model_names() if re.search(options.match, name) and name != "weighted_mean"]
+    if not names:
+        raise InputError(f"--match={options.match}: finds no model; yt8m-models lists them")
     cases = [(name, level) for name in names for level in registry.registration(name).levels]
     rows = [row for row in options.earlier if (row["model"], row["level"]) not in cases]
     for name, level in (bar := tqdm(cases, desc="models", leave=False)):

@@ -21,18 +21,14 @@ _RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured
 
 
 def main(_: Sequence[str]) -> None:
-    import re
     from pathlib import Path
 
     from tqdm import tqdm
 
-    from yt8m_tf import catalogue, run_dir
+    from yt8m_tf import catalogue, checks, run_dir
     from yt8m_tf.errors import InputError
 
-    try:
-        wanted = re.compile(_MATCH.value)
-    except re.error as error:
-        raise InputError(f"--match={_MATCH.value}: not a regular expression ({error})") from error
+    wanted = checks.regular_expression("match", _MATCH.value)
     if _MARKDOWN.value and _MATCH.value:
         raise InputError("--markdown: the page is of all models; leave --match out")
     selectors = [name for name in catalogue.selectors() if wanted.search(name) or wanted.search(_model(name))]
