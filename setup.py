@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 COMMANDS = (
     "train",
@@ -28,21 +28,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     package_dir={"yt8m_tf": "yt8m_tf", "yt8m_tf.configs": "configs"},
-    packages=[
-        "yt8m_tf",
-        "yt8m_tf.bin",
-        "yt8m_tf.configs",
-        "yt8m_tf.data",
-        "yt8m_tf.export",
-        "yt8m_tf.layers",
-        "yt8m_tf.models",
-        "yt8m_tf.packing",
-        "yt8m_tf.pipelines",
-        "yt8m_tf.report",
-        "yt8m_tf.scores",
-        "yt8m_tf.stacking",
-        "yt8m_tf.training",
-    ],
+    packages=[*find_packages(include=["yt8m_tf", "yt8m_tf.*"]), "yt8m_tf.configs"],
     package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"], "yt8m_tf.report": ["page.html"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",

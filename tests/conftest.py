@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
 import os
-import socket
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,77 +16,18 @@ import pytest
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT / "tools"))
 
-from yt8m_tf.bin.launch import import_quietly  # noqa: E402
+from yt8m_tf.console.quiet import import_quietly  # noqa: E402
 
 import_quietly()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from shards import frame_record, video_record, write_shard  # noqa: E402
 
 gc.freeze()  # what was imported stays, and need not be looked through in every collection
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-
-
-def _feature(values: np.ndarray | Sequence[bytes] | Sequence[int]) -> tf.train.Feature:
-    if isinstance(values, np.ndarray) and values.dtype == np.float32:
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-    if len(values) and isinstance(values[0], bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
-def video_record(video_id: bytes, labels: Sequence[int] | None, **means: np.ndarray) -> bytes:
-    """A serialized video-level record; labels None leaves the field out."""
-    features = {"id": _feature([video_id])} | {f"mean_{name}": _feature(value) for name, value in means.items()}
-    if labels is not None:
-        features["labels"] = _feature(labels)
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-def frame_record(video_id: bytes, labels: Sequence[int] | None, **frames: np.ndarray) -> bytes:
-    """A serialized frame-level record of uint8 [T, D] frames."""
-    context = {"id": _feature([video_id])} | ({} if labels is None else {"labels": _feature(labels)})
-    lists = {
-        name: tf.train.FeatureList(feature=[_feature([frame.tobytes()]) for frame in value])
-        for name, value in frames.items()
-    }
-    return tf.train.SequenceExample(
-        context=tf.train.Features(feature=context), feature_lists=tf.train.FeatureLists(feature_list=lists)
-    ).SerializeToString()
-
-
-def write_shard(path: Path, serialized: Sequence[bytes]) -> Path:
-    """Writes records into one TFRecord file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in serialized:
-            writer.write(record)
-    return path
-
-
-def start_workers(number: int, *flags: str) -> list[subprocess.Popen[str]]:
-    """Starts yt8m-train as the workers of one cluster on this machine."""
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
-    for probe in probes:
-        probe.close()
-    processes = []
-    for worker in range(number):
-        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "yt8m_tf.bin.train", *flags],
-                env=os.environ | {"TF_CONFIG": json.dumps(cluster)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    return processes
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yt8m_tf import catalogue, config, experiment
+from yt8m_tf import catalogue
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError
+from yt8m_tf.models import registry
 
-CONFIG_DIR = Path(config.__file__).resolve().parents[1] / "configs"
+CONFIG_DIR = Path(strict_yaml.__file__).resolve().parents[2] / "configs"
 ZOO = yaml.safe_load((CONFIG_DIR / "zoo.yaml").read_text())
 PATHS = [*sorted((CONFIG_DIR / "first_level").glob("*.yaml")), CONFIG_DIR / "second_level" / "final_network.yaml"]
 every_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -30,7 +32,7 @@ def same_without(values, complete, base=None):
     found = []
     for key, rest in without_each_key(values):
         try:
-            if key != "model.name" and experiment.parse_experiment(config.merge(base or {}, rest)) == complete:
+            if key != "model.name" and registry.parse_experiment(strict_yaml.merge(base or {}, rest)) == complete:
                 found.append(key)
         except InputError:
             pass  # cannot do without
@@ -39,8 +41,8 @@ def same_without(values, complete, base=None):
 
 @every_config
 def test_states_only_what_differs_from_the_defaults(path):
-    values = config.load_yaml(str(path))
-    assert same_without(values, experiment.parse_experiment(values)) == []
+    values = strict_yaml.load_yaml(str(path))
+    assert same_without(values, registry.parse_experiment(values)) == []
 
 
 @pytest.mark.parametrize("file", ["zoo.yaml", "variants.yaml", "second_level/small_nets.yaml"])
@@ -48,7 +50,7 @@ def test_states_only_what_differs_from_a_family(file):
     content = yaml.safe_load((CONFIG_DIR / file).read_text())
     for name, changes in content["configurations"].items():
         base, own = content["bases"][changes["base"]], {key: value for key, value in changes.items() if key != "base"}
-        complete = experiment.parse_experiment(config.merge(base, own))
+        complete = registry.parse_experiment(strict_yaml.merge(base, own))
         assert same_without(own, complete, base) == [], name
 
 
@@ -56,7 +58,7 @@ def test_the_zoo_is_complete_and_named_after_its_families():
     names = list(ZOO["configurations"])
     assert [name[:4] for name in names] == [f"z{number:03d}" for number in range(113)]
     for name in names:
-        assert config.load_yaml(f"zoo.yaml:{name}")["model"]["name"] == name[5:]
+        assert strict_yaml.load_yaml(f"zoo.yaml:{name}")["model"]["name"] == name[5:]
 
 
 def specification(name):
@@ -71,7 +73,7 @@ def specification(name):
 def test_the_zoo_trains_as_published():
     for row in specification("first_level_zoo.csv"):
         family = row["family"].partition(":")[0]
-        run = experiment.load_experiment(f"zoo.yaml:z{int(row['id']):03d}_{family}")
+        run = registry.load_experiment(f"zoo.yaml:z{int(row['id']):03d}_{family}")
         assert run.data.level == row["level"]
         assert run.train.batch_size == int(row["batch_size"])
         assert run.train.epochs == int(row["epochs"])

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.models.registry import parse_experiment
 
 
 def _experiment(**train: Any) -> ExperimentConfig:
@@ -26,11 +27,11 @@ def _names(directory: Path) -> list[str]:
 def test_whole_file_appears_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("old")
-    with run_dir.whole_file(path) as temporary:
+    with files.whole_file(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old" and temporary.parent == tmp_path
         # Two writers of one file, such as two workers of a run, do not disturb each other.
-        with run_dir.whole_file(path) as other:
+        with files.whole_file(path) as other:
             other.write_text("other")
         assert path.read_text() == "other"
     assert path.read_text() == "new" and _names(tmp_path) == ["x.json"]
@@ -39,18 +40,18 @@ def test_whole_file_appears_at_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, SystemExit])
 def test_whole_file_leaves_nothing_behind(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    with pytest.raises(error), run_dir.whole_file(path) as temporary:
+    with pytest.raises(error), files.whole_file(path) as temporary:
         temporary.write_text("half")
         raise error
     assert _names(tmp_path) == []
-    with pytest.raises(error), run_dir.whole_file(path):
+    with pytest.raises(error), files.whole_file(path):
         raise error  # before the file is there
     assert _names(tmp_path) == []
 
 
 def test_whole_directory_appears_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "d"
-    with run_dir.whole_directory(path) as temporary:
+    with files.whole_directory(path) as temporary:
         (temporary / "a").write_text("1")
         assert not path.exists()
     assert _names(tmp_path / "deep") == ["d"] and _names(path) == ["a"]
@@ -58,7 +59,7 @@ def test_whole_directory_appears_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_whole_directory_leaves_nothing_behind(error: type[BaseException], tmp_path: Path) -> None:
-    with pytest.raises(error), run_dir.whole_directory(tmp_path / "d") as temporary:
+    with pytest.raises(error), files.whole_directory(tmp_path / "d") as temporary:
         (temporary / "a").write_text("1")
         raise error
     assert _names(tmp_path) == []
@@ -67,7 +68,7 @@ def test_whole_directory_leaves_nothing_behind(error: type[BaseException], tmp_p
 def test_whole_directory_does_not_replace_one(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "kept").write_text("1")
-    with pytest.raises(OSError), run_dir.whole_directory(tmp_path / "d") as temporary:
+    with pytest.raises(OSError), files.whole_directory(tmp_path / "d") as temporary:
         (temporary / "a").write_text("1")
     assert _names(tmp_path) == ["d"] and _names(tmp_path / "d") == ["kept"]
 

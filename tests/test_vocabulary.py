@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import parse_experiment
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.vocabulary import load_verticals
 
 _HEADER = "Index,Name,Vertical1,Vertical2,Vertical3\n"

@@ -27,8 +27,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from yt8m_tf import checks
-from yt8m_tf.bin.launch import import_quietly
+from yt8m_tf.config import checks
+from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
 
 _COMMANDS = ("read", "train", "evaluate", "infer", "score", "models", "stack", "export")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from yt8m_tf.bin.launch import import_quietly
+from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
 
 _JSON = flags.DEFINE_string("json", None, "Also write what is printed to this file.")

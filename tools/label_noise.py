@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.errors import InputError
 
@@ -99,7 +99,7 @@ def results(options: Options) -> list[dict[str, Any]]:
             print(f"== {percent} % wrong labels: done ({path})", flush=True)
         else:
             print(f"== {percent} % wrong labels", flush=True)
-            run_dir.write_json(path, _measure(options, settings, percent))
+            files.write_json(path, _measure(options, settings, percent))
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["videos"] != dict(options.videos):
             raise InputError(f"{path}: is of other numbers of videos, {result['videos']}; name another --output")

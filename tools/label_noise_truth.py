@@ -17,12 +17,13 @@ from score_submission import read_csv_labels, read_shard_labels
 
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
-from yt8m_tf.metrics import TOP_K, global_average_precision
+from yt8m_tf.metrics.accumulator import global_average_precision
+from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.pipelines.settings import PipelineConfig
-from yt8m_tf.predictors import find_predictor
-from yt8m_tf.scores.manifest import read_manifest
-from yt8m_tf.scores.reading import read_shard
-from yt8m_tf.scoring import score
+from yt8m_tf.score_shards.manifest import read_manifest
+from yt8m_tf.score_shards.reading import read_shard
+from yt8m_tf.scoring.predictors import find_predictor
+from yt8m_tf.scoring.score import score
 
 LIGHTGBM = "LightGBM"
 Labels = Mapping[str, set[int]]

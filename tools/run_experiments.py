@@ -24,8 +24,9 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from yt8m_tf import checks, config, run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.config import checks, strict_yaml
 from yt8m_tf.errors import InputError
 
 _CONFIG = flags.DEFINE_string("config", None, "YAML file of several configurations.", required=True)
@@ -46,7 +47,7 @@ _METRICS = ("gap_at_20", "hit_at_1", "perr", "map", "bce")
 
 def main(_: Sequence[str]) -> None:
     wanted = checks.regular_expression("match", _MATCH.value)
-    names = [name for name in config.configuration_names(_CONFIG.value) if wanted.search(name)]
+    names = [name for name in strict_yaml.configuration_names(_CONFIG.value) if wanted.search(name)]
     if not names:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
     from yt8m_tf.training.hparams import write_columns
@@ -79,7 +80,7 @@ def main(_: Sequence[str]) -> None:
 def _run(configuration: str, seed: int, workdir: Path, output: Path) -> tuple[str, dict[str, Any]]:
     name = _name(configuration, seed)
     result = _train(f"{_CONFIG.value}:{configuration}", workdir / name, seed)
-    run_dir.write_json(output / f"{name}.json", result)
+    files.write_json(output / f"{name}.json", result)
     return name, result
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sample_data import SampleModel
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 
 SUMMARY = "sample_data.json"
@@ -65,7 +65,7 @@ def write_text(path: str, text: str) -> None:
       InputError: it cannot be written.
     """
     try:
-        with run_dir.whole_file(Path(path)) as temporary:
+        with files.whole_file(Path(path)) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         problem = f"{path} cannot be written: {error.strerror}"

@@ -55,7 +55,8 @@ def submission_gap(path: Path, labels: Mapping[str, set[int]]) -> float:
     """
     import numpy as np
 
-    from yt8m_tf.metrics import TOP_K, global_average_precision
+    from yt8m_tf.metrics.accumulator import global_average_precision
+    from yt8m_tf.metrics.batch_statistics import TOP_K
 
     scores, hits, seen = [], [], set()
     for video_id, pairs in _rows(path):

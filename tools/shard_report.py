@@ -13,7 +13,8 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_tf import run_dir, tables
+from yt8m_tf import files
+from yt8m_tf.console import tables
 from yt8m_tf.data import integrity, record_check
 from yt8m_tf.data.salvage import salvage
 from yt8m_tf.data.shards import list_shards
@@ -224,7 +225,7 @@ def _range_text(values: dict[str, Any] | None) -> str:
 
 def _write_json(path: str, report: dict[str, Any]) -> None:
     try:
-        with run_dir.whole_file(Path(path)) as temporary:
+        with files.whole_file(Path(path)) as temporary:
             temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
     except OSError as error:
         raise InputError(f"--json={path}: cannot be written: {error.strerror}") from error

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from yt8m_tf import config, experiment, models, tables
+from yt8m_tf import models
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.console import tables
 from yt8m_tf.export.precision import is_compressible
 from yt8m_tf.models import registry
 
@@ -51,7 +53,7 @@ def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry
     Raises:
       InputError: whatever is wrong with the configuration.
     """
-    run = experiment.load_experiment(selector)
+    run = registry.load_experiment(selector)
     model = models.build_without_weights(run.model, run.data.spec)
     stored = [variable for variable in model.weights if variable.name != "seed_generator_state"]
     figures = published.get(selector, {})
@@ -70,7 +72,7 @@ def selectors() -> list[str]:
     """Everything that `yt8m-train --config` can select among the configurations that come with the project."""
     return [
         selector
-        for selector in config.shipped_selectors()
+        for selector in strict_yaml.shipped_selectors()
         if selector.startswith(("first_level/", "second_level/", "variants.yaml:", "zoo.yaml:"))
         and selector != "second_level/lightgbm.yaml"
     ]
@@ -78,7 +80,7 @@ def selectors() -> list[str]:
 
 def read_published() -> dict[str, dict[str, str]]:
     """The rows of `configs/published.csv`, by selector: gap_at_20, bce, source."""
-    with open(config.shipped_file(PUBLISHED_FILE), encoding="utf-8", newline="") as file:
+    with open(strict_yaml.shipped_file(PUBLISHED_FILE), encoding="utf-8", newline="") as file:
         return {row["configuration"]: row for row in csv.DictReader(file)}
 
 

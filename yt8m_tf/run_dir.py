@@ -1,4 +1,4 @@
-"""What a run directory holds, and writing into it so that a file is there only when it is whole.
+"""What a run directory holds.
 
 config.yaml         the resolved configuration
 folds.json          base name of each training shard to its fold, if there are folds
@@ -10,20 +10,17 @@ evaluation/         metrics.json and classes.csv of the best checkpoint
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from yt8m_tf import config
+from yt8m_tf import files
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
 
 CONFIG = "config.yaml"
 FOLDS = "folds.json"
@@ -32,52 +29,35 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; the file written there takes the final name if the block ends well."""
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+Parser = Callable[[Mapping[str, Any]], ExperimentConfig]
 
 
-def write_json(path: Path, contents: Any) -> None:
-    """Writes a JSON file, which is there only when it is whole."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+def parse_stored(values: Mapping[str, Any]) -> ExperimentConfig:
+    """A run's configuration as it was written; the model's options are not looked at.
+
+    Raises:
+      InputError: an unknown key, a wrong type, a value out of range.
+    """
+    return strict_yaml.parse(ExperimentConfig, values, "")
 
 
-@contextlib.contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
-    """The same for a directory, which must not exist yet under its final name."""
-    temporary = _temporary(path)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _temporary(path: Path) -> Path:
-    # Not the process id: workers in containers share storage, and all have the same one.
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def prepare(workdir: Path, experiment: ExperimentConfig) -> None:
+def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> None:
     """Makes the run directory, or checks that an existing one is of the same configuration.
 
     A run that ended before its first checkpoint, on a mistake in its configuration perhaps, is started afresh.
+
+    Args:
+      workdir: the run directory.
+      experiment: the configuration.
+      parse: reads the configuration that is there (`read_experiment`).
 
     Raises:
       InputError: it holds another configuration (the message shows the differences), or cannot be written.
     """
     path = workdir / CONFIG
-    values = config.to_dict(experiment)
+    values = strict_yaml.to_dict(experiment)
     if path.exists():
-        differences = config.differences(config.to_dict(read_experiment(workdir)), values)
+        differences = strict_yaml.differences(strict_yaml.to_dict(read_experiment(workdir, parse)), values)
         if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(
                 f"--workdir={workdir} holds a run of another configuration; name another directory, or restore:"
@@ -87,7 +67,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig) -> None:
             return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
+        with files.whole_file(path) as temporary:
             temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise InputError(
@@ -95,8 +75,13 @@ def prepare(workdir: Path, experiment: ExperimentConfig) -> None:
         ) from error
 
 
-def read_experiment(workdir: Path) -> ExperimentConfig:
+def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentConfig:
     """The configuration of a run.
+
+    Args:
+      workdir: the run directory.
+      parse: from plain values; `models.registry.parse_experiment` also checks and completes the model's options, with
+        the defaults of those that the run's release did not know.
 
     Raises:
       InputError: no run there, or its configuration cannot be read.
@@ -106,7 +91,7 @@ def read_experiment(workdir: Path) -> ExperimentConfig:
         raise InputError(f"--workdir={workdir}: no run there ({CONFIG} is missing); yt8m-train makes one")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return parse_experiment(values if values is not None else {})
+        return parse(values if values is not None else {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     except InputError as error:
@@ -126,7 +111,7 @@ def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
                 f"--workdir={workdir}: the training shards are not those that the run was started with: {len(changed)}"
                 f" are new, gone or of another fold, '{changed[0]}' for one; restore them, or name another directory"
             )
-        write_json(workdir / FOLDS, folds)
+        files.write_json(workdir / FOLDS, folds)
 
 
 def read_folds(workdir: Path) -> dict[str, int]:
@@ -138,7 +123,7 @@ def read_folds(workdir: Path) -> dict[str, int]:
 def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:
     """Adds the line of one evaluation; lines of later steps, left by a run that was killed, are replaced."""
     kept = [line for line in read_history(workdir) if line["step"] < entry["step"]]
-    with whole_file(workdir / HISTORY) as temporary:
+    with files.whole_file(workdir / HISTORY) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in [*kept, entry]), encoding="utf-8")
 
 

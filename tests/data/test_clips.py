@@ -11,17 +11,17 @@ import pytest
 import tensorflow as tf
 
 from yt8m_tf import run_dir
-from yt8m_tf.config import merge
-from yt8m_tf.data.clips import prepare_clips
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.strict_yaml import merge
+from yt8m_tf.data.clips import decode_features, prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.preprocessing import preprocess
 from yt8m_tf.data.sampling import sample
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import evaluate_trained
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.evaluation.runs import evaluate_trained
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.trained import export_trained
-from yt8m_tf.schema import decode_features
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints, loop, step
 from yt8m_tf.training.loop import RunOptions
 from yt8m_tf.training.step import TrainStep

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import crc32c, integrity
 from yt8m_tf.data.integrity import find_bad_record, find_damage, scan_shard
-from yt8m_tf.experiment import DataConfig
 
 
 def slow_crc32c(data):

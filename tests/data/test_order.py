@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_shard
+from shards import write_shard
 
 from yt8m_tf.data.order import ShardGroups, group_of, serialized_records
 

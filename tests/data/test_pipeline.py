@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import frame_record, video_record, write_shard
+from shards import frame_record, video_record, write_shard
 
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import pipeline
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import BatchStream, evaluation_stream, training_stream
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
 
 _DATA = DataConfig(
     features={"rgb": 3, "audio": 2}, num_classes=1000, max_labels=3, shuffle_shards=3, shuffle_records=20
@@ -203,7 +203,7 @@ def test_evaluation_without_labels(tmp_path: Path) -> None:
     data = dataclasses.replace(_DATA, features={"rgb": 3})
     with_labels = next(evaluation_stream([str(shard)], data, 2, faults=Faults()))
     assert with_labels["labels"].numpy().tolist() == [[-1] * 3] * 2
-    assert "labels" not in next(evaluation_stream([str(shard)], data, 2, faults=Faults(), with_labels=False))
+    assert "labels" not in next(evaluation_stream([str(shard)], data.records, 2, faults=Faults()))
 
 
 def _damage(path: str, record: int, record_bytes: Sequence[int]) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_tf.config.frames import PreprocessingConfig
 from yt8m_tf.data.preprocessing import daubechies_3_high_pass, preprocess
-from yt8m_tf.frames import PreprocessingConfig
 
 _LENGTHS = np.array([1, 2, 3, 5, 9, 14, 20, 20], np.int32)
 _SIZE = 20

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.integrity import check_record
-from yt8m_tf.experiment import DataConfig
 
 
 def feature(values):

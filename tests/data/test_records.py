@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import frame_record, video_record
+from shards import frame_record, video_record
 
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.records import PARSE_FAILURES, clip_lengths, parse_labels, parse_records, record_key
-from yt8m_tf.experiment import DataConfig
 
 _VIDEO = DataConfig(features={"rgb": 6, "audio": 3}, num_classes=50, max_labels=4)
 _FRAME = dataclasses.replace(_VIDEO, level="frame", max_frames=7)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_tf.config.frames import SamplingConfig
 from yt8m_tf.data.sampling import sample
-from yt8m_tf.frames import SamplingConfig
 
 _METHODS = {
     "crop": SamplingConfig("crop", min_frames=4, max_frames=9),

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import frame_record, video_record, write_shard
+from shards import frame_record, video_record, write_shard
 
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.statistics import class_prior, target_weights, uniform_prior
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
 
 _CLASSES = 8
 

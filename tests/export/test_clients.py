@@ -10,8 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_saved_model import CLOSE, clean_environment
-from tiny_models import FEATURES, float_scores, tiny_data, tiny_model, tiny_records, write_shard
+from tiny_models import (
+    CLOSE,
+    FEATURES,
+    clean_environment,
+    float_scores,
+    tiny_data,
+    tiny_model,
+    tiny_records,
+    write_shard,
+)
 
 from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model

@@ -56,7 +56,7 @@ def test_recurrent_layers_are_one_line(tmp_path):
 
 
 def test_export_of_a_run_with_lite_model(learnable_shards, tmp_path, rng):
-    from yt8m_tf.experiment import parse_experiment
+    from yt8m_tf.models.registry import parse_experiment
 
     data_dir = learnable_shards("video", train=1, validate=1, each=40, classes=24)
     values = {"model": {"name": "resnet_like", "inner_size": 64}}

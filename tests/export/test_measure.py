@@ -3,12 +3,12 @@ import pytest
 import tensorflow as tf
 from tiny_models import NUM_CLASSES, tiny_data, tiny_model
 
+from yt8m_tf.data.clips import decode_features
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import measure
 from yt8m_tf.export.measure import Comparison
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model, feature_specs
-from yt8m_tf.schema import decode_features
 
 
 def plain_gap(scores, labels):

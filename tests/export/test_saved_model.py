@@ -9,7 +9,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_models import FEATURES, MAX_FRAMES, NUM_CLASSES, empty_clip, float_scores, tiny_data, tiny_model, tiny_records
+from tiny_models import (
+    CLOSE,
+    FEATURES,
+    MAX_FRAMES,
+    NUM_CLASSES,
+    clean_environment,
+    empty_clip,
+    float_scores,
+    tiny_data,
+    tiny_model,
+    tiny_records,
+)
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import FLOAT32, parse_precision
@@ -18,7 +29,6 @@ from yt8m_tf.export.stored import free_decoded
 
 LEVELS = ("video", "frame")
 # Largest difference of scores, by precision.
-CLOSE = {"float32": 1e-6, "float16": 1e-3, "cluster": 2e-2}
 
 
 def files_bytes(directory: Path) -> int:
@@ -256,10 +266,6 @@ for name in ("float32", "float16", "cluster"):
     outputs = tf.saved_model.load(name).signatures["serving_default"](examples=tf.constant([record]))
     np.savez(f"{name}.npz", **{key: np.array(value.numpy().tolist()) for key, value in outputs.items()})
 """
-
-
-def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def test_frame_record_is_served_in_a_process_without_the_package(rng, tmp_path):

@@ -12,12 +12,12 @@ from tiny_models import tiny_data, tiny_model, tiny_records
 
 from yt8m_tf import models, run_dir
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import parse_experiment
 from yt8m_tf.export import kinds
 from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.strip import strip, strip_report
 from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints
 
 v1 = tf.compat.v1

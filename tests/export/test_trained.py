@@ -10,13 +10,14 @@ import pytest
 import tensorflow as tf
 
 from yt8m_tf import models, run_dir
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig, parse_experiment
 from yt8m_tf.export.precision import FLOAT32, parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.trained import export_trained
-from yt8m_tf.inference import infer
+from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.serving.inference import infer
 from yt8m_tf.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +129,7 @@ def test_real_records_score_as_the_model_does(rng, real_data_dir, tmp_path):
         export_saved_model(model, data, tmp_path / precision, precision=parse_precision(precision))
         infer(str(tmp_path / precision), [str(shard)], tmp_path / "out.csv", progress=False)
         (serialized,) = tf.data.TFRecordDataset(str(shard)).batch(10_000)
-        parsed = parse_records(serialized, data, with_labels=False)
+        parsed = parse_records(serialized, data.records)
         ids = parsed.pop("id").numpy()
         scores = tf.sigmoid(tf.function(model, jit_compile=True)(parsed, training=False)).numpy()
         with open(tmp_path / "out.csv", newline="") as file:

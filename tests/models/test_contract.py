@@ -8,85 +8,27 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_options import FRAME_OPTIONS, NUM_TAGS, OPTIONS, SLOW, STARTING_PROBABILITY
+from model_contract import (
+    LONGEST,
+    MAX_FRAMES,
+    PADDING,
+    assert_same_logits,
+    build,
+    every_frame_model,
+    every_model,
+    num_outputs,
+    predict,
+    quicker_first,
+    random_inputs,
+    randomise,
+    without_randomness,
+)
+from tiny_options import OPTIONS, STARTING_PROBABILITY
 
 import yt8m_tf
-from yt8m_tf import config, losses
 from yt8m_tf.errors import InputError
-from yt8m_tf.models import build_model, model_names, registry
-from yt8m_tf.schema import InputSpec
-
-FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 12, "audio": 5}, 7, 9
-LONGEST = 303  # frames of the longest clips of the data
-PADDING = -1.9921875  # what uint8 zeros decode to
-CASES = [(name, level) for name in model_names() for level in registry.registration(name).levels]
-FRAME_CASES = [name for name, level in CASES if level == "frame"]
-every_model = pytest.mark.parametrize(("name", "level"), CASES)
-# The whole of them with the slow tests.
-quicker_first = pytest.mark.parametrize(
-    ("name", "level"), [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in SLOW)) for case in CASES]
-)
-every_frame_model = pytest.mark.parametrize("name", FRAME_CASES)
-
-
-def options_of(name, level):
-    return {"name": name, **OPTIONS[name], **(FRAME_OPTIONS.get(name, {}) if level == "frame" else {})}
-
-
-def build(name, level, features=None, max_frames=MAX_FRAMES, options=None, make=build_model):
-    spec = InputSpec(level, features or FEATURES, NUM_CLASSES, max_frames, NUM_TAGS.get(name, 0))
-    return make(options or options_of(name, level), spec)
-
-
-def without_randomness(name, level):
-    """All options of a model, with every rate and switch of dropout, and every scale of noise, at zero."""
-
-    def off(options):
-        random = ("dropout", "layer_dropout", "noise_scale")
-        return {
-            key: off(value) if isinstance(value, dict) else type(value)(0) if key in random else value
-            for key, value in options.items()
-        }
-
-    return off(config.to_dict(registry.model_config(options_of(name, level)))) | {"name": name}
-
-
-def num_outputs(name):
-    return NUM_CLASSES + NUM_TAGS.get(name, 0)
-
-
-def randomise(model, rng):
-    """Gives every weight, and the statistics of batch normalisation, values that nothing hides behind."""
-    for variable in model.weights:
-        if variable.path.endswith("moving_variance"):
-            variable.assign(rng.uniform(0.5, 2.0, variable.shape))
-        elif variable.dtype == "int32":  # ids of classes
-            variable.assign(rng.integers(0, NUM_CLASSES, variable.shape))
-        elif not variable.path.endswith("seed_generator_state"):
-            # Not near 0: a scale of one element could hide everything.
-            values = rng.normal(0.0, 0.5, variable.shape)
-            variable.assign(values + np.copysign(0.1, values))
-
-
-def random_inputs(level, rng, num_frames=(3, 1, MAX_FRAMES, 6), length=MAX_FRAMES, features=None):
-    batch_size = len(num_frames)
-    features = features or FEATURES
-    if level == "video":
-        return {name: rng.normal(size=(batch_size, size)).astype("float32") for name, size in features.items()}
-    inputs = {name: np.full((batch_size, length, size), PADDING, "float32") for name, size in features.items()}
-    for frames in inputs.values():
-        for clip, count in zip(frames, num_frames, strict=True):
-            clip[:count] = rng.normal(size=clip[:count].shape)
-    return inputs | {"num_frames": np.array(num_frames, "int32")}
-
-
-def predict(model, inputs):
-    return model(inputs, training=False).numpy()
-
-
-def assert_same_logits(actual, expected):
-    """But for rounding: a small logit can be the difference of large terms."""
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 + 1e-6 * np.abs(expected).max())
+from yt8m_tf.losses import losses
+from yt8m_tf.models import model_names, registry
 
 
 def test_every_registered_model_is_tested():

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_contract import FEATURES, MAX_FRAMES, build, num_outputs, quicker_first, randomise, without_randomness
+from model_contract import FEATURES, MAX_FRAMES, build, num_outputs, quicker_first, randomise, without_randomness
 
-from yt8m_tf import schema
-from yt8m_tf.experiment import DataConfig, ExperimentConfig, TrainConfig
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import ExperimentConfig, TrainConfig
+from yt8m_tf.data import clips
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.models import build_without_weights
@@ -105,6 +106,6 @@ def test_saved_model_round_trip(name, level, rng, tmp_path):
     export_saved_model(bare, data, tmp_path / "1", precision=FLOAT32, read=lambda variable: values[variable.path])
     signature = tf.saved_model.load(str(tmp_path / "1")).signatures["features"]
     predictions = signature(**batch)["predictions"]
-    expected = tf.sigmoid(model(schema.decode_features(batch, data.spec), training=False)).numpy()
+    expected = tf.sigmoid(model(clips.decode_features(batch, data.spec), training=False)).numpy()
     assert np.ptp(expected) > 1e-2
     np.testing.assert_allclose(predictions, expected, rtol=1e-5, atol=1e-5)

@@ -14,8 +14,8 @@ from reference import (
     sigmoid,
 )
 
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.models import build_model
-from yt8m_tf.schema import InputSpec
 
 
 @pytest.mark.parametrize("level", ["video", "frame"])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from reference import BATCH_SIZE, FEATURES, NUM_CLASSES, check, dense, prepare, resnet_like, sigmoid
 
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model, model_config
-from yt8m_tf.schema import InputSpec
 
 HEADS = {
     "logistic": {"name": "logistic", "context_gating": False},

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from reference import BATCH_SIZE, FEATURES, MAX_FRAMES, NUM_CLASSES, check, dense, prepare, sigmoid
 
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.models import build_model, registry
-from yt8m_tf.schema import InputSpec
 
 
 def lstm(frames, w, name):

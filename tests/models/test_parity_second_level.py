@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from reference import FEATURES, NUM_CLASSES, check, dense, prepare, sigmoid
 
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
-from yt8m_tf.schema import InputSpec
 
 
 def relu(x):

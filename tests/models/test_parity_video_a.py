@@ -19,13 +19,13 @@ from reference import (
     sigmoid,
 )
 
-from yt8m_tf import losses
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.losses import losses
 from yt8m_tf.models import build_model, registry
-from yt8m_tf.schema import InputSpec
 
 POSITIONS = ("before_bn", "after_bn", "before_dropout", "after_dropout")
 MAGNITUDES = {

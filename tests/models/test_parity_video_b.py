@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from reference import BATCH_SIZE, NUM_CLASSES, check, clip_vector, dense, fc_block, prepare, res_block, sigmoid
 
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
-from yt8m_tf.schema import InputSpec
 
 NUM_TAGS = 4
 

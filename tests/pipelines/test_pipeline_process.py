@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_pipelines import TINY
+from tiny_pipeline import TINY
 
 _KILLS = 10
 

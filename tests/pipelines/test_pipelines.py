@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_pipeline import TINY
 
-from yt8m_tf import config, run_dir
+from yt8m_tf import run_dir
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.pipelines import execution, plan, runner, workers
@@ -21,40 +24,10 @@ from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
 from yt8m_tf.pipelines.stages import Stage, fingerprints, make_stages
 from yt8m_tf.pipelines.state import States
-from yt8m_tf.schema import InputSpec
-
-_DATA = {"features": {"rgb": 8, "audio": 4}, "num_classes": 10, "shuffle_shards": 2, "shuffle_records": 50}
-_SCHEDULE = {"schedule": {"name": "cosine"}, "optimizer": {"learning_rate": 0.03}}
-_SMALL = {"model": {"width": 0.02, "momentum": 0.9}, **_SCHEDULE}
-TINY: dict[str, Any] = {
-    "num_folds": 2,
-    "video": {"data": _DATA},
-    "train": {
-        "batch_size": 32,
-        "steps_per_epoch": 10,
-        "epochs": 2,
-        "validation_examples": None,
-        "early_stopping_patience": None,
-    },
-    "splits": ["validation", "test"],
-    "models": {
-        "logistic": {"config": "first_level/logistic.yaml", "changes": _SCHEDULE},
-        "moe": {"config": "first_level/moe.yaml", "changes": {"model": {"num_mixtures": 2}, **_SCHEDULE}},
-    },
-    "stack": {"num_trees": 20, "learning_rate": 0.1, "min_data_in_leaf": 5},
-    "students": {
-        "student": {"config": "first_level/logistic.yaml", "changes": _SCHEDULE},
-        "small_a": {"config": "second_level/small_nets.yaml:a", "changes": _SMALL},
-    },
-    "final": {
-        "trunks": ["small_a"],
-        "changes": config.merge(_SMALL, {"model": {"trunks": ["a"], "hidden_sizes": [400]}}),
-    },
-}
 
 
 def _settings(**changes: Any) -> PipelineConfig:
-    return config.parse(PipelineConfig, config.merge(TINY, changes), "")
+    return strict_yaml.parse(PipelineConfig, strict_yaml.merge(TINY, changes), "")
 
 
 class Here:

@@ -11,7 +11,7 @@ import pytest
 from sample_world import MAX_FRAMES, NUM_CLASSES, SIZES, Sample
 from shrink import shrink
 
-from yt8m_tf import config
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.pipelines import runner, workers
 from yt8m_tf.pipelines.execution import Where
 from yt8m_tf.pipelines.settings import ModelSettings, PipelineConfig, load_pipeline
@@ -37,7 +37,7 @@ def _tiny(settings: PipelineConfig, sample: Sample) -> PipelineConfig:
         features = {name: SIZES[name] for name in full.data.features}
         verticals = sample.num_verticals if full.data.verticals else 0
         changes = {"model": shrink(full.model), "data": {"features": features, "verticals": verticals}}
-        return dataclasses.replace(model, changes=config.merge(model.changes, changes))
+        return dataclasses.replace(model, changes=strict_yaml.merge(model.changes, changes))
 
     def data(level: str) -> dict[str, Any]:
         own = {"validation": f"{level}/validate*.tfrecord", "train": [f"{level}/train*.tfrecord"]}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_world import random_predictions
 
-from yt8m_tf.metrics import global_average_precision
+from yt8m_tf.metrics.accumulator import global_average_precision
 from yt8m_tf.report.analysis import (
     confusions,
     ensemble_gaps,

@@ -18,8 +18,8 @@ from report_world import NAMES, write_pipeline
 
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import evaluate_trained, write_evaluation
-from yt8m_tf.experiment import parse_experiment
+from yt8m_tf.evaluation.runs import evaluate_trained, write_evaluation
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.report.analysis import precision_recall
 from yt8m_tf.report.page import Options, write_report
 from yt8m_tf.report.predictions import find_predictions

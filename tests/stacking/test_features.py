@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yt8m_tf.metrics import global_average_precision
-from yt8m_tf.scores.reading import ShardScores
+from yt8m_tf.metrics.accumulator import global_average_precision
+from yt8m_tf.metrics.gap_histogram import GapHistogram, top_pairs
+from yt8m_tf.score_shards.reading import ShardScores
 from yt8m_tf.stacking.features import candidates, feature_names, features
-from yt8m_tf.stacking.gap_histogram import GapHistogram, top_pairs
 from yt8m_tf.stacking.settings import StackConfig
 
 _CLASSES = 37

@@ -17,8 +17,8 @@ import pytest
 from stacking_world import CONFIG, FOLDS, World, interrupted_after, make_world
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.scores.manifest import read_manifest
-from yt8m_tf.scores.reading import read_shard
+from yt8m_tf.score_shards.manifest import read_manifest
+from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.stacking import boosting, sizes_report
 from yt8m_tf.stacking.rows import load_rows, rows_of_models
 from yt8m_tf.stacking.sizes import METHODS, SIZES, ensemble_sizes, read_stacking

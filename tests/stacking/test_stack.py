@@ -16,9 +16,9 @@ import pytest
 from stacking_world import CONFIG, FOLDS, MODELS, World, interrupted_after, lists, make_world
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.scores import records
-from yt8m_tf.scores.manifest import finish, read_manifest
-from yt8m_tf.scores.reading import read_shard
+from yt8m_tf.score_shards import records
+from yt8m_tf.score_shards.manifest import finish, read_manifest
+from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.stacking import boosting, cluster, evaluation, report
 from yt8m_tf.stacking import inputs as inputs_module
 from yt8m_tf.stacking.inputs import StackInputs

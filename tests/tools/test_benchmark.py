@@ -12,7 +12,7 @@ import tensorflow as tf
 from benchmarks import evaluate, harness, heap_evaluator, memory, read, report, score, stack, train, workload
 
 from yt8m_tf import models, schema
-from yt8m_tf.operations import matrix_operations
+from yt8m_tf.models.operations import matrix_operations
 from yt8m_tf.stacking import features, settings
 
 ROOT = Path(__file__).resolve().parents[2]

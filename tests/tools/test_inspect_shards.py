@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shard_report  # tests/conftest.py puts tools/ on the path
+import shard_report
 import tensorflow as tf
 
 from yt8m_tf.errors import InputError

@@ -21,7 +21,7 @@ from sample_dataset import Layout, write_sample_data
 from score_submission import read_csv_labels
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.scores import manifest, records
+from yt8m_tf.score_shards import manifest, records
 
 ROOT = Path(__file__).resolve().parents[2]
 VIDEOS = {"train": 2100, "validate": 1400, "test": 2800}

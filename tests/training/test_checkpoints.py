@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 
 from yt8m_tf import run_dir
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
 from yt8m_tf.models import build_model
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints
 from yt8m_tf.training.state import TrainState
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import parse_experiment
 from yt8m_tf.models import build_model
-from yt8m_tf.schema import InputSpec
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import distribution
 from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.state import TrainState

@@ -15,9 +15,11 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
 
-from yt8m_tf import config, run_dir
+from yt8m_tf import run_dir
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import hparams
 from yt8m_tf.training.summaries import Summaries
 
@@ -95,7 +97,7 @@ def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.ran
     with _start(tmp_path / "run", {}) as summaries:
         summaries.evaluation(5, random_metrics(rng), is_best=True)
     experiment, rows = _table(tmp_path)
-    assert {info.name for info in experiment.hparam_infos} == set(hparams.flatten(config.to_dict(_experiment({}))))
+    assert {info.name for info in experiment.hparam_infos} == set(hparams.flatten(strict_yaml.to_dict(_experiment({}))))
     assert {"best/gap_at_20", "validation/gap_at_20"} <= _values(rows["run/tensorboard"]).keys()
     # Columns of a single run: all keys.
     assert len(hparams.write_columns(tmp_path)) == len(experiment.hparam_infos)

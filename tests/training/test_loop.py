@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import start_workers, write_shard
+from cluster import start_workers
+from shards import write_shard
 
 from yt8m_tf import run_dir
-from yt8m_tf.config import merge
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.strict_yaml import merge
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.statistics import class_prior
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig, ExperimentConfig, parse_experiment
-from yt8m_tf.scores import records as score_records
-from yt8m_tf.scores.manifest import Manifest, finish, start
+from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.score_shards import records as score_records
+from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.training import checkpoints, loop
 from yt8m_tf.training.loop import RunOptions, TrainResult
 from yt8m_tf.training.step import TrainStep

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_tf.experiment import OptimizerConfig
+from yt8m_tf.config.experiment import OptimizerConfig
 from yt8m_tf.training.optimizers import adam_update, clip_by_global_norm, decays, rmsprop_update, slot_names, update
 
 _SHAPES = [(5, 3), (3,), (2, 3, 4), (1, 7), ()]

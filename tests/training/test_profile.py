@@ -15,7 +15,7 @@ from tensorboard.plugins.pr_curve import metadata
 from yt8m_tf import run_dir
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import parse_experiment
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import loop
 from yt8m_tf.training.loop import RunOptions, TrainResult
 from yt8m_tf.training.profile import Profile, parse_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yt8m_tf.experiment import ScheduleConfig
+from yt8m_tf.config.experiment import ScheduleConfig
 from yt8m_tf.training.schedule import Plateau, planned_factor
 
 

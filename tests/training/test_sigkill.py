@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import start_workers
+from cluster import start_workers
 
 _FLAGS = (
     "--config=first_level/resnet_like_mixup.yaml",

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import video_record, write_shard
+from shards import video_record, write_shard
 
-from yt8m_tf import losses, run_dir
-from yt8m_tf.config import merge
+from yt8m_tf import run_dir
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.strict_yaml import merge
 from yt8m_tf.data import statistics
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import evaluate_trained
-from yt8m_tf.experiment import DataConfig, parse_experiment
+from yt8m_tf.evaluation.runs import evaluate_trained
 from yt8m_tf.export.trained import export_trained
+from yt8m_tf.losses import losses
 from yt8m_tf.models import build_model
-from yt8m_tf.models.registry import set_output_bias
+from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.training import checkpoints, loop
 from yt8m_tf.training.loop import RunOptions, TrainResult
 

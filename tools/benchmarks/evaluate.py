@@ -13,7 +13,9 @@ import tensorflow as tf
 from benchmarks.harness import Measurement, Options, Target, Way, measure
 from benchmarks.heap_evaluator import HeapEvaluator, TopPairs, heap_top, numpy_top
 from benchmarks.report import Result, Table
-from yt8m_tf import metrics, schema
+from yt8m_tf import schema
+from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
+from yt8m_tf.metrics.batch_statistics import batch_statistics
 
 _BATCH_SIZE, _NUM_BATCHES = 512, 8
 _OURS, _HEAP, _NUMPY = "batch_statistics + MetricAccumulator", "heap in Python", "argpartition in NumPy"
@@ -74,12 +76,12 @@ def measure_metrics(batches: Sequence[ScoredBatch], options: Options) -> Measure
 
 def compiled_statistics() -> Callable[..., dict[str, tf.Tensor]]:
     """`metrics.batch_statistics`, as the evaluation step runs it."""
-    return tf.function(metrics.batch_statistics, autograph=False)
+    return tf.function(batch_statistics, autograph=False)
 
 
-def ours(batches: Sequence[ScoredBatch], statistics: Callable[..., dict[str, tf.Tensor]]) -> metrics.Metrics:
+def ours(batches: Sequence[ScoredBatch], statistics: Callable[..., dict[str, tf.Tensor]]) -> Metrics:
     """All metrics in one pass."""
-    accumulator = metrics.MetricAccumulator(batches[0].logits.shape[1])
+    accumulator = MetricAccumulator(batches[0].logits.shape[1])
     valid = tf.ones([len(batches[0].scores)], tf.bool)
     for batch in batches:
         accumulator.update(statistics(batch.logits, batch.label_ids, valid))
@@ -120,7 +122,7 @@ def _memory_table(batches: Sequence[ScoredBatch], options: Options) -> Table:
     for factor in (1, 2, 4):
         num_videos = factor * passes * size * len(batches)
         tracemalloc.start()
-        accumulator = metrics.MetricAccumulator(batches[0].logits.shape[1])
+        accumulator = MetricAccumulator(batches[0].logits.shape[1])
         for _ in range(factor * passes):
             for values in arrays:
                 accumulator.update(values)

@@ -11,9 +11,10 @@ import tensorflow as tf
 from benchmarks import workload
 from benchmarks.harness import Measurement, Options, Target, Way, measure
 from benchmarks.report import Result
-from yt8m_tf import inference, models
+from yt8m_tf import models
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.serving import inference
 
 _BATCH_SIZE = 1024  # the default of yt8m-infer at video level
 _CALLS = 8  # of the forward pass, in the smallest run that is timed
@@ -40,7 +41,7 @@ def run(options: Options) -> Result:
         return summary.num_scored, summary.seconds
 
     serialized = next(iter(tf.data.TFRecordDataset(shards).repeat().batch(size)))
-    parsed = parse_records(serialized, experiment.data, with_labels=False)
+    parsed = parse_records(serialized, experiment.data.records)
     batch = {name: parsed[name] for name in experiment.data.features}
     loaded = tf.saved_model.load(saved_model)
     features = loaded.signatures["features"]

@@ -79,9 +79,10 @@ def measure_model(job: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
     import tensorflow as tf
 
-    from yt8m_tf import models, schema
-    from yt8m_tf.experiment import parse_experiment
-    from yt8m_tf.operations import matrix_operations
+    from yt8m_tf import models
+    from yt8m_tf.data import clips
+    from yt8m_tf.models.operations import matrix_operations
+    from yt8m_tf.models.registry import parse_experiment
     from yt8m_tf.training import distribution
     from yt8m_tf.training.state import TrainState
     from yt8m_tf.training.step import TrainStep
@@ -98,7 +99,7 @@ def measure_model(job: dict[str, Any]) -> dict[str, Any]:
 
     def forward_and_backward() -> Any:
         with tf.GradientTape() as tape:
-            total = tf.reduce_sum(model(schema.decode_features(features, spec), training=True))
+            total = tf.reduce_sum(model(clips.decode_features(features, spec), training=True))
         return tape.gradient(total, [variable.value for variable in model.trainable_variables])
 
     flops = matrix_operations(forward_and_backward) / size
@@ -168,7 +169,7 @@ def _batch(spec: Any, size: int, frames: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from yt8m_tf.bin.launch import import_quietly
+    from yt8m_tf.console.quiet import import_quietly
 
     import_quietly()
     print(json.dumps(measure_model(json.loads(sys.argv[1]))))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Measurement
-from yt8m_tf import run_dir
+from yt8m_tf import files
 
 _PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -106,7 +106,7 @@ def write_json(path: Path, name: str, result: Result, quick: bool) -> None:
         "remarks": list(result.remarks),
         "models": list(result.models),
     }
-    with run_dir.whole_file(path) as temporary:
+    with files.whole_file(path) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,9 +14,9 @@ from benchmarks import workload
 from benchmarks.harness import Options, Way
 from benchmarks.infer import measure_against_forward
 from benchmarks.report import Result
-from yt8m_tf import models, scoring
+from yt8m_tf import models
 from yt8m_tf.data.records import parse_records
-from yt8m_tf.predictors import find_predictor
+from yt8m_tf.scoring.predictors import find_predictor
 from yt8m_tf.training import checkpoints
 
 _BATCH_SIZE = 1024  # the default of yt8m-score at video level
@@ -38,12 +38,12 @@ def run(options: Options) -> Result:
     def score(passes: int) -> tuple[float, float]:
         turn = Path(options.directory, f"turn_{next(turns)}")
         copies = _links(shards, passes, turn / "shards")
-        summary = scoring.score([loaded], copies, turn / "scores", batch_size=size, progress=False)
+        summary = score.score([loaded], copies, turn / "scores", batch_size=size, progress=False)
         shutil.rmtree(turn)
         return summary.num_scored, summary.seconds
 
     serialized = next(iter(tf.data.TFRecordDataset(shards).repeat().batch(size)))
-    batch = parse_records(serialized, experiment.data, with_labels=False)
+    batch = parse_records(serialized, experiment.data.records)
 
     def forward() -> None:
         probabilities(batch).numpy()

@@ -17,7 +17,7 @@ from benchmarks.harness import Measurement, Options, Target, Way, measure
 from benchmarks.models import peak_bytes
 from benchmarks.report import Result, Table
 from benchmarks.stack_data import CLASSES, make_scores, write_world
-from yt8m_tf.scores.reading import ShardScores
+from yt8m_tf.score_shards.reading import ShardScores
 from yt8m_tf.stacking.features import candidates, features
 from yt8m_tf.stacking.settings import StackConfig
 
@@ -132,7 +132,7 @@ def measure_memory(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from yt8m_tf.bin.launch import import_quietly
+    from yt8m_tf.console.quiet import import_quietly
 
     import_quietly()
     print(json.dumps(measure_memory(json.loads(sys.argv[1]))))

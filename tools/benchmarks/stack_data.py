@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf.scores import records
-from yt8m_tf.scores.manifest import Manifest, finish, start
-from yt8m_tf.scores.reading import ShardScores
+from yt8m_tf.score_shards import records
+from yt8m_tf.score_shards.manifest import Manifest, finish, start
+from yt8m_tf.score_shards.reading import ShardScores
 from yt8m_tf.stacking.inputs import StackInputs
 
 CLASSES, _TOP_K, _MODELS, _FOLDS = 3862, 100, 7, 2

@@ -13,8 +13,9 @@ from benchmarks import workload
 from benchmarks.harness import Options, Target, Way, measure
 from benchmarks.read import ours_training
 from benchmarks.report import Result
-from yt8m_tf import losses, models
-from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf import models
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.losses import losses
 from yt8m_tf.training import distribution
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep

@@ -13,8 +13,10 @@ from sample_records import VideoRecord, clip_example, video_example
 
 from benchmarks.harness import Options
 from yt8m_tf import schema
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.data.shards import list_shards
-from yt8m_tf.experiment import DataConfig, ExperimentConfig, parse_experiment
+from yt8m_tf.models.registry import parse_experiment
 
 # As many as real shards hold, some 5 KB each; clips are some 250 KB each.
 _VIDEO_SHARDS, _VIDEOS_PER_SHARD = 40, 284

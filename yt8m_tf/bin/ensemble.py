@@ -32,13 +32,13 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP 
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import ensembles
+    from yt8m_tf.ensembling import weighted_mean
     from yt8m_tf.errors import InputError
 
     members = [Path(member).expanduser() for member in _MEMBERS.value]
     weights = [1.0] * len(members)
     if _WEIGHTS.value and _WEIGHTS.value.endswith(".json"):
-        weights = ensembles.read_weights(Path(_WEIGHTS.value).expanduser(), [member.name for member in members])
+        weights = weighted_mean.read_weights(Path(_WEIGHTS.value).expanduser(), [member.name for member in members])
     elif _WEIGHTS.value:
         try:
             weights = [float(weight) for weight in _WEIGHTS.value.split(",")]
@@ -47,7 +47,7 @@ def main(_: Sequence[str]) -> None:
         if len(weights) != len(members):
             raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
     output = Path(_WORKDIR.value).expanduser()
-    experiment = ensembles.combine(members, weights, output, _CHECKPOINT.value, _AVERAGE.value)
+    experiment = weighted_mean.combine(members, weights, output, _CHECKPOINT.value, _AVERAGE.value)
     total = sum(experiment.model["weights"])
     for member, weight in zip(
         (m for m, w in zip(members, weights, strict=True) if w > 0), experiment.model["weights"], strict=True

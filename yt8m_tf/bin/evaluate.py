@@ -59,13 +59,13 @@ def main(_: Sequence[str]) -> None:
 
 
 def _evaluate_saved_model() -> None:
-    from yt8m_tf import evaluation
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
-    from yt8m_tf.export.evaluation import evaluate_scorer
-    from yt8m_tf.export.metadata import read_metadata
-    from yt8m_tf.export.scorer import load_scorer
+    from yt8m_tf.evaluation import runs
+    from yt8m_tf.evaluation.saved_models import evaluate_scorer
     from yt8m_tf.schema import NUM_CLASSES
+    from yt8m_tf.serving.metadata import read_metadata
+    from yt8m_tf.serving.scorer import load_scorer
     from yt8m_tf.vocabulary import load_vocabulary
 
     if _PROJECTOR.value:
@@ -81,16 +81,17 @@ def _evaluate_saved_model() -> None:
         metrics = evaluate_scorer(scorer, shards, batch_size=_BATCH_SIZE.value, faults=faults)
     output = Path(_OUTPUT.value).expanduser()
     context = {"model": model_flags.flag(), "patterns": list(_INPUT.value), "data_dir": _DATA_DIR.value}
-    evaluation.write_evaluation(metrics, output, vocabulary=names, context=context)
-    print(evaluation.format_table(metrics))
+    runs.write_evaluation(metrics, output, vocabulary=names, context=context)
+    print(runs.format_table(metrics))
     print("from the highest scores of each video: a class that is not among them counts as not predicted")
-    print(f"written: {output / evaluation.METRICS_FILE}, {output / evaluation.CLASSES_FILE}")
+    print(f"written: {output / runs.METRICS_FILE}, {output / runs.CLASSES_FILE}")
     for line in faults.summary():
         print(line)
 
 
 def _evaluate_run() -> None:
-    from yt8m_tf import evaluation, projector, run_dir
+    from yt8m_tf import run_dir
+    from yt8m_tf.evaluation import projector, runs
     from yt8m_tf.training.checkpoints import load_trained
     from yt8m_tf.vocabulary import load_details
 
@@ -103,14 +104,14 @@ def _evaluate_run() -> None:
     if _PROJECTOR.value:
         weights = projector.class_weights(trained.model, trained.experiment.data.spec)
     patterns = _INPUT.value or trained.experiment.data.validation
-    metrics = evaluation.evaluate_trained(
+    metrics = runs.evaluate_trained(
         trained, patterns, _DATA_DIR.value, batch_size=_BATCH_SIZE.value, faults=faults, xla=_XLA.value
     )
     output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else workdir / "evaluation"
     context = {"workdir": str(workdir), "step": trained.step, "patterns": list(patterns), "data_dir": _DATA_DIR.value}
-    evaluation.write_evaluation(metrics, output, vocabulary=details["name"] if details else None, context=context)
-    print(evaluation.format_table(metrics))
-    print(f"written: {output / evaluation.METRICS_FILE}, {output / evaluation.CLASSES_FILE}")
+    runs.write_evaluation(metrics, output, vocabulary=details["name"] if details else None, context=context)
+    print(runs.format_table(metrics))
+    print(f"written: {output / runs.METRICS_FILE}, {output / runs.CLASSES_FILE}")
     if _PROJECTOR.value:
         projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details)
         print(f"class weights: tensorboard --logdir={workdir}, tab Projector")

@@ -16,9 +16,9 @@ that the candidate has not seen with that, and chooses on every second one of th
 move among adding a candidate at a precision (once more, if it is a member: that is its weight), changing the precision
 of a member, and taking one out, until none that fits gains 2e-5 in GAP. Best is the highest gain in one pass, the
 highest gain for each byte in another one; a third one starts with the smallest precision of each candidate alone.
-Weights fitted by likelihood take the place of these counts if their GAP is higher (packing/selection.py has the rule in
-full, and its sources). GAP on the other videos is what to expect. The frontier of size and GAP is written to
-OUTPUT.pack/, with what an interrupted packing goes on from.
+Weights fitted by likelihood take the place of these counts if their GAP is higher
+(ensembling/packing/selection.py has the rule in full, and its sources). GAP on the other videos is what to expect. The
+frontier of size and GAP is written to OUTPUT.pack/, with what an interrupted packing goes on from.
 
   yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=~/data/yt8m/2/video \\
       --precisions=float16,cluster --output=exported/pack/1
@@ -36,7 +36,7 @@ from absl import flags
 
 from yt8m_tf.bin import pack_flags
 from yt8m_tf.bin.launch import launch
-from yt8m_tf.export.limits import SIZE_LIMIT
+from yt8m_tf.serving.limits import SIZE_LIMIT
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the SavedModel.", required=True)
@@ -78,7 +78,7 @@ flags.adopt_module_key_flags(pack_flags)
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf.errors import InputError
-    from yt8m_tf.export import bundle
+    from yt8m_tf.serving import bundle
 
     if bool(_WORKDIR.value) == pack_flags.PACK.value:
         given = f"--workdir={_WORKDIR.value} and --pack exclude each other" if _WORKDIR.value else "nothing to export"

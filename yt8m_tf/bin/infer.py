@@ -34,7 +34,7 @@ flags.mark_flags_as_mutual_exclusive(["saved_model", "bundle"], required=True)
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.inference import infer
+    from yt8m_tf.serving.inference import infer
 
     shards = list_shards(_INPUT.value, source="--input")
     with model_flags.saved_model() as directory:

@@ -38,19 +38,19 @@ flags.adopt_module_key_flags(fault_flags)
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import centroids, clustering
+    from yt8m_tf.codebook import centroids, kmeans
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
 
-    output, features = Path(_OUTPUT.value).expanduser(), clustering.parse_features(_FEATURES.value)
+    output, features = Path(_OUTPUT.value).expanduser(), kmeans.parse_features(_FEATURES.value)
     faults = fault_flags.faults()
     shards, seed = list_shards(_INPUT.value, source="--input"), _SEED.value
     centroids.check_writable(output)
     try:
-        sample = clustering.sample_frames(
+        sample = kmeans.sample_frames(
             shards, features, _NUM_FRAMES.value, frames_per_clip=_FRAMES_PER_CLIP.value, seed=seed, faults=faults
         )
-        result = clustering.fit(
+        result = kmeans.fit(
             sample, features, _NUM_CLUSTERS.value, batch_size=_BATCH_SIZE.value, num_passes=_PASSES.value, seed=seed
         )
     except KeyboardInterrupt as error:

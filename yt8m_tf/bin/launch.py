@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
+from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
-from yt8m_tf.quiet import without_stderr
 
 # Of glibc's mallopt.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -62,17 +62,6 @@ def _give_back_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
         libc.mallopt(_M_ARENA_MAX, 2)
-
-
-def import_quietly() -> None:
-    """Imports TensorFlow without its notices of look-ups for CUDA and the like; if the import fails, they are shown."""
-    if "tensorflow" in sys.modules:
-        return
-    with without_stderr():
-        import tensorflow as tf
-
-        tf.get_logger().setLevel("ERROR")
-        tf.config.list_physical_devices()
 
 
 def _fail(message: str) -> int:

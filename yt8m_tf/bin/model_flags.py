@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from yt8m_tf.export.limits import SIZE_LIMIT
+from yt8m_tf.serving.limits import SIZE_LIMIT
 
 _SAVED_MODEL = flags.DEFINE_string(
     "saved_model", None, "Directory of a SavedModel: of yt8m-export, or any with the starter code's export signature."
@@ -33,7 +33,7 @@ def flag() -> str:
 @contextlib.contextmanager
 def saved_model() -> Iterator[str]:
     """The directory of the SavedModel; that of a bundle is there for as long as the block lasts."""
-    from yt8m_tf.export.bundle import unpacked
+    from yt8m_tf.serving.bundle import unpacked
 
     if _BUNDLE.value is None:
         yield os.path.expanduser(_SAVED_MODEL.value)

@@ -25,7 +25,8 @@ def main(_: Sequence[str]) -> None:
 
     from tqdm import tqdm
 
-    from yt8m_tf import catalogue, checks, run_dir
+    from yt8m_tf import catalogue, files
+    from yt8m_tf.config import checks
     from yt8m_tf.errors import InputError
 
     wanted = checks.regular_expression("match", _MATCH.value)
@@ -38,7 +39,7 @@ def main(_: Sequence[str]) -> None:
     bar = tqdm(selectors, desc="build", unit="model", leave=False)
     entries = [catalogue.describe(selector, published) for selector in bar]
     if _MARKDOWN.value:
-        with run_dir.whole_file(Path(_MARKDOWN.value)) as temporary:
+        with files.whole_file(Path(_MARKDOWN.value)) as temporary:
             temporary.write_text(catalogue.markdown(entries, Path(_RESULTS.value)), encoding="utf-8")
         print(f"written: {_MARKDOWN.value}")
     else:
@@ -46,9 +47,9 @@ def main(_: Sequence[str]) -> None:
 
 
 def _model(selector: str) -> str:
-    from yt8m_tf import config
+    from yt8m_tf.config import strict_yaml
 
-    return config.load_yaml(selector)["model"]["name"]
+    return strict_yaml.load_yaml(selector)["model"]["name"]
 
 
 def run() -> None:

@@ -34,11 +34,11 @@ def pack(output: str, which: str, **arguments: Any) -> str:
       InputError: a flag is missing; see `packing.pack.pack`.
     """
     from yt8m_tf import files
+    from yt8m_tf.ensembling.packing import report
+    from yt8m_tf.ensembling.packing.candidates import find_candidates
+    from yt8m_tf.ensembling.packing.pack import pack
     from yt8m_tf.errors import InputError
     from yt8m_tf.export.precision import parse_precision
-    from yt8m_tf.packing import report
-    from yt8m_tf.packing.candidates import find_candidates
-    from yt8m_tf.packing.pack import pack
 
     for name, value, example in (
         ("candidates", _CANDIDATES.value, "runs/*/fold_0"),

@@ -42,8 +42,8 @@ flags.adopt_module_key_flags(fault_flags)
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.predictors import find_predictor
-    from yt8m_tf.scoring import score
+    from yt8m_tf.scoring.predictors import find_predictor
+    from yt8m_tf.scoring.score import score
 
     predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in files.matching(_MODEL.value)]
     summary = score(

@@ -60,7 +60,8 @@ def main(_: Sequence[str]) -> None:
 
 
 def _stack(output: Path) -> None:
-    from yt8m_tf import config, files
+    from yt8m_tf import files
+    from yt8m_tf.config import strict_yaml
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
     from yt8m_tf.stacking import cluster, report
@@ -68,8 +69,8 @@ def _stack(output: Path) -> None:
     from yt8m_tf.stacking.settings import StackConfig
     from yt8m_tf.stacking.stack import stack
 
-    values = config.load_yaml(_CONFIG.value) if _CONFIG.value else {}
-    settings = config.parse(StackConfig, config.apply_overrides(values, _SET.value), "")
+    values = strict_yaml.load_yaml(_CONFIG.value) if _CONFIG.value else {}
+    settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(values, _SET.value), "")
     models = files.matching(_SCORES.value)
     names = [model.name for model in models]
 

@@ -65,7 +65,7 @@ _PROFILE = flags.DEFINE_string(
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import run_dir
-    from yt8m_tf.experiment import load_experiment
+    from yt8m_tf.models.registry import load_experiment
     from yt8m_tf.training import distribution, loop
     from yt8m_tf.training.profile import parse_steps
 

@@ -9,24 +9,26 @@ eigenvalues take 45 times as long on a CPU; the other methods gain at most some 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from yt8m_tf import schema
+from yt8m_tf.config.frames import SamplingConfig
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.data.preprocessing import preprocess
 from yt8m_tf.data.sampling import sample
-from yt8m_tf.frames import SamplingConfig
 
 
-def model_inputs(batch: Mapping[str, tf.Tensor], spec: schema.InputSpec) -> dict[str, tf.Tensor]:
-    """A parsed batch as a model's inputs, in evaluation: `prepare_clips`, then `schema.decode_features`."""
-    return schema.decode_features(prepare_clips(batch, spec), spec)
+def model_inputs(batch: Mapping[str, tf.Tensor], spec: InputSpec) -> dict[str, tf.Tensor]:
+    """A parsed batch as a model's inputs, in evaluation: `prepare_clips`, then `decode_features`."""
+    return decode_features(prepare_clips(batch, spec), spec)
 
 
 def prepare_clips(
-    batch: Mapping[str, tf.Tensor], spec: schema.InputSpec, seed: tf.Tensor | None = None
+    batch: Mapping[str, tf.Tensor], spec: InputSpec, seed: tf.Tensor | None = None
 ) -> dict[str, tf.Tensor]:
-    """A parsed batch as `spec.frames` wants it; `schema.decode_features` comes after.
+    """A parsed batch as `spec.frames` wants it; `decode_features` comes after.
 
     Args:
       batch: features as they are stored and, of clips, "num_frames" [B] int32; anything else beside them.
@@ -44,7 +46,25 @@ def prepare_clips(
             codes = {name: prepared[name] for name in spec.features}
             features, num_frames = sample(codes, num_frames, step, seed)
         else:
-            decoded = schema.decode_features(prepared, spec)
+            decoded = decode_features(prepared, spec)
             features, num_frames = preprocess({name: decoded[name] for name in spec.features}, num_frames, step)
         prepared |= features | {"num_frames": num_frames}
     return prepared
+
+
+def decode_features(batch: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
+    """A parsed batch as a model's inputs; runs on the device.
+
+    Args:
+      batch: features as they are stored, [B, D] float32, or [B, T, D] uint8 and "num_frames" [B]; frames that are
+        float32 were computed (`prepare_clips`), and stay as they are.
+      spec: which features.
+
+    Returns:
+      The same names, all float32 but "num_frames".
+    """
+    if spec.level == "video":
+        return {name: batch[name] for name in spec.features}
+    frames = {name: batch[name] for name in spec.features}
+    decoded = {name: schema.dequantise(codes) if codes.dtype == "uint8" else codes for name, codes in frames.items()}
+    return decoded | {"num_frames": batch["num_frames"]}

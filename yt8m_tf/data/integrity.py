@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import schema
+from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.data import crc32c
 from yt8m_tf.data.record_check import check_record, parse_record, record_level, video_id
-from yt8m_tf.experiment import DataConfig
 
 __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
 
@@ -92,13 +92,13 @@ def find_damage(paths: Iterable[str]) -> Damage | None:
 
 
 def find_bad_record(
-    paths: Iterable[str], data: DataConfig, *, need_labels: bool, need_frames: bool = True, need_whole: bool = True
+    paths: Iterable[str], data: RecordsConfig, *, need_labels: bool, need_frames: bool = True, need_whole: bool = True
 ) -> str | None:
     """The first thing, in the order of `paths`, that keeps these shards from being read as `data` says.
 
     Args:
       paths: shards.
-      data: what their records should hold.
+      data: what their records should hold (`check_record`).
       need_labels: a video without labels is an error.
       need_frames: a video without frames is an error (frame level).
       need_whole: a damaged shard is an error; otherwise only the records before the damage are looked at.

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import files
+from yt8m_tf.config.data import DataConfig, RecordsConfig
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, group_of, serialized_records
 from yt8m_tf.data.record_check import check_record
-from yt8m_tf.data.soft_labels import SoftLabels
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig, LabelsConfig
 from yt8m_tf.schema import Level
 
 Batch = dict[str, Any]
@@ -34,6 +31,19 @@ Batch = dict[str, Any]
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
 # Batches parsed at the same time.
 _PARSERS = min(16, max(2, os.cpu_count() or 2))
+
+
+class BesideRecords(Protocol):
+    """What a training stream reads beside the records, such as soft labels (`score_shards.soft_labels`)."""
+
+    def attach(self, index: tf.Tensor, serialized: tf.data.Dataset) -> tf.data.Dataset:
+        """The records of shard `index`, each as a tuple of itself and of strings beside it."""
+
+    def decode(self, *strings: tf.Tensor) -> Batch:
+        """What a batch has of these strings, each [B]."""
+
+    def find_problem(self, shards: Iterable[str]) -> str | None:
+        """What keeps it from being read beside these shards, in one line; None where nothing does."""
 
 
 class BatchStream:
@@ -46,7 +56,7 @@ class BatchStream:
       data: what the records hold.
       faults: what to do about damage; what is skipped is recorded here.
       position: where to start.
-      soft_labels: what else may be at fault.
+      beside: what else may be at fault.
 
     Attributes:
       position: just after the last batch delivered.
@@ -57,14 +67,14 @@ class BatchStream:
         self,
         make_dataset: Callable[[int, Sequence[int]], Any],
         groups: ShardGroups,
-        data: DataConfig,
+        data: RecordsConfig,
         faults: Faults,
         position: int = 0,
-        soft_labels: SoftLabels | None = None,
+        beside: BesideRecords | None = None,
     ):
         self.position, self.seconds_waited = position, 0.0
         self._make_dataset, self._groups, self._data, self._faults = make_dataset, groups, data, faults
-        self._soft_labels = soft_labels
+        self._beside = beside
         self._iterator = self._restart()
 
     def __iter__(self) -> BatchStream:
@@ -102,7 +112,7 @@ class BatchStream:
             if problem:
                 raise InputError(problem) from error
         damage = integrity.find_damage(shard for shard in self._groups.following(group) if shard not in known)
-        if damage is None and self._soft_labels and (problem := self._soft_labels.find_problem(self._groups.shards)):
+        if damage is None and self._beside and (problem := self._beside.find_problem(self._groups.shards)):
             raise InputError(problem) from error
         if damage is None:
             raise error
@@ -120,8 +130,7 @@ def training_stream(
     worker: int = 0,
     num_workers: int = 1,
     replicas: int = 1,
-    labels: LabelsConfig | None = None,
-    data_dir: str = "",
+    beside: Callable[[Sequence[str]], BesideRecords] | None = None,
     distribute: Callable[[Callable[[Any], tf.data.Dataset]], Any] | None = None,
 ) -> BatchStream:
     """An endless, shuffled stream of training batches.
@@ -134,13 +143,12 @@ def training_stream(
       faults: what to do about damage and clips without frames.
       position: the `BatchStream.position` to go on from.
       worker, num_workers: which share of the data is read here (`data.split`).
-      labels: which soft labels to read beside the records, relative to `data_dir`; none unless given.
-      data_dir: see there.
+      beside: makes what is read beside the records of the given shards, such as soft labels.
       replicas: devices of this worker; the dataset's elements are their parts of the batch, in turn.
       distribute: `strategy.distribute_datasets_from_function`, where there are several replicas.
 
     Returns:
-      Batches of `records.parse_records` without the id, and with soft labels (`SoftLabels.decode`) if there are any,
+      Batches of `records.parse_records` without the id, and with what is read beside the records,
       as `distribute` gives them to the replicas.
 
     Raises:
@@ -158,9 +166,7 @@ def training_stream(
             f"{len(shards)} training shards cannot be split over {num_workers} workers; use data.split=record"
         )
     own = list(shards[worker::num_workers]) if by_shard else list(shards)
-    soft = None
-    if labels and labels.soft:
-        soft = SoftLabels(labels, Path(files.below(data_dir, labels.soft)), own, data.num_classes)
+    attached = beside(own) if beside else None
     _check_any_record(own, data, faults)
     groups = ShardGroups(own, data.shuffle_shards, seed)
     window = _SHUFFLE_RECORDS[data.level] if data.shuffle_records is None else data.shuffle_records
@@ -171,18 +177,18 @@ def training_stream(
         part = slice(worker * share, (worker + 1) * share)
 
     def parse(positions: tf.Tensor, found: Any) -> Batch:
-        serialized, *scores = [values[part] for values in tf.nest.flatten(found)]
-        batch = _parse_checked(serialized, data, with_labels=True)
+        serialized, *others = [values[part] for values in tf.nest.flatten(found)]
+        batch = _parse_checked(serialized, data)
         del batch["id"]
-        if soft:
-            batch |= soft.decode(*scores)
+        if attached:
+            batch |= attached.decode(*others)
         if replicas > 1:
             batch = {name: tf.stack(tf.split(value, replicas)) for name, value in batch.items()}
         return batch | {"position": tf.repeat(positions[-1], replicas) if replicas > 1 else positions[-1]}
 
     def make_dataset(start: int, good: Sequence[int]) -> Any:
         # A window of clips holds less than a shard.
-        attach = soft.attach if soft else None
+        attach = attached.attach if attached else None
         pairs = serialized_records(groups, start, window, good, interleave=data.level == "frame", attach=attach)
         pairs = _usable_records(pairs, data, faults)
         serialized = pairs.batch(read_size, drop_remainder=True)
@@ -190,7 +196,7 @@ def training_stream(
         dataset = _untuned((dataset.unbatch() if replicas > 1 else dataset).prefetch(2 * replicas))
         return distribute(lambda context: dataset) if distribute else dataset
 
-    return BatchStream(make_dataset, groups, data, faults, position, soft)
+    return BatchStream(make_dataset, groups, data, faults, position, attached)
 
 
 def scoring_batch_size(level: Level) -> int:
@@ -200,21 +206,19 @@ def scoring_batch_size(level: Level) -> int:
 
 def evaluation_stream(
     shards: Sequence[str],
-    data: DataConfig,
+    data: RecordsConfig,
     batch_size: int,
     *,
     faults: Faults,
-    with_labels: bool = True,
     records_per_shard: int | None = None,
 ) -> BatchStream:
     """One pass over shards, in order.
 
     Args:
       shards: paths.
-      data: what the records hold.
+      data: what the records hold (`records.parse_records`).
       batch_size: rows of every batch.
       faults: what to do about damage and clips without frames.
-      with_labels: whether to read labels.
       records_per_shard: read only the first so many of each shard.
 
     Returns:
@@ -226,7 +230,7 @@ def evaluation_stream(
     def parse(positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
         missing = batch_size - tf.shape(serialized)[0]
         filled = tf.concat([serialized, tf.repeat(serialized[:1], missing)], axis=0)
-        batch = _parse_checked(filled, data, with_labels)
+        batch = _parse_checked(filled, data)
         return batch | {"valid": tf.range(batch_size) < batch_size - missing, "position": positions[-1]}
 
     def make_dataset(start: int, good: Sequence[int]) -> tf.data.Dataset:
@@ -240,7 +244,7 @@ def evaluation_stream(
     return BatchStream(make_dataset, groups, data, faults)
 
 
-def _check_any_record(shards: Sequence[str], data: DataConfig, faults: Faults) -> None:
+def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults) -> None:
     """Refuses shards that an endless stream would search for ever for a first record."""
 
     def is_left_out(record: bytes) -> bool:
@@ -255,8 +259,8 @@ def _check_any_record(shards: Sequence[str], data: DataConfig, faults: Faults) -
     raise InputError(f"no usable record in {len(shards)} training shards ({reason}); correct data.train")
 
 
-def _parse_checked(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> Batch:
-    batch = records.parse_records(serialized, data, with_labels=with_labels)
+def _parse_checked(serialized: tf.Tensor, data: RecordsConfig) -> Batch:
+    batch = records.parse_records(serialized, data)
     if data.level == "frame":
         check = tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"])
         with tf.control_dependencies([check]):
@@ -264,7 +268,7 @@ def _parse_checked(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -
     return batch
 
 
-def _usable_records(pairs: tf.data.Dataset, data: DataConfig, faults: Faults) -> tf.data.Dataset:
+def _usable_records(pairs: tf.data.Dataset, data: RecordsConfig, faults: Faults) -> tf.data.Dataset:
     """Leaves out, and counts, clips without frames, if that is wished: it takes a second look at every record."""
     if data.level == "video" or faults.on_empty == "error":
         return pairs

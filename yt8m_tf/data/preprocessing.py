@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_tf.config.frames import PreprocessingConfig
 from yt8m_tf.data.sampling import length_of
-from yt8m_tf.frames import PreprocessingConfig
 
 # Rounding leaves singular values of some 3e-4 of the largest where there should be none (float32 Gram matrices).
 _SMALLEST_SINGULAR_VALUE = 1e-3

@@ -10,8 +10,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from yt8m_tf import schema
+from yt8m_tf.config.data import RecordsConfig, TargetsConfig, targets_of
 from yt8m_tf.data.records import record_key
-from yt8m_tf.experiment import DataConfig
 
 ID_KEYS = ("id", "video_id")  # 2018 and 2017
 LABELS_KEY = "labels"
@@ -53,12 +53,12 @@ def video_id(serialized: bytes) -> str | None:
     return None
 
 
-def check_record(serialized: bytes, data: DataConfig, *, need_labels: bool, need_frames: bool = True) -> str | None:
+def check_record(serialized: bytes, data: RecordsConfig, *, need_labels: bool, need_frames: bool = True) -> str | None:
     """Says what is wrong with a record.
 
     Args:
       serialized: a `tf.train.Example` (video level) or `tf.train.SequenceExample` (frame level).
-      data: what it should hold.
+      data: what it should hold; of a mere `RecordsConfig` labels are not looked at.
       need_labels: having no labels is wrong.
       need_frames: having no frames is wrong (frame level).
 
@@ -72,7 +72,8 @@ def check_record(serialized: bytes, data: DataConfig, *, need_labels: bool, need
     if found and found != data.level:
         return f"a {found}-level record; set data.level: {found}, or give {data.level}-level shards"
     context = record.context.feature
-    problem = _check_id(context) or _check_labels(context, data, need_labels)
+    targets = targets_of(data)
+    problem = _check_id(context) or (_check_labels(context, targets, need_labels) if targets else None)
     if problem:
         return problem
     if data.level == "video":
@@ -90,7 +91,7 @@ def _check_id(context: Mapping[str, tf.train.Feature]) -> str | None:
     return None
 
 
-def _check_labels(context: Mapping[str, tf.train.Feature], data: DataConfig, need_labels: bool) -> str | None:
+def _check_labels(context: Mapping[str, tf.train.Feature], targets: TargetsConfig, need_labels: bool) -> str | None:
     feature = context.get(LABELS_KEY)
     if feature is not None and feature.WhichOneof("kind") not in ("int64_list", None):
         return f"'{LABELS_KEY}' is {_describe(feature)}, not int64; write the shard again"
@@ -100,15 +101,17 @@ def _check_labels(context: Mapping[str, tf.train.Feature], data: DataConfig, nee
         return f"no labels, which training and evaluation need ({_keys(context)}); {hint}" if need_labels else None
     if min(labels) < 0:
         return f"label {min(labels)} is negative; write the shard again"
-    if max(labels) >= data.num_classes:
+    if max(labels) >= targets.num_classes:
         hint = "the 2018 version has 3862 classes, 2017 has 4716"
-        return f"label {max(labels)} is not below data.num_classes: {data.num_classes}; raise data.num_classes ({hint})"
-    if len(labels) > data.max_labels:
-        return f"{len(labels)} labels, more than data.max_labels: {data.max_labels}; raise data.max_labels"
+        return (
+            f"label {max(labels)} is not below data.num_classes: {targets.num_classes}; raise data.num_classes ({hint})"
+        )
+    if len(labels) > targets.max_labels:
+        return f"{len(labels)} labels, more than data.max_labels: {targets.max_labels}; raise data.max_labels"
     return None
 
 
-def _check_vector(context: Mapping[str, tf.train.Feature], name: str, data: DataConfig) -> str | None:
+def _check_vector(context: Mapping[str, tf.train.Feature], name: str, data: RecordsConfig) -> str | None:
     key, size = record_key(data, name), data.features[name]
     if key not in context:
         return _missing(key, name, context)
@@ -126,7 +129,7 @@ def _check_vector(context: Mapping[str, tf.train.Feature], name: str, data: Data
 
 
 def _check_frames(
-    lists: Mapping[str, tf.train.FeatureList], name: str, data: DataConfig, need_frames: bool
+    lists: Mapping[str, tf.train.FeatureList], name: str, data: RecordsConfig, need_frames: bool
 ) -> str | None:
     key, size = record_key(data, name), data.features[name]
     if not lists:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf.experiment import DataConfig
+from yt8m_tf.config.data import RecordsConfig, TargetsConfig, targets_of
 from yt8m_tf.schema import NO_LABEL
 
 # 2018 files call the id "id", 2017 files "video_id": a record has one of them.
@@ -23,39 +23,40 @@ _LABELS = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
 PARSE_FAILURES = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 
 
-def record_key(data: DataConfig, feature: str) -> str:
+def record_key(data: RecordsConfig, feature: str) -> str:
     """The key under which records hold `feature`."""
     return data.keys.get(feature, f"mean_{feature}" if data.level == "video" else feature)
 
 
-def parse_records(serialized: tf.Tensor, data: DataConfig, *, with_labels: bool = True) -> dict[str, tf.Tensor]:
+def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Tensor]:
     """Parses a batch of serialized records.
 
     Args:
       serialized: [B] strings; `tf.train.Example` at video level, `tf.train.SequenceExample` at frame level. Fields that
         `data` does not name, such as those of the 2019 segment data, are ignored.
-      data: level, features, sizes and limits.
-      with_labels: whether to read labels; records without any get an empty list.
+      data: level, features, sizes and limits. Labels are read with a `DataConfig`, and left out with its `records`;
+        records without any get an empty list.
 
     Returns:
-      "id": [B] string. "labels": [B, L] int32 class ids, padded with -1. For each feature, at video level [B, D]
-      float32; at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most `max_frames`. T is the
-      shortest of `data.frame_lengths` and `data.max_frames` that holds the batch. Codes after `num_frames` mean
-      nothing.
+      "id": [B] string. "labels", if they are read: [B, L] int32 class ids, padded with -1. For each feature, at video
+      level [B, D] float32; at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most `max_frames`.
+      T is the shortest of `data.frame_lengths` and `data.max_frames` that holds the batch. Codes after `num_frames`
+      mean nothing.
 
     Raises:
       PARSE_FAILURES: when run on a record that does not fit `data`. The message does not name the record:
         `integrity.find_bad_record` does.
     """
     parse = _parse_video if data.level == "video" else _parse_frames
-    parsed, labels, ids = parse(serialized, data, with_labels)
+    targets = targets_of(data)
+    parsed, labels, ids = parse(serialized, data, targets is not None)
     parsed["id"] = _given_id(ids)
-    if with_labels:
-        parsed["labels"] = _pad_labels(labels, data)
+    if targets:
+        parsed["labels"] = _pad_labels(labels, targets)
     return parsed
 
 
-def clip_lengths(serialized: tf.Tensor, data: DataConfig) -> tf.Tensor:
+def clip_lengths(serialized: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
     """The frames of each frame-level record, uncut: [B] strings -> [B] int32, the shorter list where lists differ."""
     lists = _parse_lists(serialized, data)
     return tf.reduce_min(tf.stack([frames.row_lengths() for frames in lists.values()]), axis=0)
@@ -84,7 +85,9 @@ def _context_features(with_labels: bool) -> dict[str, Any]:
     return features
 
 
-def _parse_video(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> tuple[dict[str, tf.Tensor], Any, Any]:
+def _parse_video(
+    serialized: tf.Tensor, data: RecordsConfig, with_labels: bool
+) -> tuple[dict[str, tf.Tensor], Any, Any]:
     features = _context_features(with_labels)
     keys = {name: record_key(data, name) for name in data.features}
     features |= {keys[name]: tf.io.FixedLenFeature([size], tf.float32) for name, size in data.features.items()}
@@ -98,7 +101,9 @@ def _parse_video(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> 
     return values, parsed.get("labels"), [parsed[key] for key in _ID_KEYS]
 
 
-def _parse_frames(serialized: tf.Tensor, data: DataConfig, with_labels: bool) -> tuple[dict[str, tf.Tensor], Any, Any]:
+def _parse_frames(
+    serialized: tf.Tensor, data: RecordsConfig, with_labels: bool
+) -> tuple[dict[str, tf.Tensor], Any, Any]:
     # The context of a SequenceExample is encoded as the features of an Example are.
     context = tf.io.parse_example(serialized, _context_features(with_labels))
     lists = _parse_lists(serialized, data)
@@ -110,7 +115,7 @@ def _parse_frames(serialized: tf.Tensor, data: DataConfig, with_labels: bool) ->
     return values | {"num_frames": num_frames}, context.get("labels"), [context[key] for key in _ID_KEYS]
 
 
-def _parse_lists(serialized: tf.Tensor, data: DataConfig) -> dict[str, tf.RaggedTensor]:
+def _parse_lists(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.RaggedTensor]:
     """For each feature the frames as ragged [B, (frames), (1)] strings."""
     frames = tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int32)
     keys = {record_key(data, name): frames for name in data.features}
@@ -129,18 +134,22 @@ def _decode_frames(frames: tf.RaggedTensor, length: tf.Tensor, size: int, name: 
     return tf.ensure_shape(padded, [None, None, size])
 
 
-def _padded_length(longest: tf.Tensor, data: DataConfig) -> tf.Tensor:
+def _padded_length(longest: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
     lengths = tf.constant(sorted({*data.frame_lengths, data.max_frames}), tf.int32)
     return tf.reduce_min(tf.boolean_mask(lengths, lengths >= longest))
 
 
-def _pad_labels(labels: tf.RaggedTensor, data: DataConfig) -> tf.Tensor:
+def _pad_labels(labels: tf.RaggedTensor, targets: TargetsConfig) -> tf.Tensor:
     """Checked and padded: ragged [B, (labels)] int64 -> [B, L] int32."""
     ids = labels.flat_values
     checks = [
-        tf.debugging.Assert(tf.reduce_all((ids >= 0) & (ids < data.num_classes)), ["labels: a class id out of range"]),
-        tf.debugging.Assert(tf.reduce_all(labels.row_lengths() <= data.max_labels), ["labels: more than max_labels"]),
+        tf.debugging.Assert(
+            tf.reduce_all((ids >= 0) & (ids < targets.num_classes)), ["labels: a class id out of range"]
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all(labels.row_lengths() <= targets.max_labels), ["labels: more than max_labels"]
+        ),
     ]
     with tf.control_dependencies(checks):
-        padded = labels.to_tensor(NO_LABEL, shape=[None, data.max_labels])
+        padded = labels.to_tensor(NO_LABEL, shape=[None, targets.max_labels])
         return tf.cast(padded, tf.int32)

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_tf import schema
-from yt8m_tf.frames import SamplingConfig
+from yt8m_tf.config.frames import SamplingConfig
 
 Features = Mapping[str, tf.Tensor]
 

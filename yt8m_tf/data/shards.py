@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from yt8m_tf import files
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
 
 
 def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -> list[str]:

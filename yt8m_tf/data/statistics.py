@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
 from yt8m_tf.schema import MEAN_LABELS_PER_VIDEO
 
 

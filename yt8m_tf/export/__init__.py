@@ -1,0 +1,1 @@
+"""From a run to a SavedModel: precision, proof, LiteRT; removing what serving does not need."""

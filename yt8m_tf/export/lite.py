@@ -18,11 +18,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.console.quiet import without_stderr
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import InferenceModule
-from yt8m_tf.quiet import without_stderr
 
 # In the folder of a SavedModel that loaders leave alone.
 LITE_FILE = "assets.extra/model.tflite"

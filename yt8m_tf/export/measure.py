@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.metrics import TOP_K, global_average_precision
+from yt8m_tf.metrics.accumulator import global_average_precision
+from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.schema import NO_LABEL
 
 # How much GAP@20 may change, by precision of the stored weights.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import tables
+from yt8m_tf.console import tables
 from yt8m_tf.export.measure import Comparison
 from yt8m_tf.export.saved_model import ExportedSize
 

@@ -23,18 +23,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
-from yt8m_tf.export.limits import SIZE_LIMIT
-from yt8m_tf.export.metadata import METADATA_FILE, describe
 from yt8m_tf.export.precision import FLOAT16, Precision
 from yt8m_tf.export.reproducible import make_reproducible
 from yt8m_tf.export.stored import Stored
 from yt8m_tf.layers import recurrent
-from yt8m_tf.metrics import TOP_K
+from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.serving.limits import SIZE_LIMIT
+from yt8m_tf.serving.metadata import METADATA_FILE, describe
 
 VOCABULARY_FILE = "vocabulary.csv"
 
@@ -109,7 +109,7 @@ def replacing(directory: str | os.PathLike[str], overwrite: bool = False) -> Ite
     replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
     check_target(target, overwrite)
     # The temporary name beside it is no number: TF Serving does not take it for a version.
-    with run_dir.whole_directory(target) as temporary:
+    with files.whole_directory(target) as temporary:
         yield temporary
         check_target(target, overwrite)  # somebody else may have written there meanwhile
         if target.exists():
@@ -157,7 +157,7 @@ def write_saved_model(
         )
     module = InferenceModule(model, data, precision, read)
     with tempfile.TemporaryDirectory() as staging:
-        run_dir.write_json(Path(staging) / METADATA_FILE, describe(data, str(precision), metadata))
+        files.write_json(Path(staging) / METADATA_FILE, describe(data, str(precision), metadata))
         module.metadata = tf.saved_model.Asset(os.path.join(staging, METADATA_FILE))
         if vocabulary is not None:
             copy = shutil.copyfile(vocabulary, os.path.join(staging, VOCABULARY_FILE))
@@ -212,7 +212,7 @@ class InferenceModule(tf.Module):
             return logits
 
         def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            parsed = parse_records(examples, data, with_labels=False)
+            parsed = parse_records(examples, data.records)
             video_id = parsed.pop("id")
             # Of the logits, not of the scores: those near 1 are equal in float32 where the logits differ.
             logits, classes = tf.math.top_k(logits_of(parsed), min(TOP_K, data.num_classes))  # [B, k]

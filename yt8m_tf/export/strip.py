@@ -10,7 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from yt8m_tf import run_dir, tables
+from yt8m_tf import files, run_dir
+from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import strip_checkpoint, strip_keras, strip_saved_model
 from yt8m_tf.export.saved_model import bytes_on_disk
@@ -80,7 +81,7 @@ def strip(
     else:
         before, after, read = strip_saved_model.strip_saved_model(source, target)
     report = StripReport(form, before, after, read, _bytes_of(target))
-    run_dir.write_json(target.with_name(target.name + REPORT_SUFFIX), dataclasses.asdict(report))
+    files.write_json(target.with_name(target.name + REPORT_SUFFIX), dataclasses.asdict(report))
     return report
 
 

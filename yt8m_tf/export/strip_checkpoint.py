@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import kinds
 from yt8m_tf.training import checkpoints
@@ -47,7 +47,7 @@ def strip_run(source: Path, target: Path, which: str, average: bool | None) -> S
     Args, raises: see `strip.strip`.
     """
     prefix, step = checkpoints.find_checkpoint(source, which)
-    with run_dir.whole_directory(target) as temporary:
+    with files.whole_directory(target) as temporary:
         for name in _COPIED:
             if (source / name).is_file():
                 shutil.copyfile(source / name, temporary / name)
@@ -65,7 +65,7 @@ def strip_checkpoint(source: Path, target: Path, average: bool | None) -> Stripp
     """
     if (source / checkpoints.STATE).is_file():
         prefix = source / checkpoints.VARIABLES
-        with run_dir.whole_directory(target) as temporary:
+        with files.whole_directory(target) as temporary:
             before, after = _rewrite(prefix, temporary / checkpoints.VARIABLES, average)
             _write_state(source, temporary, {})
         return before, after, checkpoint_files_bytes(prefix)
@@ -90,7 +90,7 @@ def _files(prefix: Path) -> list[Path]:
 
 def _write_state(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
     state = json.loads((source / checkpoints.STATE).read_text(encoding="utf-8"))
-    run_dir.write_json(target / checkpoints.STATE, {**state, **changes})
+    files.write_json(target / checkpoints.STATE, {**state, **changes})
 
 
 def _open(prefix: str | os.PathLike[str]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import kinds
 from yt8m_tf.export.strip_checkpoint import Stripped
@@ -30,7 +30,7 @@ def strip_keras(source: Path, target: Path) -> Stripped:
     if target.suffix != ".keras":
         raise InputError(f"--output={target}: Keras loads only what is called NAME.keras; choose such a name")
     try:
-        with run_dir.whole_file(target) as temporary, zipfile.ZipFile(source) as archive:
+        with files.whole_file(target) as temporary, zipfile.ZipFile(source) as archive:
             if missing := {_CONFIG, _WEIGHTS} - set(archive.namelist()):
                 raise InputError(f"--input={source}: holds no {min(missing)}; save it with model.save of Keras 3")
             with zipfile.ZipFile(temporary, "w") as stripped:

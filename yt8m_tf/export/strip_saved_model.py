@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.saved_model import bytes_on_disk
 from yt8m_tf.export.strip_checkpoint import Stripped, checkpoint_bytes
@@ -34,7 +34,7 @@ def strip_saved_model(source: Path, target: Path) -> Stripped:
     """
     saved = _read(source)
     before = checkpoint_bytes(source / _PREFIX) if (source / f"{_PREFIX}.index").is_file() else {}
-    with run_dir.whole_directory(target) as temporary:
+    with files.whole_directory(target) as temporary:
         try:
             if saved.meta_graphs[0].HasField("object_graph_def"):
                 _save_signatures(source, temporary)

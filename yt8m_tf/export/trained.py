@@ -17,21 +17,22 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_tf import config, run_dir
+from yt8m_tf import files, run_dir
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import DataConfig
 from yt8m_tf.export import lite, measure, saved_model
-from yt8m_tf.export.limits import SIZE_LIMIT
-from yt8m_tf.export.metadata import METADATA_FILE
 from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.stored import stored_bytes
 from yt8m_tf.export.strip import strip_report
 from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
+from yt8m_tf.serving.limits import SIZE_LIMIT
+from yt8m_tf.serving.metadata import METADATA_FILE
 from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -117,7 +118,7 @@ def _write_report(directory: Path, found: ExportReport, more: Mapping[str, Any])
     total = -1
     while total != found.size.total_bytes:
         total = found.size.total_bytes
-        run_dir.write_json(directory / REPORT_FILE, {**found.to_dict(), **more})
+        files.write_json(directory / REPORT_FILE, {**found.to_dict(), **more})
         size = dataclasses.replace(found.size, total_bytes=saved_model.bytes_on_disk(directory))
         found = dataclasses.replace(found, size=size)
     found.size.check()
@@ -238,14 +239,14 @@ def _measure_lite(source: _Source, path: Path, reference: measure.Reference) -> 
 
 def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:
     described = json.loads(metadata.read_text(encoding="utf-8"))
-    run_dir.write_json(metadata, described | {"metrics": dataclasses.asdict(comparison)})
+    files.write_json(metadata, described | {"metrics": dataclasses.asdict(comparison)})
 
 
 def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
     evaluations = [line for line in run_dir.read_history(workdir) if line.get("step") == trained.step]
     return {
-        "model": dict(config.to_dict(trained.experiment.model)),
-        "experiment": config.to_dict(trained.experiment),
+        "model": dict(strict_yaml.to_dict(trained.experiment.model)),
+        "experiment": strict_yaml.to_dict(trained.experiment),
         "step": trained.step,
         "evaluation": evaluations[-1] if evaluations else None,
     }

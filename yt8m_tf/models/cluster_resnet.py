@@ -6,12 +6,12 @@ import dataclasses
 
 import keras
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import masking
 from yt8m_tf.layers.codebook import Codebook
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.models.resnet_like import ResNetLikeConfig, resnet_like_logits
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks
 from yt8m_tf.layers.gating import context_gating
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
 from yt8m_tf.layers import blocks
 from yt8m_tf.layers.moe import MixtureOfExperts
 

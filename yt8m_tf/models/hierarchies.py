@@ -15,13 +15,13 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers import blocks
 from yt8m_tf.layers.recurrent import Cell, recurrent_layer
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.models.resnet_like import ResNetLikeConfig, resnet_trunk
-from yt8m_tf.schema import InputSpec
 
 _LEVELS = 2  # verticals, then classes
 

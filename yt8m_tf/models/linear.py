@@ -6,11 +6,11 @@ import dataclasses
 
 import keras
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.moe import MixtureOfExperts
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

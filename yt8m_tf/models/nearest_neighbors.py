@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 import keras
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers import masking
 from yt8m_tf.layers.neighbors import NeighborVotes, SmoothedLogOdds
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import FEATURE_SIZES, InputSpec
+from yt8m_tf.schema import FEATURE_SIZES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Literal
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.gating import normalised_context_gating
 from yt8m_tf.layers.vlad import VLAD, FisherVectors, l2_normalise, soft_assignment, unit_descriptors
 from yt8m_tf.models.heads import HeadConfig, head_logits
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 # (frames [B, T, D], mask [B, T], cluster_size, name) to [B, N]
 Pooling = Callable[[keras.KerasTensor, keras.KerasTensor, int, str], keras.KerasTensor]

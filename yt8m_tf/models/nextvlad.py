@@ -7,14 +7,14 @@ import dataclasses
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.gating import bottleneck_gating
 from yt8m_tf.layers.vlad import VLAD, l2_normalise
 from yt8m_tf.models.heads import HeadConfig, head_logits
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

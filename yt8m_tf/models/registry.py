@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from yt8m_tf.config import nearest, parse
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.config.strict_yaml import nearest, parse
 from yt8m_tf.errors import InputError
-from yt8m_tf.schema import InputSpec
 
 Builder = Callable[[Any, InputSpec], keras.Model]
 
@@ -83,6 +85,26 @@ def model_config(values: Mapping[str, Any]) -> Any:
         raise InputError(f"configuration key 'model.name' is missing; name one of {', '.join(model_names())}")
     options = {key: value for key, value in values.items() if key != "name"}
     return parse(registration(values["name"]).config_class, options, "model")
+
+
+def load_experiment(selector: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks everything, the model's options included.
+
+    Raises:
+      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
+    """
+    return parse_experiment(strict_yaml.apply_overrides(strict_yaml.load_yaml(selector), overrides))
+
+
+def parse_experiment(values: Mapping[str, Any]) -> ExperimentConfig:
+    """An experiment from plain values; the model's options are completed with their defaults.
+
+    Raises:
+      InputError: an unknown key, a wrong type, a value out of range, an unknown model.
+    """
+    experiment = strict_yaml.parse(ExperimentConfig, values, "")
+    resolved = strict_yaml.to_dict(model_config(experiment.model))
+    return dataclasses.replace(experiment, model={"name": experiment.model["name"], **resolved})
 
 
 def build_model(values: Mapping[str, Any], spec: InputSpec) -> keras.Model:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import keras
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.frame_statistics import FrameStatistics, Statistic
 from yt8m_tf.layers.gating import context_gating
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

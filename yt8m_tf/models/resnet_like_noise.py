@@ -8,12 +8,12 @@ from typing import Literal
 
 import keras
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks
 from yt8m_tf.layers.noise import GaussianNoise, Magnitude
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.models.resnet_like import ResNetLikeConfig, resnet_like_logits
-from yt8m_tf.schema import InputSpec
 
 Position = Literal["before_bn", "after_bn", "before_dropout", "after_dropout"]
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks, recurrent
 from yt8m_tf.layers.gating import context_gating
 from yt8m_tf.models.heads import StarterMoEConfig, head_logits
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks, frame_convolution, masking
 from yt8m_tf.layers.frame_convolution import Activation
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,13 @@ from functools import partial
 
 import keras
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.frame_sorting import RankDenseNormalization, RankScores, SortedFrames
 from yt8m_tf.layers.gating import context_gating
 from yt8m_tf.models.registry import model_inputs, register_model
 from yt8m_tf.models.resnet_like import ResNetLikeConfig, resnet_trunk
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

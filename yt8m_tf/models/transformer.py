@@ -7,11 +7,12 @@ import dataclasses
 import keras
 from keras import ops
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers import blocks, masking
 from yt8m_tf.layers.attention import PositionedSelfAttention
 from yt8m_tf.models.registry import model_inputs, register_model
-from yt8m_tf.schema import MAX_FRAMES, InputSpec
+from yt8m_tf.schema import MAX_FRAMES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.models.registry import build_model, model_inputs, register_model
-from yt8m_tf.schema import InputSpec
 
 
 @dataclasses.dataclass(frozen=True)

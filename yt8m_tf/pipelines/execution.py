@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import config
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.pipelines.stages import Stage
 
 
@@ -44,13 +44,13 @@ def execute(stage: Stage, where: Where) -> dict[str, Any]:
 
 def _train(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.faults import Faults
-    from yt8m_tf.experiment import parse_experiment
+    from yt8m_tf.models.registry import parse_experiment
     from yt8m_tf.training import distribution, loop
 
     values = dict(stage.options["experiment"])
     if values["labels"]["soft"] is not None:
         soft = str((where.workdir / values["labels"]["soft"]).resolve())
-        values = config.merge(values, {"labels": {"soft": soft}})
+        values = strict_yaml.merge(values, {"labels": {"soft": soft}})
     options = loop.RunOptions(
         where.data_dir,
         where.workdir / stage.output,
@@ -65,8 +65,8 @@ def _train(stage: Stage, where: Where) -> dict[str, Any]:
 
 def _score(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.predictors import find_predictor
-    from yt8m_tf.scoring import score
+    from yt8m_tf.scoring.predictors import find_predictor
+    from yt8m_tf.scoring.score import score
 
     predictors = [find_predictor(where.workdir / path, xla=where.xla) for path in stage.options["models"]]
     shards = list_shards(stage.shards, where.data_dir, stage.name)
@@ -90,7 +90,7 @@ def _stack(stage: Stage, where: Where) -> dict[str, Any]:
         )
         for split, patterns in stage.options["splits"].items()
     }
-    settings = config.parse(StackConfig, stage.options["stack"], "stack")
+    settings = strict_yaml.parse(StackConfig, stage.options["stack"], "stack")
     output = where.workdir / stage.output
     training = inputs.pop(OUT_OF_FOLD)
     result = stack(training, inputs, output, settings, num_threads=where.num_threads, progress=where.progress)
@@ -99,7 +99,8 @@ def _stack(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def _mean(stage: Stage, where: Where) -> dict[str, Any]:
-    from yt8m_tf import ensembles, run_dir
+    from yt8m_tf import run_dir
+    from yt8m_tf.ensembling import weighted_mean
 
     output = where.workdir / stage.output
     if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
@@ -107,22 +108,22 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
         members = [where.workdir / member for member in stage.options["members"]]
         weights = stage.options["weights"]
         if "names" in stage.options:  # in a stacking's file
-            weights = ensembles.read_weights(where.workdir / weights, stage.options["names"])
-        ensembles.combine(members, weights, output, average=stage.options["average"])
+            weights = weighted_mean.read_weights(where.workdir / weights, stage.options["names"])
+        weighted_mean.combine(members, weights, output, average=stage.options["average"])
     return {}
 
 
 def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
-    from yt8m_tf import evaluation
     from yt8m_tf.data.faults import Faults
+    from yt8m_tf.evaluation import runs
     from yt8m_tf.training.checkpoints import load_trained
 
     trained = load_trained(where.workdir / stage.options["run"])
-    metrics = evaluation.evaluate_trained(
+    metrics = runs.evaluate_trained(
         trained, stage.shards, where.data_dir, faults=Faults(), xla=where.xla, progress=where.progress
     )
     context = {"workdir": stage.options["run"], "step": trained.step, "patterns": list(stage.shards)}
-    evaluation.write_evaluation(metrics, where.workdir / stage.output, context=context)
+    runs.write_evaluation(metrics, where.workdir / stage.output, context=context)
     return {"gap_at_20": metrics.gap}
 
 
@@ -143,7 +144,7 @@ def _export(stage: Stage, where: Where) -> dict[str, Any]:
 
 def _infer(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.inference import infer
+    from yt8m_tf.serving.inference import infer
 
     shards = list_shards(stage.shards, where.data_dir, stage.name)
     model = str(where.workdir / stage.options["saved_model"])

@@ -13,17 +13,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import models, tables
+from yt8m_tf import models
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.console import tables
 from yt8m_tf.data import integrity
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
 from yt8m_tf.export.precision import parse_precision
-from yt8m_tf.operations import matrix_operations
+from yt8m_tf.models.operations import matrix_operations
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stages import Stage, fingerprints
 from yt8m_tf.pipelines.state import States
-from yt8m_tf.schema import InputSpec
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.training.optimizers import slot_names
 

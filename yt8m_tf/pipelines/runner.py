@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import run_dir, tables
+from yt8m_tf import files
+from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
+from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines.stages import Stage
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.pipelines.workers import Submit
-from yt8m_tf.scores.claims import Claims
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 
 Tell = Callable[[str], None]
@@ -118,8 +119,8 @@ def _time(seconds: float) -> str:
 def write_results(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:
     """Writes `results.json`, what every stage found, and `results.txt`, the table of `summary`, which it returns."""
     table = summary(results, workdir, limit)
-    run_dir.write_json(workdir / "results.json", {"stages": results, "reachable_gap_at_20": limit})
-    with run_dir.whole_file(workdir / "results.txt") as temporary:
+    files.write_json(workdir / "results.json", {"stages": results, "reachable_gap_at_20": limit})
+    with files.whole_file(workdir / "results.txt") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
     return table
 

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from yt8m_tf import config
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig, parse_experiment
 from yt8m_tf.export.precision import parse_precision
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.stacking.settings import StackConfig
 
 
@@ -92,7 +93,9 @@ class PipelineConfig:
     def first_level(self) -> dict[str, ModelSettings]:
         """All first-level models by name: those of `all_of`, then `models`."""
         found = {
-            name: ModelSettings(f"{path}:{name}") for path in self.all_of for name in config.configuration_names(path)
+            name: ModelSettings(f"{path}:{name}")
+            for path in self.all_of
+            for name in strict_yaml.configuration_names(path)
         }
         return found | dict(self.models)
 
@@ -102,12 +105,12 @@ class PipelineConfig:
         Raises:
           InputError: whatever is wrong with it; names the model's configuration.
         """
-        own = config.load_yaml(settings.config)
+        own = strict_yaml.load_yaml(settings.config)
         level = own.get("data", {}).get("level", "video")
         level = settings.changes.get("data", {}).get("level", level)
         values: Mapping[str, Any] = own
         for changes in ({"train": self.train}, self.video if level == "video" else self.frame, settings.changes, more):
-            values = config.merge(values, changes)
+            values = strict_yaml.merge(values, changes)
         try:
             return parse_experiment(values)
         except InputError as error:
@@ -118,9 +121,11 @@ def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfi
     """Reads `PATH.yaml[:NAME]` and applies `--set` overrides.
 
     Raises:
-      InputError: see `config.load_yaml`, `config.apply_overrides`, `config.parse` and `parse_precision`.
+      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides`, `strict_yaml.parse` and `parse_precision`.
     """
-    settings = config.parse(PipelineConfig, config.apply_overrides(config.load_yaml(selector), overrides), "")
+    settings = strict_yaml.parse(
+        PipelineConfig, strict_yaml.apply_overrides(strict_yaml.load_yaml(selector), overrides), ""
+    )
     try:
         parse_precision(settings.export)  # not hours later
     except InputError as error:

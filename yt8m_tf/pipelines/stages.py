@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from yt8m_tf import config
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.data.shards import list_shards
-from yt8m_tf.experiment import ExperimentConfig
 from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig
 from yt8m_tf.stacking.stack import OUT_OF_FOLD, WEIGHTS
 
@@ -109,7 +109,7 @@ def fingerprints(stages: Sequence[Stage], data_dir: str) -> dict[str, str]:
                 sizes[shard] = tf.io.gfile.stat(shard).length
         content = [
             stage.kind,
-            config.to_dict(dict(stage.options)),
+            strict_yaml.to_dict(dict(stage.options)),
             [found[name] for name in stage.inputs],
             [(os.path.basename(shard), sizes[shard]) for shard in shards],
         ]
@@ -121,7 +121,7 @@ def _first_level(name: str, experiment: ExperimentConfig, settings: PipelineConf
     data, stages = experiment.data, []
     for fold in range(settings.num_folds):
         changed = dataclasses.replace(data, num_folds=settings.num_folds, fold=fold)
-        options = {"experiment": config.to_dict(dataclasses.replace(experiment, data=changed))}
+        options = {"experiment": strict_yaml.to_dict(dataclasses.replace(experiment, data=changed))}
         stages.append(Stage(f"train {name} fold {fold}", "train", (), f"runs/{name}/fold_{fold}", options, data.train))
     runs = tuple(stage.name for stage in stages)
     directories = [stage.output for stage in stages]
@@ -138,7 +138,7 @@ def _stack(names: Sequence[str], labelled: ExperimentConfig, settings: PipelineC
     patterns = {OUT_OF_FOLD: data.train, "validation": data.validation, "test": data.test}
     splits = {split: list(patterns[split]) for split in (OUT_OF_FOLD, *settings.splits)}
     inputs = tuple(f"score {name} {split}" for name in names for split in splits)
-    options = {"models": list(names), "splits": splits, "stack": config.to_dict(settings.stack)}
+    options = {"models": list(names), "splits": splits, "stack": strict_yaml.to_dict(settings.stack)}
     return Stage("stack", "stack", inputs, "stacked", options, tuple(p for own in splits.values() for p in own))
 
 
@@ -147,7 +147,7 @@ def _train(
 ) -> Stage:
     experiment = settings.experiment(model, more)
     shards = (*experiment.data.train, *experiment.data.validation)
-    options = {"experiment": config.to_dict(experiment)}
+    options = {"experiment": strict_yaml.to_dict(experiment)}
     return Stage(f"train {name}", "train", inputs, f"runs/{name}", options, shards)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.pipelines.stages import Stage
 
@@ -90,4 +90,4 @@ class States:
     def _write(self, name: str, what: str, contents: Mapping[str, Any]) -> None:
         path = self._path(name, what)
         path.parent.mkdir(parents=True, exist_ok=True)
-        run_dir.write_json(path, contents)
+        files.write_json(path, contents)

@@ -25,7 +25,7 @@ def start(parent: int, turns: Any, num_threads: int) -> None:
     if num_threads:  # workers that each take all cores get in each other's way
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    from yt8m_tf.bin.launch import import_quietly
+    from yt8m_tf.console.quiet import import_quietly
 
     import_quietly()
 

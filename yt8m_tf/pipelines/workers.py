@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines import worker_process
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.stages import Stage
-from yt8m_tf.scores.claims import Claims
 
 # From a stage to its future result.
 Submit = Callable[[Stage], "concurrent.futures.Future[dict[str, Any]]"]

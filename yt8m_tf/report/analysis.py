@@ -11,11 +11,12 @@ from scipy import sparse
 from tqdm import tqdm
 
 from yt8m_tf import schema
-from yt8m_tf.metrics import TOP_K, global_average_precision
+from yt8m_tf.metrics.accumulator import global_average_precision
+from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.metrics.gap_histogram import GapHistogram
 from yt8m_tf.report.predictions import Predictions
 from yt8m_tf.stacking import means
 from yt8m_tf.stacking.evaluation import add_rows
-from yt8m_tf.stacking.gap_histogram import GapHistogram
 from yt8m_tf.stacking.rows import load_rows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from yt8m_tf import schema
-from yt8m_tf.metrics import TOP_K
+from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.report import figures
 from yt8m_tf.report.analysis import confusions, example_videos, precision_recall, video_average_precision
 from yt8m_tf.report.markup import Markup, bar, element, figure, joined, missing, section, side_by_side, table

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yt8m_tf
-from yt8m_tf import files, run_dir
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.report import classes, ensembles, sections
 from yt8m_tf.report.markup import Markup, element, joined
@@ -91,7 +91,7 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
         content["classes"] = classes.classes(evaluation, names, evaluate, directory)
         content["confusions"] = classes.confused(whose, own, names)
         content["examples"] = classes.examples(whose, own, names, options.num_examples, options.seed)
-        with run_dir.whole_file(output) as temporary:
+        with files.whole_file(output) as temporary:
             temporary.write_text(_page(workdir, model, content), encoding="utf-8")
     except OSError as error:
         raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another file") from error

@@ -12,11 +12,11 @@ import numpy as np
 
 from yt8m_tf import schema
 from yt8m_tf.data.shards import list_shards
-from yt8m_tf.inference import in_order
-from yt8m_tf.predictors import find_predictor
+from yt8m_tf.data.threads import in_order
 from yt8m_tf.report.sources import Workdir
-from yt8m_tf.scores.manifest import MANIFEST, read_manifest
-from yt8m_tf.scoring import score
+from yt8m_tf.score_shards.manifest import MANIFEST, read_manifest
+from yt8m_tf.scoring.predictors import find_predictor
+from yt8m_tf.scoring.score import score
 from yt8m_tf.stacking.inputs import StackInputs
 
 STACKED = "LightGBM"

@@ -14,11 +14,11 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_tf import run_dir
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.ensembling.packing.report import JSON as FRONTIER_FILE
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import CLASSES_FILE, METRICS_FILE
-from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.evaluation.runs import CLASSES_FILE, METRICS_FILE
 from yt8m_tf.export.report import REPORT_FILE
-from yt8m_tf.packing.report import JSON as FRONTIER_FILE
 from yt8m_tf.stacking.sizes import SIZES
 from yt8m_tf.stacking.stack import CONFIG as STACK_FILE
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
@@ -49,7 +49,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluation.write_evaluation` wrote.
+    """What `evaluation.runs.write_evaluation` wrote.
 
     Attributes:
       metrics: of `metrics.json`: "metrics", "calibration", "num_videos", ...

@@ -11,7 +11,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.stacking.rows import Rows, ShardSequence
 from yt8m_tf.stacking.settings import StackConfig
@@ -108,8 +108,8 @@ def train(
 
 def save(path: Path, trained: Trained) -> None:
     """Writes a booster in LightGBM's text format, and its curves beside it."""
-    run_dir.write_json(path.with_suffix(".json"), trained.curves)
-    with run_dir.whole_file(path) as temporary:
+    files.write_json(path.with_suffix(".json"), trained.curves)
+    with files.whole_file(path) as temporary:
         trained.booster.save_model(str(temporary), num_iteration=trained.num_trees)
 
 

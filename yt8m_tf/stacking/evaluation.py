@@ -10,12 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from yt8m_tf import schema
-from yt8m_tf.inference import in_order
-from yt8m_tf.metrics import TOP_K
-from yt8m_tf.scores.manifest import Manifest
-from yt8m_tf.scores.reading import ShardScores, read_shard
+from yt8m_tf.data.threads import in_order
+from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.metrics.gap_histogram import GapHistogram, top_pairs
+from yt8m_tf.score_shards.manifest import Manifest
+from yt8m_tf.score_shards.reading import ShardScores, read_shard
 from yt8m_tf.stacking import means
-from yt8m_tf.stacking.gap_histogram import GapHistogram, top_pairs
 from yt8m_tf.stacking.inputs import ShardInputs, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from yt8m_tf.scores.reading import ShardScores
+from yt8m_tf.score_shards.reading import ShardScores
 from yt8m_tf.stacking.settings import StackConfig
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import run_dir, schema
+from yt8m_tf import files, schema
 from yt8m_tf.data import integrity, records
 from yt8m_tf.errors import InputError
-from yt8m_tf.scores.manifest import Manifest, read_manifest
-from yt8m_tf.scores.reading import ShardScores, join, read_shard
+from yt8m_tf.score_shards.manifest import Manifest, read_manifest
+from yt8m_tf.score_shards.reading import ShardScores, join, read_shard
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +148,7 @@ class StackInputs:
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes arrays into one `.npz` file, which appears when it is whole."""
-    with run_dir.whole_file(path) as temporary, open(temporary, "wb") as file:
+    with files.whole_file(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.stacking.stack import OUT_OF_FOLD, StackResult
 
 TABLE = "report.md"
@@ -56,7 +56,7 @@ def write_report(result: StackResult, output: Path) -> list[Path]:
             *(f"![{name}]({name})" for name in PICTURES),
         ]
     )
-    with run_dir.whole_file(output / TABLE) as temporary:
+    with files.whole_file(output / TABLE) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     _bars(output / PICTURES[0], result.gaps, "GAP@20")
     _curves(output / PICTURES[1], result.curves)
@@ -107,5 +107,5 @@ def figure_and_axes(size: tuple[float, float]) -> tuple[Any, Any]:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Writes a picture as PNG; the file appears when it is whole."""
-    with run_dir.whole_file(path) as temporary:
+    with files.whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -13,8 +13,8 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 
+from yt8m_tf.metrics.gap_histogram import top_pairs
 from yt8m_tf.stacking.features import aggregates, candidates, features
-from yt8m_tf.stacking.gap_histogram import top_pairs
 from yt8m_tf.stacking.inputs import ShardInputs, load_arrays, save_arrays
 from yt8m_tf.stacking.settings import StackConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from yt8m_tf import checks
+from yt8m_tf.config import checks
 
 
 @dataclasses.dataclass(frozen=True)

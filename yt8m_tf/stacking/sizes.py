@@ -17,14 +17,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from yt8m_tf import config as configs
-from yt8m_tf import run_dir
+from yt8m_tf import files
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError
-from yt8m_tf.scores.manifest import read_manifest
+from yt8m_tf.metrics.gap_histogram import GapHistogram
+from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.stacking import boosting, evaluation, means, stack
 from yt8m_tf.stacking.features import feature_names
 from yt8m_tf.stacking.folds import Bar, train_folds
-from yt8m_tf.stacking.gap_histogram import GapHistogram
 from yt8m_tf.stacking.rows import load_rows, rows_of_models, save_rows
 from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
@@ -78,7 +78,7 @@ def read_stacking(output: Path) -> Stacking:
     try:
         started, report = (json.loads((output / name).read_text("utf-8")) for name in (stack.CONFIG, stack.REPORT))
         models, fingerprint, gaps = started["models"], started["fingerprint"], report["gaps"]
-        config = configs.parse(StackConfig, started["config"], "")
+        config = strict_yaml.parse(StackConfig, started["config"], "")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: {stack.CONFIG} or {stack.REPORT} cannot be read ({error}); stack again") from error
     manifests = {split: read_manifest(output / split, "--output") for split in gaps}
@@ -136,17 +136,17 @@ def ensemble_sizes(
             measured[members] = _kept(stacking, members, config, num_threads, progress)
     best = best_first(single)
     contents = {
-        "config": configs.to_dict(config),
+        "config": strict_yaml.to_dict(config),
         "models": {stacking.models[number]: single[number] for number in best},
         "weak": [stacking.models[number] for number in best[count - num_weak :]],
         "points": [_point(stacking, ensemble, measured[ensemble.members]) for ensemble in wanted],
     }
-    run_dir.write_json(stacking.output / SIZES, contents)
+    files.write_json(stacking.output / SIZES, contents)
     return contents
 
 
 def _configuration(given: StackConfig, overrides: Sequence[str]) -> StackConfig:
-    config = configs.parse(StackConfig, configs.apply_overrides(configs.to_dict(given), overrides), "")
+    config = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(strict_yaml.to_dict(given), overrides), "")
     for name in ("candidates", "top", "ranks"):
         if getattr(config, name) != getattr(given, name):
             raise InputError(
@@ -165,7 +165,7 @@ def _kept(
     stacking: Stacking, members: Sequence[int], config: StackConfig, num_threads: int, progress: bool
 ) -> dict[str, Any]:
     """What an ensemble was found to be; measures it where that is not there."""
-    everything = [stacking.fingerprint, list(stacking.gaps), configs.to_dict(config), list(members)]
+    everything = [stacking.fingerprint, list(stacking.gaps), strict_yaml.to_dict(config), list(members)]
     key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:20]
     path = stacking.output / _FOLDER / f"{key}.json"
     if path.is_file():
@@ -176,7 +176,7 @@ def _kept(
     directory = path.with_suffix("")
     directory.mkdir(parents=True, exist_ok=True)
     found = _measure(stacking, members, directory, config, num_threads, progress)
-    run_dir.write_json(path, found)
+    files.write_json(path, found)
     shutil.rmtree(directory)
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import run_dir
+from yt8m_tf import files
 from yt8m_tf.stacking.report import save_figure
 from yt8m_tf.stacking.sizes import METHODS
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
@@ -56,7 +56,7 @@ def write_sizes(contents: Mapping[str, Any], output: Path) -> list[Path]:
             f"![{PICTURE}]({PICTURE})",
         ]
     )
-    with run_dir.whole_file(output / TABLE) as temporary:
+    with files.whole_file(output / TABLE) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     _draw(contents, output / PICTURE)
     return [output / TABLE, output / PICTURE]

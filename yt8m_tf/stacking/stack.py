@@ -14,16 +14,16 @@ import lightgbm
 import numpy as np
 from tqdm import tqdm
 
-from yt8m_tf import config as configs
-from yt8m_tf import run_dir
+from yt8m_tf import files
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
-from yt8m_tf.inference import in_order
-from yt8m_tf.scores import records as score_records
-from yt8m_tf.scores.manifest import Manifest, finish, start
+from yt8m_tf.metrics.gap_histogram import top_pairs
+from yt8m_tf.score_shards import records as score_records
+from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.stacking import boosting, evaluation, means
 from yt8m_tf.stacking.features import feature_names
 from yt8m_tf.stacking.folds import Bar, TrainFold, train_folds
-from yt8m_tf.stacking.gap_histogram import top_pairs
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
 from yt8m_tf.stacking.settings import StackConfig
@@ -122,8 +122,8 @@ def stack(
         [trained.curves for trained in boosters],
         mass.bands(),
     )
-    run_dir.write_json(output / WEIGHTS, result.weights)
-    run_dir.write_json(output / REPORT, dataclasses.asdict(result))
+    files.write_json(output / WEIGHTS, result.weights)
+    files.write_json(output / REPORT, dataclasses.asdict(result))
     return result
 
 
@@ -157,13 +157,13 @@ def _check(training: StackInputs, applied: Mapping[str, StackInputs]) -> dict[st
 
 def _fingerprint(training: StackInputs, applied: Mapping[str, StackInputs], config: StackConfig) -> str:
     splits = {split: [os.path.basename(s) for s in inputs.shards] for split, inputs in applied.items()}
-    everything = [configs.to_dict(config), training.fingerprints, training.names, training.shards, splits]
+    everything = [strict_yaml.to_dict(config), training.fingerprints, training.names, training.shards, splits]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
 def _start(output: Path, config: StackConfig, fingerprint: str, models: Sequence[str]) -> None:
     path = output / CONFIG
-    values = {"fingerprint": fingerprint, "config": configs.to_dict(config), "models": list(models)}
+    values = {"fingerprint": fingerprint, "config": strict_yaml.to_dict(config), "models": list(models)}
     try:
         output.mkdir(parents=True, exist_ok=True)
         if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
@@ -171,7 +171,7 @@ def _start(output: Path, config: StackConfig, fingerprint: str, models: Sequence
                 f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
                 " or remove this one"
             )
-        run_dir.write_json(path, values)
+        files.write_json(path, values)
     except OSError as error:
         raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another directory") from error
 
@@ -180,7 +180,7 @@ def _gaps(output: Path, split: str, inputs: StackInputs, progress: bool) -> list
     path = output / "rows" / f"{split}.json"
     path.parent.mkdir(exist_ok=True)
     if not path.is_file():
-        run_dir.write_json(path, evaluation.model_gaps(inputs, progress))
+        files.write_json(path, evaluation.model_gaps(inputs, progress))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -18,9 +18,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import models, run_dir
+from yt8m_tf import files, models, run_dir
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.models.registry import parse_experiment
 
 VARIABLES = "variables"
 STATE = "state.json"
@@ -70,7 +71,7 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
         names = sorted(variables)
         values = [tf.convert_to_tensor(_local(variables[name])) for name in names]
         try:
-            with run_dir.whole_directory(directory) as temporary:
+            with files.whole_directory(directory) as temporary:
                 prefix = str(temporary / VARIABLES)
                 tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
                 (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
@@ -187,7 +188,7 @@ def open_trained(workdir: str | Path, which: str = "best") -> tuple[Trained, Rea
 
 
 def _open(workdir: Path, which: str, build: Callable[..., keras.Model]) -> tuple[Trained, ReadWeight]:
-    experiment = run_dir.read_experiment(workdir)
+    experiment = run_dir.read_experiment(workdir, parse_experiment)
     prefix, step = find_checkpoint(workdir, which)
     model = build(experiment.model, experiment.data.spec)
     saved = {name for name, _ in _list_variables(prefix)}

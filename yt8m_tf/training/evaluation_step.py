@@ -7,8 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf import metrics, schema
+from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.data import clips
 from yt8m_tf.data.clips import prepare_clips
+from yt8m_tf.metrics.batch_statistics import batch_statistics, concatenate_statistics
 from yt8m_tf.training import distribution
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import compiled
@@ -25,13 +27,13 @@ class EvaluationStep:
         stay outside: XLA is slow at sorting on the CPU.
     """
 
-    def __init__(self, state: TrainState, spec: schema.InputSpec, strategy: tf.distribute.Strategy, xla: bool = True):
+    def __init__(self, state: TrainState, spec: InputSpec, strategy: tf.distribute.Strategy, xla: bool = True):
         self._state, self._spec, self._strategy = state, spec, strategy
         self._predict = compiled(self._logits, xla and distribution.compiles_with_xla(state.model))
         self._run = tf.function(lambda batch: strategy.run(self._replica_statistics, args=(batch,)), autograph=False)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """`metrics.batch_statistics` of one batch: features, labels and "valid", of this worker's replicas together."""
+        """`batch_statistics` of one batch: features, labels and "valid", of this worker's replicas together."""
         if distribution.is_single(self._strategy):
             return self._run(batch)
         replicas = distribution.local_replicas(self._strategy)
@@ -42,17 +44,15 @@ class EvaluationStep:
 
         outputs = self._run(self._strategy.experimental_distribute_values_from_function(share))
         values = [self._strategy.experimental_local_results(value) for value in outputs.values()]
-        return metrics.concatenate_statistics(
-            [dict(zip(outputs, part, strict=True)) for part in zip(*values, strict=True)]
-        )
+        return concatenate_statistics([dict(zip(outputs, part, strict=True)) for part in zip(*values, strict=True)])
 
     def _replica_statistics(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
         logits = self._predict(prepare_clips(features, self._spec))
-        return metrics.batch_statistics(logits, batch["labels"], batch["valid"])
+        return batch_statistics(logits, batch["labels"], batch["valid"])
 
     def _logits(self, features: Mapping[str, Any]) -> tf.Tensor:
-        inputs = schema.decode_features(features, self._spec)
+        inputs = clips.decode_features(features, self._spec)
         weights = [tf.convert_to_tensor(variable) for variable in self._state.evaluated]
         others = self._state.other_values(tf.zeros([2], tf.int32))
         logits = self._state.model.stateless_call(weights, others, inputs, training=False)[0]

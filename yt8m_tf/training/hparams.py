@@ -14,10 +14,11 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.hparams import api_pb2, summary
 
-from yt8m_tf import config, run_dir
+from yt8m_tf import run_dir
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import TITLES
-from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.metrics.accumulator import TITLES
 
 # The scalars of the best evaluation so far: the last value of each is what the table shows.
 BEST = "best"
@@ -31,7 +32,7 @@ def session_start(experiment: ExperimentConfig) -> bytes:
     """A serialized summary of the configuration; the row of the run is named after its directory."""
     # Not `hparams.hparams`: that names rows by a hash of the values, or by one name in all directories, fold_0 perhaps,
     # and rows of one name are averaged.
-    return summary.session_start_pb(flatten(config.to_dict(experiment))).SerializeToString()
+    return summary.session_start_pb(flatten(strict_yaml.to_dict(experiment))).SerializeToString()
 
 
 def session_end(status: str) -> bytes:
@@ -64,7 +65,7 @@ def write_columns(directory: Path) -> list[str]:
     Raises:
       InputError: there are no runs, or the directory cannot be written to.
     """
-    runs = [flatten(config.to_dict(run_dir.read_experiment(path))) for path in _runs(directory)]
+    runs = [flatten(strict_yaml.to_dict(run_dir.read_experiment(path))) for path in _runs(directory)]
     if not runs:
         raise InputError(f"--workdir={directory}: no runs of yt8m-train below it; name the directory that holds them")
     keys = sorted(set().union(*runs))

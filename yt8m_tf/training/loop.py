@@ -15,16 +15,17 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_tf import memory, models, run_dir
-from yt8m_tf.centroids import load_centroids
+from yt8m_tf import models, run_dir
+from yt8m_tf.codebook.centroids import load_centroids
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import evaluate
-from yt8m_tf.experiment import ExperimentConfig
-from yt8m_tf.metrics import Metrics
-from yt8m_tf.models.registry import set_output_bias
-from yt8m_tf.training import checkpoints, distribution
+from yt8m_tf.metrics.accumulator import Metrics
+from yt8m_tf.metrics.evaluate import evaluate
+from yt8m_tf.models.registry import parse_experiment, set_output_bias
+from yt8m_tf.score_shards import soft_labels
+from yt8m_tf.training import checkpoints, distribution, memory
 from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.profile import Profile
 from yt8m_tf.training.schedule import Plateau, planned_factor
@@ -94,7 +95,7 @@ def train(
     Raises:
       InputError: whatever is wrong with the configuration, the data or the checkpoint, in one line.
     """
-    run_dir.prepare(options.workdir, experiment)
+    run_dir.prepare(options.workdir, experiment, parse_experiment)
     return _Run(experiment, options, strategy, faults).run()
 
 
@@ -287,8 +288,7 @@ class _Run:
             worker=worker,
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
-            labels=experiment.labels,
-            data_dir=self.options.data_dir,
+            beside=soft_labels.beside(experiment.labels, self.options.data_dir, experiment.data.num_classes),
             distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
 

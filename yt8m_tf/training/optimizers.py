@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from yt8m_tf.experiment import OptimizerConfig
+from yt8m_tf.config.experiment import OptimizerConfig
 
 
 def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float | None) -> tuple[list[tf.Tensor], tf.Tensor]:

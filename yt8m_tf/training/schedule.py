@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from yt8m_tf.experiment import ScheduleConfig
+from yt8m_tf.config.experiment import ScheduleConfig
 
 
 def planned_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.training import optimizers
 
 # Dynamic loss scaling (mixed_float16): halve on overflow, double after so many steps without one.

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import losses, schema
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.data import clips
 from yt8m_tf.data.clips import prepare_clips
-from yt8m_tf.experiment import ExperimentConfig
+from yt8m_tf.losses import losses
 from yt8m_tf.training import distribution, mixup, optimizers
 from yt8m_tf.training.state import TrainState
 
@@ -160,7 +161,7 @@ class TrainStep:
 
     def _compute(self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor) -> Any:
         """The mean loss of a batch, its gradients, and the new batch statistics."""
-        inputs = schema.decode_features(batch, self._spec)
+        inputs = clips.decode_features(batch, self._spec)
         targets = losses.dense_targets(batch["labels"], self._spec.num_classes)
         if "soft_classes" in batch:
             labels = self._experiment.labels

@@ -11,10 +11,10 @@ import tensorflow as tf
 import yaml
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
-from yt8m_tf import config
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.experiment import ExperimentConfig
-from yt8m_tf.metrics import NUM_THRESHOLDS, Metrics
+from yt8m_tf.metrics.accumulator import NUM_THRESHOLDS, Metrics
 from yt8m_tf.training import hparams
 from yt8m_tf.training.state import TrainState
 
@@ -36,7 +36,7 @@ class Summaries:
         # In files of their own, written anew by a run that goes on: nothing of it is there twice. Before the other
         # one is made, because TensorBoard reads files in the order of their names, which begin with the time.
         hparams.remove_events(directory, "" if fresh else hparams.SUFFIX)
-        text = yaml.safe_dump(config.to_dict(experiment), sort_keys=False)
+        text = yaml.safe_dump(strict_yaml.to_dict(experiment), sort_keys=False)
         start = tf.summary.create_file_writer(str(directory), filename_suffix=".start" + hparams.SUFFIX)
         with self._reporting(), start.as_default(step=0):
             tf.summary.text("configuration", "\n".join("    " + line for line in text.splitlines()))

@@ -1,0 +1,344 @@
+"""Configurations are read strictly: every mistake is one line that names the dotted key and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import yaml
+
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from yt8m_tf.config.strict_yaml import apply_overrides, differences, load_yaml, merge, parse, to_dict
+from yt8m_tf.errors import InputError
+from yt8m_tf.models.registry import load_experiment, parse_experiment
+from yt8m_tf.pipelines.settings import PipelineConfig
+from yt8m_tf.stacking.settings import StackConfig
+
+_CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inner:
+    rate: float = 0.5
+    units: int = 3
+
+    def __post_init__(self) -> None:
+        if self.units > 100:
+            raise ValueError(f"units must be at most 100, got {self.units}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outer:
+    required: int
+    flag: bool = False
+    name: str = "x"
+    kind: Literal["a", "b"] = "a"
+    limit: int | None = None
+    bound: float | None = 1.0
+    sizes: tuple[int, ...] = ()
+    table: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    inner: _Inner = dataclasses.field(default_factory=_Inner)
+    anything: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("inner", {"rate": "1e-4"}, _Inner(rate=1e-4)),  # a string to PyYAML
+        ("inner", {"rate": 2}, _Inner(rate=2.0)),
+        ("inner", None, _Inner()),  # a key with nothing behind it
+        ("required", 3.0, 3),
+        ("bound", None, None),
+        ("bound", "3E5", 3e5),
+        ("limit", 7, 7),
+        ("limit", None, None),
+        ("sizes", 5, (5,)),  # one value stands for a tuple of one
+        ("sizes", [5, 6], (5, 6)),
+        ("sizes", [], ()),
+        ("table", {"u": 1}, {"u": 1}),
+        ("kind", "b", "b"),
+        ("flag", True, True),
+        ("anything", {"deep": [1, {"x": None}]}, {"deep": [1, {"x": None}]}),
+    ],
+)
+def test_values_are_converted(key: str, value: Any, expected: Any) -> None:
+    parsed = getattr(parse(_Outer, {"required": 1} | {key: value}, ""), key)
+    assert parsed == expected and type(parsed) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"flagg": True}, "unknown key 'flagg'; did you mean 'flag'?"),
+        ({"inner": {"unit": 3}}, "unknown key 'inner.unit'; did you mean 'inner.units'?"),
+        ({"zzzzzz": 1}, "unknown key 'zzzzzz'"),
+        ({1: 2}, "unknown key '1'"),
+        ({"flag": 1}, "configuration key 'flag': 1 is not true or false"),
+        ({"flag": "yes"}, "configuration key 'flag': 'yes' is not true or false"),
+        ({"limit": True}, "configuration key 'limit': True is not a whole number"),
+        ({"limit": 1.5}, "configuration key 'limit': 1.5 is not a whole number"),
+        ({"limit": "3"}, "configuration key 'limit': '3' is not a whole number"),
+        ({"bound": True}, "configuration key 'bound': True is not a number"),
+        ({"bound": "fast"}, "configuration key 'bound': 'fast' is not a number"),
+        ({"bound": float("nan")}, "configuration key 'bound': nan is not a number"),
+        ({"bound": [1.0]}, "configuration key 'bound': [1.0] is not a number"),
+        ({"name": 3}, "configuration key 'name': 3 is not text"),
+        ({"name": None}, "configuration key 'name': None is not text"),
+        ({"kind": "c"}, "configuration key 'kind': 'c' is not one of a, b"),
+        ({"kind": ["a"]}, "configuration key 'kind': ['a'] is not one of a, b"),
+        ({"sizes": [1, "two"]}, "configuration key 'sizes[1]': 'two' is not a whole number"),
+        ({"table": [1]}, "configuration key 'table': [1] is not a mapping of keys to values"),
+        ({"table": {"u": "v"}}, "configuration key 'table.u': 'v' is not a whole number"),
+        ({"inner": 3}, "configuration key 'inner': 3 is not a mapping of keys to values"),
+        ({"inner": {"rate": "x"}}, "configuration key 'inner.rate': 'x' is not a number"),
+        ({"inner": {"units": 101}}, "configuration key 'inner': units must be at most 100, got 101"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(_Outer, {"required": 1} | values, "")
+    assert str(caught.value) == message
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(InputError, match=r"key 'here\.required' is missing"):
+        parse(_Outer, {}, "here")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data": {"features": {}}}, r"'data': data\.features must name at least one"),
+        ({"data": {"features": {"rgb": 0}}}, r"data\.features\.rgb must be positive, got 0"),
+        ({"data": {"keys": {"rgb2": "x"}}}, r"data\.keys names 'rgb2'"),
+        ({"data": {"shuffle_records": -1}}, "shuffle_records must not be negative"),
+        ({"data": {"max_labels": 0}}, "max_labels must be positive"),
+        ({"train": {"batch_size": 10, "accumulation": 3}}, r"10 is not a multiple of train\.accumulation 3"),
+        ({"train": {"ema_decay": 1}}, "between 0 and 1, got 1.0"),
+        ({"train": {"mixup_alpha": -0.1}}, "must not be negative, got -0.1"),
+        ({"train": {"target_reweighting": -1}}, r"train\.target_reweighting must not be negative, got -1"),
+        ({"loss": "bce"}, "'loss': 'bce' is not a mapping"),
+        ({"loss": {"name": "rank"}}, r"'loss\.name': 'rank' is not one of bce, mse, soft_ranking"),
+        ({"loss": {"negatives": 0}}, "'loss': negatives must be positive, got 0"),
+        ({"loss": {"name": "bce_labels_tags"}}, r"weighs tags, and data\.verticals is 0; set it, or use bce"),
+        ({"optimizer": {"rho": 1}}, r"rho must lie in \[0, 1\), got 1"),
+        ({"train": {"validation_examples": 0}}, "validation_examples must be positive, got 0"),
+        ({"optimizer": {"clip_norm": 0}}, "clip_norm must be positive"),
+        ({"optimizer": {"learning_rate": ".inf"}}, r"optimizer\.learning_rate': '\.inf' is not a number"),
+        ({"model": {"name": "resnetlike"}}, "unknown model 'resnetlike'; did you mean 'resnet_like'?"),
+        ({"model": {"name": "resnet_like", "inner_sise": 4}}, r"'model\.inner_sise'; did you mean 'model\.inner_size'"),
+        ({"model": {}}, r"'model\.name' is missing"),
+    ],
+)
+def test_an_experiment_out_of_range_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_experiment({"model": {"name": "logistic"}} | values)
+    assert "\n" not in str(caught.value)
+
+
+def _write(path: Path, content: Any) -> str:
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+_SEVERAL = {
+    "bases": {"common": {"a": {"x": 1, "y": 2}, "b": [1]}, 7: {"a": 3}, "nothing": None},
+    "configurations": {
+        "one": {"base": "common", "a": {"y": 5}, "b": [2]},
+        "two": {"c": 1},
+        58: {"base": 7, "d": 4},  # a number is a name like any other
+        "empty": None,
+        "bare": {"base": "nothing"},
+        "lost": {"base": "comon"},
+    },
+}
+
+
+def test_one_configuration_of_a_file(tmp_path: Path) -> None:
+    path = _write(tmp_path / "one.yaml", {"model": {"name": "logistic"}})
+    assert load_yaml(path) == {"model": {"name": "logistic"}}
+    with pytest.raises(InputError, match="holds one configuration; leave out ':x'"):
+        load_yaml(f"{path}:x")
+    assert load_yaml(_write(tmp_path / "empty.yaml", "# nothing\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("one", {"a": {"x": 1, "y": 5}, "b": [2]}),
+        ("two", {"c": 1}),
+        ("58", {"a": 3, "d": 4}),
+        ("empty", {}),
+        ("bare", {}),
+    ],
+)
+def test_one_of_several_configurations(name: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    assert load_yaml(_write(tmp_path / "several.yaml", _SEVERAL) + f":{name}") == expected
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "message"),
+    [
+        (":tow", _SEVERAL, "unknown configuration 'tow'; did you mean 'two'?; name one of .*58"),
+        ("", _SEVERAL, "it holds several configurations; name one of .*one"),
+        (":lost", _SEVERAL, "several.yaml: unknown base 'comon'; did you mean 'common'?"),
+        (":one", _SEVERAL | {"mine": 1}, "unknown key 'mine' beside"),
+        (":one", {"configurations": ["one"]}, r"configurations': \['one'\] is not a mapping"),
+        (":one", {"configurations": {"one": 3}}, r"configurations\.one': 3 is not a mapping"),
+        (":one", {"configurations": {"one": {"base": "b"}}, "bases": None}, "unknown base 'b'"),
+        ("", "a: [1,\n b: }", "not a YAML file"),
+        ("", "\tx", "not a YAML file"),
+        ("", "just text", "'just text' is not a mapping"),
+    ],
+)
+def test_files_that_cannot_be_used(suffix: str, content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message.replace("?", r"\?")) as caught:
+        load_yaml(_write(tmp_path / "several.yaml", content) + suffix)
+    assert "\n" not in str(caught.value) and "several.yaml" in str(caught.value)
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(InputError, match="not a YAML file"):
+        load_yaml(str(tmp_path / "binary.yaml"))
+
+
+def test_configurations_of_the_project_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load((_CONFIG_DIR / "first_level" / "logistic.yaml").read_text())
+    assert load_yaml("first_level/logistic.yaml") == content
+    assert load_yaml("configs/first_level/logistic.yaml") == content
+    assert load_yaml("second_level/small_nets.yaml:a").keys() > {"model", "labels"}
+    _write(tmp_path / "variants.yaml", {"mine": 1})
+    assert load_yaml("variants.yaml") == {"mine": 1}  # the user's own file comes first
+    with pytest.raises(InputError, match=r"no such file; did you mean 'first_level/logistic\.yaml'\?"):
+        load_yaml("first_level/logistik.yaml")
+    with pytest.raises(InputError, match=r"no such file; known ones: .*first_level/logistic\.yaml"):
+        load_yaml("0123456789")
+    with pytest.raises(InputError, match="no such file"):
+        load_yaml(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"a": {"x": 1}, "b": "t"}),
+        (["a.x=3e-5"], {"a": {"x": "3e-5"}, "b": "t"}),  # PyYAML's string, which `parse` reads as a float
+        (["a.y=null", "a.y=true"], {"a": {"x": 1, "y": True}, "b": "t"}),
+        (["c.d.e=[1, 2]"], {"a": {"x": 1}, "b": "t", "c": {"d": {"e": [1, 2]}}}),
+        (["b=x=y"], {"a": {"x": 1}, "b": "x=y"}),
+        (["a={z: 2}"], {"a": {"x": 1, "z": 2}, "b": "t"}),
+    ],
+)
+def test_overrides(overrides: list[str], expected: dict[str, Any]) -> None:
+    values = {"a": {"x": 1}, "b": "t"}
+    assert apply_overrides(values, overrides) == expected
+    assert values == {"a": {"x": 1}, "b": "t"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learning_rate", "write it as key=value"),
+        ("optimizer.learning_rate=[", "the value is not YAML"),
+        ("optimizer.learning_rat=3", r"unknown key 'optimizer\.learning_rat'; did you mean"),
+        ("optimizer.learning_rate.x=3", r"'optimizer\.learning_rate': \{'x': 3\} is not a number"),
+        ("=3", "unknown key ''"),
+    ],
+)
+def test_bad_overrides(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_experiment("first_level/logistic.yaml", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_reach_the_experiment() -> None:
+    overrides = ["optimizer.learning_rate=3e-5", "data.train=a*", "data.features={rgb: 1024}", "train.ema_decay=.9"]
+    experiment = load_experiment("first_level/logistic.yaml", overrides)
+    assert experiment.optimizer.learning_rate == 3e-5
+    assert experiment.data.train == ("a*",) and experiment.data.features == {"rgb": 1024}
+    assert experiment.train.ema_decay == 0.9
+
+
+def test_merge_goes_key_by_key_and_changes_nothing_in_place() -> None:
+    base = {"a": {"x": 1, "y": {"z": 2}}, "b": [1, 2], "c": 3}
+    changes = {"a": {"y": {"w": 4}}, "b": [5], "c": {"d": 6}, "e": 7}
+    assert merge(base, changes) == {"a": {"x": 1, "y": {"z": 2, "w": 4}}, "b": [5], "c": {"d": 6}, "e": 7}
+    assert base == {"a": {"x": 1, "y": {"z": 2}}, "b": [1, 2], "c": 3}
+
+
+def test_differences_are_listed_by_dotted_key() -> None:
+    old = {"a": {"x": 1, "y": 2}, "b": [1], "same": 0, "gone": 1}
+    new = {"a": {"x": 1, "y": 3}, "b": [2], "same": 0, "new": {"k": 1}}
+    assert differences(old, new) == ["a.y: 2 -> 3", "b: [1] -> [2]", "gone: 1 -> None", "new: None -> {'k': 1}"]
+    assert differences(old, old) == []
+
+
+def _random_experiment(rng: np.random.Generator) -> ExperimentConfig:
+    def maybe(value: Any) -> Any:
+        return value if rng.random() < 0.5 else None
+
+    def number() -> float:
+        return float(10.0 ** rng.uniform(-12, 3))
+
+    features = {name: int(rng.integers(1, 2000)) for name in ("rgb", "audio", "extra")[: rng.integers(1, 4)]}
+    accumulation = int(rng.integers(1, 5))
+    return ExperimentConfig(
+        model={"name": "logistic"},
+        data=DataConfig(
+            level=str(rng.choice(["video", "frame"])),  # type: ignore[arg-type]
+            train=tuple(f"t{i}*" for i in range(rng.integers(1, 4))),
+            features=features,
+            keys={"rgb": "inc3"} if rng.random() < 0.5 else {},
+            frame_lengths=tuple(int(length) for length in rng.integers(1, 300, rng.integers(0, 3))),
+            shuffle_records=maybe(int(rng.integers(0, 1000))),
+            split=str(rng.choice(["shard", "record"])),  # type: ignore[arg-type]
+        ),
+        optimizer=OptimizerConfig(learning_rate=number(), epsilon=number(), clip_norm=maybe(number())),
+        schedule=ScheduleConfig(name="cosine", factor=float(rng.random()), threshold=number()),
+        train=TrainConfig(
+            batch_size=accumulation * int(rng.integers(1, 9)),
+            accumulation=accumulation,
+            ema_decay=maybe(float(rng.uniform(0.01, 0.99))),
+            early_stopping_patience=maybe(int(rng.integers(0, 9))),
+            sync_batch_norm=bool(rng.integers(2)),
+            seed=int(rng.integers(2**62)),
+        ),
+    )
+
+
+def test_round_trip_through_yaml(rng: np.random.Generator) -> None:
+    for _ in range(50):
+        experiment = _random_experiment(rng)
+        assert parse(ExperimentConfig, to_dict(experiment), "") == experiment
+        text = yaml.safe_dump(to_dict(experiment), sort_keys=False)
+        resolved = parse_experiment(yaml.safe_load(text))
+        assert dataclasses.replace(resolved, model=experiment.model) == experiment
+        assert parse_experiment(to_dict(resolved)) == resolved
+
+
+def _selectors() -> list[str]:
+    found = []
+    for path in sorted(_CONFIG_DIR.rglob("*.yaml")):
+        names = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("configurations")
+        relative = str(path.relative_to(_CONFIG_DIR))
+        found += [relative] if names is None else [f"{relative}:{name}" for name in names]
+    return found
+
+
+@pytest.mark.parametrize("selector", _selectors())
+def test_configurations_of_the_project_are_valid(selector: str) -> None:
+    kind = {"second_level/lightgbm.yaml": StackConfig}.get(selector)
+    kind = PipelineConfig if selector.startswith("pipelines/") else kind
+    if kind is not None:
+        settings = strict_yaml.parse(kind, strict_yaml.load_yaml(selector), "")
+        assert strict_yaml.parse(kind, strict_yaml.to_dict(settings), "") == settings
+        return
+    experiment = load_experiment(selector)
+    assert parse_experiment(strict_yaml.to_dict(experiment)) == experiment

@@ -1,0 +1,131 @@
+"""One graph of several runs, and the final network over trained trunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_tf.config.strict_yaml import merge
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.ensembling import weighted_mean
+from yt8m_tf.errors import InputError
+from yt8m_tf.evaluation.runs import evaluate_trained
+from yt8m_tf.export.trained import export_trained
+from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.training import checkpoints, loop
+from yt8m_tf.training.checkpoints import load_trained
+
+_BASE: dict[str, Any] = {
+    "data": {"features": {"rgb": 8, "audio": 4}, "num_classes": 10, "shuffle_shards": 2, "shuffle_records": 50},
+    "optimizer": {"learning_rate": 0.03},
+    "train": {"batch_size": 32, "steps_per_epoch": 10, "epochs": 3},
+}
+_SMALL = {"name": "small_net", "width": 0.02, "momentum": 0.9}
+
+
+def _train(
+    data_dir: Path, workdir: Path, model: dict[str, Any], init: Any = (), exclude: Any = (), **changes: Any
+) -> Path:
+    experiment = parse_experiment(merge(_BASE, changes) | {"model": model})
+    options = loop.RunOptions(
+        str(data_dir), workdir, xla=False, progress=False, init_from=tuple(init), init_exclude=tuple(exclude)
+    )
+    loop.train(experiment, options, tf.distribute.get_strategy(), Faults())
+    return workdir
+
+
+def test_the_mean_of_runs_is_a_run(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards()
+    runs = [
+        _train(data_dir, tmp_path / "moe", {"name": "moe", "num_mixtures": 2}),
+        _train(data_dir, tmp_path / "resnet", {"name": "resnet_like", "inner_size": 8}, train={"ema_decay": 0.9}),
+        _train(data_dir, tmp_path / "unused", {"name": "logistic"}),
+    ]
+    experiment = weighted_mean.combine(runs, [1.0, 3.0, 0.0], tmp_path / "both")
+    assert [member["name"] for member in experiment.model["members"]] == ["moe", "resnet_like"]
+    combined = load_trained(tmp_path / "both")
+    rng = np.random.default_rng(0)
+    inputs = {"rgb": rng.normal(size=(5, 8)).astype("float32"), "audio": rng.normal(size=(5, 4)).astype("float32")}
+    scores = [tf.sigmoid(load_trained(run).model(inputs, training=False)).numpy() for run in runs[:2]]
+    found = tf.sigmoid(combined.model(inputs, training=False)).numpy()
+    np.testing.assert_allclose(found, (scores[0] + 3 * scores[1]) / 4, rtol=1e-5, atol=1e-6)
+    metrics = evaluate_trained(combined, ["validate*"], str(data_dir), faults=Faults(), progress=False)
+    assert metrics.gap > 0.6
+    report = export_trained(tmp_path / "both", tmp_path / "exported", data_dir=str(data_dir))
+    assert report.comparison.gap == pytest.approx(metrics.gap, abs=1e-4)
+
+
+def test_members_of_other_features(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards()
+    alone = parse_experiment(
+        merge(_BASE, {"model": {"name": "logistic"}}) | {"data": {**_BASE["data"], "features": {"audio": 4}}}
+    )
+    options = loop.RunOptions(str(data_dir), tmp_path / "audio", xla=False, progress=False)
+    loop.train(alone, options, tf.distribute.get_strategy(), Faults())
+    both = _train(data_dir, tmp_path / "both", {"name": "logistic"})
+    experiment = weighted_mean.combine([tmp_path / "audio", both], [1.0, 1.0], tmp_path / "mean")
+    assert dict(experiment.data.features) == {"audio": 4, "rgb": 8}
+    assert experiment.model["members"][0]["features"] == ["audio"]
+    rng = np.random.default_rng(0)
+    inputs = {"rgb": rng.normal(size=(5, 8)).astype("float32"), "audio": rng.normal(size=(5, 4)).astype("float32")}
+    scores = [
+        tf.sigmoid(load_trained(tmp_path / "audio").model({"audio": inputs["audio"]})),
+        tf.sigmoid(load_trained(both).model(inputs)),
+    ]
+    found = tf.sigmoid(load_trained(tmp_path / "mean").model(inputs))
+    np.testing.assert_allclose(found, (scores[0] + scores[1]) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_combined(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards()
+    run = _train(data_dir, tmp_path / "run", {"name": "logistic"})
+    other = _train(data_dir, tmp_path / "other", {"name": "logistic"}, data={"num_classes": 11})
+    with pytest.raises(InputError, match=r"other and .*run have different data\.num_classes"):
+        weighted_mean.combine([run, other], [1.0, 1.0], tmp_path / "mean")
+    with pytest.raises(InputError, match="all are 0"):
+        weighted_mean.combine([run], [0.0], tmp_path / "mean")
+    with pytest.raises(InputError, match=r"--members: .*none is no run directory of yt8m-train \(it has no config"):
+        weighted_mean.combine([tmp_path / "none"], [1.0], tmp_path / "out")
+    with pytest.raises(InputError, match="holds a run already"):
+        weighted_mean.combine([run], [1.0], other)
+    weights = tmp_path / "weights.json"
+    weights.write_text(json.dumps({"run": 0.25}))
+    assert weighted_mean.read_weights(weights, ["run"]) == [0.25]
+    with pytest.raises(InputError, match="no weight of 'x'; it has run"):
+        weighted_mean.read_weights(weights, ["x"])
+    weights.write_text("[")
+    with pytest.raises(InputError, match=r"weights\.json: cannot be read"):
+        weighted_mean.read_weights(weights, ["run"])
+
+
+@pytest.mark.parametrize("train_trunks", [False, True])
+def test_final_network_starts_with_trained_trunks(
+    train_trunks: bool, learnable_shards: Callable[..., Path], tmp_path: Path
+) -> None:
+    data_dir = learnable_shards()
+    small = {name: _train(data_dir, tmp_path / name, _SMALL | {"variant": name}) for name in ("a", "c")}
+    final = {"name": "final_network", "trunks": ["a", "c"], "hidden_sizes": [800, 600], "width": 0.02, "momentum": 0.9}
+    model = final | {"train_trunks": train_trunks}
+    run = _train(data_dir, tmp_path / "final", model, small.values(), ("hidden*", "logits/*"), train={"epochs": 6})
+    found = {variable.path: variable.numpy() for variable in load_trained(run, "last").model.weights}
+    for name, workdir in small.items():
+        for variable in load_trained(workdir).model.weights:
+            if variable.path.startswith(f"{name}_"):
+                same = np.array_equal(found[variable.path], variable.numpy())
+                assert same == (not train_trunks), variable.path
+    best = checkpoints.latest_state(run)
+    assert best is not None and best["plateau"]["best_gap"] > 0.75
+
+
+def test_a_variable_that_no_source_has(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir = learnable_shards()
+    small = _train(data_dir, tmp_path / "a", _SMALL)
+    final = {"name": "final_network", "trunks": ["a", "c"], "hidden_sizes": [8], "width": 0.02}
+    with pytest.raises(InputError, match="is of another model: 'model/c_rgb1_dense/kernel'"):
+        _train(data_dir, tmp_path / "final", final, [small], ("hidden*", "logits/*"))

@@ -1,0 +1,96 @@
+"""What the model nearest_neighbors remembers of its training shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sample_world import MAX_FRAMES, NUM_CLASSES, SIZES, Sample
+
+from yt8m_tf import models
+from yt8m_tf.config import experiment
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.models import registry
+from yt8m_tf.training import memory
+
+_NEIGHBORS = {"name": "nearest_neighbors", "capacity": 4000, "num_neighbors": 8}
+
+
+def _data(level: str) -> experiment.DataConfig:
+    data = {
+        "level": level,
+        "train": f"{level}/train*.tfrecord",
+        "validation": f"{level}/validate*.tfrecord",
+        "features": dict(SIZES),
+        "num_classes": NUM_CLASSES,
+        "max_frames": MAX_FRAMES,
+    }
+    return registry.parse_experiment({"model": {"name": "logistic"}, "data": data}).data
+
+
+def _shards(sample: Sample, level: str) -> list[str]:
+    return sorted(glob.glob(str(sample.directory / level / "train*.tfrecord")))
+
+
+def _examples(shards: list[str]) -> list[tf.train.Example]:
+    return [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(shards)]
+
+
+def _filled(options: dict, sample: Sample, level: str = "video") -> keras.Model:
+    data = _data(level)
+    model = models.build_model(options, data.spec)
+    memory.fill(model, _shards(sample, level), data, Faults())
+    return model
+
+
+def test_all_videos_when_there_is_room(sample: Sample) -> None:
+    layer = _filled(_NEIGHBORS, sample).get_layer("memory")
+    examples = _examples(_shards(sample, "video"))
+    rgb, audio = (
+        np.array([example.features.feature[f"mean_{name}"].float_list.value for example in examples], "float64")
+        for name in SIZES
+    )
+    expected = []
+    for values in (rgb, audio):
+        centred = values - values.mean(axis=0)
+        expected.append(centred / np.linalg.norm(centred, axis=1, keepdims=True))
+    keys, labels = np.asarray(layer.keys), np.asarray(layer.labels)
+    assert len(examples) < 4000 and not keys[len(examples) :].any() and (labels[len(examples) :] == -1).all()
+    np.testing.assert_allclose(keys[: len(examples)], np.concatenate(expected, axis=1), atol=1e-5)
+    for own, example in zip(labels, examples, strict=False):
+        assert own[own >= 0].tolist() == sorted(example.features.feature["labels"].int64_list.value)
+
+
+def test_some_of_every_shard_when_there_is_not(sample: Sample) -> None:
+    shards = _shards(sample, "video")
+    layer = _filled(_NEIGHBORS | {"capacity": 2 * len(shards)}, sample).get_layer("memory")
+    assert (np.asarray(layer.labels)[:, 0] >= 0).all()
+    first = [_examples([shard])[:3] for shard in shards]
+    given = [sorted(e.features.feature["labels"].int64_list.value) for examples in first for e in examples]
+    assert all(sorted(own[own >= 0].tolist()) in given for own in np.asarray(layer.labels))
+
+
+def test_means_over_frames(sample: Sample) -> None:
+    """Clips, and a member of a weighted mean that reads one feature alone."""
+    alone = _filled(_NEIGHBORS, sample, "frame").get_layer("memory")
+    assert np.linalg.norm(np.asarray(alone.keys), axis=1).max() == pytest.approx(2**0.5, rel=1e-5)
+    mean = {"name": "weighted_mean", "members": [{"name": "logistic"}, _NEIGHBORS | {"features": ["audio"]}]}
+    member = _filled(mean, sample, "frame").get_layer("member_1").get_layer("member_1_memory")
+    size = SIZES["audio"]
+    np.testing.assert_allclose(np.asarray(member.keys), np.asarray(alone.keys)[:, -size:], atol=1e-5)
+
+
+def test_tags_come_after_the_classes(sample: Sample) -> None:
+    data = _data("video")
+    spec = dataclasses.replace(data.spec, num_tags=3)
+    membership = np.zeros((NUM_CLASSES, 3))
+    membership[::2, 1] = 1  # even classes
+    model = models.build_model(_NEIGHBORS, spec)
+    memory.fill(model, _shards(sample, "video"), data, Faults(), membership)
+    for own in np.asarray(model.get_layer("memory").labels):
+        classes, tags = own[(own >= 0) & (own < NUM_CLASSES)], own[own >= NUM_CLASSES]
+        assert tags.tolist() == ([NUM_CLASSES + 1] if (classes % 2 == 0).any() else [])

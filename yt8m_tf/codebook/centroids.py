@@ -1,0 +1,139 @@
+"""The file of centroids that `yt8m-kmeans` writes and the model cluster_resnet starts from.
+
+It is a NumPy archive (.npz): `centroids` [K, D] float32, of decoded frames with all features side by side, in the order
+of `feature_names` and `feature_sizes`; `inertia`, the sum of the sampled frames' squared distances to the nearest
+centroid; `num_frames` of the sample; `seed`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf import files
+from yt8m_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Clustering:
+    """Centroids, and how well they stand for the frames that they were fitted to.
+
+    Attributes:
+      centroids: [K, D] float32.
+      features: feature name to size D', in the order of the columns.
+      num_frames: frames of the sample.
+      seed: of the sample and the fit.
+      inertia: sum of squared distances of the frames to their nearest centroids.
+      total_inertia: the same with the mean frame as the only centroid.
+      num_empty: centroids that are the nearest one of no frame.
+    """
+
+    centroids: np.ndarray
+    features: Mapping[str, int]
+    num_frames: int
+    seed: int
+    inertia: float
+    total_inertia: float
+    num_empty: int
+
+    @property
+    def mean_squared_distance(self) -> float:
+        """Of the frames to their nearest centroids."""
+        return self.inertia / self.num_frames
+
+    @property
+    def explained(self) -> float:
+        """The share of the frames' variance that is between clusters, not within: 1 where frames are centroids."""
+        return 1.0 - self.inertia / self.total_inertia if self.total_inertia else 1.0
+
+
+def write(clustering: Clustering, output: Path) -> None:
+    """Writes the file of centroids, which appears when it is whole.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    try:
+        with files.whole_file(output) as temporary, open(temporary, "wb") as file:
+            np.savez(
+                file,
+                centroids=clustering.centroids,
+                feature_names=np.array(list(clustering.features)),
+                feature_sizes=np.array(list(clustering.features.values()), np.int64),
+                inertia=np.float64(clustering.inertia),
+                num_frames=np.int64(clustering.num_frames),
+                seed=np.int64(clustering.seed),
+            )
+    except OSError as error:
+        raise _not_writable(output, error) from error
+
+
+def check_writable(output: Path) -> None:
+    """Makes the directory of `output`, and sees whether a file can be written there: before hours of work, not after.
+
+    Raises:
+      InputError: it cannot.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+        if output.is_dir():
+            raise IsADirectoryError(0, "is a directory")
+    except OSError as error:
+        raise _not_writable(output, error) from error
+
+
+def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir: str = "") -> None:
+    """Assigns the centroids of a file to the layer "codebook" of a new model.
+
+    Args:
+      model: a `keras.Model` with such a layer.
+      path: of the file, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://".
+      features: what the model reads, in the order that it puts them side by side.
+      data_dir: see `path`.
+
+    Raises:
+      InputError: no such file, not one of `yt8m-kmeans`, or of another number of clusters or other features.
+    """
+    variable = model.get_layer("codebook").centroids
+    path = files.below(data_dir, path)
+    where, flags = f"configuration key 'model.centroids': '{path}'", as_flag(features)
+    try:
+        with np.load(io.BytesIO(tf.io.gfile.GFile(path, "rb").read()), allow_pickle=False) as archive:
+            centroids, names, sizes = (archive[key] for key in ("centroids", "feature_names", "feature_sizes"))
+    except tf.errors.OpError as error:
+        reason = files.why_unreadable(error)
+        remedy = f"fit centroids with yt8m-kmeans --num_clusters={variable.shape[0]} --features={flags}, or name theirs"
+        raise InputError(f"{where} cannot be read ({reason}); {remedy}") from error
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{where} is no file of centroids; name one that yt8m-kmeans wrote") from error
+    found = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    if list(found.items()) != list(features.items()):
+        raise InputError(
+            f"{where} is of the features {as_flag(found)}, data.features has {flags}; make data.features the same, in"
+            f" the same order, or run yt8m-kmeans with --features={flags}"
+        )
+    if centroids.shape != tuple(variable.shape):
+        raise InputError(
+            f"{where} holds {len(centroids)} centroids, not model.num_clusters: {variable.shape[0]}; set"
+            f" model.num_clusters: {len(centroids)}, or run yt8m-kmeans with --num_clusters={variable.shape[0]}"
+        )
+    variable.assign(centroids)
+
+
+def as_flag(features: Mapping[str, int]) -> str:
+    """Features as the flag `--features` takes them."""
+    return ",".join(f"{name}:{size}" for name, size in features.items())
+
+
+def _not_writable(output: Path, error: OSError) -> InputError:
+    return InputError(f"--output={output}: cannot be written ({error.strerror}); name another file")

@@ -1,0 +1,163 @@
+"""k-means over frames: a sample of frames from shards, fitted by scikit-learn's mini-batch k-means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from yt8m_tf import schema
+from yt8m_tf.codebook.centroids import Clustering, as_flag
+from yt8m_tf.config.data import RecordsConfig
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.pipeline import evaluation_stream
+from yt8m_tf.errors import InputError
+
+# Read together: 45 MB of clips with both features.
+_CLIPS_OF_BATCH = 128
+
+
+def parse_features(items: Sequence[str]) -> dict[str, int]:
+    """Features as the flag `--features=rgb:1024,audio:128` gives them: name to size, in order.
+
+    Raises:
+      InputError: none, or one that is not NAME:SIZE.
+    """
+    features = {}
+    for item in items:
+        name, _, size = item.partition(":")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise InputError(f"--features: '{item}' is not NAME:SIZE; write it like rgb:1024,audio:128")
+        features[name] = int(size)
+    if not features:
+        raise InputError("--features: names no feature; write it like rgb:1024,audio:128")
+    return features
+
+
+def sample_frames(
+    shards: Sequence[str],
+    features: Mapping[str, int],
+    num_frames: int,
+    *,
+    frames_per_clip: int,
+    seed: int,
+    faults: Faults,
+    progress: bool = True,
+) -> np.ndarray:
+    """Draws frames from the first clips of every shard, as many clips of each and as many frames of each clip.
+
+    Args:
+      shards: paths of frame-level shards.
+      features: feature name to size.
+      num_frames: the size of the sample, rounded up to whole clips of every shard; it is smaller where shards hold
+        fewer clips, or clips fewer frames.
+      frames_per_clip: drawn from each clip, without replacement.
+      seed: of the draws.
+      faults: what to do about damaged shards and clips without frames.
+      progress: whether to show a progress bar.
+
+    Returns:
+      [N, D] uint8 codes: N * D bytes, and some batches of 45 MB beside them while shards are read.
+
+    Raises:
+      InputError: a record that is not frame-level or has other features; damage, unless it is to be skipped.
+    """
+    data = RecordsConfig("frame", features)
+    clips_of_shard = -(-num_frames // (frames_per_clip * len(shards)))
+    rng, count = np.random.default_rng(seed), 0
+    sample = np.empty((clips_of_shard * len(shards) * frames_per_clip, sum(features.values())), np.uint8)
+    batches: Iterator[Mapping[str, Any]] = evaluation_stream(
+        shards, data, _CLIPS_OF_BATCH, faults=faults, records_per_shard=clips_of_shard
+    )
+    with tqdm(total=len(sample), desc="sample", unit=" frames", unit_scale=True, disable=not progress) as bar:
+        for batch in _naming_flags(batches, features):
+            codes = [batch[name].numpy() for name in features]  # [B, T, D'] each
+            for clip in np.flatnonzero(batch["valid"]):
+                length = int(batch["num_frames"][clip])
+                chosen = rng.choice(length, min(length, frames_per_clip), replace=False)
+                rows = np.concatenate([values[clip, chosen] for values in codes], axis=1)
+                sample[count : count + len(rows)] = rows
+                count += len(rows)
+            bar.update(count - bar.n)
+    return sample[:count]
+
+
+def fit(
+    sample: np.ndarray,
+    features: Mapping[str, int],
+    num_clusters: int,
+    *,
+    batch_size: int,
+    num_passes: int,
+    seed: int,
+    progress: bool = True,
+) -> Clustering:
+    """Fits centroids with scikit-learn's MiniBatchKMeans, and measures them on the same frames.
+
+    It starts from K frames of the first batch. scikit-learn's own start, k-means++, explained 0.1 to 0.6 percentage
+    points more of the variance for K of 1,000 and 2,000, and took ten times as long as all the rest.
+
+    Args:
+      sample: [N, D] uint8 codes, decoded batch by batch.
+      features: feature name to size, D in all.
+      num_clusters: K.
+      batch_size: frames of an update; no fewer than K are taken.
+      num_passes: over the sample.
+      seed: of the start and the order of the frames.
+      progress: whether to show progress bars.
+
+    Raises:
+      InputError: fewer frames than clusters.
+    """
+    if len(sample) < num_clusters:
+        raise InputError(
+            f"--num_clusters={num_clusters}: the sample has {len(sample)} frames, fewer than clusters; raise"
+            " --num_frames or --frames_per_clip, give more shards, or ask for fewer clusters"
+        )
+    from sklearn.cluster import MiniBatchKMeans
+
+    batch_size = min(max(batch_size, num_clusters), len(sample))
+    kmeans = MiniBatchKMeans(
+        num_clusters, init="random", n_init=1, batch_size=batch_size, compute_labels=False, random_state=seed
+    )
+    rng, num_frames = np.random.default_rng(seed), len(sample)
+    with tqdm(total=num_passes * num_frames, desc="fit", unit=" frames", unit_scale=True, disable=not progress) as bar:
+        for _ in range(num_passes):
+            order = rng.permutation(num_frames)
+            for start in range(0, num_frames, batch_size):
+                rows = order[start : start + batch_size]
+                kmeans.partial_fit(_decode(sample[rows]))
+                bar.update(len(rows))
+    inertia, total_inertia, counts = _measure(sample, kmeans, batch_size, progress)
+    num_empty = int(np.sum(counts == 0))
+    return Clustering(kmeans.cluster_centers_, dict(features), num_frames, seed, inertia, total_inertia, num_empty)
+
+
+def _decode(codes: np.ndarray) -> np.ndarray:
+    return np.asarray(schema.dequantise(codes))
+
+
+def _naming_flags(batches: Iterator[Mapping[str, Any]], features: Mapping[str, int]) -> Iterator[Mapping[str, Any]]:
+    """Says where the features and the level come from, of which messages of the pipeline speak as `data.features`."""
+    try:
+        yield from batches
+    except InputError as error:
+        raise InputError(f"--input, read at data.level: frame with --features={as_flag(features)}: {error}") from error
+
+
+def _measure(sample: np.ndarray, kmeans: Any, batch_size: int, progress: bool) -> tuple[float, float, np.ndarray]:
+    """The inertia, that of the mean frame alone, and [K] frames of each cluster."""
+    counts = np.zeros(kmeans.n_clusters, np.int64)
+    inertia, squares, sums = 0.0, 0.0, np.zeros(sample.shape[1])
+    with tqdm(total=len(sample), desc="measure", unit=" frames", unit_scale=True, disable=not progress) as bar:
+        for start in range(0, len(sample), batch_size):
+            x = _decode(sample[start : start + batch_size])
+            nearest = kmeans.predict(x)
+            inertia += float(np.sum(np.square(x - kmeans.cluster_centers_[nearest]), dtype=np.float64))
+            squares += float(np.sum(np.square(x), dtype=np.float64))
+            sums += np.sum(x, axis=0, dtype=np.float64)
+            counts += np.bincount(nearest, minlength=len(counts))
+            bar.update(len(x))
+    return inertia, max(squares - float(np.sum(np.square(sums))) / len(sample), 0.0), counts

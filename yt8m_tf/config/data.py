@@ -1,0 +1,154 @@
+"""The `data` section of a run's configuration: which records are read, and how.
+
+One flat section of YAML, and here four parts of it, so that what reads records needs to know no more than what they
+hold: `RecordsConfig` and `TargetsConfig` (what records hold), `ShardsConfig` (where they are), `FoldsConfig` and
+`OrderConfig`. `DataConfig` is all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from yt8m_tf import schema
+from yt8m_tf.config import checks
+from yt8m_tf.config.frames import FramesConfig
+from yt8m_tf.config.input_spec import InputSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordsConfig:
+    """The features that records hold.
+
+    Attributes:
+      level: "video" or "frame".
+      features: feature name to size D. Leave a feature out to train on the others alone.
+      keys: feature name to its key in the records, where it is not the standard one (`mean_rgb` for the feature
+        `rgb` at video level, `rgb` itself at frame level).
+      max_frames: frames after these are cut.
+      frame_lengths: lengths in frames that batches of clips are padded to, the shortest that fits (every length
+        compiles once under XLA); `max_frames` is always one of them.
+      frames: sampling and preprocessing of frames.
+    """
+
+    level: schema.Level = "video"
+    features: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(schema.FEATURE_SIZES))
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_frames: int = schema.MAX_FRAMES
+    frame_lengths: tuple[int, ...] = ()
+    frames: FramesConfig = dataclasses.field(default_factory=FramesConfig)
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "max_frames")
+        if not self.features:
+            raise ValueError("data.features must name at least one feature")
+        if wrong := [name for name, size in self.features.items() if size <= 0]:
+            raise ValueError(f"data.features.{wrong[0]} must be positive, got {self.features[wrong[0]]}")
+        if unknown := set(self.keys) - set(self.features):
+            raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
+        if self.level == "video" and self.frames.steps(training=True):
+            raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetsConfig:
+    """The labels that records hold, and what is made of them.
+
+    Attributes:
+      num_classes: C.
+      verticals: V, the verticals of the vocabulary that are predicted beside the classes, 25 in the 2018 version; 0:
+        none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
+      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`; training reads it, with `verticals` alone.
+      max_labels: L, the most labels a video may have.
+    """
+
+    num_classes: int = schema.NUM_CLASSES
+    verticals: int = 0
+    vocabulary: str = "vocabulary.csv"
+    max_labels: int = 32
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "num_classes", "max_labels")
+        if self.verticals < 0:
+            raise ValueError(f"data.verticals must not be negative, got {self.verticals}")
+
+
+def targets_of(data: RecordsConfig) -> TargetsConfig | None:
+    """The labels that `data` wants read: a `DataConfig` says so, a mere `RecordsConfig` wants none."""
+    return data if isinstance(data, TargetsConfig) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardsConfig:
+    """Where the shards are.
+
+    Attributes:
+      train, validation, test: glob patterns of shards, relative to `--data_dir` (or absolute, or anything that
+        `tf.io.gfile` opens).
+    """
+
+    train: tuple[str, ...] = ("train*.tfrecord",)
+    validation: tuple[str, ...] = ("validate*.tfrecord",)
+    test: tuple[str, ...] = ("test*.tfrecord",)
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldsConfig:
+    """Which training shards are held out.
+
+    Attributes:
+      num_folds, fold: hold out one of so many folds of the training shards: it takes the place of `validation` while
+        the model is trained on the others (`data.shards.split_shards`). 0 folds: train on all.
+    """
+
+    num_folds: int = 0
+    fold: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_folds < 0 or self.num_folds == 1:
+            raise ValueError(f"data.num_folds must be 2 or more, or 0 for none, got {self.num_folds}")
+        if not 0 <= self.fold < max(self.num_folds, 1):
+            raise ValueError(f"data.fold must be below data.num_folds, {self.num_folds}, got {self.fold}")
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderConfig:
+    """The order of the training records, and how workers share them.
+
+    Attributes:
+      split: how several workers share the records: "shard", each reads its own shards; "record", each reads
+        all shards and takes its slice of the same global batch.
+      shuffle_shards: shards of a group, which is shuffled by itself; clips are read from all of its shards at once.
+      shuffle_records: records from which the next one is drawn at random (8192 at video level, 256 at frame level,
+        unless given); 0 keeps the order of the shards' records.
+    """
+
+    split: Literal["shard", "record"] = "shard"
+    shuffle_shards: int = 32
+    shuffle_records: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "shuffle_shards")
+        if self.shuffle_records is not None and self.shuffle_records < 0:
+            raise ValueError(f"data.shuffle_records must not be negative, got {self.shuffle_records}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsConfig):
+    """Which records a run reads, and how: the section `data`."""
+
+    def __post_init__(self) -> None:
+        for part in (RecordsConfig, TargetsConfig, FoldsConfig, OrderConfig):
+            part.__post_init__(self)
+
+    @property
+    def records(self) -> RecordsConfig:
+        """The features alone: what reads records with it leaves labels out."""
+        return RecordsConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(RecordsConfig)})
+
+    @property
+    def spec(self) -> InputSpec:
+        """What a model needs to know of the data."""
+        longest = self.frames.longest(self.max_frames)
+        return InputSpec(self.level, self.features, self.num_classes, longest, self.verticals, self.frames)

@@ -1,0 +1,192 @@
+"""The configuration of one training run: everything that changes its result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from yt8m_tf.config import checks
+from yt8m_tf.config.data import DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsConfig:
+    """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
+
+    Attributes:
+      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: hard labels alone.
+      weight: of the soft labels, in (0, 1].
+      unlisted_classes: the label of a class that a video's soft labels do not list: "zero", the soft label 0 with the
+        same weight, as in the original; or "hard", its hard label alone. Few lists name rare classes, so that with few
+        videos "zero" unlearns these.
+      missing_videos: what to do about videos without soft labels: "error", or "hard", train on their hard labels.
+    """
+
+    soft: str | None = None
+    weight: float = 1.0
+    unlisted_classes: Literal["zero", "hard"] = "zero"
+    missing_videos: Literal["error", "hard"] = "error"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise ValueError(f"labels.weight must lie in (0, 1], got {self.weight}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What training minimises; options that `name` does not use change nothing.
+
+    The ranking losses, `lsep` and `rank_weighted_bce` compare scores of a whole batch: with several replicas of each
+    replica's part, with accumulation of each part.
+
+    Attributes:
+      name: "bce", the mean binary cross-entropy; "mse", the mean squared error of the scores; "soft_ranking", mean
+        softplus(n - p + 1) over pairs of a positive p and one of the highest negatives n of the batch, and
+        "soft_ranking_per_example" of its own example; "sigmoid_ranking", mean log(1 + sigmoid(n - p)); "hinge_ranking",
+        mean max(0, 1 + n - p); "lsep", log(1 + mean exp(n - p)); "rank_weighted_bce", weighted by the number of
+        misranked outputs; "bce_plus_soft_ranking"; "bce_plus_poisson", with the likelihood of the number of labels;
+        "bce_labels_tags", with a weight for classes and one for tags.
+      negatives: of the ranking losses, per example: the highest `negatives * B` of a batch of B.
+      ranking_weight: of the ranking in bce_plus_soft_ranking.
+      poisson_weight: of the likelihood in bce_plus_poisson.
+      label_weight, tag_weight: of bce_labels_tags.
+    """
+
+    name: Literal[
+        "bce",
+        "mse",
+        "soft_ranking",
+        "soft_ranking_per_example",
+        "sigmoid_ranking",
+        "hinge_ranking",
+        "lsep",
+        "rank_weighted_bce",
+        "bce_plus_soft_ranking",
+        "bce_plus_poisson",
+        "bce_labels_tags",
+    ] = "bce"
+    negatives: int = 30
+    ranking_weight: float = 0.1
+    poisson_weight: float = 1e-4
+    label_weight: float = 1.0
+    tag_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "negatives", "ranking_weight", "poisson_weight", "label_weight", "tag_weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, AdamW or RMSprop.
+
+    `epsilon` is added to the root of the mean square. `rho` is RMSprop's decay of that mean (PyTorch's default, as in
+    the original; Keras has 0.9), `beta_1` and `beta_2` are Adam's.
+    `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null does not bound it.
+    `weight_decay` is AdamW's, decoupled, and spares biases and batch normalisation (every variable of rank below 2).
+    """
+
+    name: Literal["adam", "adamw", "rmsprop"] = "adam"
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    rho: float = 0.99
+    epsilon: float = 1e-7
+    weight_decay: float = 0.01
+    clip_norm: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "learning_rate", "epsilon", "clip_norm")
+        if wrong := [name for name in ("beta_1", "beta_2", "rho") if not 0 <= getattr(self, name) < 1]:
+            raise ValueError(f"{wrong[0]} must lie in [0, 1), got {getattr(self, wrong[0])}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over time, as a multiple of `optimizer.learning_rate`.
+
+    "constant"; "plateau": times `factor` when 1 - GAP on the validation set has not improved in more than `patience`
+    evaluations in a row, by more than `threshold` of itself; "cosine": to zero at the last step. All rise linearly
+    from zero over `warmup_steps` first.
+    """
+
+    name: Literal["constant", "plateau", "cosine"] = "plateau"
+    warmup_steps: int = 0
+    factor: float = 0.5
+    patience: int = 1
+    threshold: float = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The training loop.
+
+    Attributes:
+      batch_size: examples per update, over all replicas and all accumulated parts.
+      accumulation: parts that a batch is cut into, one after the other, where it does not fit into memory.
+      steps_per_epoch: updates between two evaluations.
+      epochs: evaluations in all; the run ends after `epochs * steps_per_epoch` updates.
+      validation_examples: evaluate on the first so many validation examples; null: on all.
+      early_stopping_patience: stop when GAP has not improved in more than so many evaluations; null: never.
+      mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
+      prior_bias: where the output bias starts: "class", each class's log-odds, counted on the first
+        `prior_examples` training examples; "uniform", those of 3 labels a video; "none", zero.
+      prior_examples: see `prior_bias`.
+      target_reweighting: the targets of class c are multiplied by (p_min / p_c) ** target_reweighting, where p_c is
+        the class's share of videos, counted as for `prior_bias`, and p_min the smallest: frequent classes count less.
+        0 turns it off. It was reported to lower GAP@20, and is here for the comparison.
+      ema_decay: keep an exponential moving average of the weights, used for evaluation and export; null: none.
+      precision: Keras's name of the arithmetic: float32, mixed_bfloat16, mixed_float16 (with dynamic loss scaling).
+      sync_batch_norm: batch normalisation over the batch of all replicas, not of each (turns XLA off with several).
+      seed: of the initial weights, the order of the data, and everything random in a step.
+    """
+
+    batch_size: int = 256
+    accumulation: int = 1
+    steps_per_epoch: int = 1000
+    epochs: int = 10
+    validation_examples: int | None = None
+    early_stopping_patience: int | None = None
+    mixup_alpha: float = 0.0
+    prior_bias: Literal["class", "uniform", "none"] = "class"
+    prior_examples: int = 20_000
+    target_reweighting: float = 0.0
+    ema_decay: float | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    sync_batch_norm: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "batch_size", "accumulation", "steps_per_epoch", "epochs", "prior_examples")
+        checks.positive(self, "validation_examples")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}"
+            )
+        for name in ("mixup_alpha", "target_reweighting"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay must lie between 0 and 1, got {self.ema_decay}")
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One training run. `model` is `{name: ..., **options}`; `models.registry` knows the options of each name."""
+
+    model: Mapping[str, Any]
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    labels: LabelsConfig = dataclasses.field(default_factory=LabelsConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.loss.name == "bce_labels_tags" and not self.data.verticals:
+            raise ValueError("loss.name bce_labels_tags weighs tags, and data.verticals is 0; set it, or use bce")

@@ -1,0 +1,35 @@
+"""What a model reads and predicts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from yt8m_tf import schema
+from yt8m_tf.config.frames import FramesConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """What a model reads and predicts; everything a builder needs to know of the data.
+
+    Attributes:
+      level: "video" (one vector per feature) or "frame" (a sequence of vectors per feature).
+      features: feature name to size D, in the order in which models concatenate them.
+      num_classes: C.
+      max_frames: the longest sequence, T; longer ones are cut. Meaningless at video level.
+      num_tags: what a model predicts beside the classes, V: the verticals that the classes belong to, or nothing.
+      frames: what happens to the frames of clips before the model sees them (`data.clips`).
+    """
+
+    level: schema.Level = "video"
+    features: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(schema.FEATURE_SIZES))
+    num_classes: int = schema.NUM_CLASSES
+    max_frames: int = schema.MAX_FRAMES
+    num_tags: int = 0
+    frames: FramesConfig = dataclasses.field(default_factory=FramesConfig)
+
+    @property
+    def num_outputs(self) -> int:
+        """C + V: the logits of a model, classes first."""
+        return self.num_classes + self.num_tags

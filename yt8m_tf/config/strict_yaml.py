@@ -1,0 +1,269 @@
+"""Configurations: frozen dataclasses read strictly from YAML.
+
+A configuration holds what changes the result; where and how to run are flags. A file states only what differs from the
+dataclasses' defaults. Unknown keys and values of the wrong type are errors that name the dotted key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from yt8m_tf.errors import InputError
+
+T = TypeVar("T")
+# The safe loader, in C where PyYAML has it: the zoo's 600 lines are read once for each of its configurations.
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PACKAGE_DIR = Path(__file__).resolve().parents[1]
+# Where the configurations that come with the project are: beside the package in a checkout, in it once installed.
+_CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
+
+
+def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Builds a dataclass from a mapping, checking every key and type.
+
+    Args:
+      cls: a dataclass; a field's type may be bool, int, float, str, a Literal, an optional of these, `tuple[X, ...]`
+        (a single value stands for a tuple of one), `Mapping[str, X]`, or another dataclass.
+      values: the mapping, as YAML gives it. Numbers such as `1e-4`, a string to YAML, are read as floats.
+      where: the dotted key of the mapping, for messages ("" at the top).
+
+    Raises:
+      InputError: an unknown key, a value of the wrong type, or one that the dataclass itself refuses.
+    """
+    _check_mapping(values, where)
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise InputError(_unknown("key", _join(where, key), [_join(where, name) for name in fields]))
+    parsed = {key: _parse_value(hints[key], value, _join(where, key)) for key, value in values.items()}
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in parsed:
+            raise InputError(f"configuration key '{_join(where, name)}' is missing; it has no default")
+    try:
+        return cls(**parsed)
+    except ValueError as error:  # a dataclass checks ranges in __post_init__
+        raise InputError(f"configuration key '{where}': {error}" if where else str(error)) from error
+
+
+def to_dict(config: Any) -> Any:
+    """The inverse of `parse`: plain mappings, lists, numbers and strings, ready for YAML."""
+    if dataclasses.is_dataclass(config):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, tuple | list):
+        return [to_dict(value) for value in config]
+    return config
+
+
+def load_yaml(selector: str) -> dict[str, Any]:
+    """Reads the configuration that `PATH.yaml` or `PATH.yaml:NAME` selects.
+
+    A file holds either one configuration (its top-level keys), or several: `configurations: {NAME: {...}}`, each
+    of which may name one of the file's `bases: {NAME: {...}}` under `base` and states only what differs from it.
+    A path that does not exist is looked for among the configurations that come with the project.
+
+    Raises:
+      InputError: no such file, not YAML, an unknown or missing NAME.
+    """
+    path_text, _, name = selector.partition(".yaml:")
+    path = _find(path_text + ".yaml" if name else selector)
+    content = _read(path)
+    if "configurations" not in content:
+        if name:
+            raise InputError(f"--config={selector}: {path} holds one configuration; leave out ':{name}'")
+        return content
+    unknown = set(content) - {"configurations", "bases"}
+    if unknown:
+        raise InputError(f"{path}: unknown key '{min(unknown)}' beside 'configurations' and 'bases'")
+    choices, bases = (_named(content, kind, path) for kind in ("configurations", "bases"))
+    if name not in choices:
+        problem = _unknown("configuration", name, choices) if name else "it holds several configurations"
+        raise InputError(f"--config={selector}: {problem}; name one of {', '.join(choices)} after ':'")
+    chosen = choices[name]
+    base = chosen.pop("base", None)
+    if base is None:
+        return chosen
+    if str(base) not in bases:
+        raise InputError(f"{path}: {_unknown('base', str(base), bases)}")
+    return merge(bases[str(base)], chosen)
+
+
+def configuration_names(path: str) -> list[str]:
+    """The names of the configurations of a file that holds several, in its order; [] for a file that holds one.
+
+    Raises:
+      InputError: no such file, not YAML.
+    """
+    found = _find(path)
+    return list(_named(_read(found), "configurations", found))
+
+
+def shipped_selectors() -> list[str]:
+    """All that `load_yaml` can select among the configurations that come with the project, by file."""
+    found = []
+    for _, name in _shipped("*.yaml"):
+        found += [f"{name}:{choice}" for choice in configuration_names(name)] or [name]
+    return found
+
+
+def shipped_file(name: str) -> Path:
+    """A file that comes with the project, by its path below `configs/`."""
+    return next(path for path, relative in _shipped(Path(name).name) if relative == name)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` on top; mappings are merged key by key, everything else is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if both else value
+    return result
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Applies `--set` flags such as `optimizer.learning_rate=3e-5`; the value is read as YAML.
+
+    Raises:
+      InputError: an override without "=", or below a key that is not a mapping.
+    """
+    result = dict(values)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise InputError(f"--set={override}: write it as key=value, for example optimizer.learning_rate=3e-5")
+        try:
+            change: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set={override}: the value is not YAML ({_one_line(error)})") from error
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        result = merge(result, change)
+    return result
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
+    """The keys in which two plain configurations differ, as lines of `key: old -> new`."""
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, _join(where, key))
+        elif before != after:
+            lines.append(f"{_join(where, key)}: {before} -> {after}")
+    return lines
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the known name closest to `name`, or "" where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _parse_value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = [argument for argument in arguments if argument is not type(None)]
+        return _parse_value(inner, value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise InputError(_wrong(where, value, "one of " + ", ".join(map(str, arguments))))
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_parse_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin in (Mapping, dict):
+        _check_mapping(value, where)
+        return {key: _parse_value(arguments[1], item, _join(where, key)) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return parse(typing.cast(type, hint), value if value is not None else {}, where)
+    if hint is Any:
+        return value
+    return _parse_scalar(hint, value, where)
+
+
+def _parse_scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(_wrong(where, value, "a number"))
+        return number
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not hint:
+        names = {int: "a whole number", bool: "true or false", str: "text", float: "a number"}
+        raise InputError(_wrong(where, value, names.get(hint, str(hint))))
+    return value
+
+
+def _find(path: str) -> Path:
+    given = Path(path)
+    relative = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
+    candidates = [given, *(directory / relative for directory in _CONFIG_DIRS)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = [name for _, name in _shipped("*.yaml")]
+    hint = nearest(str(relative), known) or f"; known ones: {', '.join(known)}"
+    raise InputError(f"--config={path}: no such file{hint}")
+
+
+def _shipped(pattern: str) -> list[tuple[Path, str]]:
+    """Files of the project's configurations whose name matches: their paths, and those below `configs/`."""
+    found = {str(file.relative_to(d)): file for d in _CONFIG_DIRS for file in d.rglob(pattern)}
+    return [(found[name], name) for name in sorted(found)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_SAFE_LOADER)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file ({_one_line(error)})") from error
+    _check_mapping(content if content is not None else {}, str(path))
+    return content or {}
+
+
+def _named(content: Mapping[str, Any], kind: str, path: Path) -> dict[str, dict[str, Any]]:
+    """The mappings under `kind`, by name: numbers, which YAML allows as keys, are names like any other."""
+    found = content.get(kind) or {}
+    _check_mapping(found, f"{path}: {kind}")
+    for name, values in found.items():
+        _check_mapping(values or {}, f"{path}: {kind}.{name}")
+    return {str(name): dict(values or {}) for name, values in found.items()}
+
+
+def _check_mapping(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise InputError(_wrong(where, value, "a mapping of keys to values"))
+
+
+def _join(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _wrong(where: str, value: Any, wanted: str) -> str:
+    return f"configuration key '{where}': {value!r} is not {wanted}"
+
+
+def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
+    return f"unknown {kind} '{name}'{nearest(name, known)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,25 @@
+"""Work in threads whose results are wanted in order."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+UNDER_WAY = 2
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], under_way: int = UNDER_WAY) -> Iterator[R]:
+    """`map`, with a few calls under way at a time."""
+    with ThreadPoolExecutor(under_way) as executor:
+        waiting: collections.deque = collections.deque()
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > under_way:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

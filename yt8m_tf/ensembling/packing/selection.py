@@ -1,0 +1,241 @@
+"""Which members, how often each, and at which precision: greedy forward selection within a byte budget.
+
+The rule. An ensemble is a list of members, in which a candidate may stand several times, but at one precision: how
+often it does is its weight. A pass starts with the empty one and takes the best of these moves again and again: add a
+candidate at a precision (one that is a member already takes no bytes), change the precision of a member, or take a
+member out once. There are three passes. In the first, "best" is the highest gain of GAP@20; in the second, the highest
+gain for each byte, where a move of less than a thousandth of the budget, or that frees bytes, counts as a thousandth;
+the third is the first, but with the smallest precision of each candidate alone until it ends, and then with all. Moves
+beyond the budget are left out. When no move gains more than 2e-5, all members stand twice as often, which leaves the
+mean as it is and makes steps half as large; where that makes more than 64 of them, the pass ends. All three run for the
+budget, a half, a quarter and an eighth of it. Every ensemble that a pass met, and every single model, is a point of
+size and GAP.
+
+Members with replacement are from R. Caruana, A. Niculescu-Mizil, G. Crew, A. Ksikes, "Ensemble Selection from Libraries
+of Models", ICML 2004; passes by gain and by gain for each byte, and looking first at the moves that gained most when
+they were looked at last, from J. Leskovec et al., "Cost-effective Outbreak Detection in Networks", KDD 2007. Unlike
+them, we have precisions, take members out (the first ones for their few bytes are often not worth keeping), refine
+steps, and start with no bag of models. GAP is not submodular, so that nothing is guaranteed; before a pass ends, all
+moves are looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from yt8m_tf.ensembling.packing.held_out import HeldOut
+from yt8m_tf.stacking.means import fit_weights
+
+Rule = Literal["gain", "gain per byte", "gain, smallest first"]
+RULES: tuple[Rule, ...] = ("gain", "gain per byte", "gain, smallest first")
+
+MIN_GAIN = 2e-5  # of GAP@20
+_PARTS = (1, 2, 4, 8)  # of the budget that passes run for
+_FREE = 1e-3  # of the budget: what moves of fewer bytes count as
+_MAX_COUNT = 64  # of members, each as often as it stands
+_FITTED_ROWS = 1_000_000
+_MIN_WEIGHT = 1e-3  # fitted weights below are left out, and their bytes saved
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """What selection knows of a candidate at a precision.
+
+    Attributes:
+      candidate: number; of those of one candidate an ensemble has one.
+      column: of `HeldOut.scores`.
+      num_bytes: that it takes as a member, more than 0.
+    """
+
+    candidate: int
+    column: int
+    num_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """An ensemble.
+
+    Attributes:
+      rule: of the pass that met it, "single" of one model, "fitted weights".
+      weights: number of an item to its weight, more than 0.
+      num_bytes: of all members.
+      gap: GAP@20 on the videos that were chosen by.
+    """
+
+    rule: str
+    weights: Mapping[int, float]
+    num_bytes: int
+    gap: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Move:
+    """One step: take item `out` away, add item `into`; `times` times."""
+
+    out: int | None
+    into: int | None
+    times: int
+    num_bytes: int
+
+
+def select(items: Sequence[Item], videos: HeldOut, budget: int, progress: bool = True) -> list[Point]:
+    """All ensembles that the passes met within the budget, and all single items.
+
+    Args:
+      items: at least one of at most `budget` bytes.
+      videos: to choose by.
+      budget: bytes of all members.
+      progress: whether to show a progress bar.
+    """
+    singles = {
+        number: Point("single", {number: 1}, item.num_bytes, videos.gap(videos.weighted_sum({item.column: 1})))
+        for number, item in enumerate(items)
+    }
+    points = [point for point in singles.values() if point.num_bytes <= budget]
+    first_gains = {number: point.gap for number, point in singles.items()}
+    with tqdm(desc="select", unit=" moves", disable=not progress) as bar:
+        for part, rule in itertools.product(_PARTS, RULES):
+            points += _Pass(items, videos, budget // part, rule, first_gains, bar).run()
+    return points
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """The points that no other one of as few bytes equals, by size; the last one has the highest GAP."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.num_bytes, -point.gap)):
+        if not best or point.gap > best[-1].gap:
+            best.append(point)
+    return best
+
+
+def with_fitted_weights(point: Point, items: Sequence[Item], videos: HeldOut, seed: int = 0) -> Point:
+    """The point with the weights that make the labels most likely, if its GAP is higher; else itself."""
+    numbers = list(point.weights)
+    scores = videos.scores[[items[number].column for number in numbers]].reshape(len(numbers), -1).T  # [R, m]
+    labels = videos.labels.ravel()
+    rows = np.flatnonzero(scores.any(axis=1))
+    if len(rows) > _FITTED_ROWS:
+        rows = np.random.default_rng(seed).choice(rows, _FITTED_ROWS, replace=False)
+    fitted = fit_weights(scores[rows], labels[rows])
+    weights = {n: float(weight) for n, weight in zip(numbers, fitted, strict=True) if weight >= _MIN_WEIGHT}
+    gap = videos.gap(videos.weighted_sum({items[number].column: weight for number, weight in weights.items()}))
+    if gap <= point.gap:
+        return point
+    return Point("fitted weights", weights, sum(items[number].num_bytes for number in weights), gap)
+
+
+class _Pass:
+    """One pass of the rule."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        videos: HeldOut,
+        budget: int,
+        rule: Rule,
+        first_gains: Mapping[int, float],
+        bar: tqdm,
+    ):
+        self._items, self._videos, self._budget, self._rule, self._bar = items, videos, budget, rule, bar
+        self._counts: dict[int, int] = {}
+        self._allowed = set(range(len(items)))
+        if rule == "gain, smallest first":
+            smallest = {items[n].candidate: n for n in sorted(self._allowed, key=lambda n: -items[n].num_bytes)}
+            self._allowed = set(smallest.values())
+        self._sums, self._gap = videos.weighted_sum({}), 0.0
+        # Gains when they were looked at last, by what moves change.
+        self._gains: dict[tuple[int | None, int | None], float] = {
+            (None, number): gain for number, gain in first_gains.items()
+        }
+
+    def run(self) -> list[Point]:
+        """The ensembles after every move."""
+        points: list[Point] = []
+        seen = set(self._gains)  # the gains of single items are those of the first moves
+        while True:
+            move = self._best_move(seen)
+            if move is not None:
+                self._counts = self._after(move)
+            elif 0 < 2 * sum(self._counts.values()) <= _MAX_COUNT:
+                self._counts = {number: 2 * count for number, count in self._counts.items()}
+            elif self._counts and len(self._allowed) < len(self._items):
+                self._allowed = set(range(len(self._items)))
+            else:
+                return points
+            columns = {self._items[number].column: float(count) for number, count in self._counts.items()}
+            self._sums = self._videos.weighted_sum(columns)
+            self._gap = self._videos.gap(self._sums)
+            if move is not None:
+                points.append(Point(self._rule, dict(self._counts), self._size(), self._gap))
+            self._bar.set_postfix_str(f"by {self._rule}: {self._size():,} bytes, GAP {self._gap:.5f}", refresh=False)
+            seen = set()
+
+    def _best_move(self, seen: set[tuple[int | None, int | None]]) -> _Move | None:
+        """The best one, or None; `seen` are those whose gains hold."""
+        moves = {(move.out, move.into): move for move in self._moves()}
+        seen = seen & set(moves)
+        while moves:
+            best = max(moves, key=lambda key: self._worth(moves[key]))
+            if best not in seen:
+                look = [best]
+            elif self._gains[best] > MIN_GAIN:
+                return moves[best]
+            elif len(seen) == len(moves):
+                return None
+            else:  # before a pass ends, every move is looked at
+                look = [key for key in moves if key not in seen]
+            for key in look:
+                self._gains[key] = self._gain(moves[key])
+                seen.add(key)
+                self._bar.update()
+        return None
+
+    def _worth(self, move: _Move) -> float:
+        gain = self._gains.get((move.out, move.into), np.inf)
+        return gain / max(move.num_bytes, _FREE * self._budget) if self._rule == "gain per byte" else gain
+
+    def _gain(self, move: _Move) -> float:
+        sums = self._sums.copy()
+        if move.out is not None:
+            sums -= np.float32(move.times) * self._videos.scores[self._items[move.out].column]
+            np.maximum(sums, 0, out=sums)  # rounding
+        if move.into is not None:
+            sums += np.float32(move.times) * self._videos.scores[self._items[move.into].column]
+        return self._videos.gap(sums) - self._gap
+
+    def _moves(self) -> list[_Move]:
+        """All that fit."""
+        held = {self._items[number].candidate: number for number in self._counts}
+        moves = []
+        for number in sorted(self._allowed):
+            item = self._items[number]
+            member = held.get(item.candidate)
+            if member is None:
+                moves.append(_Move(None, number, 1, item.num_bytes))
+            elif member == number:
+                moves.append(_Move(None, number, 1, 0))
+            else:
+                change = item.num_bytes - self._items[member].num_bytes
+                moves.append(_Move(member, number, self._counts[member], change))
+        if len(self._counts) > 1:
+            for number, count in self._counts.items():
+                moves.append(_Move(number, None, 1, 0 if count > 1 else -self._items[number].num_bytes))
+        return [move for move in moves if self._size() + move.num_bytes <= self._budget]
+
+    def _after(self, move: _Move) -> dict[int, int]:
+        counts = dict(self._counts)
+        if move.out is not None:
+            counts[move.out] -= move.times
+        if move.into is not None:
+            counts[move.into] = counts.get(move.into, 0) + move.times
+        return {number: count for number, count in counts.items() if count}
+
+    def _size(self) -> int:
+        return sum(self._items[number].num_bytes for number in self._counts)

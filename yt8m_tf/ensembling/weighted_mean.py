@@ -1,0 +1,112 @@
+"""Makes one model of several trained ones: a run directory that evaluation, scoring and export take like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_tf import models, run_dir
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.errors import InputError
+from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.training import checkpoints
+from yt8m_tf.training.checkpoints import Trained
+
+
+def combine(
+    workdirs: Sequence[Path],
+    weights: Sequence[float],
+    output: Path,
+    which: str = "best",
+    average: str = "probabilities",
+) -> ExperimentConfig:
+    """Writes a run of `weighted_mean` with the weights of trained runs.
+
+    Args:
+      workdirs: their run directories.
+      weights: of the members in the mean, 0 or more; members of weight 0 are left out.
+      output: the new run directory.
+      which: "best" or "last" checkpoints.
+      average: "probabilities" or "logits", see `WeightedMeanConfig`.
+
+    Returns:
+      The configuration of the new run: the data of the first member, with the features of all.
+
+    Raises:
+      InputError: a run that cannot be read, runs on different data, or `output` holds a run already.
+    """
+    kept = [(workdir, weight) for workdir, weight in zip(workdirs, weights, strict=True) if weight > 0]
+    if not kept:
+        raise InputError("--weights: all are 0; give at least one member a weight")
+    if (output / run_dir.CONFIG).exists():
+        raise InputError(f"--workdir={output}: holds a run already; name another directory")
+    for workdir, _ in kept:
+        if not (workdir / run_dir.CONFIG).is_file():
+            raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
+    opened = [checkpoints.open_trained(workdir, which) for workdir, _ in kept]
+    data = common_data([workdir for workdir, _ in kept], [trained.experiment.data for trained, _ in opened])
+    members = [_member(trained, data) for trained, _ in opened]
+    model = {"name": "weighted_mean", "members": members, "weights": [float(weight) for _, weight in kept]}
+    model["average"] = average
+    experiment = parse_experiment({"model": model, "data": strict_yaml.to_dict(data)})
+    weights_of = {
+        f"member_{number}_{variable.path}": tf.constant(read(variable))
+        for number, (trained, read) in enumerate(opened)
+        for variable in trained.model.weights
+    }
+    built = models.build_without_weights(experiment.model, data.spec)
+    assert set(weights_of) == {variable.path for variable in built.weights}
+    checkpoints.save_run(output, experiment, weights_of)
+    return experiment
+
+
+def read_weights(path: Path, names: Sequence[str]) -> list[float]:
+    """The weights of some models from the `weights.json` of yt8m-stack.
+
+    Raises:
+      InputError: it cannot be read, or does not name one of the models.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return [float(values[name]) for name in names]
+    except KeyError as error:
+        raise InputError(f"--weights={path}: no weight of {error}; it has {', '.join(values)}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--weights={path}: cannot be read ({error}); give weights.json of yt8m-stack") from error
+
+
+def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> DataConfig:
+    """The data of a graph that holds several runs' models: that of the first run, with the features of all.
+
+    Raises:
+      InputError: a model with verticals, or runs on different data.
+    """
+    first = configs[0]
+    features: dict[str, int] = {}
+    for workdir, data in zip(workdirs, configs, strict=True):
+        if data.verticals:
+            raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean")
+        for what in ("level", "num_classes", "max_frames", "frames"):
+            mine, others = getattr(data, what), getattr(first, what)
+            if what == "frames":  # frames that are sampled in training alone do not concern the graph
+                mine, others = mine.steps(training=False), others.steps(training=False)
+            if mine != others:
+                raise InputError(
+                    f"{workdir} and {workdirs[0]} have different data.{what}; one graph reads the same records"
+                )
+        for name, size in data.features.items():
+            if features.setdefault(name, size) != size:
+                raise InputError(f"{workdir} reads '{name}' with {size} numbers, another member with {features[name]}")
+    return dataclasses.replace(first, features=features, verticals=0, num_folds=0, fold=0)
+
+
+def _member(trained: Trained, data: DataConfig) -> Mapping[str, Any]:
+    own = trained.experiment.data.features
+    return {**trained.experiment.model, **({} if list(own) == list(data.features) else {"features": list(own)})}

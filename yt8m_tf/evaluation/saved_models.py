@@ -1,0 +1,84 @@
+"""Evaluates a SavedModel by the highest scores that it gives: all that is known of a model from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from yt8m_tf.data import records
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.errors import InputError
+from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
+from yt8m_tf.metrics.batch_statistics import top_score_statistics
+from yt8m_tf.serving.inference import bytes_in_shards, default_batch_size, scored_batches, usable
+from yt8m_tf.serving.scorer import Scorer
+
+
+def evaluate_scorer(
+    scorer: Scorer, shards: Sequence[str], *, batch_size: int | None = None, faults: Faults, progress: bool = True
+) -> Metrics:
+    """The metrics that the highest scores of each video tell; a class that is not among them counts as not predicted.
+
+    Args:
+      scorer: from `load_scorer`, with the number of classes.
+      shards: paths of labelled shards, of the level that the model reads.
+      batch_size: see `inference.infer`.
+      faults: what to do about damaged shards and, of models that say that they read clips, clips without frames.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The metrics; those that all scores would be needed for are NaN (`Metrics`).
+
+    Raises:
+      InputError: see `inference.scored_batches`; an id that is not the record's, a label that is no class, a NaN score,
+        no videos, no labels.
+    """
+    accumulator = None
+    total = sum(tf.io.gfile.stat(shard).length for shard in shards)
+    batches = scored_batches(scorer, shards, batch_size or default_batch_size(scorer, shards), faults)
+    with tqdm(total=total, desc="evaluate", unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+        for owners, serialized, (ids, classes, scores) in batches:
+            of_shards = [(shards[index], owners == index) for index in np.unique(owners)]
+            # Records of a shard follow each other.
+            keep = np.concatenate([usable(scorer, s, ids[rows], scores[rows], faults) for s, rows in of_shards])
+            _check_ids(scorer, ids, serialized)
+            labels = [row for row, kept in zip(_labels(scorer, shards, owners, serialized), keep, strict=True) if kept]
+            if accumulator is None:
+                accumulator = MetricAccumulator(scorer.num_classes, scores.shape[1])
+            statistics = top_score_statistics(classes[keep], scores[keep], labels, scorer.num_classes)
+            accumulator.update(statistics, ids[keep])
+            bar.update(bytes_in_shards(serialized))
+    return (accumulator or MetricAccumulator(scorer.num_classes)).result()
+
+
+def _check_ids(scorer: Scorer, ids: np.ndarray, serialized: tf.Tensor) -> None:
+    """Labels are joined row by row: refuses a model whose rows are not those of the records."""
+    expected = records.parse_ids(serialized).numpy()
+    if (wrong := (ids != expected) & (ids != b"")).any():
+        given, own = (values[wrong][0].decode(errors="replace") for values in (ids, expected))
+        raise InputError(
+            f"{scorer.path}: the model gives video_id '{given}' for the record of '{own}'; its rows must be"
+            " those of the records, in their order"
+        )
+
+
+def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialized: tf.Tensor) -> list[np.ndarray]:
+    """The class ids of each record, checked."""
+    try:
+        labels = records.parse_labels(serialized)
+    except records.PARSE_FAILURES as error:
+        among = " or ".join(shards[index] for index in np.unique(owners))
+        raise InputError(f"{among}: labels that are no int64; give YouTube-8M shards") from error
+    ids, starts = labels.flat_values.numpy(), labels.row_starts().numpy()
+    wrong = (ids < 0) | (ids >= scorer.num_classes)
+    if wrong.any():
+        row = int(labels.value_rowids().numpy()[wrong][0])
+        video = records.parse_ids(serialized)[row].numpy().decode(errors="replace")
+        raise InputError(
+            f"{shards[owners[row]]}: video '{video}': label {ids[wrong][0]} is not below the {scorer.num_classes}"
+            " classes of the model; give shards of its version of the dataset, or --num_classes (4716 in 2017)"
+        )
+    return np.split(ids, starts[1:])

@@ -1,0 +1,189 @@
+"""Losses on logits. Targets lie in [0, 1] and may be soft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.config.experiment import LossConfig
+from yt8m_tf.losses import ranking
+
+# Maps logits and targets, both [B, C + V] (classes first, then tags, if there are any), to a float32 scalar.
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def make_loss(config: LossConfig, num_classes: int) -> Loss:
+    """The loss that a configuration names.
+
+    Args:
+      config: name and options.
+      num_classes: C. Only `bce_labels_tags` tells tags from classes; all others treat all outputs alike.
+    """
+
+    def pairs(pair_loss: ranking.PairLoss, within_example: bool = False) -> Loss:
+        return lambda logits, targets: ranking.mean_over_pairs(
+            logits, targets, pair_loss, config.negatives, within_example
+        )
+
+    soft_ranking = pairs(ranking.softplus_with_margin)
+    losses: dict[str, Loss] = {
+        "bce": bce,
+        "mse": mse,
+        "soft_ranking": soft_ranking,
+        "soft_ranking_per_example": pairs(ranking.softplus_with_margin, within_example=True),
+        "sigmoid_ranking": pairs(ranking.log_one_plus_sigmoid),
+        "hinge_ranking": pairs(ranking.hinge),
+        "lsep": lambda logits, targets: ranking.lsep(logits, targets, config.negatives),
+        "rank_weighted_bce": rank_weighted_bce,
+        "bce_plus_soft_ranking": lambda logits, targets: (
+            bce(logits, targets) + config.ranking_weight * soft_ranking(logits, targets)
+        ),
+        "bce_plus_poisson": lambda logits, targets: (
+            bce(logits, targets) + config.poisson_weight * poisson_of_counts(logits, targets)
+        ),
+        "bce_labels_tags": lambda logits, targets: bce_labels_tags(
+            logits, targets, num_classes, config.label_weight, config.tag_weight
+        ),
+    }
+    return losses[config.name]
+
+
+def bce(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Binary cross-entropy.
+
+    Args:
+      logits: [B, C], any float type and any magnitude.
+      targets: [B, C] in [0, 1].
+
+    Returns:
+      float32 scalar: the mean over batch and classes, in nats.
+    """
+    logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+
+
+def mse(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Mean squared error of the scores, sigmoid(logits), over batch and classes; arguments as `bce`."""
+    logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
+    return tf.reduce_mean(tf.square(tf.sigmoid(logits) - targets))
+
+
+def rank_weighted_bce(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Binary cross-entropy, each output's weighted by the number of outputs of the other kind on its wrong side.
+
+    A target above 0 makes a positive. The weight, at least 1, is for a positive the number of negatives of the whole
+    batch that score higher, for a negative the number of positives that score lower; it is not differentiated. The
+    published code leaves the weights in sorted order, and so gives them to other outputs.
+
+    Args:
+      logits, targets: as `bce`.
+
+    Returns:
+      float32 scalar: the mean over batch and classes of weight times cross-entropy. It is large at the start, when
+      nothing is ranked yet.
+    """
+    logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
+    weights = tf.maximum(ranking.misranked_counts(tf.stop_gradient(logits), targets), 1.0)
+    return tf.reduce_mean(weights * tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+
+
+def poisson_of_counts(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Negative log likelihood of each example's number of labels, were it Poisson with the sum of scores as its rate.
+
+    Args:
+      logits, targets: as `bce`; a soft target counts as that part of a label.
+
+    Returns:
+      float32 scalar: rate - count * log(rate), the mean over the batch. log(count!), which no weight can change, is
+      left out.
+    """
+    logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
+    log_rate = tf.reduce_logsumexp(tf.math.log_sigmoid(logits), axis=1)  # [B]; finite where all scores underflow
+    return tf.reduce_mean(tf.exp(log_rate) - tf.reduce_sum(targets, axis=1) * log_rate)
+
+
+def bce_labels_tags(
+    logits: tf.Tensor, targets: tf.Tensor, num_classes: int, label_weight: float, tag_weight: float
+) -> tf.Tensor:
+    """Binary cross-entropy with one weight for classes and one for tags.
+
+    Args:
+      logits, targets: as `bce`, [B, C + V].
+      num_classes: C.
+      label_weight, tag_weight: what the terms of the first C and of the last V outputs are multiplied by.
+
+    Returns:
+      float32 scalar: the mean over batch and all C + V outputs of weight times cross-entropy: `bce` itself where both
+      weights are 1.
+    """
+    logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
+    weights = [label_weight] * num_classes + [tag_weight] * (logits.shape[1] - num_classes)
+    return tf.reduce_mean(weights * tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+
+
+def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Targets from lists of labels.
+
+    Args:
+      labels: [B, L] integers below C; negative ones are padding. A label may stand in a list more than once.
+      num_classes: C.
+
+    Returns:
+      [B, C] float32 of zeros and ones.
+    """
+    batch_size, length = tf.unstack(tf.shape(labels))
+    rows = tf.repeat(tf.range(batch_size), length)  # [B * L]
+    flat = tf.reshape(tf.cast(labels, tf.int32), [-1])
+    # Padding writes a zero, which a maximum ignores, so that it needs no column of its own to be cut off afterwards.
+    indices = tf.stack([rows, tf.maximum(flat, 0)], axis=1)
+    updates = tf.cast(flat >= 0, tf.float32)
+    return tf.tensor_scatter_nd_max(tf.zeros([batch_size, num_classes]), indices, updates)
+
+
+def soften(
+    targets: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, weight: float, unlisted_hard: bool = False
+) -> tf.Tensor:
+    """Mixes soft labels into hard ones: weight * soft + (1 - weight) * hard.
+
+    Args:
+      targets: [B, C] of zeros and ones.
+      classes: [B, K] integers below C, negative ones are padding; no class stands in a list twice. An empty list means
+        that there are no soft labels: the hard ones stay as they are.
+      scores: [B, K] soft labels of these classes in [0, 1], any float type.
+      weight: of the soft labels, in (0, 1].
+      unlisted_hard: the classes that a list does not name keep their hard labels; else their soft labels are 0.
+
+    Returns:
+      [B, C] float32.
+    """
+    batch_size, length = tf.unstack(tf.shape(classes))
+    rows = tf.repeat(tf.range(batch_size), length)  # [B * K]
+    flat = tf.reshape(classes, [-1])
+    places = tf.stack([rows, tf.maximum(flat, 0)], axis=1)
+    # Padding adds a zero to class 0.
+    updates = tf.where(flat >= 0, tf.reshape(tf.cast(scores, tf.float32), [-1]), 0.0)
+    soft = tf.scatter_nd(places, updates, tf.shape(targets))
+    if unlisted_hard:
+        share = weight * tf.scatter_nd(places, tf.cast(flat >= 0, tf.float32), tf.shape(targets))  # [B, C]
+    else:
+        share = tf.where(tf.reduce_any(classes >= 0, axis=1, keepdims=True), weight, 0.0)  # [B, 1]
+    return share * soft + (1.0 - share) * targets
+
+
+def with_tags(targets: tf.Tensor, membership: np.ndarray) -> tf.Tensor:
+    """Targets of classes with those of tags after them: a tag's is the highest of its classes'.
+
+    It is taken before mixup, which then mixes both.
+
+    Args:
+      targets: [B, C] in [0, 1].
+      membership: [C, V], not 0 where a class belongs to a tag; every tag has a class.
+
+    Returns:
+      [B, C + V].
+    """
+    # Gathers each tag's few columns; [B, C, V] would be as large as all targets V times.
+    tags = [tf.reduce_max(tf.gather(targets, np.flatnonzero(column), axis=1), axis=1) for column in membership.T]
+    return tf.concat([targets, tf.stack(tags, axis=1)], axis=1)

@@ -1,0 +1,276 @@
+"""GAP@20, Hit@1, PERR, mAP, BCE and calibration in one pass, from 20 pairs a video and a few sums.
+
+`batch_statistics` runs on the device and reduces a batch of logits to little; `MetricAccumulator` keeps that on the
+host and turns it into `Metrics`. Everything that ranks is sorted by integer keys and summed in float64, so that GAP and
+mAP depend on the set of videos alone: not on their order, the batch size, or how they were shared among workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from yt8m_tf.errors import InputError
+from yt8m_tf.metrics.batch_statistics import (
+    NUM_BINS,
+    SUMS,
+    TOP_K,
+)
+
+# `Metrics.scalars` as people read them.
+TITLES = {
+    "gap_at_20": "GAP@20",
+    "hit_at_1": "Hit@1",
+    "perr": "PERR",
+    "map": "mAP",
+    "bce": "BCE",
+    "calibration_error": "Calibration error",
+}
+
+# Of `Metrics.pairs_above`: evenly from 0 to 1, both included.
+NUM_THRESHOLDS = 201
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Metrics:
+    """The metrics of one evaluation; all are shares between 0 and 1 except `bce`.
+
+    Of a model of which only the highest scores are known (`top_score_statistics`), `bce` and `calibration_error` are
+    NaN and `calibration` is 0, and `perr` is NaN if a video has more labels than it has scores.
+
+    Attributes:
+      gap: GAP@20: each video's 20 highest scores pooled and ranked, the precision at the ranks of the positives summed
+        and divided by all labels. Labels outside a top 20 count among these: a video with 25 of them, ranked
+        perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
+      hit_at_1: share of videos whose highest score is a label.
+      perr: mean over videos of the share of labels among the top n, n the video's number of labels (none: 0).
+      map: mean of `average_precision` over the classes that have positives; the others are left out.
+      bce: mean binary cross-entropy over videos and classes, in nats.
+      calibration_error: expected calibration error over 15 bins of equal width, of all videos and classes.
+      num_videos: videos evaluated.
+      num_labels: their labels, P of GAP.
+      average_precision: [C] float64, from the same 20 pairs a video, over all positives of the class; NaN where
+        there are none.
+      num_positives: [C] int64.
+      calibration: [3, 15] float64: per bin the number of pairs, the sum of their scores, their positives.
+      pairs_above: [2, 201] int64: of the pairs that GAP ranks those with a score of i / 200 or more: the positives, and
+        the others. With `num_labels` the curve of precision against recall, whose area is GAP but for the steps.
+    """
+
+    gap: float
+    hit_at_1: float
+    perr: float
+    map: float
+    bce: float
+    calibration_error: float
+    num_videos: int
+    num_labels: int
+    average_precision: np.ndarray
+    num_positives: np.ndarray
+    calibration: np.ndarray
+    pairs_above: np.ndarray
+
+    def scalars(self) -> dict[str, float]:
+        """The metrics that are known, by the names under which they are logged and written."""
+        names = {"gap_at_20": self.gap, "hit_at_1": self.hit_at_1, "perr": self.perr, "map": self.map, "bce": self.bce}
+        names["calibration_error"] = self.calibration_error
+        return {name: value for name, value in names.items() if not math.isnan(value)}
+
+
+class MetricAccumulator:
+    """Gathers the statistics of batches: 120 bytes a video (144 with the room to grow), and the sums.
+
+    A pair is a uint32 key of score and hit (`_pair_keys`) and a uint16 class. Above 65,536 classes the latter is a
+    uint32: 160 bytes a video, and 192.
+    """
+
+    def __init__(self, num_classes: int, width: int = TOP_K) -> None:
+        """`num_classes` is C, `width` the pairs of a video where they are fewer than 20."""
+        width = min(width, TOP_K, num_classes)
+        self._keys = np.empty((0, width), np.uint32)
+        self._classes = np.empty((0, width), np.uint16 if num_classes <= 2**16 else np.uint32)
+        self._sums: dict[str, Any] = {name: np.float64(0) for name in SUMS}
+        self._sums["calibration"] = np.zeros((3, NUM_BINS))
+        self._sums["num_positives"] = np.zeros(num_classes, np.int64)
+
+    @property
+    def num_videos(self) -> int:
+        """Videos gathered so far."""
+        return int(self._sums["num_videos"])
+
+    def update(self, statistics: Mapping[str, Any], ids: Sequence[str | bytes] | None = None) -> None:
+        """Adds one batch.
+
+        Args:
+          statistics: as `batch_statistics` or `top_score_statistics` returns it: tensors or arrays.
+          ids: the ids of its B videos, for messages.
+
+        Raises:
+          InputError: a score is NaN, or the loss not finite; names the video. Nothing has been added then.
+        """
+        arrays = {name: np.asarray(value) for name, value in statistics.items()}
+        if arrays["not_finite"].any():
+            row = int(arrays["not_finite"].argmax())
+            name = (
+                f"number {self.num_videos + int(arrays['valid'][:row].sum()) + 1}" if ids is None else _text(ids[row])
+            )
+            raise InputError(
+                f"video {name}: its scores are NaN or its loss is not finite; look for NaN in its features"
+                " (tools/inspect_shards.py), and in the training run for divergence"
+            )
+        valid = arrays["valid"]
+        scores = arrays["top_scores"] if "top_scores" in arrays else _sigmoid(arrays["top_logits"])
+        keys = _pair_keys(scores[valid], arrays["hits"][valid])
+        self._add(keys, arrays["top_classes"][valid], {name: arrays[name] for name in SUMS})
+
+    def merge(self, other: MetricAccumulator) -> None:
+        """Adds all that `other`, of as many classes, has gathered."""
+        count = other.num_videos
+        self._add(other._keys[:count], other._classes[:count], other._sums)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that was gathered, to send to another process.
+
+        Returns:
+          `keys` and `classes` [num_videos, k] int32 (TensorFlow's collectives know no unsigned integers), and the sums,
+          [1, ...] each. Several workers' arrays may be laid one after the other along the first axis.
+        """
+        count = self.num_videos
+        pairs = {"keys": self._keys[:count].view(np.int32), "classes": self._classes[:count].astype(np.int32)}
+        return pairs | {name: np.asarray(value)[None] for name, value in self._sums.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MetricAccumulator:
+        """The inverse of `arrays`; of several workers' arrays, the accumulator of all."""
+        result = cls(arrays["num_positives"].shape[1], arrays["keys"].shape[1])
+        sums = {name: arrays[name].sum(axis=0) for name in SUMS}
+        result._add(arrays["keys"].view(np.uint32), arrays["classes"], sums)
+        return result
+
+    def result(self) -> Metrics:
+        """The metrics of all videos gathered.
+
+        Raises:
+          InputError: there are no videos, or none of them has a label.
+        """
+        sums, count, positives = self._sums, self.num_videos, self._sums["num_positives"]
+        num_labels = int(positives.sum())
+        if not count:
+            raise InputError(
+                "there are no videos to evaluate; check the glob pattern of the data, and what the shards hold"
+            )
+        if not num_labels:
+            raise InputError(
+                f"none of the {count} videos evaluated has labels; evaluate labelled shards, not the test set"
+            )
+        keys, classes = self._keys[:count].ravel(), self._classes[:count].ravel()
+        precision = _average_precision(keys, classes, positives)
+        ordered = np.sort(keys)
+        pairs, scores, hits = sums["calibration"]
+        return Metrics(
+            gap=_gap(ordered, num_labels),
+            hit_at_1=float(sums["hit_at_1"] / count),
+            perr=float(sums["perr"] / count),
+            map=float(np.nanmean(precision)),
+            bce=float(sums["bce"] / count),
+            calibration_error=float(np.abs(scores - hits).sum() / pairs.sum()) if pairs.any() else math.nan,
+            num_videos=count,
+            num_labels=num_labels,
+            average_precision=precision,
+            num_positives=positives.copy(),
+            calibration=sums["calibration"].copy(),
+            pairs_above=_pairs_above(ordered),
+        )
+
+    def _add(self, keys: np.ndarray, classes: np.ndarray, sums: Mapping[str, Any]) -> None:
+        start = self.num_videos
+        end = start + len(keys)
+        if end > len(self._keys):
+            # Growing by a fifth keeps copying rare, and the unused room small.
+            capacity = max(end, len(self._keys) * 6 // 5)
+            self._keys = _grow(self._keys[:start], capacity)
+            self._classes = _grow(self._classes[:start], capacity)
+        self._keys[start:end] = keys
+        self._classes[start:end] = classes
+        self._sums = {name: value + sums[name] for name, value in self._sums.items()}
+
+
+def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
+    """GAP of pooled pairs, in float64.
+
+    Of equal scores the negatives rank first, so that the result is a function of the set of pairs alone, and a model
+    gains nothing from ties. A score of 0 counts as any other.
+
+    Args:
+      scores: each video's highest scores, of any shape, not negative; taken as float32.
+      hits: bool, of the same shape: is the pair's class a label of its video.
+      num_positives: all labels of all videos, those outside the pairs included; positive.
+
+    Raises:
+      ValueError: a score is negative or NaN.
+    """
+    scores = np.asarray(scores, np.float32)
+    if not (scores >= 0).all():
+        raise ValueError("scores must be 0 or more, and not NaN")
+    return _gap(np.sort(_pair_keys(scores, np.asarray(hits, bool)).ravel()), num_positives)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Scores as float32, rounded once: a function of the logit and nothing else."""
+    with np.errstate(over="ignore"):  # exp of a large number is inf, and the score 0
+        return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+
+
+def _pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """Scores and hits as uint32 whose descending order is that of ranking: by score, negatives first among equals.
+
+    The bits of floats that are not negative order as the floats do; the shift drops the sign bit, that of -0 too.
+    """
+    return (np.ascontiguousarray(scores).view(np.uint32) << 1) | ~hits
+
+
+def _gap(ordered: np.ndarray, num_positives: int) -> float:
+    """From pairs' keys in ascending order."""
+    misses = ordered[::-1] & 1
+    ranks = np.flatnonzero(misses == 0) + 1.0
+    return float((np.arange(1, len(ranks) + 1) / ranks).sum() / num_positives)
+
+
+def _pairs_above(ordered: np.ndarray) -> np.ndarray:
+    """`Metrics.pairs_above` of pairs' keys in ascending order."""
+    exact = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
+    thresholds = exact.astype(np.float32)
+    # The lowest score that counts: rounding must not put it below the threshold.
+    thresholds = np.where(thresholds < exact, np.nextafter(thresholds, np.float32(2)), thresholds)
+    lowest = thresholds.view(np.uint32) << 1  # of a hit, which comes before a miss of the same score
+    hit_keys = ordered[(ordered & 1) == 0]
+    hits, pairs = (len(keys) - np.searchsorted(keys, lowest) for keys in (hit_keys, ordered))
+    return np.stack([hits, pairs - hits])
+
+
+def _average_precision(keys: np.ndarray, classes: np.ndarray, num_positives: np.ndarray) -> np.ndarray:
+    """[C] float64: `_gap` of each class's pairs, from one sort of all; NaN where `num_positives` [C] is 0."""
+    num_classes = len(num_positives)
+    # Ascending: by class, then descending by key; the lowest bit is the hit now.
+    ordered = np.sort((classes.astype(np.uint64) << 32) | ~keys)
+    positions = np.flatnonzero(ordered & 1)
+    owners = (ordered[positions] >> 32).astype(np.int64)
+    first_pair = np.searchsorted(ordered, np.arange(num_classes, dtype=np.uint64) << 32)  # [C]
+    first_hit = np.searchsorted(owners, np.arange(num_classes))  # [C]
+    precision = (np.arange(1, len(owners) + 1) - first_hit[owners]) / (positions + 1 - first_pair[owners])
+    sums = np.bincount(owners, precision, minlength=num_classes)
+    return np.divide(sums, num_positives, out=np.full(num_classes, np.nan), where=num_positives > 0)
+
+
+def _grow(array: np.ndarray, capacity: int) -> np.ndarray:
+    grown = np.empty((capacity, array.shape[1]), array.dtype)
+    grown[: len(array)] = array
+    return grown
+
+
+def _text(video_id: str | bytes) -> str:
+    return video_id.decode(errors="replace") if isinstance(video_id, bytes) else str(video_id)

@@ -1,0 +1,1 @@
+"""Scores shards with trained models, out of fold: from shards to score shards."""

@@ -1,0 +1,303 @@
+"""Scores shards with a trained model, out of fold where it was trained on folds: from shards to score shards.
+
+Records go through the model in batches that run across shards; while one batch is scored, the next one is parsed and
+the one before it written. A shard's file appears when it is whole, so that a run that was interrupted goes on with the
+first shard that is missing, and several processes share the work (`locks`).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data import integrity, records
+from yt8m_tf.data.batches import batches_under_way, read_batches
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.pipeline import scoring_batch_size
+from yt8m_tf.data.threads import in_order
+from yt8m_tf.errors import InputError
+from yt8m_tf.locks import Claims
+from yt8m_tf.score_shards import records as score_records
+from yt8m_tf.score_shards.manifest import Manifest, finish, start
+from yt8m_tf.scoring.predictors import Predictor
+
+# Shards that are claimed at a time; each time a dataset is made, which takes as long as scoring some hundred videos.
+_CLAIMED = {"video": 64, "frame": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringSummary:
+    """What a run did: the finished manifest, the videos that this process scored, its seconds, and skipped faults."""
+
+    manifest: Manifest
+    num_scored: int
+    seconds: float
+    faults: Faults
+
+
+def score(
+    predictors: Sequence[Predictor],
+    shards: Sequence[str],
+    output: Path,
+    *,
+    top_k: int = score_records.DEFAULT_TOP_K,
+    batch_size: int | None = None,
+    faults: Faults | None = None,
+    xla: bool = True,
+    progress: bool = True,
+) -> ScoringSummary:
+    """Writes the scores of all `shards` to `output`, one file each, and `scores.json` when all are there.
+
+    Args:
+      predictors: one model, or those of the folds of one. A shard of a fold is scored by the model that did not see it,
+        every other shard by the mean of all.
+      shards: paths, of different base names.
+      output: directory of the score shards.
+      top_k: K, the classes of a video.
+      batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
+      faults: what to do about damaged shards and clips without frames; skipped videos have no scores.
+      xla: compile the ranking with XLA; whether a model is, `predictors.find_predictor` was told.
+      progress: whether to show a progress bar.
+
+    Raises:
+      InputError: models that do not belong together, a fold without its model, two shards of one name, scores of
+        another model in `output`; damage, a record that does not suit the model, or a score that is NaN.
+    """
+    faults, begin = faults or Faults(), time.perf_counter()
+    groups = _by_fold(predictors, shards)
+    data = predictors[0].data
+    manifest = Manifest(
+        tuple(str(predictor.path) for predictor in predictors),
+        _fingerprint(predictors, top_k),
+        data.num_classes,
+        min(top_k, data.num_classes),
+        data.level,
+        predictors[0].folds,
+    )
+    start(output, manifest)
+    sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
+    counts: dict[str, int] = {}
+    with (
+        tqdm(total=sum(sizes.values()), desc="score", unit="B", unit_scale=True, disable=not progress) as bar,
+        Claims(output) as claims,
+    ):
+        for members, group in groups:
+            job = _Job(members, data, manifest.top_k, batch_size, output, claims, faults, xla, sizes, bar)
+            counts |= job.run(group)
+        scored = sum(counts.values())
+        for shard in shards:  # those of other processes, and of earlier runs
+            name = os.path.basename(shard)
+            if name not in counts:
+                counts[name] = integrity.scan_shard(str(output / name)).num_records
+        manifest = finish(output, dataclasses.replace(manifest, shards=counts))
+        claims.remove()
+    return ScoringSummary(manifest, scored, time.perf_counter() - begin, faults)
+
+
+class _Job:
+    """Scores shards with the mean of some models; loads them when there is something to score."""
+
+    def __init__(
+        self,
+        members: Sequence[Predictor],
+        data: DataConfig,
+        top_k: int,
+        batch_size: int | None,
+        output: Path,
+        claims: Claims,
+        faults: Faults,
+        xla: bool,
+        sizes: dict[str, int],
+        bar: tqdm,
+    ):
+        self._members, self._data, self._top_k, self._output, self._claims = members, data, top_k, output, claims
+        self._faults, self._xla, self._sizes, self._bar = faults, xla, sizes, bar
+        self._batch_size = batch_size or scoring_batch_size(data.level)
+        self._function: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None
+
+    def run(self, shards: Sequence[str]) -> dict[str, int]:
+        """Scores the shards that are missing and that no other process holds, then waits for those. Returns counts."""
+        counts: dict[str, int] = {}
+        counts |= self._score(self._claimed(shards))
+        for shard in shards:
+            # One at a time: whoever waits holds nothing that another process could be waiting for.
+            if not self._is_done(shard) and self._claims.take(os.path.basename(shard), wait=True):
+                if self._is_done(shard):
+                    self._skip(shard)
+                else:
+                    counts |= self._score(iter([[shard]]))
+        return counts
+
+    def _claimed(self, shards: Sequence[str]) -> Iterator[list[str]]:
+        taken: list[str] = []
+        for shard in shards:
+            if self._is_done(shard):
+                self._bar.update(self._sizes[shard])
+            elif self._claims.take(os.path.basename(shard)):
+                if self._is_done(shard):  # by another process, between the two looks
+                    self._skip(shard)
+                else:
+                    taken.append(shard)
+            if len(taken) == _CLAIMED[self._data.level]:
+                yield taken
+                taken = []
+        if taken:
+            yield taken
+
+    def _score(self, groups: Iterator[list[str]]) -> dict[str, int]:
+        rows: collections.defaultdict[str, list[tuple[np.ndarray, ...]]] = collections.defaultdict(list)
+        waiting: list[str] = []
+        counts: dict[str, int] = {}
+
+        shards: list[str] = []
+
+        def claimed() -> Iterator[list[str]]:
+            for group in groups:
+                waiting.extend(group)
+                shards.extend(group)
+                yield group
+
+        def write(until: str | None) -> None:
+            while waiting and waiting[0] != until:
+                shard = waiting.pop(0)
+                name = os.path.basename(shard)
+                kept = (row for part in rows.pop(shard, []) for row in zip(*part, strict=True))
+                counts[name] = score_records.write_shard(self._output / name, kept)
+                self._claims.release(name)
+                self._bar.update(self._sizes[shard])
+
+        def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+            owners, serialized = batch
+            return owners, self._score_batch([shards[index] for index in np.unique(owners)], serialized)
+
+        batches = read_batches(claimed(), self._batch_size, self._faults)
+        for owners, results in in_order(score, batches, batches_under_way()):
+            for index in np.unique(owners):
+                shard = shards[index]
+                write(shard)
+                rows[shard].append(self._checked(shard, *(result[owners == index] for result in results)))
+        write(None)
+        return counts
+
+    def _score_batch(self, shards: Sequence[str], serialized: tf.Tensor) -> Sequence[np.ndarray]:
+        """Ids, class ids and scores of records of some shards, and which have no frames."""
+        try:
+            ids, keys, empty = (result.numpy()[: len(serialized)] for result in self._run(serialized))
+        except records.PARSE_FAILURES as error:
+            problem = integrity.find_bad_record(
+                shards, self._data.records, need_labels=False, need_frames=False, need_whole=False
+            )
+            if problem is None:
+                raise
+            raise InputError(problem) from error
+        return ids, *score_records.highest(keys, self._top_k), empty
+
+    def _run(self, serialized: tf.Tensor) -> Sequence[tf.Tensor]:
+        if self._function is None:
+            self._function = _scoring_function(self._members, self._data, self._top_k, self._batch_size, self._xla)
+        return self._function(serialized)
+
+    def _checked(
+        self, shard: str, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray, empty: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The rows of a shard without those of clips without frames."""
+        if empty.any():
+            if self._faults.on_empty == "error":
+                problem = integrity.find_bad_record([shard], self._data.records, need_labels=False)
+                raise InputError(f"{problem}; or give --on_empty=skip")
+            self._faults.num_empty += int(empty.sum())
+        wrong = np.isnan(scores).any(axis=1) & ~empty
+        if wrong.any():
+            raise InputError(
+                f"{shard}: the model in {self._members[0].path} scores video"
+                f" '{ids[wrong][0].decode(errors='replace')}' NaN; train it with finite weights"
+            )
+        return ids[~empty], classes[~empty], scores[~empty]
+
+    def _is_done(self, shard: str) -> bool:
+        return (self._output / os.path.basename(shard)).is_file()
+
+    def _skip(self, shard: str) -> None:
+        self._claims.release(os.path.basename(shard))
+        self._bar.update(self._sizes[shard])
+
+
+def _scoring_function(
+    members: Sequence[Predictor], data: DataConfig, top_k: int, batch_size: int, xla: bool
+) -> Callable[[tf.Tensor], Sequence[tf.Tensor]]:
+    """From up to `batch_size` serialized records to ids, keys for `highest`, and which clips are empty."""
+    models = [member.load() for member in members]
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+
+    @tf.function(autograph=False, jit_compile=xla)
+    def rank(probabilities: list[tf.Tensor]) -> tf.Tensor:
+        return score_records.ranking_keys(tf.add_n(probabilities) / len(probabilities))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def run(serialized: tf.Tensor) -> Sequence[tf.Tensor]:
+        # Copies of the first record fill the last batch up: another size would be compiled again.
+        missing = batch_size - tf.shape(serialized)[0]
+        filled = tf.ensure_shape(tf.concat([serialized, tf.repeat(serialized[:1], missing)], axis=0), [batch_size])
+        batch = records.parse_records(filled, data.records)
+        ids = batch.pop("id")
+        empty = batch["num_frames"] == 0 if data.level == "frame" else tf.zeros([batch_size], tf.bool)
+        keys = rank([tf.ensure_shape(model(batch), [batch_size, data.num_classes]) for model in models])
+        if on_gpu:  # which sorts fast, and should not send all scores
+            keys = tf.math.top_k(keys, top_k, sorted=False).values
+        return ids, keys, empty
+
+    return run
+
+
+def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tuple[list[Predictor], list[str]]]:
+    """Which models score which shards."""
+    first = predictors[0]
+    names = [os.path.basename(shard) for shard in shards]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"--input: two shards are named '{twice}'; scores go by base name: score them apart")
+    for predictor in predictors[1:]:
+        for what in ("level", "features", "num_classes", "num_folds"):
+            mine, others = getattr(first.data, what), getattr(predictor.data, what)
+            if mine != others:
+                raise InputError(
+                    f"--model: {first.path} has data.{what} {mine}, {predictor.path} {others}; give the folds of one"
+                    " model"
+                )
+        if predictor.folds != first.folds or not first.folds:
+            reason = "of other folds" if first.folds else "without folds"
+            raise InputError(f"--model: {first.path} and {predictor.path} are {reason}; give the folds of one model")
+    if not first.folds:
+        return [(list(predictors), list(shards))]
+    of_fold = {predictor.data.fold: predictor for predictor in predictors}
+    if len(of_fold) < len(predictors):
+        raise InputError(f"--model: two of {', '.join(str(p.path) for p in predictors)} are of the same fold")
+    groups: dict[int, list[str]] = collections.defaultdict(list)
+    for shard, name in zip(shards, names, strict=True):
+        groups[first.folds.get(name, -1)].append(shard)
+    wanted = set(groups) - {-1} | (set(range(first.data.num_folds)) if -1 in groups else set())
+    if missing := sorted(wanted - set(of_fold)):
+        owner = "scores shards outside all folds with the others" if -1 in groups else "has not seen its shards"
+        raise InputError(
+            f"--model: no model of fold {missing[0]} of {first.data.num_folds}, which {owner}; train it with"
+            f" --fold={missing[0]}, and name it too"
+        )
+    return [
+        ([of_fold[fold]] if fold >= 0 else [of_fold[f] for f in sorted(of_fold)], group)
+        for fold, group in sorted(groups.items())
+    ]
+
+
+def _fingerprint(predictors: Sequence[Predictor], top_k: int) -> str:
+    parts = sorted(predictor.fingerprint for predictor in predictors)
+    return hashlib.sha256("\n".join([*parts, str(top_k)]).encode()).hexdigest()

@@ -1,0 +1,204 @@
+"""A SavedModel as one `.tgz` for upload, the same bytes for the same model; and the way back, which trusts no archive.
+
+What is in `assets.extra`, the report of the export with its timings, stays out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import re
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
+
+from yt8m_tf import files
+from yt8m_tf.errors import InputError
+from yt8m_tf.serving.limits import SIZE_LIMIT
+
+SUFFIXES = (".tgz", ".tar.gz")
+MEMBER_LIMIT = 1000
+
+_LEFT_OUT = "assets.extra"
+_COMPRESSION = 6
+_BLOCK = tarfile.BLOCKSIZE
+_CHUNK = 1 << 20
+_END_BYTES = 1 << 20  # of zeros behind the last member; tar writes 10 kB unless told otherwise
+# Of a file or folder: printable ASCII without what Windows takes for separators, drives and wildcards.
+_PLAIN_NAME = re.compile(r'[^\x00-\x1f\x7f-\U0010ffff/\\:*?"<>|]{1,100}')
+
+
+def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raises InputError where no bundle can be written, before there is one to write."""
+    folder = Path(path).absolute().parent
+    if not os.fspath(path).endswith(SUFFIXES):
+        raise InputError(f"--bundle={path}: is no name of a bundle; let it end in {SUFFIXES[0]}")
+    if not folder.is_dir():
+        raise InputError(f"--bundle={path}: there is no directory {folder}; make it, or choose another place")
+    if Path(path).is_dir() or (Path(path).exists() and not overwrite):
+        raise InputError(f"--bundle={path}: exists already; choose another name, or give --overwrite")
+
+
+def write_bundle(
+    saved_model: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool = False, progress: bool = True
+) -> int:
+    """Packs a SavedModel into a gzipped tar archive, which appears when it is whole.
+
+    Its bytes depend on the names and the contents of the files alone (and on the version of zlib).
+
+    Args:
+      saved_model: its directory; everything but `assets.extra` is packed, at the root of the archive.
+      path: the archive; ends in `.tgz` or `.tar.gz`.
+      overwrite: whether to replace one that is there already.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The bytes of the archive.
+
+    Raises:
+      InputError: see `check_target`.
+    """
+    check_target(path, overwrite)
+    root = Path(saved_model)
+    found = {file.relative_to(root).as_posix(): file for file in root.rglob("*") if file.is_file()}
+    found = {name: found[name] for name in sorted(found) if not name.startswith(f"{_LEFT_OUT}/")}
+    total = sum(file.stat().st_size for file in found.values())
+    with files.whole_file(Path(path)) as temporary:
+        with (
+            open(temporary, "wb") as raw,
+            gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+            tqdm(total=total, desc="bundle", unit="B", unit_scale=True, disable=not progress) as bar,
+        ):
+            for name, file in found.items():
+                member = tarfile.TarInfo(name)  # of user and group 0, without names, last changed in 1970
+                member.size, member.mode = file.stat().st_size, 0o644
+                with open(file, "rb") as content:
+                    archive.addfile(member, CallbackIOWrapper(bar.update, content, "read"))
+        return temporary.stat().st_size
+
+
+@contextlib.contextmanager
+def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iterator[Path]:
+    """The SavedModel of a bundle, in a temporary folder that is removed at the end of the block.
+
+    Args:
+      path: a gzipped tar archive with a SavedModel at its root or in its only folder.
+      size_limit: bytes that its files may take, unpacked.
+
+    Raises:
+      InputError: the archive is damaged, too large, holds no SavedModel, or something that has no place in one.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"--bundle={path}: no such file; give an archive that yt8m-export --bundle wrote")
+    with tempfile.TemporaryDirectory(prefix="yt8m_bundle_") as folder:
+        try:
+            with gzip.open(path, "rb") as content:
+                _Unpacking(content, Path(folder), size_limit).run()  # type: ignore[arg-type]  # a gzip.GzipFile
+        except InputError as error:
+            raise InputError(f"--bundle={path}: {error}") from error
+        except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.HeaderError) as error:
+            raise InputError(f"--bundle={path}: damaged, or no .tgz archive ({error}); fetch it again") from error
+        except OSError as error:
+            raise InputError(f"--bundle={path}: cannot be unpacked ({error.strerror or error})") from error
+        yield _find_saved_model(Path(folder), path)
+
+
+class _Unpacking:
+    """Reads a tar archive from front to back; each member is checked before anything of it is written.
+
+    Files and folders with plain names are taken, and nothing else. `tarfile` interprets single headers only: its reader
+    takes a damaged header for the end, and reads headers of any length (PAX, GNU) into memory.
+
+    Args:
+      content: the archive, decompressed while it is read.
+      folder: where to, empty.
+      size_limit: see `unpacked`.
+    """
+
+    def __init__(self, content: IO[bytes], folder: Path, size_limit: int):
+        self._content, self._folder, self._limit = content, folder, size_limit
+        self._num_members = self._num_bytes = 0
+        self._taken: dict[str, tuple[str, bool]] = {}  # by lower-case path: the path, and whether it is a folder
+
+    def run(self) -> None:
+        while any(header := self._read(_BLOCK)):
+            member = tarfile.TarInfo.frombuf(header, "ascii", "backslashreplace")
+            self._num_members += 1
+            if self._num_members > MEMBER_LIMIT:
+                raise InputError(f"has more than {MEMBER_LIMIT} members; a SavedModel has fewer: pack it alone")
+            target = self._folder.joinpath(*self._claim(member))
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                self._write(target, member.size)
+        self._check_end()
+
+    def _claim(self, member: tarfile.TarInfo) -> list[str]:
+        """The parts of a member's path, once all of it has been checked."""
+        where = f"member {member.name!r}"
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+            raise InputError(
+                f"{where} is neither file nor folder (type {member.type!r}); pack plain files, with tar --format=ustar"
+            )
+        parts = member.name.removeprefix("./").split("/") if member.name != "." else []
+        if any(part in (".", "..") or not _PLAIN_NAME.fullmatch(part) for part in parts) or not (
+            parts or member.isdir()
+        ):
+            raise InputError(f"{where} has no plain path below the archive's own folder; pack it anew")
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            entry = path, depth < len(parts) or member.isdir()
+            # Folders may be named again. Paths that differ in case alone are one on some systems.
+            known = self._taken.get(path.lower())
+            if known is not None and (known != entry or not entry[1]):
+                raise InputError(f"{where} stands there twice, as '{known[0]}'; pack it anew")
+            self._taken[path.lower()] = entry
+        return parts
+
+    def _write(self, target: Path, num_bytes: int) -> None:
+        self._num_bytes += num_bytes
+        if num_bytes < 0:
+            raise tarfile.HeaderError("a negative size")
+        if self._num_bytes > self._limit:
+            raise InputError(
+                f"unpacks to {self._num_bytes:,} bytes or more, above --size_limit={self._limit:,}; raise it if you"
+                " trust the archive"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as file:
+            for left in range(num_bytes, 0, -_CHUNK):
+                file.write(self._read(min(left, _CHUNK)))
+        self._read(-num_bytes % _BLOCK)
+
+    def _check_end(self) -> None:
+        """Behind the first block of zeros, nothing but zeros may follow; gzip's checksum comes last."""
+        for _ in range(_END_BYTES // _CHUNK + 1):
+            rest = self._content.read(_CHUNK)
+            if not rest:
+                return
+            if any(rest):
+                break
+        raise InputError("has data behind its end; pack it anew")
+
+    def _read(self, num_bytes: int) -> bytes:
+        """Exactly so many bytes of the archive."""
+        found = self._content.read(num_bytes)
+        if len(found) < num_bytes:
+            raise EOFError("it ends too early")
+        return found
+
+
+def _find_saved_model(folder: Path, path: str | os.PathLike[str]) -> Path:
+    inner = list(folder.iterdir())
+    for candidate in (folder, *(inner if len(inner) == 1 else ())):
+        if (candidate / "saved_model.pb").is_file():
+            return candidate
+    raise InputError(f"--bundle={path}: has no saved_model.pb at its root or in its only folder; bundle a SavedModel")

@@ -1,0 +1,199 @@
+"""From shards to a submission file with any SavedModel that scores serialized records; needs no model code.
+
+Two batches are under way at a time, in threads: while one is parsed, another one is scored, and rows are written
+beside both. Borders of batches do not depend on where a run starts, so that a resumed one ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from yt8m_tf.data import integrity, records
+from yt8m_tf.data.batches import batches_under_way, read_batches
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.pipeline import scoring_batch_size
+from yt8m_tf.data.threads import in_order
+from yt8m_tf.errors import InputError
+from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.serving.scorer import Scorer, fingerprint, load_scorer
+from yt8m_tf.serving.submission import Part, Parts, format_rows
+
+_FRAMING_BYTES = 16  # what a shard adds to each record
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceSummary:
+    """What a run did: rows written in all, videos scored by this process and its seconds, and faults in all shards."""
+
+    num_rows: int
+    num_scored: int
+    seconds: float
+    faults: Faults
+
+
+def infer(
+    saved_model: str,
+    shards: Sequence[str],
+    output: str | os.PathLike[str],
+    *,
+    top_k: int = TOP_K,
+    batch_size: int | None = None,
+    faults: Faults | None = None,
+    progress: bool = True,
+    source: str | None = None,
+) -> InferenceSummary:
+    """Scores all records of `shards`, in order, and writes `output`.
+
+    Finished shards are kept in `OUTPUT.parts/`: a run that was interrupted, or ended with an error, goes on behind them
+    when it is repeated. What an earlier process skipped stays skipped, and is reported again.
+
+    Args:
+      saved_model: directory of a SavedModel (`load_scorer`).
+      shards: paths.
+      output: the submission file; it appears when it is whole.
+      top_k: pairs of a row.
+      batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
+      faults: what to do about damaged shards and clips without frames; what is skipped is recorded here.
+      progress: whether to show a progress bar.
+      source: what messages call the model (`load_scorer`).
+
+    Raises:
+      InputError: see `load_scorer` and `submission.Parts`; damage, a record that does not suit the model, a clip
+        without frames, or a score that is NaN.
+    """
+    scorer = load_scorer(saved_model, top_k, source)
+    batch_size = batch_size or default_batch_size(scorer, shards)
+    faults = faults or Faults()
+    sizes = [tf.io.gfile.stat(shard).length for shard in shards]
+    run = {"model": fingerprint(saved_model), "input": list(shards), "top_k": top_k, "batch_size": batch_size}
+    parts = Parts(output, run, sizes)
+    for shard, part in zip(shards, parts.finished, strict=False):
+        _restore(faults, shard, part)
+    start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
+    with tqdm(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+        bar.update(sum(sizes[: len(parts.finished)]))
+        _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
+    seconds = time.perf_counter() - start
+    num_records, num_rows = (
+        sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
+    )
+    parts.assemble()
+    return InferenceSummary(num_rows, num_records - before, seconds, faults)
+
+
+def _score_shards(
+    scorer: Scorer, shards: Sequence[str], parts: Parts, top_k: int, batch_size: int, faults: Faults, bar: tqdm
+) -> None:
+    """Scores what `parts` does not have yet, and finishes all of its shards."""
+    # The batch that holds the first unfinished record starts in an earlier shard, if batches are to be those of a run
+    # that was never interrupted.
+    counts = [part.num_records for part in parts.finished]
+    first, used = 0, sum(counts) // batch_size * batch_size
+    while first < len(counts) and used >= counts[first]:
+        used -= counts[first]
+        first += 1
+
+    def finish(until: int) -> None:
+        while len(parts.finished) < until:
+            damage = faults.damaged.get(shards[len(parts.finished)])
+            parts.finish_shard(dataclasses.asdict(damage) if damage else None)
+
+    start, scored = time.perf_counter(), 0
+    for owners, serialized, results in scored_batches(scorer, shards, batch_size, faults, first, used):
+        for index in np.unique(owners):
+            if index >= len(counts):  # else it was finished by an earlier process
+                finish(int(index))
+                rows = tuple(result[owners == index] for result in results)
+                keep = usable(scorer, shards[index], rows[0], rows[2], faults)
+                ids, classes, scores = (values[keep] for values in rows)
+                parts.add(format_rows(ids, classes[:, :top_k], scores[:, :top_k]), len(keep), len(ids))
+        scored += len(owners)
+        bar.set_postfix_str(f"{scored / (time.perf_counter() - start):.0f} videos/s", refresh=False)
+        bar.update(bytes_in_shards(serialized))
+    finish(len(shards))
+
+
+def scored_batches(
+    scorer: Scorer, shards: Sequence[str], batch_size: int, faults: Faults, first: int = 0, used: int = 0
+) -> Iterator[tuple[np.ndarray, tf.Tensor, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Scores records in the order of the shards.
+
+    Args:
+      scorer, shards, batch_size, faults: see `infer`.
+      first, used: where to start (`read_batches`).
+
+    Yields:
+      The index of each record's shard [B], the records [B] string, and what `scorer` gives for them.
+
+    Raises:
+      InputError: damage, a record that does not suit the model, or outputs that are none (`Scorer`).
+    """
+
+    def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, tf.Tensor, Any]:
+        owners, serialized = batch
+        try:
+            return owners, serialized, scorer(serialized)
+        except records.PARSE_FAILURES as error:
+            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], error) from error
+
+    return in_order(score, read_batches([shards], batch_size, faults, first, used), batches_under_way())
+
+
+def bytes_in_shards(serialized: tf.Tensor) -> int:
+    """What records [B] take in their shards."""
+    return int(tf.reduce_sum(tf.strings.length(serialized) + _FRAMING_BYTES))
+
+
+def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faults: Faults) -> np.ndarray:
+    """[B] bool: which rows of one shard are not of clips without frames, whose scores are all 0.
+
+    Raises:
+      InputError: a score is NaN; a clip without frames, unless `faults` leaves them out and counts them.
+    """
+    if np.isnan(scores).any():
+        video = ids[np.isnan(scores).any(axis=1)][0].decode(errors="replace")
+        raise InputError(
+            f"{shard}: the model in {scorer.path} scores video '{video}' NaN; train it with finite weights"
+        )
+    if scorer.data is None or scorer.data.level == "video":
+        return np.ones(len(ids), bool)
+    empty = scores[:, 0] == 0
+    if empty.any():
+        need_frames = faults.on_empty == "error"
+        problem = integrity.find_bad_record([shard], scorer.data.records, need_labels=False, need_frames=need_frames)
+        if problem:
+            raise InputError(f"{problem}; or give --on_empty=skip" if need_frames else problem)
+        faults.num_empty += int(empty.sum())
+    return ~empty
+
+
+def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
+    """`pipeline.scoring_batch_size` of the model's level; of that of the first record where the model does not say."""
+    level = scorer.data.level if scorer.data else integrity.first_level(shards)
+    return scoring_batch_size(level or "video")
+
+
+def _bad_record(scorer: Scorer, shards: Sequence[str], error: Exception) -> InputError:
+    """Names the record that the model cannot read."""
+    if scorer.data is not None:
+        problem = integrity.find_bad_record(shards, scorer.data.records, need_labels=False, need_frames=False)
+        if problem:
+            return InputError(problem)
+    return InputError(
+        f"{' or '.join(shards)}: a record that the model in {scorer.path} cannot read; give shards of the level and"
+        f" feature sizes that it was trained on ({' '.join(str(error).split())})"
+    )
+
+
+def _restore(faults: Faults, shard: str, part: Part) -> None:
+    if part.damage:
+        faults.damaged[shard] = integrity.Damage(**part.damage)
+    faults.num_empty += part.num_records - part.num_rows

@@ -1,0 +1,49 @@
+"""The description that travels with a SavedModel, as `assets/metadata.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import tensorflow as tf
+
+import yt8m_tf
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import DataConfig
+
+METADATA_FILE = "metadata.json"
+
+
+def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The records that a model reads, the precision of its weights, the versions it was made with, and `more`."""
+    return {
+        "level": data.level,
+        "features": dict(data.features),
+        "num_classes": data.num_classes,
+        "precision": precision,
+        "data": strict_yaml.to_dict(data),
+        "versions": {
+            "yt8m_tf": yt8m_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": metadata.version("keras"),
+        },
+        **more,
+    }
+
+
+def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The metadata of a SavedModel that `saved_model` wrote; None where it has none."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(os.fspath(directory), "assets", METADATA_FILE)) as file:
+            contents = json.load(file)
+    except (tf.errors.NotFoundError, ValueError):
+        return None
+    ours = (
+        isinstance(contents, dict)
+        and isinstance(contents.get("data"), dict)
+        and "yt8m_tf" in str(contents.get("versions"))
+    )
+    return contents if ours else None

@@ -1,0 +1,181 @@
+"""Loads a SavedModel that scores serialized records. Needs no model code: TensorFlow alone runs the graph.
+
+Any model with the export signature of the YouTube-8M starter code will do, of TensorFlow 1 too: what such models do
+differently (a fixed batch size, a dimension for each clip, the order and the type of the outputs) is evened out here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.errors import InputError
+from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.serving.metadata import read_metadata
+
+SIGNATURE = "serving_default"
+_OUTPUTS = {
+    "video_id": (tf.string,),
+    "class_indexes": (tf.int32, tf.int64),
+    "predictions": (tf.float32, tf.float16, tf.bfloat16, tf.float64),
+}
+# Above it, a class id is taken for something else.
+_MOST_CLASSES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """A loaded SavedModel.
+
+    Attributes:
+      path: what messages call it.
+      signature: from [B] strings to `video_id`, `class_indexes` and `predictions`.
+      data: the records that it reads, where its metadata says so.
+      num_classes: C, what its class ids are below.
+      loaded: keeps its variables alive.
+    """
+
+    path: str
+    signature: Callable[..., dict[str, tf.Tensor]]
+    data: DataConfig | None
+    num_classes: int
+    loaded: Any
+
+    def __call__(self, serialized: tf.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores records.
+
+        Args:
+          serialized: [B] strings.
+
+        Returns:
+          Video ids [B] bytes, class ids [B, k] int64, scores [B, k] float32 in [0, 1] or NaN, highest first.
+
+        Raises:
+          InputError: the outputs do not belong to B records, or are no classes and probabilities.
+        """
+        ((name, spec),) = self.signature.structured_input_signature[1].items()  # type: ignore[attr-defined]
+        size = spec.shape[0] if spec.shape.rank else None
+        if not size:
+            return self._checked(len(serialized), self.signature(**{name: serialized}))
+        parts = []
+        for start in range(0, len(serialized), size):
+            part = serialized[start : start + size]
+            filled = tf.concat([part, tf.repeat(part[:1], size - len(part))], axis=0)
+            found = self._checked(size, self.signature(**{name: filled}))
+            parts.append(tuple(values[: len(part)] for values in found))
+        ids, classes, scores = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return ids, classes, scores
+
+    def _checked(self, count: int, outputs: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ids, classes, scores = (outputs[name].numpy() for name in _OUTPUTS)
+        # The starter code maps over clips, and gives [B, 1] ids and [B, 1, k] scores.
+        of_records = ids.shape in ((count,), (count, 1)) and classes.shape == scores.shape
+        if not of_records or classes.shape not in ((count, classes.shape[-1]), (count, 1, classes.shape[-1])):
+            found = ", ".join(f"{name} {list(outputs[name].shape)}" for name in _OUTPUTS)
+            raise InputError(
+                f"{self.path}: the model gives {found} for {count} records, not one id and k classes and scores of each"
+            )
+        ids = ids.reshape(count)
+        classes = classes.reshape(count, -1).astype(np.int64)
+        scores = scores.reshape(count, -1).astype(np.float32)
+        if (scores[:, 1:] > scores[:, :-1]).any():
+            order = np.argsort(-scores, axis=1, kind="stable")
+            classes, scores = np.take_along_axis(classes, order, 1), np.take_along_axis(scores, order, 1)
+        self._check_values(ids, classes, scores)
+        return ids, classes, scores
+
+    def _check_values(self, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
+        ordered = np.sort(classes, axis=1)
+        for values, wrong, problem in (  # NaN is for the caller, who knows the shard
+            (scores, (scores < 0) | (scores > 1), "predictions hold {}, which is no probability from 0 to 1"),
+            (
+                classes,
+                (classes < 0) | (classes >= self.num_classes),
+                f"class_indexes hold {{}}, which is no class id below {self.num_classes}",
+            ),
+            (ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], "class_indexes hold {} twice"),
+        ):
+            if wrong.any():
+                video = ids[wrong.any(axis=1)][0].decode(errors="replace")
+                raise InputError(
+                    f"{self.path}: the model's {problem.format(values[wrong][0])} (video '{video}'); export it with the"
+                    " highest probabilities of each video and their classes"
+                )
+
+
+def load_scorer(
+    directory: str, top_k: int = TOP_K, source: str | None = None, num_classes: int | None = None
+) -> Scorer:
+    """Loads a SavedModel and checks that it can be used here.
+
+    Args:
+      directory: of the SavedModel. Of several graphs in it the one with the tag "serve" is taken.
+      top_k: scores wanted of each record.
+      source: the flag and its value that messages name; None: `--saved_model=DIRECTORY`.
+      num_classes: of a model that does not say it; None: any number.
+
+    Raises:
+      InputError: `directory` holds no SavedModel, or one without a signature that takes one [B] string tensor and gives
+        `video_id`, `class_indexes` and `predictions`, `top_k` of them, or one of other
+        than `num_classes` classes.
+    """
+    where = source or f"--saved_model={directory}"
+    if not tf.saved_model.contains_saved_model(directory):
+        raise InputError(f"{where}: no saved_model.pb there; give the directory that yt8m-export wrote")
+    loaded = _load(directory, where)
+    if SIGNATURE not in loaded.signatures:
+        known = ", ".join(loaded.signatures) or "none"
+        raise InputError(f"{where}: no signature '{SIGNATURE}' (it has: {known}); export it with yt8m-export")
+    signature = loaded.signatures[SIGNATURE]
+    inputs = signature.structured_input_signature[1]
+    if len(inputs) != 1 or any(s.dtype != tf.string or s.shape.rank not in (1, None) for s in inputs.values()):
+        found = ", ".join(f"{name}: {spec.dtype.name} {spec.shape}" for name, spec in inputs.items())
+        raise InputError(f"{where}: '{SIGNATURE}' takes {found}, not one string tensor [B] of serialized records")
+    outputs = signature.structured_outputs
+    if missing := [name for name in _OUTPUTS if name not in outputs]:
+        raise InputError(f"{where}: '{SIGNATURE}' does not give {missing[0]} (it gives: {', '.join(outputs)})")
+    for name, dtypes in _OUTPUTS.items():
+        if outputs[name].dtype not in dtypes:
+            wanted = " or ".join(dtype.name for dtype in dtypes)
+            raise InputError(f"{where}: '{SIGNATURE}' gives {name} as {outputs[name].dtype.name}, not {wanted}")
+    given = outputs["predictions"].shape[-1]
+    if not 1 <= top_k <= max(given or top_k, TOP_K):
+        raise InputError(f"--top_k={top_k}: the model gives the {given} highest scores of a video; give 1 to {given}")
+    metadata = read_metadata(directory)
+    data = strict_yaml.parse(DataConfig, metadata["data"], "data") if metadata else None
+    if data and num_classes not in (None, data.num_classes):
+        raise InputError(f"--num_classes={num_classes}: the model predicts {data.num_classes}; leave the flag out")
+    classes = data.num_classes if data else num_classes or _MOST_CLASSES
+    return Scorer(source or directory, signature, data, classes, loaded)
+
+
+def _load(directory: str, where: str) -> Any:
+    try:
+        try:
+            return tf.saved_model.load(directory)
+        except ValueError as error:
+            if "tags=" not in str(error):  # several graphs, one for each set of tags
+                raise
+            return tf.saved_model.load(directory, tags=[tf.saved_model.SERVING])
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise InputError(f"{where}: cannot be loaded ({' '.join(str(error).split())}); export it again") from error
+
+
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+    """A SHA-256 of all files of a SavedModel and their names."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(directory).rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(directory)}\n".encode())
+            with open(file, "rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

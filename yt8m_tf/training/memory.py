@@ -1,0 +1,70 @@
+"""Fills the memory of the model nearest_neighbors from its training shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from yt8m_tf import schema
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data import clips, pipeline
+from yt8m_tf.data.clips import prepare_clips
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.layers.neighbors import NeighborVotes
+from yt8m_tf.models.registry import parts
+
+
+def fill(
+    model: keras.Model, shards: Sequence[str], data: DataConfig, faults: Faults, membership: np.ndarray | None = None
+) -> None:
+    """Lets every memory in a new model, or in the members of a weighted mean, remember training videos.
+
+    Of more videos than its capacity it takes some of every shard, evenly, from the first ones.
+
+    Args:
+      model: of any kind; without a memory nothing is read.
+      shards: labelled shards.
+      data: what they hold.
+      faults: what to do about damage and clips without frames.
+      membership: [C, V], not 0 where a class belongs to a tag, if the model predicts tags.
+
+    Raises:
+      InputError: whatever is wrong with a record.
+    """
+    for part in parts(model):
+        for layer in part.layers:
+            if isinstance(layer, NeighborVotes):
+                features, labels = _videos(keras.Model(part.inputs, layer.input), layer, shards, data, faults)
+                if labels:  # else the stream of training says what is wrong with the shards
+                    layer.remember(features, [_with_tags(own, data.num_classes, membership) for own in labels])
+
+
+def _videos(
+    inputs_of: keras.Model, layer: NeighborVotes, shards: Sequence[str], data: DataConfig, faults: Faults
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What the layer's inputs are for the videos to remember, [M, D'] each, and their labels."""
+    batches: list[Sequence[np.ndarray]] = []
+    labels: list[np.ndarray] = []
+    each = -(-layer.capacity * 5 // (4 * len(shards)))  # shards are not of one size: more than enough, thinned below
+    size = pipeline.scoring_batch_size(data.level)
+    names = [tensor.name for tensor in inputs_of.inputs]
+    for batch in pipeline.evaluation_stream(shards, data, size, faults=faults, records_per_shard=each):
+        valid = np.asarray(batch["valid"])
+        given: Mapping[str, Any] = {key: batch[key] for key in batch if key not in ("id", "labels", "valid")}
+        inputs = clips.decode_features(prepare_clips(given, data.spec), data.spec)
+        found = keras.tree.flatten(inputs_of([inputs[name] for name in names], training=False))
+        batches.append([np.asarray(values)[valid] for values in found])
+        labels += [own[own != schema.NO_LABEL] for own in np.asarray(batch["labels"])[valid]]
+    rows = np.linspace(0, len(labels), min(len(labels), layer.capacity), endpoint=False).astype(np.int64)
+    features = [np.concatenate(parts)[rows] for parts in zip(*batches, strict=True)]
+    return features, [labels[row] for row in rows]
+
+
+def _with_tags(labels: np.ndarray, num_classes: int, membership: np.ndarray | None) -> np.ndarray:
+    """Class ids, and after them C + v for every tag v of theirs."""
+    if membership is None:
+        return labels
+    return np.concatenate([labels, num_classes + np.flatnonzero(membership[labels].any(axis=0))])
