@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
-import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 _ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT / "tools"))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each of several test processes has one core: OpenMP's threads (LightGBM's) would wait for each other, spinning.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from yt8m_tf.console.quiet import import_quietly  # noqa: E402
 
@@ -32,8 +34,16 @@ tf.config.set_logical_device_configuration(
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Fresh random numbers, Keras' too; the seed is in the report of a failed test, YT8M_TEST_SEED repeats it."""
-    seed = int(os.environ.get("YT8M_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
+    """Random numbers, Keras' too: the same in every run, others for every test.
+
+    `YT8M_TEST_SEED=random` (`make fuzz`) draws fresh ones; the report of a failed test has the seed, and
+    `YT8M_TEST_SEED=<seed>` repeats it.
+    """
+    given = os.environ.get("YT8M_TEST_SEED", "")
+    if given == "random":
+        seed = int.from_bytes(os.urandom(4), "little")
+    else:
+        seed = int(given) if given else zlib.crc32(request.node.nodeid.encode())
     keras.utils.set_random_seed(seed)
     request.node.add_report_section("setup", "seed", f"rng seed {seed}")
     return np.random.default_rng(seed)
