@@ -6,13 +6,18 @@ INSTALLED := $(VENV)/installed
 # Two test processes, 5 GB each; a file's tests share one, and what its fixtures made.
 WORKERS := -n 2 --dist loadfile
 
-.PHONY: test test-slow demo lint clean
+.PHONY: test test-all fuzz demo lint wheel clean
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow $(WORKERS)
+# Everything: also what takes long.
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow or not slow" $(WORKERS)
+
+# The tests with random inputs, with fresh ones; a failure is repeated with the YT8M_TEST_SEED that the head of the run names.
+fuzz: $(INSTALLED)
+	YT8M_TEST_SEED=random $(BIN)/python -m pytest -m "random and not slow" $(WORKERS)
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output_dir=demo_output

@@ -32,20 +32,30 @@ tf.config.set_logical_device_configuration(
 )
 
 
+def pytest_configure() -> None:
+    """Draws the seed of a run with fresh random numbers, before test processes are started, which inherit it."""
+    if os.environ.get("YT8M_TEST_SEED") == "random":
+        os.environ["YT8M_TEST_SEED"] = str(int.from_bytes(os.urandom(4), "little"))
+
+
+def pytest_report_header() -> str:
+    """Says the seed, so that a failure can be repeated."""
+    return f"random inputs: YT8M_TEST_SEED={os.environ.get('YT8M_TEST_SEED', '0')}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that `make fuzz` runs."""
+    for item in items:
+        if "rng" in getattr(item, "fixturenames", ()):
+            item.add_marker("random")
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Random numbers, Keras' too: the same in every run, others for every test.
-
-    `YT8M_TEST_SEED=random` (`make fuzz`) draws fresh ones; the report of a failed test has the seed, and
-    `YT8M_TEST_SEED=<seed>` repeats it.
-    """
-    given = os.environ.get("YT8M_TEST_SEED", "")
-    if given == "random":
-        seed = int.from_bytes(os.urandom(4), "little")
-    else:
-        seed = int(given) if given else zlib.crc32(request.node.nodeid.encode())
+    """Random numbers, Keras' too: others for every test, the same in every run of one YT8M_TEST_SEED, which is 0."""
+    base = os.environ.get("YT8M_TEST_SEED", "0")
+    seed = zlib.crc32(f"{base} {request.node.nodeid}".encode())
     keras.utils.set_random_seed(seed)
-    request.node.add_report_section("setup", "seed", f"rng seed {seed}")
     return np.random.default_rng(seed)
 
 

@@ -1,0 +1,101 @@
+"""Run directories that release 0.1.0 wrote open, evaluate, export and go on as they did there.
+
+`old_runs/LEVEL/run` is half of a run (`old_runs/LEVEL/data`, its records), `old_runs/LEVEL/expected.json` what that
+release computed from it: the metrics of its last checkpoint, and all evaluations once the run had gone on to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+from yt8m_tf import run_dir
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.shards import list_shards
+from yt8m_tf.evaluation.runs import evaluate_trained
+from yt8m_tf.evaluation.saved_models import evaluate_scorer
+from yt8m_tf.export.precision import FLOAT32
+from yt8m_tf.export.trained import export_trained
+from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.serving.scorer import load_scorer
+from yt8m_tf.training import loop
+from yt8m_tf.training.checkpoints import load_trained
+
+_OLD = Path(__file__).resolve().parent / "old_runs"
+_LEVELS = ("video", "frame")
+
+
+def _expected(level: str) -> dict[str, Any]:
+    return json.loads((_OLD / level / "expected.json").read_text(encoding="utf-8"))
+
+
+def _metrics(workdir: Path, level: str) -> dict[str, float]:
+    trained = load_trained(workdir, "last")
+    data_dir = str(_OLD / level / "data")
+    metrics = evaluate_trained(trained, ["validate*.tfrecord"], data_dir, faults=Faults(), xla=False, progress=False)
+    return metrics.scalars()
+
+
+@pytest.mark.parametrize("level", _LEVELS)
+def test_it_evaluates(level: str) -> None:
+    found, expected = _metrics(_OLD / level / "run", level), _expected(level)["metrics"]
+    assert list(found) == list(expected)
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("level", [pytest.param("video", marks=pytest.mark.slow), "frame"])
+def test_it_exports(level: str, tmp_path: Path) -> None:
+    data_dir = _OLD / level / "data"
+    export_trained(
+        _OLD / level / "run",
+        tmp_path / "model",
+        data_dir=str(data_dir),
+        which="last",
+        precision=FLOAT32,
+        progress=False,
+    )
+    shards = list_shards(["validate*.tfrecord"], str(data_dir))
+    metrics = evaluate_scorer(load_scorer(str(tmp_path / "model"), 6), shards, faults=Faults(), progress=False)
+    assert metrics.gap == pytest.approx(_expected(level)["metrics"]["gap_at_20"], rel=1e-5)
+
+
+@pytest.mark.parametrize("level", _LEVELS)
+def test_it_goes_on(level: str, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(_OLD / level / "run", workdir)
+    experiment = run_dir.read_experiment(workdir, parse_experiment)
+    options = loop.RunOptions(
+        data_dir=str(_OLD / level / "data"), workdir=workdir, xla=False, steps_per_call=1, progress=False
+    )
+    loop.train(experiment, options, tf.distribute.get_strategy(), Faults())
+    found, expected = run_dir.read_history(workdir), _expected(level)["history"]
+    assert [entry["step"] for entry in found] == [entry["step"] for entry in expected] == [5, 10, 15, 20]
+    # Ranks can turn with another processor's rounding, these hardly move.
+    for name in ("bce", "calibration_error"):
+        np.testing.assert_allclose([e[name] for e in found], [e[name] for e in expected], rtol=1e-3)
+
+
+def test_a_key_that_is_missing_means_what_was_done_before_there_was_one(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(_OLD / "video" / "run", workdir)
+    whole = run_dir.read_experiment(workdir, parse_experiment)
+    values = yaml.safe_load((workdir / run_dir.CONFIG).read_text(encoding="utf-8"))
+    for section, key in (
+        ("data", "frames"),
+        ("optimizer", "rho"),
+        ("train", "target_reweighting"),
+        ("model", "statistics"),
+    ):
+        values[section].pop(key, None)
+    del values["labels"], values["loss"]
+    (workdir / run_dir.CONFIG).write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert run_dir.read_experiment(workdir, parse_experiment) == whole
+    run_dir.prepare(workdir, whole, parse_experiment)  # no difference, so that it goes on
+    assert _metrics(workdir, "video") == _metrics(_OLD / "video" / "run", "video")
