@@ -15,7 +15,7 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow or not slow" $(WORKERS)
 
-# The tests with random inputs, with fresh ones; a failure is repeated with the YT8M_TEST_SEED that the head of the run names.
+# The tests with random inputs, with fresh ones; a failure is repeated with the YT8M_TEST_SEED that it prints.
 fuzz: $(INSTALLED)
 	YT8M_TEST_SEED=random $(BIN)/python -m pytest -m "random and not slow" $(WORKERS)
 

@@ -38,9 +38,9 @@ def pytest_configure() -> None:
         os.environ["YT8M_TEST_SEED"] = str(int.from_bytes(os.urandom(4), "little"))
 
 
-def pytest_report_header() -> str:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Says the seed, so that a failure can be repeated."""
-    return f"random inputs: YT8M_TEST_SEED={os.environ.get('YT8M_TEST_SEED', '0')}"
+    terminalreporter.write_line(f"random inputs: YT8M_TEST_SEED={os.environ.get('YT8M_TEST_SEED', '0')}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
