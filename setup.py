@@ -44,6 +44,7 @@ setup(
         "scikit-learn>=1.5,<2",
         "scipy>=1.13,<2",
         "matplotlib>=3.9,<4",
+        "filelock>=3.30,<4",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
