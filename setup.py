@@ -45,6 +45,7 @@ setup(
         "scipy>=1.13,<2",
         "matplotlib>=3.9,<4",
         "filelock>=3.30,<4",
+        "google-crc32c>=1.5,<2",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
