@@ -46,6 +46,7 @@ setup(
         "matplotlib>=3.9,<4",
         "filelock>=3.30,<4",
         "google-crc32c>=1.5,<2",
+        "tabulate>=0.9,<1",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
@@ -57,6 +58,7 @@ setup(
             "ruff>=0.9",
             "mypy>=1.14",
             "types-PyYAML",
+            "types-tabulate",
             "types-tqdm",
         ],
     },
