@@ -29,7 +29,7 @@ setup(
     python_requires=">=3.11,<3.14",
     package_dir={"yt8m_tf": "yt8m_tf", "yt8m_tf.configs": "configs"},
     packages=[*find_packages(include=["yt8m_tf", "yt8m_tf.*"]), "yt8m_tf.configs"],
-    package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"], "yt8m_tf.report": ["page.html"]},
+    package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"], "yt8m_tf.report": ["*.html"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
@@ -47,6 +47,7 @@ setup(
         "filelock>=3.30,<4",
         "google-crc32c>=1.5,<2",
         "tabulate>=0.9,<1",
+        "Jinja2>=3.1,<4",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
