@@ -26,7 +26,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.11.4,<3.14",
     package_dir={"yt8m_tf": "yt8m_tf", "yt8m_tf.configs": "configs"},
     packages=[*find_packages(include=["yt8m_tf", "yt8m_tf.*"]), "yt8m_tf.configs"],
     package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"], "yt8m_tf.report": ["*.html"]},
