@@ -1,4 +1,4 @@
-"""Tables as plain text."""
+"""Tables as plain text and as Markdown."""
 
 from __future__ import annotations
 
@@ -9,5 +9,13 @@ from tabulate import tabulate
 
 def aligned(rows: Sequence[Sequence[str]], num_left: int) -> str:
     """Rows of cells as lines of columns, the first `num_left` to the left, the others to the right."""
-    sides = ["left" if number < num_left else "right" for number in range(len(rows[0]))]
-    return tabulate(rows, tablefmt="plain", colalign=sides, disable_numparse=True)
+    return tabulate(rows, tablefmt="plain", colalign=_sides(len(rows[0]), num_left), disable_numparse=True)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> str:
+    """The same under a header, in Markdown."""
+    return tabulate(rows, header, tablefmt="pipe", colalign=_sides(len(header), num_left), disable_numparse=True)
+
+
+def _sides(num_columns: int, num_left: int) -> list[str]:
+    return ["left" if number < num_left else "right" for number in range(num_columns)]
