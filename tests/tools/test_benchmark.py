@@ -140,8 +140,8 @@ def test_tables_and_json(tmp_path):
     table = report.Table("Title", ("way", "rate"), [["long name", "1"], ["b", "1,000"]])
     assert table.render().splitlines() == ["Title", "  way         rate", "  long name      1", "  b          1,000"]
     assert table.render(markdown=True).splitlines() == [
-        *("**Title**", "", "| way       |  rate |", "| --------- | ----: |", "| long name |     1 |"),
-        "| b         | 1,000 |",
+        *("**Title**", "", "| way       |   rate |", "|:----------|-------:|", "| long name |      1 |"),
+        "| b         |  1,000 |",
     ]
     way = harness.Way("a", "everything", lambda amount: amount)
     measurement = harness.Measurement("m", "x/s", [way], [harness.Target("a", "a", 1.0)], {"a": [3.0, 1.0, 2.0]})
