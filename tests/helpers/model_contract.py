@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from tiny_options import FRAME_OPTIONS, NUM_TAGS, OPTIONS, REPRESENTATIVES
+from tiny_options import COMPILED, FRAME_OPTIONS, NUM_TAGS, OPTIONS, REPRESENTATIVES
 
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
@@ -17,11 +17,15 @@ PADDING = -1.9921875  # what uint8 zeros decode to
 CASES = [(name, level) for name in model_names() for level in registry.registration(name).levels]
 FRAME_CASES = [name for name, level in CASES if level == "frame"]
 every_model = pytest.mark.parametrize(("name", "level"), CASES)
-# What takes long of every model: of those that stand for the others in `make test`, the rest with the slow tests.
-quicker_first = pytest.mark.parametrize(
-    ("name", "level"),
-    [pytest.param(*case, marks=[pytest.mark.slow] * (case not in REPRESENTATIVES)) for case in CASES],
-)
+
+
+def _first(names):
+    """Every model, those of other names with the slow tests."""
+    cases = [pytest.param(*case, marks=[pytest.mark.slow] * (case not in names)) for case in CASES]
+    return pytest.mark.parametrize(("name", "level"), cases)
+
+
+quicker_first, compiled_first = _first(REPRESENTATIVES), _first(COMPILED)
 every_frame_model = pytest.mark.parametrize("name", FRAME_CASES)
 
 

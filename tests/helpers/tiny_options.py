@@ -62,6 +62,8 @@ REPRESENTATIVES = {
     ("transformer", "frame"),
     ("weighted_mean", "frame"),
 }
+# XLA takes longest; layers are compiled by their own tests.
+COMPILED = {("dbof", "frame"), ("gated_fcn", "video"), ("nearest_neighbors", "frame")}
 # Options beside these at frame level, where they can only be used there.
 FRAME_OPTIONS = {"resnet_like": {"statistics": ["mean", "std", "min", "max", "median", "mode"]}}
 # Tags of the models that need some.
