@@ -35,6 +35,9 @@ from yt8m_tf.models import model_names, registry
 
 def test_every_registered_model_is_tested():
     assert sorted(OPTIONS) == model_names()
+    families = {registry.registration(name).builder.__module__.rpartition(".")[2] for name in model_names()}
+    parity = {path.stem.removeprefix("test_parity_") for path in Path(__file__).parent.glob("test_parity_*.py")}
+    assert parity == families
 
 
 @every_model
