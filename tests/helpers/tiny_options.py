@@ -62,6 +62,14 @@ REPRESENTATIVES = {
     ("transformer", "frame"),
     ("weighted_mean", "frame"),
 }
+# Those of several replicas, which train alike but for what goes over the batch, or is not trained.
+REPLICATED = {
+    ("dbof", "frame"),
+    ("nearest_neighbors", "frame"),
+    ("resnet_ff_hierarchy", "video"),
+    ("time_distributed_dense_sort", "frame"),
+    ("weighted_mean", "frame"),
+}
 # XLA takes longest; layers are compiled by their own tests.
 COMPILED = {("dbof", "frame"), ("gated_fcn", "video"), ("nearest_neighbors", "frame")}
 # Options beside these at frame level, where they can only be used there.

@@ -182,11 +182,16 @@ def test_keras_file_in_a_new_process(rng, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), predict(model, inputs), rtol=1e-6, atol=1e-6)
 
 
+def loss_in_training(model, inputs, targets):
+    """With penalties, as it is trained."""
+    loss = losses.bce(model(inputs, training=True), targets)
+    return tf.add_n([loss, *model.losses]) if model.losses else loss
+
+
 def loss_and_gradients(model, inputs, targets):
     with tf.GradientTape() as tape:
-        loss = losses.bce(model(inputs, training=True), targets)
-        total = tf.add_n([loss, *model.losses]) if model.losses else loss
-    return loss, tape.gradient(total, [variable.value for variable in model.trainable_variables])
+        loss = loss_in_training(model, inputs, targets)
+    return loss, tape.gradient(loss, [variable.value for variable in model.trainable_variables])
 
 
 def batch_to_learn(name, level, rng):
@@ -195,21 +200,19 @@ def batch_to_learn(name, level, rng):
 
 
 @every_model
-def test_steps_against_the_gradient_lower_the_loss(name, level, rng):
-    """In training, with the same units dropped out in each step."""
+def test_a_step_against_the_gradient_lowers_the_loss(name, level, rng):
+    """In training, by what the gradient promises; with the same units dropped out before and after."""
     model = shared(name, level)
     inputs, targets = batch_to_learn(name, level, rng)
     seeds = [(v, v.numpy()) for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
-    history = []
-    for _ in range(4):
-        for seed, value in seeds:
-            seed.assign(value)
-        loss, gradients = loss_and_gradients(model, inputs, targets)
-        for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-            variable.assign_sub(0.01 * tf.sign(gradient))  # as Adam begins
-        history.append(float(loss))
-    assert np.isfinite(history).all()
-    assert history[-1] < history[0]
+    before, gradients = loss_and_gradients(model, inputs, targets)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        variable.assign_sub(1e-4 * tf.sign(gradient))  # as Adam begins
+    for seed, value in seeds:
+        seed.assign(value)
+    after = loss_in_training(model, inputs, targets)
+    promised = 1e-4 * sum(np.abs(gradient).sum() for gradient in gradients)
+    assert float(before - after) == pytest.approx(promised, rel=0.5) and promised > 1e-5
 
 
 @compiled_first

@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_contract import FEATURES, MAX_FRAMES, build, num_outputs, quicker_first, randomise, without_randomness
+from model_contract import (
+    FEATURES,
+    MAX_FRAMES,
+    build,
+    num_outputs,
+    quicker_first,
+    randomise,
+    replicated_first,
+    without_randomness,
+)
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig, TrainConfig
@@ -80,7 +89,7 @@ def plain_descent(monkeypatch):
     )
 
 
-@quicker_first
+@replicated_first
 @pytest.mark.usefixtures("plain_descent", "graphs_as_traced")
 def test_two_replicas_equal_one(name, level, rng, two_replicas):
     labels = [{"labels": rng.integers(-1, num_outputs(name), (BATCH_SIZE, 3), "int32")} for _ in range(NUM_STEPS)]
