@@ -62,12 +62,12 @@ REPRESENTATIVES = {
     ("transformer", "frame"),
     ("weighted_mean", "frame"),
 }
-# Those of several replicas, which train alike but for what goes over the batch, or is not trained.
+# Replicas train alike but for what goes over the batch, or is not trained. (What else does, sorted scores, the tests of
+# its layer see.)
 REPLICATED = {
     ("dbof", "frame"),
     ("nearest_neighbors", "frame"),
     ("resnet_ff_hierarchy", "video"),
-    ("time_distributed_dense_sort", "frame"),
     ("weighted_mean", "frame"),
 }
 # XLA takes longest; layers are compiled by their own tests.
