@@ -145,7 +145,7 @@ def read_outcome(status: int, text: str) -> Outcome:
     if status == 0:
         return Outcome("survived")
     if failed or status < 0:
-        return Outcome("caught", failed or ("crash",))
+        return Outcome("caught", failed or (f"signal {-status}",))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return Outcome("error", (lines[-1] if lines else f"pytest ended with status {status}",))
 

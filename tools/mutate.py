@@ -118,7 +118,7 @@ class _Copy:
     def run(self, files: Sequence[str], mutants: Sequence[Mutant] = (), minutes: float | None = None) -> Outcome:
         """Runs test files in one process, with a time limit until one fails; no files: the whole fast set."""
         alone = files or _JOBS.value == 1
-        command = [self._python, "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-o", "addopts="]
+        command = [self._python, "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
         command += ["-n", "0"] if alone else ["-n", str(_JOBS.value), "--dist", "loadfile"]
         command += [*(["-x"] if minutes else []), "-m", "not slow", *files]
         start = time.monotonic()
@@ -165,7 +165,10 @@ def _run_covering(copies: Sequence[_Copy], mutants: Sequence[Mutant], results: _
         copy, start, file = free.get(), time.monotonic(), ""
         try:
             file = str(lists.find(copy.root, mutant.snippet))
-            outcome = copy.run(lists.covering_tests(copy.root, Path(file)), [mutant], _MINUTES.value)
+            tests = lists.covering_tests(copy.root, Path(file))
+            outcome = copy.run(tests, [mutant], _MINUTES.value)
+            if outcome.result == "caught" and not outcome.files():  # a hang or a crash: a fault does it again
+                outcome = copy.run(tests, [mutant], _MINUTES.value)
         except InputError as error:
             outcome = Outcome("error", (str(error),))
         finally:

@@ -70,7 +70,7 @@ def test_outcomes() -> None:
     assert caught == mutants.Outcome("caught", ("tests/a/test_b.py::test_c[d", "tests/test_f.py"))
     assert caught.files() == ["tests/a/test_b.py", "tests/test_f.py"]
     assert mutants.read_outcome(0, "1 passed") == mutants.Outcome("survived")
-    assert mutants.read_outcome(-11, "..") == mutants.Outcome("caught", ("crash",))
+    assert mutants.read_outcome(-11, "..") == mutants.Outcome("caught", ("signal 11",))
     assert mutants.read_outcome(4, "ERROR: usage\nno such option\n") == mutants.Outcome("error", ("no such option",))
 
 
