@@ -1,6 +1,6 @@
 """Breaks the code on purpose, one place at a time, and shows whether the tests notice: mutation testing.
 
-tools/mutants.yaml names the faults: a snippet that stands exactly once in the package, and what takes its place. Each
+tools/mutation/mutants.yaml names the faults: a snippet that stands exactly once in the package, and what takes its place. Each
 is made in a copy of the checkout, where the test files that cover its module run until a test fails. Mutants that
 survive run the whole fast set: all at once and then, where that fails, half by half. Ends with a table.
 
@@ -30,12 +30,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import mutants as lists
 from absl import flags
-from mutants import Mutant, Outcome
+from mutation import lists
+from mutation.lists import Mutant, Outcome
 
-from yt8m_tf import checks, run_dir
+from yt8m_tf import files
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.config import checks
 from yt8m_tf.errors import InputError
 
 _OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run goes on with.")
@@ -240,7 +241,7 @@ class _Results:
         with self._lock:
             before = self.found.get(mutant.name, {})
             self.found[mutant.name] = {**before, **dataclasses.asdict(mutant), **dataclasses.asdict(outcome), **more}
-            run_dir.write_json(self._path, self.found)
+            files.write_json(self._path, self.found)
             self._num_added += 1
             return self._num_added
 

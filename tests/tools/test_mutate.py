@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mutants
 import pytest
+from mutation import lists as mutants
 
 from yt8m_tf.errors import InputError
 

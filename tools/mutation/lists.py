@@ -13,7 +13,7 @@ import yaml
 
 from yt8m_tf.errors import InputError
 
-LIST = Path(__file__).with_suffix(".yaml")
+LIST = Path(__file__).with_name("mutants.yaml")
 PACKAGE = "yt8m_tf"
 # It says that every snippet is there, and so would notice every mutant.
 OWN_TEST = "test_mutate.py"
