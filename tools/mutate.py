@@ -1,8 +1,8 @@
 """Breaks the code on purpose, one place at a time, and shows whether the tests notice: mutation testing.
 
-tools/mutation/mutants.yaml names the faults: a snippet that stands exactly once in the package, and what takes its place. Each
-is made in a copy of the checkout, where the test files that cover its module run until a test fails. Mutants that
-survive run the whole fast set: all at once and then, where that fails, half by half. Ends with a table.
+tools/mutation/mutants.yaml names the faults: a snippet that stands exactly once in the package, and what takes its
+place. Each is made in a copy of the checkout, where the test files that cover its module run until a test fails.
+Mutants that survive run the whole fast set: all at once and then, where that fails, half by half. Ends with a table.
 
 A mutant whose result is in --output is not run again, unless the fault is another one now.
 
