@@ -39,6 +39,7 @@ setup(
         "lightgbm>=4.7,<5",
         "absl-py>=1.4,<3",
         "tensorboard>=2.20,<3",
+        "protobuf",  # in the version that TensorFlow takes
         "PyYAML>=6,<7",
         "tqdm>=4.66,<5",
         "scikit-learn>=1.5,<2",

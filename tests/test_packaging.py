@@ -29,10 +29,21 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _declared() -> tuple[set[str], set[str]]:
+    """The distributions that setup.py requires, and the names of its extras; not those that are installed now."""
+    (call,) = (
+        node
+        for node in ast.walk(ast.parse((_ROOT / "setup.py").read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setup"
+    )
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    requirements = ast.literal_eval(given["install_requires"])
+    names = {_normal(re.split(r"[ <>=!~;\[]", line)[0]) for line in requirements}
+    return names, set(ast.literal_eval(given["extras_require"]))
+
+
 def test_dependencies_are_declared() -> None:
-    requirements = importlib.metadata.requires("yt8m-tf") or []
-    declared = {_normal(re.split(r"[ <>=!~;\[]", line)[0]) for line in requirements if "extra ==" not in line}
-    extras = set(re.findall(r"extra == ['\"](\w+)['\"]", "\n".join(requirements)))
+    declared, extras = _declared()
     owners = importlib.metadata.packages_distributions()
     for name in sorted(_imported()):
         if name in _EXTRAS:
