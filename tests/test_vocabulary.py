@@ -89,7 +89,7 @@ def test_vocabulary_is_ordered_by_index(tmp_path):
         (None, "cannot be read"),
     ],
 )
-def test_wrong_vocabulary_is_refused(content, message, tmp_path):
+def test_wrong_names_are_refused(content, message, tmp_path):
     path = tmp_path / "vocabulary.csv"
     if content is not None:
         path.write_bytes(content)
