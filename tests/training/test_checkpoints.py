@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
@@ -112,7 +112,7 @@ def test_an_interrupted_save_leaves_the_one_before(
     owner, name = {
         "variables": (tf.raw_ops, "SaveV2"),
         "state": (checkpoints.json, "dumps"),
-        "rename": (run_dir.os, "replace"),
+        "rename": (files.os, "replace"),
     }[where]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, interrupt)

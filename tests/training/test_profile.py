@@ -88,7 +88,7 @@ def test_the_curve_of_two_replicas_is_that_of_one(
     data_dir = learnable_shards()
     tables = []
     for name, strategy in (("one", None), ("two", two_replicas)):
-        _train(data_dir, tmp_path / name, strategy)
+        _train(data_dir, tmp_path / name, strategy, steps_per_call=2)
         events = EventAccumulator(str(tmp_path / name / "tensorboard"), size_guidance={"tensors": 0})
         events.Reload()
         tables.append(tf.make_ndarray(events.Tensors("validation/pr_curves")[0].tensor_proto))
