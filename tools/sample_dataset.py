@@ -21,9 +21,9 @@ from sample_output import (
     write_text,
 )
 from sample_records import VideoRecord, clip_example, make_clips, video_example, write_shard
-from tqdm import tqdm
 
 from yt8m_tf import schema
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 
@@ -89,7 +89,7 @@ def write_sample_data(
     tallies = {split: _Tally(config.num_classes) for split in layout.num_videos}
     shard_bytes: dict[str, int] = {}
     hidden, truth = [("id", "labels")], [("id", "labels")]
-    with tqdm(total=sum(layout.num_videos.values()), unit=" videos", desc="sample data") as progress:
+    with Progress(total=sum(layout.num_videos.values()), unit=" videos", desc="sample data") as progress:
         for split, name, numbers in layout.shards():
             rng = np.random.default_rng([config.seed, 1 + SPLITS.index(split), numbers.start])
             true, labels, features = model.sample_with_truth(len(numbers), rng)
@@ -142,7 +142,7 @@ def write_clips(
         raise InputError(f"--from_video_level={pattern}: {problem}; give one directory at a time")
     start_output(output_dir, [f"frame/{name}" for name in paths], overwrite)
     shard_bytes = {}
-    for name, path in tqdm(paths.items(), unit=" shards", desc="frames from video level"):
+    for name, path in Progress(paths.items(), unit=" shards", desc="frames from video level"):
         shard_bytes[f"frame/{name}"] = write_shard(
             os.path.join(output_dir, "frame", name), make_clips(path, counts, seed)
         )

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from yt8m_tf import files
 from yt8m_tf.console import tables
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, record_check
 from yt8m_tf.data.salvage import salvage
 from yt8m_tf.data.shards import list_shards
@@ -158,7 +158,7 @@ def row(name: str, entry: dict[str, Any]) -> list[str]:
 def inspect(paths: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Reads the shards, each up to its first damage; what is printed, as plain values, and the damaged paths."""
     total, shards, damaged = Contents(), [], []
-    for path in tqdm(paths, unit="shard", disable=len(paths) < 5, file=sys.stderr):
+    for path in Progress(paths, unit="shard", disable=len(paths) < 5, file=sys.stderr):
         scan = integrity.scan_shard(path)
         contents = Contents(num_bytes=scan.num_bytes)
         for serialized in integrity.good_records(path):

@@ -23,10 +23,9 @@ _RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured
 def main(_: Sequence[str]) -> None:
     from pathlib import Path
 
-    from tqdm import tqdm
-
     from yt8m_tf import catalogue, files
     from yt8m_tf.config import checks
+    from yt8m_tf.console.progress import Progress
     from yt8m_tf.errors import InputError
 
     wanted = checks.regular_expression("match", _MATCH.value)
@@ -36,7 +35,7 @@ def main(_: Sequence[str]) -> None:
     if not selectors:
         raise InputError(f"--match={_MATCH.value}: finds no configuration; leave it out to see all")
     published = catalogue.read_published()
-    bar = tqdm(selectors, desc="build", unit="model", leave=False)
+    bar = Progress(selectors, desc="build", unit="model", leave=False)
     entries = [catalogue.describe(selector, published) for selector in bar]
     if _MARKDOWN.value:
         with files.whole_file(Path(_MARKDOWN.value)) as temporary:
