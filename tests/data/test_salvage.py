@@ -46,7 +46,7 @@ def salvaged(path, content):
     return report, list(tf.data.TFRecordDataset(str(output)).as_numpy_iterator())
 
 
-@pytest.mark.parametrize("number", [0, 1, 77, 149])
+@pytest.mark.parametrize("number", [0, 149, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 77))])
 @pytest.mark.parametrize("position", [0, 6, 8, 11, 12, -1])  # in the record; from its end where negative
 def test_all_but_the_damaged_record(tmp_path, records, number, position):
     records[number] = b"some data"
@@ -60,6 +60,7 @@ def test_all_but_the_damaged_record(tmp_path, records, number, position):
     assert str(report).endswith("saved: 149 good records of " + str(tmp_path / "a") + "; 25 bytes lost in 1 place")
 
 
+@pytest.mark.slow
 def test_random_damage_in_many_records(tmp_path, records, chunk_bytes, rng):
     starts = starts_of(records)
     sound = write_shard(tmp_path / "a", records)
