@@ -17,6 +17,9 @@ COMMANDS = (
     "kmeans",
     "strip",
     "report",
+    "inspect",
+    "sample-data",
+    "score-submission",
 )
 
 setup(
@@ -64,5 +67,5 @@ setup(
             "types-tqdm",
         ],
     },
-    entry_points={"console_scripts": [f"yt8m-{name} = yt8m_tf.bin.{name}:run" for name in COMMANDS]},
+    entry_points={"console_scripts": [f"yt8m-{name} = yt8m_tf.bin.{name.replace('-', '_')}:run" for name in COMMANDS]},
 )

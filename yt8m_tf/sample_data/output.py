@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sample_data import SampleModel
 
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data.generator import SampleModel
 
 SUMMARY = "sample_data.json"
 VOCABULARY = "vocabulary.csv"

@@ -1,15 +1,15 @@
 """Frames whose mean is given, and frame-level shards made from video-level ones."""
 
-import frames_from_video
 import numpy as np
 import pytest
 import tensorflow as tf
-from frames_from_video import FrameCounts, clip_from_means, frames_with_mean
-from sample_data import SampleConfig
-from sample_dataset import Layout, write_clips, write_sample_data
-from sample_records import VideoRecord, read_video_shard, video_example, write_shard
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data import frames as frames_module
+from yt8m_tf.sample_data.dataset import Layout, write_clips, write_sample_data
+from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means, frames_with_mean
+from yt8m_tf.sample_data.generator import SampleConfig
+from yt8m_tf.sample_data.records import VideoRecord, read_video_shard, video_example, write_shard
 
 COUNTS = FrameCounts(2, 9)
 
@@ -53,7 +53,7 @@ def test_frames_meet_the_mean(num_frames):
 
 
 def test_shorter_audio_leaves_both_means_right(monkeypatch):
-    monkeypatch.setattr(frames_from_video, "SHORT_AUDIO_SHARE", 1.0)
+    monkeypatch.setattr(frames_module, "SHORT_AUDIO_SHARE", 1.0)
     rng = np.random.default_rng()
     means = {"rgb": rng.uniform(-1.9, 2, 64), "audio": rng.uniform(-1.9, 2, 16)}
     for num_frames in (2, 3, 30):
@@ -151,6 +151,6 @@ def test_bad_video_level_shards_are_named(tmp_path):
             write_clips(str(tmp_path / f"bad{value}"), str(tmp_path / "bad.tfrecord"), COUNTS, 0)
     whole = (tmp_path / "in/video/video/train0000.tfrecord").read_bytes()
     (tmp_path / "cut.tfrecord").write_bytes(whole[:-10])
-    with pytest.raises(InputError, match=r"cut\.tfrecord: record 29 cannot be read; .*inspect_shards"):
+    with pytest.raises(InputError, match=r"cut\.tfrecord: record 29 cannot be read; .*yt8m-inspect"):
         write_clips(str(tmp_path / "cut"), str(tmp_path / "cut.tfrecord"), COUNTS, 0)
     assert list((tmp_path / "cut" / "frame").iterdir()) == []  # neither a shard nor the beginning of one

@@ -11,7 +11,7 @@ A video is drawn in five steps (T topics, C classes):
 4. for every feature (rgb, audio), the sum of the true classes' prototypes, each times its strength, plus Gaussian
    noise. Prototypes are axes of a random orthonormal basis, and the noise has a variance of its own along each axis.
    Where there are more classes than rgb values, a few share an axis; audio knows the most frequent classes only;
-5. (frame level) frames that vary about these features: `frames_from_video`.
+5. (frame level) frames that vary about these features: `frames`.
 
 Given the topic, labels are independent, and each touches its own axis only. So the probability of every written
 label given the features has a closed form, `SampleModel.posterior`, and no scorer can expect to rank better. Two

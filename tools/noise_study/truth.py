@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from sample_data import SampleConfig, make_model
-from sample_output import SUMMARY, TRUE_LABELS
-from score_submission import read_csv_labels, read_shard_labels
 
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
+from yt8m_tf.evaluation.submissions import read_csv_labels, read_shard_labels
 from yt8m_tf.metrics.accumulator import global_average_precision
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.pipelines.settings import PipelineConfig
+from yt8m_tf.sample_data.generator import SampleConfig, make_model
+from yt8m_tf.sample_data.output import SUMMARY, TRUE_LABELS
 from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.scoring.predictors import find_predictor

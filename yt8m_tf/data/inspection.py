@@ -1,4 +1,4 @@
-"""What shards hold, found out from the records alone: the contents of `inspect_shards.py`."""
+"""What shards hold, found out from the records alone: the contents of yt8m-inspect."""
 
 from __future__ import annotations
 

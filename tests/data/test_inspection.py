@@ -1,20 +1,14 @@
-"""The table and JSON of inspect_shards say what was written; damage gives exit status 1, bad arguments 2."""
+"""The table and JSON of yt8m-inspect say what was written; damage gives exit status 1, bad arguments 2."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import shard_report
 import tensorflow as tf
+from commands import run_command
 
+from yt8m_tf.data import inspection
 from yt8m_tf.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def ints(*values):
@@ -73,7 +67,7 @@ def write(path, records):
 
 def inspect(capsys, *patterns, json_path=None, salvage_to=None):
     """Exit status, and lines of the output as lists of words."""
-    status = shard_report.run([str(p) for p in patterns], json_path and str(json_path), salvage_to and str(salvage_to))
+    status = inspection.run([str(p) for p in patterns], json_path and str(json_path), salvage_to and str(salvage_to))
     captured = capsys.readouterr()
     assert captured.err == ""
     return status, [line.split() for line in captured.out.splitlines()]
@@ -178,21 +172,20 @@ def test_output_that_cannot_be_written(shards, tmp_path, capsys):
 
 
 def test_command(shards):
-    """As a user runs it: progress and errors on standard error, the table on standard output, exit status."""
+    """As a user runs it: the table on standard output, progress and errors on standard error, exit status."""
     for number in range(4):
         write(shards / f"more{number}.tfrecord", RECORDS_2017)
     (shards / "cut.tfrecord").write_bytes((shards / "2018.tfrecord").read_bytes()[:-1])
-    command = [sys.executable, ROOT / "tools" / "inspect_shards.py", shards / "*.tfrecord"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    done = run_command("inspect", shards / "*.tfrecord")
     assert done.returncode == 1, done.stderr
     assert "8/8" in done.stderr and done.stdout.splitlines()[-1].startswith("1 of 8 shards are damaged")
 
 
 def test_command_with_bad_arguments(tmp_path):
-    command = [sys.executable, ROOT / "tools" / "inspect_shards.py", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("inspect_shards: error: ") and done.stderr.count("\n") == 1
+    for arguments in ((tmp_path,), ()):
+        done = run_command("inspect", *arguments)
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.startswith("yt8m-inspect: error: ") and done.stderr.count("\n") == 1
 
 
 def test_real_shards(real_data_dir, capsys):

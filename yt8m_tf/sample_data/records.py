@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
-from frames_from_video import FrameCounts, clip_from_means
 from google.protobuf.message import DecodeError
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means
 
 _MEAN = "mean_"  # video-level key of a feature: this and the feature's name
 _ID_KEYS = ("id", "video_id")  # of the 2018 and the 2017 version
@@ -93,7 +93,7 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
                 return
             features = tf.train.Example.FromString(serialized).features.feature
         except (tf.errors.OpError, DecodeError) as error:
-            remedy = "python tools/inspect_shards.py shows the damage and can save the good records"
+            remedy = "yt8m-inspect shows the damage and can save the good records"
             raise InputError(f"--from_video_level: {path}: record {number} cannot be read; {remedy}") from error
         means = {key: features[key].float_list.value for key in sorted(features) if key.startswith(_MEAN)}
         id_key = next((key for key in _ID_KEYS if key in features and features[key].bytes_list.value), None)

@@ -19,8 +19,10 @@ With --from_video_level, frame-level shards are made from existing video-level o
 labels, file names and order, and frames whose decoded mean is the video-level feature, up to half a quantisation step
 at most. Lengths are then 120 to 300 frames, or those of --frame_count_histogram. Results on them are synthetic.
 
-  python tools/make_sample_data.py --output_dir=/tmp/yt8m_sample
-  python tools/make_sample_data.py --output_dir=/tmp/yt8m_frames --from_video_level="/data/yt8m/video/train00*.tfrecord"
+Example:
+
+  yt8m-sample-data --output_dir=sample
+  yt8m-sample-data --output_dir=frames --from_video_level='~/data/yt8m/2/video/train00*.tfrecord'
 """
 
 from __future__ import annotations
@@ -60,11 +62,9 @@ _FROM_VIDEO_LEVEL = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    del argv
-    from sample_dataset import write_clips
-
+def main(_: Sequence[str]) -> None:
     from yt8m_tf.errors import InputError
+    from yt8m_tf.sample_data.dataset import write_clips
 
     output_dir = os.path.expanduser(_OUTPUT_DIR.value)
     try:
@@ -78,8 +78,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _generate(output_dir: str) -> dict[str, Any]:
-    from sample_data import SampleConfig
-    from sample_dataset import Layout, write_sample_data
+    from yt8m_tf.sample_data.dataset import Layout, write_sample_data
+    from yt8m_tf.sample_data.generator import SampleConfig
 
     config = SampleConfig(
         num_classes=_NUM_CLASSES.value,
@@ -96,9 +96,8 @@ def _generate(output_dir: str) -> dict[str, Any]:
 
 
 def _frame_counts() -> Any:
-    from frames_from_video import FrameCounts
-
     from yt8m_tf import schema
+    from yt8m_tf.sample_data.frames import FrameCounts
 
     if _FRAME_COUNT_HISTOGRAM.value:
         shortest, longest = 1, schema.MAX_FRAMES
@@ -125,5 +124,10 @@ def _report(output_dir: str, summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console script."""
     launch(main)
+
+
+if __name__ == "__main__":
+    run()

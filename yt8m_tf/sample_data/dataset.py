@@ -8,9 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from frames_from_video import FrameCounts, clip_from_means
-from sample_data import SampleConfig, SampleModel, make_model
-from sample_output import (
+
+from yt8m_tf import schema
+from yt8m_tf.console.progress import Progress
+from yt8m_tf.data.shards import list_shards
+from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means
+from yt8m_tf.sample_data.generator import SampleConfig, SampleModel, make_model
+from yt8m_tf.sample_data.output import (
     TEST_LABELS,
     TRUE_LABELS,
     VOCABULARY,
@@ -20,12 +25,7 @@ from sample_output import (
     vocabulary_text,
     write_text,
 )
-from sample_records import VideoRecord, clip_example, make_clips, video_example, write_shard
-
-from yt8m_tf import schema
-from yt8m_tf.console.progress import Progress
-from yt8m_tf.data.shards import list_shards
-from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data.records import VideoRecord, clip_example, make_clips, video_example, write_shard
 
 SPLITS = ("train", "validate", "test")
 _NUM_IDS = 62**4 // len(SPLITS)  # of 4 letters or digits, for each split
@@ -133,7 +133,7 @@ def write_clips(
       What it writes to sample_data.json: parameters, and sizes of the shards.
 
     Raises:
-      InputError: no file matches, or two have the same name; see `start_output` and `sample_records.make_clips`.
+      InputError: no file matches, or two have the same name; see `start_output` and `records.make_clips`.
     """
     found = list_shards([pattern], source="--from_video_level")
     paths = {os.path.basename(path): path for path in found}

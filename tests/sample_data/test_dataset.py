@@ -5,23 +5,19 @@ import errno
 import filecmp
 import json
 import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import sample_dataset
-import sample_records
 import tensorflow as tf
-from frames_from_video import FrameCounts
-from sample_data import SampleConfig, make_model
-from sample_dataset import Layout, global_average_precision, top_pairs, write_sample_data
-from sample_records import video_example
+from commands import run_command
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data import dataset, records
+from yt8m_tf.sample_data.dataset import Layout, global_average_precision, top_pairs, write_sample_data
+from yt8m_tf.sample_data.frames import FrameCounts
+from yt8m_tf.sample_data.generator import SampleConfig, make_model
+from yt8m_tf.sample_data.records import video_example
 
-COMMAND = pathlib.Path(sample_dataset.__file__).with_name("make_sample_data.py")
 CONFIG = SampleConfig(num_classes=24, num_topics=4, rgb_size=32, audio_size=8, seed=3)
 LAYOUT = Layout({"train": 50, "validate": 45, "test": 20}, videos_per_shard=30, levels=("video", "frame"))
 COUNTS = FrameCounts(2, 9)
@@ -243,7 +239,7 @@ def test_a_run_that_failed_can_be_repeated(tmp_path, monkeypatch):
         return video_example(record)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sample_dataset, "video_example", fail)
+        patch.setattr(dataset, "video_example", fail)
         write_sample_data(output, CONFIG, layout, COUNTS)
     assert not (tmp_path / "out" / "sample_data.json").exists()
     assert list((tmp_path / "out" / "video").iterdir()) == []
@@ -274,12 +270,10 @@ def test_values_out_of_range_are_refused(make, message):
 
 def test_the_command_prints_one_line_for_bad_input(tmp_path):
     (tmp_path / "file").write_text("")
-    done = subprocess.run(
-        [sys.executable, str(COMMAND), f"--output_dir={tmp_path}"], capture_output=True, text=True, check=False
-    )
+    done = run_command("sample-data", f"--output_dir={tmp_path}")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"make_sample_data: error: --output_dir={tmp_path} is not empty")
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"yt8m-sample-data: error: --output_dir={tmp_path} is not empty")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -295,7 +289,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         monkeypatch.context() as patch,
         pytest.raises(InputError, match=r"train0000\.tfrecord cannot be written: No space left") as caught,
     ):
-        patch.setattr(sample_records.os, "replace", fail)
+        patch.setattr(records.os, "replace", fail)
         write_sample_data(str(tmp_path / "out"), CONFIG, layout, COUNTS)
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["sample_data.json.tmp"]
