@@ -225,6 +225,13 @@ def test_configurations_of_the_project_are_found_from_anywhere(tmp_path: Path, m
         load_yaml(str(tmp_path))
 
 
+@dataclasses.dataclass
+class _Free:
+    a: Mapping[str, Any]
+    b: str
+    c: Mapping[str, Any]
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -238,7 +245,7 @@ def test_configurations_of_the_project_are_found_from_anywhere(tmp_path: Path, m
 )
 def test_overrides(overrides: list[str], expected: dict[str, Any]) -> None:
     values = {"a": {"x": 1}, "b": "t"}
-    assert apply_overrides(values, overrides) == expected
+    assert apply_overrides(_Free, values, overrides) == expected
     assert values == {"a": {"x": 1}, "b": "t"}
 
 
