@@ -95,7 +95,7 @@ def _check_labels(context: Mapping[str, tf.train.Feature], targets: TargetsConfi
     feature = context.get(LABELS_KEY)
     if feature is not None and feature.WhichOneof("kind") not in ("int64_list", None):
         return f"'{LABELS_KEY}' is {_describe(feature)}, not int64; write the shard again"
-    labels = list(feature.int64_list.value) if feature is not None else []
+    labels = list(dict.fromkeys(feature.int64_list.value)) if feature is not None else []
     if not labels:
         hint = "a test shard? give labelled ones"
         return f"no labels, which training and evaluation need ({_keys(context)}); {hint}" if need_labels else None
