@@ -198,7 +198,7 @@ def _overridden(hint: Any, base: Any, keys: Sequence[str], value: Any) -> Any:
         return {**result, keys[0]: own}
     if not isinstance(value, Mapping) or _is_of_names(hint):
         return value
-    result = base if isinstance(base, Mapping) else {}
+    result = dict(base) if isinstance(base, Mapping) else {}
     for key, item in value.items():
         result = _overridden(hint, result, [str(key)], item)
     return result

@@ -88,6 +88,8 @@ def _check_id(context: Mapping[str, tf.train.Feature]) -> str | None:
         return f"neither '{ID_KEYS[0]}' nor '{ID_KEYS[1]}' ({_keys(context)}); give YouTube-8M shards"
     if len(context[key].bytes_list.value) != 1:
         return f"'{key}' is {_describe(context[key])}, not one of bytes; write the shard again"
+    if not context[key].bytes_list.value[0]:
+        return f"'{key}' is empty ({_keys(context)}); write the shard again, with an id for every video"
     return None
 
 

@@ -51,7 +51,9 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
     parse = _parse_video if data.level == "video" else _parse_frames
     targets = targets_of(data)
     parsed, labels, ids = parse(serialized, data, targets is not None)
-    parsed["id"] = _given_id(ids)
+    given = _given_id(ids)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.not_equal(given, "")), ["a record has no id"])]):
+        parsed["id"] = tf.identity(given)
     if targets:
         parsed["labels"] = _pad_labels(labels, targets)
     return parsed
