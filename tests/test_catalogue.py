@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from yt8m_tf import catalogue
-from yt8m_tf.models import model_names
+from yt8m_tf.models import model_names, registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +20,7 @@ def entries():
 
 def test_every_configuration_builds_and_every_model_has_one(entries):
     assert {entry.model for entry in entries.values()} == set(model_names()) - {"weighted_mean"}  # made of runs
+    assert all(registry.registration(name).builder.__doc__ for name in model_names())
     assert sum(selector.startswith("zoo.yaml:") for selector in entries) == 113
     assert all(entry.num_parameters > 0 for entry in entries.values())
 

@@ -1,19 +1,26 @@
-"""Lets several processes fill one directory: each file is written by the process that holds its lock."""
+"""Locks on what several processes write: on single files of a directory, or on all of it.
+
+They are `flock`'s, which Linux passes on to NFS servers, and which the system frees when a process dies, however it
+dies. Where a file system has none, every process gets everything, and writes the same bytes under the same names.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from filelock import FileLock, Timeout
+
+from yt8m_tf.errors import InputError
+
 
 class Claims:
-    """Locks on the files of a directory, held by this process; the system frees those of a process that dies.
-
-    The locks are `flock`'s, which Linux passes on to NFS servers; where a file system has none, every process gets all
-    files and writes the same bytes under the same names.
+    """Locks on the files of a directory, held by this process; each file is written by the process that holds its lock.
 
     Args:
       directory: whose files to claim; the locks lie in its folder `.locks`.
@@ -21,25 +28,19 @@ class Claims:
 
     def __init__(self, directory: Path):
         self._folder = directory / ".locks"
-        self._held: dict[str, int] = {}
+        self._held: dict[str, FileLock] = {}
 
     def take(self, name: str, wait: bool = False) -> bool:
         """Claims a file; if another process holds it, waits for that one, or returns False."""
-        self._folder.mkdir(exist_ok=True)  # a process that found every file whole removes it
-        descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(descriptor)
+        lock = _locked(self._folder / name, wait)  # a process that found every file whole removes the folder
+        if lock is None:
             return False
-        except OSError:  # no locks here
-            pass
-        self._held[name] = descriptor
+        self._held[name] = lock
         return True
 
     def release(self, name: str) -> None:
         """Gives a file back."""
-        os.close(self._held.pop(name))
+        self._held.pop(name).release()
 
     def remove(self) -> None:
         """Removes all locks: nobody needs them once every file is whole."""
@@ -53,3 +54,51 @@ class Claims:
     ) -> None:
         for name in list(self._held):
             self.release(name)
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path, option: str, doing: str = "writes") -> Iterator[None]:
+    """Keeps a directory to this process while the block runs; the lock is its file `.lock`, which says who holds it.
+
+    Args:
+      directory: is made where there is none.
+      option: the flag that the directory was named by, for the message.
+      doing: what the holder does there, for the message.
+
+    Raises:
+      InputError: another process holds it.
+      OSError: nothing can be written there.
+    """
+    path = directory / ".lock"
+    lock = _locked(path, wait=False)
+    if lock is None:
+        raise InputError(f"{option}={directory}: another process {doing} there{_holder(path)}; wait for it to end")
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: who has opened it already will find it gone, and make another
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who holds an exclusive lock, in brackets; nothing where it began, or ended, just now."""
+    with contextlib.suppress(OSError):
+        if who := path.read_text(encoding="utf-8"):
+            return f" ({who})"
+    return ""
+
+
+def _locked(path: Path, wait: bool) -> FileLock | None:
+    """The lock, held; None where another process holds it."""
+    # What one thread takes another may give back. filelock's own way out where there are no locks is a file whose
+    # existence is the lock: it would outlive its process.
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        return None
+    except OSError as error:
+        if error.filename is not None:  # it cannot be opened; else there are no locks here
+            raise
+    return lock

@@ -79,8 +79,10 @@ def test_crc_of_headers_agrees_with_the_definition(rng):
     lengths = [struct.pack("<Q", int(n)) for n in rng.integers(0, 2**63, 50)]
     right = [length + struct.pack("<I", masked(length)) for length in lengths]
     wrong = [length + struct.pack("<I", masked(length) ^ 1 << i % 32) for i, length in enumerate(lengths)]
-    headers = np.frombuffer(b"".join(right + wrong), np.uint8).reshape(-1, 12)
-    assert crc32c.headers_match(headers).tolist() == [True] * 50 + [False] * 50
+    headers = np.frombuffer(b"".join(right + wrong + right[:9]), np.uint8).reshape(-1, 12)
+    assert crc32c.headers_match(headers).tolist() == [True] * 50 + [False] * 50 + [True] * 9
+    assert crc32c.headers_match(headers[:0]).tolist() == []
+    assert [crc32c.masked_crc(length) for length in lengths] == [masked(length) for length in lengths]
 
 
 def test_sound_and_empty_shards_have_no_damage(tmp_path, records):

@@ -20,6 +20,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.losses import losses
 from yt8m_tf.score_shards import records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
+from yt8m_tf.score_shards.soft_labels import beside
 
 _CLASSES = 12
 
@@ -65,7 +66,8 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
     labels = LabelsConfig(
         str(directory), **{name: options.pop(name) for name in ("missing_videos",) if name in options}
     )
-    return training_stream(shards, _data(level), 16, seed=3, faults=Faults(), labels=labels, **options)
+    soft = beside(labels, "", _data(level).num_classes)
+    return training_stream(shards, _data(level), 16, seed=3, faults=Faults(), beside=soft, **options)
 
 
 @pytest.mark.parametrize("level", ["video", "frame"])
@@ -157,7 +159,8 @@ def test_missing_shards_and_other_scores(
 
     other = dataclasses.replace(_data(), num_classes=11)
     with pytest.raises(InputError, match="scores of 12 classes; the data has 11"):
-        training_stream(shards, other, 16, seed=3, faults=Faults(), labels=LabelsConfig(str(tmp_path / "soft")))
+        soft = beside(LabelsConfig(str(tmp_path / "soft")), "", other.num_classes)
+        training_stream(shards, other, 16, seed=3, faults=Faults(), beside=soft)
 
 
 def test_a_truncated_score_shard(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,14 @@ def _train(data_dir: Path, workdir: Path, **data: Any) -> Path:
     return workdir
 
 
-@pytest.fixture
-def folds(learnable_shards: Callable[..., Path], tmp_path: Path) -> tuple[Path, list[Path]]:
+@pytest.fixture(scope="module")
+def folds(
+    make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Path]]:
     """Six training shards and two of validation, and three runs, each with one fold of the former held out."""
-    data_dir = learnable_shards(train=6, each=20)
-    runs = [_train(data_dir, tmp_path / "runs" / f"fold_{fold}", num_folds=3, fold=fold) for fold in range(3)]
+    root = tmp_path_factory.mktemp("folds")
+    data_dir = make_learnable_shards(root, train=6, each=20)
+    runs = [_train(data_dir, root / "runs" / f"fold_{fold}", num_folds=3, fold=fold) for fold in range(3)]
     return data_dir, runs
 
 
@@ -139,11 +143,23 @@ def test_only_what_is_missing_is_scored(folds: tuple[Path, list[Path]], tmp_path
     assert _score(runs, list_shards(["*.tfrecord"], str(data_dir)), output).num_scored == 2 * 20  # more shards
 
 
+def test_two_at_a_time_share_the_work(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    data_dir, runs = folds
+    shards = list_shards(["*.tfrecord"], str(data_dir))
+    _score(runs, shards, tmp_path / "one")
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(_score, runs, shards, tmp_path / "two") for _ in range(2)]
+    assert sum(summary.result().num_scored for summary in done) == 8 * 20
+    for shard in (tmp_path / "one").glob("*"):
+        assert (tmp_path / "two" / shard.name).read_bytes() == shard.read_bytes()
+
+
+@pytest.mark.slow
 def test_two_processes_share_the_work(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["*.tfrecord"], str(data_dir))
     _score(runs, shards, tmp_path / "one")
-    command = [sys.executable, "-m", "yt8m_tf.bin.score", f"--model={tmp_path}/runs/fold_*", f"--data_dir={data_dir}"]
+    command = [sys.executable, "-m", "yt8m_tf.bin.score", f"--model={runs[0].parent}/fold_*", f"--data_dir={data_dir}"]
     command += ["--input=*.tfrecord", f"--output={tmp_path}/two", "--batch_size=16", "--noxla"]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)

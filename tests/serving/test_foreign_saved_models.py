@@ -204,6 +204,7 @@ def command(name, cwd, *flags):
     return subprocess.run(line, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
+@pytest.mark.slow  # the functions that they call are tested above, the commands in tests/bin
 def test_commands_take_a_bundle_of_a_foreign_model(world, tmp_path):
     weights, _, records = world
     write_bundle(save_v1(tmp_path / "foreign", weights), tmp_path / "foreign.tgz", progress=False)

@@ -55,7 +55,7 @@ def test_which_ensembles(rng: np.random.Generator) -> None:
     assert WITH_WEAK not in {ensemble.order for ensemble in ensembles(gaps.tolist(), 0, 0, 3)}
 
 
-@pytest.mark.parametrize(("ranks", "aggregates"), [(False, False), (True, True)])
+@pytest.mark.parametrize(("ranks", "aggregates"), [pytest.param(False, False, marks=pytest.mark.slow), (True, True)])
 def test_an_ensemble_is_a_stacking_of_its_models_alone(
     world: World, tmp_path: Path, ranks: bool, aggregates: bool
 ) -> None:
@@ -171,6 +171,7 @@ def test_what_cannot_be_measured(world: World, tmp_path: Path) -> None:
         read_stacking(tmp_path / "best")
 
 
+@pytest.mark.slow  # what it calls is tested above
 def test_the_command(world: World, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = world.stack(output, _FEW)
@@ -180,8 +181,10 @@ def test_the_command(world: World, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     single = result.gaps["validate"]
     best = max(("first", "second", "third"), key=lambda name: result.gaps["train"][name])
-    row = next(line for line in done.stdout.splitlines() if line.startswith("| 1 | best first"))
-    assert row.split("|")[7].strip() == f"{single[best]:.4f}" and "| 2 + 2 | best, and all weak ones |" in done.stdout
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    row = next(line for line in lines if line.startswith("| 1 | best first"))
+    assert row.split("|")[7].strip() == f"{single[best]:.4f}"
+    assert any(line.startswith("| 2 + 2 | best, and all weak ones |") for line in lines)
     contents = json.loads((output / SIZES).read_text())
     assert contents["config"]["num_trees"] == 3
     assert (output / sizes_report.TABLE).read_text().count("\n| weak") == 2

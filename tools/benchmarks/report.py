@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.harness import Measurement
 from yt8m_tf import files
+from yt8m_tf.console import tables
 
 _PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -26,22 +27,11 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def render(self, markdown: bool = False) -> str:
-        """Aligned text; as Markdown, the same with bars."""
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
-        cells = [
-            [
-                cell.rjust(width) if i else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            for line in lines
-        ]
-        if not markdown:
-            return "\n".join([self.title, *("  " + "  ".join(line).rstrip() for line in cells)])
-        rule = ["-" * width if not i else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-        return "\n".join(
-            [f"**{self.title}**", "", *("| " + " | ".join(line) + " |" for line in (cells[0], rule, *cells[1:]))]
-        )
+        """Aligned text, or Markdown."""
+        if markdown:
+            return f"**{self.title}**\n\n{tables.markdown(self.header, self.rows)}"
+        lines = tables.aligned([self.header, *self.rows], num_left=1).splitlines()
+        return "\n".join([self.title, *(f"  {line}" for line in lines)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,21 @@
-"""Tables as plain text."""
+"""Tables as plain text and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 
 def aligned(rows: Sequence[Sequence[str]], num_left: int) -> str:
     """Rows of cells as lines of columns, the first `num_left` to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        padded = enumerate(zip(row, widths, strict=True))
-        cells = [cell.ljust(width) if i < num_left else cell.rjust(width) for i, (cell, width) in padded]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return tabulate(rows, tablefmt="plain", colalign=_sides(len(rows[0]), num_left), disable_numparse=True)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> str:
+    """The same under a header, in Markdown."""
+    return tabulate(rows, header, tablefmt="pipe", colalign=_sides(len(header), num_left), disable_numparse=True)
+
+
+def _sides(num_columns: int, num_left: int) -> list[str]:
+    return ["left" if number < num_left else "right" for number in range(num_columns)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import schema
@@ -187,9 +186,10 @@ def _header_reason(header: bytes, remaining: int) -> str:
     """What a header itself, and the bytes left in the file from it on, say is wrong; "" for nothing."""
     if len(header) < crc32c.HEADER_BYTES:
         return f"header truncated: the file ends after {remaining} of its {crc32c.HEADER_BYTES} bytes"
-    if not crc32c.headers_match(np.frombuffer(header, np.uint8)[None])[0]:
+    length, checksum = header[: crc32c.LENGTH_BYTES], header[crc32c.LENGTH_BYTES :]
+    if crc32c.masked_crc(length) != int.from_bytes(checksum, "little"):
         return "length checksum does not match"
-    expected = int.from_bytes(header[: crc32c.LENGTH_BYTES], "little") + crc32c.FRAMING_BYTES
+    expected = int.from_bytes(length, "little") + crc32c.FRAMING_BYTES
     if remaining < expected:
         return f"data truncated: the file ends after {remaining} of the record's {expected} bytes"
     return ""

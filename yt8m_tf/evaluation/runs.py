@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files
+from yt8m_tf.console import tables
 from yt8m_tf.data import clips, pipeline, shards
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
@@ -77,8 +78,7 @@ def format_table(metrics: Metrics) -> str:
         ("Labels", f"{metrics.num_labels:,}"),
         ("Classes with labels", f"{np.count_nonzero(metrics.num_positives):,} of {len(metrics.num_positives):,}"),
     ]
-    left, right = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return "\n".join(f"{title:<{left}}  {value:>{right}}" for title, value in rows)
+    return tables.aligned(rows, num_left=1)
 
 
 def write_evaluation(

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import files
+from yt8m_tf import files, locks
 from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
-from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines.stages import Stage
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.pipelines.workers import Submit
@@ -30,9 +29,7 @@ def only_run(workdir: Path) -> Any:
     """
     try:
         (workdir / "stages").mkdir(parents=True, exist_ok=True)
-        with Claims(workdir / "stages") as claims:
-            if not claims.take("pipeline"):
-                raise InputError(f"--workdir={workdir}: another process runs a pipeline there; wait for it to end")
+        with locks.exclusive(workdir, "--workdir", "runs a pipeline"):
             yield
     except OSError as error:
         raise InputError(

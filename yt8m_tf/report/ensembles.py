@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from yt8m_tf.report import figures
 from yt8m_tf.report.analysis import ensemble_gaps
 from yt8m_tf.report.drawing import Picture, canvas, saved
-from yt8m_tf.report.markup import Markup, element, figure, missing, section, side_by_side, table
+from yt8m_tf.report.parts import Columns, Missing, Note, Part, Section, Table
 from yt8m_tf.report.predictions import STACKED
 from yt8m_tf.report.sections import gap
 from yt8m_tf.report.sources import Workdir
@@ -19,13 +19,13 @@ from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.subsets import WITH_WEAK
 
 
-def ensembles(workdir: Workdir, directory: Path, num_shards: int, progress: bool) -> Markup:
+def ensembles(workdir: Workdir, directory: Path, num_shards: int, progress: bool) -> Section:
     """GAP@20 against the number of models."""
     split = workdir.split
     rows = workdir.path / "stacked" / "rows" / str(split)
     if split is None or not any(rows.glob("*.npz")):
         command = f"yt8m-stack --scores='{workdir.path}/scores/*' --output={workdir.path}/stacked --data_dir=DATA"
-        return section("ensembles", "Ensembles", [missing("No stacked scores of validation videos", command)])
+        return Section("ensembles", "Ensembles", [Missing("No stacked scores of validation videos", command)])
     known = workdir.gaps[OUT_OF_FOLD]
     counts, orders = ensemble_gaps(rows, workdir.models, known, num_shards, progress)
     others = {name: workdir.gaps[split][name] for name in ("weighted mean", STACKED) if name in workdir.gaps[split]}
@@ -35,40 +35,40 @@ def ensembles(workdir: Workdir, directory: Path, num_shards: int, progress: bool
     note = (
         f"Models are ordered by GAP@20 out of fold: {', '.join(order)}. A class that a model does not list counts as 0."
     )
-    content = table("GAP@20 of the plain mean", ["models", *(f"GAP@20, {name}" for name in orders)], cells)
-    parts: list[object] = [side_by_side([figure(picture), content]), element("p", note, class_="note")]
+    content = Table("GAP@20 of the plain mean", ["models", *(f"GAP@20, {name}" for name in orders)], cells)
+    parts: list[Part] = [Columns([picture, content]), Note(note)]
     if any(split in point["gaps"] for point in workdir.ensembles.get("points", [])):
         parts += _measured(workdir.ensembles, split, directory)
     else:
         command = f"yt8m-stack --sizes --output={workdir.path}/stacked"
-        parts.append(missing("LightGBM and the weighted mean were not measured for fewer models", command))
-    return section("ensembles", "Ensembles", parts)
+        parts.append(Missing("LightGBM and the weighted mean were not measured for fewer models", command))
+    return Section("ensembles", "Ensembles", parts)
 
 
-def _measured(contents: Mapping[str, Any], split: str, directory: Path) -> list[object]:
+def _measured(contents: Mapping[str, Any], split: str, directory: Path) -> list[Part]:
     """The curves of `contents`, and what weak models add to strong ones."""
     cells = [
         [sizes_report.number_of_models(point), point["order"], *(gap(point["gaps"][split][name]) for name in METHODS)]
         for point in contents["points"]
     ]
     titles = ["models", "order", *METHODS]
-    points = table("GAP@20 of LightGBM and of means", titles, cells, 2, class_="tall")
-    parts: list[object] = [side_by_side([figure(_picture(contents, split, directory)), points])]
+    points = Table("GAP@20 of LightGBM and of means", titles, cells, 2, tall=True)
+    parts: list[Part] = [Columns([_picture(contents, split, directory), points])]
     if gains := _gains(contents, split):
         names = ["strong models", "weak ones", *(f"{name}, alone and with weak ones" for name in METHODS[1:])]
-        parts.append(table("What the weak models add to the best", names, gains))
+        parts.append(Table("What the weak models add to the best", names, gains))
     trees = contents["config"]
     note = (
         f"Each ensemble as a stacking of its models alone would be: boosters of up to {trees['num_trees']:,} trees,"
         f" learning rate {trees['learning_rate']:g}. Weak are {', '.join(contents['weak']) or 'none'}. The best single"
         " model is that of the highest GAP@20 out of fold."
     )
-    return [*parts, element("p", note, class_="note")]
+    return [*parts, Note(note)]
 
 
-def _gains(contents: Mapping[str, Any], split: str) -> list[Sequence[object]]:
+def _gains(contents: Mapping[str, Any], split: str) -> list[list[str]]:
     """A row for each number of strong models: GAP@20 without and with the weak ones."""
-    rows: list[Sequence[object]] = []
+    rows = []
     for point in contents["points"]:
         alone = sizes_report.best_alone(contents, point) if point["order"] == WITH_WEAK else None
         if alone is not None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-import html
-import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import jinja2
 
 import yt8m_tf
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.report import classes, ensembles, sections
-from yt8m_tf.report.markup import Markup, element, joined
+from yt8m_tf.report.parts import Section
 from yt8m_tf.report.predictions import STACKED, Predictions, find_predictions
 from yt8m_tf.report.sources import Workdir, main_model, read_workdir
 from yt8m_tf.vocabulary import load_vocabulary
 
-_TEMPLATE = Path(__file__).with_name("page.html")
 _LINKS = {
     "overview": "At a glance",
     "models": "Models",
@@ -78,19 +78,21 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     evaluation, evaluate = workdir.evaluations.get(model), classes.commands(workdir, model)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        content = {
-            "overview": sections.overview(workdir, model, directory),
-            "models": sections.models(workdir),
-            "training": sections.training(workdir, directory),
-            "quality": classes.quality(model, evaluation, found, evaluate, directory),
-            "sizes": sections.sizes(workdir, model, directory),
-        }
+        content = [
+            sections.overview(workdir, model, directory),
+            sections.models(workdir),
+            sections.training(workdir, directory),
+            classes.quality(model, evaluation, found, evaluate, directory),
+            sections.sizes(workdir, model, directory),
+        ]
         if workdir.pipeline:
             shards, progress = options.num_shards, options.progress
-            content["ensembles"] = ensembles.ensembles(workdir, directory, shards, progress)
-        content["classes"] = classes.classes(evaluation, names, evaluate, directory)
-        content["confusions"] = classes.confused(whose, own, names)
-        content["examples"] = classes.examples(whose, own, names, options.num_examples, options.seed)
+            content.append(ensembles.ensembles(workdir, directory, shards, progress))
+        content += [
+            classes.classes(evaluation, names, evaluate, directory),
+            classes.confused(whose, own, names),
+            classes.examples(whose, own, names, options.num_examples, options.seed),
+        ]
         with files.whole_file(output) as temporary:
             temporary.write_text(_page(workdir, model, content), encoding="utf-8")
     except OSError as error:
@@ -98,17 +100,24 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     return [output, *sorted(directory.glob("*.png"))]
 
 
-def _page(workdir: Workdir, model: str, content: Mapping[str, Markup]) -> str:
+def _page(workdir: Workdir, model: str, content: Sequence[Section]) -> str:
     kind = "pipeline" if workdir.pipeline else "run"
-    values = {
-        "title": html.escape(f"{workdir.path.resolve().name}: report"),
-        "heading": html.escape(workdir.path.resolve().name),
-        "subtitle": html.escape(f"Report of a {kind}, {workdir.path}, with a closer look at {model}."),
-        "links": joined([element("a", text, href=f"#{name}") for name, text in _LINKS.items() if name in content], " "),
-        "content": joined(content.values()),
-        "footer": html.escape(f"yt8m-report of yt8m_tf {yt8m_tf.__version__}"),
-    }
-    return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # names and ids are data
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["kind"] = lambda part: type(part).__name__.lower()
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    return environment.get_template("page.html").render(
+        title=workdir.path.resolve().name,
+        subtitle=f"Report of a {kind}, {workdir.path}, with a closer look at {model}.",
+        links=[(section.name, _LINKS[section.name]) for section in content],
+        sections=content,
+        footer=f"yt8m-report of yt8m_tf {yt8m_tf.__version__}",
+    )
 
 
 def _predictions(workdir: Workdir, model: str, options: Options) -> dict[str, Predictions]:

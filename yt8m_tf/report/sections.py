@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_tf.report import figures
-from yt8m_tf.report.markup import Markup, element, figure, joined, missing, section, side_by_side, table
+from yt8m_tf.report.parts import Columns, Folded, Missing, Named, Part, Section, Table, Tiles
 from yt8m_tf.report.predictions import STACKED
 from yt8m_tf.report.sources import Run, Workdir
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
@@ -37,7 +37,7 @@ def validation_gaps(workdir: Workdir) -> dict[str, float]:
     return stacked | {name: found.metrics["metrics"]["gap_at_20"] for name, found in workdir.evaluations.items()}
 
 
-def overview(workdir: Workdir, model: str, directory: Path) -> Markup:
+def overview(workdir: Workdir, model: str, directory: Path) -> Section:
     """What matters most, and GAP@20 of everything."""
     gaps = validation_gaps(workdir)
     tiles = []
@@ -57,17 +57,16 @@ def overview(workdir: Workdir, model: str, directory: Path) -> Markup:
         tiles.append((f"best first-level model, {best}", gap(gaps[best])))
     if STACKED in gaps:
         tiles.append(("LightGBM over all of them", gap(gaps[STACKED])))
-    described = [element("div", joined([element("dt", title), element("dd", value)], "")) for title, value in tiles]
-    parts: list[object] = [element("dl", joined(described), class_="tiles")] if tiles else []
+    parts: list[Part] = [Tiles(tiles)] if tiles else []
     if not workdir.evaluations:
         run = f"{workdir.path}/runs/{model}" if workdir.pipeline else workdir.path
-        parts.append(missing("No evaluation yet", f"yt8m-evaluate --workdir={run} --data_dir=DATA"))
+        parts.append(Missing("No evaluation yet", f"yt8m-evaluate --workdir={run} --data_dir=DATA"))
     if len(gaps) > 1:
-        parts.append(figure(figures.draw_bars(gaps, directory, "gap", "GAP@20 on the validation videos")))
-    return section("overview", "At a glance", parts)
+        parts.append(figures.draw_bars(gaps, directory, "gap", "GAP@20 on the validation videos"))
+    return Section("overview", "At a glance", parts)
 
 
-def models(workdir: Workdir) -> Markup:
+def models(workdir: Workdir) -> Section:
     """Tables of models, of combinations and of stages."""
     out_of_fold, validation = workdir.gaps.get(OUT_OF_FOLD, {}), validation_gaps(workdir)
     sizes = {Path(name).parts[1]: report["size"]["total_bytes"] for name, report in workdir.exports.items()}
@@ -79,19 +78,20 @@ def models(workdir: Workdir) -> Markup:
         rows.append((name, kind, *cells, duration(seconds) if seconds else ""))
     rows += [(name, f"of {len(workdir.models)} models", "", "", "") for name in out_of_fold if name not in workdir.runs]
     rows.sort(key=lambda row: -validation.get(row[0], -1.0))
-    named = [joined([name, element("small", kind, class_="kind")], " ") for name, kind, *_ in rows]
-    both = [[gap(validation.get(row[0])), gap(out_of_fold.get(row[0]))] for row in rows]
-    content = [[name, *gaps, *row[2:]] for name, gaps, row in zip(named, both, rows, strict=True)]
+    content = [
+        [Named(name, kind), gap(validation.get(name)), gap(out_of_fold.get(name)), *cells]
+        for name, kind, *cells in rows
+    ]
     titles = ["model", "GAP@20 validation", "GAP@20 out of fold", "weights", "exported", "training"]
-    parts: list[object] = [table("Models and combinations", titles, content)]
+    parts: list[Part] = [Table("Models and combinations", titles, content)]
     pipeline = f"yt8m-pipeline --config=CONFIG --workdir={workdir.path} --data_dir=DATA"
     if not workdir.gaps and workdir.pipeline:
-        parts.append(missing("No stacking yet", pipeline))
+        parts.append(Missing("No stacking yet", pipeline))
     if workdir.stages:
         parts.append(_stages(workdir))
     elif workdir.pipeline:
-        parts.append(missing("No results of stages yet", pipeline))
-    return section("models", "Models and stages", parts)
+        parts.append(Missing("No results of stages yet", pipeline))
+    return Section("models", "Models and stages", parts)
 
 
 def _training_seconds(workdir: Workdir, name: str) -> float:
@@ -99,7 +99,7 @@ def _training_seconds(workdir: Workdir, name: str) -> float:
     return sum(found["seconds"] for found in own)
 
 
-def _stages(workdir: Workdir) -> Markup:
+def _stages(workdir: Workdir) -> Folded:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name, result in workdir.stages.items():
         groups.setdefault(name.partition(" fold ")[0], []).append(result)
@@ -112,12 +112,11 @@ def _stages(workdir: Workdir) -> Markup:
         rows.append([name, f"{len(results)}", *cells, megabytes(sum(size)) if size else "", f"{sum(seconds):,.1f}"])
     total = sum(result["seconds"] for result in workdir.stages.values())
     titles = ["stage", "runs", "GAP@20, mean", "videos", "written", "seconds"]
-    content = table(f"{len(workdir.stages)} stages", titles, rows, class_="tall")
     summary = f"{len(workdir.stages)} stages, {duration(total)} of work in all"
-    return element("details", joined([element("summary", summary), content]))
+    return Folded(summary, Table(f"{len(workdir.stages)} stages", titles, rows, tall=True))
 
 
-def training(workdir: Workdir, directory: Path) -> Markup:
+def training(workdir: Workdir, directory: Path) -> Section:
     """Loss and GAP@20 by step."""
     pictures = []
     groups: tuple[tuple[str, str, Callable[[Run], bool]], ...] = (
@@ -137,10 +136,8 @@ def training(workdir: Workdir, directory: Path) -> Markup:
                 wrapped = title.replace(" (", "\n(")
                 pictures.append(figures.draw_lines(lines, directory, f"{key}_{group}", wrapped, axis, high))
     command = f"yt8m-train --config=CONFIG --workdir={workdir.path} --data_dir=DATA"
-    content: list[object] = (
-        [side_by_side(map(figure, pictures))] if pictures else [missing("No evaluation while training yet", command)]
-    )
-    return section("training", "Training", content)
+    content = Columns(pictures) if pictures else Missing("No evaluation while training yet", command)
+    return Section("training", "Training", [content])
 
 
 def mean_history(run: Run, key: str) -> figures.Line:
@@ -156,38 +153,37 @@ def mean_history(run: Run, key: str) -> figures.Line:
     return figures.Line(run.name, steps, values, best)
 
 
-def sizes(workdir: Workdir, model: str, directory: Path) -> Markup:
+def sizes(workdir: Workdir, model: str, directory: Path) -> Section:
     """GAP@20 against bytes."""
     run = f"{workdir.path}/runs/{model}" if workdir.pipeline else f"{workdir.path}"
     command = f"yt8m-export --workdir={run} --output={workdir.path}/exported/{model}/1 --data_dir=DATA"
     if not workdir.exports and not workdir.frontiers:
-        return section("sizes", "Size", [missing("Nothing was exported", command)])
+        return Section("sizes", "Size", [Missing("Nothing was exported", command)])
     exports = {name: (r["size"]["total_bytes"], r["metrics"]["gap"]) for name, r in workdir.exports.items()}
-    rows: list[list[object]] = []
+    rows = []
     for name, report in workdir.exports.items():
         found = report["metrics"]
         members = report.get("pack", {}).get("members", [])
         cells = [f"{report['size']['total_bytes']:,}", f"{found['gap']:.5f}", f"{found['gap_float32']:.5f}"]
         rows.append([name, *cells, f"{len(members) or 1}"])
     titles = ["SavedModel", "bytes", "GAP@20", "of float32", "members"]
-    picture = figure(figures.draw_bytes(exports, workdir.frontiers, directory))
-    parts: list[object] = [side_by_side([picture, table("SavedModels", titles, rows)])]
+    picture = figures.draw_bytes(exports, workdir.frontiers, directory)
+    parts: list[Part] = [Columns([picture, Table("SavedModels", titles, rows)])]
     for name, contents in workdir.frontiers.items():
         points = [
             [_members(point["members"]), point["rule"], f"{point['num_bytes']:,}", gap(point["gap"])]
             for point in contents["frontier"]
         ]
         heading = f"Frontier of {name}: the best ensemble of its size"
-        parts.append(
-            table(heading, ["members", "found by", "bytes", "GAP@20, held-out videos"], points, 2, class_="tall")
-        )
+        titles = ["members", "found by", "bytes", "GAP@20, held-out videos"]
+        parts.append(Table(heading, titles, points, 2, tall=True))
     if not workdir.frontiers and workdir.pipeline:
         pack = (
             f"yt8m-export --pack --candidates='{workdir.path}/runs/*/fold_0' --scores='{workdir.path}/scores/*/train'"
         )
         pack += f" --data_dir=DATA --output={workdir.path}/exported/pack/1"
-        parts.append(missing("No ensemble was packed", pack))
-    return section("sizes", "Size", parts)
+        parts.append(Missing("No ensemble was packed", pack))
+    return Section("sizes", "Size", parts)
 
 
 def _members(members: Sequence[Mapping[str, Any]]) -> str:

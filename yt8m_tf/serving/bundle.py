@@ -14,7 +14,6 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
@@ -28,7 +27,6 @@ MEMBER_LIMIT = 1000
 
 _LEFT_OUT = "assets.extra"
 _COMPRESSION = 6
-_BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 _END_BYTES = 1 << 20  # of zeros behind the last member; tar writes 10 kB unless told otherwise
 # Of a file or folder: printable ASCII without what Windows takes for separators, drives and wildcards.
@@ -100,100 +98,99 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iter
         raise InputError(f"--bundle={path}: no such file; give an archive that yt8m-export --bundle wrote")
     with tempfile.TemporaryDirectory(prefix="yt8m_bundle_") as folder:
         try:
-            with gzip.open(path, "rb") as content:
-                _Unpacking(content, Path(folder), size_limit).run()  # type: ignore[arg-type]  # a gzip.GzipFile
+            with gzip.GzipFile(path, "rb") as content:
+                _unpack(content, Path(folder), size_limit)
         except InputError as error:
             raise InputError(f"--bundle={path}: {error}") from error
-        except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.HeaderError) as error:
+        except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
             raise InputError(f"--bundle={path}: damaged, or no .tgz archive ({error}); fetch it again") from error
         except OSError as error:
             raise InputError(f"--bundle={path}: cannot be unpacked ({error.strerror or error})") from error
         yield _find_saved_model(Path(folder), path)
 
 
-class _Unpacking:
-    """Reads a tar archive from front to back; each member is checked before anything of it is written.
+class _Header(tarfile.TarInfo):
+    """Of a file or a folder; any other one, and a damaged one, is an error.
 
-    Files and folders with plain names are taken, and nothing else. `tarfile` interprets single headers only: its reader
-    takes a damaged header for the end, and reads headers of any length (PAX, GNU) into memory.
+    `tarfile` left alone takes a damaged header for the end, and reads headers of any length (PAX, GNU) into memory.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) < tarfile.BLOCKSIZE or any(buf):
+                raise tarfile.ReadError(f"{error}") from error
+            raise  # a block of zeros: the end
+        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+            raise InputError(
+                f"member {header.name!r} is neither file nor folder (type {header.type!r}); pack plain files, with"
+                " tar --format=ustar"
+            )
+        if header.size < 0:
+            raise tarfile.ReadError("a negative size")
+        return header
+
+
+def _unpack(content: gzip.GzipFile, folder: Path, size_limit: int) -> None:
+    """Reads a tar archive from front to back; each member is checked before anything of it is written.
 
     Args:
       content: the archive, decompressed while it is read.
       folder: where to, empty.
       size_limit: see `unpacked`.
     """
-
-    def __init__(self, content: IO[bytes], folder: Path, size_limit: int):
-        self._content, self._folder, self._limit = content, folder, size_limit
-        self._num_members = self._num_bytes = 0
-        self._taken: dict[str, tuple[str, bool]] = {}  # by lower-case path: the path, and whether it is a folder
-
-    def run(self) -> None:
-        while any(header := self._read(_BLOCK)):
-            member = tarfile.TarInfo.frombuf(header, "ascii", "backslashreplace")
-            self._num_members += 1
-            if self._num_members > MEMBER_LIMIT:
+    num_bytes = 0
+    taken: dict[str, tuple[str, bool]] = {}
+    # Names stay ASCII: of others the bytes are shown, and refused for their backslashes.
+    with tarfile.TarFile(
+        fileobj=content, tarinfo=_Header, encoding="ascii", errors="backslashreplace", errorlevel=1
+    ) as archive:
+        for number, member in enumerate(archive):
+            if number == MEMBER_LIMIT:
                 raise InputError(f"has more than {MEMBER_LIMIT} members; a SavedModel has fewer: pack it alone")
-            target = self._folder.joinpath(*self._claim(member))
-            if member.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                self._write(target, member.size)
-        self._check_end()
+            _check_path(member, taken)
+            num_bytes += 0 if member.isdir() else member.size
+            if num_bytes > size_limit:
+                raise InputError(
+                    f"unpacks to {num_bytes:,} bytes or more, above --size_limit={size_limit:,}; raise it if you trust"
+                    " the archive"
+                )
+            archive.extract(member, folder, set_attrs=False, filter="data")
+    _check_end(content)
 
-    def _claim(self, member: tarfile.TarInfo) -> list[str]:
-        """The parts of a member's path, once all of it has been checked."""
-        where = f"member {member.name!r}"
-        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-            raise InputError(
-                f"{where} is neither file nor folder (type {member.type!r}); pack plain files, with tar --format=ustar"
-            )
-        parts = member.name.removeprefix("./").split("/") if member.name != "." else []
-        if any(part in (".", "..") or not _PLAIN_NAME.fullmatch(part) for part in parts) or not (
-            parts or member.isdir()
-        ):
-            raise InputError(f"{where} has no plain path below the archive's own folder; pack it anew")
-        for depth in range(1, len(parts) + 1):
-            path = "/".join(parts[:depth])
-            entry = path, depth < len(parts) or member.isdir()
-            # Folders may be named again. Paths that differ in case alone are one on some systems.
-            known = self._taken.get(path.lower())
-            if known is not None and (known != entry or not entry[1]):
-                raise InputError(f"{where} stands there twice, as '{known[0]}'; pack it anew")
-            self._taken[path.lower()] = entry
-        return parts
 
-    def _write(self, target: Path, num_bytes: int) -> None:
-        self._num_bytes += num_bytes
-        if num_bytes < 0:
-            raise tarfile.HeaderError("a negative size")
-        if self._num_bytes > self._limit:
-            raise InputError(
-                f"unpacks to {self._num_bytes:,} bytes or more, above --size_limit={self._limit:,}; raise it if you"
-                " trust the archive"
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target, "xb") as file:
-            for left in range(num_bytes, 0, -_CHUNK):
-                file.write(self._read(min(left, _CHUNK)))
-        self._read(-num_bytes % _BLOCK)
+def _check_path(member: tarfile.TarInfo, taken: dict[str, tuple[str, bool]]) -> None:
+    """Raises InputError for a path that is not plain, or stands there twice.
 
-    def _check_end(self) -> None:
-        """Behind the first block of zeros, nothing but zeros may follow; gzip's checksum comes last."""
-        for _ in range(_END_BYTES // _CHUNK + 1):
-            rest = self._content.read(_CHUNK)
-            if not rest:
-                return
-            if any(rest):
-                break
-        raise InputError("has data behind its end; pack it anew")
+    Args:
+      member: its header.
+      taken: by lower-case path, the paths until here and whether they are folders; those of the member are added.
+    """
+    where = f"member {member.name!r}"
+    parts = member.name.removeprefix("./").split("/") if member.name != "." else []
+    if any(part in (".", "..") or not _PLAIN_NAME.fullmatch(part) for part in parts) or not (parts or member.isdir()):
+        raise InputError(f"{where} has no plain path below the archive's own folder; pack it anew")
+    for depth in range(1, len(parts) + 1):
+        path = "/".join(parts[:depth])
+        entry = path, depth < len(parts) or member.isdir()
+        # Folders may be named again. Paths that differ in case alone are one on some systems.
+        known = taken.get(path.lower())
+        if known is not None and (known != entry or not entry[1]):
+            raise InputError(f"{where} stands there twice, as '{known[0]}'; pack it anew")
+        taken[path.lower()] = entry
 
-    def _read(self, num_bytes: int) -> bytes:
-        """Exactly so many bytes of the archive."""
-        found = self._content.read(num_bytes)
-        if len(found) < num_bytes:
-            raise EOFError("it ends too early")
-        return found
+
+def _check_end(content: gzip.GzipFile) -> None:
+    """Behind the first block of zeros, nothing but zeros may follow; gzip's checksum comes last."""
+    for _ in range(_END_BYTES // _CHUNK + 1):
+        rest = content.read(_CHUNK)
+        if not rest:
+            return
+        if any(rest):
+            break
+    raise InputError("has data behind its end; pack it anew")
 
 
 def _find_saved_model(folder: Path, path: str | os.PathLike[str]) -> Path:

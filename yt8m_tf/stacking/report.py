@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_tf import files
+from yt8m_tf.console import tables
 from yt8m_tf.stacking.stack import OUT_OF_FOLD, StackResult
 
 TABLE = "report.md"
@@ -19,25 +20,20 @@ def format_table(result: StackResult) -> str:
     splits = list(result.gaps)
     titles = ["out of fold" if split == OUT_OF_FOLD else split for split in splits]
     names = list(result.gaps[OUT_OF_FOLD])
-    lines = ["| GAP@20 | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(splits)]
-    lines += [f"| {name} | " + " | ".join(f"{result.gaps[s][name]:.5f}" for s in splits) + " |" for name in names]
-    return "\n".join(lines)
+    rows = [[name, *(f"{result.gaps[split][name]:.5f}" for split in splits)] for name in names]
+    return tables.markdown(["GAP@20", *titles], rows)
 
 
 def format_soft_labels(result: StackResult) -> str:
     """What the out-of-fold scores hold of the labels, by frequency of the class, in Markdown."""
-    lines = [
-        "| labels of a class | classes | labels | among the candidates | sum of scores |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    rows = []
     for band in result.soft_labels:
         first, last = band["from"], band["to"]
         title = f"{first:,}" + (" or more" if last is None else f" to {last:,}" if last > first else "")
-        lines.append(
-            f"| {title} | {band['classes']:,} | {band['labels']:,.0f} | {band['candidates']:,.0f} |"
-            f" {band['expected']:,.1f} |"
-        )
-    return "\n".join(lines)
+        counts = (f"{band[key]:,.0f}" for key in ("classes", "labels", "candidates"))
+        rows.append([title, *counts, f"{band['expected']:,.1f}"])
+    header = ["labels of a class", "classes", "labels", "among the candidates", "sum of scores"]
+    return tables.markdown(header, rows)
 
 
 def write_report(result: StackResult, output: Path) -> list[Path]:
@@ -48,8 +44,9 @@ def write_report(result: StackResult, output: Path) -> list[Path]:
             "# Stacking",
             format_table(result),
             f"Trees of the folds' boosters: {', '.join(map(str, result.num_trees))}.",
-            "| model | weight in the weighted mean |\n|---|---:|\n"
-            + "\n".join(f"| {name} | {weight:.4f} |" for name, weight in weights),
+            tables.markdown(
+                ["model", "weight in the weighted mean"], [[name, f"{weight:.4f}"] for name, weight in weights]
+            ),
             "What the soft labels, the scores out of fold, hold of the labels. Where that is little, a student needs"
             " hard labels beside them (labels.weight below 1) to learn these classes:",
             format_soft_labels(result),

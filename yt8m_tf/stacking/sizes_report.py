@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_tf import files
+from yt8m_tf.console import tables
 from yt8m_tf.stacking.report import save_figure
 from yt8m_tf.stacking.sizes import METHODS
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
@@ -34,25 +35,28 @@ def format_table(contents: Mapping[str, Any]) -> str:
     """GAP@20 of every ensemble, columns for each split and method, in Markdown."""
     splits = list(contents["points"][0]["gaps"])
     titles = [f"{'out of fold' if split == OUT_OF_FOLD else split}: {name}" for split in splits for name in METHODS]
-    lines = [f"| models | order | {' | '.join(titles)} |", f"|---:|---|{'---:|' * len(titles)}"]
-    for point in contents["points"]:
-        cells = [f"{point['gaps'][split][name]:.4f}" for split in splits for name in METHODS]
-        lines.append(f"| {number_of_models(point)} | {point['order']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [
+            number_of_models(point),
+            point["order"],
+            *(f"{point['gaps'][split][name]:.4f}" for split in splits for name in METHODS),
+        ]
+        for point in contents["points"]
+    ]
+    return tables.markdown(["models", "order", *titles], rows, num_left=2)
 
 
 def write_sizes(contents: Mapping[str, Any], output: Path) -> list[Path]:
     """Writes the table, with the names of the models, and the picture. Returns their paths."""
-    models = "\n".join(
-        f"| {name} | {gap:.4f} | {'weak' if name in contents['weak'] else ''} |"
-        for name, gap in contents["models"].items()
-    )
+    models = [
+        [name, f"{gap:.4f}", "weak" if name in contents["weak"] else ""] for name, gap in contents["models"].items()
+    ]
     text = "\n\n".join(
         [
             "# GAP@20 against the number of models",
             format_table(contents),
             "Random orders show what chance does; `k + n` are the k best models and all n weak ones.",
-            f"| model | GAP@20 out of fold | |\n|---|---:|---|\n{models}",
+            tables.markdown(["model", "GAP@20 out of fold", ""], models),
             f"![{PICTURE}]({PICTURE})",
         ]
     )

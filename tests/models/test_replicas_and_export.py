@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_contract import FEATURES, MAX_FRAMES, build, num_outputs, quicker_first, randomise, without_randomness
+from model_contract import (
+    FEATURES,
+    MAX_FRAMES,
+    build,
+    num_outputs,
+    quicker_first,
+    randomise,
+    replicated_first,
+    without_randomness,
+)
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig, TrainConfig
@@ -74,18 +83,14 @@ def share(batch, strategy):
 @pytest.fixture
 def plain_descent(monkeypatch):
     """Updates in proportion to the gradient: Adam makes as much of the rounding of a gradient that is zero as of any
-    other, and nothing of one that is twice too large. Graphs run as they are: optimising them takes longer."""
+    other, and nothing of one that is twice too large."""
     monkeypatch.setattr(
         optimizers, "update", lambda _, variable, gradient, slots, count, rate: (variable - rate * gradient, *slots)
     )
-    before = tf.config.optimizer.get_experimental_options()
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False} | before)
 
 
-@quicker_first
-@pytest.mark.usefixtures("plain_descent")
+@replicated_first
+@pytest.mark.usefixtures("plain_descent", "graphs_as_traced")
 def test_two_replicas_equal_one(name, level, rng, two_replicas):
     labels = [{"labels": rng.integers(-1, num_outputs(name), (BATCH_SIZE, 3), "int32")} for _ in range(NUM_STEPS)]
     batches = [random_batch(level, rng) | own for own in labels]
@@ -97,6 +102,7 @@ def test_two_replicas_equal_one(name, level, rng, two_replicas):
 
 
 @quicker_first
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_saved_model_round_trip(name, level, rng, tmp_path):
     model, data = build(name, level), data_config(name, level)
     randomise(model, rng)

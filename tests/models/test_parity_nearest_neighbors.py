@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from reference import FEATURES, NUM_CLASSES, check, prepare, sigmoid
 
-from yt8m_tf.errors import InputError
-
 COUNT = 40
 
 
@@ -38,8 +36,3 @@ def test_nearest_neighbors(level, rng):
     mixing = sigmoid(w["logits/mixing"])
     share = (1 - mixing) * votes + mixing * sigmoid(w["logits/bias"])
     check(model, inputs, w["logits/scale"] * np.log(share / (1 - share)))
-
-
-def test_a_share_of_a_feature_that_does_not_exist(rng):
-    with pytest.raises(InputError, match=r"'model.shares': the data has no feature 'sound' \(known: rgb, audio\)"):
-        prepare({"name": "nearest_neighbors", "capacity": 3, "shares": {"sound": 0.5}}, "video", rng)
