@@ -169,6 +169,13 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
         load_yaml(str(tmp_path / "binary.yaml"))
 
 
+@dataclasses.dataclass
+class _Free:
+    a: Mapping[str, Any]
+    b: str
+    c: Mapping[str, Any]
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -182,7 +189,7 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 )
 def test_overrides(overrides: list[str], expected: dict[str, Any]) -> None:
     values = {"a": {"x": 1}, "b": "t"}
-    assert apply_overrides(values, overrides) == expected
+    assert apply_overrides(_Free, values, overrides) == expected
     assert values == {"a": {"x": 1}, "b": "t"}
 
 

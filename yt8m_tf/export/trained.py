@@ -217,7 +217,7 @@ def _measure(
 ) -> tuple[measure.Comparison, float, dict[int, float]]:
     """The SavedModel against the trained model, the seconds that it takes to load, and its rates."""
     start = time.perf_counter()
-    loaded = tf.saved_model.load(str(directory))
+    loaded = tf.saved_model.load(files.plain(directory))
     load_seconds = time.perf_counter() - start
 
     def scores(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:

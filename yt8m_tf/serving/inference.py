@@ -156,8 +156,12 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
     """[B] bool: which rows of one shard are not of clips without frames, whose scores are all 0.
 
     Raises:
-      InputError: a score is NaN; a clip without frames, unless `faults` leaves them out and counts them.
+      InputError: a record has no id; a score is NaN; a clip has no frames, unless `faults` leaves such clips out and
+        counts them.
     """
+    if (ids == b"").any():
+        problem = scorer.data and integrity.find_bad_record([shard], scorer.data.records, need_labels=False)
+        raise InputError(problem or f"{shard}: a record without an id; write the shard again, with ids")
     if np.isnan(scores).any():
         video = ids[np.isnan(scores).any(axis=1)][0].decode(errors="replace")
         raise InputError(

@@ -145,7 +145,9 @@ def ensemble_sizes(
 
 
 def _configuration(given: StackConfig, overrides: Sequence[str]) -> StackConfig:
-    config = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(strict_yaml.to_dict(given), overrides), "")
+    config = strict_yaml.parse(
+        StackConfig, strict_yaml.apply_overrides(StackConfig, strict_yaml.to_dict(given), overrides), ""
+    )
     for name in ("candidates", "top", "ranks"):
         if getattr(config, name) != getattr(given, name):
             raise InputError(

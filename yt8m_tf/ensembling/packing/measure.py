@@ -192,7 +192,7 @@ def _measure(
         trained.model, trained.experiment.data, model, precision=precision, size_limit=sys.maxsize, read=read
     )
     del trained
-    loaded = tf.saved_model.load(str(model))
+    loaded = tf.saved_model.load(files.plain(model))
     # The shards' folds are those of the run: it has not seen these.
     predictor = dataclasses.replace(candidate.predictor, fingerprint=identity, load=lambda: saved_model_scores(loaded))
     if (scores / MANIFEST).is_file() and read_manifest(scores, "--output").fingerprint != identity:
