@@ -58,13 +58,19 @@ def _fresh_flags() -> Iterator[None]:
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
         _take_modules()
-        sys.modules.update(modules)
+        for name, module in modules.items():
+            sys.modules[name] = module
+            setattr(sys.modules[_BIN], name.rpartition(".")[2], module)
         for name, flag in defined.items():
             flags.FLAGS[name] = flag
 
 
 def _take_modules() -> dict[str, Any]:
-    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(f"{_BIN}.")}
+    """Forgets the modules of commands, so that they are imported anew, and define their flags again."""
+    taken = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(f"{_BIN}.")}
+    for name in taken:  # `from yt8m_tf.bin import x` looks here first
+        vars(sys.modules[_BIN]).pop(name.rpartition(".")[2], None)
+    return taken
 
 
 @contextlib.contextmanager

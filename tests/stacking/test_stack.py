@@ -130,8 +130,8 @@ def test_soft_labels_by_frequency_of_the_class(world: World, stacked: Stacked) -
     listed: collections.Counter[int] = collections.Counter()
     sums: collections.Counter[int] = collections.Counter()
     for shard in world.train:
-        read, stacked = inputs.read(shard), read_shard(stacked.output / "train", os.path.basename(shard), manifest)
-        for own, classes, scores in zip(read.labels, stacked.classes, stacked.scores, strict=True):
+        read, combined = inputs.read(shard), read_shard(stacked.output / "train", os.path.basename(shard), manifest)
+        for own, classes, scores in zip(read.labels, combined.classes, combined.scores, strict=True):
             found = dict(zip(classes.tolist(), scores.tolist(), strict=True))
             labels.update(c for c in own.tolist() if c >= 0)
             listed.update(c for c in own.tolist() if c >= 0 and c in found)
