@@ -96,9 +96,9 @@ def test_runs_and_exports_are_read_where_they_were_written(name: str, tmp_path: 
     shutil.copytree(_OLD / "data", tmp_path / name / "data")
     data_dir = str(tmp_path / name / "data")
     trained = checkpoints.load_trained(workdir)
-    metrics = evaluate_trained(trained, ["validate*"], data_dir, faults=Faults(), xla=False, progress=False)
-    assert metrics.num_videos == 24
     if name == _NAMES[0]:  # the others differ in how a path is read alone
+        metrics = evaluate_trained(trained, ["validate*"], data_dir, faults=Faults(), xla=False, progress=False)
+        assert metrics.num_videos == 24
         experiment = run_dir.read_experiment(workdir, parse_experiment)
         options = loop.RunOptions(data_dir=data_dir, workdir=workdir, xla=False, progress=False)
         assert loop.train(experiment, options, tf.distribute.get_strategy(), Faults()).step == 20

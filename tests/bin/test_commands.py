@@ -73,7 +73,8 @@ def _source(name: str) -> str:
     return spec.origin
 
 
-def test_help_knows_kinds_and_defaults() -> None:
+def test_help_knows_kinds_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     shown = run_command("train", "--help").stdout
     assert (
         "  --config=TEXT\n      Configuration: PATH.yaml, or PATH.yaml:NAME for a file of several. (required)\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,9 +110,9 @@ def test_members_of_other_features(world: World, tmp_path: Path) -> None:
 
 def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
     run = world.logistic()
-    other = Path(shutil.copytree(run, tmp_path / "other"))
-    config = (other / "config.yaml").read_text()
-    (other / "config.yaml").write_text(config.replace("num_classes: 10", "num_classes: 11"))
+    other = _train(
+        world.data_dir, tmp_path / "other", {"name": "logistic"}, data={"num_classes": 11}, train={"epochs": 1}
+    )
     with pytest.raises(InputError, match=r"other and .*logistic have different data\.num_classes"):
         weighted_mean.combine([run, other], [1.0, 1.0], tmp_path / "mean")
     with pytest.raises(InputError, match="all are 0"):
@@ -132,7 +131,7 @@ def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
         weighted_mean.read_weights(weights, ["logistic"])
 
 
-@pytest.mark.parametrize("train_trunks", [False, True])
+@pytest.mark.parametrize("train_trunks", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_final_network_starts_with_trained_trunks(train_trunks: bool, world: World, tmp_path: Path) -> None:
     data_dir = world.data_dir
     small = {name: world.trunk(name) for name in ("a", "c")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import run_command
 from shards import video_record, write_shard
@@ -21,8 +22,8 @@ def submission(tmp_path: Path) -> Path:
 def test_by_hand(submission: Path, tmp_path: Path) -> None:
     """Ranked: a1 (right), b3, a2, b1 (right); three labels, one of them not predicted."""
     (tmp_path / "labels.csv").write_text("id,labels\na,1\nb,1 7\n")
-    write_shard(tmp_path / "one.tfrecord", [video_record(b"a", [1], rgb=[0.0])])
-    write_shard(tmp_path / "two.tfrecord", [video_record(b"b", [1, 7], rgb=[0.0])])
+    write_shard(tmp_path / "one.tfrecord", [video_record(b"a", [1], rgb=np.zeros(1, np.float32))])
+    write_shard(tmp_path / "two.tfrecord", [video_record(b"b", [1, 7], rgb=np.zeros(1, np.float32))])
     for labels in (tmp_path / "labels.csv", tmp_path / "*.tfrecord"):
         result = run_command("score-submission", f"--submission={submission}", f"--labels={labels}")
         assert result.returncode == 0, result.stderr
@@ -58,7 +59,7 @@ def test_shards_without_labels_or_damaged_and_missing_files(submission: Path, tm
         return result.stderr
 
     shard = tmp_path / "test.tfrecord"
-    write_shard(shard, [video_record(b"a", [], rgb=[0.0])])
+    write_shard(shard, [video_record(b"a", [], rgb=np.zeros(1, np.float32))])
     assert "no video has labels" in fails(str(shard))
     shard.write_bytes(shard.read_bytes()[:-1])
     assert "damaged at byte 0" in fails(str(shard))

@@ -41,7 +41,7 @@ def test_evaluate_adds_up_all_batches(capsys, rng):
     assert actual.scalars() == expected.scalars()
     assert actual.num_videos == 10
     shown = capsys.readouterr().err
-    assert "10/10" in shown and "videos/s" in shown
+    assert "10 of 10" in shown and "videos/s" in shown
 
     without_ids = [{name: value for name, value in batch.items() if name != "id"} for batch in batches]
     assert evaluate(step, without_ids, NUM_CLASSES, progress=False).scalars() == expected.scalars()

@@ -15,7 +15,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
-@pytest.mark.parametrize(("members", "classes"), [(1, 1), (1, 3), (2, 2), (2, 3), (3, 3), (3, 2), (3, 1), (4, 3)])
+@pytest.mark.parametrize(("members", "classes"), [(1, 3), (2, 2), (2, 3), (3, 3), (3, 1)])
 def test_against_numpy(members: int, classes: int, average: str, rng: np.random.Generator) -> None:
     weights = rng.uniform(0.5, 3.0, members)
     options = {"members": [{"name": "logistic"}] * members, "weights": weights.tolist(), "average": average}

@@ -68,6 +68,7 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     assert (killed / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     """And a second process at the same pipeline waits for no ghost."""
     data_dir, config = learnable_shards(), tmp_path / "tiny.yaml"

@@ -123,6 +123,7 @@ def _listed(classes: Sequence[int], scores: Sequence[float]) -> dict[int, float]
     return {int(c): float(score) for c, score in zip(classes, scores, strict=True) if c >= 0}
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("whole", "out"):
         world.stack(tmp_path / name, _FEW)

@@ -61,6 +61,7 @@ def test_readers_read_the_same(tmp_path, level):
         np.testing.assert_allclose(ours_means, means, rtol=0, atol=1e-6)  # float32 rounds the codes of frames
 
 
+@pytest.mark.slow
 def test_read_benchmark_runs(tmp_path):
     data, shards = workload.video_data(), workload.video_shards(quick(tmp_path))
     measurement = read.measure_level(shards, 80, data, quick(tmp_path))
@@ -103,6 +104,7 @@ def test_heap_evaluator_by_hand():
     assert result["map"] == 1.0  # each class's own positive is its highest pair
 
 
+@pytest.mark.slow
 def test_evaluate_benchmark_runs(tmp_path):
     result = evaluate.run(quick(tmp_path))
     (measurement,), (table,) = result.measurements, result.tables
@@ -261,6 +263,7 @@ def test_memory_of_stacking_is_measured(tmp_path):
     assert found["all"] >= found["all_but_lightgbm"] >= found["before"] > 1e8
 
 
+@pytest.mark.slow
 def test_scoring_is_measured(tmp_path):
     (measurement,) = score.run(quick(tmp_path)).measurements
     assert [len(rates) for rates in measurement.rates.values()] == [1, 1, 1]

@@ -216,6 +216,7 @@ def run(*flags):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_shows_results_that_are_there(tmp_path):
     """It makes nothing, for there is nothing to make."""
     for percent in (0, 10):

@@ -103,7 +103,7 @@ def _train_whole_and_killed(
     _train(experiment, data_dir, parent / "killed", strategy)
 
 
-@pytest.mark.parametrize("level", ["video", "frame"])
+@pytest.mark.parametrize("level", ["video", pytest.param("frame", marks=pytest.mark.slow)])
 def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir = learnable_shards(level)
     model = {"name": "mean_fcn", "hidden_sizes": [32], "dropout": 0.0} if level == "frame" else {"name": "logistic"}

@@ -82,6 +82,7 @@ def test_a_run_traces_its_steps_and_shows_curves(learnable_shards: Callable[...,
     assert len(_traces(workdir)) == 1
 
 
+@pytest.mark.slow
 def test_the_curve_of_two_replicas_is_that_of_one(
     learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
