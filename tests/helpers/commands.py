@@ -45,9 +45,9 @@ def run_command(command: str, *arguments: object) -> Result:
 
 @contextlib.contextmanager
 def _fresh_flags() -> Iterator[None]:
-    """No command's flags are defined at the start, so that one may define them; those that it defined go at the end."""
+    """Only absl's flags are defined at the start, so that a command may define its own, which go at the end."""
     modules = _take_modules()
-    own = [name for name in flags.FLAGS if flags.FLAGS.find_module_defining_flag(name).startswith(_BIN)]
+    own = [name for name in flags.FLAGS if not str(flags.FLAGS.find_module_defining_flag(name)).startswith("absl")]
     defined: dict[str, Any] = {name: flags.FLAGS[name] for name in own}
     for name in own:
         delattr(flags.FLAGS, name)
