@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from shards import frame_record, video_record
 
-from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.data import DataConfig, RecordsConfig
 from yt8m_tf.data.records import PARSE_FAILURES, clip_lengths, parse_labels, parse_records, record_key
 
 _VIDEO = DataConfig(features={"rgb": 6, "audio": 3}, num_classes=50, max_labels=4)
@@ -88,8 +88,8 @@ def _check(batch: dict[str, Any], serialized: Sequence[bytes], data: DataConfig)
             np.testing.assert_array_equal(found[:length], values[name][:length])
 
 
-def _parse(serialized: Sequence[bytes], data: DataConfig, **options: Any) -> dict[str, Any]:
-    parsed = parse_records(tf.constant(serialized), data, **options)
+def _parse(serialized: Sequence[bytes], data: RecordsConfig) -> dict[str, Any]:
+    parsed = parse_records(tf.constant(serialized), data)
     return {name: value.numpy() for name, value in parsed.items()}
 
 
@@ -193,7 +193,7 @@ def test_labels_alone_and_not_at_all(data: DataConfig, rng: np.random.Generator)
     records = _random_records(data, rng, 10)
     labels = parse_labels(tf.constant(records))
     assert labels.to_list() == [_plain(record, data)[1] for record in records]
-    without = _parse(records, data, with_labels=False)
+    without = _parse(records, data.records)
     assert "labels" not in without
     np.testing.assert_array_equal(without["rgb"], _parse(records, data)["rgb"])
 

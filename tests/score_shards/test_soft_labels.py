@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from yt8m_tf.data.pipeline import training_stream
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.losses import losses
-from yt8m_tf.score_shards import records
+from yt8m_tf.score_shards import records, soft_labels
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
 
 _CLASSES = 12
@@ -65,11 +66,15 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
     labels = LabelsConfig(
         str(directory), **{name: options.pop(name) for name in ("missing_videos",) if name in options}
     )
-    return training_stream(shards, _data(level), 16, seed=3, faults=Faults(), labels=labels, **options)
+    return _labelled(shards, _data(level), labels, **options)
 
 
-@pytest.mark.parametrize("level", ["video", "frame"])
-@pytest.mark.parametrize("shuffled", [False, True])
+def _labelled(shards: Sequence[str], data: DataConfig, labels: LabelsConfig, **options: Any) -> Any:
+    beside = soft_labels.beside(labels, "", data.num_classes)
+    return training_stream(shards, data, 16, seed=3, faults=Faults(), beside=beside, **options)
+
+
+@pytest.mark.parametrize(("level", "shuffled"), [("video", True), ("frame", False)])
 def test_each_video_gets_its_own(
     level: str, shuffled: bool, learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -153,11 +158,9 @@ def test_missing_shards_and_other_scores(
         _stream(shards, tmp_path / "soft")
     stream = _stream(shards, tmp_path / "soft", missing_videos="hard")
     assert sum(int(np.sum(np.max(next(stream)["soft_classes"], axis=1) < 0)) for _ in range(3)) == 32
-    import dataclasses
-
     other = dataclasses.replace(_data(), num_classes=11)
     with pytest.raises(InputError, match="scores of 12 classes; the data has 11"):
-        training_stream(shards, other, 16, seed=3, faults=Faults(), labels=LabelsConfig(str(tmp_path / "soft")))
+        _labelled(shards, other, LabelsConfig(str(tmp_path / "soft")))
 
 
 def test_a_truncated_score_shard(

@@ -48,17 +48,23 @@ def _train(data_dir: Path, workdir: Path, **data: Any) -> Path:
     return workdir
 
 
-@pytest.fixture
-def folds(learnable_shards: Callable[..., Path], tmp_path: Path) -> tuple[Path, list[Path]]:
-    """Six training shards and two of validation, and three runs, each with one fold of the former held out."""
-    data_dir = learnable_shards(train=6, each=20)
-    runs = [_train(data_dir, tmp_path / "runs" / f"fold_{fold}", num_folds=3, fold=fold) for fold in range(3)]
+@pytest.fixture(scope="module")
+def folds(
+    make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Path]]:
+    """Six training shards and two of validation, and three runs, each with one fold of the former held out.
+
+    The tests only read them.
+    """
+    root = tmp_path_factory.mktemp("folds")
+    data_dir = make_learnable_shards(root, train=6, each=20)
+    runs = [_train(data_dir, root / "runs" / f"fold_{fold}", num_folds=3, fold=fold) for fold in range(3)]
     return data_dir, runs
 
 
 def _score(runs: Sequence[Path], shards: Sequence[str], output: Path, **options: Any) -> score.ScoringSummary:
     predictors = [find_predictor(run, xla=False) for run in runs]
-    return score.score(predictors, shards, output, progress=False, **{"batch_size": 16} | options)
+    return score.score(predictors, shards, output, progress=False, **{"batch_size": 16, "xla": False} | options)
 
 
 def _read(output: Path, name: str) -> ShardScores:
@@ -143,7 +149,7 @@ def test_two_processes_share_the_work(folds: tuple[Path, list[Path]], tmp_path: 
     data_dir, runs = folds
     shards = list_shards(["*.tfrecord"], str(data_dir))
     _score(runs, shards, tmp_path / "one")
-    command = [sys.executable, "-m", "yt8m_tf.bin.score", f"--model={tmp_path}/runs/fold_*", f"--data_dir={data_dir}"]
+    command = [sys.executable, "-m", "yt8m_tf.bin.score", f"--model={runs[0].parent}/fold_*", f"--data_dir={data_dir}"]
     command += ["--input=*.tfrecord", f"--output={tmp_path}/two", "--batch_size=16", "--noxla"]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
@@ -155,9 +161,7 @@ def test_two_processes_share_the_work(folds: tuple[Path, list[Path]], tmp_path: 
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
 
 
-def test_models_that_do_not_belong_together(
-    folds: tuple[Path, list[Path]], learnable_shards: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_models_that_do_not_belong_together(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["train*.tfrecord"], str(data_dir))
     output = tmp_path / "scores"
@@ -188,7 +192,7 @@ def test_a_saved_model(level: str, rng: np.random.Generator, tmp_path: Path) -> 
     model = tiny_model(data, rng)
     export_saved_model(model, data, tmp_path / "model", precision=FLOAT32)
     shard = write_tiny_shard(tmp_path / "a.tfrecord", tiny_records(data, rng, 21))
-    _score([tmp_path / "model"], [shard], tmp_path / "scores")
+    _score([tmp_path / "model"], [shard], tmp_path / "scores", xla=level == "video")
     found = _read(tmp_path / "scores", "a.tfrecord")
     batch = parse_records(tf.constant(tiny_serialized(shard)), data)
     features = tf.saved_model.load(str(tmp_path / "model")).signatures["features"]
