@@ -27,6 +27,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Builds the wheel, installs it outside the checkout, and uses it there.
+wheel: $(INSTALLED)
+	.ci/wheel
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo_output
 

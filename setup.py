@@ -17,6 +17,9 @@ COMMANDS = (
     "kmeans",
     "strip",
     "report",
+    "inspect",
+    "sample-data",
+    "score-submission",
 )
 
 setup(
@@ -26,7 +29,21 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11.4,<3.14",
+    python_requires=">=3.11.4,<3.12",
+    project_urls={
+        "Dataset": "https://research.google.com/youtube8m/",
+        "Challenge": "https://www.kaggle.com/c/youtube8m-2018",
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Multimedia :: Video",
+    ],
     package_dir={"yt8m_tf": "yt8m_tf", "yt8m_tf.configs": "configs"},
     packages=[*find_packages(include=["yt8m_tf", "yt8m_tf.*"]), "yt8m_tf.configs"],
     package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"], "yt8m_tf.report": ["*.html"]},
@@ -39,6 +56,7 @@ setup(
         "lightgbm>=4.7,<5",
         "absl-py>=1.4,<3",
         "tensorboard>=2.20,<3",
+        "protobuf",  # in the version that TensorFlow takes
         "PyYAML>=6,<7",
         "tqdm>=4.66,<5",
         "scikit-learn>=1.5,<2",
@@ -63,5 +81,5 @@ setup(
             "types-tqdm",
         ],
     },
-    entry_points={"console_scripts": [f"yt8m-{name} = yt8m_tf.bin.{name}:run" for name in COMMANDS]},
+    entry_points={"console_scripts": [f"yt8m-{name} = yt8m_tf.bin.{name.replace('-', '_')}:run" for name in COMMANDS]},
 )

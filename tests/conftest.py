@@ -95,6 +95,14 @@ def make_learnable_shards() -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_rates() -> None:
+    """Exports measure their rates for a moment: no test looks at how high they are."""
+    from yt8m_tf.export import measure
+
+    measure._RATE_SECONDS, measure._RATE_CALLS = 0.01, 1
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`sample_world.Sample`, made once."""

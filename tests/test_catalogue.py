@@ -1,4 +1,4 @@
-"""The list of models and configurations. Building all of them here is the test that all of them can be built."""
+"""The list of models and configurations, and that the table of their sizes is true."""
 
 import json
 import re
@@ -7,19 +7,51 @@ from pathlib import Path
 import pytest
 
 from yt8m_tf import catalogue
-from yt8m_tf.models import model_names
+from yt8m_tf.errors import InputError
+from yt8m_tf.models import model_names, registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def entries():
-    published = catalogue.read_published()
-    return {selector: catalogue.describe(selector, published) for selector in catalogue.selectors()}
+    sizes, published = catalogue.read_sizes(), catalogue.read_published()
+    return {selector: catalogue.describe(selector, sizes, published) for selector in catalogue.selectors()}
 
 
-def test_every_configuration_builds_and_every_model_has_one(entries):
+def _one_of_each_model():
+    first = {}
+    for selector, row in catalogue.read_sizes().items():
+        first.setdefault((row["model"], row["level"]), selector)
+    return sorted(first.values())
+
+
+_FAST = _one_of_each_model()
+
+
+@pytest.mark.parametrize(
+    "selectors",
+    [
+        pytest.param(_FAST, id="one of each model"),
+        pytest.param([s for s in catalogue.selectors() if s not in _FAST], id="the others", marks=pytest.mark.slow),
+    ],
+)
+def test_configurations_build_and_have_the_sizes_of_the_table(selectors):
+    sizes = catalogue.read_sizes()
+    assert {selector: catalogue.measure(selector) for selector in selectors} == {
+        selector: catalogue.describe(selector, sizes, {}) for selector in selectors
+    }
+
+
+def test_the_table_has_every_configuration():
+    assert list(catalogue.read_sizes()) == catalogue.selectors(), "run: yt8m-models --sizes=configs/model_sizes.csv"
+    with pytest.raises(InputError, match=r"model_sizes\.csv has no row for new\.yaml; write it again"):
+        catalogue.describe("new.yaml", catalogue.read_sizes(), {})
+
+
+def test_every_model_has_a_configuration(entries):
     assert {entry.model for entry in entries.values()} == set(model_names()) - {"weighted_mean"}  # made of runs
+    assert all(registry.registration(name).builder.__doc__ for name in model_names())
     assert sum(selector.startswith("zoo.yaml:") for selector in entries) == 113
     assert all(entry.num_parameters > 0 for entry in entries.values())
 
@@ -66,5 +98,5 @@ def test_describing_leaves_no_variables_to_be_initialised():
     """They would all take their memory at the end of the next stateless scope."""
     from keras.src.backend.common import global_state
 
-    catalogue.describe("first_level/logistic.yaml", {})
+    catalogue.measure("first_level/logistic.yaml")
     assert not global_state.get_global_attribute("uninitialized_variables")

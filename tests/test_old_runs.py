@@ -66,7 +66,7 @@ def test_it_exports(level: str, tmp_path: Path) -> None:
     assert metrics.gap == pytest.approx(_expected(level)["metrics"]["gap_at_20"], rel=1e-5)
 
 
-@pytest.mark.parametrize("level", _LEVELS)
+@pytest.mark.parametrize("level", ["video", pytest.param("frame", marks=pytest.mark.slow)])
 def test_it_goes_on(level: str, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(_OLD / level / "run", workdir)

@@ -1,4 +1,4 @@
-"""The verticals of classes; names are tested with the evaluation, which writes them."""
+"""The names and the verticals of classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.vocabulary import load_verticals
+from yt8m_tf.vocabulary import load_verticals, load_vocabulary
 
 _HEADER = "Index,Name,Vertical1,Vertical2,Vertical3\n"
 _ROWS = '2,c,Sports,"Food, drink",\n0,a,Games,,\n1,b,(Unknown),,\n3,d,Sports,Sports,Games\n4,e,,,\n'
@@ -67,3 +67,38 @@ def test_the_number_of_verticals_is_checked() -> None:
     assert parse_experiment({"model": {"name": "logistic"}, "data": {"verticals": 25}}).data.spec.num_outputs == 3887
     with pytest.raises(InputError, match=r"data\.verticals must not be negative, got -1"):
         parse_experiment({"model": {"name": "logistic"}, "data": {"verticals": -1}})
+
+
+def test_vocabulary_is_ordered_by_index(tmp_path):
+    path = tmp_path / "vocabulary.csv"
+    path.write_text('Index,TrainVideoCount,Name,Vertical1\n1,5,"Sea, sky",X\n0,9,Game,Y\n', encoding="utf-8")
+    assert load_vocabulary(path, 2) == ["Game", "Sea, sky"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"Index,Label\n0,a\n", "has no column 'Name'"),
+        (b"", "has no column 'Index'"),
+        (b"Index,Name\n0,a\n2,b\n", "line 3: Index 2 is not one of the 2 classes"),
+        (b"Index,Name\n-1,a\n", "Index -1"),
+        (b"Index,Name\n0,a\n0,b\n", "Index 0 occurs twice"),
+        (b"Index,Name\n0,a\n", "names 1 of 2 classes, not class 1"),
+        (b"Index,Name\nzero,a\n", "not a vocabulary"),
+        (b"Index,Name\n0,\xff\n", "not a vocabulary"),
+        (None, "cannot be read"),
+    ],
+)
+def test_wrong_names_are_refused(content, message, tmp_path):
+    path = tmp_path / "vocabulary.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_vocabulary(path, 2)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_official_names(real_data_dir):
+    names = load_vocabulary(real_data_dir / "yt8m_2018" / "vocabulary.csv", 3862)
+    assert names[:3] == ["Game", "Video game", "Vehicle"]
+    assert len(names) == 3862

@@ -17,17 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from score_submission import read_csv_labels, submission_gap
 
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.errors import InputError
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo_output", "Where everything is written; emptied first.")
 
-_TOOLS = Path(__file__).resolve().parent
-
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf.evaluation.submissions import read_csv_labels, submission_gap
+
     output = Path(_OUTPUT_DIR.value)
     if output.exists() and not (output / "data" / "sample_data.json").exists() and any(output.iterdir()):
         raise InputError(f"--output_dir={output} holds other files; name a directory of an earlier demo or a new one")
@@ -35,7 +34,7 @@ def main(_: Sequence[str]) -> None:
     output.mkdir(parents=True)
     start = time.monotonic()
     data = output / "data"
-    _run("sample data", [sys.executable, str(_TOOLS / "make_sample_data.py"), f"--output_dir={data}"])
+    _run("sample data", ["yt8m-sample-data", f"--output_dir={data}"])
     run = output / "run"
     _run(
         "the pipeline",

@@ -27,7 +27,6 @@ from yt8m_tf import files
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.errors import InputError
 
-_TOOLS = Path(__file__).resolve().parent
 _NAMED = ("hard", "half", "soft")
 
 
@@ -120,7 +119,7 @@ def _check_models(config: str, names: Sequence[str]) -> None:
 
 
 def _measure(options: Options, settings: Any, percent: int) -> dict[str, Any]:
-    from label_noise_truth import Level, measure
+    from noise_study.truth import Level, measure
 
     sizes = settings.video["data"]["features"]
     data = [_make_data(options, sizes, which) for which in (0, percent)]
@@ -139,28 +138,27 @@ def _make_data(options: Options, sizes: Mapping[str, int], percent: int) -> Path
         flags_ = [f"--output_dir={output}", "--levels=video", f"--noise_labels={percent / 100}", "--overwrite"]
         flags_ += [f"--num_{split}={number}" for split, number in options.videos.items()]
         flags_ += [f"--{name}_size={size}" for name, size in sizes.items()]
-        _run(flags_, str(_TOOLS / "make_sample_data.py"))
+        _run(flags_, "yt8m_tf.bin.sample_data")
     splits = json.loads(summary.read_text(encoding="utf-8"))["splits"]
     if {split: values["num_videos"] for split, values in splits.items()} != dict(options.videos):
         raise InputError(f"{output}: is of other numbers of videos; name another --workdir")
     return output
 
 
-def _run(arguments: Sequence[str], program: str) -> None:
-    """Runs a script, or a module, in a process of its own.
+def _run(arguments: Sequence[str], module: str) -> None:
+    """Runs a command in a process of its own.
 
     Raises:
       InputError: it failed.
     """
-    what = [program] if program.endswith(".py") else ["-m", program]
-    command = [sys.executable, *what, *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)
     if status := subprocess.run(command, check=False).returncode:
-        raise InputError(f"{program} ended with status {status}; its message is above, and the same command goes on")
+        raise InputError(f"{module} ended with status {status}; its message is above, and the same command goes on")
 
 
 def main(_: Sequence[str]) -> None:
-    from label_noise_report import draw, tables
+    from noise_study.report import draw, tables
 
     values = flags.FLAGS
     videos = {"train": values.num_train, "validate": values.num_validate, "test": values.num_test}

@@ -21,12 +21,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tqdm
 from absl import flags
 
 from yt8m_tf import files, run_dir
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.config import checks, strict_yaml
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 
 _CONFIG = flags.DEFINE_string("config", None, "YAML file of several configurations.", required=True)
@@ -62,7 +62,7 @@ def main(_: Sequence[str]) -> None:
         print(f"{len(runs) - len(missing)} of {len(runs)} runs are done already ({output})", flush=True)
     with (
         concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool,
-        tqdm.tqdm(total=len(missing), desc="runs", unit="run", dynamic_ncols=True) as bar,
+        Progress(total=len(missing), desc="runs", unit="run", dynamic_ncols=True) as bar,
     ):
         futures = [pool.submit(_run, configuration, seed, workdir, output) for configuration, seed in missing]
         try:

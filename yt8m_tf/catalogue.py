@@ -1,24 +1,27 @@
-"""The models and configurations that come with the project: what they are, how large, and what was published."""
+"""The models and configurations that come with the project: what they are, how large, and what was published.
+
+Sizes are read from a table, `configs/model_sizes.csv`, so that a list of all models needs no framework; `measure`
+builds the models that it is made from.
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import inspect
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from yt8m_tf import models
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.console import tables
-from yt8m_tf.export.precision import is_compressible
-from yt8m_tf.models import registry
+from yt8m_tf.errors import InputError
 
 PUBLISHED_FILE = "published.csv"
+SIZES_FILE = "model_sizes.csv"
+_SIZES_HEADER = ("configuration", "model", "level", "parameters", "float16_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,28 +46,55 @@ class Entry:
     published_bce: float | None = None
 
 
-def describe(selector: str, published: Mapping[str, Mapping[str, str]]) -> Entry:
-    """Builds the selected configuration, without memory for its weights, and measures it.
+def describe(
+    selector: str, sizes: Mapping[str, Mapping[str, str]], published: Mapping[str, Mapping[str, str]]
+) -> Entry:
+    """A configuration as the tables know it.
 
     Args:
       selector: `PATH.yaml[:NAME]`.
+      sizes: from `read_sizes`.
       published: from `read_published`.
+
+    Raises:
+      InputError: the table of sizes does not have it.
+    """
+    if selector not in sizes:
+        raise InputError(f"{SIZES_FILE} has no row for {selector}; write it again with yt8m-models --sizes=FILE")
+    size, figures = sizes[selector], published.get(selector, {})
+    return Entry(
+        selector,
+        size["model"],
+        size["level"],
+        int(size["parameters"]),
+        int(size["float16_bytes"]),
+        _number(figures.get("gap_at_20")),
+        _number(figures.get("bce")),
+    )
+
+
+def measure(selector: str) -> Entry:
+    """Builds the selected configuration, without memory for its weights, and counts these.
 
     Raises:
       InputError: whatever is wrong with the configuration.
     """
+    # Keras takes seconds to import, and a list of models needs none of it.
+    import numpy as np
+
+    from yt8m_tf import models
+    from yt8m_tf.export.precision import is_compressible
+    from yt8m_tf.models import registry
+
     run = registry.load_experiment(selector)
     model = models.build_without_weights(run.model, run.data.spec)
     stored = [variable for variable in model.weights if variable.name != "seed_generator_state"]
-    figures = published.get(selector, {})
     return Entry(
         selector,
         run.model["name"],
         run.data.level,
         sum(int(np.prod(variable.shape)) for variable in model.trainable_weights),
         sum(int(np.prod(variable.shape)) * (2 if is_compressible(variable) else 4) for variable in stored),
-        _number(figures.get("gap_at_20")),
-        _number(figures.get("bce")),
     )
 
 
@@ -82,6 +112,22 @@ def read_published() -> dict[str, dict[str, str]]:
     """The rows of `configs/published.csv`, by selector: gap_at_20, bce, source."""
     with open(strict_yaml.shipped_file(PUBLISHED_FILE), encoding="utf-8", newline="") as file:
         return {row["configuration"]: row for row in csv.DictReader(file)}
+
+
+def read_sizes() -> dict[str, dict[str, str]]:
+    """The rows of `configs/model_sizes.csv`, by selector: model, level, parameters, float16_bytes."""
+    with open(strict_yaml.shipped_file(SIZES_FILE), encoding="utf-8", newline="") as file:
+        return {row["configuration"]: row for row in csv.DictReader(file)}
+
+
+def sizes_table(entries: Iterable[Entry]) -> str:
+    """`configs/model_sizes.csv` of measured entries."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_SIZES_HEADER)
+    for entry in entries:
+        writer.writerow((entry.selector, entry.model, entry.level, entry.num_parameters, entry.float16_bytes))
+    return text.getvalue()
 
 
 def format_table(entries: Iterable[Entry]) -> str:
@@ -112,6 +158,8 @@ def markdown(entries: Sequence[Entry], results: Path) -> str:
       results: directory of measured figures: `first_level_real/NAME.json`, as tools/run_experiments.py writes them, and
         `benchmark_models.json`, as tools/benchmark.py does; either may be missing.
     """
+    from yt8m_tf.models import registry  # for the docstrings; see `measure`
+
     scores = [json.loads(path.read_text()) for path in sorted(results.glob("first_level_real/*.json"))]
     steps = _steps(results / "benchmark_models.json")
     lines = [_HEAD]

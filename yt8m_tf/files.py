@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import glob
+import fnmatch
+import functools
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,16 +18,83 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_WILDCARDS = "*?["
+
 
 def below(data_dir: str, path: str) -> str:
     """`path`, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://"; `~` is the home."""
     return os.path.join("" if "://" in path else os.path.expanduser(data_dir), os.path.expanduser(path))
 
 
+def find(pattern: str, directory: str = "") -> list[str]:
+    """The paths that a pattern matches, sorted; [] where it matches none.
+
+    Every part of the pattern between slashes that exists as it is written stands for itself, whatever characters it
+    has; only a part that does not exist is a pattern of `*`, `?` and `[...]`. Names that begin with a dot are matched
+    by patterns that do.
+
+    Args:
+      pattern: relative to `directory` unless it is absolute; `~` is the home. With a scheme, such as "gs://", it is
+        `tf.io.gfile.glob`'s, which knows no literal `[`.
+      directory: a path, never a pattern.
+
+    Raises:
+      tf.errors.OpError: a place with a scheme that cannot be listed.
+    """
+    path = below(directory, pattern)
+    if "://" in path:
+        import tensorflow as tf
+
+        return sorted(tf.io.gfile.glob(path))
+    root = os.path.expanduser(directory)
+    rest = os.path.expanduser(pattern)
+    found = ["/" if os.path.isabs(rest) else root]
+    for part in filter(None, rest.split("/")):
+        found = [path for base in found for path in _matching_part(base, part)]
+    return sorted(found)
+
+
+def _matching_part(base: str, part: str) -> list[str]:
+    literal = os.path.join(base, part)
+    if os.path.lexists(literal):
+        return [literal]
+    if not any(character in part for character in _WILDCARDS) or not os.path.isdir(base or "."):
+        return []
+    names = [name for name in os.listdir(base or ".") if not name.startswith(".") or part.startswith(".")]
+    return [os.path.join(base, name) for name in fnmatch.filter(names, part)]
+
+
 def matching(patterns: Iterable[str]) -> list[Path]:
-    """The local paths that patterns match, sorted within each; a pattern itself where it matches none, for messages."""
-    expanded = [os.path.expanduser(pattern) for pattern in patterns]
-    return [Path(found) for pattern in expanded for found in sorted(glob.glob(pattern)) or [pattern]]
+    """The local paths that patterns match (`find`); a pattern itself where it matches none, for messages."""
+    return [Path(found) for pattern in patterns for found in find(pattern) or [os.path.expanduser(pattern)]]
+
+
+def plain(directory: str | os.PathLike[str]) -> str:
+    """A name of a local directory that TensorFlow does not take for a pattern.
+
+    It looks for checkpoints, those in SavedModels too, as if their path were a pattern of `*`, `?`, `[...]` and `\\`.
+
+    Returns:
+      `directory` itself, or where it has such characters a link to it, which lives as long as the process.
+    """
+    name = os.fspath(directory)
+    if "://" in name or not any(character in name for character in (*_WILDCARDS, "\\")):
+        return name
+    return _link_to(os.path.realpath(name))
+
+
+@functools.cache
+def _link_to(directory: str) -> str:
+    link = os.path.join(_links(), uuid.uuid4().hex)
+    os.symlink(directory, link)
+    return link
+
+
+@functools.cache
+def _links() -> str:
+    folder = tempfile.mkdtemp(prefix="yt8m_tf_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def why_unreadable(error: tf.errors.OpError) -> str:

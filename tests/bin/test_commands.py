@@ -1,15 +1,19 @@
-"""The commands as processes: help, errors as one line, nothing lost, and one run through them."""
+"""The commands: help and their flags, errors as one line, nothing lost, and one run through them."""
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
+from commands import Result, run_command
 
 _COMMANDS = (
     "train",
@@ -24,6 +28,9 @@ _COMMANDS = (
     "kmeans",
     "strip",
     "report",
+    "inspect",
+    "sample-data",
+    "score-submission",
 )
 _SMALL = (
     "--set=data.features={rgb: 8, audio: 4}",
@@ -32,18 +39,102 @@ _SMALL = (
 )
 
 
-def _run(command: str, *flags: str, **options: object) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-m", f"yt8m_tf.bin.{command}", *flags]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+def _process(command: str, *flags: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-m", f"yt8m_tf.bin.{command.replace('-', '_')}", *flags]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.mark.parametrize("command", _COMMANDS)
-def test_help_has_an_example_and_imports_no_framework(command: str) -> None:
-    result = _run(command, "--helpfull")
-    assert f"  yt8m-{command} --" in result.stdout
-    assert any(flag in result.stdout for flag in ("--workdir", "--output", "--markdown", "--num_clusters"))
-    code = f"import sys, yt8m_tf.bin.{command}; print('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+def test_help_is_quick_and_has_examples_and_the_flags_with_their_defaults(command: str) -> None:
+    """In a process of its own, as a module and as the console script."""
+    as_module = _process(command, "--help")
+    assert as_module.returncode == 0 and as_module.stderr == ""
+    assert f"\n  yt8m-{command}" in as_module.stdout and f"\nFlags of yt8m-{command}:\n" in as_module.stdout
+    name = f"yt8m_tf.bin.{command.replace('-', '_')}"
+    code = (
+        f"import sys, {name} as command\n"
+        f"sys.argv = ['yt8m-{command}', '--help']\n"
+        "try:\n  command.run()\n"
+        "except SystemExit as end:\n  assert end.code == 0\n"
+        "print({'tensorflow', 'keras', 'numpy'} & set(sys.modules), file=sys.stderr)"
+    )
+    as_script = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert as_script.stdout == as_module.stdout and as_script.stderr == "set()\n"
+    own = re.findall(r"^\w+ = flags\.DEFINE_\w+\(\s*\"(\w+)\"", Path(_source(name)).read_text(), re.MULTILINE)
+    assert own
+    for flag in own:
+        described = re.search(rf"^  --(?:\[no\])?{flag}(?:=.*)?\n(?:      .*\n)+", as_module.stdout, re.MULTILINE)
+        assert described and re.search(r"\((default:[^)]*|required)\)$", described[0].rstrip()), flag
+
+
+def _source(name: str) -> str:
+    spec = importlib.util.find_spec(name)
+    assert spec and spec.origin
+    return spec.origin
+
+
+def test_help_knows_kinds_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = run_command("train", "--help").stdout
+    assert (
+        "  --config=TEXT\n      Configuration: PATH.yaml, or PATH.yaml:NAME for a file of several. (required)\n"
+        in shown
+    )
+    assert "  --[no]xla\n      Compile the step with XLA. (default: true)\n" in shown
+    assert "  --steps_per_call=N\n      Updates made by one call of the compiled function. (default: 4)\n" in shown
+    assert "  --on_empty=error|skip\n      A clip without frames: stop, or leave it out. (default: error)\n" in shown
+    assert "--[no]traceback" in shown and "--verbosity" not in shown
+    assert "--verbosity=N" in run_command("train", "--helpfull").stdout
+
+
+_RUN = ("--config=first_level/logistic.yaml", "--workdir=run")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        (
+            "train",
+            (),
+            "--config and --workdir: missing; give --config=first_level/resnet_like_mixup.yaml --workdir=run",
+        ),
+        ("train", ("--config=x",), "--workdir: missing; give --workdir=runs/resnet_like"),
+        ("train", (*_RUN, "--wrkdir=y"), "--wrkdir: unknown flag; did you mean '--workdir'?"),
+        ("train", (*_RUN, "--steps_per_call=0"), "--steps_per_call=0: must be a whole number of at least 1"),
+        ("train", (*_RUN, "--fold=first"), "--fold=first: must be a whole number of at least 0"),
+        ("train", (*_RUN, "--checkpoint_minutes=x"), "--checkpoint_minutes=x: must be a number"),
+        ("train", (*_RUN, "--xla=7"), "--xla=7: must be true or false"),
+        ("train", ("--workdir",), "--workdir: lacks its value; give --workdir=runs/resnet_like"),
+        ("kmeans", ("--input=x", "--output=y", "--seed=-1"), "--seed=-1: must be a whole number of at least 0 and at"),
+        ("evaluate", ("--workdir=x", "--checkpoint=newest"), "--checkpoint=newest: must be best or last"),
+        ("evaluate", (), "--workdir, --saved_model or --bundle: missing; give one of them, such as --workdir=runs/"),
+        ("evaluate", ("--workdir=x", "--bundle=y"), "--workdir and --bundle: exclude each other; give one of them"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_one_line(command: str, flags: tuple[str, ...], message: str) -> None:
+    result = run_command(command, *flags)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith(f"yt8m-{command}: error: {message}") and result.stderr.count("\n") == 1
+    assert result.stderr.endswith(f"; 'yt8m-{command} --help' shows all flags\n")
+
+
+def test_an_argument_that_is_no_flag_is_one_line() -> None:
+    result = run_command("train", *_RUN, "shards")
+    assert result.stderr == "yt8m-train: error: unexpected argument 'shards'; flags are written --name=value\n"
+
+
+@pytest.mark.parametrize("command", sorted({*_COMMANDS} - {"models"}))  # needs none, and would list
+def test_the_examples_have_every_flag_that_a_command_needs(command: str) -> None:
+    """Where one is missing, the message shows its example."""
+    assert "VALUE" not in run_command(command).stderr
+
+
+def test_traceback_shows_what_one_line_hides() -> None:
+    flags = (*_RUN, "--set=optimizer.learning_rat=1")
+    result = run_command("train", *flags, "--traceback")
+    *trace, last = result.stderr.splitlines()
+    assert trace[0].startswith("Traceback") and any("strict_yaml.py" in line for line in trace)
+    assert last == run_command("train", *flags).stderr.rstrip("\n") and "did you mean" in last
 
 
 def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
@@ -69,12 +160,12 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
         "strip": [f"--input={run}", f"--output={tmp_path / 'stripped'}"],
     }
     for command, file in written.items():
-        result = _run(command, *flags[command])
+        result = run_command(command, *flags[command])
         assert result.returncode == 0 and file.is_file(), result.stderr
         assert str(file.parent) in result.stdout or str(file) in result.stdout
 
 
-def _assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+def _assert_one_line(result: subprocess.CompletedProcess[str] | Result, *parts: str) -> None:
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if line.strip() and "\r" not in line][-1:]
     assert "Traceback" not in result.stderr
@@ -83,22 +174,22 @@ def _assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> N
 
 def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
     flags = ("--config=first_level/logistic.yaml", f"--workdir={tmp_path / 'run'}", "--set=optimizer.learning_rat=1")
-    result = _run("train", *flags)
+    result = run_command("train", *flags)
     _assert_one_line(result, "optimizer.learning_rat", "did you mean 'optimizer.learning_rate'?")
     assert result.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run = learnable_shards(), tmp_path / "run"
-    flags = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}")
+    flags = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}", "--noxla")
 
     def limit() -> None:  # no file of more than 1,500 bytes: the configuration fits, a checkpoint does not
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 
-    result = _run("train", *flags, preexec_fn=limit)
+    result = _process("train", *flags, preexec_fn=limit)
     _assert_one_line(result, str(run), "cannot be written", "same command")
     assert not list(run.glob("checkpoints/*")) and not list(run.rglob("*.tmp"))
-    again = _run("train", *flags)
+    again = run_command("train", *flags)
     assert again.returncode == 0, again.stderr
     assert "finished at step 4" in again.stdout and "GAP@20" in again.stdout
     assert tf.train.load_checkpoint(str(run / "checkpoints" / "step_00000004" / "variables"))
@@ -107,4 +198,6 @@ def test_a_full_disk_is_one_line_and_loses_nothing(learnable_shards: Callable[..
 def test_a_place_that_cannot_be_written_is_one_line(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     flags = (f"--data_dir={learnable_shards()}", f"--workdir={tmp_path / 'file' / 'run'}")
-    _assert_one_line(_run("train", "--config=first_level/logistic.yaml", *flags), "--workdir=", "cannot be written")
+    _assert_one_line(
+        run_command("train", "--config=first_level/logistic.yaml", *flags), "--workdir=", "cannot be written"
+    )

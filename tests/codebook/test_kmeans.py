@@ -209,6 +209,7 @@ def _experiment() -> ExperimentConfig:
     )
 
 
+@pytest.mark.slow
 def test_kmeans_train_evaluate(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, experiment = learnable_shards("frame"), _experiment()
     options = loop.RunOptions(str(data_dir), tmp_path / "run", evaluation_batch_size=64, xla=False, progress=False)

@@ -186,6 +186,7 @@ def test_a_killed_run_draws_the_same_frames(
     _assert_equal(whole, _train(experiment, data_dir, tmp_path / "killed"))
 
 
+@pytest.mark.slow
 def test_two_replicas(
     learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:

@@ -201,7 +201,7 @@ def test_find_bad_record_names_shard_record_and_video(tmp_path):
     assert find_bad_record([unnamed], VIDEO, need_labels=True).startswith(f"{unnamed}: record 0: neither 'id'")
     damaged = find_bad_record([sound, str(cut)], VIDEO, need_labels=True)
     assert damaged.startswith(f"{cut}: damaged at byte {len(video()) * 2 + 32}, record 2 (data truncated: ")
-    assert damaged.endswith("; fetch the shard again, or salvage its good records with tools/inspect_shards.py")
+    assert damaged.endswith("; fetch the shard again, or salvage its good records with yt8m-inspect")
     assert "No such file" in find_bad_record([str(tmp_path / "none")], VIDEO, need_labels=True)
 
 

@@ -67,7 +67,10 @@ def _read(
     return list(dataset.take(number).as_numpy_iterator())
 
 
-@pytest.mark.parametrize(("window", "interleave"), [(0, True), (1, True), (5, True), (5, False), (1000, True)])
+@pytest.mark.parametrize(
+    ("window", "interleave"),
+    [(0, True), (5, False), *(pytest.param(window, True, marks=pytest.mark.slow) for window in (1, 5, 1000))],
+)
 def test_the_rest_is_the_same_from_any_position(
     window: int, interleave: bool, tmp_path: Path, rng: np.random.Generator
 ) -> None:

@@ -117,7 +117,13 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("data", [_DATA, _FRAME], ids=["video", "frame"])
-@pytest.mark.parametrize(("window", "batch_size", "sizes"), [(20, 5, (9, 12, 4, 7, 3)), (0, 4, (6, 6)), (7, 11, (5,))])
+@pytest.mark.parametrize(
+    ("window", "batch_size", "sizes"),
+    [
+        (20, 5, (9, 12, 4, 7, 3)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 4, (6, 6)), (7, 11, (5,)))),
+    ],
+)
 def test_going_on_from_any_position_gives_the_same_batches(
     data: DataConfig, window: int, batch_size: int, sizes: Sequence[int], tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -138,7 +144,7 @@ def test_going_on_from_any_position_gives_the_same_batches(
 
 
 @pytest.mark.parametrize("data", [_DATA, _FRAME], ids=["video", "frame"])
-@pytest.mark.parametrize("num_workers", [2, 5])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_split_by_record_gives_slices_of_the_one_batch(data: DataConfig, num_workers: int, tmp_path: Path) -> None:
     data = dataclasses.replace(data, split="record", frame_lengths=())
     shards = _shards(tmp_path, [17, 13, 8], data.level)
@@ -243,7 +249,7 @@ def test_damage_is_named(data: DataConfig, endless: bool, tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("records", [{0: 11}, {1: 0, 3: 19}, {0: 5, 2: 6, 4: 7}], ids=str)
 def test_skipping_damage_in_evaluation(batch_size: int, records: dict[int, int], tmp_path: Path) -> None:
     shards, offsets = _damaged_shards(tmp_path, records)
@@ -262,7 +268,7 @@ def test_skipping_damage_in_evaluation(batch_size: int, records: dict[int, int],
     ]
 
 
-@pytest.mark.parametrize("shuffle_records", [0, 20, 500])
+@pytest.mark.parametrize("shuffle_records", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 500))])
 @pytest.mark.parametrize("records", [{0: 11}, {0: 5, 2: 0, 4: 7}], ids=str)
 def test_skipping_damage_in_training(records: dict[int, int], shuffle_records: int, tmp_path: Path) -> None:
     """Every good record before the damage comes once a pass, in the pass that meets the damage too; so it does in a run
@@ -434,6 +440,7 @@ def _resident_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
 @pytest.mark.parametrize("endless", [False, True], ids=["evaluation", "training"])
 def test_memory_does_not_grow_with_the_number_of_shards(endless: bool, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -40,12 +41,37 @@ def _train(
     return workdir
 
 
-def test_the_mean_of_runs_is_a_run(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir = learnable_shards()
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Records, and runs that are trained on them when they are first asked for."""
+
+    root: Path
+    data_dir: Path
+
+    def run(self, name: str, model: dict[str, Any], **changes: Any) -> Path:
+        if not (self.root / name).exists():
+            _train(self.data_dir, self.root / name, model, **changes)
+        return self.root / name
+
+    def logistic(self) -> Path:
+        return self.run("logistic", {"name": "logistic"})
+
+    def trunk(self, variant: str) -> Path:
+        return self.run(variant, _SMALL | {"variant": variant})
+
+
+@pytest.fixture(scope="module")
+def world(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    return World(root, make_learnable_shards(root))
+
+
+def test_the_mean_of_runs_is_a_run(world: World, tmp_path: Path) -> None:
+    data_dir = world.data_dir
     runs = [
-        _train(data_dir, tmp_path / "moe", {"name": "moe", "num_mixtures": 2}),
-        _train(data_dir, tmp_path / "resnet", {"name": "resnet_like", "inner_size": 8}, train={"ema_decay": 0.9}),
-        _train(data_dir, tmp_path / "unused", {"name": "logistic"}),
+        world.run("moe", {"name": "moe", "num_mixtures": 2}),
+        world.run("resnet", {"name": "resnet_like", "inner_size": 8}, train={"ema_decay": 0.9}),
+        world.logistic(),
     ]
     experiment = weighted_mean.combine(runs, [1.0, 3.0, 0.0], tmp_path / "both")
     assert [member["name"] for member in experiment.model["members"]] == ["moe", "resnet_like"]
@@ -61,14 +87,14 @@ def test_the_mean_of_runs_is_a_run(learnable_shards: Callable[..., Path], tmp_pa
     assert report.comparison.gap == pytest.approx(metrics.gap, abs=1e-4)
 
 
-def test_members_of_other_features(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir = learnable_shards()
+def test_members_of_other_features(world: World, tmp_path: Path) -> None:
+    data_dir = world.data_dir
     alone = parse_experiment(
         merge(_BASE, {"model": {"name": "logistic"}}) | {"data": {**_BASE["data"], "features": {"audio": 4}}}
     )
     options = loop.RunOptions(str(data_dir), tmp_path / "audio", xla=False, progress=False)
     loop.train(alone, options, tf.distribute.get_strategy(), Faults())
-    both = _train(data_dir, tmp_path / "both", {"name": "logistic"})
+    both = world.logistic()
     experiment = weighted_mean.combine([tmp_path / "audio", both], [1.0, 1.0], tmp_path / "mean")
     assert dict(experiment.data.features) == {"audio": 4, "rgb": 8}
     assert experiment.model["members"][0]["features"] == ["audio"]
@@ -82,11 +108,12 @@ def test_members_of_other_features(learnable_shards: Callable[..., Path], tmp_pa
     np.testing.assert_allclose(found, (scores[0] + scores[1]) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_what_cannot_be_combined(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir = learnable_shards()
-    run = _train(data_dir, tmp_path / "run", {"name": "logistic"})
-    other = _train(data_dir, tmp_path / "other", {"name": "logistic"}, data={"num_classes": 11})
-    with pytest.raises(InputError, match=r"other and .*run have different data\.num_classes"):
+def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
+    run = world.logistic()
+    other = _train(
+        world.data_dir, tmp_path / "other", {"name": "logistic"}, data={"num_classes": 11}, train={"epochs": 1}
+    )
+    with pytest.raises(InputError, match=r"other and .*logistic have different data\.num_classes"):
         weighted_mean.combine([run, other], [1.0, 1.0], tmp_path / "mean")
     with pytest.raises(InputError, match="all are 0"):
         weighted_mean.combine([run], [0.0], tmp_path / "mean")
@@ -95,21 +122,19 @@ def test_what_cannot_be_combined(learnable_shards: Callable[..., Path], tmp_path
     with pytest.raises(InputError, match="holds a run already"):
         weighted_mean.combine([run], [1.0], other)
     weights = tmp_path / "weights.json"
-    weights.write_text(json.dumps({"run": 0.25}))
-    assert weighted_mean.read_weights(weights, ["run"]) == [0.25]
-    with pytest.raises(InputError, match="no weight of 'x'; it has run"):
+    weights.write_text(json.dumps({"logistic": 0.25}))
+    assert weighted_mean.read_weights(weights, ["logistic"]) == [0.25]
+    with pytest.raises(InputError, match="no weight of 'x'; it has logistic"):
         weighted_mean.read_weights(weights, ["x"])
     weights.write_text("[")
     with pytest.raises(InputError, match=r"weights\.json: cannot be read"):
-        weighted_mean.read_weights(weights, ["run"])
+        weighted_mean.read_weights(weights, ["logistic"])
 
 
-@pytest.mark.parametrize("train_trunks", [False, True])
-def test_final_network_starts_with_trained_trunks(
-    train_trunks: bool, learnable_shards: Callable[..., Path], tmp_path: Path
-) -> None:
-    data_dir = learnable_shards()
-    small = {name: _train(data_dir, tmp_path / name, _SMALL | {"variant": name}) for name in ("a", "c")}
+@pytest.mark.parametrize("train_trunks", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_final_network_starts_with_trained_trunks(train_trunks: bool, world: World, tmp_path: Path) -> None:
+    data_dir = world.data_dir
+    small = {name: world.trunk(name) for name in ("a", "c")}
     final = {"name": "final_network", "trunks": ["a", "c"], "hidden_sizes": [800, 600], "width": 0.02, "momentum": 0.9}
     model = final | {"train_trunks": train_trunks}
     run = _train(data_dir, tmp_path / "final", model, small.values(), ("hidden*", "logits/*"), train={"epochs": 6})
@@ -123,9 +148,8 @@ def test_final_network_starts_with_trained_trunks(
     assert best is not None and best["plateau"]["best_gap"] > 0.75
 
 
-def test_a_variable_that_no_source_has(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir = learnable_shards()
-    small = _train(data_dir, tmp_path / "a", _SMALL)
+def test_a_variable_that_no_source_has(world: World, tmp_path: Path) -> None:
+    data_dir, small = world.data_dir, world.trunk("a")
     final = {"name": "final_network", "trunks": ["a", "c"], "hidden_sizes": [8], "width": 0.02}
     with pytest.raises(InputError, match="is of another model: 'model/c_rgb1_dense/kernel'"):
         _train(data_dir, tmp_path / "final", final, [small], ("hidden*", "logits/*"))

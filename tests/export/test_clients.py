@@ -46,6 +46,7 @@ for number, arguments in enumerate(json.load(open("commands.json"))):
 """
 
 
+@pytest.mark.slow  # the same signatures are called by TensorFlow 1's loader and as Serving calls them
 def test_saved_model_cli(rng, tmp_path):
     data = tiny_data("video")
     model = tiny_model(data, rng)

@@ -23,7 +23,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("moe", "fcn"))) for n in SMALL])
 def test_video_level_families_convert_for_any_number_of_rows(name, rng, tmp_path):
     data = tiny_data("video")
     model = models.build_model({"name": name, **SMALL[name]}, data.spec)

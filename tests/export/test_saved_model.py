@@ -28,22 +28,35 @@ from yt8m_tf.export.saved_model import export_saved_model, replacing
 from yt8m_tf.export.stored import free_decoded
 
 LEVELS = ("video", "frame")
-# Largest difference of scores, by precision.
 
 
 def files_bytes(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Exports a model of a level at a precision, once: the data, the model, and what was loaded."""
+    made = {}
+
+    def export(level, precision):
+        if (level, precision) not in made:
+            data, directory = tiny_data(level), tmp_path_factory.mktemp("exported") / "m"
+            model = tiny_model(data, np.random.default_rng(1))
+            export_saved_model(model, data, directory, precision=parse_precision(precision))
+            made[level, precision] = data, model, tf.saved_model.load(str(directory))
+        return made[level, precision]
+
+    return export
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("precision", CLOSE)
-def test_serving_signature_gives_the_models_highest_scores(level, precision, rng, tmp_path):
-    data = tiny_data(level)
-    model = tiny_model(data, rng)
+def test_serving_signature_gives_the_models_highest_scores(level, precision, rng, exported):
+    data, model, loaded = exported(level, precision)
     serialized = tiny_records(data, rng, 7)
-    export_saved_model(model, data, tmp_path / "m", precision=parse_precision(precision))
 
-    served = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"](examples=tf.constant(serialized))
+    served = loaded.signatures["serving_default"](examples=tf.constant(serialized))
 
     assert served["video_id"].numpy().tolist() == [b"v%d" % i for i in range(7)]
     assert served["class_indexes"].dtype == tf.int32
@@ -58,41 +71,34 @@ def test_serving_signature_gives_the_models_highest_scores(level, precision, rng
 
 
 @pytest.mark.parametrize("precision", CLOSE)
-def test_features_signature_video(precision, rng, tmp_path):
-    data = tiny_data("video")
-    model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision=parse_precision(precision))
+def test_features_signature_video(precision, rng, exported):
+    _, model, loaded = exported("video", precision)
     inputs = {name: rng.normal(size=(5, size)).astype(np.float32) for name, size in FEATURES.items()}
 
-    scores = tf.saved_model.load(str(tmp_path / "m")).signatures["features"](**inputs)["predictions"]
+    scores = loaded.signatures["features"](**inputs)["predictions"]
 
     expected = 1 / (1 + np.exp(-np.asarray(model(inputs, training=False), np.float64)))
     np.testing.assert_allclose(scores, expected, atol=CLOSE[precision], rtol=0)
 
 
 @pytest.mark.parametrize("precision", CLOSE)
-def test_features_signature_frame_takes_codes(precision, rng, tmp_path):
-    data = tiny_data("frame")
-    model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision=parse_precision(precision))
+def test_features_signature_frame_takes_codes(precision, rng, exported):
+    _, model, loaded = exported("frame", precision)
     codes = {name: rng.integers(0, 256, (5, 9, size), np.uint8) for name, size in FEATURES.items()}
     num_frames = rng.integers(1, 10, 5).astype(np.int32)
 
-    features = tf.saved_model.load(str(tmp_path / "m")).signatures["features"]
-    scores = features(**codes, num_frames=num_frames)["predictions"]
+    scores = loaded.signatures["features"](**codes, num_frames=num_frames)["predictions"]
 
     decoded = {name: (value * (4 / 255) + (4 / 512 - 2)).astype(np.float32) for name, value in codes.items()}
     logits = np.asarray(model(decoded | {"num_frames": num_frames}, training=False), np.float64)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=CLOSE[precision], rtol=0)
 
 
-def test_clip_without_frames_scores_zero_and_disturbs_no_other(rng, tmp_path):
-    data = tiny_data("frame")
-    model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "m", precision=FLOAT32)
+def test_clip_without_frames_scores_zero_and_disturbs_no_other(rng, exported):
+    data, _, loaded = exported("frame", "float32")
     serialized = tiny_records(data, rng, 2)
 
-    serving = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"]
+    serving = loaded.signatures["serving_default"]
     scores = serving(examples=tf.constant([serialized[0], empty_clip(b"none"), serialized[1]]))["predictions"].numpy()
 
     assert (scores[1] == 0).all()

@@ -1,8 +1,11 @@
 """What the contract tests of all models share: small models of each name, random weights and inputs."""
 
+import functools
+
+import keras
 import numpy as np
 import pytest
-from tiny_options import FRAME_OPTIONS, NUM_TAGS, OPTIONS, SLOW
+from tiny_options import COMPILED, FRAME_OPTIONS, NUM_TAGS, OPTIONS, REPLICATED, REPRESENTATIVES
 
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
@@ -14,10 +17,15 @@ PADDING = -1.9921875  # what uint8 zeros decode to
 CASES = [(name, level) for name in model_names() for level in registry.registration(name).levels]
 FRAME_CASES = [name for name, level in CASES if level == "frame"]
 every_model = pytest.mark.parametrize(("name", "level"), CASES)
-# The whole of them with the slow tests.
-quicker_first = pytest.mark.parametrize(
-    ("name", "level"), [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in SLOW)) for case in CASES]
-)
+
+
+def _first(names):
+    """Every model, those of other names with the slow tests."""
+    cases = [pytest.param(*case, marks=[pytest.mark.slow] * (case not in names)) for case in CASES]
+    return pytest.mark.parametrize(("name", "level"), cases)
+
+
+quicker_first, replicated_first, compiled_first = (_first(names) for names in (REPRESENTATIVES, REPLICATED, COMPILED))
 every_frame_model = pytest.mark.parametrize("name", FRAME_CASES)
 
 
@@ -28,6 +36,31 @@ def options_of(name, level):
 def build(name, level, features=None, max_frames=MAX_FRAMES, options=None, make=build_model):
     spec = InputSpec(level, features or FEATURES, NUM_CLASSES, max_frames, NUM_TAGS.get(name, 0))
     return make(options or options_of(name, level), spec)
+
+
+@functools.cache
+def _shared(name, level, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build(name, level)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return model, [variable.numpy() for variable in model.weights]
+
+
+def shared(name, level, policy="float32"):
+    """The model that all tests of a process share, with its initial weights: for tests that only look at it."""
+    model, values = _shared(name, level, policy)
+    for variable, value in zip(model.weights, values, strict=True):
+        variable.assign(value)
+    return model
+
+
+def randomised(name, level, rng):
+    """The shared model with random weights."""
+    model = shared(name, level)
+    randomise(model, rng)
+    return model
 
 
 def without_randomness(name, level):

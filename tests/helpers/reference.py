@@ -13,20 +13,24 @@ FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 24, "audio": 10}, 11, 13
 BATCH_SIZE = 6
 
 
-def prepare(options, level, rng, num_tags=0):
-    """The model with random weights and statistics, inputs, and the weights by path in float64."""
+def prepare(options, level, rng, num_tags=0, max_frames=MAX_FRAMES):
+    """The model with random weights and statistics, inputs, and the weights by path in float64.
+
+    Of clips, one has a single frame and one has `max_frames`.
+    """
     keras.utils.set_random_seed(int(rng.integers(2**31)))
-    model = build_model(options, InputSpec(level, FEATURES, NUM_CLASSES, MAX_FRAMES, num_tags))
+    model = build_model(options, InputSpec(level, FEATURES, NUM_CLASSES, max_frames, num_tags))
     for variable in model.weights:
         name = variable.path.split("/")[-1]
         if name in ("gamma", "moving_variance", "scales"):  # a scale near 0 is divided by, and float32 with it
             variable.assign(rng.uniform(0.5, 2.0, variable.shape))
         elif name in ("beta", "moving_mean", "bias"):
             variable.assign(rng.normal(size=variable.shape))
-    shape = (BATCH_SIZE,) if level == "video" else (BATCH_SIZE, MAX_FRAMES)
+    shape = (BATCH_SIZE,) if level == "video" else (BATCH_SIZE, max_frames)
     inputs = {name: rng.normal(size=(*shape, size)).astype("float32") for name, size in FEATURES.items()}
     if level == "frame":
-        inputs["num_frames"] = rng.integers(1, MAX_FRAMES + 1, BATCH_SIZE).astype("int32")
+        inputs["num_frames"] = rng.integers(1, max_frames + 1, BATCH_SIZE).astype("int32")
+        inputs["num_frames"][:2] = 1, max_frames
     return model, inputs, {variable.path: np.asarray(variable, "float64") for variable in model.weights}
 
 
@@ -75,8 +79,110 @@ def clip_vector(inputs):
     """rgb beside audio; of clips, the means over real frames."""
     if "num_frames" not in inputs:
         return np.concatenate([inputs["rgb"], inputs["audio"]], axis=1).astype("float64")
-    rows = []
+    return np.stack([frames.mean(axis=0) for frames in joint_clips(inputs)])
+
+
+def clips(inputs, names=tuple(FEATURES)):
+    """The real frames of each clip, {feature: [n, D] float64}."""
     for i, count in enumerate(inputs["num_frames"]):
-        parts = [inputs[name][i, :count].astype("float64").mean(axis=0) for name in ("rgb", "audio")]
-        rows.append(np.concatenate(parts))
-    return np.stack(rows)
+        yield {name: inputs[name][i, :count].astype("float64") for name in names}
+
+
+def joint_clips(inputs):
+    """The real frames of each clip, all features side by side: [n, D] float64."""
+    for clip in clips(inputs):
+        yield np.concatenate([clip["rgb"], clip["audio"]], axis=1)
+
+
+def relu(x):
+    return np.maximum(x, 0.0)
+
+
+def relu6(x):
+    return np.clip(x, 0.0, 6.0)
+
+
+def softmax(x):
+    """Along the last axis."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def unit(x):
+    return x / np.linalg.norm(x)
+
+
+def batch_norm(x, w, name):
+    """Of inference; there may be no offset."""
+    x = (x - w[f"{name}/moving_mean"]) / np.sqrt(w[f"{name}/moving_variance"] + 1e-5) * w[f"{name}/gamma"]
+    return x + w.get(f"{name}/beta", 0.0)
+
+
+def fcn(x, w, num_layers):
+    """Dense and ReLU `num_layers` times, and the logits."""
+    for i in range(1, num_layers + 1):
+        x = relu(dense(x, w, f"fcn{i}_dense"))
+    return dense(x, w, "logits")
+
+
+HEADS = {
+    "logistic": {"name": "logistic", "context_gating": False},
+    "moe": {"name": "moe", "num_mixtures": 3, "context_gating": False},
+    "gated moe": {"name": "moe", "num_mixtures": 2, "context_gating": True},
+}
+
+
+def head(x, w, options):
+    """Logits [B, C] of one of `HEADS`, by way of probabilities."""
+    if options["name"] == "logistic":
+        probability = sigmoid(dense(x, w, "logits"))
+    else:
+        mixtures = options["num_mixtures"]
+        gates = softmax((x @ w["logits/gate_kernel"]).reshape(BATCH_SIZE, NUM_CLASSES, mixtures + 1))
+        experts = sigmoid(x @ w["logits/expert_kernel"] + w["logits/bias"]).reshape(BATCH_SIZE, NUM_CLASSES, mixtures)
+        probability = (gates[:, :, :-1] * experts).sum(axis=2)
+    if options["context_gating"]:
+        probability = probability * sigmoid(dense(probability, w, "context_gate"))
+    return np.log(probability / (1 - probability))
+
+
+def run_rnn(sequence, w, kind, layer):
+    """A recurrent layer by its equations, step by step.
+
+    torch's GRU: the reset gate is applied after the product. Keras keeps its gates in the order z, r, n, those of an
+    LSTM in the order i, f, g, o.
+
+    Args:
+      sequence: [T, ..., D].
+      w: weights by path.
+      kind: "simple_rnn", "gru" or "lstm".
+      layer: its name.
+
+    Returns:
+      Outputs [T, ..., H], and the last states, [..., H] each: h, and c of an LSTM.
+    """
+    kernel, recurrent, bias = (w[f"{layer}/{kind}_cell/{part}"] for part in ("kernel", "recurrent_kernel", "bias"))
+    h = c = np.zeros((*np.shape(sequence[0])[:-1], len(recurrent)))
+    outputs = []
+    for x in sequence:
+        if kind == "gru":
+            (read_z, read_r, read_n), (kept_z, kept_r, kept_n) = (
+                np.split(values, 3, axis=-1) for values in (x @ kernel + bias[0], h @ recurrent + bias[1])
+            )
+            z, r = sigmoid(read_z + kept_z), sigmoid(read_r + kept_r)
+            h = (1 - z) * np.tanh(read_n + r * kept_n) + z * h
+        elif kind == "lstm":
+            i, f, g, o = np.split(x @ kernel + h @ recurrent + bias, 4, axis=-1)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+        else:
+            h = np.tanh(x @ kernel + h @ recurrent + bias)
+        outputs.append(h)
+    return np.stack(outputs), [h, c] if kind == "lstm" else [h]
+
+
+def run_both_ways(sequence, w, kind, layer):
+    """Outputs of the two directions side by side, and the states after the last step that each makes."""
+    forward, forward_states = run_rnn(sequence, w, kind, f"{layer}_forward")
+    backward, backward_states = run_rnn(sequence[::-1], w, kind, f"{layer}_backward")
+    return np.concatenate([forward, backward[::-1]], axis=-1), forward_states + backward_states

@@ -6,12 +6,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-from frames_from_video import FrameCounts
-from sample_data import SampleConfig
-from sample_dataset import Layout, write_sample_data
-
 from yt8m_tf.codebook import centroids, kmeans
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.sample_data.dataset import Layout, write_sample_data
+from yt8m_tf.sample_data.frames import FrameCounts
+from yt8m_tf.sample_data.generator import SampleConfig
 from yt8m_tf.vocabulary import load_verticals
 
 NUM_CLASSES, MAX_FRAMES = 20, 12

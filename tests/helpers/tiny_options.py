@@ -49,18 +49,29 @@ OPTIONS = {
     "vlad_bow": {"n_clusters": 6, "resnet": {"inner_size": 8, "dropout": 0.1}},
     "weighted_mean": {"members": [{"name": "logistic"}, {"name": "moe", "num_mixtures": 3}], "weights": [1.0, 3.0]},
 }
-# Models that take long to build and to trace, and whose family a quicker one stands for in `make test`.
-SLOW = {
-    "early_concat_rnn",
-    "lstm_bi_attention",
-    "netfv",
-    "netrvlad",
-    "resnet_rep_rnn_hierarchy",
-    "resnet_rnn_hierarchy",
-    "soft_dbof",
-    "time_distributed_conv",
-    "time_distributed_dense_sort",
+# The models that stand for the others where a test of every one takes too long for `make test`, each for what it alone
+# has: batch normalisation on the mean frame; statistics of clips, normalised by real frames; recurrence; a memory;
+# sorting and recomputation; a model of models; tags; weights that are not trained.
+REPRESENTATIVES = {
+    ("dbof", "frame"),
+    ("gated_fcn", "video"),
+    ("nearest_neighbors", "frame"),
+    ("resnet_ff_hierarchy", "video"),
+    ("rnn", "frame"),
+    ("time_distributed_dense_sort", "frame"),
+    ("transformer", "frame"),
+    ("weighted_mean", "frame"),
 }
+# Replicas train alike but for what goes over the batch, or is not trained. (What else does, sorted scores, the tests of
+# its layer see.)
+REPLICATED = {
+    ("dbof", "frame"),
+    ("nearest_neighbors", "frame"),
+    ("resnet_ff_hierarchy", "video"),
+    ("weighted_mean", "frame"),
+}
+# XLA takes longest; layers are compiled by their own tests.
+COMPILED = {("dbof", "frame"), ("gated_fcn", "video"), ("nearest_neighbors", "frame")}
 # Options beside these at frame level, where they can only be used there.
 FRAME_OPTIONS = {"resnet_like": {"statistics": ["mean", "std", "min", "max", "median", "mode"]}}
 # Tags of the models that need some.

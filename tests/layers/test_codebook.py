@@ -72,12 +72,6 @@ def test_products_of_a_whole_batch_are_never_made():
     assert [f for f in bodies.values() if any("MatMul" in node.op for node in f.node_def)]
 
 
-def test_config_round_trip():
-    layer = Codebook(num_clusters=7, name="codebook")
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert (copy.name, copy.num_clusters, copy.dtype_policy.name) == ("codebook", 7, "float32")
-
-
 def test_size_is_checked():
     with pytest.raises(ValueError, match="num_clusters must be at least 1, got 0"):
         Codebook(0)

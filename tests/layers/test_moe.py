@@ -1,7 +1,6 @@
 import decimal
 import math
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,8 +24,7 @@ def test_log_odds_worked_out_by_hand():
     assert float(mixture_log_odds(np.zeros(2), np.log([2.0]))) == pytest.approx(-math.log(2))
 
 
-@pytest.mark.parametrize("scale", [1.0, 10.0, 200.0])
-@pytest.mark.parametrize("num_mixtures", [1, 2, 4])
+@pytest.mark.parametrize(("scale", "num_mixtures"), [(1.0, 1), (10.0, 4), (200.0, 2)])
 def test_log_odds_match_the_definition(scale, num_mixtures, rng):
     gates = rng.uniform(-scale, scale, (20, num_mixtures + 1)).astype("float32")
     experts = rng.uniform(-scale, scale, (20, num_mixtures)).astype("float32")
@@ -60,13 +58,6 @@ def test_l2_takes_both_kernels_and_not_the_bias():
     for variable in layer.trainable_variables:
         variable.assign(np.full(variable.shape, 2.0))
     assert float(sum(layer.losses)) == pytest.approx(0.5 * 4.0 * (3 * 4 + 3 * 2))
-
-
-def test_config_round_trip():
-    layer = MixtureOfExperts(num_classes=2, num_mixtures=3, l2=0.5, name="head")
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert (copy.name, copy.num_classes, copy.num_mixtures, copy.l2) == ("head", 2, 3, 0.5)
-    assert copy.dtype_policy.name == "float32"
 
 
 @pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"num_classes": 2, "num_mixtures": 0}])

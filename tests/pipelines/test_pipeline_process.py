@@ -42,8 +42,8 @@ def _num_done(workdir: Path) -> int:
 @pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     """The pipeline of `make demo`."""
-    tool = Path(__file__).resolve().parents[2] / "tools" / "make_sample_data.py"
-    subprocess.run([sys.executable, tool, f"--output_dir={tmp_path / 'data'}"], check=True, capture_output=True)
+    command = [sys.executable, "-m", "yt8m_tf.bin.sample_data", f"--output_dir={tmp_path / 'data'}"]
+    subprocess.run(command, check=True, capture_output=True)
     flags = ("pipelines/demo.yaml", tmp_path / "data")
     whole = _start(*flags, tmp_path / "whole", "--jobs=2")
     output, _ = whole.communicate(timeout=1800)
@@ -68,6 +68,7 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     assert (killed / "submission.csv").read_bytes() == (tmp_path / "whole" / "submission.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     """And a second process at the same pipeline waits for no ghost."""
     data_dir, config = learnable_shards(), tmp_path / "tiny.yaml"

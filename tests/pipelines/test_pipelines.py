@@ -6,7 +6,7 @@ import concurrent.futures
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ class Here:
         return future
 
 
-def _run(settings: PipelineConfig, data_dir: Path, workdir: Path) -> tuple[list[str], dict[str, Any]]:
-    """The stages that ran, and all results."""
-    stages = make_stages(settings)
+def _run(settings: PipelineConfig, data_dir: Path, workdir: Path, only: str = "") -> tuple[list[str], dict[str, Any]]:
+    """The stages that ran, of those with `only` in their names, and all results."""
+    stages = [stage for stage in make_stages(settings) if only in stage.name]
     here = Here(data_dir, workdir)
     states = States(workdir, stages, fingerprints(stages, str(data_dir)))
     results = runner.run(stages, states, here, 1, tell=lambda line: None)
@@ -153,10 +153,19 @@ def test_no_stage_writes_below_the_output_of_another() -> None:
     assert not [(one, other) for one in outputs for other in outputs if other in one.parents]
 
 
-def test_an_interrupted_stage_goes_on(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("only", "stops"),
+    [
+        ("logistic", ("train logistic fold 1", "score logistic validation")),
+        pytest.param("", ("train moe fold 1", "score moe validation", "stack", "train final"), marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_stage_goes_on(
+    only: str, stops: Sequence[str], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And everything ends as if it had not been."""
     real = execution._KINDS
-    for stop in ("train moe fold 1", "score moe validation", "stack", "train final"):
+    for stop in stops:
 
         def interrupted(stage: Stage, where: Where, stop: str = stop) -> dict[str, Any]:
             if stage.name == stop:
@@ -166,11 +175,13 @@ def test_an_interrupted_stage_goes_on(whole: Whole, tmp_path: Path, monkeypatch:
         with monkeypatch.context() as patch:
             patch.setattr(execution, "_KINDS", dict.fromkeys(real, interrupted))
             with pytest.raises(KeyboardInterrupt):
-                _run(_settings(), whole.data_dir, tmp_path / "run")
-    ran, results = _run(_settings(), whole.data_dir, tmp_path / "run")
-    assert ran[0] == "train final"
-    assert _lasting(results) == _lasting(whole.results)
-    assert (tmp_path / "run" / "submission.csv").read_bytes() == (whole.workdir / "submission.csv").read_bytes()
+                _run(_settings(), whole.data_dir, tmp_path / "run", only)
+    ran, results = _run(_settings(), whole.data_dir, tmp_path / "run", only)
+    assert ran[0] == stops[-1]
+    assert _lasting(results) == _lasting({name: whole.results[name] for name in results})
+    if not only:
+        assert len(results) == len(whole.results)
+        assert (tmp_path / "run" / "submission.csv").read_bytes() == (whole.workdir / "submission.csv").read_bytes()
 
 
 def test_other_data_runs_everything_again(data_dir: Path, tmp_path: Path) -> None:
@@ -185,22 +196,25 @@ def test_other_data_runs_everything_again(data_dir: Path, tmp_path: Path) -> Non
 def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> None:
     content = (data_dir / "validate0001.tfrecord").read_bytes()
     (data_dir / "validate0001.tfrecord").write_bytes(content[:-7])
+    settings = dataclasses.replace(_settings(), models={"logistic": _settings().models["logistic"]})
     message = r"stage 'score logistic validation': .*validate0001\.tfrecord: damaged .*; the same command goes on from"
     with pytest.raises(InputError, match=message):
-        _run(_settings(), data_dir, tmp_path / "run")
-    states = States(tmp_path / "run", make_stages(_settings()), fingerprints(make_stages(_settings()), str(data_dir)))
+        _run(settings, data_dir, tmp_path / "run")
+    states = States(tmp_path / "run", make_stages(settings), fingerprints(make_stages(settings), str(data_dir)))
     assert states.of("train logistic fold 1") == states.of("score logistic train") == "done"
     assert states.of("score logistic validation") == "begun" and states.of("stack") == "to do"
 
 
-def test_means_in_one_graph(data_dir: Path, tmp_path: Path) -> None:
+def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
     """Of the models, with fitted weights, and of students and baselines, with given ones; each is exported."""
     logistic = TINY["students"]["student"]
     settings = _settings(baselines={"hard": logistic}, mean=True, ensemble={"student": 2, "hard": 1})
-    settings = dataclasses.replace(settings, splits=("validation",))
     settings = dataclasses.replace(settings, students={"student": settings.students["student"]}, final=None)
-    ran, results = _run(settings, data_dir, tmp_path / "run")
-    assert ran[-4:] == ["evaluate mean", "evaluate ensemble", "export mean", "export ensemble"]
+    shutil.copytree(whole.workdir, tmp_path / "run")
+    ran, results = _run(settings, whole.data_dir, tmp_path / "run")
+    assert "train student" not in ran and {"train hard", "mean", "ensemble"} <= set(ran)
+    judged = [name for name in ran if name.startswith(("evaluate", "export"))]
+    assert judged[-4:] == ["evaluate mean", "evaluate ensemble", "export mean", "export ensemble"]
     for name in ("mean", "ensemble"):
         gap = results[f"evaluate {name}"]["gap_at_20"]
         assert results[f"export {name}"]["gap_at_20"] == pytest.approx(gap, abs=1e-4)
@@ -215,6 +229,7 @@ def test_an_ensemble_of_unknown_runs() -> None:
         _settings(ensemble={"student": 1, "final": 0})
 
 
+@pytest.mark.slow  # tests/stacking has a cluster in the fast set
 def test_a_cluster_of_two_workers_with_a_gpu_each(whole: Whole, tmp_path: Path) -> None:
     """Trainings and scorings need the resource that Dask knows a GPU as; the result is that of one process."""
     distributed = pytest.importorskip("distributed")

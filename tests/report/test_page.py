@@ -156,10 +156,12 @@ def test_names_and_ids_are_escaped(pipeline: Path, tmp_path: Path) -> None:
     ("gone", "words"),
     [
         ("evaluation", ["No evaluation yet: yt8m-evaluate", "No calibration", "No average precision of classes"]),
-        ("exported", ["Nothing was exported: yt8m-export --workdir="]),
+        pytest.param("exported", ["Nothing was exported: yt8m-export --workdir="], marks=pytest.mark.slow),
         ("stacked", ["No stacking yet: yt8m-pipeline", "No stacked scores", "No confusions", "No examples"]),
-        ("scores", ["No ensemble was packed", "Confusions of LightGBM", "LightGBM: 3 videos"]),
-        ("results.json", ["No results of stages yet: yt8m-pipeline"]),
+        pytest.param(
+            "scores", ["No ensemble was packed", "Confusions of LightGBM", "LightGBM: 3 videos"], marks=pytest.mark.slow
+        ),
+        pytest.param("results.json", ["No results of stages yet: yt8m-pipeline"], marks=pytest.mark.slow),
     ],
 )
 def test_what_is_missing_is_named_with_its_command(pipeline: Path, tmp_path: Path, gone: str, words: list[str]) -> None:

@@ -55,7 +55,7 @@ def test_which_ensembles(rng: np.random.Generator) -> None:
     assert WITH_WEAK not in {ensemble.order for ensemble in ensembles(gaps.tolist(), 0, 0, 3)}
 
 
-@pytest.mark.parametrize(("ranks", "aggregates"), [(False, False), (True, True)])
+@pytest.mark.parametrize(("ranks", "aggregates"), [pytest.param(False, False, marks=pytest.mark.slow), (True, True)])
 def test_an_ensemble_is_a_stacking_of_its_models_alone(
     world: World, tmp_path: Path, ranks: bool, aggregates: bool
 ) -> None:
@@ -123,6 +123,7 @@ def _listed(classes: Sequence[int], scores: Sequence[float]) -> dict[int, float]
     return {int(c): float(score) for c, score in zip(classes, scores, strict=True) if c >= 0}
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("whole", "out"):
         world.stack(tmp_path / name, _FEW)
@@ -171,6 +172,7 @@ def test_what_cannot_be_measured(world: World, tmp_path: Path) -> None:
         read_stacking(tmp_path / "best")
 
 
+@pytest.mark.slow  # what it calls is tested above
 def test_the_command(world: World, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = world.stack(output, _FEW)

@@ -23,16 +23,37 @@ from yt8m_tf.stacking import boosting, cluster, evaluation, report
 from yt8m_tf.stacking import inputs as inputs_module
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
-from yt8m_tf.stacking.stack import stack
+from yt8m_tf.stacking.stack import StackResult, stack
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """For tests that leave it as it is."""
+    return make_world(np.random.default_rng(3), tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
-def world(rng: np.random.Generator, tmp_path: Path) -> World:
+def own_world(rng: np.random.Generator, tmp_path: Path) -> World:
+    """For a test that changes it."""
     return make_world(rng, tmp_path)
 
 
-def test_trees_know_which_model_to_trust(world: World, tmp_path: Path) -> None:
-    result = world.stack(tmp_path / "out")
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """A stacking of the world, and where it is."""
+
+    result: StackResult
+    output: Path
+
+
+@pytest.fixture(scope="module")
+def stacked(world: World, tmp_path_factory: pytest.TempPathFactory) -> Stacked:
+    output = tmp_path_factory.mktemp("stacked") / "out"
+    return Stacked(world.stack(output), output)
+
+
+def test_trees_know_which_model_to_trust(stacked: Stacked) -> None:
+    result, output = stacked.result, stacked.output
     for split in ("train", "validate"):
         gaps = dict(result.gaps[split])
         assert list(gaps) == [*MODELS, "mean", "mean of logits", "weighted mean", "LightGBM"]
@@ -41,8 +62,8 @@ def test_trees_know_which_model_to_trust(world: World, tmp_path: Path) -> None:
     assert sum(result.weights.values()) == pytest.approx(1)
     assert sum(result.importances.values()) == pytest.approx(1) and "class" in result.importances
     assert all(1 <= count <= 60 for count in result.num_trees)
-    assert {path.name for path in report.write_report(result, tmp_path / "out")} <= set(os.listdir(tmp_path / "out"))
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["gaps"]["train"] == result.gaps["train"]
+    assert {path.name for path in report.write_report(result, output)} <= set(os.listdir(output))
+    assert json.loads((output / "report.json").read_text())["gaps"]["train"] == result.gaps["train"]
     table = " ".join(report.format_table(result).split())
     assert f"| LightGBM | {result.gaps['train']['LightGBM']:.5f} |" in table
 
@@ -75,9 +96,9 @@ def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeyp
             assert (found.classes[video, len(order) :] == -1).all()
 
 
-def test_gaps_by_loops(world: World, tmp_path: Path) -> None:
+def test_gaps_by_loops(world: World, stacked: Stacked) -> None:
     """GAP of a model and of the mean, from dictionaries."""
-    result = world.stack(tmp_path / "out")
+    result = stacked.result
     inputs = world.inputs("validate", world.validate)
     pairs: dict[str, list[tuple[float, bool]]] = {"first": [], "mean": []}
     total = 0
@@ -101,16 +122,16 @@ def test_gaps_by_loops(world: World, tmp_path: Path) -> None:
         assert result.gaps["validate"][name] == pytest.approx(gap, abs=2e-4)
 
 
-def test_soft_labels_by_frequency_of_the_class(world: World, tmp_path: Path) -> None:
+def test_soft_labels_by_frequency_of_the_class(world: World, stacked: Stacked) -> None:
     """By dictionaries, from the score shards, which list all candidates here."""
-    bands = world.stack(tmp_path / "out").soft_labels
-    inputs, manifest = world.inputs("train", world.train), read_manifest(tmp_path / "out" / "train", "")
+    bands = stacked.result.soft_labels
+    inputs, manifest = world.inputs("train", world.train), read_manifest(stacked.output / "train", "")
     labels: collections.Counter[int] = collections.Counter()
     listed: collections.Counter[int] = collections.Counter()
     sums: collections.Counter[int] = collections.Counter()
     for shard in world.train:
-        read, stacked = inputs.read(shard), read_shard(tmp_path / "out" / "train", os.path.basename(shard), manifest)
-        for own, classes, scores in zip(read.labels, stacked.classes, stacked.scores, strict=True):
+        read, combined = inputs.read(shard), read_shard(stacked.output / "train", os.path.basename(shard), manifest)
+        for own, classes, scores in zip(read.labels, combined.classes, combined.scores, strict=True):
             found = dict(zip(classes.tolist(), scores.tolist(), strict=True))
             labels.update(c for c in own.tolist() if c >= 0)
             listed.update(c for c in own.tolist() if c >= 0 and c in found)
@@ -132,18 +153,19 @@ def test_shards_are_read_once_for_their_labels(world: World, tmp_path: Path, mon
     assert sorted(read) == sorted([*world.train, *world.validate])
 
 
-def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = world.stack(tmp_path / "whole")
+def test_interrupted_it_goes_on(
+    world: World, stacked: Stacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with interrupted_after(1, monkeypatch):
         world.stack(tmp_path / "out")
     rows = sorted((tmp_path / "out" / "rows" / "train").iterdir())
     times = [path.stat().st_mtime_ns for path in rows]
     real, calls = boosting.train, []
     monkeypatch.setattr(boosting, "train", lambda *arguments: calls.append(1) or real(*arguments))
-    assert world.stack(tmp_path / "out") == whole
+    assert world.stack(tmp_path / "out") == stacked.result
     assert len(calls) == FOLDS - 1 and [path.stat().st_mtime_ns for path in rows] == times
     for split in ("train", "validate"):
-        for path in (tmp_path / "whole" / split).glob("*.tfrecord"):
+        for path in (stacked.output / split).glob("*.tfrecord"):
             assert (tmp_path / "out" / split / path.name).read_bytes() == path.read_bytes()
 
 
@@ -156,21 +178,23 @@ def test_candidates_of_the_best_model(world: World, tmp_path: Path) -> None:
     assert rows.classes[rows.videos == 9].tolist() == sorted(own.classes[9, :5].tolist())
 
 
-def test_a_share_of_the_negatives_leaves_probabilities_as_they_are(world: World, tmp_path: Path) -> None:
-    whole = world.stack(tmp_path / "whole")
+def test_a_share_of_the_negatives_leaves_probabilities_as_they_are(
+    world: World, stacked: Stacked, tmp_path: Path
+) -> None:
+    whole = stacked.result
     some = world.stack(tmp_path / "some", dataclasses.replace(CONFIG, negatives=0.5))
     assert some.gaps["train"]["LightGBM"] == pytest.approx(whole.gaps["train"]["LightGBM"], abs=0.03)
     sums = []
-    for output in ("whole", "some"):
-        manifest = read_manifest(tmp_path / output / "train", "")
-        shards = [read_shard(tmp_path / output / "train", name, manifest) for name in manifest.shards]
+    for output in (stacked.output, tmp_path / "some"):
+        manifest = read_manifest(output / "train", "")
+        shards = [read_shard(output / "train", name, manifest) for name in manifest.shards]
         sums.append(sum(shard.scores.astype(np.float64).sum() for shard in shards))
     assert sums[1] == pytest.approx(sums[0], rel=0.05)
 
 
-def test_a_cluster_of_two_workers(world: World, tmp_path: Path) -> None:
+def test_a_cluster_of_two_workers(world: World, stacked: Stacked, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
-    local = world.stack(tmp_path / "local")
+    local = stacked.result
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with (
         distributed.LocalCluster(**options) as workers,
@@ -190,7 +214,8 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
         pass
 
 
-def test_scores_that_do_not_belong_together(world: World, tmp_path: Path) -> None:
+def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) -> None:
+    world = own_world
     train = world.root / "scores" / "second" / "train"
     with pytest.raises(InputError, match=r"--scores=.*none/train: no scores there"):
         world.inputs("train", world.train, ("first", "none"))
@@ -222,7 +247,8 @@ def test_scores_that_do_not_belong_together(world: World, tmp_path: Path) -> Non
         stack(world.inputs("train", world.train), {"validate": validation}, tmp_path / "out", CONFIG)
 
 
-def test_scores_of_other_videos(world: World, tmp_path: Path) -> None:
+def test_scores_of_other_videos(own_world: World, tmp_path: Path) -> None:
+    world = own_world
     train = world.root / "scores" / "second" / "train"
     rows = list(lists([f"train2_{video}".encode() for video in range(149)] + [b"other"], np.full((150, 20), 0.5)))
     records.write_shard(train / "train0002.tfrecord", rows)
@@ -235,7 +261,8 @@ def test_scores_of_other_videos(world: World, tmp_path: Path) -> None:
         world.stack(tmp_path / "out")
 
 
-def test_another_order_is_joined_by_id(world: World, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_another_order_is_joined_by_id(own_world: World, tmp_path: Path, rng: np.random.Generator) -> None:
+    world = own_world
     expected = world.stack(tmp_path / "whole").gaps
     train = world.root / "scores" / "second" / "train"
     found = read_shard(train, "train0002.tfrecord", read_manifest(train, ""))

@@ -61,6 +61,7 @@ def test_readers_read_the_same(tmp_path, level):
         np.testing.assert_allclose(ours_means, means, rtol=0, atol=1e-6)  # float32 rounds the codes of frames
 
 
+@pytest.mark.slow
 def test_read_benchmark_runs(tmp_path):
     data, shards = workload.video_data(), workload.video_shards(quick(tmp_path))
     measurement = read.measure_level(shards, 80, data, quick(tmp_path))
@@ -103,6 +104,7 @@ def test_heap_evaluator_by_hand():
     assert result["map"] == 1.0  # each class's own positive is its highest pair
 
 
+@pytest.mark.slow
 def test_evaluate_benchmark_runs(tmp_path):
     result = evaluate.run(quick(tmp_path))
     (measurement,), (table,) = result.measurements, result.tables
@@ -167,6 +169,7 @@ def test_operations_of_a_training_step():
 
 
 @pytest.mark.skipif(not memory.available(), reason="no /proc/self/status")
+@pytest.mark.slow
 def test_resident_memory_is_seen():
     before = memory.resident_bytes()
     held = np.ones(25_000_000)  # 200 MB, written to
@@ -181,8 +184,8 @@ def test_resident_memory_is_seen():
         (["write"], "got 'write'"),
         (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
         (["models", "--match=["], "--match=[: not a regular expression (unterminated character set"),
-        (["models", "--match=nothing"], "--match=nothing: finds no model"),
-        (["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'"),
+        pytest.param(["models", "--match=nothing"], "--match=nothing: finds no model", marks=pytest.mark.slow),
+        pytest.param(["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'", marks=pytest.mark.slow),
     ],
 )
 def test_bad_arguments(tmp_path, arguments, message):
@@ -227,6 +230,7 @@ def test_operations_of_a_graph_are_counted():
         assert matrix_operations(function) == expected
 
 
+@pytest.mark.slow
 def test_models_benchmark_measures_a_model():
     command = [sys.executable, "-m", "benchmarks.models"]
     job = {"model": "mean_fcn", "level": "frame", "quick": True, "repetitions": 1}
@@ -252,12 +256,14 @@ def test_both_ways_make_the_same_rows(rng):
     np.testing.assert_array_equal(theirs[:, 1:], np.nan_to_num(ours.astype(np.float32)))
 
 
+@pytest.mark.slow
 def test_memory_of_stacking_is_measured(tmp_path):
     found = stack.measure_memory({"directory": str(tmp_path), "shards": 4, "videos": 10})
     assert found["videos"] == 40 and found["rows"] >= 40 * 20
     assert found["all"] >= found["all_but_lightgbm"] >= found["before"] > 1e8
 
 
+@pytest.mark.slow
 def test_scoring_is_measured(tmp_path):
     (measurement,) = score.run(quick(tmp_path)).measurements
     assert [len(rates) for rates in measurement.rates.values()] == [1, 1, 1]

@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 
 import label_noise
-import label_noise_report
-import label_noise_truth
 import numpy as np
 import pytest
 import yaml
-from frames_from_video import FrameCounts
 from label_noise import Options, results
-from label_noise_report import gains, recovered, tables
-from label_noise_truth import by_seed, gap_of, label_quality, multi_hot, read_scores
-from sample_data import SampleConfig
-from sample_dataset import Layout, write_sample_data
-from score_submission import read_csv_labels
+from noise_study import report as study_report
+from noise_study import truth as study_truth
+from noise_study.report import gains, recovered, tables
+from noise_study.truth import by_seed, gap_of, label_quality, multi_hot, read_scores
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.evaluation.submissions import read_csv_labels
+from yt8m_tf.sample_data.dataset import Layout, write_sample_data
+from yt8m_tf.sample_data.frames import FrameCounts
+from yt8m_tf.sample_data.generator import SampleConfig
 from yt8m_tf.score_shards import manifest, records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,7 +133,7 @@ def test_a_perfect_fit_to_right_labels_is_the_best_reachable(tmp_path):
         facts = write_sample_data(str(tmp_path / str(noise)), config, layout, FrameCounts(2, 9))
         shards = sorted(map(str, (tmp_path / "0.0" / "video").glob("test*")))
         truth = read_csv_labels(tmp_path / "0.0" / "true_labels.csv")
-        limits[noise] = label_noise_truth._posterior_gap(facts["parameters"], shards, truth)
+        limits[noise] = study_truth._posterior_gap(facts["parameters"], shards, truth)
         if not noise:
             assert limits[noise] == pytest.approx(facts["best_reachable_gap"]["test"]["video"], abs=2e-3)
     assert 0.5 < limits[0.3] < limits[0.0] + 1e-3
@@ -156,7 +156,7 @@ def test_tables_hold_the_means_the_spread_and_the_gains():
 
 
 def test_the_figure_is_written(tmp_path):
-    label_noise_report.draw([level(0), level(30, hard=(0.7, 0.72, 0.73))], tmp_path / "new" / "figure.png")
+    study_report.draw([level(0), level(30, hard=(0.7, 0.72, 0.73))], tmp_path / "new" / "figure.png")
     assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -216,6 +216,7 @@ def run(*flags):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_shows_results_that_are_there(tmp_path):
     """It makes nothing, for there is nothing to make."""
     for percent in (0, 10):

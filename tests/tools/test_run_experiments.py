@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import run_experiments
 import yaml
 
@@ -21,6 +22,7 @@ def run(config, data_dir, tmp_path, *flags):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
     data_dir = learnable_shards()
     experiment = {

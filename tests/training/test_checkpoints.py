@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
@@ -112,7 +112,7 @@ def test_an_interrupted_save_leaves_the_one_before(
     owner, name = {
         "variables": (tf.raw_ops, "SaveV2"),
         "state": (checkpoints.json, "dumps"),
-        "rename": (run_dir.os, "replace"),
+        "rename": (files.os, "replace"),
     }[where]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, interrupt)
@@ -231,9 +231,9 @@ def test_a_checkpoint_that_is_not_whole_is_named(name: str, size: int | None, ru
     with pytest.raises(InputError) as caught:
         checkpoints.load_trained(run)
     message = str(caught.value)
-    assert message.startswith(f"checkpoint '{path.parent}' cannot be read (") and "\n" not in message
-    assert message.endswith("remove the directory to go on from the checkpoint before it")
-    with pytest.raises(InputError, match="cannot be read"):
+    assert message.startswith(f"checkpoint '{path.parent}' is ") and "\n" not in message
+    assert message.endswith("move it away to go on from the checkpoint before it")
+    with pytest.raises(InputError, match=r"is damaged|is not whole"):
         checkpoints.latest_state(run)
         checkpoints.restore(run, 2, _state(_experiment()).named())
     # As the message says.
@@ -248,7 +248,7 @@ def test_a_flipped_bit_is_found(run: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"step_00000002' cannot be read \("):
+    with pytest.raises(InputError, match=r"step_00000002' is damaged \("):
         checkpoints.restore(run, 2, _state(_experiment()).named())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ _BASE = {
     "schedule": {"name": "cosine", "warmup_steps": 5},
     "train": {"batch_size": 32, "steps_per_epoch": 10, "epochs": 3, "seed": 3},
 }
+_SHORT = {"steps_per_epoch": 4, "epochs": 2}
 _RANDOM = {"model": {"name": "resnet_like", "inner_size": 8, "dropout": 0.3}, "train": {"mixup_alpha": 0.4}}
 
 
@@ -43,9 +45,22 @@ def _experiment(**changes: Any) -> ExperimentConfig:
 def _train(
     experiment: ExperimentConfig, data_dir: Path, workdir: Path, strategy: Any = None, **options: Any
 ) -> TrainResult:
-    options = {"steps_per_call": 5, "xla": False, "evaluation_batch_size": 64} | options
+    options = {"steps_per_call": 2, "xla": False, "evaluation_batch_size": 64} | options
     run_options = RunOptions(str(data_dir), workdir, progress=False, **options)
     return loop.train(experiment, run_options, strategy or tf.distribute.get_strategy(), Faults())
+
+
+@pytest.fixture(scope="module")
+def data_dir(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Video-level shards, which no test changes."""
+    return make_learnable_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def exact_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
+    """A short run on one replica of what `_exact` configures, which no test changes."""
+    workdir = tmp_path_factory.mktemp("exact") / "one"
+    return workdir, _train(_exact(**_SHORT), data_dir, workdir)
 
 
 def _weights(workdir: Path, which: str = "last") -> dict[str, np.ndarray]:
@@ -88,7 +103,7 @@ def _train_whole_and_killed(
     _train(experiment, data_dir, parent / "killed", strategy)
 
 
-@pytest.mark.parametrize("level", ["video", "frame"])
+@pytest.mark.parametrize("level", ["video", pytest.param("frame", marks=pytest.mark.slow)])
 def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir = learnable_shards(level)
     model = {"name": "mean_fcn", "hidden_sizes": [32], "dropout": 0.0} if level == "frame" else {"name": "logistic"}
@@ -120,33 +135,39 @@ def _event_tags(directory: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "xla"),
+    ("changes", "kills", "steps_per_call", "xla"),
     [
-        (_RANDOM | {"schedule": {"name": "plateau", "patience": 0}}, True),
-        pytest.param(
-            _RANDOM | {"train": {"mixup_alpha": 0.4, "accumulation": 4, "ema_decay": 0.9}},
+        (
+            {"schedule": {"name": "plateau", "patience": 0}, "train": _SHORT | {"ema_decay": 0.9}},
+            (0, 6),
+            2,
             False,
-            marks=pytest.mark.slow,
         ),
+        pytest.param({"schedule": {"name": "plateau", "patience": 0}}, (5, 15), 5, True, marks=pytest.mark.slow),
+        pytest.param({"train": {"accumulation": 4, "ema_decay": 0.9}}, (5, 15), 5, False, marks=pytest.mark.slow),
     ],
-    ids=["plateau", "accumulation and ema"],
+    ids=["short", "plateau", "accumulation and ema"],
 )
 def test_killed_run_ends_with_equal_weights(
     changes: dict[str, Any],
+    kills: tuple[int, int],
+    steps_per_call: int,
     xla: bool,
-    learnable_shards: Callable[..., Path],
+    data_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data_dir, experiment = learnable_shards(), _experiment(**changes)
-    whole = _train(experiment, data_dir, tmp_path / "whole", xla=xla)
-    for step in (5, 15):  # before the first evaluation, when nothing is saved yet, and within a later epoch
+    """Killed before the first evaluation, when nothing is saved yet, and within a later epoch."""
+    experiment = _experiment(**merge(_RANDOM, changes))
+    options: dict[str, Any] = {"steps_per_call": steps_per_call, "xla": xla}
+    whole = _train(experiment, data_dir, tmp_path / "whole", **options)
+    for step, minutes in zip(kills, (10.0, 0.0), strict=True):
         with monkeypatch.context() as patch:
             _kill_at(patch, step)
             with pytest.raises(_KilledError):
                 # Saving after every call leaves checkpoints in the middle of an epoch.
-                _train(experiment, data_dir, tmp_path / "killed", checkpoint_minutes=0.0 if step > 5 else 10.0, xla=xla)
-    resumed = _train(experiment, data_dir, tmp_path / "killed", xla=xla)
+                _train(experiment, data_dir, tmp_path / "killed", checkpoint_minutes=minutes, **options)
+    resumed = _train(experiment, data_dir, tmp_path / "killed", **options)
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
     assert resumed == whole
     drop = {"seconds"}
@@ -157,32 +178,43 @@ def test_killed_run_ends_with_equal_weights(
     assert one == other
 
 
-def test_xla_and_calls_of_several_steps_change_rounding_only(
-    learnable_shards: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_xla_and_calls_of_several_steps_change_rounding_only(data_dir: Path, tmp_path: Path) -> None:
     """Without dropout: XLA has random numbers of its own. Mixup's are drawn outside of it."""
-    data_dir, experiment = learnable_shards(), _experiment(train={"mixup_alpha": 0.4})
+    experiment = _experiment(train=_SHORT | {"mixup_alpha": 0.4, "epochs": 1})
     _train(experiment, data_dir, tmp_path / "a", xla=True)
     _train(experiment, data_dir, tmp_path / "b", steps_per_call=1)
     _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"), 1e-4)
 
 
-def test_accumulation_equals_the_whole_batch(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_accumulation_equals_the_whole_batch(data_dir: Path, tmp_path: Path) -> None:
     """Without batch normalisation, whose statistics are those of a part, the sum of the parts is the whole."""
-    data_dir, model = learnable_shards(), {"name": "logistic"}
     for parts in (1, 4):
-        experiment = parse_experiment(merge(_BASE, {"train": {"accumulation": parts}}) | {"model": model})
-        _train(experiment, data_dir, tmp_path / str(parts))
+        changed = merge(_BASE, {"train": {"accumulation": parts, "epochs": 1}})
+        _train(parse_experiment(changed | {"model": {"name": "logistic"}}), data_dir, tmp_path / str(parts))
     _assert_equal(_weights(tmp_path / "1"), _weights(tmp_path / "4"), 1e-5)
 
 
-def _exact(epochs: int = 20) -> ExperimentConfig:
+def _exact(**train: int) -> ExperimentConfig:
     """Where the arithmetic allows N replicas to equal one: no random draws, statistics over all replicas."""
-    train = {"epochs": epochs, "sync_batch_norm": True}
+    train = {"epochs": 20, "sync_batch_norm": True} | train
     return _experiment(train=train, data={"split": "record"}, optimizer={"learning_rate": 1e-3})
 
 
 def test_two_replicas_equal_one(
+    data_dir: Path,
+    exact_run: tuple[Path, TrainResult],
+    tmp_path: Path,
+    two_replicas: tf.distribute.Strategy,
+) -> None:
+    one_dir, one = exact_run
+    two = _train(_exact(**_SHORT), data_dir, tmp_path / "two", two_replicas)
+    assert one.step == two.step == 8
+    _assert_equal(_weights(one_dir), _weights(tmp_path / "two"), 1e-5)
+    assert two.best_gap == pytest.approx(one.best_gap, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_replicas_equal_one_after_200_steps(
     learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
     data_dir, experiment = learnable_shards(), _exact()
@@ -263,11 +295,10 @@ def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
     return {"soft": str(directory)}
 
 
-def test_soft_labels_that_say_the_same_change_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_soft_labels_that_say_the_same_change_nothing(data_dir: Path, tmp_path: Path) -> None:
     """With mixup and accumulation. All targets are 0 or 1 exactly: 0.25 * 1 + 0.75 * 1."""
-    data_dir = learnable_shards()
     labels = _soft_labels(data_dir, tmp_path / "soft")
-    train = {"mixup_alpha": 0.4, "accumulation": 2}
+    train = _SHORT | {"mixup_alpha": 0.4, "accumulation": 2}
     _train(_experiment(train=train), data_dir, tmp_path / "hard")
     _train(_experiment(train=train, labels=labels | {"weight": 0.25}), data_dir, tmp_path / "both")
     _assert_equal(_weights(tmp_path / "hard"), _weights(tmp_path / "both"))
@@ -308,54 +339,75 @@ def test_random_draws_of_replicas_differ_but_not_the_result(
     assert np.abs(weights[0] - weights[1]).max() > 1e-4
 
 
-def test_two_processes_equal_one(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir, experiment = learnable_shards(), _exact()
-    one = _train(experiment, data_dir, tmp_path / "one")
-    flags = ("--noxla", "--steps_per_call=5", "--evaluation_batch_size=64", f"--data_dir={data_dir}")
-    config = f"--config={tmp_path / 'one' / run_dir.CONFIG}"
-    processes = start_workers(2, config, f"--workdir={tmp_path / 'two'}", *flags)
+def _assert_two_processes_equal(one_dir: Path, data_dir: Path, workdir: Path, steps_per_call: int) -> None:
+    """Trains in two processes what `one_dir` holds of one, and compares."""
+    flags = (
+        "--noxla",
+        f"--steps_per_call={steps_per_call}",
+        "--evaluation_batch_size=64",
+        f"--config={one_dir / run_dir.CONFIG}",
+        f"--data_dir={data_dir}",
+        f"--workdir={workdir}",
+    )
+    processes = start_workers(2, *flags)
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    _assert_equal(_weights(tmp_path / "one"), _weights(tmp_path / "two"), 1e-5)
-    gap = run_dir.read_history(tmp_path / "two")[-1]["gap_at_20"]
-    assert gap == pytest.approx(run_dir.read_history(tmp_path / "one")[-1]["gap_at_20"], abs=1e-4)
+    _assert_equal(_weights(one_dir), _weights(workdir), 1e-5)
+    gap = run_dir.read_history(workdir)[-1]["gap_at_20"]
+    assert gap == pytest.approx(run_dir.read_history(one_dir)[-1]["gap_at_20"], abs=1e-4)
+
+
+def test_two_processes_equal_one(data_dir: Path, exact_run: tuple[Path, TrainResult], tmp_path: Path) -> None:
+    one_dir, one = exact_run
+    _assert_two_processes_equal(one_dir, data_dir, tmp_path / "two", steps_per_call=2)
+    assert one.step == 8
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_after_200_steps(data_dir: Path, tmp_path: Path) -> None:
+    one = _train(_exact(), data_dir, tmp_path / "one", steps_per_call=5)
+    _assert_two_processes_equal(tmp_path / "one", data_dir, tmp_path / "two", steps_per_call=5)
     assert one.step == 200
 
 
-def test_init_from_starts_with_another_runs_weights(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir = learnable_shards()
-    _train(_experiment(), data_dir, tmp_path / "first")
+def test_init_from_starts_with_another_runs_weights(
+    data_dir: Path, exact_run: tuple[Path, TrainResult], tmp_path: Path
+) -> None:
+    first_dir, _ = exact_run
     frozen = {"optimizer": {"learning_rate": 1e-30}, "train": {"epochs": 1, "steps_per_epoch": 1}}
     second = _experiment(**frozen)
-    _train(second, data_dir, tmp_path / "second", init_from=(tmp_path / "first",), init_exclude=("logits/*",))
-    first, started = checkpoints.load_trained(tmp_path / "first"), _weights(tmp_path / "second")
+    _train(second, data_dir, tmp_path / "second", init_from=(first_dir,), init_exclude=("logits/*",))
+    first, started = checkpoints.load_trained(first_dir), _weights(tmp_path / "second")
     for variable in first.model.trainable_variables:
         same = np.allclose(started[f"model/{variable.path}"], variable.numpy(), atol=1e-6)
         assert same == (not variable.path.startswith("logits/")), variable.path
     other = _experiment(model={"name": "resnet_like", "inner_size": 4, "dropout": 0.0})
     with pytest.raises(InputError, match="is of another model"):
-        _train(other, data_dir, tmp_path / "third", init_from=(tmp_path / "first",))
+        _train(other, data_dir, tmp_path / "third", init_from=(first_dir,))
     with pytest.raises(InputError, match="neither a run directory"):
         _train(other, data_dir, tmp_path / "fourth", init_from=(tmp_path,))
 
 
-def test_another_configuration_is_refused(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    data_dir = learnable_shards()
-    short = {"train": {"epochs": 1, "steps_per_epoch": 2}}
-    _train(_experiment(**short), data_dir, tmp_path / "run")
+def test_another_configuration_is_refused(data_dir: Path, exact_run: tuple[Path, TrainResult], tmp_path: Path) -> None:
+    shutil.copytree(exact_run[0], tmp_path / "run")
     with pytest.raises(InputError, match=r"train\.batch_size: 32 -> 16"):
-        _train(_experiment(train={"epochs": 1, "steps_per_epoch": 2, "batch_size": 16}), data_dir, tmp_path / "run")
+        _train(_exact(**_SHORT, batch_size=16), data_dir, tmp_path / "run")
 
 
-def test_diverging_loss_is_one_clear_line(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    wild = _experiment(
-        optimizer={"name": "adam", "learning_rate": 1e38, "clip_norm": None}, schedule={"warmup_steps": 0}
-    )
+def test_diverging_loss_is_one_clear_line(data_dir: Path, tmp_path: Path) -> None:
+    changes = {
+        "optimizer": {"name": "adam", "learning_rate": 1e38, "clip_norm": None},
+        "schedule": {"warmup_steps": 0},
+    }
+    wild = parse_experiment(merge(_BASE, changes) | {"model": {"name": "logistic"}})
     with pytest.raises(InputError, match=r"loss is .* lower optimizer\.learning_rate"):
-        _train(wild, learnable_shards(), tmp_path / "run")
+        _train(wild, data_dir, tmp_path / "run")
 
 
-def test_early_stopping(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    still = _experiment(optimizer={"learning_rate": 1e-30}, train={"early_stopping_patience": 1, "epochs": 9})
-    result = _train(still, learnable_shards(), tmp_path / "run")
-    assert result.stopped_early and result.step < 90
+def test_early_stopping(data_dir: Path, tmp_path: Path) -> None:
+    """Without batch normalisation, whose statistics move, nothing changes after the first evaluation."""
+    train = {"early_stopping_patience": 1, "epochs": 9, "steps_per_epoch": 2}
+    changed = merge(_BASE, {"optimizer": {"learning_rate": 1e-30}, "train": train})
+    still = parse_experiment(changed | {"model": {"name": "logistic"}})
+    result = _train(still, data_dir, tmp_path / "run")
+    assert result.stopped_early and result.step == 6  # two evaluations without a better one are more than one

@@ -82,13 +82,14 @@ def test_a_run_traces_its_steps_and_shows_curves(learnable_shards: Callable[...,
     assert len(_traces(workdir)) == 1
 
 
+@pytest.mark.slow
 def test_the_curve_of_two_replicas_is_that_of_one(
     learnable_shards: Callable[..., Path], tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
     data_dir = learnable_shards()
     tables = []
     for name, strategy in (("one", None), ("two", two_replicas)):
-        _train(data_dir, tmp_path / name, strategy)
+        _train(data_dir, tmp_path / name, strategy, steps_per_call=2)
         events = EventAccumulator(str(tmp_path / name / "tensorboard"), size_guidance={"tensors": 0})
         events.Reload()
         tables.append(tf.make_ndarray(events.Tensors("validation/pr_curves")[0].tensor_proto))

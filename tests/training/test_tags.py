@@ -104,6 +104,9 @@ _BASE = {
 }
 
 
+_HIERARCHY = {"loss": {"name": "bce_labels_tags"}, "train": {"mixup_alpha": 0.2, "ema_decay": 0.9}}
+
+
 def _train(values: dict[str, Any], data_dir: Path, workdir: Path, xla: bool = False) -> TrainResult:
     options = RunOptions(str(data_dir), workdir, progress=False, xla=xla, evaluation_batch_size=64)
     return loop.train(parse_experiment(values), options, tf.distribute.get_strategy(), Faults())
@@ -112,10 +115,13 @@ def _train(values: dict[str, Any], data_dir: Path, workdir: Path, xla: bool = Fa
 @pytest.mark.parametrize(
     ("changes", "xla"),
     [
-        ({"loss": {"name": "bce_labels_tags"}, "train": {"mixup_alpha": 0.2, "ema_decay": 0.9}}, True),
-        ({"model": {"name": "resnet_like", "inner_size": 16, "dropout": 0.0}}, False),
+        (_HIERARCHY, False),
+        pytest.param(_HIERARCHY, True, marks=pytest.mark.slow),
+        pytest.param(
+            {"model": {"name": "resnet_like", "inner_size": 16, "dropout": 0.0}}, False, marks=pytest.mark.slow
+        ),
     ],
-    ids=["hierarchy", "another model"],
+    ids=["hierarchy", "hierarchy by XLA", "another model"],
 )
 def test_training_with_tags_evaluates_and_exports_classes_alone(
     changes: dict[str, Any], xla: bool, learnable_shards: Callable[..., Path], tmp_path: Path

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
+from yt8m_tf.console.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def measure(
     """
     amounts: dict[str, int] = {}
     rates: dict[str, list[float]] = {way.name: [] for way in ways}
-    with tqdm(total=len(ways) * (1 + options.repetitions), desc=title, leave=False, disable=not progress) as bar:
+    with Progress(total=len(ways) * (1 + options.repetitions), desc=title, leave=False, disable=not progress) as bar:
         for way in ways:
             bar.set_postfix_str(f"warm-up: {way.name}")
             way.run(1)

@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.harness import Options
 from benchmarks.report import Result, Table
+from yt8m_tf.console.progress import Progress
 
 _BATCH_SIZE = {"video": 512, "frame": 32}
 _NUM_FRAMES = 300
@@ -35,7 +34,7 @@ def run(options: Options) -> Result:
         raise InputError(f"--match={options.match}: finds no model; yt8m-models lists them")
     cases = [(name, level) for name in names for level in registry.registration(name).levels]
     rows = [row for row in options.earlier if (row["model"], row["level"]) not in cases]
-    for name, level in (bar := tqdm(cases, desc="models", leave=False)):
+    for name, level in (bar := Progress(cases, desc="models", leave=False)):
         bar.set_postfix_str(name)
         job = {"model": name, "level": level, "quick": options.quick, "repetitions": options.repetitions}
         command = [sys.executable, "-m", "benchmarks.models", json.dumps(job)]

@@ -17,6 +17,7 @@ from benchmarks.report import Result
 from yt8m_tf import models
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.scoring.predictors import find_predictor
+from yt8m_tf.scoring.score import score
 from yt8m_tf.training import checkpoints
 
 _BATCH_SIZE = 1024  # the default of yt8m-score at video level
@@ -35,10 +36,10 @@ def run(options: Options) -> Result:
     probabilities = predictor.load()
     loaded, turns = dataclasses.replace(predictor, load=lambda: probabilities), itertools.count()
 
-    def score(passes: int) -> tuple[float, float]:
+    def score_shards(passes: int) -> tuple[float, float]:
         turn = Path(options.directory, f"turn_{next(turns)}")
         copies = _links(shards, passes, turn / "shards")
-        summary = score.score([loaded], copies, turn / "scores", batch_size=size, progress=False)
+        summary = score([loaded], copies, turn / "scores", batch_size=size, progress=False)
         shutil.rmtree(turn)
         return summary.num_scored, summary.seconds
 
@@ -48,8 +49,8 @@ def run(options: Options) -> Result:
     def forward() -> None:
         probabilities(batch).numpy()
 
-    ours = Way("score, shards to score shards", f"yt8m_tf.scoring.score in batches of {size}, from the first record"
-        " read to scores.json; loading and compiling the model are not in it", score)  # fmt: skip
+    ours = Way("score, shards to score shards", f"scoring.score.score in batches of {size}, from the first record"
+        " read to scores.json; loading and compiling the model are not in it", score_shards)  # fmt: skip
     counted = f"the same model, compiled with XLA as yt8m-score does, on one parsed batch of {size} in memory, fetched"
     measurement = measure_against_forward("scoring", ours, counted, forward, size, options)
     facts = {

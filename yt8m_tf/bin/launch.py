@@ -4,56 +4,124 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from yt8m_tf.bin import usage
 from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
 
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from, above its one line.")
+
 # Of glibc's mallopt.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 
-def launch(main: Callable[[Sequence[str]], int | None], lean: bool = False) -> None:
-    """Runs a command's `main`: absl parses the flags, errors become one line on standard error and exit status 1.
-
-    The module docstring of `main` is what `--help` and `--helpfull` show above the flags.
+def launch(
+    main: Callable[[Sequence[str]], int | None],
+    *,
+    lean: bool = False,
+    framework: bool = True,
+    positional: str | None = None,
+    failure: int = 1,
+) -> None:
+    """Runs a command's `main`, and ends the process with its exit status.
 
     Args:
-      main: the command.
+      main: the command, see `execute`.
       lean: large pieces of memory are given back as soon as they are free, for a command that holds one model after
         another; else TensorFlow keeps them for later.
+      framework: import TensorFlow before `main`; a `main` that does without, or that looks at its flags first, calls
+        `import_quietly` itself.
+      positional: what arguments that are no flags stand for; None: there are none.
+      failure: the exit status of an error.
+    """
+    faulthandler.enable()
+    if lean:
+        _give_back_memory()
+    sys.exit(execute(main, sys.argv, framework=framework, positional=positional, failure=failure))
+
+
+def execute(
+    main: Callable[[Sequence[str]], int | None],
+    arguments: Sequence[str],
+    *,
+    framework: bool = True,
+    positional: str | None = None,
+    failure: int = 1,
+) -> int:
+    """Parses the flags and calls `main`; what is wrong becomes one line on standard error.
+
+    The docstring of the module of `main` says what the command does, with an example of every flag that it cannot do
+    without; its key flags are the command's own.
+
+    Args:
+      main: the command; takes the program's name and the arguments that are no flags; returns an exit status or None.
+      arguments: the program's name, then flags and arguments.
+      framework, positional, failure: as `launch`.
+
+    Returns:
+      The exit status.
     """
     module = sys.modules[main.__module__]
-    sys.modules["__main__"].__doc__ = module.__doc__
+    command, description = _name(str(module.__file__)), module.__doc__ or ""
 
-    def guarded(arguments: Sequence[str]) -> int | None:
-        if len(arguments) > 1:
-            return _fail(f"unexpected argument '{arguments[1]}'; flags are written --name=value")
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.ERROR)  # TensorFlow's own notices; ours are printed
-        if lean:
-            _give_back_memory()
-        import_quietly()
-        import tensorflow as tf
+    def fail(message: str) -> int:
+        if flags.FLAGS.is_parsed() and _TRACEBACK.value and sys.exc_info()[0]:
+            traceback.print_exc()
+        print(f"{command}: error: {message}", file=sys.stderr)
+        return failure
 
-        try:
-            return main(arguments)
-        except InputError as error:
-            return _fail(str(error))
-        except KeyboardInterrupt:
-            return _fail("interrupted; the same command goes on from the last checkpoint or finished part")
-        except OSError as error:
-            return _fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))
-        except tf.errors.OpError as error:
-            if not isinstance(error, tf.errors.ResourceExhaustedError | tf.errors.PermissionDeniedError):
-                raise
-            return _fail(" ".join(error.message.split()))
+    if "--helpfull" in arguments or any(name in arguments for name in _HELP):
+        print(usage.help_text(command, description, main.__module__, __name__, "--helpfull" in arguments))
+        return 0
+    try:
+        rest = flags.FLAGS(list(arguments))
+    except flags.Error as error:
+        return fail(usage.explain(error, command, description))
+    if len(rest) > 1 and positional is None:
+        return fail(f"unexpected argument '{rest[1]}'; flags are written --name=value")
+    if len(rest) == 1 and positional is not None:
+        return fail(f"no arguments; give {positional}; '{command} --help' has an example")
+    logging.use_absl_handler()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # TensorFlow's own notices; ours are printed
+    try:
+        if framework:
+            import_quietly()
+        return main(rest) or 0
+    except InputError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail("interrupted; the same command goes on from the last checkpoint or finished part")
+    except OSError as error:
+        return fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))
+    except Exception as error:
+        if not _is_of_the_machine(error):
+            raise
+        return fail(" ".join(str(getattr(error, "message", error)).split()))
 
-    app.run(guarded)
+
+def _name(file: str) -> str:
+    """The command's name, however it was started."""
+    path = Path(file).resolve()
+    return f"yt8m-{path.stem.replace('_', '-')}" if path.parent == Path(__file__).resolve().parent else path.stem
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether TensorFlow found memory or disk full, or a file that may not be read."""
+    if "tensorflow" not in sys.modules:
+        return False
+    import tensorflow as tf
+
+    return isinstance(error, tf.errors.ResourceExhaustedError | tf.errors.PermissionDeniedError)
 
 
 def _give_back_memory() -> None:
@@ -62,9 +130,3 @@ def _give_back_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
         libc.mallopt(_M_ARENA_MAX, 2)
-
-
-def _fail(message: str) -> int:
-    command = os.path.basename(sys.argv[0]).removesuffix(".py")
-    print(f"{command}: error: {message}", file=sys.stderr)
-    return 1

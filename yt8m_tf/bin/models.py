@@ -5,40 +5,44 @@ Example:
   yt8m-models
   yt8m-models --match='vlad|zoo.yaml:z09'
   yt8m-models --markdown=docs/MODELS.md
+  yt8m-models --sizes=configs/model_sizes.csv      # after a change to models or configurations: builds all of them
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.console.quiet import import_quietly
 
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name or model this regular expression finds.")
 _MARKDOWN = flags.DEFINE_string("markdown", None, "Write the page of all models to this file instead.")
+_SIZES = flags.DEFINE_string("sizes", None, "Build all models, and write the table of their sizes to this file.")
 _RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured figures, for --markdown.")
 
 
 def main(_: Sequence[str]) -> None:
-    from pathlib import Path
-
-    from tqdm import tqdm
-
     from yt8m_tf import catalogue, files
     from yt8m_tf.config import checks
     from yt8m_tf.errors import InputError
 
     wanted = checks.regular_expression("match", _MATCH.value)
-    if _MARKDOWN.value and _MATCH.value:
-        raise InputError("--markdown: the page is of all models; leave --match out")
-    selectors = [name for name in catalogue.selectors() if wanted.search(name) or wanted.search(_model(name))]
-    if not selectors:
+    for flag in (_MARKDOWN, _SIZES):
+        if flag.value and _MATCH.value:
+            raise InputError(f"--{flag.name}: the file is of all models; leave --match out")
+    if _SIZES.value:
+        _write_sizes(Path(_SIZES.value))
+        return
+    sizes, published = catalogue.read_sizes(), catalogue.read_published()
+    everything = (catalogue.describe(selector, sizes, published) for selector in catalogue.selectors())
+    entries = [entry for entry in everything if wanted.search(entry.selector) or wanted.search(entry.model)]
+    if not entries:
         raise InputError(f"--match={_MATCH.value}: finds no configuration; leave it out to see all")
-    published = catalogue.read_published()
-    bar = tqdm(selectors, desc="build", unit="model", leave=False)
-    entries = [catalogue.describe(selector, published) for selector in bar]
     if _MARKDOWN.value:
+        import_quietly()
         with files.whole_file(Path(_MARKDOWN.value)) as temporary:
             temporary.write_text(catalogue.markdown(entries, Path(_RESULTS.value)), encoding="utf-8")
         print(f"written: {_MARKDOWN.value}")
@@ -46,15 +50,21 @@ def main(_: Sequence[str]) -> None:
         print(catalogue.format_table(entries))
 
 
-def _model(selector: str) -> str:
-    from yt8m_tf.config import strict_yaml
+def _write_sizes(path: Path) -> None:
+    from yt8m_tf import catalogue, files
+    from yt8m_tf.console.progress import Progress
 
-    return strict_yaml.load_yaml(selector)["model"]["name"]
+    import_quietly()
+    bar = Progress(catalogue.selectors(), desc="build", unit="model", leave=False)
+    table = catalogue.sizes_table([catalogue.measure(selector) for selector in bar])
+    with files.whole_file(path) as temporary:
+        temporary.write_text(table, encoding="utf-8")
+    print(f"written: {path}")
 
 
 def run() -> None:
     """The console script."""
-    launch(main)
+    launch(main, framework=False)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def _stack(output: Path) -> None:
     from yt8m_tf.stacking.stack import stack
 
     values = strict_yaml.load_yaml(_CONFIG.value) if _CONFIG.value else {}
-    settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(values, _SET.value), "")
+    settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(StackConfig, values, _SET.value), "")
     models = files.matching(_SCORES.value)
     names = [model.name for model in models]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from yt8m_tf import schema
 from yt8m_tf.codebook.centroids import Clustering, as_flag
 from yt8m_tf.config.data import RecordsConfig
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream
 from yt8m_tf.errors import InputError
@@ -71,7 +71,7 @@ def sample_frames(
     batches: Iterator[Mapping[str, Any]] = evaluation_stream(
         shards, data, _CLIPS_OF_BATCH, faults=faults, records_per_shard=clips_of_shard
     )
-    with tqdm(total=len(sample), desc="sample", unit=" frames", unit_scale=True, disable=not progress) as bar:
+    with Progress(total=len(sample), desc="sample", unit=" frames", unit_scale=True, disable=not progress) as bar:
         for batch in _naming_flags(batches, features):
             codes = [batch[name].numpy() for name in features]  # [B, T, D'] each
             for clip in np.flatnonzero(batch["valid"]):
@@ -123,7 +123,9 @@ def fit(
         num_clusters, init="random", n_init=1, batch_size=batch_size, compute_labels=False, random_state=seed
     )
     rng, num_frames = np.random.default_rng(seed), len(sample)
-    with tqdm(total=num_passes * num_frames, desc="fit", unit=" frames", unit_scale=True, disable=not progress) as bar:
+    with Progress(
+        total=num_passes * num_frames, desc="fit", unit=" frames", unit_scale=True, disable=not progress
+    ) as bar:
         for _ in range(num_passes):
             order = rng.permutation(num_frames)
             for start in range(0, num_frames, batch_size):
@@ -151,7 +153,7 @@ def _measure(sample: np.ndarray, kmeans: Any, batch_size: int, progress: bool) -
     """The inertia, that of the mean frame alone, and [K] frames of each cluster."""
     counts = np.zeros(kmeans.n_clusters, np.int64)
     inertia, squares, sums = 0.0, 0.0, np.zeros(sample.shape[1])
-    with tqdm(total=len(sample), desc="measure", unit=" frames", unit_scale=True, disable=not progress) as bar:
+    with Progress(total=len(sample), desc="measure", unit=" frames", unit_scale=True, disable=not progress) as bar:
         for start in range(0, len(sample), batch_size):
             x = _decode(sample[start : start + batch_size])
             nearest = kmeans.predict(x)

@@ -132,25 +132,32 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Applies `--set` flags such as `optimizer.learning_rate=3e-5`; the value is read as YAML.
+
+    An override changes the keys that it names and no others: `data.features.audio=64` keeps `rgb`, of a default too,
+    and `data.features.audio=null` removes `audio`. Only a whole mapping of names takes the place of the one before:
+    `data.features={rgb: 1024}` leaves nothing else.
+
+    Args:
+      cls: the dataclass that the result will be parsed to.
+      values: as YAML gives them.
+      overrides: "key=value" each; later ones win.
 
     Raises:
       InputError: an override without "=", or below a key that is not a mapping.
     """
-    result = dict(values)
+    result = _with_default_mappings(cls, values) if overrides else dict(values)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise InputError(f"--set={override}: write it as key=value, for example optimizer.learning_rate=3e-5")
         try:
-            change: Any = yaml.safe_load(text)
+            value: Any = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise InputError(f"--set={override}: the value is not YAML ({_one_line(error)})") from error
-        for part in reversed(key.split(".")):
-            change = {part: change}
-        result = merge(result, change)
-    return result
+        result = _overridden(cls, result, key.split("."), value)
+    return _without_nulls(cls, result)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
@@ -169,6 +176,57 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     """ "; did you mean 'x'?" for the known name closest to `name`, or "" where none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _with_default_mappings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` and, where they leave out a `Mapping[str, X]`, its default."""
+    result, hints = dict(values), typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint, given = hints[field.name], result.get(field.name)
+        if dataclasses.is_dataclass(hint) and (given is None or isinstance(given, Mapping)):
+            result |= {field.name: found} if (found := _with_default_mappings(hint, given or {})) else {}  # type: ignore[arg-type]
+        elif given is None and typing.get_origin(hint) is Mapping and field.default_factory is not dataclasses.MISSING:
+            result |= {field.name: default} if (default := to_dict(field.default_factory())) else {}
+    return result
+
+
+def _overridden(hint: Any, base: Any, keys: Sequence[str], value: Any) -> Any:
+    """`base`, of the type `hint`, with `value` at the dotted key `keys`."""
+    if keys:
+        result = dict(base) if isinstance(base, Mapping) else {}
+        own = _overridden(_hint_of(hint, keys[0]), result.get(keys[0]), keys[1:], value)
+        return {**result, keys[0]: own}
+    if not isinstance(value, Mapping) or _is_of_names(hint):
+        return value
+    result = dict(base) if isinstance(base, Mapping) else {}
+    for key, item in value.items():
+        result = _overridden(hint, result, [str(key)], item)
+    return result
+
+
+def _hint_of(hint: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return typing.get_type_hints(hint).get(key, Any)
+    return typing.get_args(hint)[1] if _is_of_names(hint) else Any
+
+
+def _is_of_names(hint: Any) -> bool:
+    """Whether a type is `Mapping[str, X]`: names that the user chooses, to values of one type."""
+    return typing.get_origin(hint) is Mapping and typing.get_args(hint)[1] is not Any
+
+
+def _without_nulls(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without the keys of a `Mapping[str, X]` that are null, where X has no null."""
+    result, hints = dict(values), typing.get_type_hints(cls)
+    for name, value in result.items():
+        hint = hints.get(name)
+        if not isinstance(value, Mapping):
+            continue
+        if dataclasses.is_dataclass(hint):
+            result[name] = _without_nulls(hint, value)  # type: ignore[arg-type]
+        elif _is_of_names(hint):
+            result[name] = {key: item for key, item in value.items() if item is not None}
+    return result
 
 
 def _parse_value(hint: Any, value: Any, where: str) -> Any:

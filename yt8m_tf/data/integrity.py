@@ -112,7 +112,7 @@ def find_bad_record(
                 name = video_id(serialized)
                 return f"{path}: record {number}{f', video {name!r}' if name else ''}: {problem}"
         if need_whole and (damage := scan_shard(path).damage):
-            return f"{damage}; fetch the shard again, or salvage its good records with tools/inspect_shards.py"
+            return f"{damage}; fetch the shard again, or salvage its good records with yt8m-inspect"
     return None
 
 

@@ -88,6 +88,8 @@ def _check_id(context: Mapping[str, tf.train.Feature]) -> str | None:
         return f"neither '{ID_KEYS[0]}' nor '{ID_KEYS[1]}' ({_keys(context)}); give YouTube-8M shards"
     if len(context[key].bytes_list.value) != 1:
         return f"'{key}' is {_describe(context[key])}, not one of bytes; write the shard again"
+    if not context[key].bytes_list.value[0]:
+        return f"'{key}' is empty ({_keys(context)}); write the shard again, with an id for every video"
     return None
 
 
@@ -95,7 +97,7 @@ def _check_labels(context: Mapping[str, tf.train.Feature], targets: TargetsConfi
     feature = context.get(LABELS_KEY)
     if feature is not None and feature.WhichOneof("kind") not in ("int64_list", None):
         return f"'{LABELS_KEY}' is {_describe(feature)}, not int64; write the shard again"
-    labels = list(feature.int64_list.value) if feature is not None else []
+    labels = list(dict.fromkeys(feature.int64_list.value)) if feature is not None else []
     if not labels:
         hint = "a test shard? give labelled ones"
         return f"no labels, which training and evaluation need ({_keys(context)}); {hint}" if need_labels else None

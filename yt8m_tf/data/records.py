@@ -38,8 +38,9 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
         records without any get an empty list.
 
     Returns:
-      "id": [B] string. "labels", if they are read: [B, L] int32 class ids, padded with -1. For each feature, at video
-      level [B, D] float32; at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most `max_frames`.
+      "id": [B] string. "labels", if they are read: [B, L] int32 class ids, each once, padded with -1. For each feature,
+      at video level [B, D] float32; at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most
+      `max_frames`.
       T is the shortest of `data.frame_lengths` and `data.max_frames` that holds the batch. Codes after `num_frames`
       mean nothing.
 
@@ -50,7 +51,9 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
     parse = _parse_video if data.level == "video" else _parse_frames
     targets = targets_of(data)
     parsed, labels, ids = parse(serialized, data, targets is not None)
-    parsed["id"] = _given_id(ids)
+    given = _given_id(ids)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.not_equal(given, "")), ["a record has no id"])]):
+        parsed["id"] = tf.identity(given)
     if targets:
         parsed["labels"] = _pad_labels(labels, targets)
     return parsed
@@ -69,8 +72,8 @@ def parse_ids(serialized: tf.Tensor) -> tf.Tensor:
 
 
 def parse_labels(serialized: tf.Tensor) -> tf.Tensor:
-    """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, unchecked."""
-    return tf.io.parse_example(serialized, {"labels": _LABELS})["labels"]
+    """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, each once, unchecked."""
+    return _each_once(tf.io.parse_example(serialized, {"labels": _LABELS})["labels"])
 
 
 def _given_id(ids: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -139,8 +142,18 @@ def _padded_length(longest: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
     return tf.reduce_min(tf.boolean_mask(lengths, lengths >= longest))
 
 
+def _each_once(labels: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Without the repetitions of a class in a row, which mean nothing; the order stays: ragged [B, (labels)]."""
+    rows = tf.cast(labels.value_rowids(), tf.int64)
+    pairs, _ = tf.raw_ops.UniqueV2(x=tf.stack([rows, labels.flat_values], axis=1), axis=[0])
+    return tf.RaggedTensor.from_value_rowids(
+        pairs[:, 1], tf.cast(pairs[:, 0], labels.row_splits.dtype), labels.nrows(), validate=False
+    )
+
+
 def _pad_labels(labels: tf.RaggedTensor, targets: TargetsConfig) -> tf.Tensor:
-    """Checked and padded: ragged [B, (labels)] int64 -> [B, L] int32."""
+    """Checked, each once, and padded: ragged [B, (labels)] int64 -> [B, L] int32."""
+    labels = _each_once(labels)
     ids = labels.flat_values
     checks = [
         tf.debugging.Assert(

@@ -14,24 +14,24 @@ from yt8m_tf.errors import InputError
 
 
 def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -> list[str]:
-    """The shards that glob patterns match, sorted, each once.
+    """The shards that patterns match, sorted, each file once, by whatever names it is given.
 
     Args:
-      patterns: local patterns, or anything `tf.io.gfile.glob` takes.
+      patterns: see `files.find`.
       data_dir: what relative patterns are relative to; those with a scheme, such as "gs://", never are.
       source: the flag or configuration key that the patterns come from, for messages.
 
     Raises:
-      InputError: no pattern at all, or one that matches nothing, or only directories.
+      InputError: no pattern at all, or one that matches nothing, or only directories; a link to nothing.
     """
-    shards: set[str] = set()
+    shards: dict[str, str] = {}
     where = f"{source}: " if source else ""
     if not patterns:
         raise InputError(f"{where}no pattern; name the shards to read")
     for pattern in patterns:
         full = files.below(data_dir, pattern)
         try:
-            found = tf.io.gfile.glob(full)
+            found = files.find(pattern, data_dir)
         except tf.errors.OpError as error:
             raise InputError(f"{where}cannot list '{full}': {error.message}") from error
         matched = [path for path in found if not tf.io.gfile.isdir(path)]
@@ -41,8 +41,16 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
             )
         if not matched:
             raise InputError(f"{where}no file matches '{full}'; check --data_dir and the pattern")
-        shards.update(matched)
-    return sorted(shards)
+        for path in matched:
+            if os.path.islink(path) and not os.path.exists(path):
+                raise InputError(f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; mend it")
+            shards.setdefault(identity(path), path)
+    return sorted(shards.values())
+
+
+def identity(path: str) -> str:
+    """What is the same for all names of one file: its real path; a place with a scheme has one name."""
+    return path if "://" in path else os.path.realpath(path)
 
 
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
@@ -74,11 +82,19 @@ def split_shards(data: DataConfig, data_dir: str) -> tuple[list[str], list[str],
       `data.num_folds`, fold `data.fold` of these is the validation set. Without, there are no folds.
 
     Raises:
-      InputError: see `list_shards` and `assign_folds`.
+      InputError: see `list_shards` and `assign_folds`; a shard to train on that is a validation shard, too.
     """
     training = list_shards(data.train, data_dir, "data.train")
     if not data.num_folds:
-        return training, list_shards(data.validation, data_dir, "data.validation"), {}
+        validation = list_shards(data.validation, data_dir, "data.validation")
+        seen = {identity(path) for path in training}
+        if both := [path for path in validation if identity(path) in seen]:
+            raise InputError(
+                f"data.train and data.validation both match '{both[0]}'"
+                f"{f' and {len(both) - 1} more' if len(both) > 1 else ''}; validation would tell nothing: change"
+                " one of the patterns, or hold out a fold with data.num_folds"
+            )
+        return training, validation, {}
     folds = assign_folds(training, data.num_folds)
     held_out = [path for path in training if folds[os.path.basename(path)] == data.fold]
     return [path for path in training if path not in set(held_out)], held_out, folds

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
@@ -39,7 +39,9 @@ def evaluate_scorer(
     accumulator = None
     total = sum(tf.io.gfile.stat(shard).length for shard in shards)
     batches = scored_batches(scorer, shards, batch_size or default_batch_size(scorer, shards), faults)
-    with tqdm(total=total, desc="evaluate", unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+    with Progress(
+        total=total, desc="evaluate", unit="B", unit_scale=True, mininterval=0.5, disable=not progress
+    ) as bar:
         for owners, serialized, (ids, classes, scores) in batches:
             of_shards = [(shards[index], owners == index) for index in np.unique(owners)]
             # Records of a shard follow each other.

@@ -95,7 +95,7 @@ def _write_state(source: Path, target: Path, changes: Mapping[str, Any]) -> None
 
 def _open(prefix: str | os.PathLike[str]) -> Any:
     try:
-        return tf.train.load_checkpoint(os.fspath(prefix))
+        return tf.train.load_checkpoint(checkpoints.readable(Path(prefix)))
     except _FAILURES as error:
         raise InputError(f"checkpoint '{prefix}': cannot be read; give the prefix, without .index") from error
 

@@ -66,7 +66,7 @@ def _read(source: Path) -> SavedModel:
 
 def _save_signatures(source: Path, target: Path) -> None:
     """TensorFlow 2: loads the objects, and saves signatures with what they capture."""
-    loaded = tf.saved_model.load(os.fspath(source))
+    loaded = tf.saved_model.load(files.plain(source))
     view = tf.train.TrackableView(loaded)
     objects = view.descendants()
     resources = [item for item in objects if isinstance(item, tf.saved_model.experimental.TrackableResource)]
@@ -80,7 +80,7 @@ def _save_signatures(source: Path, target: Path) -> None:
         if isinstance(child, tf.saved_model.Asset):
             setattr(module, name, child)
     tf.saved_model.save(module, os.fspath(target), signatures=dict(loaded.signatures))
-    _check_same(source, loaded, tf.saved_model.load(os.fspath(target)))
+    _check_same(source, loaded, tf.saved_model.load(files.plain(target)))
 
 
 def _functions_of(resource: Any) -> Iterator[Any]:
@@ -109,7 +109,7 @@ def _save_graph(source: Path, target: Path, saved: SavedModel) -> None:
     (meta,) = saved.meta_graphs
     graph = v1.Graph()
     with graph.as_default(), v1.Session(graph=graph) as session:
-        v1.saved_model.loader.load(session, ["serve"], os.fspath(source))
+        v1.saved_model.loader.load(session, ["serve"], files.plain(source))
         needed = _ancestors(graph, meta)
         kept = [variable for variable in v1.global_variables() if variable.op in needed]
         if kept:

@@ -15,11 +15,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from yt8m_tf import files, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
@@ -147,9 +147,9 @@ class _Source:
                 yield batch
                 bar.update(int(tf.math.count_nonzero(batch["valid"])))
 
-    def bar(self, title: str, unit: str, total: int | None = None) -> tqdm:
+    def bar(self, title: str, unit: str, total: int | None = None) -> Progress:
         hidden = not (title and self._progress)
-        return tqdm(desc=title, total=total, unit=unit, unit_scale=True, mininterval=0.5, disable=hidden)
+        return Progress(desc=title, total=total, unit=unit, unit_scale=True, mininterval=0.5, disable=hidden)
 
     def features(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: batch[name] for name in saved_model.feature_specs(self.data)}
@@ -217,7 +217,7 @@ def _measure(
 ) -> tuple[measure.Comparison, float, dict[int, float]]:
     """The SavedModel against the trained model, the seconds that it takes to load, and its rates."""
     start = time.perf_counter()
-    loaded = tf.saved_model.load(str(directory))
+    loaded = tf.saved_model.load(files.plain(directory))
     load_seconds = time.perf_counter() - start
 
     def scores(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -120,7 +120,7 @@ class MetricAccumulator:
             )
             raise InputError(
                 f"video {name}: its scores are NaN or its loss is not finite; look for NaN in its features"
-                " (tools/inspect_shards.py), and in the training run for divergence"
+                " (yt8m-inspect), and in the training run for divergence"
             )
         valid = arrays["valid"]
         scores = arrays["top_scores"] if "top_scores" in arrays else _sigmoid(arrays["top_logits"])

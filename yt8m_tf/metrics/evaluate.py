@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
 
 Step = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -42,7 +42,7 @@ def evaluate(
       InputError: a NaN score, no videos, no labels.
     """
     accumulator = MetricAccumulator(num_classes)
-    with tqdm(total=total, desc=description, unit=" videos", disable=not progress, leave=leave) as bar:
+    with Progress(total=total, desc=description, unit=" videos", disable=not progress, leave=leave) as bar:
         for statistics, ids in _one_ahead(step, batches):
             before = accumulator.num_videos
             accumulator.update(statistics, ids)

@@ -93,7 +93,7 @@ def load_experiment(selector: str, overrides: Sequence[str] = ()) -> ExperimentC
     Raises:
       InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
     """
-    return parse_experiment(strict_yaml.apply_overrides(strict_yaml.load_yaml(selector), overrides))
+    return parse_experiment(strict_yaml.apply_overrides(ExperimentConfig, strict_yaml.load_yaml(selector), overrides))
 
 
 def parse_experiment(values: Mapping[str, Any]) -> ExperimentConfig:

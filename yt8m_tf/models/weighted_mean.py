@@ -60,9 +60,11 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
     if config.average == "logits":
         return keras.Model(inputs, ops.sum(stacked * shares, axis=0), name="weighted_mean")
     # Sums of logarithms, so that scores near 0 and 1 keep their order.
-    log_weights = np.log(np.maximum(shares, 1e-30))
-    yes = ops.logsumexp(ops.log_sigmoid(stacked) + log_weights, axis=0)
-    no = ops.logsumexp(ops.log_sigmoid(-stacked) + log_weights, axis=0)
+    # Subtracted, not added: Keras's `add` takes a constant of one long axis for a bias, and adds it along the last or
+    # the second axis of the other term wherever that is as long, whatever axis broadcasting would choose.
+    minus_log_weights = -np.log(np.maximum(shares, 1e-30))
+    yes = ops.logsumexp(ops.log_sigmoid(stacked) - minus_log_weights, axis=0)
+    no = ops.logsumexp(ops.log_sigmoid(-stacked) - minus_log_weights, axis=0)
     return keras.Model(inputs, yes - no, name="weighted_mean")
 
 

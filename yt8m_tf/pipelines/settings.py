@@ -124,7 +124,7 @@ def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfi
       InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides`, `strict_yaml.parse` and `parse_precision`.
     """
     settings = strict_yaml.parse(
-        PipelineConfig, strict_yaml.apply_overrides(strict_yaml.load_yaml(selector), overrides), ""
+        PipelineConfig, strict_yaml.apply_overrides(PipelineConfig, strict_yaml.load_yaml(selector), overrides), ""
     )
     try:
         parse_precision(settings.export)  # not hours later

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from scipy import sparse
-from tqdm import tqdm
 
 from yt8m_tf import schema
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.metrics.accumulator import global_average_precision
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.metrics.gap_histogram import GapHistogram
@@ -150,7 +150,9 @@ def ensemble_gaps(
     orders = {"best first": best, "worst first": best[::-1]}
     histograms = {name: [GapHistogram() for _ in sizes] for name in orders}
     paths = sorted(directory.glob("*.npz"))
-    for path in tqdm(paths[: num_shards or None], desc="ensembles", unit=" shards", disable=not progress, leave=False):
+    for path in Progress(
+        paths[: num_shards or None], desc="ensembles", unit=" shards", disable=not progress, leave=False
+    ):
         rows = load_rows(path)
         for name, order in orders.items():
             for histogram, size in zip(histograms[name], sizes, strict=True):

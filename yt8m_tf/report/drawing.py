@@ -36,7 +36,7 @@ class Picture:
 def canvas(size: tuple[float, float] = (5, 4)) -> Iterator[tuple[Any, Any]]:
     """A figure of so many inches and its axes, in the style of the report."""
     import matplotlib
-    from cycler import cycler
+    from matplotlib.rcsetup import cycler
 
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
     style: dict[str, Any] = dict.fromkeys(names, _FOREGROUND)

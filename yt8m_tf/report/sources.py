@@ -171,9 +171,9 @@ def _num_weights(directory: Path) -> int | None:
         return None
     prefix, _ = checkpoints.find_checkpoint(directory)
     try:
-        shapes = tf.train.list_variables(str(prefix))
+        shapes = tf.train.list_variables(checkpoints.readable(prefix))
     except (ValueError, tf.errors.OpError) as error:
-        raise InputError(f"checkpoint '{prefix.parent}' cannot be read ({error}); remove the directory") from error
+        raise checkpoints.unreadable(prefix, error) from error
     return sum(math.prod(shape) for name, shape in shapes if name.startswith("model/") and "seed_generator" not in name)
 
 

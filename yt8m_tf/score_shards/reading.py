@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,28 @@ def join(ids: np.ndarray, scores: ShardScores) -> np.ndarray:
     return np.array([rows.get(video_id, -1) for video_id in ids.tolist()], np.int64)
 
 
+def check_unique(ids: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Refuses data in which two records have one id: what is joined by id would be joined wrongly.
+
+    Args:
+      ids: [N] bytes objects.
+      path: the shard, for the message.
+
+    Raises:
+      InputError: two records have the same id.
+    """
+    if len(set(ids.tolist())) == len(ids):
+        return
+    first: dict[bytes, int] = {}
+    for row, video_id in enumerate(ids.tolist()):
+        if video_id in first:
+            raise InputError(
+                f"{path}: records {first[video_id]} and {row} have the same id '{video_id.decode(errors='replace')}';"
+                " scores go by id: give every video one of its own"
+            )
+        first[video_id] = row
+
+
 def _all_records(path: str) -> tf.Tensor:
     empty = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
     whole = tf.data.TFRecordDataset(path, buffer_size=1 << 20).batch(1 << 30)
@@ -89,6 +112,7 @@ def _all_records(path: str) -> tf.Tensor:
 def _check(path: Path, found: ShardScores, num_classes: int, num_records: int) -> None:
     if len(found.ids) != num_records:
         raise InputError(f"{path}: holds {len(found.ids):,} videos, not the {num_records:,} of its manifest; {REMEDY}")
+    check_unique(found.ids, path)
     padding = found.classes == schema.NO_LABEL
     if found.classes.size and found.classes.max() >= num_classes:
         raise InputError(f"{path}: a class id {found.classes.max()} where there are {num_classes} classes; {REMEDY}")

@@ -132,5 +132,8 @@ def _lookup_table(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.
     ids, classes, scores = (
         tf.concat([tf.gather(parsed[key], order), [""]], axis=0) for key in ("id", "class_ids", "scores")
     )
+    same = tf.equal(ids[1:], ids[:-1])  # neighbours, because they are in the order of their hashes
+    with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(same), ["an id of two score records"])]):
+        ids = tf.identity(ids)
     hashes = tf.concat([tf.gather(_hash(parsed["id"]), order), [np.iinfo(np.int64).max]], axis=0)
     return hashes, ids, classes, scores

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
@@ -61,7 +61,9 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
                 f"{path}: a SavedModel that does not say which records it reads; yt8m-export writes one that does"
             )
         data = strict_yaml.parse(DataConfig, metadata["data"], "data")
-        return Predictor(path, data, fingerprint(path), {}, lambda: saved_model_scores(tf.saved_model.load(str(path))))
+        return Predictor(
+            path, data, fingerprint(path), {}, lambda: saved_model_scores(tf.saved_model.load(files.plain(path)))
+        )
     if not (path / run_dir.CONFIG).is_file():
         raise InputError(f"{path}: neither a run directory of yt8m-train nor a SavedModel of yt8m-export")
     experiment = run_dir.read_experiment(path)

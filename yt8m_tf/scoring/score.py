@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.batches import batches_under_way, read_batches
 from yt8m_tf.data.faults import Faults
@@ -88,7 +88,7 @@ def score(
     sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
     counts: dict[str, int] = {}
     with (
-        tqdm(total=sum(sizes.values()), desc="score", unit="B", unit_scale=True, disable=not progress) as bar,
+        Progress(total=sum(sizes.values()), desc="score", unit="B", unit_scale=True, disable=not progress) as bar,
         Claims(output) as claims,
     ):
         for members, group in groups:
@@ -118,7 +118,7 @@ class _Job:
         faults: Faults,
         xla: bool,
         sizes: dict[str, int],
-        bar: tqdm,
+        bar: Progress,
     ):
         self._members, self._data, self._top_k, self._output, self._claims = members, data, top_k, output, claims
         self._faults, self._xla, self._sizes, self._bar = faults, xla, sizes, bar

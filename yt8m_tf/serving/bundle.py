@@ -15,10 +15,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
 from yt8m_tf import files
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 from yt8m_tf.serving.limits import SIZE_LIMIT
 
@@ -73,7 +73,7 @@ def write_bundle(
             open(temporary, "wb") as raw,
             gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-            tqdm(total=total, desc="bundle", unit="B", unit_scale=True, disable=not progress) as bar,
+            Progress(total=total, desc="bundle", unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for name, file in found.items():
                 member = tarfile.TarInfo(name)  # of user and group 0, without names, last changed in 1970

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.batches import batches_under_way, read_batches
 from yt8m_tf.data.faults import Faults
@@ -78,7 +78,7 @@ def infer(
     for shard, part in zip(shards, parts.finished, strict=False):
         _restore(faults, shard, part)
     start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+    with Progress(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
         bar.update(sum(sizes[: len(parts.finished)]))
         _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
     seconds = time.perf_counter() - start
@@ -90,7 +90,7 @@ def infer(
 
 
 def _score_shards(
-    scorer: Scorer, shards: Sequence[str], parts: Parts, top_k: int, batch_size: int, faults: Faults, bar: tqdm
+    scorer: Scorer, shards: Sequence[str], parts: Parts, top_k: int, batch_size: int, faults: Faults, bar: Progress
 ) -> None:
     """Scores what `parts` does not have yet, and finishes all of its shards."""
     # The batch that holds the first unfinished record starts in an earlier shard, if batches are to be those of a run
@@ -156,8 +156,12 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
     """[B] bool: which rows of one shard are not of clips without frames, whose scores are all 0.
 
     Raises:
-      InputError: a score is NaN; a clip without frames, unless `faults` leaves them out and counts them.
+      InputError: a record has no id; a score is NaN; a clip has no frames, unless `faults` leaves such clips out and
+        counts them.
     """
+    if (ids == b"").any():
+        problem = scorer.data and integrity.find_bad_record([shard], scorer.data.records, need_labels=False)
+        raise InputError(problem or f"{shard}: a record without an id; write the shard again, with ids")
     if np.isnan(scores).any():
         video = ids[np.isnan(scores).any(axis=1)][0].decode(errors="replace")
         raise InputError(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf import files
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
@@ -161,11 +162,11 @@ def load_scorer(
 def _load(directory: str, where: str) -> Any:
     try:
         try:
-            return tf.saved_model.load(directory)
+            return tf.saved_model.load(files.plain(directory))
         except ValueError as error:
             if "tags=" not in str(error):  # several graphs, one for each set of tags
                 raise
-            return tf.saved_model.load(directory, tags=[tf.saved_model.SERVING])
+            return tf.saved_model.load(files.plain(directory), tags=[tf.saved_model.SERVING])
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
         raise InputError(f"{where}: cannot be loaded ({' '.join(str(error).split())}); export it again") from error
 

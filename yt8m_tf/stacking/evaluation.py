@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from yt8m_tf import schema
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.metrics.gap_histogram import GapHistogram, top_pairs
@@ -28,7 +28,7 @@ _BANDS = (0, 1, 10, 30, 100, 300, 1000, 3000, 10_000)
 def model_gaps(inputs: StackInputs, progress: bool = True) -> list[float]:
     """GAP@20 of each model, NaN where the shards have no labels."""
     histograms = [GapHistogram() for _ in inputs.names]
-    shards = tqdm(inputs.shards, desc="GAP of models", unit=" shards", disable=not progress, leave=False)
+    shards = Progress(inputs.shards, desc="GAP of models", unit=" shards", disable=not progress, leave=False)
     for shard in in_order(inputs.read, shards):
         for histogram, scores in zip(histograms, shard.scores, strict=True):
             add_lists(histogram, scores, shard)
@@ -108,7 +108,7 @@ def combination_gaps(
       progress: whether to show a progress bar.
     """
     histograms = {name: GapHistogram() for name in ("mean", "mean of logits", "weighted mean", "LightGBM")}
-    bar = tqdm(paths, desc="GAP of means", unit=" shards", disable=not progress, leave=False)
+    bar = Progress(paths, desc="GAP of means", unit=" shards", disable=not progress, leave=False)
     for shard, path in zip(inputs.shards, bar, strict=True):
         rows = load_rows(path)
         scores = rows.features[:, : len(inputs.names)]

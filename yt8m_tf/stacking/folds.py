@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.stacking import boosting
 from yt8m_tf.stacking.boosting import OnTree
 from yt8m_tf.stacking.settings import StackConfig
@@ -58,9 +57,11 @@ def train_folds(
             held_out = [rows for rows in paths if folds[rows.stem] == fold]
             others = [rows for rows in paths if folds[rows.stem] != fold]
             title = bar.title.format(fold)
-            with tqdm(total=config.num_trees, desc=title, unit=" trees", disable=not bar.shown, leave=bar.leave) as own:
+            with Progress(
+                total=config.num_trees, desc=title, unit=" trees", disable=not bar.shown, leave=bar.leave
+            ) as own:
 
-                def on_tree(count: int, loss: float, own: tqdm = own) -> None:
+                def on_tree(count: int, loss: float, own: Progress = own) -> None:
                     own.set_postfix_str(f"loss {loss:.5f}", refresh=False)
                     own.update(count - own.n)
 

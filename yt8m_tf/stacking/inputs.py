@@ -16,7 +16,7 @@ from yt8m_tf import files, schema
 from yt8m_tf.data import integrity, records
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import Manifest, read_manifest
-from yt8m_tf.score_shards.reading import ShardScores, join, read_shard
+from yt8m_tf.score_shards.reading import ShardScores, check_unique, join, read_shard
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,7 +159,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
       InputError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: NumPy leaves a file open in which it finds no archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
@@ -175,6 +176,9 @@ def _ids_and_labels(shard: str, num_classes: int) -> tuple[np.ndarray, np.ndarra
     except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
         damage = integrity.scan_shard(shard).damage
         raise InputError(f"{damage or shard + ': not YouTube-8M records'}; fetch the shard again") from error
+    if (ids == b"").any():
+        raise InputError(f"{shard}: record {int(np.argmax(ids == b''))} has no id; write the shard again, with ids")
+    check_unique(ids, shard)
     if labels.size and not ((labels >= schema.NO_LABEL) & (labels < num_classes)).all():
         raise InputError(f"{shard}: a label that is not one of the {num_classes:,} classes of the scores")
     return ids, labels.astype(np.int32) if labels.shape[1] else np.full((len(ids), 1), schema.NO_LABEL, np.int32)

@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from yt8m_tf import files
 from yt8m_tf.config import strict_yaml
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.gap_histogram import GapHistogram
 from yt8m_tf.score_shards.manifest import read_manifest
@@ -130,7 +129,7 @@ def ensemble_sizes(
     # The largest last: what is there early is the more for it.
     distinct = sorted({ensemble.members for ensemble in wanted}, key=lambda members: (len(members), members))
     measured: dict[tuple[int, ...], dict[str, Any]] = {}
-    with tqdm(distinct, desc="ensembles", unit="", disable=not progress) as bar:
+    with Progress(distinct, desc="ensembles", unit="", disable=not progress) as bar:
         for members in bar:
             bar.set_postfix_str(f"{len(members)} models", refresh=True)
             measured[members] = _kept(stacking, members, config, num_threads, progress)
@@ -146,7 +145,9 @@ def ensemble_sizes(
 
 
 def _configuration(given: StackConfig, overrides: Sequence[str]) -> StackConfig:
-    config = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(strict_yaml.to_dict(given), overrides), "")
+    config = strict_yaml.parse(
+        StackConfig, strict_yaml.apply_overrides(StackConfig, strict_yaml.to_dict(given), overrides), ""
+    )
     for name in ("candidates", "top", "ranks"):
         if getattr(config, name) != getattr(given, name):
             raise InputError(
@@ -197,7 +198,7 @@ def _measure(
     gaps = {}
     for split, own in paths.items():
         histograms = {name: GapHistogram() for name in METHODS[1:]}
-        for path in tqdm(own, f"GAP of {split}", unit=" shards", disable=not progress, leave=False):
+        for path in Progress(own, f"GAP of {split}", unit=" shards", disable=not progress, leave=False):
             rows = load_rows(path)
             used = [of_fold[folds[path.stem]]] if split == OUT_OF_FOLD else boosters
             scores = rows.features[:, : len(members)]
@@ -217,7 +218,7 @@ def _make_rows(
 ) -> list[Path]:
     directory.mkdir(exist_ok=True)
     paths = [directory / source.name for source in stacking.paths(split)]
-    sources = tqdm(stacking.paths(split), f"rows of {split}", unit=" shards", disable=not progress, leave=False)
+    sources = Progress(stacking.paths(split), f"rows of {split}", unit=" shards", disable=not progress, leave=False)
     for source, path in zip(sources, paths, strict=True):
         if not path.is_file():
             save_rows(path, rows_of_models(load_rows(source), members, len(stacking.models), config))

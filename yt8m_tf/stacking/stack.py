@@ -12,10 +12,10 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-from tqdm import tqdm
 
 from yt8m_tf import files
 from yt8m_tf.config import strict_yaml
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.gap_histogram import top_pairs
@@ -192,7 +192,7 @@ def _make_rows(directory: Path, inputs: StackInputs, config: StackConfig, best: 
     def make(shard: str) -> tuple[str, Rows]:
         return shard, make_rows(inputs.read(shard), inputs.num_classes, config, best)
 
-    bar = tqdm(missing, desc=f"rows of {directory.name}", unit=" shards", disable=not progress, leave=False)
+    bar = Progress(missing, desc=f"rows of {directory.name}", unit=" shards", disable=not progress, leave=False)
     for shard, rows in in_order(make, bar):
         save_rows(paths[shard], rows)
 
@@ -211,7 +211,7 @@ def _predict(
     counts = {}
     of_fold = dict(zip(sorted(set(manifest.folds.values())), boosters, strict=False))  # none where there are no folds
     shards = list(zip(inputs.shards, evaluation.row_paths(output / "rows" / split, inputs.shards), strict=True))
-    for shard, path in tqdm(shards, desc=f"scores of {split}", unit=" shards", disable=not progress, leave=False):
+    for shard, path in Progress(shards, desc=f"scores of {split}", unit=" shards", disable=not progress, leave=False):
         name = os.path.basename(shard)
         rows = load_rows(path)
         counts[name] = len(rows.ids)

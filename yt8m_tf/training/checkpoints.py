@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -215,22 +216,27 @@ def _checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callab
                 f"checkpoint '{prefix.parent}' is of another model: '{source}' {list(shape)} is needed,"
                 f" the checkpoint {found}"
             )
-    reader = tf.train.load_checkpoint(str(prefix))
+    reader = tf.train.load_checkpoint(readable(prefix))
 
     def read(source: str) -> np.ndarray:
         try:
             return reader.get_tensor(source)
         except _READ_FAILURES as error:
-            raise _unreadable(prefix, error) from error
+            raise unreadable(prefix, error) from error
 
     return read
 
 
 def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
     try:
-        return tf.train.list_variables(str(prefix))
+        return tf.train.list_variables(readable(prefix))
     except _READ_FAILURES as error:
-        raise _unreadable(prefix, error) from error
+        raise unreadable(prefix, error) from error
+
+
+def readable(prefix: Path) -> str:
+    """A checkpoint's prefix as TensorFlow finds it, whatever characters its path has."""
+    return os.path.join(files.plain(prefix.parent), prefix.name)
 
 
 def _prefix(workdir: Path, step: int) -> Path:
@@ -247,14 +253,21 @@ def _read_state(workdir: Path, step: int) -> dict[str, Any]:
     try:
         return json.loads((prefix.parent / STATE).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _unreadable(prefix, error) from error
+        raise unreadable(prefix, error) from error
 
 
-def _unreadable(prefix: Path, error: Exception) -> InputError:
-    return InputError(
-        f"checkpoint '{prefix.parent}' cannot be read ({' '.join(str(error).split())}); remove the directory to go on"
-        " from the checkpoint before it"
-    )
+def unreadable(prefix: Path, error: Exception) -> InputError:
+    """What to say of a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
+    where, remedy = f"checkpoint '{prefix.parent}'", "move it away to go on from the checkpoint before it"
+    index, state = prefix.with_name(f"{prefix.name}.index"), prefix.with_name(STATE)
+    found = [index, *sorted(prefix.parent.glob(f"{prefix.name}.data-*")), state]
+    reason = " ".join(str(error).split())
+    if closed := [path for path in found if path.exists() and not os.access(path, os.R_OK)]:
+        return InputError(f"{where} cannot be read: no permission to read '{closed[0].name}'; give it, and repeat")
+    if missing := [path for path in found if not path.is_file()] or len(found) < 3:
+        name = missing[0].name if isinstance(missing, list) else f"{prefix.name}.data-00000-of-00001"
+        return InputError(f"{where} is not whole: '{name}' is missing; {remedy}")
+    return InputError(f"{where} is damaged ({reason}); {remedy}")
 
 
 def _local(variable: Any) -> Any:

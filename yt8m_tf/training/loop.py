@@ -13,11 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from yt8m_tf import models, run_dir
 from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
@@ -147,10 +147,10 @@ class _Run:
     def run(self) -> TrainResult:
         config = self.experiment.train
         if self.step and self.show:
-            tqdm.write(
+            Progress.write(
                 f"going on with the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
             )
-        bar = tqdm(total=config.total_steps, initial=self.step, desc="train", unit="step", disable=not self.show)
+        bar = Progress(total=config.total_steps, initial=self.step, desc="train", unit="step", disable=not self.show)
         with self.summaries, self.profile, bar:
             while self.step < config.total_steps and not self._stopped_early():
                 self._train_epoch(bar)
@@ -158,7 +158,7 @@ class _Run:
                 self._save()
         return TrainResult(self.step, self.plateau.best_gap, self.best_step, self._stopped_early())
 
-    def _train_epoch(self, bar: tqdm) -> None:
+    def _train_epoch(self, bar: Progress) -> None:
         """Updates up to the next evaluation."""
         config, options = self.experiment.train, self.options
         end = (self.step // config.steps_per_epoch + 1) * config.steps_per_epoch
@@ -195,7 +195,7 @@ class _Run:
                 self._save()
                 saved_time = now
 
-    def _evaluate(self, bar: tqdm) -> None:
+    def _evaluate(self, bar: Progress) -> None:
         """Evaluates on the validation set; steers the schedule, early stopping and the best checkpoint."""
         start = time.perf_counter()
         metrics = self._validation_metrics()

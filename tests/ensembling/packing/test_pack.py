@@ -150,7 +150,14 @@ def test_an_ensemble_that_is_too_large_is_followed_by_a_smaller_one(
     assert tight.choice.point.num_bytes < packed.choice.point.num_bytes // 2 - 1
 
 
-@pytest.mark.parametrize("text", ["float32", "float16", "cluster", "cluster@7", "logits*:cluster"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("float32", "float16", "cluster")),
+        "cluster@7",
+        "logits*:cluster",
+    ],
+)
 def test_bytes_are_counted_as_they_are_stored(text: str, world: World, tmp_path: Path) -> None:
     precision = parse_precision(text)
     for candidate in world.candidates("resnet", "moe"):

@@ -6,8 +6,8 @@ import dataclasses
 import os
 
 import numpy as np
-from tqdm import tqdm
 
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import global_average_precision
@@ -72,7 +72,7 @@ def read_held_out(inputs: StackInputs, progress: bool = True) -> HeldOut:
     labels, num_labels = np.zeros(scores.shape[1:], bool), np.zeros(scores.shape[1], np.int64)
     first = 0
     config = StackConfig(top=TOP_K, aggregates=False)
-    shards = tqdm(inputs.shards, desc="read scores", unit=" shards", disable=not progress, leave=False)
+    shards = Progress(inputs.shards, desc="read scores", unit=" shards", disable=not progress, leave=False)
     for shard in in_order(inputs.read, shards):
         rows = make_rows(shard, inputs.num_classes, config, None)
         values = np.nan_to_num(rows.features)  # [R, M]

@@ -20,9 +20,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from yt8m_tf import files, models, run_dir
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.ensembling.packing.candidates import Candidate
 from yt8m_tf.errors import InputError
@@ -102,7 +102,7 @@ def measure_options(
     check_fits(weights, size_limit)
     pairs = [(c, p) for c in members for p in precisions if weights[c.name, str(p)] <= size_limit]
     options = []
-    for candidate, precision in (bar := tqdm(pairs, desc="measure", unit=" models", disable=not progress)):
+    for candidate, precision in (bar := Progress(pairs, desc="measure", unit=" models", disable=not progress)):
         bar.set_postfix_str(f"{candidate.name} as {precision}")
         options.append(measure(candidate, precision, shards, cache))
     check_fits({(o.candidate.name, str(o.precision)): o.num_bytes for o in options}, size_limit)
@@ -192,7 +192,7 @@ def _measure(
         trained.model, trained.experiment.data, model, precision=precision, size_limit=sys.maxsize, read=read
     )
     del trained
-    loaded = tf.saved_model.load(str(model))
+    loaded = tf.saved_model.load(files.plain(model))
     # The shards' folds are those of the run: it has not seen these.
     predictor = dataclasses.replace(candidate.predictor, fingerprint=identity, load=lambda: saved_model_scores(loaded))
     if (scores / MANIFEST).is_file() and read_manifest(scores, "--output").fingerprint != identity:

@@ -27,8 +27,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.ensembling.packing.held_out import HeldOut
 from yt8m_tf.stacking.means import fit_weights
 
@@ -100,7 +100,7 @@ def select(items: Sequence[Item], videos: HeldOut, budget: int, progress: bool =
     }
     points = [point for point in singles.values() if point.num_bytes <= budget]
     first_gains = {number: point.gap for number, point in singles.items()}
-    with tqdm(desc="select", unit=" moves", disable=not progress) as bar:
+    with Progress(desc="select", unit=" moves", disable=not progress) as bar:
         for part, rule in itertools.product(_PARTS, RULES):
             points += _Pass(items, videos, budget // part, rule, first_gains, bar).run()
     return points
@@ -141,7 +141,7 @@ class _Pass:
         budget: int,
         rule: Rule,
         first_gains: Mapping[int, float],
-        bar: tqdm,
+        bar: Progress,
     ):
         self._items, self._videos, self._budget, self._rule, self._bar = items, videos, budget, rule, bar
         self._counts: dict[int, int] = {}

@@ -1,0 +1,46 @@
+"""Overrides change what they name and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.errors import InputError
+from yt8m_tf.models.registry import load_experiment
+from yt8m_tf.pipelines.settings import load_pipeline
+
+
+def _data(*overrides: str) -> DataConfig:
+    return load_experiment("first_level/logistic.yaml", overrides).data
+
+
+@pytest.mark.parametrize(
+    ("overrides", "features"),
+    [
+        ((), {"rgb": 1024, "audio": 128}),
+        (("data.features.audio=64",), {"rgb": 1024, "audio": 64}),
+        (("data.features={audio: 64}",), {"audio": 64}),  # a whole mapping is meant as it is
+        (("data={features: {audio: 64}, num_classes: 60}",), {"audio": 64}),
+        (("data.features.text=768",), {"rgb": 1024, "audio": 128, "text": 768}),
+        (("data.features.audio=null",), {"rgb": 1024}),
+        (("data.features.rgb=null", "data.features.clip=512"), {"audio": 128, "clip": 512}),
+        (("data.features.rgb=null", "data.features.rgb=8"), {"rgb": 8, "audio": 128}),
+    ],
+)
+def test_features_are_changed_one_by_one(overrides: tuple[str, ...], features: dict[str, int]) -> None:
+    assert _data(*overrides).features == features
+
+
+def test_other_mappings() -> None:
+    assert _data("data.keys.rgb=a", "data.keys.audio=b", "data.keys.rgb=null").keys == {"audio": "b"}
+    experiment = load_experiment("first_level/logistic.yaml", ["optimizer.clip_norm=null"])
+    assert experiment.optimizer.clip_norm is None  # null is a value of this key
+    baseline = "baselines.b={config: first_level/moe.yaml}"
+    pipeline = load_pipeline("pipelines/demo.yaml", [baseline, "baselines.c={config: first_level/moe.yaml}"])
+    assert {"b", "c"} <= set(pipeline.baselines)
+    assert "b" not in load_pipeline("pipelines/demo.yaml", [baseline, "baselines.b=null"]).baselines
+
+
+def test_nothing_left() -> None:
+    with pytest.raises(InputError, match="must name at least one feature"):
+        _data("data.features.audio=null", "data.features.rgb=null")

@@ -1,0 +1,1 @@
+"""What tools/label_noise.py measures and shows."""

@@ -1,0 +1,38 @@
+"""Prints what shards hold, whatever their level and version; needs no configuration.
+
+One row a shard, then the totals: records, bytes, level, the key of the video id, features with their sizes, labels per
+labelled video (min/mean/max), share of videos without labels, range of label ids, frames per clip (min/mean/max), and
+damage. Damaged shards are described up to the first damage, and --salvage_to saves their good records. The exit status
+is 0 for sound shards, 1 for damage, 2 for arguments that cannot be used.
+
+Example:
+
+  yt8m-inspect '~/data/yt8m/2/video/train*.tfrecord'
+  yt8m-inspect '~/data/yt8m/2/video/train*.tfrecord' --salvage_to=salvaged --json=shards.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_JSON = flags.DEFINE_string("json", None, "Also write what is printed to this file.")
+_SALVAGE_TO = flags.DEFINE_string("salvage_to", None, "Write the good records of damaged shards to this directory.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    from yt8m_tf.data import inspection
+
+    return inspection.run(arguments[1:], _JSON.value, _SALVAGE_TO.value)
+
+
+def run() -> None:
+    """The console script."""
+    launch(main, positional="patterns of shards", failure=2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,44 @@
+"""GAP@20 of a submission file against known labels.
+
+The labels come from labelled shards, or from a CSV file with the columns id,labels, such as the test_labels.csv of the
+sample data. Every video of the labels must be in the submission, and no other.
+
+Example:
+
+  yt8m-score-submission --submission=submission.csv --labels='~/data/yt8m/2/video/validate*.tfrecord'
+  yt8m-score-submission --submission=submission.csv --labels=sample/test_labels.csv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from yt8m_tf.bin.launch import launch
+
+_SUBMISSION = flags.DEFINE_string("submission", None, "The submission file.", required=True)
+_LABELS = flags.DEFINE_string(
+    "labels", None, "Pattern of labelled shards, or a CSV file with the columns id,labels.", required=True
+)
+
+
+def main(_: Sequence[str]) -> None:
+    from yt8m_tf.evaluation import submissions
+
+    if _LABELS.value.endswith(".csv"):
+        labels = submissions.read_csv_labels(Path(_LABELS.value).expanduser())
+    else:
+        labels = submissions.read_shard_labels(_LABELS.value)
+    gap = submissions.submission_gap(Path(_SUBMISSION.value).expanduser(), labels)
+    print(f"GAP@20 {gap:.6f} ({len(labels):,} videos, {sum(map(len, labels.values())):,} labels)")
+
+
+def run() -> None:
+    """The console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,136 @@
+"""What `--help` shows of a command's flags, and what is wrong with flags that cannot be used, in one line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from yt8m_tf.config.strict_yaml import nearest
+
+_WIDEST = 120
+
+
+def help_text(command: str, description: str, module: str, shared: str, everything: bool) -> str:
+    """What `--help` prints: the description, then the command's own flags with their defaults.
+
+    Args:
+      command: its name.
+      description: what it does, with an example.
+      module: the name of the module whose key flags are its own.
+      shared: the name of the module that defines the flags of all commands, which come last.
+      everything: also those of the libraries.
+    """
+    own = _key_flags(module)
+    common = [flag for flag in _key_flags(shared) if flag not in own]
+    parts = [description.strip(), f"Flags of {command}:\n\n{_listing(own)}", f"Of every command:\n\n{_listing(common)}"]
+    if everything:
+        known = {flag.name: flag for flag in map(flags.FLAGS.__getitem__, flags.FLAGS)}
+        others = [flag for name, flag in sorted(known.items()) if flag not in own and flag not in common]
+        parts.append(f"Of the libraries:\n\n{_listing(others)}")
+    return "\n\n".join(parts)
+
+
+def explain(error: flags.Error, command: str, description: str) -> str:
+    """What is wrong with the flags, in one line with the remedy.
+
+    Args:
+      error: from absl's parser.
+      command: its name.
+      description: with an example, which shows the values of flags.
+    """
+    return f"{_problem(error, description)}; '{command} --help' shows all flags"
+
+
+def _problem(error: flags.Error, description: str) -> str:
+    text = str(error)
+    if isinstance(error, flags.UnrecognizedFlagError):
+        known = [f"--{name}" for name in flags.FLAGS]
+        return f"--{error.flagname}: unknown flag{nearest(f'--{error.flagname}', known)}"
+    if missing := re.findall(r"^flag --(\w+)=None: ", text, re.MULTILINE):
+        named = " and ".join(f"--{name}" for name in missing)
+        return f"{named}: missing; give {' '.join(_example(name, description) for name in missing)}"
+    if exclusive := re.search(r"(Exactly|At most) one of \(([^)]*)\)", text):
+        names = [f"--{name}" for name in exclusive[2].split(", ")]
+        given = [name for name in names if flags.FLAGS[name[2:]].value is not None]
+        if len(given) > 1:
+            return f"{' and '.join(given)}: exclude each other; give one of them"
+        named = f"{', '.join(names[:-1])} or {names[-1]}"
+        return f"{named}: missing; give one of them, such as {_example(names[0][2:], description)}"
+    if illegal := re.match(r"flag (--(\w+)=.*?): ", text, re.DOTALL):
+        return f"{illegal[1]}: must be {_wanted(flags.FLAGS[illegal[2]])}"
+    if lacking := re.match(r"Missing value for flag --?(\w+)", text):
+        return f"--{lacking[1]}: lacks its value; give {_example(lacking[1], description)}"
+    return " ".join(text.split())
+
+
+def _key_flags(module: str) -> list[Any]:
+    return flags.FLAGS.get_key_flags_for_module(module)
+
+
+def _listing(listed: Sequence[Any]) -> str:
+    width = min(shutil.get_terminal_size((100, 0)).columns, _WIDEST)
+    return "\n".join(
+        f"  {_head(flag)}\n"
+        + textwrap.fill(
+            f"{_help(flag)} {_default(flag)}",
+            width,
+            initial_indent=" " * 6,
+            subsequent_indent=" " * 6,
+            break_on_hyphens=False,
+        )
+        for flag in listed
+    )
+
+
+def _help(flag: Any) -> str:
+    text = " ".join((flag.help or "").split())
+    return re.sub(r"^<[^>]*>: ", "", text) if "enum" in flag.flag_type() else text  # absl repeats the values there
+
+
+def _head(flag: Any) -> str:
+    """The flag as it is written."""
+    kind = flag.flag_type()
+    if kind == "bool":
+        return f"--[no]{flag.name}"
+    if "enum" in kind:
+        return f"--{flag.name}={'|'.join(flag.parser.enum_values)}"
+    value = {"int": "N", "float": "X"}.get(kind, "TEXT,..." if "list" in kind else "TEXT")
+    return f"--{flag.name}={value}"
+
+
+def _default(flag: Any) -> str:
+    if _is_required(flag):
+        return "(required)"
+    if flag.default is None or flag.default in ("", []):
+        return "(default: none)"
+    return f"(default: {flag.default_as_str.strip(chr(39))})"
+
+
+def _is_required(flag: Any) -> bool:
+    """Whether absl's validator for required flags is among the flag's: one for it alone that refuses None."""
+    return any(hasattr(own, "flag_name") and not own.checker(None) for own in flag.validators)
+
+
+def _wanted(flag: Any) -> str:
+    """What a flag's value must be, in words."""
+    kind, parser = flag.flag_type(), flag.parser
+    if kind == "bool":
+        return f"true or false; write --{flag.name} or --no{flag.name}"
+    if "enum" in kind:
+        return " or ".join(parser.enum_values)
+    words = {"int": "a whole number", "float": "a number"}.get(kind, "text")
+    low, high = getattr(parser, "lower_bound", None), getattr(parser, "upper_bound", None)
+    if low is not None:
+        words += f" of at least {low}"
+    return f"{words}{' and' if low is not None else ' of'} at most {high}" if high is not None else words
+
+
+def _example(name: str, description: str) -> str:
+    """The flag as the command's example has it, or with any value."""
+    found = re.search(rf"--{name}=('[^']*'|\S+)", description)
+    return found[0] if found else f"--{name}=VALUE"

@@ -1,0 +1,241 @@
+"""A whole set of sample data: shards of both levels, vocabulary, hidden labels, and the GAP that can be reached."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from yt8m_tf import schema
+from yt8m_tf.console.progress import Progress
+from yt8m_tf.data.shards import list_shards
+from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means
+from yt8m_tf.sample_data.generator import SampleConfig, SampleModel, make_model
+from yt8m_tf.sample_data.output import (
+    TEST_LABELS,
+    TRUE_LABELS,
+    VOCABULARY,
+    csv_text,
+    finish_output,
+    start_output,
+    vocabulary_text,
+    write_text,
+)
+from yt8m_tf.sample_data.records import VideoRecord, clip_example, make_clips, video_example, write_shard
+
+SPLITS = ("train", "validate", "test")
+_NUM_IDS = 62**4 // len(SPLITS)  # of 4 letters or digits, for each split
+_NOTE = (
+    "best_reachable_gap: GAP@20 of the generator's own posterior, given the features as they are written, against the"
+    " labels as they are written, wrong ones included. No model can be expected to do better. Frame level: given the"
+    " mean over a clip's frames, which is the video-level feature up to half a quantisation step divided by the number"
+    " of frames; the rest of the frames tells nothing of the labels. class_prior_gap: the same scores for every video."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How many videos there are, and in which files.
+
+    Attributes:
+      num_videos: split to number of videos; 0 for none.
+      videos_per_shard: the last shard of a split may have fewer.
+      levels: of "video" and "frame"; the same videos in files of the same names and in the same order.
+
+    Raises:
+      InputError: a number out of range, an unknown level.
+    """
+
+    num_videos: Mapping[str, int]
+    videos_per_shard: int
+    levels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for split, number in self.num_videos.items():
+            if not 0 <= number <= _NUM_IDS:
+                raise InputError(f"--num_{split}={number}: give 0 to {_NUM_IDS}, the number of ids")
+        if not any(self.num_videos.values()):
+            raise InputError("--num_train=0: there are no videos at all; give at least one split some")
+        if self.videos_per_shard < 1:
+            raise InputError(f"--videos_per_shard={self.videos_per_shard}: give at least 1")
+        if not self.levels or set(self.levels) - {"video", "frame"}:
+            raise InputError(f"--levels={','.join(self.levels)}: give video, frame, or video,frame")
+
+    def shards(self) -> Iterator[tuple[str, str, range]]:
+        """Split, file name, and numbers of the videos in the split, of every shard."""
+        for split, number in self.num_videos.items():
+            for shard, first in enumerate(range(0, number, self.videos_per_shard)):
+                yield split, f"{split}{shard:04d}.tfrecord", range(first, min(first + self.videos_per_shard, number))
+
+
+def write_sample_data(
+    output_dir: str, config: SampleConfig, layout: Layout, counts: FrameCounts, overwrite: bool = False
+) -> dict[str, Any]:
+    """Generates the data; the same arguments give the same bytes (from the same NumPy on the same kind of machine).
+
+    Returns:
+      What it writes to sample_data.json: parameters, videos and labels of the splits, GAPs, and sizes of the shards.
+
+    Raises:
+      InputError: see `start_output`; something cannot be written.
+    """
+    planned = [f"{level}/{name}" for _, name, _ in layout.shards() for level in layout.levels]
+    start_output(output_dir, planned, overwrite)
+    model = make_model(config)
+    tallies = {split: _Tally(config.num_classes) for split in layout.num_videos}
+    shard_bytes: dict[str, int] = {}
+    hidden, truth = [("id", "labels")], [("id", "labels")]
+    with Progress(total=sum(layout.num_videos.values()), unit=" videos", desc="sample data") as progress:
+        for split, name, numbers in layout.shards():
+            rng = np.random.default_rng([config.seed, 1 + SPLITS.index(split), numbers.start])
+            true, labels, features = model.sample_with_truth(len(numbers), rng)
+            records = _records(split, numbers, labels, features)
+            seen = {}  # what a model can see of the features, by level
+            if "video" in layout.levels:
+                path = os.path.join(output_dir, "video", name)
+                shard_bytes[f"video/{name}"] = write_shard(path, map(video_example, records))
+                seen["video"] = features
+            if "frame" in layout.levels:
+                path = os.path.join(output_dir, "frame", name)
+                means: list[dict[str, np.ndarray]] = []
+                shard_bytes[f"frame/{name}"] = write_shard(path, _clips(records, counts, rng, means))
+                seen["frame"] = {key: np.stack([mean[key] for mean in means]) for key in features}
+            tallies[split].add(labels, model, seen if split != "train" else {})
+            ids = [record.video_id.decode() for record in records]
+            truth += zip(ids, map(_label_text, true), strict=True)
+            if split == "test":
+                hidden += zip(ids, map(_label_text, labels), strict=True)
+            progress.update(len(numbers))
+    write_text(os.path.join(output_dir, VOCABULARY), vocabulary_text(model, tallies["train"].class_counts))
+    write_text(os.path.join(output_dir, TEST_LABELS), csv_text(hidden))
+    write_text(os.path.join(output_dir, TRUE_LABELS), csv_text(truth))
+    frames = dataclasses.asdict(counts) if "frame" in layout.levels else None
+    summary = {
+        "parameters": dataclasses.asdict(config) | {"videos_per_shard": layout.videos_per_shard, "frames": frames},
+        "splits": {split: tally.statistics() for split, tally in tallies.items()},
+        "best_reachable_gap": {split: tally.gaps() for split, tally in tallies.items() if split != "train"},
+        "class_prior_gap": {split: tally.prior_gap() for split, tally in tallies.items() if split != "train"},
+        "note": _NOTE,
+    }
+    return finish_output(output_dir, summary, shard_bytes)
+
+
+def write_clips(
+    output_dir: str, pattern: str, counts: FrameCounts, seed: int, overwrite: bool = False
+) -> dict[str, Any]:
+    """Makes a frame-level shard `<output_dir>/frame/NAME` from every video-level one, with the same NAME.
+
+    Returns:
+      What it writes to sample_data.json: parameters, and sizes of the shards.
+
+    Raises:
+      InputError: no file matches, or two have the same name; see `start_output` and `records.make_clips`.
+    """
+    found = list_shards([pattern], source="--from_video_level")
+    paths = {os.path.basename(path): path for path in found}
+    if len(paths) < len(found):
+        problem = "several shards have the same file name"
+        raise InputError(f"--from_video_level={pattern}: {problem}; give one directory at a time")
+    start_output(output_dir, [f"frame/{name}" for name in paths], overwrite)
+    shard_bytes = {}
+    for name, path in Progress(paths.items(), unit=" shards", desc="frames from video level"):
+        shard_bytes[f"frame/{name}"] = write_shard(
+            os.path.join(output_dir, "frame", name), make_clips(path, counts, seed)
+        )
+    parameters = {"from_video_level": pattern, "seed": seed, "frames": dataclasses.asdict(counts)}
+    return finish_output(output_dir, {"parameters": parameters}, shard_bytes)
+
+
+def top_pairs(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 20 highest scores of every video [N, C], and whether each is a label; both [N * 20]."""
+    columns = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+    return np.take_along_axis(scores, columns, axis=1).ravel(), np.take_along_axis(labels, columns, axis=1).ravel()
+
+
+def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
+    """GAP of pooled pairs, in float64; positives among equal scores count with the precision after all of these.
+
+    Args:
+      scores, hits: [M], see `top_pairs`.
+      num_positives: all labels of all videos, those outside the top 20 as well.
+    """
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], hits[order]
+    ranks = np.searchsorted(-scores, -scores, side="right")  # [M] pairs with at least this score
+    precision = np.cumsum(hits)[ranks - 1] / ranks
+    return float(precision[hits].sum() / num_positives)
+
+
+class _Tally:
+    """Counts the labels of a split, and gathers what its GAPs need: 20 pairs a video."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_videos = 0
+        self.class_counts = np.zeros(num_classes, np.int64)
+        self._pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def add(self, labels: np.ndarray, model: SampleModel, seen: dict[str, dict[str, np.ndarray]]) -> None:
+        """Takes in the labels [N, C] of a shard, and the features that are seen at each level."""
+        self.num_videos += len(labels)
+        self.class_counts += labels.sum(axis=0)
+        scores = {level: model.posterior(features) for level, features in seen.items()}
+        if scores:
+            scores["prior"] = np.broadcast_to(model.class_prior, labels.shape)
+        for key, values in scores.items():
+            self._pairs.setdefault(key, []).append(top_pairs(values, labels))
+
+    def statistics(self) -> dict[str, float]:
+        """Numbers of videos and labels."""
+        labels = int(self.class_counts.sum())
+        classes = int(np.count_nonzero(self.class_counts))
+        mean = labels / max(self.num_videos, 1)
+        return {"num_videos": self.num_videos, "labels_per_video": mean, "classes_with_videos": classes}
+
+    def gaps(self) -> dict[str, float]:
+        """GAP by level; nothing for a split without videos."""
+        return {key: self._gap(key) for key in self._pairs if key != "prior"}
+
+    def prior_gap(self) -> float | None:
+        """GAP of the class prior."""
+        return self._gap("prior") if self._pairs else None
+
+    def _gap(self, key: str) -> float:
+        scores, hits = (np.concatenate(parts) for parts in zip(*self._pairs[key], strict=True))
+        return global_average_precision(scores, hits, int(self.class_counts.sum()))
+
+
+def _records(split: str, numbers: range, labels: np.ndarray, features: dict[str, np.ndarray]) -> list[VideoRecord]:
+    """Records of a shard; those of the test split have no labels."""
+    records = []
+    for row, number in enumerate(numbers):
+        written = None if split == "test" else np.flatnonzero(labels[row]).tolist()
+        values = {name: array[row] for name, array in features.items()}
+        records.append(VideoRecord(_video_id(SPLITS.index(split) * _NUM_IDS + number), written, values))
+    return records
+
+
+def _clips(
+    records: Sequence[VideoRecord], counts: FrameCounts, rng: np.random.Generator, means: list[dict[str, np.ndarray]]
+) -> Iterator[bytes]:
+    """Frame-level records; appends the mean over the frames that readers use, decoded, to `means`."""
+    for record, num_frames in zip(records, counts.draw(len(records), rng), strict=True):
+        clip = clip_from_means(record.features, int(num_frames), rng)
+        common = min(map(len, clip.values()))
+        decoded = {key: codes[:common].mean(axis=0) * schema.QUANTISATION_STEP for key, codes in clip.items()}
+        means.append({key: mean + schema.QUANTISATION_OFFSET for key, mean in decoded.items()})
+        yield clip_example(record, clip)
+
+
+def _video_id(number: int) -> bytes:
+    """4 letters or digits, scattered, different for every number below 62 ** 4."""
+    alphabet = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    number = number * 7_368_787 % 62**4  # a prime, so that no two numbers fall together
+    return bytes(alphabet[number // 62**place % 62] for place in range(4))
+
+
+def _label_text(labels: np.ndarray) -> str:
+    return " ".join(map(str, np.flatnonzero(labels)))

@@ -1,0 +1,275 @@
+"""The generative model of the sample data, and its exact posterior: NumPy only.
+
+A video is drawn in five steps (T topics, C classes):
+
+1. a topic t from a long-tailed distribution;
+2. its true labels, every class independently with probability p[t, c]: long-tailed popularity times an affinity between
+   topic and class, so that classes co-occur through topics;
+3. the labels that are written, by a known noise channel: a true label is missed with probability n, and a wrong one
+   is added at a class-wise rate such that a share n of every class's labels is wrong and the class stays as frequent
+   (machine-generated labels are like that). Steps 2 and 3 are repeated until at least one label is written;
+4. for every feature (rgb, audio), the sum of the true classes' prototypes, each times its strength, plus Gaussian
+   noise. Prototypes are axes of a random orthonormal basis, and the noise has a variance of its own along each axis.
+   Where there are more classes than rgb values, a few share an axis; audio knows the most frequent classes only;
+5. (frame level) frames that vary about these features: `frames`.
+
+Given the topic, labels are independent, and each touches its own axis only. So the probability of every written
+label given the features has a closed form, `SampleModel.posterior`, and no scorer can expect to rank better. Two
+things it leaves out are negligible: a value outside the interval of the quantisation is clipped (it ends at 6 standard
+deviations of an average value), and values are rounded (the mean over frames by a few 1e-4 of a standard deviation).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from yt8m_tf import schema
+from yt8m_tf.errors import InputError
+
+FEATURE_STD = 0.3  # of a feature's values; the interval of the quantisation ends at 6 of these
+SPECTRUM_DECAY = 0.35  # the noise along axis k falls as (k + 1) ** -SPECTRUM_DECAY
+MAX_PROBABILITY = 0.6  # of a label given the topic; leaves room for as many wrong labels as right ones are missing
+MAX_CLASSES_PER_AXIS = 6  # the posterior sums over all subsets of the classes of an axis
+# Strength of a prototype in standard deviations of the noise along its axis: the least and the most of all classes.
+STRENGTHS = {"rgb": (4.0, 6.0), "audio": (1.0, 2.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """What determines the sample data, up to the number of videos and frames.
+
+    Attributes:
+      num_classes: C.
+      num_topics: T.
+      labels_per_video: mean number of labels (slightly more are written, since no video goes without).
+      noise_labels: share of wrong labels, 0 to below 0.5; as large a share of right ones is missing.
+      rgb_size, audio_size: feature sizes D; `audio_size` 0 leaves audio out.
+      seed: of everything random.
+    """
+
+    num_classes: int = 60
+    num_topics: int = 12
+    labels_per_video: float = 3.0
+    noise_labels: float = 0.1
+    rgb_size: int = schema.FEATURE_SIZES["rgb"]
+    audio_size: int = schema.FEATURE_SIZES["audio"]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        most = MAX_CLASSES_PER_AXIS * self.rgb_size
+        for name, value, valid, wanted in (
+            ("rgb_size", self.rgb_size, self.rgb_size > 0, "at least 1"),
+            ("audio_size", self.audio_size, self.audio_size >= 0, "at least 0"),
+            ("num_topics", self.num_topics, self.num_topics > 0, "at least 1"),
+            ("num_classes", self.num_classes, 2 <= self.num_classes <= most, f"2 to {most} (6 times --rgb_size)"),
+            ("noise_labels", self.noise_labels, 0 <= self.noise_labels < 0.5, "at least 0 and below 0.5"),
+            ("seed", self.seed, self.seed >= 0, "at least 0"),
+        ):
+            if not valid:
+                raise InputError(f"--{name}={value}: give a value of {wanted}")
+        if not 0 < self.labels_per_video <= self.num_classes / 2:
+            wanted = f"above 0 and at most {self.num_classes / 2} (half of --num_classes)"
+            raise InputError(f"--labels_per_video={self.labels_per_video}: give a value {wanted}")
+
+    @property
+    def feature_sizes(self) -> dict[str, int]:
+        """Feature name to size D."""
+        sizes = {"rgb": self.rgb_size, "audio": self.audio_size}
+        return {name: size for name, size in sizes.items() if size}
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureModel:
+    """How a feature depends on the true labels: `features = (labels @ prototypes + noise) @ basis`.
+
+    Attributes:
+      basis: [D, D], a row for each orthonormal axis.
+      noise_std: [D], of the noise along each axis.
+      axes: [C] the axis of each class's prototype; meaningless where the strength is 0.
+      strengths: [C] length of each class's prototype, signed; 0 for a class that leaves no trace in this feature.
+    """
+
+    basis: np.ndarray
+    noise_std: np.ndarray
+    axes: np.ndarray
+    strengths: np.ndarray
+
+    def sample(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Features [N, D] float32, in the interval of the quantisation, of videos with true labels [N, C] bool."""
+        coordinates = rng.standard_normal((len(labels), len(self.noise_std))) * self.noise_std  # [N, D]
+        rows, classes = np.nonzero(labels)
+        np.add.at(coordinates, (rows, self.axes[classes]), self.strengths[classes])
+        low = schema.QUANTISATION_OFFSET
+        return np.clip(coordinates @ self.basis, low, low + 4.0).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleModel:
+    """The generative model: see the module's docstring.
+
+    Attributes:
+      topic_prior: [T], sums to 1.
+      label_probability: [T, C], of a true label given the topic.
+      miss: probability that a true label is not written.
+      add: [C], probability that a class which is not true is written.
+      features: feature name to its model. In "rgb" class c has axis c modulo the number of axes in use; in "audio"
+        every class with a strength has an axis of its own.
+    """
+
+    topic_prior: np.ndarray
+    label_probability: np.ndarray
+    miss: float
+    add: np.ndarray
+    features: dict[str, FeatureModel]
+
+    @property
+    def written_probability(self) -> np.ndarray:
+        """[T, C], of a written label given the topic, before videos without any are drawn again."""
+        return self.label_probability * (1 - self.miss) + (1 - self.label_probability) * self.add
+
+    @property
+    def class_prior(self) -> np.ndarray:
+        """[C], share of the videos that have each label written."""
+        some = 1 - np.prod(1 - self.written_probability, axis=1, keepdims=True)  # [T, 1]
+        return self.topic_prior @ (self.written_probability / some)
+
+    def sample(self, num_videos: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Draws videos: `sample_with_truth`, without the true labels."""
+        _, written, features = self.sample_with_truth(num_videos, rng)
+        return written, features
+
+    def sample_with_truth(
+        self, num_videos: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Draws videos.
+
+        Returns:
+          The true labels and the written ones, [N, C] bool each, and the features, {name: [N, D] float32}.
+        """
+        topics = rng.choice(len(self.topic_prior), num_videos, p=self.topic_prior)
+        true = np.zeros((num_videos, len(self.add)), bool)
+        written = true.copy()
+        while (empty := np.flatnonzero(~written.any(axis=1))).size:
+            probability = self.label_probability[topics[empty]]  # [N, C]
+            true[empty] = rng.random(probability.shape) < probability
+            kept = np.where(true[empty], 1 - self.miss, self.add)
+            written[empty] = rng.random(probability.shape) < kept
+        return true, written, {name: feature.sample(true, rng) for name, feature in self.features.items()}
+
+    def posterior(self, features: dict[str, np.ndarray], batch_size: int = 64) -> np.ndarray:
+        """The exact probability of every written label given a video's features.
+
+        Args:
+          features: {name: [N, D]}, every feature of the model.
+          batch_size: videos at a time; bounds the memory.
+
+        Returns:
+          [N, C] float64.
+        """
+        size = len(next(iter(features.values())))
+        starts = range(0, size, batch_size)
+        parts = [self._posterior({k: v[i : i + batch_size] for k, v in features.items()}) for i in starts]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.add)))
+
+    def _posterior(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """Bayes' rule; A axes of rgb carry G classes each, and S = 2 ** G subsets of them are summed over."""
+        num_classes = len(self.add)
+        num_axes = int(self.features["rgb"].axes.max()) + 1  # A
+        by_axis = _ByAxis(num_axes, -(-num_classes // num_axes))
+        subsets = by_axis.subsets[:, :, None]  # [S, G, 1]
+        likelihood = self._likelihood(features, by_axis)  # [B, S, A]
+
+        true = by_axis.arrange(self.label_probability)[:, None]  # [T, 1, G, A]
+        subset_prior = np.prod(np.where(subsets == 1, true, 1 - true), axis=2)  # [T, S, A]
+        written = np.where(subsets == 1, 1 - self.miss, by_axis.arrange(self.add))  # [S, G, A]: P(written | subset)
+        any_written = 1 - np.prod(1 - written, axis=1)  # [S, A]
+
+        evidence = np.einsum("tsa,bsa->bta", subset_prior, likelihood, optimize=True)
+        # That anything is written, given features and topic: summed, not subtracted, since it may be tiny.
+        share = np.einsum("tsa,bsa->bta", subset_prior * any_written, likelihood, optimize=True) / evidence
+        log_none = np.log1p(-np.minimum(share, 1 - 1e-15)).sum(axis=2)  # [B, T]
+        some = -np.expm1(np.sum(np.log1p(-self.written_probability), axis=1))  # [T]: something written, given the topic
+        log_topic = np.log(self.topic_prior / some) + np.log(evidence).sum(axis=2)  # [B, T]
+        topic = np.exp(log_topic - log_topic.max(axis=1, keepdims=True))
+        total = np.sum(topic * -np.expm1(log_none), axis=1)  # [B]
+
+        result = np.empty((len(likelihood), by_axis.group, num_axes))
+        for g in range(by_axis.group):
+            joint = np.einsum("tsa,bsa->bta", subset_prior * written[:, g], likelihood, optimize=True)
+            result[:, g] = np.einsum("bt,bta->ba", topic, joint / evidence, optimize=True) / total[:, None]
+        return result.reshape(len(result), -1)[:, :num_classes]
+
+    def _likelihood(self, features: dict[str, np.ndarray], by_axis: _ByAxis) -> np.ndarray:
+        """[B, S, A]: likelihood of what is seen of an axis's classes given a subset, up to a factor per [B, A]."""
+        rgb = self.features["rgb"]
+        seen = (features["rgb"].astype(np.float64) @ rgb.basis.T)[:, None, : by_axis.num_axes]  # [B, 1, A]
+        expected = by_axis.subsets @ by_axis.arrange(rgb.strengths)  # [S, A]
+        log_likelihood = -0.5 * ((seen - expected) / rgb.noise_std[: by_axis.num_axes]) ** 2  # [B, S, A]
+        if "audio" in self.features:
+            audio = self.features["audio"]
+            variance = audio.noise_std[audio.axes] ** 2  # [C]
+            seen = (features["audio"].astype(np.float64) @ audio.basis.T)[:, audio.axes]  # [B, C]
+            ratio = audio.strengths * (seen - audio.strengths / 2) / variance  # [B, C]: log odds for a label
+            log_likelihood = log_likelihood + by_axis.subsets @ by_axis.arrange(ratio)
+        return np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByAxis:
+    """Arranges classes by axis: class c is the (c // A)-th of axis c % A; absent classes have zeros everywhere."""
+
+    num_axes: int
+    group: int
+
+    @property
+    def subsets(self) -> np.ndarray:
+        """[S, G] of 0.0 and 1.0, all subsets of a group."""
+        return np.array(list(itertools.product((0.0, 1.0), repeat=self.group)))
+
+    def arrange(self, values: np.ndarray) -> np.ndarray:
+        """[..., C] to [..., G, A]."""
+        padding = [(0, 0)] * (values.ndim - 1) + [(0, self.group * self.num_axes - values.shape[-1])]
+        return np.pad(values, padding).reshape(*values.shape[:-1], self.group, self.num_axes)
+
+
+def make_model(config: SampleConfig) -> SampleModel:
+    """Draws the parameters of a generative model; class 0 is the most frequent, as in the official vocabulary."""
+    rng = np.random.default_rng([config.seed, 0])
+    topic_prior = 1 / np.arange(1, config.num_topics + 1) ** 0.7
+    topic_prior /= topic_prior.sum()
+    label_probability = _label_probability(config, rng)
+    marginal = topic_prior @ label_probability  # [C]
+    order = np.argsort(-marginal, kind="stable")
+    label_probability, marginal = label_probability[:, order], marginal[order]
+    noise = config.noise_labels
+    features = {name: _feature_model(name, size, marginal, rng) for name, size in config.feature_sizes.items()}
+    return SampleModel(topic_prior, label_probability, noise, noise * marginal / (1 - marginal), features)
+
+
+def _label_probability(config: SampleConfig, rng: np.random.Generator) -> np.ndarray:
+    """[T, C]: popularity times affinity, scaled so that every topic has the same mean number of labels."""
+    popularity = 1 / np.arange(1, config.num_classes + 1)
+    affinity = np.exp(1.5 * rng.standard_normal((config.num_topics, config.num_classes)))
+    probability = popularity * affinity
+    for _ in range(100):  # a cap on the probability makes this a fixed point to search for
+        probability *= config.labels_per_video / probability.sum(axis=1, keepdims=True)
+        probability = np.clip(probability, 1e-6, MAX_PROBABILITY)
+    return probability
+
+
+def _feature_model(name: str, size: int, marginal: np.ndarray, rng: np.random.Generator) -> FeatureModel:
+    """Prototypes lie along the axes of the largest variance."""
+    num_classes = len(marginal)
+    basis = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    noise_std = np.arange(1, size + 1) ** -SPECTRUM_DECAY
+    axes = np.arange(num_classes) % size
+    strengths = rng.uniform(*STRENGTHS[name], num_classes) * noise_std[axes]
+    # Classes that share an axis are told apart by multiples: 1, -1, 2, -2, 3, -3. In audio only the first has a trace.
+    turn = np.arange(num_classes) // size
+    strengths *= (turn // 2 + 1) * (1 - 2 * (turn % 2)) if name == "rgb" else turn == 0
+    variance = np.sum(noise_std**2) + np.sum(strengths**2 * marginal * (1 - marginal))
+    scale = FEATURE_STD / np.sqrt(variance / size)
+    return FeatureModel(basis, noise_std * scale, axes, strengths * scale)

@@ -1,0 +1,129 @@
+"""The directory that sample data is written to: starting it, replacing it, its text files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yt8m_tf import files
+from yt8m_tf.errors import InputError
+from yt8m_tf.sample_data.generator import SampleModel
+
+SUMMARY = "sample_data.json"
+VOCABULARY = "vocabulary.csv"
+TEST_LABELS = "test_labels.csv"
+TRUE_LABELS = "true_labels.csv"
+_UNFINISHED = SUMMARY + ".tmp"  # names the shards of a run that has not ended
+_TOPICS = (
+    *("Kites", "Lighthouses", "Beekeeping", "Origami", "Tram rides", "Bread baking", "Rock pools", "Fountain pens"),
+    *("Snowshoeing", "Puppetry", "Street chess", "Model ships", "Herb gardens", "Bell ringing", "Cave diving"),
+    *("Hot-air balloons", "Pottery", "Fencing", "Star gazing", "Steam engines", "Card tricks", "Sledge dogs"),
+)
+
+
+def start_output(output_dir: str, shards: Sequence[str], overwrite: bool) -> None:
+    """Makes sure of an empty directory, and notes there which shards are to come.
+
+    Args:
+      output_dir: made if there is none.
+      shards: paths of the shards relative to it.
+      overwrite: remove the files of an earlier run, and no others, from a directory that is not empty.
+
+    Raises:
+      InputError: it is not empty and `overwrite` is off, or it does not come from an earlier run; it cannot be written.
+    """
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+        if os.listdir(output_dir):
+            if not overwrite:
+                raise InputError(f"--output_dir={output_dir} is not empty; name another directory, or add --overwrite")
+            _remove_earlier(output_dir)
+    except OSError as error:
+        raise InputError(f"--output_dir={output_dir} cannot be used: {error.strerror}; name another one") from error
+    write_text(os.path.join(output_dir, _UNFINISHED), json.dumps({"shard_bytes": dict.fromkeys(shards)}, indent=1))
+
+
+def finish_output(output_dir: str, summary: dict[str, Any], shard_bytes: dict[str, int]) -> dict[str, Any]:
+    """Writes sample_data.json, which says that the directory is whole; returns its contents."""
+    summary = {**summary, "shard_bytes": shard_bytes}
+    write_text(os.path.join(output_dir, SUMMARY), json.dumps(summary, indent=1) + "\n")
+    os.remove(os.path.join(output_dir, _UNFINISHED))
+    return summary
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file, which gets its name when it is whole.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    try:
+        with files.whole_file(Path(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        problem = f"{path} cannot be written: {error.strerror}"
+        raise InputError(f"--output_dir: {problem}; make room, or name another directory") from error
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, with plain line ends."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def vocabulary_text(model: SampleModel, train_counts: np.ndarray) -> str:
+    """A vocabulary in the official format, with invented names.
+
+    Args:
+      model: a class's verticals are the topics in which it is most frequent, at most 3, and no less than half as
+        frequent as in the first.
+      train_counts: [C], training videos that have each class.
+    """
+    header = "Index,TrainVideoCount,KnowledgeGraphId,Name,WikiUrl,Vertical1,Vertical2,Vertical3,WikiDescription"
+    rows: list[Sequence[Any]] = [header.split(",")]
+    used: dict[str, int] = {}
+    for index, probability in enumerate(model.label_probability.T):  # [T]
+        best = np.argsort(-probability, kind="stable")[:3]
+        topics = [topic_name(t) for t in best if probability[t] >= probability[best[0]] / 2]
+        number = used[topics[0]] = used.get(topics[0], 0) + 1
+        name = f"{topics[0]} {number}"
+        url = f"https://example.org/wiki/{name.replace(' ', '_')}"
+        about = f"An invented class of the sample data, number {number} of those most frequent in: {topics[0]}."
+        verticals = topics + [""] * (3 - len(topics))
+        rows.append([index, int(train_counts[index]), f"/m/sample{index:04d}", name, url, *verticals, about])
+    return csv_text(rows)
+
+
+def topic_name(topic: int) -> str:
+    """An invented name."""
+    return _TOPICS[topic] if topic < len(_TOPICS) else f"Topic {topic + 1}"
+
+
+def _remove_earlier(output_dir: str) -> None:
+    """Removes what an earlier run wrote, as its own list says."""
+    for name in (_UNFINISHED, SUMMARY):
+        path = os.path.join(output_dir, name)
+        if os.path.exists(path):
+            break
+    else:
+        problem = f"--overwrite replaces earlier sample data only, and there is no {SUMMARY} in it"
+        raise InputError(f"--output_dir={output_dir}: {problem}; name another directory")
+    try:
+        with open(path, encoding="utf-8") as file:
+            shards = list(json.load(file)["shard_bytes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: lists no shards ({error!r}); remove {output_dir} yourself") from error
+    # The list of shards goes last: until then, a run that is killed here can be repeated.
+    texts = (VOCABULARY, TEST_LABELS, TRUE_LABELS)
+    for name in (*shards, *(shard + ".tmp" for shard in shards), *texts, SUMMARY, _UNFINISHED):
+        full = os.path.join(output_dir, name)
+        if os.path.exists(full) and os.path.realpath(full).startswith(os.path.realpath(output_dir) + os.sep):
+            os.remove(full)
