@@ -13,7 +13,7 @@ from yt8m_tf.errors import InputError
 @pytest.fixture
 def records(rng):
     # Runs of zero bytes, as float features have, look like the upper half of a length.
-    return [rng.bytes(int(size)) + bytes(int(size)) for size in rng.integers(0, 60, 150)]
+    return [rng.bytes(int(size)) + bytes(int(size)) for size in rng.integers(0, 60, 40)]
 
 
 @pytest.fixture(params=[64, salvage_module._CHUNK_BYTES])
@@ -46,7 +46,7 @@ def salvaged(path, content):
     return report, list(tf.data.TFRecordDataset(str(output)).as_numpy_iterator())
 
 
-@pytest.mark.parametrize("number", [0, 149, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 77))])
+@pytest.mark.parametrize("number", [0, 39, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 20))])
 @pytest.mark.parametrize("position", [0, 6, 8, 11, 12, -1])  # in the record; from its end where negative
 def test_all_but_the_damaged_record(tmp_path, records, number, position):
     records[number] = b"some data"
@@ -55,16 +55,15 @@ def test_all_but_the_damaged_record(tmp_path, records, number, position):
     content[starts[number + (position < 0)] + position] ^= 1
     report, found = salvaged(tmp_path / "a", content)
     assert found == records[:number] + records[number + 1 :]
-    assert (report.num_records, report.lost_bytes) == (149, 25)
+    assert (report.num_records, report.lost_bytes) == (39, 25)
     assert [(damage.record, damage.offset) for damage in report.damages] == [(number, starts[number])]
-    assert str(report).endswith("saved: 149 good records of " + str(tmp_path / "a") + "; 25 bytes lost in 1 place")
+    assert str(report).endswith("saved: 39 good records of " + str(tmp_path / "a") + "; 25 bytes lost in 1 place")
 
 
-@pytest.mark.slow
 def test_random_damage_in_many_records(tmp_path, records, chunk_bytes, rng):
     starts = starts_of(records)
     sound = write_shard(tmp_path / "a", records)
-    for trial in range(6):
+    for trial in range(3):
         content = bytearray(sound)
         positions = rng.choice(len(content), rng.integers(1, 12), replace=False)
         for position in positions:
@@ -84,9 +83,9 @@ def test_bytes_lost_inserted_and_cut_off(tmp_path, records, chunk_bytes):
     start = starts[20]
     lost = sound[: start + 14] + sound[start + 17 :]
     assert salvaged(tmp_path / "a", lost)[1] == records[:20] + records[21:]
-    # A hole from the middle of record 20 to the middle of record 60.
-    hole = sound[: start + 14] + sound[starts[60] + 5 :]
-    assert salvaged(tmp_path / "a", hole)[1] == records[:20] + records[61:]
+    # A hole from the middle of record 20 to the middle of record 30.
+    hole = sound[: start + 14] + sound[starts[30] + 5 :]
+    assert salvaged(tmp_path / "a", hole)[1] == records[:20] + records[31:]
     inserted = sound[:start] + b"\0" * 1000 + sound[start:]
     report, found = salvaged(tmp_path / "a", inserted)
     assert found == records and report.lost_bytes == 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,7 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
     return training_stream(shards, _data(level), 16, seed=3, faults=Faults(), beside=soft, **options)
 
 
-@pytest.mark.parametrize("level", ["video", "frame"])
-@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize(("level", "shuffled"), [("video", True), ("frame", False)])
 def test_each_video_gets_its_own(
     level: str, shuffled: bool, learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -155,8 +155,6 @@ def test_missing_shards_and_other_scores(
         _stream(shards, tmp_path / "soft")
     stream = _stream(shards, tmp_path / "soft", missing_videos="hard")
     assert sum(int(np.sum(np.max(next(stream)["soft_classes"], axis=1) < 0)) for _ in range(3)) == 32
-    import dataclasses
-
     other = dataclasses.replace(_data(), num_classes=11)
     with pytest.raises(InputError, match="scores of 12 classes; the data has 11"):
         soft = beside(LabelsConfig(str(tmp_path / "soft")), "", other.num_classes)
