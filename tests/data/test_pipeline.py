@@ -400,9 +400,18 @@ _BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
 }
 
 
+_BAD_IN_TRAINING = ("nan", "frame size", "no clip")
+# One case for each parser and reason to fail is quick; `test_records` and `test_record_check` have all reasons.
+_ALSO_BAD = (*_BAD_IN_TRAINING, "size", "labels", "frame label")
+
+
 @pytest.mark.parametrize(
     ("name", "endless"),
-    [*((name, False) for name in _BAD), *((name, True) for name in ("nan", "frame size", "no clip"))],
+    [
+        *((name, True) for name in _BAD_IN_TRAINING),
+        *((name, False) for name in _BAD if name not in _ALSO_BAD),
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in _ALSO_BAD),
+    ],
 )
 def test_bad_records_are_named(name: str, endless: bool, tmp_path: Path) -> None:
     level, make, message = _BAD[name]

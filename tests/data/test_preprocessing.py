@@ -87,10 +87,17 @@ _REFERENCES: dict[str, Callable[[np.ndarray, PreprocessingConfig], np.ndarray]] 
     "high_pass": _high_pass,
     "robust_pca": _robust_pca,
 }
+_REFERENCED = [name for name in _METHODS if name != "singular_vectors"]
 
 
-@pytest.mark.parametrize("name", [name for name in _METHODS if name != "singular_vectors"])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    ("name", "jit"),
+    [
+        *((name, False) for name in _REFERENCED),
+        *((name, True) for name in _REFERENCED if name != "low rank"),
+        pytest.param("low rank", True, marks=pytest.mark.slow),  # compiled as "sparse" is
+    ],
+)
 def test_against_a_loop_over_clips(name: str, jit: bool, rng: np.random.Generator) -> None:
     config, clips = _METHODS[name], _clips(rng)
     found, kept = _run(clips, _LENGTHS, config, jit)

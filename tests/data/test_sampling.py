@@ -221,7 +221,9 @@ def test_neither_padding_nor_other_clips_matter(
             )
 
 
-@pytest.mark.parametrize(("size", "count"), [(1, 5), (303, 40), pytest.param(303, 303, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("size", "count"), [(303, 40), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 5), (303, 303)))]
+)
 def test_xla_equals_eager(
     method: SamplingConfig, size: int, count: int, rng: np.random.Generator, seed: tf.Tensor
 ) -> None:
