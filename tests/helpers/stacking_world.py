@@ -43,7 +43,7 @@ class World:
     ) -> StackResult:
         training = self.inputs("train", self.train, models)
         validation = self.inputs("validate", self.validate, models)
-        return stack(training, {"validate": validation}, output, config, num_threads=2, progress=False, **options)
+        return stack(training, {"validate": validation}, output, config, num_threads=1, progress=False, **options)
 
 
 def make_world(rng: np.random.Generator, root: Path, weak: Mapping[str, float] | None = None, each: int = 150) -> World:
