@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 import json
 import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import run_command
 from stacking_world import CONFIG, FOLDS, World, interrupted_after, make_world
 
 from yt8m_tf.errors import InputError
@@ -21,16 +21,58 @@ from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.stacking import boosting, sizes_report
 from yt8m_tf.stacking.rows import load_rows, rows_of_models
+from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.stacking.sizes import METHODS, SIZES, ensemble_sizes, read_stacking
 from yt8m_tf.stacking.subsets import BEST, RANDOM, WITH_WEAK, WORST, ensembles
 
-_FEW = dataclasses.replace(CONFIG, num_trees=8, learning_rate=0.2)
+_FEW = dataclasses.replace(CONFIG, num_trees=8, learning_rate=0.2, ranks=True)
+_OVERRIDES = ("num_trees=5",)
+_OPTIONS: dict[str, Any] = {"num_weak": 2, "random_orders": 0, "num_threads": 1, "progress": False}
 
 
-@pytest.fixture
-def world(rng: np.random.Generator, tmp_path: Path) -> World:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Three models that are good at a third of the classes each, and two that know little of any."""
-    return make_world(rng, tmp_path, weak={"weak": 4.0, "weaker": 8.0}, each=40)
+    root = tmp_path_factory.mktemp("world")
+    return make_world(np.random.default_rng(3), root, weak={"weak": 4.0, "weaker": 8.0}, each=40)
+
+
+@pytest.fixture(scope="module")
+def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stacking of the world, whose ensembles are not measured."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    world.stack(output, _FEW)
+    return output
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A stacking with its ensembles measured, by fewer trees than its own."""
+
+    output: Path
+    contents: dict[str, Any]
+    num_trained: int
+
+
+@pytest.fixture(scope="module")
+def measured(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    output = Path(shutil.copytree(finished, tmp_path_factory.mktemp("measured") / "out"))
+    with pytest.MonkeyPatch.context() as patch:
+        trained = _count(patch)
+        contents = ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS)
+    return Measured(output, contents, len(trained))
+
+
+def _count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets longer with every booster that is trained from now on."""
+    real, trained = boosting.train, []
+
+    def train(*arguments: Any) -> boosting.Trained:
+        trained.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(boosting, "train", train)
+    return trained
 
 
 def _point(contents: Mapping[str, Any], order: str, size: int) -> dict[str, Any]:
@@ -55,18 +97,26 @@ def test_which_ensembles(rng: np.random.Generator) -> None:
     assert WITH_WEAK not in {ensemble.order for ensemble in ensembles(gaps.tolist(), 0, 0, 3)}
 
 
-@pytest.mark.parametrize(("ranks", "aggregates"), [pytest.param(False, False, marks=pytest.mark.slow), (True, True)])
-def test_an_ensemble_is_a_stacking_of_its_models_alone(
-    world: World, tmp_path: Path, ranks: bool, aggregates: bool
-) -> None:
-    config = dataclasses.replace(_FEW, ranks=ranks, aggregates=aggregates)
+def test_an_ensemble_is_a_stacking_of_its_models_alone(world: World, measured: Measured, tmp_path: Path) -> None:
+    _check_ensembles(world, measured.output, measured.contents, _FEW, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_ensemble_without_columns_beside_the_scores(world: World, tmp_path: Path) -> None:
+    config = dataclasses.replace(_FEW, ranks=False, aggregates=False)
     world.stack(tmp_path / "out", config)
-    options: dict[str, Any] = {"num_weak": 2, "random_orders": 0, "num_threads": 1, "progress": False}
-    contents = ensemble_sizes(read_stacking(tmp_path / "out"), **options)
-    assert contents["weak"] == ["weak", "weaker"] and contents == json.loads((tmp_path / "out" / SIZES).read_text())
+    contents = ensemble_sizes(read_stacking(tmp_path / "out"), _OVERRIDES, **_OPTIONS)
+    _check_ensembles(world, tmp_path / "out", contents, config, tmp_path)
+
+
+def _check_ensembles(
+    world: World, output: Path, contents: Mapping[str, Any], config: StackConfig, tmp_path: Path
+) -> None:
+    fewer = dataclasses.replace(config, num_trees=5)  # as `_OVERRIDES` has it
+    assert contents["weak"] == ["weak", "weaker"] and contents == json.loads((output / SIZES).read_text())
     for order, size in ((WORST, 2), (WITH_WEAK, 4)):
         point = _point(contents, order, size)
-        alone = world.stack(tmp_path / order, config, point["models"])
+        alone = world.stack(tmp_path / order, fewer, point["models"])
         for split in ("train", "validate"):
             assert {name: alone.gaps[split][name] for name in METHODS[1:]} == {
                 name: point["gaps"][split][name] for name in METHODS[1:]
@@ -75,23 +125,21 @@ def test_an_ensemble_is_a_stacking_of_its_models_alone(
         assert point["gaps"]["validate"]["best single model"] == alone.gaps["validate"][best]
         assert (point["weights"], point["num_trees"]) == (alone.weights, alone.num_trees)
         for path in (tmp_path / order / "rows").glob("*/*.npz"):
-            whole = load_rows(tmp_path / "out" / "rows" / path.parent.name / path.name)
+            whole = load_rows(output / "rows" / path.parent.name / path.name)
             members = [world.models.index(name) for name in point["models"]]
             for one, other in zip(
-                dataclasses.astuple(rows_of_models(whole, members, 5, config)),
+                dataclasses.astuple(rows_of_models(whole, members, 5, fewer)),
                 dataclasses.astuple(load_rows(path)),
                 strict=True,
             ):
                 np.testing.assert_array_equal(one, other)
 
 
-def test_gaps_by_loops(world: World, tmp_path: Path) -> None:
+def test_gaps_by_loops(world: World, measured: Measured, tmp_path: Path) -> None:
     """Of a mean and of LightGBM on the validation shards: from dictionaries, ranked by sorting."""
-    world.stack(tmp_path / "out", _FEW)
-    options: dict[str, Any] = {"num_weak": 0, "random_orders": 0, "num_threads": 1, "progress": False}
-    contents = ensemble_sizes(read_stacking(tmp_path / "out"), **options)
+    contents = measured.contents
     point = _point(contents, BEST, 2)
-    world.stack(tmp_path / "alone", _FEW, point["models"])
+    world.stack(tmp_path / "alone", dataclasses.replace(_FEW, num_trees=5), point["models"])
     inputs = world.inputs("validate", world.validate, point["models"])
     manifest = read_manifest(tmp_path / "alone" / "validate", "")
     pairs: dict[str, list[tuple[float, bool]]] = {"mean": [], "LightGBM": [], "best single model": []}
@@ -123,38 +171,42 @@ def _listed(classes: Sequence[int], scores: Sequence[float]) -> dict[int, float]
     return {int(c): float(score) for c, score in zip(classes, scores, strict=True) if c >= 0}
 
 
-@pytest.mark.slow
-def test_interrupted_it_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("whole", "out"):
-        world.stack(tmp_path / name, _FEW)
-    real, trained = boosting.train, []
-    monkeypatch.setattr(boosting, "train", lambda *arguments: trained.append(1) or real(*arguments))
-    arguments: dict[str, Any] = {"num_weak": 2, "random_orders": 0, "num_threads": 1, "progress": False}
-    whole = ensemble_sizes(read_stacking(tmp_path / "whole"), ["num_trees=5"], **arguments)
+def test_which_boosters_are_trained(measured: Measured) -> None:
     # Best 1, 2, 4, worst 1, 2, 4, one and two strong ones with all weak ones, and all.
-    count = len({tuple(point["models"]) for point in whole["points"]})
-    assert count == 9 and len(trained) == FOLDS * count
-    assert {found for point in whole["points"] for found in point["num_trees"]} <= set(range(1, 6))
+    points = measured.contents["points"]
+    count = len({tuple(point["models"]) for point in points})
+    assert count == 9 and measured.num_trained == FOLDS * count
+    assert {found for point in points for found in point["num_trees"]} <= set(range(1, 6))
 
+
+def test_interrupted_it_goes_on(
+    finished: Path, measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "out"))
+    trained = _count(monkeypatch)
     with interrupted_after(4, monkeypatch):
-        ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments)
-    assert len(trained) == FOLDS * count + 4
-    assert not (tmp_path / "out" / SIZES).exists()
-    assert ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments) == whole
-    assert len(trained) == 2 * FOLDS * count
-    assert ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **arguments) == whole
-    assert len(trained) == 2 * FOLDS * count
-    assert {path.suffix for path in (tmp_path / "out" / "ensemble_sizes").iterdir()} == {".json"}
-    more = ensemble_sizes(read_stacking(tmp_path / "out"), ["num_trees=5"], **{**arguments, "random_orders": 1})
-    assert [point for point in more["points"] if point["order"] != RANDOM] == whole["points"]
+        ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS)
+    assert len(trained) == 4
+    assert not (output / SIZES).exists()
+    assert ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS) == measured.contents
+    assert len(trained) == measured.num_trained
+    assert ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS) == measured.contents
+    assert len(trained) == measured.num_trained
+    assert {path.suffix for path in (output / "ensemble_sizes").iterdir()} == {".json"}
 
 
-def test_what_cannot_be_measured(world: World, tmp_path: Path) -> None:
+def test_more_ensembles_leave_the_others_as_they_are(measured: Measured, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(measured.output, tmp_path / "out"))
+    more = ensemble_sizes(read_stacking(output), _OVERRIDES, **{**_OPTIONS, "random_orders": 1})
+    assert [point for point in more["points"] if point["order"] != RANDOM] == measured.contents["points"]
+
+
+def test_what_cannot_be_measured(world: World, finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no finished stacking there \(stack.json is missing\); name --scores"):
         read_stacking(tmp_path / "out")
-    world.stack(tmp_path / "out", _FEW)
+    shutil.copytree(finished, tmp_path / "out")
     stacking = read_stacking(tmp_path / "out")
-    for override in ("top=5", "ranks=true", "candidates=best_model"):
+    for override in ("top=5", "ranks=false", "candidates=best_model"):
         with pytest.raises(InputError, match=f"stack into another directory with --set={override.split('=')[0]}"):
             ensemble_sizes(stacking, [override])
     with pytest.raises(InputError, match=r"--sizes_weak=5: the stacking has 5 models; give 0 to 4"):
@@ -172,19 +224,16 @@ def test_what_cannot_be_measured(world: World, tmp_path: Path) -> None:
         read_stacking(tmp_path / "best")
 
 
-@pytest.mark.slow  # what it calls is tested above
-def test_the_command(world: World, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    result = world.stack(output, _FEW)
+def test_the_command(finished: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "out"))
+    gaps = read_stacking(output).gaps
     flags = [f"--output={output}", "--sizes", "--sizes_set=num_trees=3", "--sizes_random=0", "--num_threads=1"]
-    command = [sys.executable, "-m", "yt8m_tf.bin.stack"]
-    done = subprocess.run([*command, *flags, "--sizes_weak=2"], capture_output=True, text=True, timeout=300)
+    done = run_command("stack", *flags, "--sizes_weak=2")
     assert done.returncode == 0, done.stderr
-    single = result.gaps["validate"]
-    best = max(("first", "second", "third"), key=lambda name: result.gaps["train"][name])
+    best = max(("first", "second", "third"), key=lambda name: gaps["train"][name])
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     row = next(line for line in lines if line.startswith("| 1 | best first"))
-    assert row.split("|")[7].strip() == f"{single[best]:.4f}"
+    assert row.split("|")[7].strip() == f"{gaps['validate'][best]:.4f}"
     assert any(line.startswith("| 2 + 2 | best, and all weak ones |") for line in lines)
     contents = json.loads((output / SIZES).read_text())
     assert contents["config"]["num_trees"] == 3
@@ -192,5 +241,5 @@ def test_the_command(world: World, tmp_path: Path) -> None:
     assert (output / sizes_report.PICTURE).read_bytes().startswith(b"\x89PNG")
     two = _point(contents, WITH_WEAK, 4)
     assert sizes_report.best_alone(contents, two) == _point(contents, BEST, 2)
-    failed = subprocess.run([*command, f"--output={output}"], capture_output=True, text=True, timeout=300)
+    failed = run_command("stack", f"--output={output}")
     assert failed.returncode == 1 and "error: --scores: stacking needs it" in failed.stderr
