@@ -119,3 +119,11 @@ def test_what_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
     (step / "variables.index").rename(step / "away")
     with pytest.raises(InputError, match=r"step_00000010' is not whole: 'variables\.index' is missing; move it away"):
         checkpoints.load_trained(tmp_path / "run")
+
+
+def test_an_empty_pattern_matches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _files(tmp_path, "train0.tfrecord")
+    monkeypatch.chdir(tmp_path)
+    assert files.find("") == files.find("", str(tmp_path)) == []
+    with pytest.raises(InputError, match="--input: no file matches ''"):
+        list_shards([""], source="--input")

@@ -41,15 +41,13 @@ def find(pattern: str, directory: str = "") -> list[str]:
     Raises:
       tf.errors.OpError: a place with a scheme that cannot be listed.
     """
-    path = below(directory, pattern)
-    if "://" in path:
+    if "://" in (path := below(directory, pattern)):
         import tensorflow as tf
 
         return sorted(tf.io.gfile.glob(path))
-    root = os.path.expanduser(directory)
-    rest = os.path.expanduser(pattern)
-    found = ["/" if os.path.isabs(rest) else root]
-    for part in filter(None, rest.split("/")):
+    pattern = os.path.expanduser(pattern)
+    found = ["/" if os.path.isabs(pattern) else os.path.expanduser(directory)] if pattern else []
+    for part in filter(None, pattern.split("/")):
         found = [path for base in found for path in _matching_part(base, part)]
     return sorted(found)
 

@@ -1,4 +1,4 @@
-"""Writes small records and shards."""
+"""Writes small records and shards, and looks at clips."""
 
 from __future__ import annotations
 
@@ -44,3 +44,16 @@ def write_shard(path: Path, serialized: Sequence[bytes]) -> Path:
         for record in serialized:
             writer.write(record)
     return path
+
+
+def codes_of(record: tf.train.SequenceExample) -> dict[str, np.ndarray]:
+    """The frames of a clip: feature to [T, D] uint8."""
+    lists = record.feature_lists.feature_list
+    return {
+        key: np.stack([np.frombuffer(row.bytes_list.value[0], np.uint8) for row in lists[key].feature]) for key in lists
+    }
+
+
+def decoded_mean(codes: np.ndarray) -> np.ndarray:
+    """The mean of decoded frames: [T, D] uint8 -> [D] float64."""
+    return np.mean(codes.astype(np.float64) * (4 / 255) + (4 / 512 - 2), axis=0)

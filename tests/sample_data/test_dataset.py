@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import run_command
+from shards import codes_of, decoded_mean
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data import dataset, records
@@ -40,17 +41,6 @@ def context_of(record):
     fields = features.feature
     labels = list(fields["labels"].int64_list.value) if "labels" in fields else None
     return fields["id"].bytes_list.value[0], labels
-
-
-def codes_of(record):
-    lists = record.feature_lists.feature_list
-    return {
-        key: np.stack([np.frombuffer(row.bytes_list.value[0], np.uint8) for row in lists[key].feature]) for key in lists
-    }
-
-
-def decoded_mean(codes):
-    return np.mean(codes.astype(np.float64) * (4 / 255) + (4 / 512 - 2), axis=0)
 
 
 def multi_hot(labels, num_classes):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from shards import codes_of, decoded_mean
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data import frames as frames_module
@@ -16,17 +17,6 @@ COUNTS = FrameCounts(2, 9)
 
 def read_clips(path):
     return [tf.train.SequenceExample.FromString(r) for r in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
-
-
-def codes_of(record):
-    lists = record.feature_lists.feature_list
-    return {
-        key: np.stack([np.frombuffer(row.bytes_list.value[0], np.uint8) for row in lists[key].feature]) for key in lists
-    }
-
-
-def decoded_mean(codes):
-    return np.mean(codes.astype(np.float64) * (4 / 255) + (4 / 512 - 2), axis=0)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 17, 300])

@@ -19,3 +19,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int
 
 def _sides(num_columns: int, num_left: int) -> list[str]:
     return ["left" if number < num_left else "right" for number in range(num_columns)]
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

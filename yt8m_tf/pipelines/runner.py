@@ -100,17 +100,7 @@ def _first(running: dict[Any, Stage]) -> list[Any]:
 def _line(stage: Stage, result: dict[str, Any], ended: int, total: int, seconds: float) -> str:
     gap = f", GAP@20 {result['gap_at_20']:.4f}" if "gap_at_20" in result else ""
     left = seconds / ended * (total - ended)
-    return f"[{ended}/{total}] {stage.name}: {_time(result['seconds'])}{gap}; {_time(left)} left"
-
-
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    return f"[{ended}/{total}] {stage.name}: {tables.duration(result['seconds'])}{gap}; {tables.duration(left)} left"
 
 
 def write_results(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yt8m_tf.console.tables import duration
 from yt8m_tf.report import figures
 from yt8m_tf.report.parts import Columns, Folded, Missing, Named, Part, Section, Table, Tiles
 from yt8m_tf.report.predictions import STACKED
@@ -22,13 +23,6 @@ def gap(value: float | None) -> str:
 def megabytes(count: float) -> str:
     """Bytes for people."""
     return f"{count / 1e6:,.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def validation_gaps(workdir: Workdir) -> dict[str, float]:

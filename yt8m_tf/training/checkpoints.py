@@ -259,15 +259,13 @@ def _read_state(workdir: Path, step: int) -> dict[str, Any]:
 def unreadable(prefix: Path, error: Exception) -> InputError:
     """What to say of a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
     where, remedy = f"checkpoint '{prefix.parent}'", "move it away to go on from the checkpoint before it"
-    index, state = prefix.with_name(f"{prefix.name}.index"), prefix.with_name(STATE)
-    found = [index, *sorted(prefix.parent.glob(f"{prefix.name}.data-*")), state]
-    reason = " ".join(str(error).split())
-    if closed := [path for path in found if path.exists() and not os.access(path, os.R_OK)]:
-        return InputError(f"{where} cannot be read: no permission to read '{closed[0].name}'; give it, and repeat")
-    if missing := [path for path in found if not path.is_file()] or len(found) < 3:
-        name = missing[0].name if isinstance(missing, list) else f"{prefix.name}.data-00000-of-00001"
-        return InputError(f"{where} is not whole: '{name}' is missing; {remedy}")
-    return InputError(f"{where} is damaged ({reason}); {remedy}")
+    names = [f"{prefix.name}.index", f"{prefix.name}.data-00000-of-00001", STATE]  # as `save` writes them
+    for path in map(prefix.with_name, names):
+        if not path.is_file():
+            return InputError(f"{where} is not whole: '{path.name}' is missing; {remedy}")
+        if not os.access(path, os.R_OK):
+            return InputError(f"{where} cannot be read: no permission to read '{path.name}'; give it, and repeat")
+    return InputError(f"{where} is damaged ({' '.join(str(error).split())}); {remedy}")
 
 
 def _local(variable: Any) -> Any:
