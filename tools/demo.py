@@ -41,7 +41,7 @@ def main(_: Sequence[str]) -> None:
         ["yt8m-pipeline", "--config=configs/pipelines/demo.yaml", f"--data_dir={data}", f"--workdir={run}"],
     )
     labels = read_csv_labels(data / "test_labels.csv")
-    test = submission_gap(run / "submission.csv", labels)
+    test, _ = submission_gap(run / "submission.csv", labels)
     print(f"\n== done in {(time.monotonic() - start) / 60:.1f} minutes")
     print(f"GAP@20 of {run / 'submission.csv'} on the test videos: {test:.5f}")
     print("'reachable' is GAP@20 of the generator's own posterior: no model can do better.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,25 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (_ROWS + "a,1 0.1\n", "id,labels\na,1\nb,1\n", "video 'a' stands twice"),
         (_ROWS, "id,labels\na,\nb,\n", "no video has labels"),
         (_ROWS, "id,classes\na,1\n", "lacks the columns id,labels"),
-        (_ROWS, "id,labels\na,one\n", "line 2 cannot be read"),
-        (_ROWS.replace("0.9", "high"), "id,labels\na,1\nb,1\n", "line 2 cannot be read"),
-        (_ROWS.replace("0.9 ", ""), "id,labels\na,1\nb,1\n", "line 2 cannot be read"),
+        (_ROWS, "id,labels\na,one\n", "line 2 cannot be read: 'one' is not a class id"),
+        (_ROWS, "id,labels\na,-1\nb,1\n", "line 2 cannot be read: '-1' is not a class id"),
+        (_ROWS, "id,labels\na,1\na,2\nb,1\n", "video 'a' stands twice"),
+        (_ROWS.replace("VideoId", "Video"), "id,labels\na,1\nb,1\n", "lacks the columns VideoId,LabelConfidencePairs"),
+        (_ROWS.replace(",", ";"), "id,labels\na,1\nb,1\n", "line 1 holds VideoId;LabelConfidencePairs"),
+        ("", "id,labels\na,1\nb,1\n", "line 1 holds nothing"),
+        (_ROWS.replace("0.9", "nan"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'nan' is not a score"),
+        (_ROWS.replace("0.8", "-0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: '-0.8' is not a score"),
+        (_ROWS.replace("0.9", "1.5"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: '1.5' is not a score"),
+        (_ROWS.replace("2 0.5", "1 0.5"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: class 1 stands twice"),
+        (
+            _ROWS.replace("0.5", "0.95"),
+            "id,labels\na,1\nb,1\n",
+            "line 2 cannot be read: score 0.95 comes after a lower",
+        ),
+        (_ROWS.replace("a,1", ",1"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: no id"),
+        (_ROWS, "id,labels\na,1\nb,\n", "1 of 2 videos have no labels, 'b' for one; --on_unlabelled=skip"),
+        (_ROWS.replace("0.9", "high"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'high' is not a score"),
+        (_ROWS.replace("0.9 ", ""), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 3 words"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(tmp_path: Path, rows: str, labels: str, message: str) -> None:
@@ -50,6 +67,42 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, rows: str, labels: str,
         "score-submission", f"--submission={tmp_path / 'submission.csv'}", f"--labels={tmp_path / 'labels.csv'}"
     )
     assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_byte_order_mark_changes_nothing_and_compressed_files_are_named(submission: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("\ufeffid,labels\na,1\nb,1 7\n")
+    submission.write_text(f"\ufeff{_ROWS}")
+    result = run_command("score-submission", f"--submission={submission}", f"--labels={tmp_path / 'labels.csv'}")
+    assert result.returncode == 0 and result.stdout.startswith("GAP@20 0.5"), result.stderr
+    submission.write_bytes(gzip.compress(_ROWS.encode()))
+    result = run_command("score-submission", f"--submission={submission}", f"--labels={tmp_path / 'labels.csv'}")
+    assert result.returncode == 1 and "is it compressed? unpack it" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("policy", "gap"), [("skip", 1 / 2), ("negative", (1 / 2 + 0) / 2)])
+def test_videos_without_labels_are_left_out_or_negative(tmp_path: Path, policy: str, gap: float) -> None:
+    """Labels 1 and 9 of a. Ranked without b: a1 (right), a2. With b: b3, a1 (right), a2, b1."""
+    (tmp_path / "submission.csv").write_text(_ROWS.replace("3 0.8", "3 0.95"))
+    (tmp_path / "labels.csv").write_text("id,labels\na,1 9\nb,\n")
+    result = run_command(
+        "score-submission",
+        f"--submission={tmp_path / 'submission.csv'}",
+        f"--labels={tmp_path / 'labels.csv'}",
+        f"--on_unlabelled={policy}",
+    )
+    assert result.returncode == 0, result.stderr
+    videos, done = (1, "left out") if policy == "skip" else (2, "took for negative")
+    assert result.stdout == f"GAP@20 {gap:.6f} ({videos} videos, 2 labels)\n{done} 1 videos without labels\n"
+
+
+def test_an_id_of_two_records_and_an_empty_one_are_refused(submission: Path, tmp_path: Path) -> None:
+    record = video_record(b"a", [1], rgb=np.zeros(1, np.float32))
+    write_shard(tmp_path / "twice.tfrecord", [record, record])
+    write_shard(tmp_path / "empty.tfrecord", [video_record(b"", [1], rgb=np.zeros(1, np.float32))])
+    for name, message in (("twice", "record 1 has the id 'a' of an earlier record"), ("empty", "record 0 has no id")):
+        result = run_command("score-submission", f"--submission={submission}", f"--labels={tmp_path / name}.tfrecord")
+        assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_shards_without_labels_or_damaged_and_missing_files(submission: Path, tmp_path: Path) -> None:

@@ -34,15 +34,22 @@ class World:
     validate: list[str]
     models: tuple[str, ...] = MODELS
 
-    def inputs(self, split: str, shards: Sequence[str], models: Sequence[str] = ()) -> StackInputs:
+    def inputs(
+        self, split: str, shards: Sequence[str], models: Sequence[str] = (), on_unlabelled: str = "error"
+    ) -> StackInputs:
         names = models or self.models
-        return StackInputs([self.root / "scores" / model / split for model in names], names, shards)
+        return StackInputs([self.root / "scores" / model / split for model in names], names, shards, on_unlabelled)
 
     def stack(
-        self, output: Path, config: StackConfig = CONFIG, models: Sequence[str] = (), **options: Any
+        self,
+        output: Path,
+        config: StackConfig = CONFIG,
+        models: Sequence[str] = (),
+        on_unlabelled: str = "negative",
+        **options: Any,
     ) -> StackResult:
-        training = self.inputs("train", self.train, models)
-        validation = self.inputs("validate", self.validate, models)
+        training = self.inputs("train", self.train, models, on_unlabelled)
+        validation = self.inputs("validate", self.validate, models, on_unlabelled)
         return stack(training, {"validate": validation}, output, config, num_threads=1, progress=False, **options)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags, model_flags
+from yt8m_tf.bin import fault_flags, label_flags, model_flags
 from yt8m_tf.bin.launch import launch
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
@@ -47,6 +47,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
 )
 _XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass of a run with XLA.")
 flags.adopt_module_key_flags(fault_flags)
+flags.adopt_module_key_flags(label_flags)
 flags.adopt_module_key_flags(model_flags)
 flags.mark_flags_as_mutual_exclusive(["workdir", "saved_model", "bundle"], required=True)
 
@@ -73,7 +74,10 @@ def _evaluate_saved_model() -> None:
     if not _INPUT.value or not _OUTPUT.value:
         missing = "--output: name a directory for the results" if _INPUT.value else "--input: name labelled shards"
         raise InputError(f"{missing}; a SavedModel has none of its own")
-    shards, faults = list_shards(_INPUT.value, _DATA_DIR.value, "--input"), fault_flags.faults()
+    shards, faults = (
+        list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
+        fault_flags.faults(label_flags.ON_UNLABELLED.value),
+    )
     with model_flags.saved_model() as directory:
         num_classes = _NUM_CLASSES.value or (None if read_metadata(directory) else NUM_CLASSES)
         scorer = load_scorer(directory, 1, model_flags.flag(), num_classes)
@@ -96,7 +100,7 @@ def _evaluate_run() -> None:
     from yt8m_tf.vocabulary import load_details
 
     workdir = Path(_WORKDIR.value).expanduser()
-    faults = fault_flags.faults()
+    faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     trained = load_trained(workdir, _CHECKPOINT.value)
     details = None
     if _VOCABULARY.value:

@@ -34,7 +34,7 @@ from typing import Any
 
 from absl import flags
 
-from yt8m_tf.bin import pack_flags
+from yt8m_tf.bin import fault_flags, label_flags, pack_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.serving.limits import SIZE_LIMIT
 
@@ -74,6 +74,8 @@ _TFLITE = flags.DEFINE_bool(
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel (and bundle) that is there already.")
 _BUNDLE = flags.DEFINE_string("bundle", None, "Pack the SavedModel into this .tgz archive too, for upload.")
 flags.adopt_module_key_flags(pack_flags)
+flags.adopt_module_key_flags(fault_flags)
+flags.adopt_module_key_flags(label_flags)
 
 
 def main(_: Sequence[str]) -> None:
@@ -100,9 +102,12 @@ def main(_: Sequence[str]) -> None:
         "measure_examples": _MEASURE_EXAMPLES.value,
         "tolerance": _TOLERANCE.value,
         "overwrite": _OVERWRITE.value,
+        "faults": (faults := fault_flags.faults(label_flags.ON_UNLABELLED.value)),
     }
     print(pack_flags.pack(output, **options) if pack_flags.PACK.value else _export_run(output, **options))
     print(f"SavedModel: {output}")
+    for line in faults.summary():
+        print(line)
     if archive:
         size = bundle.write_bundle(output, archive, overwrite=_OVERWRITE.value)
         print(f"bundle: {archive} ({size:,} bytes)")

@@ -18,8 +18,9 @@ _ON_DAMAGED = flags.DEFINE_enum(
 _ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
 
 
-def faults() -> Faults:
-    """What the user chose, with nothing met yet."""
+def faults(on_unlabelled: str = "error") -> Faults:
+    """What the user chose, with nothing met yet; `on_unlabelled` is `label_flags`'s."""
     from yt8m_tf.data.faults import Faults
+    from yt8m_tf.data.record_check import Reader
 
-    return Faults(_ON_DAMAGED.value, _ON_EMPTY.value)
+    return Faults(_ON_DAMAGED.value, _ON_EMPTY.value, on_unlabelled, Reader(has_flags=True))  # type: ignore[arg-type]

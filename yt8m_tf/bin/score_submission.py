@@ -16,12 +16,14 @@ from pathlib import Path
 
 from absl import flags
 
+from yt8m_tf.bin import label_flags
 from yt8m_tf.bin.launch import launch
 
 _SUBMISSION = flags.DEFINE_string("submission", None, "The submission file.", required=True)
 _LABELS = flags.DEFINE_string(
     "labels", None, "Pattern of labelled shards, or a CSV file with the columns id,labels.", required=True
 )
+flags.adopt_module_key_flags(label_flags)
 
 
 def main(_: Sequence[str]) -> None:
@@ -31,8 +33,12 @@ def main(_: Sequence[str]) -> None:
         labels = submissions.read_csv_labels(Path(_LABELS.value).expanduser())
     else:
         labels = submissions.read_shard_labels(_LABELS.value)
-    gap = submissions.submission_gap(Path(_SUBMISSION.value).expanduser(), labels)
-    print(f"GAP@20 {gap:.6f} ({len(labels):,} videos, {sum(map(len, labels.values())):,} labels)")
+    policy = label_flags.ON_UNLABELLED.value
+    gap, num_unlabelled = submissions.submission_gap(Path(_SUBMISSION.value).expanduser(), labels, policy)
+    num_videos = len(labels) - (num_unlabelled if policy == "skip" else 0)
+    print(f"GAP@20 {gap:.6f} ({num_videos:,} videos, {sum(map(len, labels.values())):,} labels)")
+    if num_unlabelled:
+        print(f"{'left out' if policy == 'skip' else 'took for negative'} {num_unlabelled:,} videos without labels")
 
 
 def run() -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from absl import flags
 
-from yt8m_tf.bin import size_flags
+from yt8m_tf.bin import label_flags, size_flags
 from yt8m_tf.bin.launch import launch
 
 _SCORES = flags.DEFINE_list(
@@ -44,6 +44,7 @@ _CONFIG = flags.DEFINE_string("config", None, "YAML of candidates, features and 
 _SET = flags.DEFINE_multi_string("set", [], "Override of a configuration key, such as num_trees=500; repeatable.")
 _NUM_THREADS = flags.DEFINE_integer("num_threads", 0, "Threads of LightGBM; 0: one for each core.", lower_bound=0)
 _SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler whose workers train the boosters.")
+flags.adopt_module_key_flags(label_flags)
 
 
 def main(_: Sequence[str]) -> None:
@@ -76,7 +77,7 @@ def _stack(output: Path) -> None:
 
     def inputs(split: str, patterns: Sequence[str], flag: str) -> StackInputs:
         shards = list_shards(patterns, _DATA_DIR.value, flag)
-        return StackInputs([model / split for model in models], names, shards)
+        return StackInputs([model / split for model in models], names, shards, label_flags.ON_UNLABELLED.value)
 
     applied = {}
     for text in _APPLY.value:
@@ -89,6 +90,12 @@ def _stack(output: Path) -> None:
         result = stack(training, applied, output, settings, num_threads=_NUM_THREADS.value, train_fold=train_fold)
     report.write_report(result, output)
     print(report.format_table(result))
+    for split, counts in result.left_out.items():
+        if counts.skipped:
+            print(f"{split}: left out {counts.skipped:,} videos that a model was allowed to skip")
+        if counts.unlabelled:
+            done = "left out" if label_flags.ON_UNLABELLED.value == "skip" else "took for negative"
+            print(f"{split}: {done} {counts.unlabelled:,} of {counts.videos:,} videos, which have no labels")
     print(f"written: {output / report.TABLE}, {', '.join(report.PICTURES)}; soft labels: {output / 'train'}")
 
 

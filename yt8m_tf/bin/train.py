@@ -19,7 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags
+from yt8m_tf.bin import fault_flags, label_flags
 from yt8m_tf.bin.launch import launch
 
 _CONFIG = flags.DEFINE_string(
@@ -57,6 +57,7 @@ _INIT_EXCLUDE = flags.DEFINE_list(
     "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
 )
 flags.adopt_module_key_flags(fault_flags)
+flags.adopt_module_key_flags(label_flags)
 _HISTOGRAMS = flags.DEFINE_bool("histograms", False, "Write the distributions of the weights for TensorBoard.")
 _PROFILE = flags.DEFINE_string(
     "profile", None, "START:STOP: trace these steps, from 0, for TensorBoard's profiler (docs/TENSORBOARD.md); 100:110."
@@ -73,7 +74,7 @@ def main(_: Sequence[str]) -> None:
     strategy = distribution.make_strategy(_DEVICES.value)
     folds = [f"data.{flag.name}={flag.value}" for flag in (_NUM_FOLDS, _FOLD) if flag.value is not None]
     experiment = load_experiment(_CONFIG.value, [*_SET.value, *folds])
-    faults = fault_flags.faults()
+    faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     options = loop.RunOptions(
         data_dir=_DATA_DIR.value,
         workdir=Path(_WORKDIR.value).expanduser(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,8 @@ def sample_frames(
       InputError: a record that is not frame-level or has other features; damage, unless it is to be skipped.
     """
     data = RecordsConfig("frame", features)
+    flag = f"--features={as_flag(features)}"
+    faults.reader = dataclasses.replace(faults.reader, model="yt8m-kmeans", features_flag=flag)
     clips_of_shard = -(-num_frames // (frames_per_clip * len(shards)))
     rng, count = np.random.default_rng(seed), 0
     sample = np.empty((clips_of_shard * len(shards) * frames_per_clip, sum(features.values())), np.uint8)
@@ -72,7 +75,7 @@ def sample_frames(
         shards, data, _CLIPS_OF_BATCH, faults=faults, records_per_shard=clips_of_shard
     )
     with Progress(total=len(sample), desc="sample", unit=" frames", unit_scale=True, disable=not progress) as bar:
-        for batch in _naming_flags(batches, features):
+        for batch in batches:
             codes = [batch[name].numpy() for name in features]  # [B, T, D'] each
             for clip in np.flatnonzero(batch["valid"]):
                 length = int(batch["num_frames"][clip])
@@ -139,14 +142,6 @@ def fit(
 
 def _decode(codes: np.ndarray) -> np.ndarray:
     return np.asarray(schema.dequantise(codes))
-
-
-def _naming_flags(batches: Iterator[Mapping[str, Any]], features: Mapping[str, int]) -> Iterator[Mapping[str, Any]]:
-    """Says where the features and the level come from, of which messages of the pipeline speak as `data.features`."""
-    try:
-        yield from batches
-    except InputError as error:
-        raise InputError(f"--input, read at data.level: frame with --features={as_flag(features)}: {error}") from error
 
 
 def _measure(sample: np.ndarray, kmeans: Any, batch_size: int, progress: bool) -> tuple[float, float, np.ndarray]:

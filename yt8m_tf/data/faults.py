@@ -1,11 +1,15 @@
-"""What to do about damaged shards and empty clips, and what has been met so far."""
+"""What to do about damaged shards, empty clips and unlabelled videos, and what has been met so far."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Literal
 
+from yt8m_tf.config.data import RecordsConfig, targets_of
+from yt8m_tf.data import integrity
 from yt8m_tf.data.integrity import Damage
+from yt8m_tf.data.record_check import Reader
 from yt8m_tf.errors import InputError
 
 Action = Literal["error", "skip"]
@@ -13,19 +17,26 @@ Action = Literal["error", "skip"]
 
 @dataclasses.dataclass
 class Faults:
-    """The user's choice for each kind of fault, and a record of those that were skipped.
+    """The user's choice for each kind of fault, and a record of those that were let pass.
 
     Attributes:
       on_damaged: "error", or "skip": use the records before the damage and go on with the next shard.
       on_empty: "error", or "skip": leave out clips without frames.
+      on_unlabelled: where labels are needed, "error", "skip": leave out videos without labels, or "negative": take them
+        for videos that no class applies to.
+      reader: who reads, for messages.
       damaged: what was found damaged and skipped, by shard.
-      num_empty: clips without frames that were left out.
+      num_empty: clips without frames that were left out, each time that one was read.
+      num_unlabelled: the same for videos without labels that were left out, or taken for negative.
     """
 
     on_damaged: Action = "error"
     on_empty: Action = "error"
+    on_unlabelled: Literal["error", "skip", "negative"] = "error"
+    reader: Reader = dataclasses.field(default_factory=Reader)
     damaged: dict[str, Damage] = dataclasses.field(default_factory=dict)
     num_empty: int = 0
+    num_unlabelled: int = 0
 
     def meet(self, damage: Damage) -> None:
         """Records damage that is to be skipped.
@@ -34,12 +45,42 @@ class Faults:
           InputError: damage is not to be skipped.
         """
         if self.on_damaged == "error":
-            raise InputError(f"{damage}; --on_damaged=skip goes on with the next shard")
+            raise InputError(f"{damage}; {self.reader.damage_hint}")
         self.damaged[damage.path] = damage
 
+    def of_model(self, name: str) -> None:
+        """From now on messages say that the model of this name decides what records must hold."""
+        self.reader = dataclasses.replace(self.reader, model=name)
+
+    def find_bad_record(
+        self, paths: Iterable[str], data: RecordsConfig, *, need_labels: bool = True, need_whole: bool = True
+    ) -> str | None:
+        """`integrity.find_bad_record`, of what is not let pass; of a mere `RecordsConfig` labels are not looked at."""
+        return integrity.find_bad_record(
+            paths,
+            data,
+            need_labels=need_labels and targets_of(data) is not None and self.on_unlabelled == "error",
+            need_frames=self.on_empty == "error",
+            need_whole=need_whole,
+            reader=self.reader,
+        )
+
+    def meet_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
+        """Records clips of a shard in which no frames were found.
+
+        Raises:
+          InputError: they are not to be left out, or lack frames because a record does not have a feature at all.
+        """
+        if problem := self.find_bad_record([shard], data, need_whole=False):
+            raise InputError(problem)
+        self.num_empty += count
+
     def summary(self) -> list[str]:
-        """One line for each kind of fault that was skipped, to be shown at the end of a run."""
+        """One line for each kind of fault that was let pass, to be shown at the end of a run."""
         lines = [f"skipped the rest of a damaged shard: {damage}" for damage in self.damaged.values()]
         if self.num_empty:
-            lines.append(f"left out {self.num_empty} clips without frames")
+            lines.append(f"left out {self.num_empty:,} clips without frames")
+        if self.num_unlabelled:
+            done = "left out" if self.on_unlabelled == "skip" else "took for negative"
+            lines.append(f"{done} {self.num_unlabelled:,} videos without labels")
         return lines

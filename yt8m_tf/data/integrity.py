@@ -14,7 +14,7 @@ import tensorflow as tf
 from yt8m_tf import schema
 from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.data import crc32c
-from yt8m_tf.data.record_check import check_record, parse_record, record_level, video_id
+from yt8m_tf.data.record_check import Reader, check_record, parse_record, record_level, video_id
 
 __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
 
@@ -85,13 +85,24 @@ def scan_shard(path: str) -> ShardScan:
     return ShardScan(path, num_records, num_bytes, damage)
 
 
+def is_damaged_as(path: str, damage: Damage) -> bool:
+    """Whether a shard is still damaged as it was: a sound copy may have taken its place."""
+    return scan_shard(path).damage == dataclasses.replace(damage, path=path)
+
+
 def find_damage(paths: Iterable[str]) -> Damage | None:
     """The first damage, in the order of `paths`; None where all are sound."""
     return next((scan.damage for scan in map(scan_shard, paths) if scan.damage), None)
 
 
 def find_bad_record(
-    paths: Iterable[str], data: RecordsConfig, *, need_labels: bool, need_frames: bool = True, need_whole: bool = True
+    paths: Iterable[str],
+    data: RecordsConfig,
+    *,
+    need_labels: bool,
+    need_frames: bool = True,
+    need_whole: bool = True,
+    reader: Reader | None = None,
 ) -> str | None:
     """The first thing, in the order of `paths`, that keeps these shards from being read as `data` says.
 
@@ -101,13 +112,14 @@ def find_bad_record(
       need_labels: a video without labels is an error.
       need_frames: a video without frames is an error (frame level).
       need_whole: a damaged shard is an error; otherwise only the records before the damage are looked at.
+      reader: who reads, for the remedy (`check_record`).
 
     Returns:
       One line that names shard, record, video, what is wrong and the remedy; None where nothing is.
     """
     for path in paths:
         for number, serialized in enumerate(good_records(path)):
-            problem = check_record(serialized, data, need_labels=need_labels, need_frames=need_frames)
+            problem = check_record(serialized, data, need_labels=need_labels, need_frames=need_frames, reader=reader)
             if problem:
                 name = video_id(serialized)
                 return f"{path}: record {number}{f', video {name!r}' if name else ''}: {problem}"

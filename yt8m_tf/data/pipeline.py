@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf.config.data import DataConfig, RecordsConfig
+from yt8m_tf.config.data import DataConfig, RecordsConfig, targets_of
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, group_of, serialized_records
 from yt8m_tf.data.record_check import check_record
 from yt8m_tf.errors import InputError
-from yt8m_tf.schema import Level
+from yt8m_tf.schema import NO_LABEL, Level
 
 Batch = dict[str, Any]
 
@@ -34,7 +34,14 @@ _PARSERS = min(16, max(2, os.cpu_count() or 2))
 
 
 class BesideRecords(Protocol):
-    """What a training stream reads beside the records, such as soft labels (`score_shards.soft_labels`)."""
+    """What a training stream reads beside the records, such as soft labels (`score_shards.soft_labels`).
+
+    Attributes:
+      replaces_labels: whether the labels of the records do not matter.
+    """
+
+    @property
+    def replaces_labels(self) -> bool: ...
 
     def attach(self, index: tf.Tensor, serialized: tf.data.Dataset) -> tf.data.Dataset:
         """The records of shard `index`, each as a tuple of itself and of strings beside it."""
@@ -89,7 +96,9 @@ class BatchStream:
             except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
                 self._explain_or_skip(error)
                 self._iterator = self._restart()
-        self.position = _last_position(batch.pop("position"))
+        self.position = _last(batch.pop("position"))
+        if "num_unlabelled" in batch:
+            self._faults.num_unlabelled += _last(batch.pop("num_unlabelled"))
         self.seconds_waited += time.perf_counter() - start
         return batch
 
@@ -105,9 +114,8 @@ class BatchStream:
         """Records the damage that is to be skipped; raises what names the record in every other case."""
         group, known = group_of(self.position), self._faults.damaged
         if isinstance(error, records.PARSE_FAILURES):
-            need_frames = self._faults.on_empty == "error"
-            problem = integrity.find_bad_record(
-                self._groups.following(group), self._data, need_labels=False, need_frames=need_frames, need_whole=False
+            problem = self._faults.find_bad_record(
+                self._groups.following(group), self._data, need_labels=_need_labels(self._beside), need_whole=False
             )
             if problem:
                 raise InputError(problem) from error
@@ -140,7 +148,7 @@ def training_stream(
       data: what the records hold and how they are shuffled and split.
       batch_size: examples of a batch, over all workers and their replicas.
       seed: of the order.
-      faults: what to do about damage and clips without frames.
+      faults: what to do about damage, clips without frames and videos without labels.
       position: the `BatchStream.position` to go on from.
       worker, num_workers: which share of the data is read here (`data.split`).
       beside: makes what is read beside the records of the given shards, such as soft labels.
@@ -167,6 +175,7 @@ def training_stream(
         )
     own = list(shards[worker::num_workers]) if by_shard else list(shards)
     attached = beside(own) if beside else None
+    need_labels = _need_labels(attached)
     _check_any_record(own, data, faults)
     groups = ShardGroups(own, data.shuffle_shards, seed)
     window = _SHUFFLE_RECORDS[data.level] if data.shuffle_records is None else data.shuffle_records
@@ -178,19 +187,23 @@ def training_stream(
 
     def parse(positions: tf.Tensor, found: Any) -> Batch:
         serialized, *others = [values[part] for values in tf.nest.flatten(found)]
-        batch = _parse_checked(serialized, data)
+        batch = _parse_checked(serialized, data, faults, need_labels)
         del batch["id"]
+        scalars = {"position": positions[-1]}
+        if need_labels and faults.on_unlabelled == "negative":
+            scalars["num_unlabelled"] = tf.math.count_nonzero(_unlabelled(batch["labels"]))
         if attached:
             batch |= attached.decode(*others)
         if replicas > 1:
             batch = {name: tf.stack(tf.split(value, replicas)) for name, value in batch.items()}
-        return batch | {"position": tf.repeat(positions[-1], replicas) if replicas > 1 else positions[-1]}
+            scalars = {name: tf.repeat(value, replicas) for name, value in scalars.items()}
+        return batch | scalars
 
     def make_dataset(start: int, good: Sequence[int]) -> Any:
         # A window of clips holds less than a shard.
         attach = attached.attach if attached else None
         pairs = serialized_records(groups, start, window, good, interleave=data.level == "frame", attach=attach)
-        pairs = _usable_records(pairs, data, faults)
+        pairs = _usable_records(pairs, data, faults, need_labels)
         serialized = pairs.batch(read_size, drop_remainder=True)
         dataset = serialized.map(parse, num_parallel_calls=_PARSERS, deterministic=True)
         dataset = _untuned((dataset.unbatch() if replicas > 1 else dataset).prefetch(2 * replicas))
@@ -218,7 +231,7 @@ def evaluation_stream(
       shards: paths.
       data: what the records hold (`records.parse_records`).
       batch_size: rows of every batch.
-      faults: what to do about damage and clips without frames.
+      faults: what to do about damage, clips without frames and, if labels are read, videos without them.
       records_per_shard: read only the first so many of each shard.
 
     Returns:
@@ -230,8 +243,11 @@ def evaluation_stream(
     def parse(positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
         missing = batch_size - tf.shape(serialized)[0]
         filled = tf.concat([serialized, tf.repeat(serialized[:1], missing)], axis=0)
-        batch = _parse_checked(filled, data)
-        return batch | {"valid": tf.range(batch_size) < batch_size - missing, "position": positions[-1]}
+        batch = _parse_checked(filled, data, faults)
+        valid = tf.range(batch_size) < batch_size - missing
+        if "labels" in batch and faults.on_unlabelled == "negative":
+            batch["num_unlabelled"] = tf.math.count_nonzero(valid & _unlabelled(batch["labels"]))
+        return batch | {"valid": valid, "position": positions[-1]}
 
     def make_dataset(start: int, good: Sequence[int]) -> tf.data.Dataset:
         if records_per_shard is not None:
@@ -244,47 +260,72 @@ def evaluation_stream(
     return BatchStream(make_dataset, groups, data, faults)
 
 
+def _need_labels(beside: BesideRecords | None) -> bool:
+    return beside is None or not beside.replaces_labels
+
+
 def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults) -> None:
     """Refuses shards that an endless stream would search for ever for a first record."""
 
     def is_left_out(record: bytes) -> bool:
-        if faults.on_empty == "error" or check_record(record, data, need_labels=False) is None:
+        frames, labels = faults.on_empty != "skip", faults.on_unlabelled != "skip"
+        if (frames and labels) or check_record(record, data, need_labels=True) is None:
             return False
-        return check_record(record, data, need_labels=False, need_frames=False) is None
+        return check_record(record, data, need_frames=frames, need_labels=labels) is None
 
     if any(not is_left_out(record) for shard in shards for record in integrity.good_records(shard)):
         return
     damage = integrity.find_damage(shards)
-    reason = str(damage) if damage else f"'{shards[0]}', for one, is empty or has only clips without frames"
+    reason = str(damage) if damage else f"'{shards[0]}', for one, is empty or has only videos that are left out"
     raise InputError(f"no usable record in {len(shards)} training shards ({reason}); correct data.train")
 
 
-def _parse_checked(serialized: tf.Tensor, data: RecordsConfig) -> Batch:
+def _parse_checked(serialized: tf.Tensor, data: RecordsConfig, faults: Faults, need_labels: bool = True) -> Batch:
     batch = records.parse_records(serialized, data)
+    checks = []
     if data.level == "frame":
-        check = tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"])
-        with tf.control_dependencies([check]):
-            batch["num_frames"] = tf.identity(batch["num_frames"])
+        checks.append(tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"]))
+    if "labels" in batch and need_labels and faults.on_unlabelled == "error":
+        unlabelled = tf.reduce_any(_unlabelled(batch["labels"]))
+        checks.append(tf.debugging.Assert(~unlabelled, ["a video has no labels"]))
+    with tf.control_dependencies(checks):
+        batch["id"] = tf.identity(batch["id"])
     return batch
 
 
-def _usable_records(pairs: tf.data.Dataset, data: RecordsConfig, faults: Faults) -> tf.data.Dataset:
-    """Leaves out, and counts, clips without frames, if that is wished: it takes a second look at every record."""
-    if data.level == "video" or faults.on_empty == "error":
+def _unlabelled(labels: tf.Tensor) -> tf.Tensor:
+    """[B] bool: which rows of padded labels [B, L] have none."""
+    return tf.reduce_all(tf.equal(labels, NO_LABEL), axis=1)
+
+
+def _usable_records(
+    pairs: tf.data.Dataset, data: RecordsConfig, faults: Faults, need_labels: bool = True
+) -> tf.data.Dataset:
+    """Leaves out, and counts, clips without frames and videos without labels, if that is wished: it takes a second look
+    at every record."""
+    skip_empty = data.level == "frame" and faults.on_empty == "skip"
+    skip_unlabelled = need_labels and targets_of(data) is not None and faults.on_unlabelled == "skip"
+    if not (skip_empty or skip_unlabelled):
         return pairs
 
-    def count(clips: np.ndarray) -> np.int64:
+    def count(empty: np.ndarray, num_unlabelled: np.int64) -> np.int64:
         # A feature that is missing looks empty, too; the error makes `BatchStream` look for the record.
-        if any(check_record(clip, data, need_labels=False, need_frames=False) for clip in clips):
+        if any(check_record(clip, data, need_labels=False, need_frames=False) for clip in empty):
             raise ValueError("a record without one of the features")
-        faults.num_empty += len(clips)
-        return np.int64(len(clips))
+        faults.num_empty += len(empty)
+        faults.num_unlabelled += int(num_unlabelled)
+        return np.int64(len(empty))
 
     def keep(positions: tf.Tensor, found: Any) -> tuple[tf.Tensor, Any]:
         serialized = tf.nest.flatten(found)[0]
-        empty = tf.equal(records.clip_lengths(serialized, data), 0)
-        with tf.control_dependencies([tf.numpy_function(count, [tf.boolean_mask(serialized, empty)], tf.int64)]):
-            return tf.nest.map_structure(lambda values: tf.boolean_mask(values, ~empty), (positions, found))
+        nothing = tf.zeros(tf.shape(serialized), tf.bool)
+        empty = tf.equal(records.clip_lengths(serialized, data), 0) if skip_empty else nothing
+        unlabelled = tf.equal(records.parse_labels(serialized).row_lengths(), 0) if skip_unlabelled else nothing
+        counted = [tf.boolean_mask(serialized, empty), tf.math.count_nonzero(unlabelled & ~empty)]
+        with tf.control_dependencies([tf.numpy_function(count, counted, tf.int64)]):
+            return tf.nest.map_structure(
+                lambda values: tf.boolean_mask(values, ~(empty | unlabelled)), (positions, found)
+            )
 
     return pairs.batch(64).map(keep).unbatch()
 
@@ -296,6 +337,6 @@ def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _last_position(position: Any) -> int:
-    """The position of a batch, or of its last part where several replicas share it."""
-    return int(getattr(position, "values", (position,))[-1])
+def _last(value: Any) -> int:
+    """A number of a batch, or of its last part where several replicas share it."""
+    return int(getattr(value, "values", (value,))[-1])

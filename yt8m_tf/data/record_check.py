@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,61 @@ from yt8m_tf.data.records import record_key
 
 ID_KEYS = ("id", "video_id")  # 2018 and 2017
 LABELS_KEY = "labels"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Who reads records, so that messages advise what can be done there.
+
+    Attributes:
+      has_flags: whether the command has --on_damaged, --on_empty and --on_unlabelled.
+      model: the trained model that reads, which decides what records must hold; "": the section `data` of a
+        configuration does.
+      features_flag: the flag that says which features are read, where there is neither model nor configuration.
+    """
+
+    has_flags: bool = False
+    model: str = ""
+    features_flag: str = ""
+
+    @property
+    def damage_hint(self) -> str:
+        """What to do about a damaged shard."""
+        if self.has_flags:
+            return "--on_damaged=skip goes on with the next shard"
+        return "fetch the shard again, or salvage its good records with yt8m-inspect"
+
+    def flag_hint(self, advice: str) -> str:
+        """Advice to give one of the flags, to append to a message; "" where the command does not have them."""
+        return f"; {advice}" if self.has_flags else ""
+
+    def level_hint(self, found: schema.Level, wanted: schema.Level) -> str:
+        """What to do about records of the other level."""
+        if self.model:
+            return f"{self.model} reads {wanted}-level shards: give those"
+        return f"set data.level: {found}, or give {wanted}-level shards"
+
+    def key_hint(self, name: str) -> str:
+        """What to do where a feature is not under its key."""
+        if self.model:
+            return f"{self.model} reads it: give shards that have it"
+        return f"name the right key in data.keys.{name}"
+
+    def size_hint(self, name: str, size: int, found: int) -> str:
+        """What to do about a feature of another size."""
+        if self.features_flag:
+            return f"{self.features_flag} says {size}; give {name}:{found} there, or other shards"
+        if self.model:
+            return f"{self.model} reads {size}; give shards of the features that it was trained on"
+        return f"data.features says {name}: {size}; set data.features.{name}: {found}, or give other shards"
+
+    def classes_hint(self, label: int, num_classes: int) -> str:
+        """What to do about a label beyond the last class."""
+        if self.model:
+            return f"not below {num_classes}, the classes of {self.model}; give shards of these classes"
+        hint = "the 2018 version has 3862 classes, 2017 has 4716"
+        return f"not below data.num_classes: {num_classes}; raise data.num_classes ({hint})"
+
 
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64", None: "empty"}
 
@@ -53,7 +109,14 @@ def video_id(serialized: bytes) -> str | None:
     return None
 
 
-def check_record(serialized: bytes, data: RecordsConfig, *, need_labels: bool, need_frames: bool = True) -> str | None:
+def check_record(
+    serialized: bytes,
+    data: RecordsConfig,
+    *,
+    need_labels: bool,
+    need_frames: bool = True,
+    reader: Reader | None = None,
+) -> str | None:
     """Says what is wrong with a record.
 
     Args:
@@ -61,25 +124,26 @@ def check_record(serialized: bytes, data: RecordsConfig, *, need_labels: bool, n
       data: what it should hold; of a mere `RecordsConfig` labels are not looked at.
       need_labels: having no labels is wrong.
       need_frames: having no frames is wrong (frame level).
+      reader: who reads, for the remedy; a command without flags that reads a configuration, unless given.
 
     Returns:
       The field, the value found and the remedy, for the first thing that is wrong; None where nothing is.
     """
-    record = parse_record(serialized)
+    record, reader = parse_record(serialized), reader or Reader()
     if record is None:
         return f"{len(serialized)} bytes that are no tf.train.Example or SequenceExample; give YouTube-8M shards"
     found = record_level(record)
     if found and found != data.level:
-        return f"a {found}-level record; set data.level: {found}, or give {data.level}-level shards"
+        return f"a {found}-level record; {reader.level_hint(found, data.level)}"
     context = record.context.feature
     targets = targets_of(data)
-    problem = _check_id(context) or (_check_labels(context, targets, need_labels) if targets else None)
+    problem = _check_id(context) or (_check_labels(context, targets, need_labels, reader) if targets else None)
     if problem:
         return problem
     if data.level == "video":
-        return _first(_check_vector(context, name, data) for name in data.features)
+        return _first(_check_vector(context, name, data, reader) for name in data.features)
     lists = record.feature_lists.feature_list
-    return _first(_check_frames(lists, name, data, need_frames) for name in data.features)
+    return _first(_check_frames(lists, name, data, need_frames, reader) for name in data.features)
 
 
 def _check_id(context: Mapping[str, tf.train.Feature]) -> str | None:
@@ -93,35 +157,40 @@ def _check_id(context: Mapping[str, tf.train.Feature]) -> str | None:
     return None
 
 
-def _check_labels(context: Mapping[str, tf.train.Feature], targets: TargetsConfig, need_labels: bool) -> str | None:
+def _check_labels(
+    context: Mapping[str, tf.train.Feature], targets: TargetsConfig, need_labels: bool, reader: Reader
+) -> str | None:
     feature = context.get(LABELS_KEY)
     if feature is not None and feature.WhichOneof("kind") not in ("int64_list", None):
         return f"'{LABELS_KEY}' is {_describe(feature)}, not int64; write the shard again"
     labels = list(dict.fromkeys(feature.int64_list.value)) if feature is not None else []
     if not labels:
-        hint = "a test shard? give labelled ones"
+        skip = reader.flag_hint(
+            "--on_unlabelled=skip leaves such videos out, negative takes them for none of the classes"
+        )
+        hint = f"a test shard? give labelled ones{skip}"
         return f"no labels, which training and evaluation need ({_keys(context)}); {hint}" if need_labels else None
     if min(labels) < 0:
         return f"label {min(labels)} is negative; write the shard again"
     if max(labels) >= targets.num_classes:
-        hint = "the 2018 version has 3862 classes, 2017 has 4716"
-        return (
-            f"label {max(labels)} is not below data.num_classes: {targets.num_classes}; raise data.num_classes ({hint})"
-        )
+        return f"label {max(labels)} is {reader.classes_hint(max(labels), targets.num_classes)}"
     if len(labels) > targets.max_labels:
-        return f"{len(labels)} labels, more than data.max_labels: {targets.max_labels}; raise data.max_labels"
+        hint = f"{reader.model} reads no more" if reader.model else "raise data.max_labels"
+        return f"{len(labels)} labels, more than data.max_labels: {targets.max_labels}; {hint}"
     return None
 
 
-def _check_vector(context: Mapping[str, tf.train.Feature], name: str, data: RecordsConfig) -> str | None:
+def _check_vector(
+    context: Mapping[str, tf.train.Feature], name: str, data: RecordsConfig, reader: Reader
+) -> str | None:
     key, size = record_key(data, name), data.features[name]
     if key not in context:
-        return _missing(key, name, context)
+        return _missing(key, name, context, reader)
     if context[key].WhichOneof("kind") not in ("float_list", None):
-        return f"'{key}' is {_describe(context[key])}, not float; {_key_hint(name)}"
+        return f"'{key}' is {_describe(context[key])}, not float; {reader.key_hint(name)}"
     values = np.array(context[key].float_list.value, np.float32)  # [D]
     if len(values) != size:
-        return f"'{key}' has {len(values)} values, {_size_hint(name, size, len(values))}"
+        return f"'{key}' has {len(values)} values, {reader.size_hint(name, size, len(values))}"
     finite = np.isfinite(values)
     if not finite.all():
         first = int(np.argmin(finite))
@@ -131,39 +200,36 @@ def _check_vector(context: Mapping[str, tf.train.Feature], name: str, data: Reco
 
 
 def _check_frames(
-    lists: Mapping[str, tf.train.FeatureList], name: str, data: RecordsConfig, need_frames: bool
+    lists: Mapping[str, tf.train.FeatureList], name: str, data: RecordsConfig, need_frames: bool, reader: Reader
 ) -> str | None:
     key, size = record_key(data, name), data.features[name]
+    skip = reader.flag_hint("--on_empty=skip leaves such clips out")
     if not lists:
-        return "no frames at all; --on_empty=skip leaves such clips out" if need_frames else None
+        return f"no frames at all{skip}" if need_frames else None
     if key not in lists:
-        return _missing(key, name, lists)
+        return _missing(key, name, lists, reader)
     frames = lists[key].feature
     if not frames:
-        return f"no frames at all in '{key}'; --on_empty=skip leaves such clips out" if need_frames else None
+        return f"no frames at all in '{key}'{skip}" if need_frames else None
     for number, frame in enumerate(frames):
         values = frame.bytes_list.value
         if len(values) != 1:
-            return f"frame {number} of '{key}' is {_describe(frame)}, not one of bytes; {_key_hint(name)}"
+            return f"frame {number} of '{key}' is {_describe(frame)}, not one of bytes; {reader.key_hint(name)}"
         if len(values[0]) != size:
-            return f"frame {number} of '{key}' has {len(values[0])} bytes, {_size_hint(name, size, len(values[0]))}"
+            return (
+                f"frame {number} of '{key}' has {len(values[0])} bytes, {reader.size_hint(name, size, len(values[0]))}"
+            )
     return None
 
 
-def _missing(key: str, name: str, fields: Mapping[str, Any]) -> str:
-    return f"no '{key}' ({_keys(fields)}); {_key_hint(name)}, or leave {name} out of data.features"
+def _missing(key: str, name: str, fields: Mapping[str, Any], reader: Reader) -> str:
+    features = reader.features_flag or ("" if reader.model else "data.features")
+    leave_out = f", or leave {name} out of {features}" if features else ""
+    return f"no '{key}' ({_keys(fields)}); {reader.key_hint(name)}{leave_out}"
 
 
 def _keys(fields: Mapping[str, Any]) -> str:
     return f"it has: {', '.join(sorted(fields)) or 'nothing'}"
-
-
-def _key_hint(name: str) -> str:
-    return f"name the right key in data.keys.{name}"
-
-
-def _size_hint(name: str, size: int, found: int) -> str:
-    return f"data.features says {name}: {size}; set data.features.{name}: {found}, or give other shards"
 
 
 def _describe(feature: tf.train.Feature) -> str:

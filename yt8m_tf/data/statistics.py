@@ -38,38 +38,40 @@ def class_prior(
     each = -(-num_examples // len(shards))
     if membership is None:
         membership = np.zeros((data.num_classes, 0))
-    counts, total = np.zeros(sum(membership.shape), np.int64), 0
+    counts, total, labelled = np.zeros(sum(membership.shape), np.int64), 0, 0
     for shard in shards:
         first, looked_at = itertools.islice(integrity.good_records(shard), each), 0
         while batch := list(itertools.islice(first, 256)):
-            counts += _count_labels(batch, data, shard, membership)
-            looked_at += len(batch)
+            found, num_labelled = _count_labels(batch, data, shard, membership, faults)
+            counts, looked_at, labelled = counts + found, looked_at + len(batch), labelled + num_labelled
         if looked_at < each and faults.on_damaged == "error" and (damage := integrity.find_damage([shard])):
             faults.meet(damage)
         total += looked_at
         if total >= num_examples:
             break
     if not counts.any():
-        raise InputError(
-            f"no labels in the {total} training records looked at, from '{shards[0]}' on; data.train must match"
-            " labelled shards"
-        )
-    return (counts + uniform_prior(data.num_classes, membership)) / (total + 1.0)
+        looked = f"no labels in the {total} training records looked at" if total else "no training record can be read"
+        raise InputError(f"{looked}, from '{shards[0]}' on; data.train must match labelled shards")
+    videos = labelled if faults.on_unlabelled == "skip" else total
+    return (counts + uniform_prior(data.num_classes, membership)) / (videos + 1.0)
 
 
-def _count_labels(serialized: list[bytes], data: DataConfig, shard: str, membership: np.ndarray) -> np.ndarray:
-    """How many of the records each class labels, and each tag: [C + V] int64."""
+def _count_labels(
+    serialized: list[bytes], data: DataConfig, shard: str, membership: np.ndarray, faults: Faults
+) -> tuple[np.ndarray, int]:
+    """How many of the records each class labels, and each tag, [C + V] int64; and how many have labels at all."""
     try:
         parsed = records.parse_labels(tf.constant(serialized))
         labels, rows = parsed.flat_values.numpy(), parsed.value_rowids().numpy()
     except records.PARSE_FAILURES as error:
-        problem = integrity.find_bad_record([shard], data, need_labels=False, need_frames=False, need_whole=False)
+        problem = faults.find_bad_record([shard], data, need_labels=False, need_whole=False)
         raise InputError(problem or f"{shard}: {' '.join(str(error).split())}") from error
+    num_labelled = len(np.unique(rows))
     inside = (labels >= 0) & (labels < data.num_classes)  # the others are found, and named, on reading
     labels, rows = labels[inside], rows[inside]
     tags = np.zeros((len(serialized), membership.shape[1]), bool)
     np.logical_or.at(tags, rows, membership[labels] != 0)
-    return np.concatenate([np.bincount(labels, minlength=data.num_classes), tags.sum(axis=0)])
+    return np.concatenate([np.bincount(labels, minlength=data.num_classes), tags.sum(axis=0)]), num_labelled
 
 
 def uniform_prior(num_classes: int, membership: np.ndarray | None = None) -> np.ndarray:

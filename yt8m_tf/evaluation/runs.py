@@ -54,6 +54,7 @@ def evaluate_trained(
       InputError: as `evaluate`, or whatever is wrong with the shards.
     """
     data = trained.experiment.data
+    faults.of_model(f"the model in {trained.checkpoint.parents[2]}")
     paths = shards.list_shards(patterns, data_dir, "--input")
 
     @tf.function(autograph=False, jit_compile=xla and distribution.compiles_with_xla(trained.model))

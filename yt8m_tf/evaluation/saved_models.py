@@ -47,7 +47,9 @@ def evaluate_scorer(
             # Records of a shard follow each other.
             keep = np.concatenate([usable(scorer, s, ids[rows], scores[rows], faults) for s, rows in of_shards])
             _check_ids(scorer, ids, serialized)
-            labels = [row for row, kept in zip(_labels(scorer, shards, owners, serialized), keep, strict=True) if kept]
+            found = _labels(scorer, shards, owners, serialized)
+            keep &= _labelled(found, ids, shards, owners, faults)
+            labels = [row for row, kept in zip(found, keep, strict=True) if kept]
             if accumulator is None:
                 accumulator = MetricAccumulator(scorer.num_classes, scores.shape[1])
             statistics = top_score_statistics(classes[keep], scores[keep], labels, scorer.num_classes)
@@ -65,6 +67,24 @@ def _check_ids(scorer: Scorer, ids: np.ndarray, serialized: tf.Tensor) -> None:
             f"{scorer.path}: the model gives video_id '{given}' for the record of '{own}'; its rows must be"
             " those of the records, in their order"
         )
+
+
+def _labelled(
+    labels: Sequence[np.ndarray], ids: np.ndarray, shards: Sequence[str], owners: np.ndarray, faults: Faults
+) -> np.ndarray:
+    """[B] bool: which videos to evaluate, as `faults` has it for those without labels."""
+    missing = np.array([not len(own) for own in labels])
+    if missing.any() and faults.on_unlabelled == "error":
+        first = int(np.argmax(missing))
+        skip = faults.reader.flag_hint(
+            "--on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
+        )
+        raise InputError(
+            f"{shards[owners[first]]}: video '{ids[first].decode(errors='replace')}' has no labels, which evaluation"
+            f" needs; a test shard? give labelled ones{skip}"
+        )
+    faults.num_unlabelled += int(missing.sum())
+    return np.ones(len(missing), bool) if faults.on_unlabelled == "negative" else ~missing
 
 
 def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialized: tf.Tensor) -> list[np.ndarray]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +26,12 @@ def read_csv_labels(path: Path) -> dict[str, set[int]]:
     Raises:
       InputError: it cannot be read, or has other columns or values.
     """
-    return dict(_rows(path, "--labels", "id", "labels", _classes))
+    labels: dict[str, set[int]] = {}
+    for video_id, classes in _rows(path, "--labels", "id", "labels", _classes):
+        if video_id in labels:
+            raise InputError(f"--labels={path}: video '{video_id}' stands twice")
+        labels[video_id] = classes
+    return labels
 
 
 def read_shard_labels(pattern: str) -> dict[str, set[int]]:
@@ -33,27 +40,47 @@ def read_shard_labels(pattern: str) -> dict[str, set[int]]:
     Raises:
       InputError: no shard matches; one is damaged, or holds a record without an id.
     """
-    labels = {}
+    labels: dict[str, set[int]] = {}
     for path in list_shards([pattern], source="--labels"):
         for number, serialized in enumerate(integrity.good_records(path)):
             record, video_id = record_check.parse_record(serialized), record_check.video_id(serialized)
-            if record is None or video_id is None:
+            if record is None or not video_id:
                 raise InputError(f"--labels: {path}: record {number} has no id; give YouTube-8M shards")
+            if video_id in labels:
+                raise InputError(
+                    f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
+                    " give each shard once, and every video an id of its own"
+                )
             labels[video_id] = set(record.context.feature[record_check.LABELS_KEY].int64_list.value)
         if damage := integrity.scan_shard(path).damage:
             raise InputError(f"--labels: {damage}; yt8m-inspect can save the good records")
     return labels
 
 
-def submission_gap(path: Path, labels: Mapping[str, set[int]]) -> float:
+def submission_gap(path: Path, labels: Mapping[str, set[int]], on_unlabelled: str = "error") -> tuple[float, int]:
     """GAP@20 of `VideoId,LabelConfidencePairs` rows.
+
+    Args:
+      path: the submission file.
+      labels: of every video by id.
+      on_unlabelled: what to do about videos without any: "error", "skip": leave their rows out, or "negative": count
+        what the rows claim as wrong.
+
+    Returns:
+      GAP@20, and how many videos have no labels.
 
     Raises:
       InputError: the file cannot be read, or has other columns or values; its videos are not those of the labels; no
         video has a label.
     """
-    if not any(labels.values()):
+    unlabelled = {video_id for video_id, own in labels.items() if not own}
+    if len(unlabelled) == len(labels):
         raise InputError("--labels: no video has labels; those of the test split are not in the shards")
+    if unlabelled and on_unlabelled == "error":
+        raise InputError(
+            f"--labels: {len(unlabelled):,} of {len(labels):,} videos have no labels, '{min(unlabelled)}' for one;"
+            " --on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
+        )
     scores, hits, seen = [], [], set()
     for video_id, pairs in _rows(path, "--submission", "VideoId", "LabelConfidencePairs", _pairs):
         if video_id in seen or video_id not in labels:
@@ -61,36 +88,72 @@ def submission_gap(path: Path, labels: Mapping[str, set[int]]) -> float:
                 f"{path}: video '{video_id}' {'stands twice' if video_id in seen else 'has no labels given'}"
             )
         seen.add(video_id)
+        if on_unlabelled == "skip" and video_id in unlabelled:
+            continue
         for class_id, score in pairs[:TOP_K]:
             scores.append(score)
             hits.append(class_id in labels[video_id])
     if missing := labels.keys() - seen:
         raise InputError(f"{path}: lacks {len(missing)} of {len(labels)} videos, '{min(missing)}' for one")
-    return global_average_precision(np.array(scores, np.float32), np.array(hits), sum(map(len, labels.values())))
+    num_labels = sum(map(len, labels.values()))
+    return global_average_precision(np.array(scores, np.float32), np.array(hits), num_labels), len(unlabelled)
 
 
 def _rows(
     path: Path, flag: str, id_column: str, values_column: str, parse: Callable[[str], T]
 ) -> Iterator[tuple[str, T]]:
-    """The id and the parsed values of each row of a CSV file."""
+    """The id and the parsed values of each row of a CSV file, with or without a byte order mark."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
             if not {id_column, values_column} <= set(reader.fieldnames or ()):
-                raise InputError(f"{flag}={path}: lacks the columns {id_column},{values_column}")
+                first = ",".join(reader.fieldnames or ())[:80] or "nothing"
+                raise InputError(
+                    f"{flag}={path}: lacks the columns {id_column},{values_column}: line 1 holds {first}; give a"
+                    " CSV file with commas and that header"
+                )
             for row in reader:
                 try:
-                    yield row[id_column], parse(row[values_column])
-                except (AttributeError, ValueError) as error:  # a cell that is not there is None
+                    if not row[id_column]:
+                        raise ValueError("no id")
+                    yield row[id_column], parse(row[values_column] or "")
+                except ValueError as error:
                     raise InputError(f"{flag}={path}: line {reader.line_num} cannot be read: {error}") from error
     except OSError as error:
         raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{flag}={path}: not a CSV file ({error}); is it compressed? unpack it") from error
 
 
 def _classes(text: str) -> set[int]:
-    return {int(word) for word in text.split()}
+    return {_class(word) for word in text.split()}
+
+
+def _class(word: str) -> int:
+    if not (word.isascii() and word.isdecimal()):
+        raise ValueError(f"'{word}' is not a class id")
+    return int(word)
 
 
 def _pairs(text: str) -> list[tuple[int, float]]:
+    """Class ids and scores, checked: each class once, scores from 0 to 1, highest first."""
     words = text.split()
-    return [(int(c), float(s)) for c, s in zip(words[::2], words[1::2], strict=True)]
+    if len(words) % 2:
+        raise ValueError(f"{len(words)} words, not pairs of a class and its score")
+    pairs = [(_class(c), _score(s)) for c, s in zip(words[::2], words[1::2], strict=True)]
+    classes = [class_id for class_id, _ in pairs]
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"class {next(c for c in classes if classes.count(c) > 1)} stands twice")
+    if unsorted := [after for before, after in itertools.pairwise(score for _, score in pairs) if after > before]:
+        raise ValueError(f"score {unsorted[0]:g} comes after a lower one; write each row's highest scores first")
+    return pairs
+
+
+def _score(word: str) -> float:
+    try:
+        score = float(word)
+    except ValueError:
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise ValueError(f"'{word}' is not a score from 0 to 1")
+    return score

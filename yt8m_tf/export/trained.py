@@ -57,6 +57,7 @@ def export_trained(
     tflite: bool = False,
     report: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    faults: Faults | None = None,
     progress: bool = True,
 ) -> ExportReport:
     """Exports a run's model; the SavedModel appears if it is within the size limit and the tolerance.
@@ -77,6 +78,7 @@ def export_trained(
       tflite: also write `assets.extra/model.tflite` (`lite`), with float16 weights whatever `precision` is. Its GAP@20
         may change by `tolerance`, too; None: by 1e-4.
       report: what to add to `assets.extra/export_report.json`.
+      faults: what to do about faults of the validation data; clips without frames are left out, unless given.
       progress: whether to show progress bars.
 
     Raises:
@@ -84,7 +86,7 @@ def export_trained(
         `saved_model.export_saved_model`, `lite.convert`, `measure.Comparison.check`.
     """
     start = time.perf_counter()
-    source = _Source(Path(workdir), which, data_dir, measure_examples, progress)
+    source = _Source(Path(workdir), which, data_dir, measure_examples, faults or Faults(on_empty="skip"), progress)
     if vocabulary is not None:
         load_vocabulary(vocabulary, source.data.num_classes)  # refuses that of another version of the dataset
     with saved_model.replacing(output, overwrite) as temporary, _scratch(temporary) as scratch:
@@ -133,15 +135,20 @@ def _scratch(directory: Path) -> tempfile.TemporaryDirectory[str]:
 class _Source:
     """A run, and the data that its model is measured on."""
 
-    def __init__(self, workdir: Path, which: str, data_dir: str, num_examples: int, progress: bool):
+    def __init__(self, workdir: Path, which: str, data_dir: str, num_examples: int, faults: Faults, progress: bool):
         self.workdir, self.which, self._num_examples, self._progress = workdir, which, num_examples, progress
+        self._faults = faults
+        faults.of_model(f"the model in {workdir}")
         self.data: DataConfig = run_dir.read_experiment(workdir).data
         self._shards = list_shards(self.data.validation, data_dir, "data.validation")
+        self._counted = False
 
     def batches(self, title: str = "") -> measure.Batches:
         """The validation data; with a title, and a bar."""
         size = scoring_batch_size(self.data.level) // _PARTS
-        stream = evaluation_stream(self._shards, self.data, size, faults=Faults(on_empty="skip"))
+        # The data is read several times; what is let pass is counted the first time.
+        own, self._counted = self._faults if not self._counted else dataclasses.replace(self._faults), True
+        stream = evaluation_stream(self._shards, self.data, size, faults=own)
         with self.bar(title, " videos") as bar:
             for batch in measure.limited(stream, self._num_examples):
                 yield batch

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from yt8m_tf import files, schema
 from yt8m_tf.config import strict_yaml
@@ -14,6 +17,25 @@ from yt8m_tf.errors import InputError
 MANIFEST = "scores.json"
 # What a manifest will say, from the moment that the first process starts to score.
 _STARTED = ".scores.started.json"
+# Of the shards of a run that is not finished.
+_INPUTS = ".inputs"
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredShard:
+    """What the scores of a shard were made from.
+
+    Attributes:
+      num_bytes: the size of the shard: one that was replaced since, say by a sound copy, is scored again.
+      damage: the fields of the `integrity.Damage` where reading ended; None for a sound shard.
+      skipped: ids of videos that were left out, because they have no frames.
+    """
+
+    num_bytes: int
+    damage: Mapping[str, Any] | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +51,7 @@ class Manifest:
       folds: base name of a shard to its fold; such a shard was scored by the model that was not trained on its fold,
         every other one by the mean of the models of all folds. Empty: one model scored everything.
       shards: base name of each shard to its number of records.
+      inputs: base name of each shard to what its scores were made from; a release before this key left it out.
     """
 
     model: tuple[str, ...]
@@ -38,10 +61,12 @@ class Manifest:
     level: schema.Level
     folds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     shards: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    inputs: Mapping[str, ScoredShard] = dataclasses.field(default_factory=dict)
 
     def same_scores(self, other: Manifest) -> bool:
         """Whether both are of the same scores, of whatever shards and wherever the model lies."""
-        return dataclasses.replace(self, shards={}, model=()) == dataclasses.replace(other, shards={}, model=())
+        mine, others = (dataclasses.replace(each, shards={}, inputs={}, model=()) for each in (self, other))
+        return mine == others
 
 
 def read_manifest(directory: Path, source: str) -> Manifest:
@@ -83,19 +108,44 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
         ) from error
 
 
+def note_input(directory: Path, name: str, made_from: ScoredShard) -> None:
+    """Keeps what the scores of a shard are being made from until a manifest says it; comes before the scores."""
+    (directory / _INPUTS).mkdir(exist_ok=True)
+    files.write_json(directory / _INPUTS / f"{name}.json", strict_yaml.to_dict(made_from))
+
+
+def known_inputs(directory: Path) -> dict[str, ScoredShard]:
+    """Base name of each shard that was scored there, by an unfinished run too, to what its scores were made from."""
+    manifest = directory / MANIFEST
+    found = dict(_read(manifest).inputs) if manifest.is_file() else {}
+    for path in sorted((directory / _INPUTS).glob("*.json")):
+        with contextlib.suppress(FileNotFoundError):  # another process has just put it into the manifest
+            found[path.name.removesuffix(".json")] = _parse(path, ScoredShard)
+    return found
+
+
 def finish(directory: Path, manifest: Manifest) -> Manifest:
     """Writes the manifest; shards that an earlier one lists beside its own stay. Returns what was written."""
     if (directory / MANIFEST).is_file():
         earlier = _read(directory / MANIFEST)
-        manifest = dataclasses.replace(manifest, shards={**earlier.shards, **manifest.shards})
-    manifest = dataclasses.replace(manifest, shards=dict(sorted(manifest.shards.items())))
+        shards, inputs = {**earlier.shards, **manifest.shards}, {**earlier.inputs, **manifest.inputs}
+        manifest = dataclasses.replace(manifest, shards=shards, inputs=inputs)
+    shards, inputs = dict(sorted(manifest.shards.items())), dict(sorted(manifest.inputs.items()))
+    manifest = dataclasses.replace(manifest, shards=shards, inputs=inputs)
     files.write_json(directory / MANIFEST, strict_yaml.to_dict(manifest))
     (directory / _STARTED).unlink(missing_ok=True)
+    shutil.rmtree(directory / _INPUTS, ignore_errors=True)
     return manifest
 
 
 def _read(path: Path) -> Manifest:
+    return _parse(path, Manifest)
+
+
+def _parse(path: Path, kind: type[T]) -> T:
     try:
-        return strict_yaml.parse(Manifest, json.loads(path.read_text(encoding="utf-8")), "")
+        return strict_yaml.parse(kind, json.loads(path.read_text(encoding="utf-8")), "")
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, InputError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); make the scores again") from error

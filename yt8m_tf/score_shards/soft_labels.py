@@ -43,12 +43,16 @@ class SoftLabels:
       shards: the shards that will be read.
       num_classes: C of the data.
 
+    Attributes:
+      replaces_labels: whether no target depends on a video's own labels.
+
     Raises:
       InputError: no finished scores there, scores of other classes, or none of a shard (unless that is allowed).
     """
 
     def __init__(self, config: LabelsConfig, directory: Path, shards: Sequence[str], num_classes: int):
         self._directory, self._allow_missing = directory, config.missing_videos == "hard"
+        self.replaces_labels = (config.weight, config.unlisted_classes, config.missing_videos) == (1.0, "zero", "error")
         self._manifest = read_manifest(directory, "labels.soft")
         if self._manifest.num_classes != num_classes:
             raise InputError(
@@ -71,16 +75,24 @@ class SoftLabels:
           serialized: its records.
 
         Returns:
-          Triples of strings: record, class ids, scores. The latter two are empty where a video has no soft labels.
+          Four strings each: record, class ids, scores, and "found". The others are empty where a video has no soft
+          labels.
         """
         table = _lookup_table(self._paths[index])
         return serialized.batch(_LOOKED_UP).map(lambda batch: (batch, *self._look_up(batch, *table))).unbatch()
 
-    def decode(self, class_ids: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
+    def decode(self, class_ids: tf.Tensor, scores: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
         """A batch's soft labels: "soft_classes" [B, K] int32, padded with -1, and "soft_scores" [B, K] float16.
 
         A video without soft labels has no classes at all.
+
+        Raises:
+          tf.errors.InvalidArgumentError: a video has no soft labels, and that is not allowed.
         """
+        if not self._allow_missing:
+            every = tf.reduce_all(tf.not_equal(found, ""))
+            with tf.control_dependencies([tf.debugging.Assert(every, ["a video without soft labels"])]):
+                class_ids = tf.identity(class_ids)
         classes, probabilities = score_records.decode(class_ids, scores, self._manifest.top_k)
         return {"soft_classes": classes, "soft_scores": probabilities}
 
@@ -105,14 +117,12 @@ class SoftLabels:
 
     def _look_up(
         self, serialized: tf.Tensor, hashes: tf.Tensor, ids: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         wanted = records.parse_ids(serialized)  # [B]
         rows = tf.minimum(tf.searchsorted(hashes, _hash(wanted)), tf.size(ids) - 1)
         found = tf.equal(tf.gather(ids, rows), wanted) & tf.not_equal(wanted, "")
-        if not self._allow_missing:
-            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(found), ["a video without soft labels"])]):
-                found = tf.identity(found)
-        return tf.where(found, tf.gather(classes, rows), ""), tf.where(found, tf.gather(scores, rows), "")
+        given = (tf.gather(classes, rows), tf.gather(scores, rows), "found")
+        return tuple(tf.where(found, values, "") for values in given)  # type: ignore[return-value]
 
 
 def _hash(ids: tf.Tensor) -> tf.Tensor:

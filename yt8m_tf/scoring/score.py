@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,9 @@ from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.locks import Claims
 from yt8m_tf.score_shards import records as score_records
-from yt8m_tf.score_shards.manifest import Manifest, finish, start
+from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, finish, known_inputs, note_input, start
 from yt8m_tf.scoring.predictors import Predictor
+from yt8m_tf.serving.inference import nothing_usable
 
 # Shards that are claimed at a time; each time a dataset is made, which takes as long as scoring some hundred videos.
 _CLAIMED = {"video": 64, "frame": 4}
@@ -74,6 +75,7 @@ def score(
         another model in `output`; damage, a record that does not suit the model, or a score that is NaN.
     """
     faults, begin = faults or Faults(), time.perf_counter()
+    faults.of_model(f"the model in {predictors[0].path}")
     groups = _by_fold(predictors, shards)
     data = predictors[0].data
     manifest = Manifest(
@@ -86,6 +88,7 @@ def score(
     )
     start(output, manifest)
     sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
+    _remove_outdated(output, sizes)
     counts: dict[str, int] = {}
     with (
         Progress(total=sum(sizes.values()), desc="score", unit="B", unit_scale=True, disable=not progress) as bar,
@@ -94,12 +97,18 @@ def score(
         for members, group in groups:
             job = _Job(members, data, manifest.top_k, batch_size, output, claims, faults, xla, sizes, bar)
             counts |= job.run(group)
-        scored = sum(counts.values())
-        for shard in shards:  # those of other processes, and of earlier runs
+        scored, inputs = sum(counts.values()), known_inputs(output)
+        for shard in shards:
             name = os.path.basename(shard)
-            if name not in counts:
+            if name not in counts:  # of another process, or of an earlier run
                 counts[name] = integrity.scan_shard(str(output / name)).num_records
-        manifest = finish(output, dataclasses.replace(manifest, shards=counts))
+                _restore(faults, shard, inputs.get(name))
+        if not any(counts.values()):
+            for name in counts:
+                (output / name).unlink()
+            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}")
+        own = {name: inputs[name] for name in counts if name in inputs}
+        manifest = finish(output, dataclasses.replace(manifest, shards=counts, inputs=own))
         claims.remove()
     return ScoringSummary(manifest, scored, time.perf_counter() - begin, faults)
 
@@ -156,6 +165,7 @@ class _Job:
 
     def _score(self, groups: Iterator[list[str]]) -> dict[str, int]:
         rows: collections.defaultdict[str, list[tuple[np.ndarray, ...]]] = collections.defaultdict(list)
+        skipped: collections.defaultdict[str, list[str]] = collections.defaultdict(list)
         waiting: list[str] = []
         counts: dict[str, int] = {}
 
@@ -172,6 +182,11 @@ class _Job:
                 shard = waiting.pop(0)
                 name = os.path.basename(shard)
                 kept = (row for part in rows.pop(shard, []) for row in zip(*part, strict=True))
+                damage = self._faults.damaged.get(shard)
+                made_from = ScoredShard(
+                    self._sizes[shard], dataclasses.asdict(damage) if damage else None, tuple(skipped.pop(shard, ()))
+                )
+                note_input(self._output, name, made_from)
                 counts[name] = score_records.write_shard(self._output / name, kept)
                 self._claims.release(name)
                 self._bar.update(self._sizes[shard])
@@ -185,7 +200,10 @@ class _Job:
             for index in np.unique(owners):
                 shard = shards[index]
                 write(shard)
-                rows[shard].append(self._checked(shard, *(result[owners == index] for result in results)))
+                ids, classes, scores, empty = (result[owners == index] for result in results)
+                self._check(shard, ids, scores, empty)
+                skipped[shard] += [video.decode("utf-8", "backslashreplace") for video in ids[empty]]
+                rows[shard].append((ids[~empty], classes[~empty], scores[~empty]))
         write(None)
         return counts
 
@@ -194,9 +212,7 @@ class _Job:
         try:
             ids, keys, empty = (result.numpy()[: len(serialized)] for result in self._run(serialized))
         except records.PARSE_FAILURES as error:
-            problem = integrity.find_bad_record(
-                shards, self._data.records, need_labels=False, need_frames=False, need_whole=False
-            )
+            problem = self._faults.find_bad_record(shards, self._data.records, need_whole=False)
             if problem is None:
                 raise
             raise InputError(problem) from error
@@ -207,22 +223,16 @@ class _Job:
             self._function = _scoring_function(self._members, self._data, self._top_k, self._batch_size, self._xla)
         return self._function(serialized)
 
-    def _checked(
-        self, shard: str, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray, empty: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows of a shard without those of clips without frames."""
+    def _check(self, shard: str, ids: np.ndarray, scores: np.ndarray, empty: np.ndarray) -> None:
+        """Refuses clips without frames, unless they are to be left out, and scores that are NaN."""
         if empty.any():
-            if self._faults.on_empty == "error":
-                problem = integrity.find_bad_record([shard], self._data.records, need_labels=False)
-                raise InputError(f"{problem}; or give --on_empty=skip")
-            self._faults.num_empty += int(empty.sum())
+            self._faults.meet_empty(shard, self._data.records, int(empty.sum()))
         wrong = np.isnan(scores).any(axis=1) & ~empty
         if wrong.any():
             raise InputError(
                 f"{shard}: the model in {self._members[0].path} scores video"
                 f" '{ids[wrong][0].decode(errors='replace')}' NaN; train it with finite weights"
             )
-        return ids[~empty], classes[~empty], scores[~empty]
 
     def _is_done(self, shard: str) -> bool:
         return (self._output / os.path.basename(shard)).is_file()
@@ -257,6 +267,29 @@ def _scoring_function(
         return ids, keys, empty
 
     return run
+
+
+def _remove_outdated(output: Path, sizes: Mapping[str, int]) -> None:
+    """Removes scores of shards that were replaced since, so that they are made again."""
+    known = known_inputs(output)
+    for shard, num_bytes in sizes.items():
+        name = os.path.basename(shard)
+        if name not in known:  # not scored yet, or by a release that did not keep it
+            continue
+        damage = known[name].damage
+        if known[name].num_bytes != num_bytes or (
+            damage and not integrity.is_damaged_as(shard, integrity.Damage(**damage))
+        ):
+            (output / name).unlink(missing_ok=True)
+
+
+def _restore(faults: Faults, shard: str, made_from: ScoredShard | None) -> None:
+    """Reports again what was let pass when a shard was scored before."""
+    if made_from is None:  # a release that did not keep it
+        return
+    if made_from.damage:
+        faults.meet(integrity.Damage(**{**made_from.damage, "path": shard}))
+    faults.num_empty += len(made_from.skipped)
 
 
 def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tuple[list[Predictor], list[str]]]:

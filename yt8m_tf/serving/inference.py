@@ -72,9 +72,14 @@ def infer(
     scorer = load_scorer(saved_model, top_k, source)
     batch_size = batch_size or default_batch_size(scorer, shards)
     faults = faults or Faults()
+    faults.of_model(f"the model in {scorer.path}")
     sizes = [tf.io.gfile.stat(shard).length for shard in shards]
     run = {"model": fingerprint(saved_model), "input": list(shards), "top_k": top_k, "batch_size": batch_size}
-    parts = Parts(output, run, sizes)
+
+    def is_current(index: int, part: Part) -> bool:
+        return not part.damage or integrity.is_damaged_as(shards[index], integrity.Damage(**part.damage))
+
+    parts = Parts(output, run, sizes, is_current)
     for shard, part in zip(shards, parts.finished, strict=False):
         _restore(faults, shard, part)
     start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
@@ -85,6 +90,9 @@ def infer(
     num_records, num_rows = (
         sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
     )
+    if not num_rows:
+        parts.remove()
+        raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; {parts.output} was not written")
     parts.assemble()
     return InferenceSummary(num_rows, num_records - before, seconds, faults)
 
@@ -142,7 +150,7 @@ def scored_batches(
         try:
             return owners, serialized, scorer(serialized)
         except records.PARSE_FAILURES as error:
-            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], error) from error
+            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], faults, error) from error
 
     return in_order(score, read_batches([shards], batch_size, faults, first, used), batches_under_way())
 
@@ -160,7 +168,7 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
         counts them.
     """
     if (ids == b"").any():
-        problem = scorer.data and integrity.find_bad_record([shard], scorer.data.records, need_labels=False)
+        problem = scorer.data and faults.find_bad_record([shard], scorer.data.records)
         raise InputError(problem or f"{shard}: a record without an id; write the shard again, with ids")
     if np.isnan(scores).any():
         video = ids[np.isnan(scores).any(axis=1)][0].decode(errors="replace")
@@ -171,12 +179,15 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
         return np.ones(len(ids), bool)
     empty = scores[:, 0] == 0
     if empty.any():
-        need_frames = faults.on_empty == "error"
-        problem = integrity.find_bad_record([shard], scorer.data.records, need_labels=False, need_frames=need_frames)
-        if problem:
-            raise InputError(f"{problem}; or give --on_empty=skip" if need_frames else problem)
-        faults.num_empty += int(empty.sum())
+        faults.meet_empty(shard, scorer.data.records, int(empty.sum()))
     return ~empty
+
+
+def nothing_usable(shards: Sequence[str], faults: Faults) -> str:
+    """Why shards held nothing to score, in a few words."""
+    if faults.damaged:
+        return str(next(iter(faults.damaged.values())))
+    return f"{faults.num_empty:,} clips without frames" if faults.num_empty else f"'{shards[0]}', for one, is empty"
 
 
 def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
@@ -185,12 +196,10 @@ def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
     return scoring_batch_size(level or "video")
 
 
-def _bad_record(scorer: Scorer, shards: Sequence[str], error: Exception) -> InputError:
+def _bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Exception) -> InputError:
     """Names the record that the model cannot read."""
-    if scorer.data is not None:
-        problem = integrity.find_bad_record(shards, scorer.data.records, need_labels=False, need_frames=False)
-        if problem:
-            return InputError(problem)
+    if scorer.data is not None and (problem := faults.find_bad_record(shards, scorer.data.records)):
+        return InputError(problem)
     return InputError(
         f"{' or '.join(shards)}: a record that the model in {scorer.path} cannot read; give shards of the level and"
         f" feature sizes that it was trained on ({' '.join(str(error).split())})"
@@ -199,5 +208,5 @@ def _bad_record(scorer: Scorer, shards: Sequence[str], error: Exception) -> Inpu
 
 def _restore(faults: Faults, shard: str, part: Part) -> None:
     if part.damage:
-        faults.damaged[shard] = integrity.Damage(**part.damage)
+        faults.meet(integrity.Damage(**part.damage))
     faults.num_empty += part.num_records - part.num_rows

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class Parts:
       output: path of the submission file.
       run: everything that the rows depend on, but the content of shards; parts of another run are refused.
       shard_bytes: the size of each shard.
+      is_current: of the number of a shard and its part, whether the shard is still the one that was read; one whose
+        size changed never is.
 
     Attributes:
       finished: the parts that are done, in order.
@@ -85,7 +87,13 @@ class Parts:
       InputError: `output` cannot be written, or its parts belong to another run.
     """
 
-    def __init__(self, output: str | os.PathLike[str], run: Mapping[str, Any], shard_bytes: Sequence[int]):
+    def __init__(
+        self,
+        output: str | os.PathLike[str],
+        run: Mapping[str, Any],
+        shard_bytes: Sequence[int],
+        is_current: Callable[[int, Part], bool] = lambda index, part: True,
+    ):
         self.output = Path(output)
         self._shard_bytes = [*shard_bytes, 0]
         self.directory = self.output.with_name(self.output.name + ".parts")
@@ -95,7 +103,7 @@ class Parts:
         for index, num_bytes in enumerate(shard_bytes):
             state = self._path(index, "json")
             part = Part(**json.loads(state.read_text(encoding="utf-8"))) if state.is_file() else None
-            if part is None or part.num_bytes != num_bytes:
+            if part is None or part.num_bytes != num_bytes or not is_current(index, part):
                 break
             self.finished.append(part)
         self._current, self._started = self._next_part(), False
@@ -126,6 +134,10 @@ class Parts:
             for index in range(len(self.finished)):
                 with open(self._path(index, "csv"), "rb") as part:
                     shutil.copyfileobj(part, whole, 1 << 20)
+        shutil.rmtree(self.directory)
+
+    def remove(self) -> None:
+        """Removes all parts."""
         shutil.rmtree(self.directory)
 
     def _next_part(self) -> Part:

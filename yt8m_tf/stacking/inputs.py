@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from yt8m_tf import files, schema
 from yt8m_tf.data import integrity, records
+from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import Manifest, read_manifest
 from yt8m_tf.score_shards.reading import ShardScores, check_unique, join, read_shard
@@ -43,6 +44,40 @@ class ShardInputs:
         return (self.labels[videos] == classes[:, None]).any(axis=1)
 
 
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """Counts of videos.
+
+    Attributes:
+      videos: that take part, or would but for their missing labels.
+      unlabelled: of these, those without labels, which are left out or taken for negative.
+      skipped: that some model has no scores of, since it was allowed to skip them.
+    """
+
+    videos: int
+    unlabelled: int
+    skipped: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Kept:
+    """Videos of a shard: ids [N], labels [N, L], and how many the shard has in all."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    num_videos: int
+
+    def at(self, rows: np.ndarray) -> _Kept:
+        return _Kept(self.ids[rows], self.labels[rows], self.num_videos)
+
+    def is_unlabelled(self) -> np.ndarray:
+        return (self.labels == schema.NO_LABEL).all(axis=1)
+
+    def counts(self) -> tuple[int, int, int]:
+        """The fields of `LeftOut`."""
+        return len(self.ids), int(self.is_unlabelled().sum()), self.num_videos - len(self.ids)
+
+
 class StackInputs:
     """The scores of several models over some shards.
 
@@ -50,6 +85,10 @@ class StackInputs:
       directories: of score shards, one for each model; the models are named after `names`.
       names: a name for each, all different.
       shards: paths of the shards that were scored.
+      on_unlabelled: where some videos have labels, what to do about those that have none: "error", "skip": leave them
+        out, or "negative": take them for videos of no class.
+
+    Videos that a model was allowed to skip, in damaged shards and without frames, are left out of all models.
 
     Attributes:
       names: of the models.
@@ -63,7 +102,14 @@ class StackInputs:
         shard that a model has not scored.
     """
 
-    def __init__(self, directories: Sequence[Path], names: Sequence[str], shards: Sequence[str]):
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        names: Sequence[str],
+        shards: Sequence[str],
+        on_unlabelled: str = "error",
+    ):
+        self._on_unlabelled, self._drops_unlabelled = on_unlabelled, False
         self.names, self.shards, self._directories = list(names), list(shards), list(directories)
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
@@ -93,18 +139,41 @@ class StackInputs:
         Raises:
           InputError: damage, or a label that the scores have no class for.
         """
-        path = self._cache and self._cache / f"{os.path.basename(shard)}.npz"
-        if path is not None and path.is_file():
-            arrays = load_arrays(path)
-            return arrays["ids"].astype(object), arrays["labels"]
-        ids, labels = _ids_and_labels(shard, self.num_classes)
-        if path is not None:
-            save_arrays(path, {"ids": ids.astype(np.bytes_), "labels": labels})
-        return ids, labels
+        kept = self._kept(shard)
+        return kept.ids, kept.labels
+
+    def check_labels(self, needed: bool) -> LeftOut:
+        """Looks for videos without labels in all shards; from then on they are left out, if that is wished.
+
+        Args:
+          needed: having no labels at all is wrong; else shards without any are those of a test set.
+
+        Raises:
+          InputError: a video without labels, where others have some or all need them; see `labels`.
+        """
+        found = {
+            shard: kept.counts() for shard, kept in zip(self.shards, in_order(self._kept, self.shards), strict=True)
+        }
+        total = LeftOut(*(sum(counts) for counts in zip(*found.values(), strict=True)))
+        if not total.unlabelled or (total.unlabelled == total.videos and not needed):
+            return dataclasses.replace(total, unlabelled=0)
+        if self._on_unlabelled == "error" or total.unlabelled == total.videos:
+            shard = next(shard for shard, counts in found.items() if counts[1])
+            kept = self._kept(shard)
+            video = kept.ids[np.argmax(kept.is_unlabelled())].decode(errors="replace")
+            raise InputError(
+                f"{shard}: video '{video}' has no labels; nor have {total.unlabelled - 1:,} of the other"
+                f" {total.videos - 1:,} videos; give labelled shards, or --on_unlabelled=skip leaves such videos out,"
+                " negative takes them for videos of no class"
+            )
+        self._drops_unlabelled = self._on_unlabelled == "skip"
+        return total
 
     def num_videos(self, shard: str) -> int:
-        """How many videos the scores of a shard are of."""
-        return self._manifests[0].shards[os.path.basename(shard)]
+        """How many videos of a shard have scores of all models."""
+        name = os.path.basename(shard)
+        own = self._manifests[0].inputs.get(name)
+        return self._manifests[0].shards[name] - len(self._skipped(name) - set(own.skipped if own else ()))
 
     def read(self, shard: str) -> ShardInputs:
         """Reads one shard.
@@ -112,20 +181,56 @@ class StackInputs:
         Raises:
           InputError: damage, or a model whose scores are of other videos.
         """
-        ids, labels = self.labels(shard)
-        scores = []
+        kept, scores = self._kept(shard), []
+        ids = kept.ids
         for directory, manifest in zip(self._directories, self._manifests, strict=True):
             found = read_shard(directory, os.path.basename(shard), manifest)
             rows = join(ids, found)
-            if len(found.ids) != len(ids) or (rows < 0).any():
+            if len(found.ids) > kept.num_videos or (rows < 0).any():
                 missing = int((rows < 0).sum())
                 example = ids[np.argmin(rows)].decode(errors="replace") if missing else found.ids[-1].decode()
                 raise InputError(
-                    f"{directory / os.path.basename(shard)}: {len(found.ids):,} videos, {shard} has {len(ids):,},"
-                    f" {missing:,} of them without scores ('{example}' for one); score the same data with every model"
+                    f"{directory / os.path.basename(shard)}: {len(found.ids):,} videos, {shard} has"
+                    f" {kept.num_videos:,}, {missing:,} of them without scores ('{example}' for one); score the same"
+                    " data with every model"
                 )
             scores.append(found.at(rows))
-        return ShardInputs(ids, scores, labels)
+        return ShardInputs(ids, scores, kept.labels)
+
+    def _kept(self, shard: str) -> _Kept:
+        """The videos of a shard that take part."""
+        path = self._cache and self._cache / f"{os.path.basename(shard)}.npz"
+        if path is not None and path.is_file():
+            arrays = load_arrays(path)
+            ids = arrays["ids"].astype(object)
+            kept = _Kept(ids, arrays["labels"], int(arrays.get("num_videos", len(ids))))
+        else:
+            kept = self._read_labels(shard)
+            if path is not None:
+                self._keep(path, kept)
+        if self._drops_unlabelled and kept.is_unlabelled().any():
+            kept = kept.at(~kept.is_unlabelled())
+            if path is not None:  # a report reads them, too
+                self._keep(path, kept)
+        return kept
+
+    def _keep(self, path: Path, kept: _Kept) -> None:
+        arrays = {"ids": kept.ids.astype(np.bytes_), "labels": kept.labels, "num_videos": np.int64(kept.num_videos)}
+        save_arrays(path, arrays)
+
+    def _read_labels(self, shard: str) -> _Kept:
+        name = os.path.basename(shard)
+        is_damaged = any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
+        ids, labels = _ids_and_labels(shard, self.num_classes, is_damaged)
+        kept, skipped = _Kept(ids, labels, len(ids)), self._skipped(name)
+        if not skipped:
+            return kept
+        return kept.at(np.array([video.decode("utf-8", "backslashreplace") not in skipped for video in ids.tolist()]))
+
+    def _skipped(self, name: str) -> set[str]:
+        """Ids of the videos of a shard that a model has left out."""
+        inputs = (manifest.inputs.get(name) for manifest in self._manifests)
+        return {video for own in inputs if own is not None for video in own.skipped}
 
     def _check(self, directory: Path, manifest: Manifest, first: Manifest) -> None:
         if manifest.num_classes != first.num_classes:
@@ -166,10 +271,14 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
 
 
-def _ids_and_labels(shard: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _ids_and_labels(shard: str, num_classes: int, is_damaged: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of all records, or of those before the damage."""
     try:
-        serialized = next(iter(tf.data.TFRecordDataset(shard, buffer_size=1 << 20).batch(1 << 30)), None)
-        if serialized is None:
+        if is_damaged:
+            serialized = np.array([*integrity.good_records(shard)], object)
+        else:
+            serialized = next(iter(tf.data.TFRecordDataset(shard, buffer_size=1 << 20).batch(1 << 30)), np.zeros(0))
+        if not len(serialized):
             return np.zeros(0, object), np.zeros((0, 1), np.int32)
         ids = records.parse_ids(serialized).numpy()
         labels = records.parse_labels(serialized).to_tensor(schema.NO_LABEL).numpy()

@@ -24,7 +24,7 @@ from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.stacking import boosting, evaluation, means
 from yt8m_tf.stacking.features import feature_names
 from yt8m_tf.stacking.folds import Bar, TrainFold, train_folds
-from yt8m_tf.stacking.inputs import StackInputs
+from yt8m_tf.stacking.inputs import LeftOut, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
 from yt8m_tf.stacking.settings import StackConfig
 
@@ -44,6 +44,7 @@ class StackResult:
       importances: of each column, its share of the boosters' total gain.
       curves: of each fold, loss per tree on "training" and "held out" rows.
       soft_labels: of the scores out of fold, `evaluation.LabelMass.bands`.
+      left_out: videos without labels or scores, of the splits that have such.
     """
 
     gaps: Mapping[str, Mapping[str, float]]
@@ -52,6 +53,7 @@ class StackResult:
     importances: Mapping[str, float]
     curves: Sequence[Mapping[str, Sequence[float]]]
     soft_labels: Sequence[Mapping[str, Any]]
+    left_out: Mapping[str, LeftOut]
 
 
 def stack(
@@ -88,6 +90,7 @@ def stack(
     splits = {OUT_OF_FOLD: training, **applied}
     for split, inputs in splits.items():
         inputs.cache_labels(output / "labels" / split)
+    left_out = {split: inputs.check_labels(needed=split == OUT_OF_FOLD) for split, inputs in splits.items()}
     gaps = {
         split: dict(zip(training.names, _gaps(output, split, inputs, progress), strict=True))
         for split, inputs in splits.items()
@@ -121,6 +124,7 @@ def stack(
         _importances([trained.booster for trained in boosters]),
         [trained.curves for trained in boosters],
         mass.bands(),
+        {split: counts for split, counts in left_out.items() if counts.unlabelled or counts.skipped},
     )
     files.write_json(output / WEIGHTS, result.weights)
     files.write_json(output / REPORT, dataclasses.asdict(result))

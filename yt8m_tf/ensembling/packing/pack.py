@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.ensembling import weighted_mean
 from yt8m_tf.ensembling.packing import report
@@ -47,6 +48,7 @@ def pack(
     vocabulary: str | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
+    faults: Faults | None = None,
     progress: bool = True,
 ) -> Packed:
     """Exports the weighted mean of some candidates that has the best GAP@20 within a size.
@@ -63,7 +65,7 @@ def pack(
       size_limit: bytes of the SavedModel.
       measure_examples: choose on the first so many held-out videos, in whole shards, and let the export measure on so
         many validation videos.
-      vocabulary, tolerance, overwrite: see `export_trained`.
+      vocabulary, tolerance, overwrite, faults: see `export_trained`.
       progress: whether to show progress bars.
 
     Raises:
@@ -97,6 +99,7 @@ def pack(
                 measure_examples=measure_examples,
                 tolerance=tolerance,
                 overwrite=overwrite,
+                faults=faults,
                 progress=progress,
             )
             return Packed(choice, exported, files)
