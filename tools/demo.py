@@ -45,7 +45,8 @@ def main(_: Sequence[str]) -> None:
     print(f"\n== done in {(time.monotonic() - start) / 60:.1f} minutes")
     print(f"GAP@20 of {run / 'submission.csv'} on the test videos: {test:.5f}")
     print("'reachable' is GAP@20 of the generator's own posterior: no model can do better.")
-    print(f"next:\n  tensorboard --logdir={run / 'runs'}\n  {run / 'stacked' / 'report.md'}: models, means, LightGBM")
+    print(f"next:\n  tensorboard --logdir={shlex.quote(str(run / 'runs'))}")
+    print(f"  {run / 'stacked' / 'report.md'}: models, means, LightGBM")
     print("  README.md, 'The same on your own download': the same commands on the real records")
 
 

@@ -8,6 +8,7 @@ run again when runs were added, and TensorBoard started again. tools/run_experim
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def main(_: Sequence[str]) -> None:
 
     directory = Path(_WORKDIR.value).expanduser()
     keys = write_columns(directory)
-    print(f"columns: {', '.join(keys)}\nnext: tensorboard --logdir={directory}")
+    print(f"columns: {', '.join(keys)}\nnext: tensorboard --logdir={shlex.quote(str(directory))}")
 
 
 if __name__ == "__main__":

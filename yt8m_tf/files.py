@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
+import errno
 import fnmatch
 import functools
 import json
@@ -15,10 +17,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yt8m_tf.errors import InputError
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _WILDCARDS = "*?["
+# Of Linux' renameat2.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def below(data_dir: str, path: str) -> str:
@@ -67,6 +73,22 @@ def matching(patterns: Iterable[str]) -> list[Path]:
     return [Path(found) for pattern in patterns for found in find(pattern) or [os.path.expanduser(pattern)]]
 
 
+def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str], flag: str) -> None:
+    """Refuses to write over what is read.
+
+    Args:
+      outputs: files that will be written.
+      inputs: files that are read.
+      flag: names the output.
+
+    Raises:
+      InputError: a file is both.
+    """
+    read = {os.path.realpath(path) for path in inputs if "://" not in path}
+    if taken := [path for path in outputs if os.path.realpath(path) in read]:
+        raise InputError(f"{flag}={os.fspath(taken[0])}: is one of the files to read; choose another place")
+
+
 def plain(directory: str | os.PathLike[str]) -> str:
     """A name of a local directory that TensorFlow does not take for a pattern.
 
@@ -104,11 +126,16 @@ def why_unreadable(error: tf.errors.OpError) -> str:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; the file written there takes the final name if the block ends well."""
+    """Gives a temporary name beside `path`; the file written there takes the final name if the block ends well.
+
+    It is on the disk by then: after a power cut the name stands for the file before or for this one, never for a part.
+    """
     temporary = _temporary(path)
     try:
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -120,15 +147,52 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 @contextlib.contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
-    """The same for a directory, which must not exist yet under its final name."""
+def whole_directory(path: Path, replace: bool = False) -> Iterator[Path]:
+    """The same for a directory.
+
+    Args:
+      path: its final name.
+      replace: where there is one by that name it is replaced, in one step where the file system can; else there may be
+        none but an empty one.
+    """
     temporary = _temporary(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        os.replace(temporary, path)
+        for file in temporary.rglob("*"):
+            _sync(file)
+        _sync(temporary)
+        if replace and path.exists():
+            _exchange(temporary, path)
+        else:
+            os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that know no such thing
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Gives two directories each other's name, so that neither name is missing at any moment, if that can be done."""
+    with contextlib.suppress(OSError, AttributeError):  # another system, C library or kernel
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+        if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+            return
+    aside = _temporary(second)
+    os.replace(second, aside)
+    os.replace(first, second)
+    os.replace(aside, first)
 
 
 def _temporary(path: Path) -> Path:

@@ -57,11 +57,12 @@ class Claims:
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path, option: str, doing: str = "writes") -> Iterator[None]:
+def exclusive(directory: Path, option: str, doing: str = "writes", beside: bool = False) -> Iterator[None]:
     """Keeps a directory to this process while the block runs; the lock is its file `.lock`, which says who holds it.
 
     Args:
       directory: is made where there is none.
+      beside: the lock is a file beside it, `.NAME.lock`, for a directory that is replaced as a whole.
       option: the flag that the directory was named by, for the message.
       doing: what the holder does there, for the message.
 
@@ -69,7 +70,7 @@ def exclusive(directory: Path, option: str, doing: str = "writes") -> Iterator[N
       InputError: another process holds it.
       OSError: nothing can be written there.
     """
-    path = directory / ".lock"
+    path = directory.with_name(f".{directory.name}.lock") if beside else directory / ".lock"
     lock = _locked(path, wait=False)
     if lock is None:
         raise InputError(f"{option}={directory}: another process {doing} there{_holder(path)}; wait for it to end")

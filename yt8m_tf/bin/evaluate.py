@@ -23,6 +23,7 @@ from absl import flags
 
 from yt8m_tf.bin import fault_flags, label_flags, model_flags
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
@@ -119,7 +120,7 @@ def _evaluate_run() -> None:
     if _PROJECTOR.value:
         projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details)
         print(f"class weights: tensorboard --logdir={workdir}, tab Projector")
-    print(f"next: yt8m-export --workdir={workdir} --output=exported/{workdir.name}/1 --data_dir={_DATA_DIR.value}")
+    print(next_command("export", workdir=workdir, output=f"exported/{workdir.name}/1", data_dir=_DATA_DIR.value))
     for line in faults.summary():
         print(line)
 

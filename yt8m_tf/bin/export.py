@@ -26,7 +26,6 @@ frontier of size and GAP is written to OUTPUT.pack/, with what an interrupted pa
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from absl import flags
 
 from yt8m_tf.bin import fault_flags, label_flags, pack_flags
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 from yt8m_tf.serving.limits import SIZE_LIMIT
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
@@ -79,7 +79,9 @@ flags.adopt_module_key_flags(label_flags)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.errors import InputError
+    from yt8m_tf.run_dir import read_experiment
     from yt8m_tf.serving import bundle
 
     if bool(_WORKDIR.value) == pack_flags.PACK.value:
@@ -111,9 +113,9 @@ def main(_: Sequence[str]) -> None:
     if archive:
         size = bundle.write_bundle(output, archive, overwrite=_OVERWRITE.value)
         print(f"bundle: {archive} ({size:,} bytes)")
-    test = json.loads(Path(output, "assets", "metadata.json").read_text(encoding="utf-8"))["data"]["test"]
-    shards = ",".join(os.path.join(_DATA_DIR.value, pattern) for pattern in test)
-    print(f"next: yt8m-infer --saved_model={output} --input='{shards}' --output=submission.csv")
+    test = read_experiment(Path(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else pack_flags.first()).data.test
+    shards = [files.below(_DATA_DIR.value, pattern) for pattern in test]
+    print(next_command("infer", saved_model=output, input=shards, output="submission.csv"))
 
 
 def _export_run(output: str, **options: Any) -> str:

@@ -27,6 +27,13 @@ _PRECISIONS = flags.DEFINE_list(
 NAMES = ("candidates", "scores", "precisions")
 
 
+def first() -> Path:
+    """The run directory of the first candidate."""
+    from yt8m_tf import files
+
+    return files.matching(_CANDIDATES.value)[0]
+
+
 def pack(output: str, which: str, **arguments: Any) -> str:
     """Packs; returns what to tell people. Arguments as `packing.pack.pack`, `which` checkpoints.
 

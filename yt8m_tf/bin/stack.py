@@ -29,6 +29,7 @@ from absl import flags
 
 from yt8m_tf.bin import label_flags, size_flags
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import parse_comma_list
 
 _SCORES = flags.DEFINE_list(
     "scores", None, "Directories of the models (a pattern may name them), a folder for each split."
@@ -84,7 +85,7 @@ def _stack(output: Path) -> None:
         split, colon, patterns = text.partition(":")
         if not (split and colon and patterns):
             raise InputError(f"--apply={text}: write SPLIT:PATTERN, such as validate:validate*.tfrecord")
-        applied[split] = inputs(split, patterns.split(","), f"--apply={split}")
+        applied[split] = inputs(split, parse_comma_list(patterns), f"--apply={split}")
     training = inputs(_SPLIT.value, _INPUT.value, "--input")
     with cluster.fold_trainer(_SCHEDULER.value, settings, _NUM_THREADS.value) as train_fold:
         result = stack(training, applied, output, settings, num_threads=_NUM_THREADS.value, train_fold=train_fold)

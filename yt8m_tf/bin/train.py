@@ -21,6 +21,7 @@ from absl import flags
 
 from yt8m_tf.bin import fault_flags, label_flags
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "Configuration: PATH.yaml, or PATH.yaml:NAME for a file of several.", required=True
@@ -90,7 +91,8 @@ def main(_: Sequence[str]) -> None:
     result = loop.train(experiment, options, strategy, faults)
     ending = "stopped early" if result.stopped_early else "finished"
     print(f"{ending} at step {result.step:,}; best GAP@20 {result.best_gap:.5f} at step {result.best_step:,}")
-    print(f"run: {options.workdir}\nnext: yt8m-evaluate --workdir={options.workdir} --data_dir={_DATA_DIR.value}")
+    print(f"run: {options.workdir}")
+    print(next_command("evaluate", workdir=options.workdir, data_dir=_DATA_DIR.value))
     if profile is not None:
         traces = options.workdir / run_dir.TENSORBOARD / "plugins" / "profile"
         print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")

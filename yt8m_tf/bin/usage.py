@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+import shlex
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -134,3 +137,26 @@ def _example(name: str, description: str) -> str:
     """The flag as the command's example has it, or with any value."""
     found = re.search(rf"--{name}=('[^']*'|\S+)", description)
     return found[0] if found else f"--{name}=VALUE"
+
+
+def next_command(command: str, **values: object) -> str:
+    """ "next: " and a command that can be pasted into a shell, whatever characters the values have.
+
+    Args:
+      command: without `yt8m-`.
+      values: of its flags; several stand for a list separated by commas.
+    """
+    texts = {name: comma_list(v) if isinstance(v, list | tuple) else str(v) for name, v in values.items()}
+    return " ".join([f"next: yt8m-{command}", *(f"--{name}={shlex.quote(text)}" for name, text in texts.items())])
+
+
+def comma_list(values: Sequence[object]) -> str:
+    """A list as flags take it: a value with a comma stands in double quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
+
+
+def parse_comma_list(text: str) -> list[str]:
+    """The inverse of `comma_list`, as flags read lists."""
+    return flags.ListParser().parse(text)

@@ -32,6 +32,7 @@ from yt8m_tf.export.precision import FLOAT16, Precision
 from yt8m_tf.export.reproducible import make_reproducible
 from yt8m_tf.export.stored import Stored
 from yt8m_tf.layers import recurrent
+from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.serving.limits import SIZE_LIMIT
 from yt8m_tf.serving.metadata import METADATA_FILE, describe
@@ -106,15 +107,14 @@ def replacing(directory: str | os.PathLike[str], overwrite: bool = False) -> Ite
       InputError: `directory` is taken: by something else than a SavedModel, or by one and `overwrite` is not given.
     """
     target = Path(directory)
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
     check_target(target, overwrite)
     # The temporary name beside it is no number: TF Serving does not take it for a version.
-    with files.whole_directory(target) as temporary:
+    with (
+        exclusive(target, "--output", "exports", beside=True),
+        files.whole_directory(target, replace=overwrite) as temporary,
+    ):
         yield temporary
         check_target(target, overwrite)  # somebody else may have written there meanwhile
-        if target.exists():
-            os.replace(target, replaced)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_saved_model(
@@ -135,7 +135,8 @@ def write_saved_model(
         class id), k = min(20, C).
       `features(...)` -> `predictions` [B, C] float32 probabilities. Video level: each feature [B, D] float32; frame
         level: each feature [B, T, D] uint8 codes, and `num_frames` [B] int32.
-    All scores of a clip without frames are 0.
+    A record without an id, or at frame level without frames, is an error of `serving_default`; `features` gives a clip
+    of no frames the scores 0.
 
     Args:
       model: from the inputs of `models.registry.model_inputs` to [B, C] logits.
@@ -214,6 +215,10 @@ class InferenceModule(tf.Module):
         def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed = parse_records(examples, data.records)
             video_id = parsed.pop("id")
+            if data.level == "frame":  # a record of another kind has none
+                check = tf.debugging.Assert(tf.reduce_all(parsed["num_frames"] > 0), ["a clip has no frames"])
+                with tf.control_dependencies([check]):
+                    parsed["num_frames"] = tf.identity(parsed["num_frames"])
             # Of the logits, not of the scores: those near 1 are equal in float32 where the logits differ.
             logits, classes = tf.math.top_k(logits_of(parsed), min(TOP_K, data.num_classes))  # [B, k]
             return {"video_id": video_id, "class_indexes": classes, "predictions": tf.sigmoid(logits)}

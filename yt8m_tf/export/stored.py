@@ -14,6 +14,9 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.export import clusters
 from yt8m_tf.export.precision import Precision
 
+# TensorFlow's name for a resource that lives as long as its handles (`ResourceHandle::ANONYMOUS_NAME`).
+_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
+
 
 class Stored(tf.Module):
     """A variable as it is stored, and its float32 values.
@@ -74,14 +77,14 @@ def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
 
 
 class _Decoded(tf.saved_model.experimental.TrackableResource):
-    """A float32 array that comes to be when the SavedModel is loaded, and stays until the process ends.
+    """A float32 array that comes to be when the SavedModel is loaded, and goes with the last thing that can read it.
 
-    It is not destroyed with the loaded object: of that, many programs keep a signature alone. See `free_decoded`.
+    That may be a signature alone, which is all that many programs keep of a loaded object.
 
     Args:
       stored: what it is decoded from.
       shape: of it.
-      key: a name for it, which no other array in the process may have.
+      key: a name for it, which no other array in a session may have.
       block: see `clusters.decode`; None: a cast is all there is to do.
     """
 
@@ -94,7 +97,11 @@ class _Decoded(tf.saved_model.experimental.TrackableResource):
         return tf.ensure_shape(value, self._shape)
 
     def _create_resource(self) -> Any:
-        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=self._shape, shared_name=self._key)
+        # The graph of a session, as TF Serving runs one, has several nodes for one array, which go by its name. In
+        # Python a handle is kept by whatever captured it, and counts how often.
+        in_session = not tf.executing_eagerly() and not tf.inside_function()
+        name = self._key if in_session else _ANONYMOUS
+        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=self._shape, shared_name=name)
 
     def _initialize(self) -> None:
         if self._block is None:
@@ -102,13 +109,6 @@ class _Decoded(tf.saved_model.experimental.TrackableResource):
         else:
             values = clusters.decode(self._stored["indices"], self._stored["codebooks"], self._block)
         tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=values)
-
-
-def free_decoded(loaded: Any) -> None:
-    """Frees what was decoded for a SavedModel that `tf.saved_model.load` gave, and that nothing will call any more."""
-    for item in tf.train.TrackableView(loaded).descendants():
-        if isinstance(item, tf.saved_model.experimental.TrackableResource):
-            tf.raw_ops.DestroyResourceOp(resource=item.resource_handle, ignore_lookup_error=True)
 
 
 def to_half(name: str, values: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from yt8m_tf.export.stored import stored_bytes
 from yt8m_tf.export.strip import strip_report
 from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
 from yt8m_tf.serving.limits import SIZE_LIMIT
-from yt8m_tf.serving.metadata import METADATA_FILE
+from yt8m_tf.serving.metadata import METADATA_FILE, without_paths
 from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -251,9 +251,18 @@ def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:
 
 def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
     evaluations = [line for line in run_dir.read_history(workdir) if line.get("step") == trained.step]
+    experiment = _without_centroids(strict_yaml.to_dict(trained.experiment))
+    labels = {key: value for key, value in experiment["labels"].items() if key != "soft"}
     return {
-        "model": dict(strict_yaml.to_dict(trained.experiment.model)),
-        "experiment": strict_yaml.to_dict(trained.experiment),
+        "model": experiment["model"],
+        "experiment": {**experiment, "data": without_paths(experiment["data"]), "labels": labels},
         "step": trained.step,
         "evaluation": evaluations[-1] if evaluations else None,
     }
+
+
+def _without_centroids(values: Any) -> Any:
+    """A plain configuration without the paths of centroids, which were read when the run began."""
+    if isinstance(values, Mapping):
+        return {key: _without_centroids(value) for key, value in values.items() if key != "centroids"}
+    return [_without_centroids(value) for value in values] if isinstance(values, list | tuple) else values

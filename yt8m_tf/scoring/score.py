@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
@@ -86,6 +87,7 @@ def score(
         data.level,
         predictors[0].folds,
     )
+    files.check_no_input([output / os.path.basename(shard) for shard in shards], shards, "--output")
     start(output, manifest)
     sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
     _remove_outdated(output, sizes)

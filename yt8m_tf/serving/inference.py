@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf import files
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.batches import batches_under_way, read_batches
@@ -22,9 +23,10 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
+from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.serving.scorer import Scorer, fingerprint, load_scorer
-from yt8m_tf.serving.submission import Part, Parts, format_rows
+from yt8m_tf.serving.submission import Part, Parts, check_target, format_rows, parts_directory
 
 _FRAMING_BYTES = 16  # what a shard adds to each record
 
@@ -79,21 +81,24 @@ def infer(
     def is_current(index: int, part: Part) -> bool:
         return not part.damage or integrity.is_damaged_as(shards[index], integrity.Damage(**part.damage))
 
-    parts = Parts(output, run, sizes, is_current)
-    for shard, part in zip(shards, parts.finished, strict=False):
-        _restore(faults, shard, part)
-    start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
-    with Progress(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
-        bar.update(sum(sizes[: len(parts.finished)]))
-        _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
-    seconds = time.perf_counter() - start
-    num_records, num_rows = (
-        sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
-    )
-    if not num_rows:
-        parts.remove()
-        raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; {parts.output} was not written")
-    parts.assemble()
+    files.check_no_input([output], shards, "--output")
+    check_target(output)
+    with exclusive(parts_directory(output), "--output", "writes its parts"):
+        parts = Parts(output, run, sizes, is_current)
+        for shard, part in zip(shards, parts.finished, strict=False):
+            _restore(faults, shard, part)
+        start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
+        with Progress(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+            bar.update(sum(sizes[: len(parts.finished)]))
+            _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
+        seconds = time.perf_counter() - start
+        num_records, num_rows = (
+            sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
+        )
+        if not num_rows:
+            parts.remove()
+            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; {output} was not written")
+        parts.assemble()
     return InferenceSummary(num_rows, num_records - before, seconds, faults)
 
 
@@ -150,9 +155,34 @@ def scored_batches(
         try:
             return owners, serialized, scorer(serialized)
         except records.PARSE_FAILURES as error:
+            if (results := _scores_without_empty(scorer, serialized, faults)) is not None:
+                return owners, serialized, results
             raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], faults, error) from error
 
     return in_order(score, read_batches([shards], batch_size, faults, first, used), batches_under_way())
+
+
+def _scores_without_empty(
+    scorer: Scorer, serialized: tf.Tensor, faults: Faults
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """What `scorer` gives for clips with frames, and scores of 0 for those without; None where that is not the matter.
+
+    The graph refuses a batch with clips without frames (`usable` leaves them out): so rare that a second look at the
+    batch costs less than one at all of them.
+    """
+    if scorer.data is None or scorer.data.level == "video" or faults.on_empty == "error":
+        return None
+    try:
+        has_frames = records.clip_lengths(serialized, scorer.data.records) > 0
+        ids = records.parse_ids(serialized).numpy()
+        found = scorer(tf.boolean_mask(serialized, has_frames)) if tf.reduce_any(has_frames) else None
+    except records.PARSE_FAILURES:
+        return None
+    k = scorer.num_scores if found is None else found[1].shape[1]
+    classes, scores = np.zeros((len(ids), k), np.int64), np.zeros((len(ids), k), np.float32)
+    if found is not None:
+        classes[has_frames], scores[has_frames] = found[1:]
+    return ids, classes, scores
 
 
 def bytes_in_shards(serialized: tf.Tensor) -> int:

@@ -24,7 +24,7 @@ def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[
         "features": dict(data.features),
         "num_classes": data.num_classes,
         "precision": precision,
-        "data": strict_yaml.to_dict(data),
+        "data": without_paths(strict_yaml.to_dict(data)),
         "versions": {
             "yt8m_tf": yt8m_tf.__version__,
             "tensorflow": tf.__version__,
@@ -32,6 +32,12 @@ def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[
         },
         **more,
     }
+
+
+def without_paths(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's section `data` without the places of files, which say nothing where a model is used."""
+    places = ("train", "validation", "test", "vocabulary")
+    return {key: value for key, value in data.items() if key not in places}
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:

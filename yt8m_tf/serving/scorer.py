@@ -51,6 +51,11 @@ class Scorer:
     num_classes: int
     loaded: Any
 
+    @property
+    def num_scores(self) -> int:
+        """The scores of a record, where the model says how many."""
+        return self.signature.structured_outputs["predictions"].shape[-1] or TOP_K  # type: ignore[attr-defined]
+
     def __call__(self, serialized: tf.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores records.
 

@@ -50,6 +50,28 @@ def format_rows(video_ids: Iterable[bytes], class_indexes: np.ndarray, scores: n
     return rows.tobytes().translate(None, b"\0")  # NumPy fills texts up with zero bytes
 
 
+def parts_directory(output: str | os.PathLike[str]) -> Path:
+    """Where the parts of a submission file are until it is whole."""
+    path = Path(output)
+    return path.with_name(path.name + ".parts")
+
+
+def check_target(output: str | os.PathLike[str]) -> None:
+    """Makes the directory of the parts.
+
+    Raises:
+      InputError: the submission file cannot be written there.
+    """
+    if not os.fspath(output):
+        raise InputError("--output: is empty; name a file, such as submission.csv")
+    if Path(output).is_dir():
+        raise InputError(f"--output={output}: is a directory; name a file, such as {Path(output) / 'submission.csv'}")
+    try:
+        parts_directory(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output={output}: cannot write there ({error.strerror}); choose another place") from error
+
+
 @dataclasses.dataclass
 class Part:
     """What is known of a finished shard.
@@ -96,9 +118,9 @@ class Parts:
     ):
         self.output = Path(output)
         self._shard_bytes = [*shard_bytes, 0]
-        self.directory = self.output.with_name(self.output.name + ".parts")
+        self.directory = parts_directory(output)
         self.finished: list[Part] = []
-        self._prepare()
+        check_target(output)
         self._check_run(dict(run))
         for index, num_bytes in enumerate(shard_bytes):
             state = self._path(index, "json")
@@ -145,18 +167,6 @@ class Parts:
 
     def _path(self, index: int, suffix: str) -> Path:
         return self.directory / f"{index:05d}.{suffix}"
-
-    def _prepare(self) -> None:
-        if self.output.is_dir():
-            raise InputError(
-                f"--output={self.output}: is a directory; name a file, such as {self.output / 'submission.csv'}"
-            )
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--output={self.output}: cannot write there ({error.strerror}); choose another place"
-            ) from error
 
     def _check_run(self, run: dict[str, Any]) -> None:
         path = self.directory / "run.json"

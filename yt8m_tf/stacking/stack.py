@@ -18,6 +18,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
+from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.gap_histogram import top_pairs
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
@@ -85,6 +86,20 @@ def stack(
       InputError: scores without folds, a split of other models, a directory of another stacking; damage.
     """
     folds = _check(training, applied)
+    with exclusive(output, "--output", "stacks"):
+        return _stack(training, applied, folds, output, config, num_threads, train_fold, progress)
+
+
+def _stack(
+    training: StackInputs,
+    applied: Mapping[str, StackInputs],
+    folds: Mapping[str, int],
+    output: Path,
+    config: StackConfig,
+    num_threads: int,
+    train_fold: TrainFold | None,
+    progress: bool,
+) -> StackResult:
     fingerprint = _fingerprint(training, applied, config)
     _start(output, config, fingerprint, training.names)
     splits = {OUT_OF_FOLD: training, **applied}

@@ -28,7 +28,7 @@ from yt8m_tf.ensembling.packing.candidates import Candidate
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import Precision, Rule, unused_rules
 from yt8m_tf.export.saved_model import export_saved_model
-from yt8m_tf.export.stored import free_decoded, stored_bytes
+from yt8m_tf.export.stored import stored_bytes
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.score_shards.manifest import MANIFEST, read_manifest
@@ -206,7 +206,6 @@ def _measure(
     difference = _largest_difference(candidate.scores, scores, shards[0])
     if difference > _SAME:
         make_scores(shards)
-    free_decoded(loaded)
     graph = size.total_bytes - sum(size.layer_bytes.values())
     record = {
         "num_bytes": sum(size.layer_bytes.values()) + int(_GRAPH_GROWTH * graph),
