@@ -13,12 +13,10 @@ import tensorflow as tf
 
 from yt8m_tf import schema
 from yt8m_tf.config.data import RecordsConfig
-from yt8m_tf.data import crc32c
+from yt8m_tf.data import crc32c, foreign_files
 from yt8m_tf.data.record_check import Reader, check_record, parse_record, record_level, video_id
 
 __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
-
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 # What TensorFlow raises where a shard cannot be read, or not to its end; the message names neither shard nor record.
@@ -180,10 +178,7 @@ def diagnose(path: str, record: int, offset: int, num_bytes: int) -> Damage:
             header = file.read(crc32c.HEADER_BYTES)
         reason = _header_reason(header, num_bytes - offset)
         if reason and not record and not offset:
-            packed = header.startswith(_GZIP_MAGIC)
-            reason = (
-                "compressed with gzip: unpack it" if packed else f"not a TFRecord file, or its start is lost: {reason}"
-            )
+            reason = foreign_files.kind_of(path) or f"not a TFRecord file, or its start is lost: {reason}"
         if not reason:
             next(iter(_read(path, offset).take(1)))
             reason = "reading stopped here, but a second attempt went on: an unreliable disk or network"

@@ -40,12 +40,20 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
                 f"{where}'{full}' is a directory; give a pattern for the shards in it, such as '{full}/*.tfrecord'"
             )
         if not matched:
-            raise InputError(f"{where}no file matches '{full}'; check --data_dir and the pattern")
+            raise InputError(f"{where}no file matches '{full}'; {_pattern_hint(patterns, data_dir, source)}")
         for path in matched:
             if os.path.islink(path) and not os.path.exists(path):
                 raise InputError(f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; mend it")
             shards.setdefault(identity(path), path)
     return sorted(shards.values())
+
+
+def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
+    """What to look at where a pattern matches nothing."""
+    hint = "check --data_dir and the pattern" if data_dir else "check the pattern"
+    if source.startswith("--") and len(patterns) > 1:
+        hint += f"; a path with a comma stands in double quotes: {source}='\"a,b.tfrecord\"'"
+    return hint
 
 
 def identity(path: str) -> str:

@@ -48,7 +48,7 @@ def evaluate_scorer(
             keep = np.concatenate([usable(scorer, s, ids[rows], scores[rows], faults) for s, rows in of_shards])
             _check_ids(scorer, ids, serialized)
             found = _labels(scorer, shards, owners, serialized)
-            keep &= _labelled(found, ids, shards, owners, faults)
+            keep &= _labelled(found, keep, ids, shards, owners, faults)
             labels = [row for row, kept in zip(found, keep, strict=True) if kept]
             if accumulator is None:
                 accumulator = MetricAccumulator(scorer.num_classes, scores.shape[1])
@@ -70,10 +70,15 @@ def _check_ids(scorer: Scorer, ids: np.ndarray, serialized: tf.Tensor) -> None:
 
 
 def _labelled(
-    labels: Sequence[np.ndarray], ids: np.ndarray, shards: Sequence[str], owners: np.ndarray, faults: Faults
+    labels: Sequence[np.ndarray],
+    keep: np.ndarray,
+    ids: np.ndarray,
+    shards: Sequence[str],
+    owners: np.ndarray,
+    faults: Faults,
 ) -> np.ndarray:
-    """[B] bool: which videos to evaluate, as `faults` has it for those without labels."""
-    missing = np.array([not len(own) for own in labels])
+    """[B] bool: which of the videos to `keep` to evaluate, as `faults` has it for those without labels."""
+    missing = keep & np.array([not len(own) for own in labels])
     if missing.any() and faults.on_unlabelled == "error":
         first = int(np.argmax(missing))
         skip = faults.reader.flag_hint(

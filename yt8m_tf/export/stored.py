@@ -9,20 +9,18 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops.resource_variable_ops import UninitializedVariable  # no public name
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import clusters
 from yt8m_tf.export.precision import Precision
 
-# TensorFlow's name for a resource that lives as long as its handles (`ResourceHandle::ANONYMOUS_NAME`).
-_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
-
 
 class Stored(tf.Module):
     """A variable as it is stored, and its float32 values.
 
-    What is smaller than float32 is decoded once, when the SavedModel is loaded: into a resource that is not saved, by
-    the initialiser that every loader runs, as it fills lookup tables. A cast in the graph would be repeated in every
+    What is smaller than float32 is decoded once, when the SavedModel is loaded: into a variable that is not saved, by
+    the initialiser that every loader runs (`_Decoder`). A cast in the graph would be repeated in every
     call (8,000 weights a microsecond).
 
     Args:
@@ -40,22 +38,27 @@ class Stored(tf.Module):
     def __init__(self, variable: keras.Variable, values: np.ndarray, precision: Precision):
         super().__init__()
         rule = precision.rule_of(variable)
-        self._decoded: _Decoded | None = None
+        self._decoded: tf.Variable | None = None
         if rule.kind == "cluster":
             found = clusters.cluster(variable.path, values, rule.block)
             stored = {"indices": found.indices, "codebooks": found.codebooks}
             self._keep(variable.path, stored)
-            self._decoded = _Decoded(self.stored, values.shape, _key(variable.path, stored), found.block)
+            self._decode_at_load(values.shape, _key(variable.path, stored), found.block)
         elif rule.kind == "float16":
             stored = {"values": to_half(variable.path, values)}
             self._keep(variable.path, stored)
-            self._decoded = _Decoded(self.stored, values.shape, _key(variable.path, stored), None)
+            self._decode_at_load(values.shape, _key(variable.path, stored), None)
         else:
             self._keep(variable.path, {"values": values})
 
     def read(self) -> tf.Tensor:
         """The values, as a graph reads them."""
-        return self.stored["values"] if self._decoded is None else self._decoded.read()
+        return tf.convert_to_tensor(self.stored["values"] if self._decoded is None else self._decoded)
+
+    def _decode_at_load(self, shape: tuple[int, ...], key: str, block: int | None) -> None:
+        self._decoded = UninitializedVariable(trainable=False, dtype=tf.float32, shape=shape, name=key)
+        self._decoded._serialize_to_tensors = dict  # nothing of it is saved
+        self._decoder = _Decoder(self.stored, self._decoded, key, block)
 
     def _keep(self, path: str, arrays: dict[str, np.ndarray]) -> None:
         self.num_bytes = sum(array.nbytes for array in arrays.values())
@@ -76,39 +79,31 @@ def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
     return size * np.dtype(kind).itemsize
 
 
-class _Decoded(tf.saved_model.experimental.TrackableResource):
-    """A float32 array that comes to be when the SavedModel is loaded, and goes with the last thing that can read it.
-
-    That may be a signature alone, which is all that many programs keep of a loaded object.
+class _Decoder(tf.saved_model.experimental.TrackableResource):
+    """Lets every loader of the SavedModel fill a variable that is not saved, as it fills lookup tables.
 
     Args:
-      stored: what it is decoded from.
-      shape: of it.
-      key: a name for it, which no other array in a session may have.
+      stored: what is decoded.
+      decoded: the variable. It is freed with the last thing that can read it: a signature alone, perhaps, which is all
+        that many programs keep of a loaded object. A resource of its own would stay until the process ends.
+      key: a name which no other array of the model has.
       block: see `clusters.decode`; None: a cast is all there is to do.
     """
 
-    def __init__(self, stored: dict[str, tf.Variable], shape: tuple[int, ...], key: str, block: int | None):
+    def __init__(self, stored: dict[str, tf.Variable], decoded: tf.Variable, key: str, block: int | None):
         super().__init__()
-        self._stored, self._shape, self._key, self._block = stored, shape, key, block
-
-    def read(self) -> tf.Tensor:
-        value = tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=tf.float32)
-        return tf.ensure_shape(value, self._shape)
+        self._stored, self._decoded, self._key, self._block = stored, decoded, key, block
 
     def _create_resource(self) -> Any:
-        # The graph of a session, as TF Serving runs one, has several nodes for one array, which go by its name. In
-        # Python a handle is kept by whatever captured it, and counts how often.
-        in_session = not tf.executing_eagerly() and not tf.inside_function()
-        name = self._key if in_session else _ANONYMOUS
-        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=self._shape, shared_name=name)
+        # There must be one for `_initialize` to be run.
+        return tf.raw_ops.VarHandleOp(dtype=tf.bool, shape=[], shared_name=self._key)
 
     def _initialize(self) -> None:
         if self._block is None:
             values = tf.cast(self._stored["values"], tf.float32)
         else:
             values = clusters.decode(self._stored["indices"], self._stored["codebooks"], self._block)
-        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=values)
+        self._decoded.assign(values)
 
 
 def to_half(name: str, values: np.ndarray) -> np.ndarray:

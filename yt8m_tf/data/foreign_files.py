@@ -1,0 +1,67 @@
+"""Says what a file is that was given for a shard and is none, and what to do with it."""
+
+from __future__ import annotations
+
+import re
+
+import tensorflow as tf
+
+from yt8m_tf.data.record_check import parse_record
+
+# A file that is a single record is no larger: a clip of 300 frames takes 0.4 MB.
+_LARGEST_RECORD = 64 << 20
+
+_UNPACK = "unpack it"
+_FEATURES = "compute features, and write them as tf.train.SequenceExample with tf.io.TFRecordWriter"
+_WRITE = "write each row as a tf.train.Example with tf.io.TFRecordWriter"
+# First bytes, from an offset on: what the file is, and the remedy.
+_MAGIC = (
+    (0, b"\x1f\x8b", "compressed with gzip", _UNPACK),
+    (0, b"BZh", "compressed with bzip2", _UNPACK),
+    (0, b"\xfd7zXZ", "compressed with xz", _UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
+    (0, b"PK\x03\x04", "a ZIP archive", _UNPACK),
+    (257, b"ustar", "a tar archive", _UNPACK),
+    (4, b"ftyp", "an MP4 video", _FEATURES),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video", _FEATURES),
+    (8, b"AVI ", "an AVI video", _FEATURES),
+    (0, b"\x93NUMPY", "a NumPy array", _WRITE),
+    (0, b"PAR1", "a Parquet table", _WRITE),
+    (0, b"\x89HDF", "an HDF5 file", _WRITE),
+    (0, b"<?xml", "an XML file, perhaps what a server says in place of a shard", "fetch the shard again"),
+    (0, b"<!DOCTYPE", "a web page, perhaps what a server says in place of a shard", "fetch the shard again"),
+    (0, b"<html", "a web page, perhaps what a server says in place of a shard", "fetch the shard again"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"),
+)
+_HEAD_BYTES = 512
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{16,}")
+
+
+def kind_of(path: str) -> str | None:
+    """What a file is that has no first TFRecord, with the remedy; None where nothing is known of its kind.
+
+    Args:
+      path: anything that `tf.io.gfile` opens.
+
+    Raises:
+      tf.errors.OpError: it cannot be read.
+    """
+    size = tf.io.gfile.stat(path).length
+    with tf.io.gfile.GFile(path, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+        for offset, magic, kind, remedy in _MAGIC:
+            if head[offset:].startswith(magic):
+                return f"{kind}: {remedy}"
+        if size <= _LARGEST_RECORD and _is_record(head + file.read()):
+            return (
+                "a single serialized record, without the framing of a TFRecord file: write it with tf.io.TFRecordWriter"
+            )
+    if _TEXT.fullmatch(head):
+        columns = head.split(b"\n")[0].count(b",")
+        return f"{'a CSV' if columns else 'a text'} file: {_WRITE}"
+    return None
+
+
+def _is_record(content: bytes) -> bool:
+    record = parse_record(content)
+    return record is not None and any(len(key) > 1 for key in record.context.feature)
