@@ -28,3 +28,8 @@ def tell_where(stage: Stage, where: Where) -> dict[str, Any]:
         "process": os.getpid(),
         "framework": "tensorflow" in sys.modules,
     }
+
+
+def vanish(stage: Stage, where: Where) -> dict[str, Any]:
+    """Ends as a process does that is killed."""
+    os._exit(9)

@@ -112,6 +112,15 @@ def test_a_cluster_that_does_not_answer(where: str, error: Exception, tmp_path: 
     assert "--workdir" not in str(caught.value)
 
 
+def test_a_worker_that_is_killed(tmp_path: Path) -> None:
+    message = "stage 'a': its process was killed, for want of memory perhaps"
+    with (
+        workers.local_workers(1, Where("", tmp_path), work=stage_work.vanish) as submit,
+        pytest.raises(InputError, match=message),
+    ):
+        _run(_stages("a"), tmp_path, submit, 1)
+
+
 def test_an_error_without_words_is_named(tmp_path: Path) -> None:
     future: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
     future.set_exception(concurrent.futures.CancelledError())

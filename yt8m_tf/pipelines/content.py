@@ -65,8 +65,12 @@ class Changes:
         return bool(self.own or self.inputs)
 
     def __str__(self) -> str:
-        changed = (f"{_some(self.inputs)}, which it needs, changed",) if self.inputs else ()
+        changed = (f"{some(self.inputs)}, which it needs, changed",) if self.inputs else ()
         return "; ".join((*self.own, *changed))
+
+    def cause(self) -> str:
+        """What changed of the stage itself, or else of those that it needs."""
+        return "; ".join(self.own) or str(self)
 
 
 def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
@@ -99,7 +103,7 @@ def differences(old: Content, new: Content) -> Changes:
         ("needed now", [name for name in new.inputs if name not in old.inputs]),
         ("needed no longer", [name for name in old.inputs if name not in new.inputs]),
     ):
-        lines += [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}"] if names else []
+        lines += [f"{some(names)} {'is' if len(names) == 1 else 'are'} {what}"] if names else []
     inputs = [name for name in new.inputs if name in old.inputs and old.inputs[name] != new.inputs[name]]
     return Changes((*lines, *_between(old.shards, new.shards)), tuple(inputs))
 
@@ -118,20 +122,21 @@ def _completed(content: Content) -> dict[str, Any]:
     return options
 
 
-def _between(old: Shards | None, new: Shards | None) -> list[str]:
-    """Lines on what became of a list of shards."""
+@functools.cache
+def _between(old: Shards | None, new: Shards | None) -> tuple[str, ...]:
+    """What became of a list of shards, in a line, if anything."""
     if old is None or new is None:
-        return ["its shards are others than before"]
+        return ("its shards are others than before",)
     if old == new:
-        return []
+        return ()
     before, after = _by_name(old), _by_name(new)
     found = (
         ("new", [name for name in after if name not in before]),
         ("gone", [name for name in before if name not in after]),
         ("of another size", [name for name in after if name in before and before[name] != after[name]]),
     )
-    lines = [f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}" for what, names in found if names]
-    return [f"shards: {', '.join(lines) or 'in another order'}"]
+    lines = [f"{some(names)} {'is' if len(names) == 1 else 'are'} {what}" for what, names in found if names]
+    return (f"shards: {', '.join(lines) or 'in another order'}",)
 
 
 def _by_name(shards: Shards) -> dict[str, list[int]]:
@@ -141,7 +146,8 @@ def _by_name(shards: Shards) -> dict[str, list[int]]:
     return found
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 

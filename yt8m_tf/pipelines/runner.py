@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def run(
     if failure is not None:
         stage, cause = failure
         what = " ".join(str(cause).split()) or type(cause).__name__
+        if isinstance(cause, BrokenProcessPool):
+            what = "its process was killed, for want of memory perhaps (then fewer --jobs at once)"
         raise InputError(f"stage '{stage.name}': {what}; the same command goes on from there") from cause
     return {stage.name: results[stage.name] for stage in stages}
 

@@ -19,7 +19,7 @@ import yaml
 from yt8m_tf import files, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError
-from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, digest
+from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, digest, some
 from yt8m_tf.pipelines.stage import Kind, Stage
 from yt8m_tf.stacking import stack
 
@@ -35,7 +35,7 @@ _NUMBERS: Mapping[str, Sequence[str]] = {
     "evaluate": ("seconds", "gap_at_20"),
     "export": ("seconds", "gap_at_20", "bytes"),
 }
-_NAMED = 5  # changed stages, or models, in an error
+_NAMED = 5  # changes, or stages to restart, in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class States:
     def __init__(self, workdir: Path, stages: Sequence[Stage], shards: Mapping[str, Shards]):
         self._workdir = workdir
         self._stages = {stage.name: stage for stage in stages}
-        self._shards = {digest(own): own for own in shards.values()}
+        self._shards: dict[str, Shards | None] = {digest(own): own for own in shards.values()}
         self._contents: dict[str, Content] = {}
         self._fingerprints: dict[str, str] = {}
         self._recorded: dict[str, str] = {}  # fingerprints of what is there
@@ -218,10 +218,12 @@ class States:
     def _refusal(self, refused: Mapping[str, Changes]) -> str:
         """Why stages do not start afresh, in one line: those that changed themselves, and the number of the others."""
         first = {n: c for n, c in refused.items() if c.own or not any(before in refused for before in c.inputs)}
-        groups = _together(first)
-        listed = [f"{title} ({why})" for title, why in groups[:_NAMED]]
-        if len(groups) > _NAMED:
-            listed.append(f"{len(groups) - _NAMED} more, which --plan shows")
+        causes: dict[str, list[str]] = {}
+        for name, changes in first.items():
+            causes.setdefault(changes.cause(), []).append(name)
+        listed = [f"{some(names)} ({cause})" for cause, names in list(causes.items())[:_NAMED]]
+        if len(causes) > _NAMED:
+            listed.append(f"{sum(map(len, list(causes.values())[_NAMED:]))} more, which --plan shows")
         if rest := len(refused) - len(first):
             listed.append(f"{rest} stages after them")
         names = list(dict.fromkeys(self._stages[name].group for name in first))
@@ -254,10 +256,10 @@ class States:
         except OSError:
             return False
 
-    def _paths(self, stage: Stage) -> tuple[Path, Path]:
-        """Where a stage writes: its output, and the parts of one that is a submission file."""
+    def _paths(self, stage: Stage) -> list[Path]:
+        """Where a stage writes: its output, and the parts of a submission file."""
         output = self._workdir / stage.output
-        return output, output.with_name(f"{output.name}.parts")
+        return [output, output.with_name(f"{output.name}.parts")] if stage.kind == "infer" else [output]
 
     def _path(self, name: str, what: str) -> Path:
         return self._workdir / "stages" / f"{self._stages[name].file_name}.{what}.json"
@@ -275,13 +277,13 @@ class States:
         return record
 
     def _read_shards(self, name: str) -> Shards | None:
-        if name in self._shards:
-            return self._shards[name]
-        try:
-            stored = json.loads(self._path_of_shards(name).read_text(encoding="utf-8"))
-            return tuple((str(shard), int(size)) for shard, size in stored)
-        except (OSError, ValueError, TypeError):
-            return None
+        if name not in self._shards:
+            try:
+                stored = json.loads(self._path_of_shards(name).read_text(encoding="utf-8"))
+                self._shards[name] = tuple((str(shard), int(size)) for shard, size in stored)
+            except (OSError, ValueError, TypeError):
+                self._shards[name] = None
+        return self._shards[name]
 
     def _path_of_shards(self, name: str) -> Path:
         return self._workdir / "stages" / "shards" / f"{name}.json"
