@@ -162,7 +162,7 @@ def test_a_model_before_the_others(pipeline: Pipeline) -> None:
     ] + ["stack"]
     assert not [name for name in ran if "logistic" in name or "moe" in name]
     seeds = {
-        stage.options["experiment"]["train"]["seed"] for stage in make_stages(settings) if stage.name.endswith("fold 0")
+        stage.options["experiment"]["train"]["seed"] for stage in pipeline.table(settings) if "fold 0" in stage.name
     }
     assert len(seeds) == 3
 
@@ -215,6 +215,8 @@ def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: 
     """Are those of stages that are done, with the seeds that they had, and keys added since then at their defaults."""
     settings = {"mean": True}
     _as_an_earlier_release(pipeline, _settings(**settings), unknown=unknown, told=told)
+    runs = [pipeline.workdir / "runs" / name / "fold_1" for name in ("logistic", "moe")]
+    assert [run_dir.read_experiment(run).train.seed for run in runs] == [0, 1]
     slower = {"changes": {"optimizer": {"learning_rate": 0.5}}}
     lines = pipeline.states(_settings(**settings, models={"moe": slower})).changed()
     assert lines[0] == "'train moe', 2 folds: experiment.optimizer.learning_rate: 0.03 -> 0.5"
