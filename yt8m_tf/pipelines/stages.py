@@ -32,7 +32,8 @@ def kept_seeds(settings: PipelineConfig, workdir: Path) -> dict[str, int]:
     for name in settings.first_level():
         for path in sorted((workdir / "runs" / str(name)).glob(f"fold_*/{run_dir.CONFIG}")):
             with contextlib.suppress(InputError):  # a damaged one is for the stage to tell
-                found.setdefault(name, run_dir.read_experiment(path.parent).train.seed)
+                found[name] = run_dir.read_experiment(path.parent).train.seed
+                break  # all folds have the same
     return found
 
 
