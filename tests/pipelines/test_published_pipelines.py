@@ -13,9 +13,10 @@ from shrink import shrink
 
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.pipelines import runner, workers
+from yt8m_tf.pipelines.content import shards_of
 from yt8m_tf.pipelines.execution import Where
 from yt8m_tf.pipelines.settings import ModelSettings, PipelineConfig, load_pipeline
-from yt8m_tf.pipelines.stages import fingerprints, make_stages
+from yt8m_tf.pipelines.stages import make_stages
 from yt8m_tf.pipelines.state import States
 
 _FOLDS = 2
@@ -64,7 +65,7 @@ def test_every_family_runs_through(name: str, sample: Sample, tmp_path: Path) ->
     settings = load_pipeline(f"pipelines/{name}.yaml")
     assert len(make_stages(settings)) == {"samsung2018": 923, "second_place2018": 61}[name]
     stages = make_stages(_tiny(settings, sample))
-    states = States(tmp_path / "run", stages, fingerprints(stages, str(sample.directory)))
+    states = States(tmp_path / "run", stages, shards_of(stages, str(sample.directory)))
     where = Where(str(sample.directory), tmp_path / "run", num_threads=1, xla=False, progress=False)
     with workers.local_workers(2, where) as submit:
         results = runner.run(stages, states, submit, 2)

@@ -1,8 +1,9 @@
 """Runs a whole solution: folds of first-level models, scores, LightGBM, students, the final network, its export.
 
-A pipeline is a table of stages. Each is skipped if its outputs are whole and its inputs and configuration unchanged,
-and run again otherwise; interrupted anywhere, the same command goes on. --plan shows every stage, its state and what it
-takes, and runs nothing.
+A pipeline is a table of stages. Each is skipped if its outputs are whole and its inputs and configuration unchanged;
+interrupted anywhere, the same command goes on. What was made for another configuration or other data starts afresh only
+if --restart names it, and what was there moves to WORKDIR/.old. --plan shows every stage, its state, what has changed
+and what it takes, and runs nothing.
 
 Example:
 
@@ -14,7 +15,6 @@ Example:
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +31,12 @@ _PLAN = flags.DEFINE_bool("plan", False, "Show the stages, their states and thei
 _TERAFLOPS = flags.DEFINE_float(
     "teraflops", 20.0, "For --plan: what the device does in a second; 0.3 on two CPU cores.", lower_bound=1e-6
 )
+_RESTART = flags.DEFINE_multi_string(
+    "restart",
+    [],
+    "Stage that may start afresh if it has changed, and those after it whose inputs it changes: a name as --plan shows"
+    " it, or a pattern such as 'train *'; repeatable. What is there moves to WORKDIR/.old.",
+)
 _JOBS = flags.DEFINE_integer("jobs", 1, "Stages run at once.", lower_bound=1)
 _GPUS = flags.DEFINE_list("gpus", [], "Ids of GPUs, one for each job in turn; the default is what this process sees.")
 _SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler whose workers run the stages.")
@@ -38,29 +44,30 @@ _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf.pipelines import plan, runner, stages, state, workers
+    from yt8m_tf.pipelines import content, plan, runner, stages, state, workers
     from yt8m_tf.pipelines.execution import Where
     from yt8m_tf.pipelines.settings import load_pipeline
     from yt8m_tf.stacking import cluster
 
     settings = load_pipeline(_CONFIG.value, _SET.value)
-    table = stages.make_stages(settings)
     workdir, data_dir = Path(_WORKDIR.value).expanduser(), os.path.expanduser(_DATA_DIR.value)
+    table = stages.make_stages(settings, stages.kept_seeds(settings, workdir))
+    stages.check_outputs(table, workdir)
     if _PLAN.value:
         print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))
         return
-    states = state.States(workdir, table, stages.fingerprints(table, data_dir))
+    shards = content.shards_of(table, data_dir)
     where = Where(data_dir, workdir, max(1, (os.cpu_count() or 1) // _JOBS.value), _XLA.value, _JOBS.value == 1)
     with runner.only_run(workdir):
+        states = state.States(workdir, table, shards)
         if _SCHEDULER.value:
             with cluster.connect(_SCHEDULER.value) as client, workers.cluster_workers(client, where) as submit:
-                results = runner.run(table, states, submit, jobs=len(client.scheduler_info()["workers"]))
+                jobs = workers.num_cluster_workers(client)
+                results = runner.run(table, states, submit, jobs, _RESTART.value)
         else:
             with workers.local_workers(_JOBS.value, where, _GPUS.value) as submit:
-                results = runner.run(table, states, submit, _JOBS.value)
-    facts = Path(data_dir, "sample_data.json")  # made-up data knows the best that any model can reach
-    limit = json.loads(facts.read_text())["best_reachable_gap"]["validate"]["video"] if facts.is_file() else None
-    print(runner.write_results(results, workdir, limit))
+                results = runner.run(table, states, submit, _JOBS.value, _RESTART.value)
+        print(runner.write_results(results, workdir, runner.reachable_gap(data_dir)))
 
 
 def run() -> None:

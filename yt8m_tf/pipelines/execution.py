@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_tf.config import strict_yaml
-from yt8m_tf.pipelines.stages import Stage
+from yt8m_tf.pipelines.stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)

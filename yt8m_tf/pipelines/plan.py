@@ -23,8 +23,9 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.models.operations import matrix_operations
 from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.pipelines.content import shards_of
 from yt8m_tf.pipelines.settings import PipelineConfig
-from yt8m_tf.pipelines.stages import Stage, fingerprints
+from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.training.optimizers import slot_names
@@ -202,13 +203,16 @@ def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, w
     """`format_plan` of a pipeline, with the states of its stages where the data is there, and what LightGBM takes."""
     note = ""
     try:
-        known = States(workdir, stages, fingerprints(stages, data_dir))
-        states: dict[str, str] = {stage.name: known.of(stage.name) for stage in stages}
+        shards = shards_of(stages, data_dir)
     except InputError as error:
         if not settings.videos:
             raise
         states = dict.fromkeys((stage.name for stage in stages), "no data")
         note = f"\n(without the data, from the configuration's `videos`: {error})"
+    else:
+        known = States(workdir, stages, shards)
+        states = {stage.name: known.of(stage.name) for stage in stages}
+        note = "".join(f"\nchanged: {line}" for line in known.changed())
     table = format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)
     stack = next(stage for stage in stages if stage.kind == "stack")
     rows = _CANDIDATES * _num_videos(data_dir, settings.videos, stack.options["splits"][OUT_OF_FOLD], "train")

@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from yt8m_tf import files, locks
 from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
-from yt8m_tf.pipelines.stages import Stage
+from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.pipelines.workers import Submit
+from yt8m_tf.sample_data.output import SUMMARY
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 
 Tell = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def only_run(workdir: Path) -> Any:
+def only_run(workdir: Path) -> Iterator[None]:
     """Makes sure that no other process runs a pipeline in the same directory.
 
     Raises:
       InputError: one does, or the directory cannot be written.
     """
-    try:
-        (workdir / "stages").mkdir(parents=True, exist_ok=True)
-        with locks.exclusive(workdir, "--workdir", "runs a pipeline"):
-            yield
-    except OSError as error:
-        raise InputError(
-            f"--workdir={workdir}: cannot be written ({error.strerror}); name another directory"
-        ) from error
+    with contextlib.ExitStack() as held:
+        try:
+            (workdir / "stages").mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.exclusive(workdir, "--workdir", "runs a pipeline"))
+        except OSError as error:  # of these two alone: those of the pipeline itself are about something else
+            raise InputError(
+                f"--workdir={workdir}: cannot be written ({error.strerror}); name another directory"
+            ) from error
+        yield
 
 
-def run(stages: Sequence[Stage], states: States, submit: Submit, jobs: int, tell: Tell = print) -> dict[str, Any]:
+def run(
+    stages: Sequence[Stage],
+    states: States,
+    submit: Submit,
+    jobs: int,
+    restart: Sequence[str] = (),
+    tell: Tell = print,
+) -> dict[str, Any]:
     """Runs what is not done.
 
     Args:
@@ -45,18 +56,21 @@ def run(stages: Sequence[Stage], states: States, submit: Submit, jobs: int, tell
       states: of the stages; a stage is begun when all of its inputs are done.
       submit: gives a stage to a worker.
       jobs: stages under way at a time.
+      restart: of what was made for other inputs or another configuration, what may start afresh (`States.check`).
       tell: is told a line for each stage that ends.
 
     Returns:
       The result of each stage by name.
 
     Raises:
-      InputError: a stage failed; those under way are ended first, and what they did is kept.
+      InputError: a stage failed; those under way are ended first, and what they did is kept. Or what was done would
+        have to make way, and is not in `restart`; nothing has run then.
     """
+    states.check(restart)
     results = {stage.name: states.result(stage.name) for stage in stages if states.of(stage.name) == "done"}
     waiting = [stage for stage in stages if stage.name not in results]
     running: dict[Any, Stage] = {}
-    failure: tuple[Stage, BaseException] | None = None
+    failure: tuple[Stage, Exception] | None = None
     start, ended, total = time.monotonic(), 0, len(waiting)
     if results:
         tell(f"{len(results)} of {len(stages)} stages are done already")
@@ -65,22 +79,26 @@ def run(stages: Sequence[Stage], states: States, submit: Submit, jobs: int, tell
             if len(running) == jobs or failure is not None:
                 break
             waiting.remove(stage)
-            states.begin(stage.name)
+            if moved := states.begin(stage.name):
+                tell(f"{stage.name}: what was there is in {moved} now")
             running[submit(stage)] = stage
         finished = _first(running)
         for future in finished:
             stage = running.pop(future)
-            error = future.exception()
-            if error is not None:
+            try:
+                results[stage.name] = future.result()
+            except Exception as error:
                 failure = failure or (stage, error)
                 continue
-            results[stage.name] = future.result()
             states.finish(stage.name, results[stage.name])
             ended += 1
             tell(_line(stage, results[stage.name], ended, total, time.monotonic() - start))
     if failure is not None:
-        stage, error = failure
-        raise InputError(f"stage '{stage.name}': {error}; the same command goes on from there") from error
+        stage, cause = failure
+        what = " ".join(str(cause).split()) or type(cause).__name__
+        if isinstance(cause, BrokenProcessPool):
+            what = "its process was killed, for want of memory perhaps (then fewer --jobs at once)"
+        raise InputError(f"stage '{stage.name}': {what}; the same command goes on from there") from cause
     return {stage.name: results[stage.name] for stage in stages}
 
 
@@ -101,6 +119,14 @@ def _line(stage: Stage, result: dict[str, Any], ended: int, total: int, seconds:
     gap = f", GAP@20 {result['gap_at_20']:.4f}" if "gap_at_20" in result else ""
     left = seconds / ended * (total - ended)
     return f"[{ended}/{total}] {stage.name}: {tables.duration(result['seconds'])}{gap}; {tables.duration(left)} left"
+
+
+def reachable_gap(data_dir: str) -> float | None:
+    """GAP@20 that no model can exceed on the validation shards, which only made-up data tells; None for any other."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # clips made of videos, say: they do not tell
+        facts = json.loads(Path(data_dir, SUMMARY).read_text(encoding="utf-8"))
+        return float(facts["best_reachable_gap"]["validate"]["video"])
+    return None
 
 
 def write_results(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:

@@ -2,58 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
-import json
-import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import tensorflow as tf
-
+from yt8m_tf import run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
-from yt8m_tf.data.shards import list_shards
+from yt8m_tf.errors import InputError
 from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig
+from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.stacking.stack import OUT_OF_FOLD, WEIGHTS
 
-Kind = Literal["train", "score", "stack", "mean", "evaluate", "export", "infer"]
+
+def seed_of(name: str) -> int:
+    """The seed of a first-level model: its own, whatever other models there are."""
+    return zlib.crc32(str(name).encode()) % 2**30
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One step of a pipeline.
+def kept_seeds(settings: PipelineConfig, workdir: Path) -> dict[str, int]:
+    """The seeds of the first-level models whose training has begun in a directory.
 
-    Attributes:
-      name: such as "train moe fold 2".
-      kind: what is to be done.
-      inputs: names of the stages whose outputs it reads.
-      output: directory or file below the pipeline's directory; it belongs to this stage alone.
-      options: all that the result depends on beside the inputs and the data; ready for JSON.
-      shards: patterns of the shards that it reads, relative to the data directory.
-      split: which of the pipeline's `videos` these are.
+    The first release took a model's position in the configuration; such runs go on with it.
     """
+    found: dict[str, int] = {}
+    for name in settings.first_level():
+        for path in sorted((workdir / "runs" / str(name)).glob(f"fold_*/{run_dir.CONFIG}")):
+            with contextlib.suppress(InputError):  # a damaged one is for the stage to tell
+                found[name] = run_dir.read_experiment(path.parent).train.seed
+                break  # all folds have the same
+    return found
 
-    name: str
-    kind: Kind
-    inputs: tuple[str, ...]
-    output: str
-    options: Mapping[str, Any]
-    shards: tuple[str, ...] = ()
-    split: str = "train"
 
-
-def make_stages(settings: PipelineConfig) -> list[Stage]:
+def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None) -> list[Stage]:
     """All stages, each after those that it needs.
 
+    Args:
+      settings: the pipeline.
+      seeds: by name, of first-level models that have another seed than `seed_of` (`kept_seeds`).
+
     Raises:
-      InputError: whatever is wrong with the configuration of a model.
+      InputError: whatever is wrong with the configuration of a model, or its name.
     """
+    models = settings.first_level()
+    for name in map(str, (*models, *settings.students, *settings.baselines)):
+        if name in ("", ".", "..") or "/" in name:
+            raise InputError(f"the pipeline has a model '{name}'; a name becomes that of a directory: leave out '/'")
+    seeds = {name: seed_of(name) for name in models} | dict(seeds or {})
     first_level = {
         # Hard labels, since there are no others yet; and seeds of their own, so that no two models are the same.
-        name: settings.experiment(model, {"labels": {"soft": None}, "train": {"seed": number}})
-        for number, (name, model) in enumerate(settings.first_level().items())
+        name: settings.experiment(model, {"labels": {"soft": None}, "train": {"seed": seeds[name]}})
+        for name, model in models.items()
     }
     stages: list[Stage] = []
     for name, experiment in first_level.items():
@@ -95,26 +97,28 @@ def make_stages(settings: PipelineConfig) -> list[Stage]:
     return stages
 
 
-def fingerprints(stages: Sequence[Stage], data_dir: str) -> dict[str, str]:
-    """For each stage a hash of its options, of its shards' names and sizes, and of the stages before it."""
-    found: dict[str, str] = {}
-    sizes: dict[str, int] = {}
-    listed: dict[tuple[str, ...], list[str]] = {(): []}  # hundreds of stages read the same thousands of shards
+def check_outputs(stages: Sequence[Stage], workdir: Path) -> None:
+    """Checks that no stage writes where another does: one that starts afresh would take the other's work with it.
+
+    Raises:
+      InputError: two outputs are the same or lie in one another, by their names or through links in `workdir`; or two
+        stages would keep the same record.
+    """
+    owners: dict[Path, Stage] = {}
     for stage in stages:
-        if stage.shards not in listed:
-            listed[stage.shards] = list_shards(stage.shards, data_dir, stage.name)
-        shards = listed[stage.shards]
-        for shard in shards:
-            if shard not in sizes:
-                sizes[shard] = tf.io.gfile.stat(shard).length
-        content = [
-            stage.kind,
-            strict_yaml.to_dict(dict(stage.options)),
-            [found[name] for name in stage.inputs],
-            [(os.path.basename(shard), sizes[shard]) for shard in shards],
-        ]
-        found[stage.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return found
+        for path in ((workdir / stage.output).resolve(), workdir / "stages" / stage.file_name):
+            if path in owners:
+                raise InputError(_clash(owners[path], stage, path))
+            owners[path] = stage
+    for path, stage in owners.items():
+        for parent in path.parents:
+            if parent in owners:
+                raise InputError(_clash(owners[parent], stage, parent))
+
+
+def _clash(one: Stage, other: Stage, path: Path) -> str:
+    both = f"'{one.name}' and '{other.name}'" if one.name != other.name else f"two stages '{one.name}'"
+    return f"the pipeline's configuration: {both} would both write to {path}; give one of the models another name"
 
 
 def _first_level(name: str, experiment: ExperimentConfig, settings: PipelineConfig) -> list[Stage]:

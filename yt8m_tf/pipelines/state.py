@@ -1,93 +1,348 @@
-"""What has been done: `stages/<name>.done.json`, with the fingerprint that it was done for and the files it left."""
+"""What has been done: `stages/<name>.done.json`, with all that it was done for and the files it left.
+
+Nothing that a stage wrote is ever deleted: what has to make way moves to `.old/`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
 import json
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from yt8m_tf import files
-from yt8m_tf.errors import InputError
-from yt8m_tf.pipelines.stages import Stage
+import yaml
 
-# "done"; "begun", and goes on; "changed": was done, or begun, for other inputs or another configuration; "damaged": was
-# done, and a file of it is gone, or of another size.
+from yt8m_tf import files, run_dir
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.errors import InputError
+from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, digest, some
+from yt8m_tf.pipelines.stage import Kind, Stage
+from yt8m_tf.stacking import stack
+
+# "done"; "begun", and goes on; "changed": there is something that was made for other inputs or another configuration;
+# "damaged": was done, and a file of it is gone, or of another size.
 State = Literal["done", "begun", "changed", "damaged", "to do"]
+
+OLD = ".old"
+
+# The numbers that are read of the results of stages that are done.
+_NUMBERS: Mapping[str, Sequence[str]] = {
+    "train": ("seconds", "gap_at_20"),
+    "evaluate": ("seconds", "gap_at_20"),
+    "export": ("seconds", "gap_at_20", "bytes"),
+}
+_NAMED = 5  # changes, or stages to restart, in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class _StoredContent:
+    kind: str
+    options: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    shards: str  # `digest`; the list itself is stages/shards/<digest>.json, once for the hundreds that read it
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """A file of `stages/`; the first release wrote no content."""
+
+    fingerprint: str
+    content: _StoredContent | None = None
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What is there of a stage."""
+
+    state: State
+    record: _Record | None = None  # of "done" and "begun"
+    changes: Changes = dataclasses.field(default_factory=Changes)  # of "changed"
 
 
 class States:
-    """The state of each stage of a pipeline.
+    """The state of each stage of a pipeline, as it is found when this is made, and as `begin` and `finish` change it.
 
     Args:
       workdir: the pipeline's directory.
-      stages: all of them.
-      fingerprints: of each stage, by name.
+      stages: all of them, each after those that it needs.
+      shards: that each stage reads, by its name (`content.shards_of`).
     """
 
-    def __init__(self, workdir: Path, stages: Sequence[Stage], fingerprints: Mapping[str, str]):
-        self._workdir, self._fingerprints = workdir, dict(fingerprints)
-        self._outputs = {stage.name: stage.output for stage in stages}
+    def __init__(self, workdir: Path, stages: Sequence[Stage], shards: Mapping[str, Shards]):
+        self._workdir = workdir
+        self._stages = {stage.name: stage for stage in stages}
+        self._shards: dict[str, Shards | None] = {digest(own): own for own in shards.values()}
+        self._contents: dict[str, Content] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._recorded: dict[str, str] = {}  # fingerprints of what is there
+        self._found: dict[str, _Found] = {}
+        self._old: Path | None = None  # where what makes way goes
+        for stage in stages:
+            inputs = {name: self._fingerprints[name] for name in stage.inputs}
+            options = strict_yaml.to_dict(dict(stage.options))
+            content = self._contents[stage.name] = Content(stage.kind, options, inputs, shards[stage.name])
+            found = self._found[stage.name] = self._look(stage, content)
+            # What an earlier release made keeps its fingerprint, so that what comes after it does.
+            self._fingerprints[stage.name] = (found.record or content).fingerprint
 
     def of(self, name: str) -> State:
         """The state of one stage."""
-        begun, done = self._read(name, "begun"), self._read(name, "done")
-        if done is not None and done["fingerprint"] == self._fingerprints[name]:
-            return "done" if self._whole(done["files"]) else "damaged"
-        if begun is not None and begun["fingerprint"] == self._fingerprints[name]:
-            return "begun"
-        return "to do" if begun is None and done is None else "changed"
+        return self._found[name].state
 
     def result(self, name: str) -> dict[str, Any]:
         """What a stage that is done found."""
-        found = self._read(name, "done")
-        assert found is not None
-        return found["result"]
+        record = self._found[name].record
+        assert record is not None
+        return dict(record.result)
 
-    def begin(self, name: str) -> None:
-        """Before a stage runs: what does not belong to this run of it, or is damaged, is removed."""
-        if self.of(name) != "begun":
-            self._path(name, "done").unlink(missing_ok=True)
-            output = self._output(name)
-            if output.is_dir():
-                shutil.rmtree(output)
-            output.unlink(missing_ok=True)
-            shutil.rmtree(output.with_name(f"{output.name}.parts"), ignore_errors=True)  # of a submission file
-        self._write(name, "begun", {"fingerprint": self._fingerprints[name]})
+    def changed(self) -> list[str]:
+        """A line for each stage, or the folds of a model, that is "changed", with what changed."""
+        changes = {name: found.changes for name, found in self._found.items() if found.state == "changed"}
+        return [f"{title}: {why}" for title, why in _together(changes)]
+
+    def check(self, restart: Sequence[str]) -> None:
+        """Checks that of what is "changed" only stages will start afresh that someone named, and those after them.
+
+        Args:
+          restart: patterns of the names of stages, or of models of whom all folds are meant.
+
+        Raises:
+          InputError: finished or begun work would have to make way, with what changed; a pattern that matches nothing.
+        """
+        for pattern in restart:
+            if not any(_is_named(stage, pattern) for stage in self._stages.values()):
+                near = strict_yaml.nearest(pattern, dict.fromkeys(stage.group for stage in self._stages.values()))
+                raise InputError(f"--restart={pattern}: no stage of that name{near}; --plan shows them")
+        after: dict[str, bool] = {}  # whether a stage, or one before it, was named
+        refused: dict[str, Changes] = {}
+        for name, stage in self._stages.items():
+            named = any(_is_named(stage, pattern) for pattern in restart)
+            after[name] = named or any(after[before] for before in stage.inputs)
+            changes = self._found[name].changes
+            if changes and not named and (changes.own or not all(after[before] for before in changes.inputs)):
+                refused[name] = changes
+        if refused:
+            raise InputError(self._refusal(refused))
+        for name, found in self._found.items():  # records of the first release, for releases to come
+            if found.state in ("done", "begun") and found.record is not None and found.record.content is None:
+                self._write(name, found.state, found.record.result, found.record.files)
+
+    def begin(self, name: str) -> Path | None:
+        """Before a stage runs: what is there of it, and is not of this run of it, makes way.
+
+        Returns:
+          Where that is now; None where there was nothing.
+        """
+        moved = self._set_aside(name) if self.of(name) in ("changed", "damaged") else None
+        self._found[name] = _Found("begun", self._write(name, "begun"))
+        return moved
 
     def finish(self, name: str, result: Mapping[str, Any]) -> None:
         """After a stage has run."""
-        output = self._output(name)
+        output = self._workdir / self._stages[name].output
         paths = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
-        files = {str(path.relative_to(self._workdir)): path.stat().st_size for path in paths}
-        done = {"fingerprint": self._fingerprints[name], "result": dict(result), "files": files}
-        self._write(name, "done", done)
+        sizes = {str(path.relative_to(self._workdir)): path.stat().st_size for path in paths}
+        self._found[name] = _Found("done", self._write(name, "done", result, sizes))
         self._path(name, "begun").unlink(missing_ok=True)
 
-    def _whole(self, files: Mapping[str, int]) -> bool:
+    def _look(self, stage: Stage, content: Content) -> _Found:
+        """What is there of a stage, whose content is now that."""
+        changes: list[Changes] = []
+        for what in ("done", "begun"):
+            try:
+                record = self._read(stage, what)
+            except InputError as error:
+                changes.append(Changes((str(error),)))
+                continue
+            if record is None:
+                continue
+            self._recorded.setdefault(stage.name, record.fingerprint)
+            if found := self._changes(stage, content, record):
+                changes.append(found)
+            elif what == "begun":
+                return _Found("begun", record)
+            else:
+                return _Found("done" if self._is_whole(record.files) else "damaged", record)
+        there = [path for path in self._paths(stage) if _has_content(path)]
+        if not there:
+            return _Found("to do")
+        unknown = Changes((f"{there[0]} is there, and no record of what it was made for",))
+        return _Found("changed", None, next(iter(changes), unknown))
+
+    def _changes(self, stage: Stage, content: Content, record: _Record) -> Changes:
+        """In what a stage is not what a record tells of."""
+        if record.fingerprint == content.fingerprint:
+            return Changes()
+        if record.content is None:
+            old = self._recovered(stage, content, record.fingerprint)
+        else:
+            stored = record.content
+            old = Content(stored.kind, stored.options, stored.inputs, self._read_shards(stored.shards))
+        if old is None:
+            return Changes(("the configuration or the data; its record, of an earlier release, does not say which",))
+        return differences(old, content)
+
+    def _recovered(self, stage: Stage, content: Content, fingerprint: str) -> Content | None:
+        """The content of a record that has only its hash, where it can be guessed; the hash proves it."""
+        recorded = {name: self._recorded.get(name, own) for name, own in content.inputs.items()}
+        for options in (content.options, *self._stored_options(stage)):
+            for inputs in (content.inputs, recorded):
+                guess = dataclasses.replace(content, options=options, inputs=inputs)
+                if guess.fingerprint == fingerprint:
+                    return guess
+        return None
+
+    def _stored_options(self, stage: Stage) -> Iterator[Mapping[str, Any]]:
+        """The options of a stage as they stand in what it wrote: with the keys and values that there were then."""
+        options = strict_yaml.to_dict(dict(stage.options))
+        try:
+            if stage.kind == "train":
+                stored = _read_yaml(self._workdir / stage.output / run_dir.CONFIG)
+                soft = {"labels": {"soft": options["experiment"]["labels"]["soft"]}}  # a run has the whole path
+                yield {**options, "experiment": strict_yaml.merge(stored, soft)}
+            elif stage.kind == "mean":
+                data = _read_yaml(self._workdir / options["members"][0] / run_dir.CONFIG)["data"]
+                yield {**options, "experiment": {"data": data}}
+            elif stage.kind == "stack":
+                path = self._workdir / stage.output / stack.CONFIG
+                yield {**options, "stack": json.loads(path.read_text(encoding="utf-8"))["config"]}
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return
+
+    def _refusal(self, refused: Mapping[str, Changes]) -> str:
+        """Why stages do not start afresh, in one line: those that changed themselves, and the number of the others."""
+        first = {n: c for n, c in refused.items() if c.own or not any(before in refused for before in c.inputs)}
+        causes: dict[str, list[str]] = {}
+        for name, changes in first.items():
+            causes.setdefault(changes.cause(), []).append(name)
+        listed = [f"{some(names)} ({cause})" for cause, names in list(causes.items())[:_NAMED]]
+        if len(causes) > _NAMED:
+            listed.append(f"{sum(map(len, list(causes.values())[_NAMED:]))} more, which --plan shows")
+        if rest := len(refused) - len(first):
+            listed.append(f"{rest} stages after them")
+        names = list(dict.fromkeys(self._stages[name].group for name in first))
+        flags = " ".join(f"--restart={shlex.quote(name)}" for name in (names if len(names) <= _NAMED else ["*"]))
+        return (
+            f"--workdir={self._workdir}: stages that were done or begun have changed: {'; '.join(listed)}. Restore what"
+            f" changed, name another directory, or give {flags}, and they start afresh; what they wrote moves to"
+            f" {self._workdir / OLD}"
+        )
+
+    def _set_aside(self, name: str) -> Path | None:
+        """Moves all that is there of a stage to a directory of its own for every run of the pipeline, under `OLD`."""
+        records = [self._path(name, what) for what in ("done", "begun")]
+        there = [path for path in (*self._paths(self._stages[name]), *records) if path.exists() or path.is_symlink()]
+        if not there:
+            return None
+        if self._old is None:
+            taken = [int(path.name) for path in (self._workdir / OLD).glob("*") if path.name.isdecimal()]
+            self._old = self._workdir / OLD / str(1 + max(taken, default=0))
+        for path in there:
+            target = self._old / path.relative_to(self._workdir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)  # to another disk, where a directory here is a link
+        return self._old
+
+    def _is_whole(self, sizes: Mapping[str, int]) -> bool:
         """Are files of a stage as it left them? Others may have come, such as the evaluation of a run."""
         try:
-            return all((self._workdir / path).stat().st_size == size for path, size in files.items())
+            return all((self._workdir / path).stat().st_size == size for path, size in sizes.items())
         except OSError:
             return False
 
-    def _output(self, name: str) -> Path:
-        return self._workdir / self._outputs[name]
+    def _paths(self, stage: Stage) -> list[Path]:
+        """Where a stage writes: its output, and the parts of a submission file."""
+        output = self._workdir / stage.output
+        return [output, output.with_name(f"{output.name}.parts")] if stage.kind == "infer" else [output]
 
     def _path(self, name: str, what: str) -> Path:
-        return self._workdir / "stages" / f"{name.replace(' ', '_')}.{what}.json"
+        return self._workdir / "stages" / f"{self._stages[name].file_name}.{what}.json"
 
-    def _read(self, name: str, what: str) -> dict[str, Any] | None:
-        path = self._path(name, what)
+    def _read(self, stage: Stage, what: str) -> _Record | None:
+        path = self._path(stage.name, what)
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); remove it, and the stage is run again") from error
+            record = strict_yaml.parse(_Record, json.loads(path.read_text(encoding="utf-8")), "")
+            if what == "done":
+                _check_result(stage.kind, record.result)
+        except (OSError, ValueError) as error:  # an InputError is one
+            raise InputError(f"its record {path} is damaged: {' '.join(str(error).split())}") from error
+        return record
 
-    def _write(self, name: str, what: str, contents: Mapping[str, Any]) -> None:
-        path = self._path(name, what)
+    def _read_shards(self, name: str) -> Shards | None:
+        if name not in self._shards:
+            try:
+                stored = json.loads(self._path_of_shards(name).read_text(encoding="utf-8"))
+                self._shards[name] = tuple((str(shard), int(size)) for shard, size in stored)
+            except (OSError, ValueError, TypeError):
+                self._shards[name] = None
+        return self._shards[name]
+
+    def _path_of_shards(self, name: str) -> Path:
+        return self._workdir / "stages" / "shards" / f"{name}.json"
+
+    def _write(
+        self,
+        name: str,
+        what: Literal["begun", "done"],
+        result: Mapping[str, Any] | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> _Record:
+        """Writes a record for what a stage is now."""
+        content = self._contents[name]
+        assert content.shards is not None
+        own = digest(content.shards)
+        stored = _StoredContent(content.kind, content.options, content.inputs, own)
+        record = _Record(self._fingerprints[name], stored, dict(result or {}), dict(sizes or {}))
+        path = self._path_of_shards(own)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, contents)
+        if not path.is_file():
+            files.write_json(path, content.shards)
+        files.write_json(self._path(name, what), strict_yaml.to_dict(record))
+        return record
+
+
+def _is_named(stage: Stage, pattern: str) -> bool:
+    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in (stage.name, stage.group))
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _together(changes: Mapping[str, Changes]) -> list[tuple[str, str]]:
+    """Stages with what changed; folds of a model of which the same is to say are one."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, own in changes.items():
+        groups.setdefault((name.partition(" fold ")[0], str(own)), []).append(name)
+    return [
+        (f"'{names[0]}'" if len(names) == 1 else f"'{group}', {len(names)} folds", why)
+        for (group, why), names in groups.items()
+    ]
+
+
+def _check_result(kind: Kind, result: Mapping[str, Any]) -> None:
+    """Raises InputError where a result lacks what is read of it."""
+    numbers = {key: result.get(key) for key in _NUMBERS.get(kind, ("seconds",))}
+    if kind == "stack":
+        gaps = result.get("gaps")
+        if not gaps or not isinstance(gaps, Mapping) or not all(isinstance(own, Mapping) for own in gaps.values()):
+            raise InputError(f"result.gaps is {gaps!r}")
+        names = next(iter(gaps.values()))
+        numbers |= {f"gaps.{split}.{name}": own.get(name) for split, own in gaps.items() for name in names}
+    if wrong := [key for key, value in numbers.items() if not isinstance(value, int | float)]:
+        raise InputError(f"result.{wrong[0]} is {numbers[wrong[0]]!r}")
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}: no mapping")
+    return values

@@ -1,36 +1,68 @@
-"""The start of a worker process. Imports nothing of TensorFlow, which would print its notices then."""
+"""What a worker process does: its start, and stage after stage. Imports TensorFlow, quietly, with the first one."""
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
 from typing import Any
 
+from yt8m_tf.console.quiet import import_quietly
+from yt8m_tf.errors import InputError
+from yt8m_tf.locks import Claims
+from yt8m_tf.pipelines.execution import Where, execute
+from yt8m_tf.pipelines.stage import Stage
+
 _WATCH_SECONDS = 0.5
 
 
-def start(parent: int, turns: Any, num_threads: int) -> None:
+def start(parent: int, gpu: str | None, num_threads: int) -> None:
     """Before a worker's first stage.
 
     Args:
       parent: the process that takes its results; it ends when that one does, killed or not.
-      turns: a queue of ids of GPUs; None stands for all that there are.
+      gpu: the id of the only GPU that it sees; None: all that there are.
       num_threads: of TensorFlow for one operation, unless the environment says; 0: as many as there are cores.
     """
-    gpu = turns.get()
-    turns.put(gpu)  # for the worker that comes after
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if num_threads:  # workers that each take all cores get in each other's way
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    from yt8m_tf.console.quiet import import_quietly
-
-    import_quietly()
 
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
+
+
+def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
+    """`execute`, once no other process is at the same stage: one of a run that was killed a moment ago, perhaps.
+
+    Raises:
+      InputError: in one line, whatever is wrong: it travels between processes.
+      RuntimeError: anything else, some of which could not travel, in one line.
+    """
+    import_quietly()
+    try:
+        folder = where.workdir / "stages"
+        folder.mkdir(parents=True, exist_ok=True)
+        with Claims(folder) as claims:
+            claims.take(stage.file_name, wait=True)
+            return execute(stage, where)
+    except InputError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}") from None
+    finally:
+        _free_memory()
+
+
+def _free_memory() -> None:
+    """Of the models of a stage, for the next one in this process."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()

@@ -4,49 +4,89 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import gc
 import multiprocessing
 import os
+import queue
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines import worker_process
-from yt8m_tf.pipelines.execution import Where, execute
-from yt8m_tf.pipelines.stages import Stage
-
-# From a stage to its future result.
-Submit = Callable[[Stage], "concurrent.futures.Future[dict[str, Any]]"]
+from yt8m_tf.pipelines.execution import Where
+from yt8m_tf.pipelines.stage import Stage
 
 # A worker makes way for a new one after so many stages: TensorFlow keeps some memory of every model.
 _STAGES_OF_A_WORKER = 12
 
+Work = Callable[[Stage, Where], dict[str, Any]]
+
+
+class Future(Protocol):
+    """What becomes of a stage that was given to a worker."""
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    def result(self) -> dict[str, Any]:
+        """What it found, or the error that it ended with."""
+
+
+Submit = Callable[[Stage], Future]
+
+
+class _LocalWorker:
+    """A process that does one stage at a time, and after some is followed by another with the same GPU."""
+
+    def __init__(self, gpu: str | None, num_threads: int):
+        self._start = (os.getpid(), gpu, num_threads)
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._left = 0
+
+    def submit(self, work: Work, stage: Stage, where: Where) -> concurrent.futures.Future[dict[str, Any]]:
+        # Not the pool's own `max_tasks_per_child`: it forgets at times to start the process that comes after
+        # (https://github.com/python/cpython/issues/115634), and then waits for ever.
+        if self._pool is None or not self._left:
+            self.end()
+            context = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
+            self._pool = concurrent.futures.ProcessPoolExecutor(1, context, worker_process.start, self._start)
+            self._left = _STAGES_OF_A_WORKER
+        self._left -= 1
+        return self._pool.submit(work, stage, where)
+
+    def end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
 
 @contextlib.contextmanager
-def local_workers(jobs: int, where: Where, gpus: Sequence[str] = ()) -> Iterator[Submit]:
+def local_workers(
+    jobs: int, where: Where, gpus: Sequence[str] = (), work: Work = worker_process.run_claimed
+) -> Iterator[Submit]:
     """Processes that run stages, and end with this one however it ends.
 
     Args:
-      jobs: how many.
+      jobs: how many. A stage beyond that waits, in `submit`, for one of those before it to end.
       where: for all stages.
-      gpus: ids of GPUs; each worker sees one of them, in turn. None: every worker sees what this process does.
+      gpus: ids of GPUs; each worker, and whichever process follows it, sees one of them alone; with more jobs than ids
+        they are dealt in turn. None: every worker sees what this process does.
+      work: what a worker does with a stage.
     """
-    context = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
-    turns = context.Queue()
-    for number in range(max(jobs, len(gpus))):
-        turns.put(gpus[number % len(gpus)] if gpus else None)
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs,
-        context,
-        worker_process.start,
-        (os.getpid(), turns, where.num_threads),
-        max_tasks_per_child=_STAGES_OF_A_WORKER,
-    ) as pool:
-        try:
-            yield lambda stage: pool.submit(run_claimed, stage, where)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    workers = [_LocalWorker(gpus[number % len(gpus)] if gpus else None, where.num_threads) for number in range(jobs)]
+    idle: queue.SimpleQueue[_LocalWorker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def submit(stage: Stage) -> Future:
+        worker = idle.get()
+        future = worker.submit(work, stage, where)
+        future.add_done_callback(lambda _: idle.put(worker))
+        return future
+
+    try:
+        yield submit
+    finally:
+        for worker in workers:
+            worker.end()
 
 
 @contextlib.contextmanager
@@ -54,40 +94,56 @@ def cluster_workers(client: Any, where: Where) -> Iterator[Submit]:
     """The workers of a Dask cluster (`stacking.cluster.connect`), one stage at a time each.
 
     A worker that was started with `--resources GPU=1` takes one training or scoring at a time.
+
+    Raises:
+      InputError: the scheduler does not answer; `submit` and its futures raise it, too.
     """
-    resources = [worker["resources"] for worker in client.scheduler_info()["workers"].values()]
+    resources = [worker["resources"] for worker in _workers_of(client).values()]
     wanted = {"GPU": 1} if any("GPU" in own for own in resources) else None
 
-    def submit(stage: Stage) -> Any:
+    def submit(stage: Stage) -> Future:
         heavy = stage.kind in ("train", "score")
-        return client.submit(run_claimed, stage, where, pure=False, resources=wanted if heavy else None)
+        with _answering():
+            return _OnCluster(
+                client.submit(worker_process.run_claimed, stage, where, pure=False, resources=wanted if heavy else None)
+            )
 
     yield submit
 
 
-def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
-    """`execute`, once no other process is at the same stage: one of a run that was killed a moment ago, perhaps.
+def num_cluster_workers(client: Any) -> int:
+    """How many workers a Dask cluster has.
 
     Raises:
-      InputError: in one line, whatever is wrong: it travels between processes.
+      InputError: the scheduler does not answer.
     """
-    folder = where.workdir / "stages"
-    folder.mkdir(parents=True, exist_ok=True)
-    with Claims(folder) as claims:
-        claims.take(stage.name.replace(" ", "_"), wait=True)
-        try:
-            return execute(stage, where)
-        except InputError:
-            raise
-        except Exception as error:  # of TensorFlow, some of whose errors cannot be sent
-            raise RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}") from None
-        finally:
-            _free_memory()
+    return len(_workers_of(client))
 
 
-def _free_memory() -> None:
-    """Of the models of a stage, for the next one in this process."""
-    import keras
+def _workers_of(client: Any) -> dict[str, Any]:
+    with _answering():
+        return client.scheduler_info()["workers"]
 
-    keras.backend.clear_session()
-    gc.collect()
+
+class _OnCluster:
+    """A future of Dask, whose own errors are told from the stage's."""
+
+    def __init__(self, future: Any):
+        self._future = future
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def result(self) -> dict[str, Any]:
+        with _answering():
+            return self._future.result()
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """An error of Dask's connections in one line; those of stages are of other types (`worker_process.run_claimed`)."""
+    try:
+        yield
+    except (OSError, concurrent.futures.CancelledError) as error:  # a time-out is an OSError
+        what = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        raise InputError(f"--scheduler: Dask does not answer ({what}); see to the scheduler and its workers") from error

@@ -1,0 +1,155 @@
+"""What the result of a stage depends on, and in what two such contents differ."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data.shards import list_shards
+from yt8m_tf.errors import InputError
+from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.pipelines.stage import Stage
+from yt8m_tf.stacking.settings import StackConfig
+
+# Base name and bytes of each, in the order of their paths.
+Shards = tuple[tuple[str, int], ...]
+
+_LONGEST = 200  # of a line about a key whose values differ
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """All that the result of a stage depends on.
+
+    Attributes:
+      kind: of the stage.
+      options: of the stage, as plain values.
+      inputs: fingerprint of each stage that it needs, by name.
+      shards: that it reads; None: nobody knows any more.
+    """
+
+    kind: str
+    options: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    shards: Shards | None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of all of it."""
+        return _hash([self.kind, self.options, list(self.inputs.values()), self.shards])
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """In what a stage is not what it was.
+
+    Attributes:
+      own: lines on its options, its shards, and which stages it needs.
+      inputs: names of the stages that it needs whose results are others.
+    """
+
+    own: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.own or self.inputs)
+
+    def __str__(self) -> str:
+        changed = (f"{some(self.inputs)}, which it needs, changed",) if self.inputs else ()
+        return "; ".join((*self.own, *changed))
+
+    def cause(self) -> str:
+        """What changed of the stage itself, or else of those that it needs."""
+        return "; ".join(self.own) or str(self)
+
+
+def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
+    """The shards that each stage reads, by its name.
+
+    Raises:
+      InputError: see `list_shards`.
+    """
+    sizes: dict[str, int] = {}
+    found: dict[tuple[str, ...], Shards] = {(): ()}  # hundreds of stages read the same thousands of shards
+    for stage in stages:
+        if stage.shards not in found:
+            paths = list_shards(stage.shards, data_dir, stage.name)
+            sizes |= {path: tf.io.gfile.stat(path).length for path in paths if path not in sizes}
+            found[stage.shards] = tuple((os.path.basename(path), sizes[path]) for path in paths)
+    return {stage.name: found[stage.shards] for stage in stages}
+
+
+@functools.cache
+def digest(shards: Shards) -> str:
+    """A name for a list of shards."""
+    return _hash(shards)[:16]
+
+
+def differences(old: Content, new: Content) -> Changes:
+    """In what `new` differs from `old`; an option that the release of `old` did not know has its default there."""
+    options = strict_yaml.differences(_completed(old), new.options)
+    lines = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in options]
+    for what, names in (
+        ("needed now", [name for name in new.inputs if name not in old.inputs]),
+        ("needed no longer", [name for name in old.inputs if name not in new.inputs]),
+    ):
+        lines += [f"{some(names)} {'is' if len(names) == 1 else 'are'} {what}"] if names else []
+    inputs = [name for name in new.inputs if name in old.inputs and old.inputs[name] != new.inputs[name]]
+    return Changes((*lines, *_between(old.shards, new.shards)), tuple(inputs))
+
+
+def _completed(content: Content) -> dict[str, Any]:
+    """The options with the defaults of keys that their release did not know."""
+    options = dict(content.options)
+    with contextlib.suppress(InputError, TypeError):  # a key that is gone since then: it shows as a difference
+        if content.kind == "train":
+            options["experiment"] = strict_yaml.to_dict(parse_experiment(options["experiment"]))
+        elif content.kind == "mean":
+            data = strict_yaml.parse(DataConfig, options["experiment"]["data"], "data")
+            options["experiment"] = {"data": strict_yaml.to_dict(data)}
+        elif content.kind == "stack":
+            options["stack"] = strict_yaml.to_dict(strict_yaml.parse(StackConfig, options["stack"], "stack"))
+    return options
+
+
+@functools.cache
+def _between(old: Shards | None, new: Shards | None) -> tuple[str, ...]:
+    """What became of a list of shards, in a line, if anything."""
+    if old is None or new is None:
+        return ("its shards are others than before",)
+    if old == new:
+        return ()
+    before, after = _by_name(old), _by_name(new)
+    found = (
+        ("new", [name for name in after if name not in before]),
+        ("gone", [name for name in before if name not in after]),
+        ("of another size", [name for name in after if name in before and before[name] != after[name]]),
+    )
+    lines = [f"{some(names)} {'is' if len(names) == 1 else 'are'} {what}" for what, names in found if names]
+    return (f"shards: {', '.join(lines) or 'in another order'}",)
+
+
+def _by_name(shards: Shards) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for name, size in shards:
+        found.setdefault(name, []).append(size)
+    return found
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
