@@ -34,7 +34,7 @@ class TrainStep:
       experiment: loss, optimizer, mixup, precision.
       strategy: where the replicas are; `state` was made in its scope.
       xla: whether to compile with XLA, where XLA can (`distribution.compiles_with_xla`).
-      target_weights: what the targets of each output are multiplied by, in [0, 1]; None: nothing.
+      target_weights: see `losses.make_loss`.
       membership: [C, V], not 0 where a class belongs to a tag; None where the data has no tags.
     """
 
@@ -50,8 +50,7 @@ class TrainStep:
         self._state, self._experiment, self._strategy = state, experiment, strategy
         self._train, self._spec = experiment.train, experiment.data.spec
         self._single = distribution.is_single(strategy)
-        self._loss = losses.make_loss(experiment.loss, self._spec.num_classes)
-        self._target_weights = None if target_weights is None else target_weights.astype(np.float32)
+        self._loss = losses.make_loss(experiment.loss, self._spec.num_classes, target_weights)
         self._membership = membership
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
@@ -171,8 +170,6 @@ class TrainStep:
             targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
             inputs, targets = mixup.mix(inputs, targets, weights)
-        if self._target_weights is not None:
-            targets *= self._target_weights
         values = [tf.convert_to_tensor(variable) for variable in self._state.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
