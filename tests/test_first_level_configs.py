@@ -85,15 +85,40 @@ def test_the_zoo_trains_as_published():
         assert run.train.batch_size == int(row["batch_size"])
         assert run.train.epochs == int(row["epochs"])
         assert run.train.steps_per_epoch == int(row["steps_per_epoch"] or 1000)
-        assert run.train.mixup_alpha == float(row["mixup_alpha"] or 0)
+        # Two leave out alpha, and have the published class's default.
+        assert run.train.mixup_alpha == (0.2 if row["id"] in ("70", "71") else float(row["mixup_alpha"] or 0))
         assert run.optimizer.name == row["optimizer"].lower()
         assert run.optimizer.learning_rate == float(row["learning_rate"])
         assert (run.schedule.factor, run.schedule.patience) == (0.5, int(row["plateau_patience"]))
         loss = {"bce_labels1_tags2": "bce_labels_tags"}.get(row["loss"], row["loss"])
         assert run.loss.name == loss
+        if row["id"] == "100":  # leaves the rate out, and has the class's default
+            assert run.model["dropout"] == 0.3
         assert (run.data.spec.num_tags == 25) == ("verticals" in row["features"])
         weight = float(row["soft_label_weight"] or 0)
         assert (run.labels.weight if run.labels.soft else 0) == weight
+
+
+def test_the_zoo_stops_as_published():
+    """What leaves out the patience has the published loop's default, 5 evaluations."""
+    default = {9, *range(12, 19), 20, 24, 38, 39, 41, 77, 78, 79, 89, 90, 92, 104, 105, 106, 108, 109, 112}
+    own = {11: 5, 54: 6, 55: 6, 88: 15, 110: 15, 111: 15} | dict.fromkeys((85, 86, 87), 20)
+    for number, name in enumerate(ZOO["configurations"]):
+        expected = 5 if number in default else own.get(number, 100)
+        assert registry.parse_experiment(of_the_zoo(name)).train.early_stopping_patience == expected, name
+
+
+def test_files_that_are_models_of_the_zoo_are_trained_as_these():
+    """Of those that say so without a "but"; labels and patterns of data aside."""
+    for path, name in {
+        "resnet_like_mixup": "z000_resnet_like",
+        "resnet_like_soft_ranking": "z004_resnet_like",
+        "linear_combinations": "z039_linear_combinations",
+        "time_distributed_conv": "z077_time_distributed_conv",
+        "time_distributed_dense_sort": "z024_time_distributed_dense_sort",
+        "transformer": "z088_transformer",
+    }.items():
+        assert registry.load_experiment(f"first_level/{path}.yaml") == registry.parse_experiment(of_the_zoo(name)), path
 
 
 def test_published_scores():

@@ -23,9 +23,9 @@ from yt8m_tf.evaluation.runs import evaluate_trained
 from yt8m_tf.evaluation.saved_models import evaluate_scorer
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.trained import export_trained
-from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.models.registry import build_model, parse_experiment
 from yt8m_tf.serving.scorer import load_scorer
-from yt8m_tf.training import loop
+from yt8m_tf.training import checkpoints, loop
 from yt8m_tf.training.checkpoints import load_trained
 
 _OLD = Path(__file__).resolve().parent / "old_runs"
@@ -90,6 +90,7 @@ def test_a_key_that_is_missing_means_what_was_done_before_there_was_one(tmp_path
     for section, key in (
         ("data", "frames"),
         ("optimizer", "rho"),
+        ("optimizer", "epsilon"),
         ("train", "target_reweighting"),
         ("model", "statistics"),
     ):
@@ -99,3 +100,29 @@ def test_a_key_that_is_missing_means_what_was_done_before_there_was_one(tmp_path
     assert run_dir.read_experiment(workdir, parse_experiment) == whole
     run_dir.prepare(workdir, whole, parse_experiment)  # no difference, so that it goes on
     assert _metrics(workdir, "video") == _metrics(_OLD / "video" / "run", "video")
+
+
+def _without_biases_key(workdir: Path) -> None:
+    """Makes the configuration that of a release that did not know the key."""
+    text = (workdir / run_dir.CONFIG).read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    (workdir / run_dir.CONFIG).write_text("".join(line for line in lines if "biases:" not in line), encoding="utf-8")
+    assert "biases" in text
+
+
+@pytest.mark.parametrize("in_a_mean", [False, True], ids=["alone", "in a mean"])
+def test_a_transformer_of_before_has_its_biases(in_a_mean: bool, tmp_path: Path, rng: np.random.Generator) -> None:
+    """A new one has none; the weights of an old one still open, and compute the same."""
+    model: dict[str, Any] = {"name": "transformer", "inner_size": 4, "biases": True}
+    if in_a_mean:
+        model = {"name": "weighted_mean", "members": [model, {"name": "logistic"}]}
+    data = {"level": "frame", "features": {"rgb": 3}, "num_classes": 5}
+    experiment = parse_experiment({"model": model, "data": data})
+    trained = build_model(experiment.model, experiment.data.spec)
+    for variable in trained.weights:
+        variable.assign(rng.normal(size=variable.shape))
+    checkpoints.save_run(tmp_path, experiment, {variable.path: variable for variable in trained.weights})
+    _without_biases_key(tmp_path)
+    found = checkpoints.load_trained(tmp_path).model
+    clips = {"rgb": rng.normal(size=(2, 6, 3)).astype("float32"), "num_frames": np.array([6, 2], np.int32)}
+    np.testing.assert_array_equal(found(clips), trained(clips))

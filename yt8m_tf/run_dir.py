@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from yt8m_tf import files
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 
@@ -80,8 +80,8 @@ def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentCo
 
     Args:
       workdir: the run directory.
-      parse: from plain values; `models.registry.parse_experiment` also checks and completes the model's options, with
-        the defaults of those that the run's release did not know.
+      parse: from plain values; `models.registry.parse_experiment` also checks and completes the model's options. Keys
+        that the run's release did not know have the meaning of what it did (`config.stored`).
 
     Raises:
       InputError: no run there, or its configuration cannot be read.
@@ -91,7 +91,7 @@ def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentCo
         raise InputError(f"--workdir={workdir}: no run there ({CONFIG} is missing); yt8m-train makes one")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return parse(values if values is not None else {})
+        return parse(stored.completed(values if values is not None else {}))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     except InputError as error:

@@ -19,7 +19,8 @@ MAX_FRAMES = 303  # one frame a second; the starter code's models use 300
 # Mean number of labels per video: the class prior to start from when no counts are known.
 MEAN_LABELS_PER_VIDEO = 3.0
 
-# uint8 code q stands for q * QUANTISATION_STEP + QUANTISATION_OFFSET, from -1.9921875 to 2.0078125.
+# uint8 code q stands for q * QUANTISATION_STEP + QUANTISATION_OFFSET, from -1.9921875 to 2.0078125: the dataset's own
+# formula, where the published solution has q / 64 - 2.
 QUANTISATION_STEP = 4.0 / 255.0
 QUANTISATION_OFFSET = 4.0 / 512.0 - 2.0
 

@@ -52,7 +52,8 @@ def load_verticals(
     """Which verticals the classes belong to, from the columns Vertical1 to Vertical3.
 
     Verticals are in alphabetical order. "(Unknown)", which 138 classes of 2018 have, is one like the others; a class
-    without any belongs to none.
+    without any belongs to none. Classes are found by their Index: the file is not in its order, and the published code,
+    which goes by row, gives 3,314 of 3,862 classes the verticals of another.
 
     Args:
       path: of the vocabulary, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://".

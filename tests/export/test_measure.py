@@ -66,6 +66,26 @@ def test_compare_against_plain_numbers(level, rng, tmp_path):
     assert list(expected.videos_per_second) == [1, 9] and min(expected.videos_per_second.values()) > 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_scores_that_depend_on_the_size_of_the_batch_are_refused(size, tmp_path):
+    """The float32 model is scored in batches of five alone, where nothing is wrong; nor is the GAP."""
+    batch = {
+        "x": tf.constant([[0.9, 0.1], [0.1, 0.9], [0.8, 0.3], [0.2, 0.6], [0.5, 0.4]]),
+        "labels": tf.constant([[0], [1], [0], [1], [0]]),
+        "valid": tf.constant([True] * 4 + [False]),
+    }
+
+    def scores(batch):
+        return batch["x"] * (0.5 if len(batch["x"]) == size else 1.0)
+
+    expected = measure.reference(scores, [batch], tmp_path / "scores")
+    with pytest.raises(InputError, match=rf"otherwise in a batch of {size} than in one of 5: a score differs by 0\.4"):
+        measure.compare(scores, [batch], expected)
+    noisy = measure.reference(scores, [batch], tmp_path / "scores", alone=False)
+    assert measure.compare(scores, [batch], noisy).max_difference == 0.0
+    assert measure.compare(lambda batch: batch["x"], [batch], expected).gap == expected.gap
+
+
 def test_rates_are_of_valid_rows_and_of_the_right_size():
     seen = []
 

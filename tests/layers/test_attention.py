@@ -39,8 +39,8 @@ def attention_by_hand(layer, frames, count):
     for t in range(length):
         for j in range(1, size + 1):
             codes[t, j - 1] = np.sin(2 * np.pi * t * 2 * j / layer.max_length)
-    queries = (frames + codes) @ w["query_kernel"] + w["query_bias"]
-    keys, values = (frames + codes) @ w["key_kernel"], frames @ w["value_kernel"] + w["value_bias"]
+    queries = (frames + codes) @ w["query_kernel"] + w.get("query_bias", 0.0)
+    keys, values = (frames + codes) @ w["key_kernel"], frames @ w["value_kernel"] + w.get("value_bias", 0.0)
     outputs = np.zeros((count, layer.num_heads * layer.head_size))
     for head in range(layer.num_heads):
         part = slice(head * layer.head_size, (head + 1) * layer.head_size)
@@ -50,9 +50,9 @@ def attention_by_hand(layer, frames, count):
     return outputs
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_self_attention_of_real_frames(jit, rng):
-    layer = PositionedSelfAttention(head_size=4, num_heads=3, max_length=10)
+@pytest.mark.parametrize(("jit", "biases"), [(False, False), (False, True), (True, False)])
+def test_self_attention_of_real_frames(jit, biases, rng):
+    layer = PositionedSelfAttention(head_size=4, num_heads=3, max_length=10, biases=biases)
     frames = rng.normal(size=(3, 6, 5)).astype("float32")
     num_frames = [6, 1, 4]
     mask = np.arange(6) < np.array(num_frames)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import typing
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from yt8m_tf.config.experiment import LossConfig
 from yt8m_tf.losses import losses, ranking
+from yt8m_tf.training import mixup
 
 NAMES = typing.get_args(typing.get_type_hints(LossConfig)["name"])
 _NUM_CLASSES = 7  # of the outputs, in front of the tags
@@ -24,6 +26,7 @@ _PAIRWISE = {
     "hinge_ranking": lambda d: max(0.0, 1 + d),
     "lsep": np.exp,
 }
+_WITH_POSITIVES = (*_PAIRWISE, "rank_weighted_bce", "bce_plus_soft_ranking")
 
 
 def _config(name: str) -> LossConfig:
@@ -36,10 +39,10 @@ def _slow_pairs(name: str, logits: np.ndarray, targets: np.ndarray, negatives: i
     values = []
     whole = [(row, c) for row in range(len(logits)) for c in range(logits.shape[1])]
     for row, column in whole:
-        if targets[row, column] <= 0:
+        if targets[row, column] <= 0.5:
             continue
         mine = name == "soft_ranking_per_example"
-        others = [logits[i] for i in whole if targets[i] <= 0 and (i[0] == row or not mine)]
+        others = [logits[i] for i in whole if targets[i] <= 0.5 and (i[0] == row or not mine)]
         highest = sorted(others, reverse=True)[: negatives * (1 if mine else len(logits))]
         values += [_PAIRWISE[name](other - logits[row, column]) for other in highest]
     mean = float(np.mean(values)) if values else 0.0
@@ -69,8 +72,9 @@ def _slow_loss(config: LossConfig, logits: np.ndarray, targets: np.ndarray) -> f
             likelihoods.append(rate - labels.sum() * math.log(rate))
         return float(bce.mean() + config.poisson_weight * np.mean(likelihoods))
     if config.name == "bce_labels_tags":
-        bce[:, :_NUM_CLASSES] *= config.label_weight
-        bce[:, _NUM_CLASSES:] *= config.tag_weight
+        return float(
+            config.label_weight * bce[:, :_NUM_CLASSES].mean() + config.tag_weight * bce[:, _NUM_CLASSES:].mean()
+        )
     return float(bce.mean())
 
 
@@ -78,9 +82,9 @@ def _slow_weights(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     weights = np.ones(logits.shape)
     for i in np.ndindex(logits.shape):
         for j in np.ndindex(logits.shape):
-            if targets[i] > 0 >= targets[j] and logits[j] > logits[i]:
+            if targets[i] > 0.5 >= targets[j] and logits[j] > logits[i]:
                 weights[i] += 1
-            if targets[i] <= 0 < targets[j] and logits[j] < logits[i]:
+            if targets[i] <= 0.5 < targets[j] and logits[j] < logits[i]:
                 weights[i] += 1
     return np.maximum(weights - 1, 1)
 
@@ -107,10 +111,11 @@ def _compiled(name: str, *, jit: bool) -> Callable[..., tuple[float, np.ndarray]
 
 
 def _batch(rng: np.random.Generator, positives: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and soft targets of shape [5, 9], exact in float32."""
+    """Logits and soft targets of shape [5, 9], exact in float32: positives, improbable candidates, and zeros."""
     logits = rng.normal(-1, 2, (5, _NUM_CLASSES + 2)).astype(np.float32).astype(np.float64)
-    size = rng.uniform(0.01, 1, logits.shape)
-    return logits, (size * (rng.uniform(size=logits.shape) < positives)).astype(np.float32).astype(np.float64)
+    draw, size = rng.uniform(size=logits.shape), rng.uniform(0.01, 0.49, logits.shape)
+    targets = np.where(draw < positives, size + 0.5, np.where(draw < (1 + positives) / 2, size, 0.0))
+    return logits, targets.astype(np.float32).astype(np.float64)
 
 
 def test_bce_worked_out_by_hand():
@@ -159,9 +164,48 @@ def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np
             assert gradient[i] == pytest.approx((ends[0] - ends[1]) / 2e-7, rel=1e-4, abs=1e-6), i
 
 
+@pytest.mark.parametrize("name", _WITH_POSITIVES)
+def test_improbable_candidates_are_negatives(name: str, rng: np.random.Generator) -> None:
+    """Forty soft labels of a video do not make forty positives of it; but for those who ask for it."""
+    logits, hard = rng.normal(size=(4, 60)).astype(np.float32), np.zeros((4, 60))
+    hard[:, :2] = 1.0
+    soft = np.where(hard > 0, 0.9, np.where(np.arange(60) < 40, 0.01, 0.0)).astype(np.float32)
+    value = float(losses.make_loss(_config(name), 60)(tf.constant(logits), tf.constant(soft)))
+    assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), soft), rel=1e-5)
+    as_published = losses.make_loss(dataclasses.replace(_config(name), positive_above=0.0), 60)
+    assert float(as_published(tf.constant(logits), tf.constant(soft))) != pytest.approx(value, rel=0.01)
+    if name in _PAIRWISE:  # which look at nothing else
+        assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), hard), rel=1e-5)
+
+
+def test_positives_under_mixup() -> None:
+    """Of the video that weighs more, and what both have."""
+    targets = losses.dense_targets(tf.constant([[0, 1], [1, 2], [3, -1]]), 4)
+    _, mixed = mixup.mix({}, targets, tf.constant([0.9, 0.6, 0.2]))
+    expected = [[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]]  # the third weighs 0.2, the second, its partner, 0.8
+    np.testing.assert_array_equal(losses.positives(mixed, 0.5), expected)
+
+
+@pytest.mark.parametrize("name", _WITH_POSITIVES)
+def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.random.Generator) -> None:
+    """A frequent class counts less in the cross-entropy; in the ranking its videos stay what they are."""
+    logits, targets = rng.normal(size=(6, 9)).astype(np.float32), (rng.uniform(size=(6, 9)) < 0.4).astype(np.float32)
+    weights = np.full(9, 0.1)
+    value = float(losses.make_loss(_config(name), 9, weights)(tf.constant(logits), tf.constant(targets)))
+    if name in _PAIRWISE:
+        expected = _slow_loss(_config(name), logits.astype(float), targets)
+    else:
+        bce = _slow_bce(logits.astype(float), 0.1 * targets)
+        if name == "rank_weighted_bce":
+            expected = (_slow_weights(logits, targets) * bce).mean()
+        else:
+            expected = bce.mean() + 0.7 * _slow_pairs("soft_ranking", logits.astype(float), targets, 3)
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
 def test_pairs_worked_out_by_hand() -> None:
-    logits, targets = tf.constant([[2.0, 1.0, 0.0], [0.5, 3.0, -1.0]]), tf.constant([[0.0, 1.0, 0.0], [0.2, 0.0, 0.0]])
-    # Of the negatives 2, 0 and 3, -1 the two highest are 3 and 2; the positives are 1 and 0.5.
+    logits, targets = tf.constant([[2.0, 1.0, 0.0], [0.5, 3.0, -1.0]]), tf.constant([[0.3, 1.0, 0.0], [0.6, 0.5, 0.0]])
+    # Of the negatives 2, 0 and 3, -1 the two highest are 3 and 2; the positives, of targets 1 and 0.6, are 1 and 0.5.
     hinge = losses.make_loss(LossConfig("hinge_ranking", negatives=1), 3)
     assert float(hinge(logits, targets)) == pytest.approx((3 + 2 + 3.5 + 2.5) / 4)
     lsep = losses.make_loss(LossConfig("lsep", negatives=1), 3)
@@ -178,7 +222,7 @@ def test_misranked_counts_with_equal_scores(jit: bool, rng: np.random.Generator)
     """Few different scores, both zeros among them; those that are equal are not misranked."""
     logits = rng.choice([-np.inf, -2.5, -0.0, 0.0, 1e-30, 3.0, 100.0], (6, 8)).astype(np.float32)
     targets = (rng.uniform(size=(6, 8)) < 0.4).astype(np.float32)
-    counts = tf.function(ranking.misranked_counts, jit_compile=jit)(tf.constant(logits), tf.constant(targets))
+    counts = tf.function(ranking.misranked_counts, jit_compile=jit)(tf.constant(logits), tf.constant(targets > 0))
     np.testing.assert_array_equal(np.maximum(counts, 1), _slow_weights(logits, targets))
 
 
@@ -194,7 +238,9 @@ def test_many_positives_in_several_chunks(name: str, monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(gradient, expected[1], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("targets", [0.0, 1.0, 0.4], ids=["no positives", "all positives", "all soft"])
+@pytest.mark.parametrize(
+    "targets", [0.0, 1.0, 0.5, 0.6], ids=["no positives", "all positives", "all half", "all above"]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_without_pairs_everything_stays_finite(name: str, targets: float, rng: np.random.Generator) -> None:
     logits, _ = _batch(rng)
@@ -293,6 +339,15 @@ def test_ranking_needs_a_static_shape() -> None:
     unknown = tf.TensorSpec([None, 4])
     with pytest.raises(ValueError, match="static shape"):
         loss.get_concrete_function(unknown, unknown)
+
+
+def test_classes_and_tags_have_a_mean_each_or_one_together() -> None:
+    """All cross-entropies are log 2; of two classes and one tag."""
+    logits, targets = tf.zeros([4, 3]), tf.zeros([4, 3])
+    for separate, expected in ((True, 1 + 2), (False, (2 * 1 + 1 * 2) / 3)):
+        config = LossConfig("bce_labels_tags", label_weight=1.0, tag_weight=2.0, separate_means=separate)
+        value = float(losses.make_loss(config, 2)(logits, targets))
+        assert value == pytest.approx(expected * math.log(2), rel=1e-6)
 
 
 @pytest.mark.parametrize("jit", [False, True])

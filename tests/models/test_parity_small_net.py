@@ -43,24 +43,40 @@ def trunk(variant, inputs, w):
     return relu(dense(x, w, f"{variant}_output_dense"))
 
 
-@pytest.mark.parametrize("variant", "abcdef")
-def test_small_nets(variant, rng):
-    model, inputs, w = prepare({"name": "small_net", "variant": variant, "width": 0.02}, "video", rng)
-    check(model, inputs, dense(trunk(variant, inputs, w), w, "logits"))
+def unit(inputs):
+    """Each video's features, all together, divided by their norm."""
+    both = np.concatenate([inputs[name].astype("float64") for name in FEATURES], axis=1)
+    norm = np.linalg.norm(both, axis=1, keepdims=True)
+    return {name: inputs[name].astype("float64") / norm for name in FEATURES}
+
+
+@pytest.mark.parametrize(("variant", "unit_inputs"), [*((v, False) for v in "abcdef"), ("a", True), ("d", True)])
+def test_small_nets(variant, unit_inputs, rng):
+    options = {"name": "small_net", "variant": variant, "width": 0.02, "unit_inputs": unit_inputs}
+    model, inputs, w = prepare(options, "video", rng)
+    features = unit(inputs) if unit_inputs else inputs
+    check(model, inputs, dense(trunk(variant, features, w), w, "logits"))
     assert {name for name in w if name.endswith("bias")} == {"logits/bias"}
 
 
-@pytest.mark.parametrize("train_trunks", [False, True])
-def test_final_network(train_trunks, rng):
-    options = {"name": "final_network", "width": 0.01, "train_trunks": train_trunks}
+@pytest.mark.parametrize(("train_trunks", "unit_inputs"), [(False, True), (True, False)])
+def test_final_network(train_trunks, unit_inputs, rng):
+    options = {"name": "final_network", "width": 0.01, "train_trunks": train_trunks, "unit_inputs": unit_inputs}
     model, inputs, w = prepare(options, "video", rng)
-    parts = [trunk(variant, inputs, w) for variant in "abcdef"] + [inputs[name] for name in FEATURES]
+    features = unit(inputs) if unit_inputs else inputs
+    parts = [trunk(variant, features, w) for variant in "abcdef"] + [features[name] for name in FEATURES]
     x = layer(np.concatenate(parts, axis=1), w, "hidden1", relu)
     check(model, inputs, dense(layer(x, w, "hidden2", relu), w, "logits"))
     trained = {variable.path for variable in model.trainable_weights}
     own = {path for path in w if path.startswith(("hidden", "logits"))}
     everything = {path for path in w if "moving" not in path}
     assert trained == (everything if train_trunks else own & everything)
+
+
+def test_unit_inputs_of_a_video_of_zeros_are_zeros(rng):
+    model, inputs, _ = prepare({"name": "small_net", "variant": "b", "width": 0.02, "unit_inputs": True}, "video", rng)
+    zeros = {name: np.zeros_like(value) for name, value in inputs.items()}
+    assert np.isfinite(model(zeros, training=True)).all()
 
 
 def test_published_sizes():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cluster import start_workers
-from shards import write_shard
+from shards import video_record, write_shard
 
 from yt8m_tf import run_dir
 from yt8m_tf.config.data import DataConfig
@@ -23,7 +23,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
-from yt8m_tf.training import checkpoints, loop
+from yt8m_tf.training import checkpoints, loop, state
 from yt8m_tf.training.loop import RunOptions, TrainResult
 from yt8m_tf.training.step import TrainStep
 
@@ -402,6 +402,22 @@ def test_diverging_loss_is_one_clear_line(data_dir: Path, tmp_path: Path) -> Non
     wild = parse_experiment(merge(_BASE, changes) | {"model": {"name": "logistic"}})
     with pytest.raises(InputError, match=r"loss is .* lower optimizer\.learning_rate"):
         _train(wild, data_dir, tmp_path / "run")
+
+
+def test_a_run_in_float16_that_is_always_nan_ends(
+    learnable_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features that no float16 holds: every update is skipped, at any loss scale."""
+    monkeypatch.setattr(state, "_FIRST_LOSS_SCALE", 2.0)
+    data_dir = learnable_shards(train=0, validate=1)
+    sizes = {name: np.full(size, 1e30, np.float32) for name, size in (("rgb", 8), ("audio", 4))}
+    huge = [video_record(b"v%03d" % i, [i % 10], **sizes) for i in range(64)]
+    write_shard(data_dir / "train0000.tfrecord", huge)
+    changes = {"train": {"precision": "mixed_float16", "batch_size": 2, "steps_per_epoch": 1000}}
+    experiment = parse_experiment(merge(_BASE, changes) | {"model": {"name": "logistic"}})
+    with pytest.raises(InputError, match=r"updates up to step 2\d were skipped: .*train\.precision") as error:
+        _train(experiment, data_dir, tmp_path / "run")
+    assert "\n" not in str(error.value)
 
 
 def test_early_stopping(data_dir: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_training_with_tags_evaluates_and_exports_classes_alone(
     values = merge(_BASE, changes) | {"model": changes.get("model", _BASE["model"])}
     result = _train(values, data_dir, workdir, xla)
     history = run_dir.read_history(workdir)
-    assert result.best_gap > 0.8 and result.best_gap > history[0]["gap_at_20"]
+    assert result.best_gap > 0.75 and result.best_gap > history[0]["gap_at_20"]
 
     (data_dir / "vocabulary.csv").unlink()  # the run's configuration is enough from here on
     trained = checkpoints.load_trained(workdir)

@@ -47,10 +47,14 @@ class LossConfig:
         mean max(0, 1 + n - p); "lsep", log(1 + mean exp(n - p)); "rank_weighted_bce", weighted by the number of
         misranked outputs; "bce_plus_soft_ranking"; "bce_plus_poisson", with the likelihood of the number of labels;
         "bce_labels_tags", with a weight for classes and one for tags.
+      positive_above: of all losses that rank: an output whose target, soft under mixup and with soft labels, is above
+        this is a positive (`losses.positives`). 0 takes every target above 0, as in the original.
       negatives: of the ranking losses, per example: the highest `negatives * B` of a batch of B.
       ranking_weight: of the ranking in bce_plus_soft_ranking.
       poisson_weight: of the likelihood in bce_plus_poisson.
-      label_weight, tag_weight: of bce_labels_tags.
+      label_weight, tag_weight: of bce_labels_tags: of the mean over classes and of that over tags.
+      separate_means: of bce_labels_tags; false takes one mean over classes and tags together, of the weighted terms, as
+        runs did before there was this key.
     """
 
     name: Literal[
@@ -66,22 +70,26 @@ class LossConfig:
         "bce_plus_poisson",
         "bce_labels_tags",
     ] = "bce"
+    positive_above: float = 0.5
     negatives: int = 30
     ranking_weight: float = 0.1
     poisson_weight: float = 1e-4
     label_weight: float = 1.0
     tag_weight: float = 2.0
+    separate_means: bool = True
 
     def __post_init__(self) -> None:
         checks.positive(self, "negatives", "ranking_weight", "poisson_weight", "label_weight", "tag_weight")
+        checks.rates(self, "positive_above")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """Adam, AdamW or RMSprop.
 
-    `epsilon` is added to the root of the mean square. `rho` is RMSprop's decay of that mean (PyTorch's default, as in
-    the original; Keras has 0.9), `beta_1` and `beta_2` are Adam's.
+    `epsilon` is added to the root of the mean square; 1e-8 is PyTorch's default, as in the original. (Keras has 1e-7,
+    more than the root of most mean squares in a last layer of thousands of classes.) `rho` is RMSprop's decay of that
+    mean (PyTorch's default, as in the original; Keras has 0.9), `beta_1` and `beta_2` are Adam's.
     `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null does not bound it.
     `weight_decay` is AdamW's, decoupled, and spares biases and batch normalisation (every variable of rank below 2).
     """
@@ -91,7 +99,7 @@ class OptimizerConfig:
     beta_1: float = 0.9
     beta_2: float = 0.999
     rho: float = 0.99
-    epsilon: float = 1e-7
+    epsilon: float = 1e-8
     weight_decay: float = 0.01
     clip_norm: float | None = 10.0
 

@@ -1,6 +1,7 @@
 """The configuration of what happens to the frames of a clip before a model sees them: `data.frames`.
 
-`data.sampling` and `data.preprocessing` do it.
+`data.sampling` and `data.preprocessing` do it. The published code, which uses none of it, differs in details
+(docs/MODELS.md, "Departures from the published code").
 """
 
 from __future__ import annotations

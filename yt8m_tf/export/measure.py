@@ -28,6 +28,9 @@ Scores = Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
 Batches = Iterable[Mapping[str, tf.Tensor]]
 
 _RATE_SECONDS, _RATE_CALLS = 0.5, 3  # at the least, for each size of batch
+# A video scores the same in batches of these sizes, as many as an ensemble has members among them, as in larger ones:
+# but for rounding, after which another neighbour can be the nearest.
+_SIZES, _SAME = (1, 2, 3), 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Reference:
       num_videos, num_positives: videos, and labels of all of them.
       gap: GAP@20.
       videos_per_second: by size of the batch.
+      alone: whether the scores of a video do not depend on the others of its batch.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class Reference:
     num_positives: int
     gap: float
     videos_per_second: Mapping[int, float]
+    alone: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Comparison:
             )
 
 
-def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int] = ()) -> Reference:
+def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int] = (), alone: bool = True) -> Reference:
     """Scores with the float32 model.
 
     Args:
@@ -83,6 +88,7 @@ def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int]
       batches: to score.
       path: the file to write the scores into, 15 KB a video of 3,862 classes.
       sizes: of the batches whose rate is measured.
+      alone: see `Reference`.
 
     Raises:
       InputError: no valid row in `batches`, none with a label, or a score that is NaN.
@@ -94,21 +100,26 @@ def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int]
             file.write(ranking.add(scores(batch), batch).tobytes())
     gap = ranking.gap()
     rates = videos_per_second(scores, rated or {}, sizes)
-    return Reference(path, ranking.num_videos, ranking.num_positives, gap, rates)
+    return Reference(path, ranking.num_videos, ranking.num_positives, gap, rates, alone)
 
 
 def compare(scores: Scores, batches: Batches, expected: Reference) -> Comparison:
-    """Scores the same batches with the SavedModel.
+    """Scores the same batches with the SavedModel, and the first videos in small ones, too.
 
     Args:
       scores: the SavedModel's.
       batches: those that `reference` was given.
       expected: what it returned.
+
+    Raises:
+      InputError: the same video scores otherwise in a batch of another size.
     """
     ranking, largest, total = _Ranking(), 0.0, 0.0
     with open(expected.path, "rb") as file:
         for batch in batches:
             rows = ranking.add(scores(batch), batch)
+            if ranking.num_videos == len(rows) > 0 and expected.alone:  # the first that has any
+                _check_sizes(scores, batch, rows)
             before = np.frombuffer(file.read(rows.nbytes), np.float32).reshape(rows.shape)
             difference = np.abs(rows - before)
             if difference.size:
@@ -119,6 +130,26 @@ def compare(scores: Scores, batches: Batches, expected: Reference) -> Comparison
     return Comparison(ranking.num_videos, gap, expected.gap, largest, total / ranking.num_videos)
 
 
+def _check_sizes(scores: Scores, batch: Mapping[str, tf.Tensor], rows: np.ndarray) -> None:
+    """Raises InputError where the scores of a batch's first valid rows are others in batches of `_SIZES`."""
+    for size in _SIZES:
+        found = scores(_valid_rows(batch, size)).numpy()
+        difference = np.abs(found - rows[np.arange(size) % len(rows)]).max()
+        if not difference <= _SAME:
+            raise InputError(
+                f"the exported model scores the same video otherwise in a batch of {size} than in one of"
+                f" {len(batch['valid'])}: a score differs by {difference:.3g}; do not use it, and report it with the"
+                " config.yaml of the run"
+            )
+
+
+def _valid_rows(batch: Mapping[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:
+    """The features of the first `size` valid rows, from the first on again where there are fewer."""
+    valid = tf.where(batch["valid"])[:, 0]  # [V]
+    rows = tf.gather(valid, tf.range(size, dtype=tf.int64) % len(valid))
+    return {name: tf.gather(value, rows) for name, value in batch.items() if name not in ("labels", "valid")}
+
+
 def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Iterable[int]) -> dict[int, float]:
     """The rate of scoring from and to memory, by size of the batch: of the median call, after one that is not timed.
 
@@ -127,11 +158,9 @@ def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Ite
       batch: with "valid", of which at least one; its rows are repeated where a size is larger.
       sizes: of the batches.
     """
-    valid = tf.where(batch["valid"])[:, 0]  # [V]
     rates = {}
     for size in sizes:
-        rows = tf.gather(valid, tf.range(size, dtype=tf.int64) % len(valid))
-        features = {name: tf.gather(value, rows) for name, value in batch.items() if name not in ("labels", "valid")}
+        features = _valid_rows(batch, size)
         scores(features).numpy()
         seconds: list[float] = []
         end = time.perf_counter() + _RATE_SECONDS

@@ -31,6 +31,7 @@ from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.stored import stored_bytes
 from yt8m_tf.export.strip import strip_report
 from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
+from yt8m_tf.layers.noise import GaussianNoise
 from yt8m_tf.serving.limits import SIZE_LIMIT
 from yt8m_tf.serving.metadata import METADATA_FILE, without_paths
 from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
@@ -83,7 +84,7 @@ def export_trained(
 
     Raises:
       InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`,
-        `saved_model.export_saved_model`, `lite.convert`, `measure.Comparison.check`.
+        `saved_model.export_saved_model`, `lite.convert`, `measure.compare`, `measure.Comparison.check`.
     """
     start = time.perf_counter()
     source = _Source(Path(workdir), which, data_dir, measure_examples, faults or Faults(on_empty="skip"), progress)
@@ -194,7 +195,10 @@ def _score_trained(source: _Source, expected: Path) -> measure.Reference:
         return tf.sigmoid(tf.cast(logits, tf.float32))
 
     sizes = (*_RATED_SIZES, scoring_batch_size(source.data.level))
-    return measure.reference(lambda batch: scores(source.features(batch)), source.batches("float32"), expected, sizes)
+    alone = not any(isinstance(layer, GaussianNoise) and layer.always for layer in model._flatten_layers())
+    return measure.reference(
+        lambda batch: scores(source.features(batch)), source.batches("float32"), expected, sizes, alone
+    )
 
 
 def _write(

@@ -52,17 +52,18 @@ class PositionedSelfAttention(keras.layers.Layer):
 
     `keras.layers.MultiHeadAttention` cannot express this: it divides by the root of the width of a head, not of the
     frame, and its initial weights are scaled by the number of heads. What lies beneath it,
-    `keras.ops.dot_product_attention`, can. Keys have no bias: it would add the same to all scores of a query, which
-    the softmax cancels.
+    `keras.ops.dot_product_attention`, can.
 
     Args:
       head_size: width of each head.
       num_heads: number of heads.
       max_length: of the position codes, which repeat after so many frames.
+      biases: whether queries and values have one. Keys have none: it would add the same to all scores of a query, which
+        the softmax cancels.
       **kwargs: of every layer: name, dtype, trainable.
     """
 
-    def __init__(self, head_size: int, num_heads: int, max_length: int, **kwargs: Any) -> None:
+    def __init__(self, head_size: int, num_heads: int, max_length: int, biases: bool = False, **kwargs: Any) -> None:
         for argument, value in (("head_size", head_size), ("num_heads", num_heads), ("max_length", max_length)):
             if value < 1:
                 raise ValueError(f"PositionedSelfAttention: {argument} must be at least 1, got {value}")
@@ -70,9 +71,10 @@ class PositionedSelfAttention(keras.layers.Layer):
         self.head_size = head_size
         self.num_heads = num_heads
         self.max_length = max_length
+        self.biases = biases
 
     def build(self, frames_shape: Shape, frame_mask_shape: Shape) -> None:
-        """Makes kernels [D, heads * head_size] for queries, keys and values, and biases for queries and values."""
+        """Makes kernels [D, heads * head_size] for queries, keys and values, maybe biases for queries and values."""
         size = frames_shape[-1]
         assert size is not None
         width = self.num_heads * self.head_size
@@ -81,8 +83,12 @@ class PositionedSelfAttention(keras.layers.Layer):
                 shape=(size, width), initializer=blocks.kernel_initializer(), name=f"{name}_kernel"
             )
             setattr(self, f"{name}_kernel", kernel)
-        self.query_bias = self.add_weight(shape=(width,), initializer=blocks.bias_initializer(size), name="query_bias")
-        self.value_bias = self.add_weight(shape=(width,), initializer=blocks.bias_initializer(size), name="value_bias")
+        self.query_bias, self.value_bias = (
+            self.add_weight(shape=(width,), initializer=blocks.bias_initializer(size), name=f"{name}_bias")
+            if self.biases
+            else 0.0
+            for name in ("query", "value")
+        )
 
     def call(self, frames: Any, frame_mask: Any) -> Any:
         """Attends.

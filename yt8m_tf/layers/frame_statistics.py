@@ -23,6 +23,8 @@ Statistic = Literal["mean", "std", "min", "max", "median", "mode"]
 def masked_std(frames: Any, frame_mask: Any) -> Any:
     """The population standard deviation over real frames: 0 for a single one, its gradient 0 where it is 0.
 
+    The published code takes that of the sample, which a single frame does not have.
+
     The mean is subtracted before squaring. E[x^2] - E[x]^2 would save no pass over the frames, since squares must be
     formed either way, but would cancel: a feature that is 2 in 300 frames came out at 2e-3 in float32, here at 2e-6.
     XLA fuses the subtraction, the square and the sum, so that no centred copy of the frames is made.
@@ -47,7 +49,7 @@ def sort_frames(frames: Any, frame_mask: Any) -> Any:
 
 
 def median(ordered: Any, num_frames: Any) -> Any:
-    """The middle value, or, as NumPy has it, the mean of the two middle ones.
+    """The middle value, or, as NumPy has it, the mean of the two middle ones (PyTorch takes the lower one).
 
     Args:
       ordered: [B, T, D], from `sort_frames`.

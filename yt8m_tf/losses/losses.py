@@ -12,42 +12,74 @@ from yt8m_tf.losses import ranking
 
 # Maps logits and targets, both [B, C + V] (classes first, then tags, if there are any), to a float32 scalar.
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Takes the positives of the unweighted targets beside the targets themselves, [B, C + V] bool.
+_OwnLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def make_loss(config: LossConfig, num_classes: int) -> Loss:
+def make_loss(config: LossConfig, num_classes: int, target_weights: np.ndarray | None = None) -> Loss:
     """The loss that a configuration names.
 
     Args:
       config: name and options.
       num_classes: C. Only `bce_labels_tags` tells tags from classes; all others treat all outputs alike.
+      target_weights: [C + V], what the targets of each output are multiplied by, in [0, 1]; None: nothing. Which
+        outputs are positives (`positives`) is decided before: a class that counts less keeps its place in the ranking.
     """
 
-    def pairs(pair_loss: ranking.PairLoss, within_example: bool = False) -> Loss:
-        return lambda logits, targets: ranking.mean_over_pairs(
-            logits, targets, pair_loss, config.negatives, within_example
+    def pairs(pair_loss: ranking.PairLoss, within_example: bool = False) -> _OwnLoss:
+        return lambda logits, _, positive: ranking.mean_over_pairs(
+            logits, positive, pair_loss, config.negatives, within_example
         )
 
     soft_ranking = pairs(ranking.softplus_with_margin)
-    losses: dict[str, Loss] = {
-        "bce": bce,
-        "mse": mse,
+    losses: dict[str, _OwnLoss] = {
+        "bce": lambda logits, targets, _: bce(logits, targets),
+        "mse": lambda logits, targets, _: mse(logits, targets),
         "soft_ranking": soft_ranking,
         "soft_ranking_per_example": pairs(ranking.softplus_with_margin, within_example=True),
         "sigmoid_ranking": pairs(ranking.log_one_plus_sigmoid),
         "hinge_ranking": pairs(ranking.hinge),
-        "lsep": lambda logits, targets: ranking.lsep(logits, targets, config.negatives),
+        "lsep": lambda logits, _, positive: ranking.lsep(logits, positive, config.negatives),
         "rank_weighted_bce": rank_weighted_bce,
-        "bce_plus_soft_ranking": lambda logits, targets: (
-            bce(logits, targets) + config.ranking_weight * soft_ranking(logits, targets)
+        "bce_plus_soft_ranking": lambda logits, targets, positive: (
+            bce(logits, targets) + config.ranking_weight * soft_ranking(logits, targets, positive)
         ),
-        "bce_plus_poisson": lambda logits, targets: (
+        "bce_plus_poisson": lambda logits, targets, _: (
             bce(logits, targets) + config.poisson_weight * poisson_of_counts(logits, targets)
         ),
-        "bce_labels_tags": lambda logits, targets: bce_labels_tags(
-            logits, targets, num_classes, config.label_weight, config.tag_weight
+        "bce_labels_tags": lambda logits, targets, _: bce_labels_tags(
+            logits, targets, num_classes, config.label_weight, config.tag_weight, config.separate_means
         ),
     }
-    return losses[config.name]
+    own_loss = losses[config.name]
+
+    def loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        positive = positives(targets, config.positive_above)
+        if target_weights is not None:
+            targets *= target_weights.astype(np.float32)
+        return own_loss(logits, targets, positive)
+
+    return loss
+
+
+def positives(targets: tf.Tensor, above: float) -> tf.Tensor:
+    """Which outputs the ranking losses take for positives.
+
+    Soft labels list some forty candidates for a video, nearly all of them improbable: above 0 is no label yet. With
+    0.5, a video's labels count under mixup where it has more than half of the weight, and those that both videos have
+    always do; of soft labels mixed with hard ones, what the two together hold for more probable than not.
+
+    The published code takes targets above 0 where it compares scores of a whole batch, under mixup the labels of both
+    videos, and in its other ranking losses rounds soft targets down to 0.
+
+    Args:
+      targets: [B, C + V] in [0, 1], soft labels and mixup in them, and no weights of classes.
+      above: `LossConfig.positive_above`.
+
+    Returns:
+      [B, C + V] bool.
+    """
+    return targets > above
 
 
 def bce(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
@@ -65,27 +97,31 @@ def bce(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 
 def mse(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Mean squared error of the scores, sigmoid(logits), over batch and classes; arguments as `bce`."""
+    """Mean squared error of the scores, sigmoid(logits), over batch and classes; arguments as `bce`.
+
+    The published code takes that of the logits themselves, whose minimum is no probability.
+    """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     return tf.reduce_mean(tf.square(tf.sigmoid(logits) - targets))
 
 
-def rank_weighted_bce(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def rank_weighted_bce(logits: tf.Tensor, targets: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
     """Binary cross-entropy, each output's weighted by the number of outputs of the other kind on its wrong side.
 
-    A target above 0 makes a positive. The weight, at least 1, is for a positive the number of negatives of the whole
-    batch that score higher, for a negative the number of positives that score lower; it is not differentiated. The
-    published code leaves the weights in sorted order, and so gives them to other outputs.
+    The weight, at least 1, is for a positive the number of negatives of the whole batch that score higher, for a
+    negative the number of positives that score lower; it is not differentiated. The published code leaves the weights
+    in sorted order, which ends in an error of shapes, and rounds the soft targets of mixup down to 0.
 
     Args:
       logits, targets: as `bce`.
+      positive: [B, C] bool, `positives` of the targets.
 
     Returns:
       float32 scalar: the mean over batch and classes of weight times cross-entropy. It is large at the start, when
       nothing is ranked yet.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
-    weights = tf.maximum(ranking.misranked_counts(tf.stop_gradient(logits), targets), 1.0)
+    weights = tf.maximum(ranking.misranked_counts(tf.stop_gradient(logits), positive), 1.0)
     return tf.reduce_mean(weights * tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
 
 
@@ -105,22 +141,34 @@ def poisson_of_counts(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 
 def bce_labels_tags(
-    logits: tf.Tensor, targets: tf.Tensor, num_classes: int, label_weight: float, tag_weight: float
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    num_classes: int,
+    label_weight: float,
+    tag_weight: float,
+    separate_means: bool = True,
 ) -> tf.Tensor:
     """Binary cross-entropy with one weight for classes and one for tags.
 
     Args:
       logits, targets: as `bce`, [B, C + V].
       num_classes: C.
-      label_weight, tag_weight: what the terms of the first C and of the last V outputs are multiplied by.
+      label_weight, tag_weight: of the first C and of the last V outputs.
+      separate_means: take the mean of classes and that of tags by themselves, as in the original. Else one of all: a
+        weight of tags then counts V / C as much, with 25 tags of 3,862 classes 154 times less.
 
     Returns:
-      float32 scalar: the mean over batch and all C + V outputs of weight times cross-entropy: `bce` itself where both
-      weights are 1.
+      float32 scalar: label_weight * mean over batch and classes + tag_weight * mean over batch and tags; or the mean
+      over batch and all outputs of weight times cross-entropy, `bce` itself where both weights are 1.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
+    terms = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+    if separate_means:
+        return label_weight * tf.reduce_mean(terms[:, :num_classes]) + tag_weight * tf.reduce_mean(
+            terms[:, num_classes:]
+        )
     weights = [label_weight] * num_classes + [tag_weight] * (logits.shape[1] - num_classes)
-    return tf.reduce_mean(weights * tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+    return tf.reduce_mean(weights * terms)
 
 
 def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:

@@ -1,8 +1,8 @@
 """Losses over pairs of a positive and a negative score, and weights by rank, in bounded memory.
 
 All of them look at the scores of a whole batch (a part of it under gradient accumulation, each replica's own under
-several replicas). A target above 0 makes an output a positive, everything else is a negative; a positive is compared
-with the highest negatives only. Every positive counts, however many there are: they are gathered to the front of a
+several replicas). An output is a positive (`losses.positives`) or a negative; a positive is compared with the highest
+negatives only. Every positive counts, however many there are: they are gathered to the front of a
 list, which is worked off in chunks by a loop of as many turns as the batch needs. A chunk gives the loss and its
 gradient at once, so nothing larger than one chunk's pairs, and nothing of the loop, is kept for a backward pass.
 
@@ -46,13 +46,16 @@ def hinge(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def mean_over_pairs(
-    logits: tf.Tensor, targets: tf.Tensor, pair_loss: PairLoss, negatives: int, within_example: bool = False
+    logits: tf.Tensor, positive: tf.Tensor, pair_loss: PairLoss, negatives: int, within_example: bool = False
 ) -> tf.Tensor:
     """The mean of a loss over pairs of a positive and one of the highest negatives.
 
+    The published code drops pairs of exactly equal scores, and divides the sums within examples by B times the most
+    positives of any of them; here all pairs count, and alike.
+
     Args:
       logits: [B, C] of a static shape.
-      targets: [B, C]; above 0 for positives.
+      positive: [B, C] bool.
       pair_loss: the loss of a difference of two scores, and its derivative.
       negatives: so many per example, fewer where there are not as many: the `negatives * B` highest of the batch.
       within_example: pair a positive with the `negatives` highest of its own example instead.
@@ -70,20 +73,20 @@ def mean_over_pairs(
     @tf.custom_gradient
     def mean(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         groups = logits.shape[0] if within_example else 1
-        scores, positive = (tf.reshape(values, [groups, -1]) for values in (logits, targets > 0.0))
-        loss, gradient = _over_groups(scores, positive, pair_loss, negatives * logits.shape[0] // groups)
+        scores, own = (tf.reshape(values, [groups, -1]) for values in (logits, positive))
+        loss, gradient = _over_groups(scores, own, pair_loss, negatives * logits.shape[0] // groups)
         gradient = tf.reshape(gradient, logits.shape)
         return loss, lambda upstream: upstream * gradient
 
     return mean(logits)
 
 
-def lsep(logits: tf.Tensor, targets: tf.Tensor, negatives: int) -> tf.Tensor:
+def lsep(logits: tf.Tensor, positive: tf.Tensor, negatives: int) -> tf.Tensor:
     """log(1 + mean of exp(n - p)) over the pairs of `mean_over_pairs`, without forming them: the mean is a product.
 
     Args:
       logits: [B, C].
-      targets: [B, C]; above 0 for positives.
+      positive: [B, C] bool.
       negatives: so many per example, of the whole batch's highest.
 
     Returns:
@@ -93,7 +96,7 @@ def lsep(logits: tf.Tensor, targets: tf.Tensor, negatives: int) -> tf.Tensor:
       Li, Song and Luo, https://arxiv.org/abs/1704.03135. There the sum over an example's pairs stands under the
       logarithm, here the mean over the batch's.
     """
-    scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(targets > 0.0, [-1])
+    scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
     size, num_positives = tf.size(scores), _count(positive)
     num_highest = tf.minimum(negatives * tf.shape(logits)[0], size)
     highest, _ = tf.math.top_k(tf.where(positive, -_FAR, scores), num_highest)
@@ -103,18 +106,18 @@ def lsep(logits: tf.Tensor, targets: tf.Tensor, negatives: int) -> tf.Tensor:
     return tf.math.softplus(log_mean_negative + log_mean_positive)
 
 
-def misranked_counts(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def misranked_counts(logits: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
     """How many outputs of the other kind stand on the wrong side of each, over the whole batch.
 
     Args:
       logits: [B, C], up to 2**31 of them.
-      targets: [B, C]; above 0 for positives.
+      positive: [B, C] bool.
 
     Returns:
       [B, C] float32: for a positive, the negatives that score higher; for a negative, the positives that score
       lower. Equal scores are not misranked.
     """
-    scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(targets > 0.0, [-1])
+    scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
     # One sort of integers that hold it all: the score as an integer of the same order, the kind (so that negatives
     # come first among equal scores), the place. XLA compiles searches in sorted lists to comparisons of all with all.
     bits = tf.bitcast(tf.where(scores == 0.0, 0.0, scores), tf.int32)  # -0 equals 0

@@ -42,8 +42,9 @@ def build_lstm_bi_attention(config: LSTMBiAttentionConfig, spec: InputSpec) -> k
     of outputs, 4 GB of gates and cells of the two directions, and 1.3 GB of one direction's gradients of the gates at a
     time; half of that with 16-bit precision. x and the outputs, [B, T, D] and [B, T, 2 D], are never put side by side.
 
-    Reference: https://arxiv.org/abs/1809.04403. Differs in that the attention's Dense(1) has no bias: a softmax over
-    frames cancels it.
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the attention's Dense(1) has no bias, which a softmax
+    over frames cancels; of several LSTMs each reads the outputs before it alone, where the original feeds it their
+    input, too, and pools the outputs of all (no configuration has more than one).
     """
     inputs = model_inputs(spec)
     mask = recurrent.clip_mask(inputs)

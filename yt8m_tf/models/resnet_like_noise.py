@@ -23,7 +23,7 @@ class ResNetLikeNoiseConfig(ResNetLikeConfig):
     """The network's sizes, and the noise x + N(0, 1) * noise_scale * f(x) in each FCBlock.
 
     Attributes:
-      dropout: as for `resnet_like`, but off by default.
+      dropout: as for `resnet_like`, but off by default, as in the published code, whatever rate it is given there.
       batch_norm: whether FCBlocks normalise; without, "before_bn" and "after_bn" are the same place.
       noise_scale: from 0.
       noise_magnitude: f, over the whole tensor, the batch included; see `noise.magnitude`.

@@ -58,11 +58,13 @@ class SmallNetConfig:
       width: what all widths are multiplied by.
       momentum: of the moving averages of batch normalisation; less than the published one for short trainings, which
         would evaluate with averages that still remember where they started.
+      unit_inputs: divide the features of a video, all of them together, by their Euclidean norm.
     """
 
     variant: TrunkName = "a"
     width: float = 1.0
     momentum: float = 0.999
+    unit_inputs: bool = False
 
     def __post_init__(self) -> None:
         checks.rates(self, "momentum")
@@ -78,7 +80,7 @@ class FinalNetworkConfig:
       trunks: whose outputs it reads.
       hidden_sizes: widths of its own hidden layers.
       train_trunks: fine-tune the trunks; else they stay as they are, batch statistics included.
-      width, momentum: see `SmallNetConfig`; `width` is that of the trunks and of the hidden layers.
+      width, momentum, unit_inputs: see `SmallNetConfig`; `width` is that of the trunks and of the hidden layers.
     """
 
     trunks: tuple[TrunkName, ...] = ("a", "b", "c", "d", "e", "f")
@@ -86,6 +88,7 @@ class FinalNetworkConfig:
     train_trunks: bool = True
     width: float = 1.0
     momentum: float = 0.999
+    unit_inputs: bool = False
 
     def __post_init__(self) -> None:
         checks.at_least(self, 1, "hidden_sizes")
@@ -106,10 +109,12 @@ def build_small_net(config: SmallNetConfig, spec: InputSpec) -> keras.Model:
     Dense(4096), BN, ReLU. f: five times Dense(2048), BN, ReLU. Each ends with Dense(1024), for e and f Dense(2048), and
     ReLU.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the last Dense has a bias, which starts at the prior.
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the last Dense has a bias, which starts at the prior;
+    in evaluation and export batch normalisation takes its moving averages, where the published code, which loses the
+    argument on its way, stays with the statistics of the batch.
     """
     inputs = model_inputs(spec)
-    trunk = _trunk(inputs, config.variant, config.width, config.momentum, spec)
+    trunk = _trunk(_features(inputs, config.unit_inputs, spec), config.variant, config.width, config.momentum, spec)
     return keras.Model(inputs, _logits(trunk, spec), name=f"small_net_{config.variant}")
 
 
@@ -124,24 +129,37 @@ def build_final_network(config: FinalNetworkConfig, spec: InputSpec) -> keras.Mo
     Reference: https://arxiv.org/abs/1809.04403. Where we differ: as `small_net`.
     """
     inputs = model_inputs(spec)
-    trunks = [_trunk(inputs, name, config.width, config.momentum, spec) for name in config.trunks]
+    features = _features(inputs, config.unit_inputs, spec)
+    trunks = [_trunk(features, name, config.width, config.momentum, spec) for name in config.trunks]
     frozen = keras.Model(inputs, trunks)
     for layer in frozen.layers:
         layer.trainable = config.train_trunks
-    x = ops.concatenate([*trunks, *(inputs[name] for name in spec.features)], axis=-1)
+    x = ops.concatenate([*trunks, *(features[name] for name in spec.features)], axis=-1)
     for number, size in enumerate(config.hidden_sizes, start=1):
         x = _hidden(x, _scaled(size, config.width), ops.relu, config.momentum, f"hidden{number}")
     return keras.Model(inputs, _logits(x, spec), name="final_network")
 
 
+def _features(
+    inputs: Mapping[str, keras.KerasTensor], unit_inputs: bool, spec: InputSpec
+) -> dict[str, keras.KerasTensor]:
+    """The features as they are, or divided by the Euclidean norm of all of them together."""
+    features = {name: inputs[name] for name in spec.features}
+    if not unit_inputs:
+        return features
+    squares = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in features.values()]
+    scale = ops.rsqrt(ops.maximum(ops.sum(ops.concatenate(squares, axis=-1), axis=-1, keepdims=True), 1e-24))
+    return {name: x * scale for name, x in features.items()}
+
+
 def _trunk(
-    inputs: Mapping[str, keras.KerasTensor], name: str, width: float, momentum: float, spec: InputSpec
+    features: Mapping[str, keras.KerasTensor], name: str, width: float, momentum: float, spec: InputSpec
 ) -> keras.KerasTensor:
     """[B, output] of one trunk."""
     trunk = _TRUNKS[name]
     branches = []
     for feature in spec.features:
-        x = inputs[feature]
+        x = features[feature]
         sizes = trunk.of_rgb if feature == "rgb" else trunk.of_others
         for number, size in enumerate(sizes, start=1):
             x = _hidden(x, _scaled(size, width), trunk.activation, momentum, f"{name}_{feature}{number}")

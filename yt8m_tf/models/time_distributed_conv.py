@@ -77,7 +77,8 @@ def build_time_distributed_conv(config: TimeDistributedConvConfig, spec: InputSp
     float32 at B = 128 and T = 303. A training step takes 4.3 GB by XLA's count on a CPU, gradients of the weights
     included, in either variant.
 
-    Reference: https://arxiv.org/abs/1809.04403.
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: a typing error in the published code leaves the blocks
+    over all features with 3 channels each.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)

@@ -34,6 +34,9 @@ from yt8m_tf.training.step import TrainStep
 from yt8m_tf.training.summaries import Summaries
 from yt8m_tf.vocabulary import load_verticals
 
+# Updates in a row that are skipped at the lowest loss scale (mixed_float16) until a run counts as lost.
+_MOST_SKIPPED = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
@@ -177,6 +180,13 @@ class _Run:
                     " or optimizer.clip_norm"
                 )
             losses, self.step = losses + loss, self.step + count
+            if (skipped := int(outputs["skipped"])) >= _MOST_SKIPPED:
+                raise InputError(
+                    f"the last {skipped} updates up to step {self.step} were skipped: their gradients are not finite in"
+                    " float16 at the lowest loss scale, and nothing is learned any more; train into another --workdir"
+                    " with --set=train.precision=mixed_bfloat16 (or float32), or with a lower optimizer.learning_rate"
+                    f" ({rates[-1]:g} here)"
+                )
             bar.update(count)
             now = time.perf_counter()
             if self.step == end or now - log_time > 10.0:

@@ -79,7 +79,7 @@ def rmsprop_update(
     References:
       Hinton, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf. Epsilon stands outside the root
       and rho is 0.99, as in PyTorch's RMSprop, which the original trained with. Keras adds epsilon under the root,
-      where the same 1e-7 would outweigh gradients below 3e-4, as most of a mean over thousands of classes are.
+      where the same 1e-8 would outweigh gradients below 1e-4, as most of a mean over thousands of classes are.
     """
     mean_square = mean_square + (tf.square(gradient) - mean_square) * (1.0 - config.rho)
     return value - learning_rate * gradient / (tf.sqrt(mean_square) + config.epsilon), mean_square
@@ -108,7 +108,8 @@ def adam_update(
 
     References:
       Kingma and Ba, https://arxiv.org/abs/1412.6980; Loshchilov and Hutter, https://arxiv.org/abs/1711.05101. Epsilon
-      stands outside the bias correction, as in Keras and in section 2 of the former.
+      stands outside the bias correction, as in Keras and in section 2 of the former; PyTorch adds it to the corrected
+      root, so that in the first thousands of steps it counts for less.
     """
     first = moments[0] + (gradient - moments[0]) * (1.0 - config.beta_1)
     second = moments[1] + (tf.square(gradient) - moments[1]) * (1.0 - config.beta_2)

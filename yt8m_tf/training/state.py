@@ -11,7 +11,7 @@ import tensorflow as tf
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.training import optimizers
 
-# Dynamic loss scaling (mixed_float16): halve on overflow, double after so many steps without one.
+# Dynamic loss scaling (mixed_float16): halve on overflow, down to 1, double after so many steps without one.
 _FIRST_LOSS_SCALE = 2.0**15
 LOSS_SCALE_INTERVAL = 2000
 
@@ -31,7 +31,8 @@ class TrainState:
         average if one is kept.
       evaluated: the weights that evaluation and export use: the moving averages, or the weights themselves.
       accumulators: summed gradients, each replica its own; empty without accumulation.
-      loss_scale: the scale of the loss and the steps since it last changed; None but for mixed_float16.
+      loss_scale: the scale of the loss, the steps since it last changed, and the steps in a row that were skipped, for
+        gradients that are not finite, at the lowest scale; None but for mixed_float16.
     """
 
     def __init__(self, model: keras.Model, experiment: ExperimentConfig):
@@ -65,7 +66,8 @@ class TrainState:
             for value in (self.trainable if config.accumulation > 1 else ())
         ]
         half = config.precision == "mixed_float16"
-        self.loss_scale = (_variable(tf.constant(_FIRST_LOSS_SCALE)), _variable(tf.constant(0.0))) if half else None
+        start = (_FIRST_LOSS_SCALE, 0.0, 0.0)
+        self.loss_scale = tuple(_variable(tf.constant(value)) for value in start) if half else None
 
     def named(self) -> dict[str, Any]:
         """Every variable that a checkpoint holds: `model/<path>`, `slots/m/<path>` (where the optimizer keeps it),
@@ -78,6 +80,7 @@ class TrainState:
             names = (*(f"slots/{name}" for name in self._slot_names), "ema")[: len(slots) - 1]
             variables |= {f"{name}/{path}": slot for name, slot in zip(names, slots[1:], strict=True)}
         if self.loss_scale is not None:
+            # Without the count of skipped steps: a run that goes on counts anew.
             variables |= {"loss_scale/scale": self.loss_scale[0], "loss_scale/steps": self.loss_scale[1]}
         return variables
 
@@ -103,12 +106,22 @@ class TrainState:
         """The loss scale's variables and their new values, given the last gradient's norm."""
         if self.loss_scale is None:
             return []
-        scale, steps = (tf.convert_to_tensor(variable) for variable in self.loss_scale)
+        scale, steps, skipped = (tf.convert_to_tensor(variable) for variable in self.loss_scale)
         finite = tf.math.is_finite(norm)
         grown = steps + 1.0 >= LOSS_SCALE_INTERVAL
         new_scale = tf.where(finite, tf.where(grown, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
         new_steps = tf.where(finite & ~grown, steps + 1.0, 0.0)
-        return [(self.loss_scale[0], new_scale), (self.loss_scale[1], new_steps)]
+        new_skipped = tf.where(finite | (scale > 1.0), 0.0, skipped + 1.0)
+        return list(zip(self.loss_scale, (new_scale, new_steps, new_skipped), strict=True))
+
+    def num_skipped(self) -> tf.Tensor:
+        """The steps in a row, up to the last, that were skipped at the lowest loss scale: scalar float32."""
+        return tf.constant(0.0) if self.loss_scale is None else tf.convert_to_tensor(self.loss_scale[2])
+
+    def unless_skipped(self, new: Any, old: Any, norm: tf.Tensor) -> Any:
+        """`new`, or `old` where the gradient's norm says that this step is skipped, as it is on an overflow in float16;
+        tensors, or a variable for `old`, of one shape."""
+        return new if self.loss_scale is None else tf.where(tf.math.is_finite(norm), new, old)
 
 
 def _variable(value: tf.Tensor) -> tf.Variable:

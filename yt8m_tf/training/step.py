@@ -34,7 +34,7 @@ class TrainStep:
       experiment: loss, optimizer, mixup, precision.
       strategy: where the replicas are; `state` was made in its scope.
       xla: whether to compile with XLA, where XLA can (`distribution.compiles_with_xla`).
-      target_weights: what the targets of each output are multiplied by, in [0, 1]; None: nothing.
+      target_weights: see `losses.make_loss`.
       membership: [C, V], not 0 where a class belongs to a tag; None where the data has no tags.
     """
 
@@ -50,8 +50,7 @@ class TrainStep:
         self._state, self._experiment, self._strategy = state, experiment, strategy
         self._train, self._spec = experiment.train, experiment.data.spec
         self._single = distribution.is_single(strategy)
-        self._loss = losses.make_loss(experiment.loss, self._spec.num_classes)
-        self._target_weights = None if target_weights is None else target_weights.astype(np.float32)
+        self._loss = losses.make_loss(experiment.loss, self._spec.num_classes, target_weights)
         self._membership = membership
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
@@ -72,19 +71,27 @@ class TrainStep:
 
         Returns:
           "loss": float64 sum of the updates' mean losses, without penalties on weights; "gradient_norm": that of the
-          last update, before clipping.
+          last update, before clipping; "skipped": how many updates in a row, up to the last one, were skipped at the
+          lowest loss scale, 0 but for mixed_float16. A skipped update changes nothing but the scale.
         """
         step_tensor, rates = tf.constant(step, tf.int64), tf.constant(learning_rates, tf.float32)
         if self._train.accumulation == 1:
             return self._run_many(tuple(batches), step_tensor, rates)
         total = tf.constant(0.0, tf.float64)
         for update, rate in enumerate(rates):
+            before = self._statistics_to_keep()
             for part in range(self._train.accumulation):
                 batch = batches[update * self._train.accumulation + part]
                 number = (step + update) * self._train.accumulation + part
                 total += self._run_part(batch, tf.constant(number, tf.int64)) / self._train.accumulation
-            norm = self._run_update(step_tensor + update, rate)
-        return {"loss": total, "gradient_norm": norm}
+            norm = self._run_update(step_tensor + update, rate, before)
+        return {"loss": total, "gradient_norm": norm, "skipped": self._state.num_skipped()}
+
+    def _statistics_to_keep(self) -> list[tf.Tensor]:
+        """The batch statistics before the parts of an update, each of which changes them, that may yet be skipped."""
+        if self._state.loss_scale is None:
+            return []
+        return [tf.identity(tf.convert_to_tensor(variable)) for variable in self._state.statistics]
 
     # What follows runs inside tf.function.
 
@@ -96,11 +103,12 @@ class TrainStep:
             outputs = self._strategy.run(self._replica_step, args=(batch, number, rates[i], self._compiled))
             if not self._single:
                 loss, gradients, statistics, norm = outputs
-                self._update_replicas(gradients, statistics, norm, number, rates[i])
+                self._update_replicas(gradients, norm, number, rates[i])
+                self._assign_replicas(self._state.statistics, statistics, norm)
                 outputs = loss, norm
             loss, norm = (self._strategy.experimental_local_results(output)[0] for output in outputs)
             total += tf.cast(loss, tf.float64)
-        return {"loss": total, "gradient_norm": norm}
+        return {"loss": total, "gradient_norm": norm, "skipped": self._state.num_skipped()}
 
     def _part(self, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         """Adds one part of a batch to the accumulated gradients."""
@@ -108,14 +116,16 @@ class TrainStep:
         if self._single:
             return tf.cast(outputs, tf.float64)
         loss, statistics = outputs
-        self._assign_replicas(self._state.statistics, statistics)
+        self._assign_replicas(self._state.statistics, statistics, 0.0)
         return tf.cast(self._strategy.experimental_local_results(loss)[0], tf.float64)
 
-    def _apply_accumulated(self, step: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _apply_accumulated(self, step: tf.Tensor, rate: tf.Tensor, before: Sequence[tf.Tensor]) -> tf.Tensor:
         if self._single:
-            return self._strategy.run(self._updating, args=(step, rate))
+            return self._strategy.run(self._updating, args=(step, rate, before))
         gradients, norm = self._strategy.run(self._reduce_accumulators)
-        self._update_replicas(gradients, (), norm, step, rate)
+        self._update_replicas(gradients, norm, step, rate)
+        for variable, old in zip(self._state.statistics if before else (), before, strict=True):
+            self._strategy.extended.update(variable, self._restore, args=(old, norm), group=False)
         return self._strategy.experimental_local_results(norm)[0]
 
     # What follows runs on each replica.
@@ -171,8 +181,6 @@ class TrainStep:
             targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
             inputs, targets = mixup.mix(inputs, targets, weights)
-        if self._target_weights is not None:
-            targets *= self._target_weights
         values = [tf.convert_to_tensor(variable) for variable in self._state.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
@@ -189,7 +197,8 @@ class TrainStep:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         loss, gradients, statistics = self._compute(batch, weights, seed)
         gradients, norm = self._clip(gradients)
-        _assign(self._state.statistics, statistics)
+        for variable, value in zip(self._state.statistics, statistics, strict=True):
+            self._assign_unless_skipped(variable, value, norm)
         self._update(gradients, norm, step, rate)
         return loss, norm
 
@@ -199,8 +208,10 @@ class TrainStep:
         self._accumulate(gradients)
         return loss
 
-    def _update_from_accumulators(self, step: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _update_from_accumulators(self, step: tf.Tensor, rate: tf.Tensor, before: Sequence[tf.Tensor]) -> tf.Tensor:
         gradients, norm = self._clip(self._take_accumulated())
+        for variable, old in zip(self._state.statistics if before else (), before, strict=True):
+            self._restore(variable, old, norm)
         self._update(gradients, norm, step, rate)
         return norm
 
@@ -244,26 +255,31 @@ class TrainStep:
             # The average of the first steps would else be that of the initial weights.
             decay = tf.minimum(self._train.ema_decay, (1.0 + count) / (10.0 + count))
             new.append(old[-1] + (1.0 - decay) * (new[0] - old[-1]))
-        if self._state.loss_scale is not None:  # an overflow in float16: this step is skipped
-            new = [tf.where(tf.math.is_finite(norm), after, before) for after, before in zip(new, old, strict=True)]
+        new = [self._state.unless_skipped(after, before, norm) for after, before in zip(new, old, strict=True)]
         _assign((variable, *slots), new)
+
+    def _assign_unless_skipped(self, variable: Any, value: tf.Tensor, norm: tf.Tensor) -> None:
+        variable.assign(self._state.unless_skipped(value, variable, norm))
+
+    def _restore(self, variable: Any, old: tf.Tensor, norm: tf.Tensor) -> None:
+        """Takes back what the parts of a skipped update have done to a batch statistic."""
+        variable.assign(self._state.unless_skipped(variable, old, norm))
 
     # What follows runs across replicas.
 
-    def _update_replicas(self, gradients: Any, statistics: Any, norm: Any, step: tf.Tensor, rate: tf.Tensor) -> None:
+    def _update_replicas(self, gradients: Any, norm: Any, step: tf.Tensor, rate: tf.Tensor) -> None:
         for slots, gradient in zip(self._state.slots, gradients, strict=True):
 
             def update(variable: Any, *arguments: Any) -> None:
                 self._update_variable(variable, arguments[:-2], arguments[-2], arguments[-1], step, rate)
 
             self._strategy.extended.update(slots[0], update, args=(*slots[1:], gradient, norm), group=False)
-        self._assign_replicas(self._state.statistics if statistics else (), statistics)
         for variable, value in self._state.next_loss_scale(self._strategy.experimental_local_results(norm)[0]):
             self._strategy.extended.update(variable, _assign_one, args=(value,), group=False)
 
-    def _assign_replicas(self, variables: Sequence[Any], values: Sequence[Any]) -> None:
+    def _assign_replicas(self, variables: Sequence[Any], values: Sequence[Any], norm: Any) -> None:
         for variable, value in zip(variables, values, strict=True):
-            self._strategy.extended.update(variable, _assign_one, args=(value,), group=False)
+            self._strategy.extended.update(variable, self._assign_unless_skipped, args=(value, norm), group=False)
 
 
 def _function(python_function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,93 @@
+"""Steps in float16 whose gradients overflow are skipped: they change nothing, on several replicas and in parts too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import ExperimentConfig, TrainConfig
+from yt8m_tf.training.loop import build_for_training
+from yt8m_tf.training.state import TrainState
+from yt8m_tf.training.step import TrainStep
+
+_SIZE, _CLASSES = 4, 3
+
+
+def _experiment(accumulation: int) -> ExperimentConfig:
+    return ExperimentConfig(
+        model={"name": "resnet_like", "inner_size": 4, "av_blocks": 0, "concat_blocks": 0, "dropout": 0.0},
+        data=DataConfig(features={"rgb": _SIZE}, num_classes=_CLASSES),
+        train=TrainConfig(batch_size=8, accumulation=accumulation, ema_decay=0.9, precision="mixed_float16"),
+    )
+
+
+def _batch(strategy: Any, rng: np.random.Generator, scale: float = 1.0) -> Any:
+    """Four videos for each replica; those of a scale above 1e5 overflow."""
+
+    def values(_: Any) -> dict[str, tf.Tensor]:
+        labels = tf.constant(rng.integers(-1, _CLASSES, (4, 2)), tf.int32)
+        return {"rgb": tf.constant(scale * rng.normal(size=(4, _SIZE)), tf.float32), "labels": labels}
+
+    if strategy.num_replicas_in_sync == 1:
+        return values(None)
+    parts = [values(None) for _ in range(strategy.num_replicas_in_sync)]
+    return {
+        name: strategy.experimental_distribute_values_from_function(
+            lambda context, name=name: parts[context.replica_id_in_sync_group][name]
+        )
+        for name in parts[0]
+    }
+
+
+def _values(state: TrainState) -> dict[str, np.ndarray]:
+    named = {name: tf.convert_to_tensor(value).numpy() for name, value in state.named().items()}
+    return {name: value for name, value in named.items() if not name.startswith("loss_scale/")}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_skipped_step_changes_nothing(
+    replicas: int, accumulation: int, rng: np.random.Generator, request: pytest.FixtureRequest
+) -> None:
+    strategy = request.getfixturevalue("two_replicas") if replicas == 2 else tf.distribute.get_strategy()
+    experiment = _experiment(accumulation)
+    with strategy.scope():
+        keras.utils.set_random_seed(1)
+        state = TrainState(build_for_training(experiment), experiment)
+        assert state.loss_scale is not None
+        state.loss_scale[0].assign(1.0)
+    step = TrainStep(state, experiment, strategy, xla=False)
+
+    def train(*scales: float) -> int:
+        return int(step.train([_batch(strategy, rng, scale) for scale in scales], 0, [0.1])["skipped"])
+
+    good = (1.0,) * accumulation
+    start = _values(state)
+    assert train(*good) == 0
+    before = _values(state)
+    assert any("moving_variance" in name and (start[name] != before[name]).any() for name in before)
+    for count in (1, 2):
+        assert train(*good[1:], 1e30) == count  # the last part alone overflows
+        after = _values(state)
+        for name, value in before.items():
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+    assert train(*good) == 0
+    after = _values(state)
+    assert all(np.isfinite(value).all() for value in after.values())
+    assert (before["model/logits/kernel"] != after["model/logits/kernel"]).any()
+
+
+def test_only_skips_at_the_lowest_scale_are_counted(rng: np.random.Generator) -> None:
+    """Those before find the scale that fits."""
+    experiment, strategy = _experiment(1), tf.distribute.get_strategy()
+    state = TrainState(build_for_training(experiment), experiment)
+    assert state.loss_scale is not None
+    state.loss_scale[0].assign(4.0)
+    step = TrainStep(state, experiment, strategy, xla=False)
+    found = [int(step.train([_batch(strategy, rng, 1e30)], 0, [0.1])["skipped"]) for _ in range(4)]
+    assert found == [0, 0, 1, 2] and float(state.loss_scale[0]) == 1.0

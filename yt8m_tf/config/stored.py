@@ -1,0 +1,53 @@
+"""What a stored configuration means where it lacks a key: what was done before there was one.
+
+A key that is new has a default, and where that is what was done before, nothing is said here. Where it is not, a run of
+an earlier release goes on, and is evaluated and exported, as what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_RANKING: Mapping[str, Any] = {"positive_above": 0.0}
+# By section, and by its `name` where only some know the key.
+_BEFORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "loss": {
+        "soft_ranking": _RANKING,
+        "soft_ranking_per_example": _RANKING,
+        "sigmoid_ranking": _RANKING,
+        "hinge_ranking": _RANKING,
+        "lsep": _RANKING,
+        "rank_weighted_bce": _RANKING,
+        "bce_plus_soft_ranking": _RANKING,
+        "bce_labels_tags": {"separate_means": False},
+    },
+    "model": {"transformer": {"biases": True}},
+    "optimizer": {name: {"epsilon": 1e-7} for name in ("adam", "adamw", "rmsprop")},
+}
+_DEFAULT_NAMES = {"optimizer": "adam"}
+
+
+def completed(values: Any) -> Any:
+    """A stored configuration with the keys that the release that wrote it did not know and that have changed since.
+
+    Args:
+      values: as YAML gives them; whatever is not of the right form stays as it is, for `strict_yaml.parse` to refuse.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    result = dict(values)
+    for section, known in _BEFORE.items():
+        own = values.get(section, {} if section in _DEFAULT_NAMES else None)
+        if isinstance(own, Mapping):
+            result[section] = _completed(own, known, _DEFAULT_NAMES.get(section))
+    return result
+
+
+def _completed(own: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], default: str | None) -> dict[str, Any]:
+    name = own.get("name", default)
+    result = {**known.get(name, {}), **own} if isinstance(name, str) else dict(own)
+    members = own.get("members")  # of a weighted mean
+    if isinstance(members, list):
+        result["members"] = [_completed(m, known, None) if isinstance(m, Mapping) else m for m in members]
+    return result
