@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from yt8m_tf.errors import InputError
 
+_EXCLUSIVE = ".lock"
+
 
 class Claims:
     """Locks on the files of a directory, held by this process; each file is written by the process that holds its lock.
@@ -61,32 +63,46 @@ def exclusive(directory: Path, option: str, doing: str = "writes") -> Iterator[N
     """Keeps a directory to this process while the block runs; the lock is its file `.lock`, which says who holds it.
 
     Args:
-      directory: is made where there is none.
+      directory: is made where there is none; what stays empty is removed at the end.
       option: the flag that the directory was named by, for the message.
       doing: what the holder does there, for the message.
 
     Raises:
-      InputError: another process holds it.
-      OSError: nothing can be written there.
+      InputError: another process holds it, or nothing can be written there.
     """
-    path = directory / ".lock"
-    lock = _locked(path, wait=False)
-    if lock is None:
-        raise InputError(f"{option}={directory}: another process {doing} there{_holder(path)}; wait for it to end")
-    try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    path, made = directory / _EXCLUSIVE, not directory.exists()
+    with contextlib.ExitStack() as held:
+        try:
+            lock = _locked(path, wait=False)
+            if lock is not None:
+                held.callback(_free, path, lock, made)
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{option}={directory}: cannot be written ({error.strerror}); name another directory"
+            ) from error
+        if lock is None:
+            who = f" ({found})" if (found := holder(directory)) else ""
+            raise InputError(f"{option}={directory}: another process {doing} there{who}; wait for it to end")
         yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: who has opened it already will find it gone, and make another
-        lock.release()
 
 
-def _holder(path: Path) -> str:
-    """Who holds an exclusive lock, in brackets; nothing where it began, or ended, just now."""
+def holder(directory: Path) -> str:
+    """Who holds a directory; "" where nobody does, or where it began, or ended, just now."""
+    try:
+        return (directory / _EXCLUSIVE).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _free(path: Path, lock: FileLock, made: bool) -> None:
+    # While it is held: who has opened it already will find it gone, and make another.
     with contextlib.suppress(OSError):
-        if who := path.read_text(encoding="utf-8"):
-            return f" ({who})"
-    return ""
+        path.unlink(missing_ok=True)
+    lock.release()
+    if made:
+        with contextlib.suppress(OSError):  # it is not empty
+            path.parent.rmdir()
 
 
 def _locked(path: Path, wait: bool) -> FileLock | None:

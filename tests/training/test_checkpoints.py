@@ -17,6 +17,8 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints
+from yt8m_tf.training.checkpoints import State
+from yt8m_tf.training.schedule import Plateau
 from yt8m_tf.training.state import TrainState
 
 
@@ -72,7 +74,7 @@ def test_the_last_two_and_the_best_are_kept(best_steps: list[int], kept: list[in
     for step, best_step in enumerate(best_steps, 1):
         _save(tmp_path, step, best_step)
         state = checkpoints.latest_state(tmp_path)
-        assert state is not None and state["step"] == step and state["best_step"] == best_step
+        assert state is not None and state.step == step and state.best_step == best_step
         assert best_step == 0 or f"step_{best_step:08d}" in _steps(tmp_path)
     assert _steps(tmp_path) == [f"step_{step:08d}" for step in kept]
     assert [_restored(tmp_path, step) for step in kept] == kept
@@ -121,17 +123,19 @@ def test_an_interrupted_save_leaves_the_one_before(
     assert expected is KeyboardInterrupt or "cannot be written (No space left on device)" in str(caught.value)
     assert _steps(tmp_path) == ["step_00000001"]
     state = checkpoints.latest_state(tmp_path)
-    assert state is not None and state["step"] == 1 and _restored(tmp_path, 1) == 1.0
+    assert state is not None and state.step == 1 and _restored(tmp_path, 1) == 1.0
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed_by_who_holds_the_lock(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     left = tmp_path / "checkpoints" / ".step_00000002.1a2b3c4d.tmp"
     left.mkdir()
     (left / "state.json").write_text("{}")
     state = checkpoints.latest_state(tmp_path)
-    assert state is not None and state["step"] == 1
+    assert state is not None and state.step == 1
     _save(tmp_path, 3)
+    assert left.is_dir()  # of a living process, perhaps
+    checkpoints.remove_unfinished(tmp_path)
     assert _steps(tmp_path) == ["step_00000001", "step_00000003"]
 
 
@@ -148,8 +152,7 @@ def test_all_variables_come_back_bit_for_bit(tmp_path: Path, rng: np.random.Gene
     checkpoints.restore(tmp_path, 7, other)
     for name, value in _values(other).items():
         np.testing.assert_array_equal(value, before[name])
-    state = {"step": 7, "best_step": 7, "positions": [2**40], "plateau": {"best": 0.1}}
-    assert checkpoints.latest_state(tmp_path) == state
+    assert checkpoints.latest_state(tmp_path) == State(7, 7, (2**40,), Plateau(best=0.1))
     saved = dict(tf.train.list_variables(str(tmp_path / "checkpoints" / "step_00000007" / "variables")))
     assert saved.keys() == before.keys()  # plain names
 

@@ -56,6 +56,12 @@ _INIT_FROM = flags.DEFINE_list(
 _INIT_EXCLUDE = flags.DEFINE_list(
     "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
 )
+_ON_CHANGED_INPUTS = flags.DEFINE_enum(
+    "on_changed_inputs",
+    "error",
+    ["error", "accept"],
+    "A run goes on, and its shards or soft labels are not those that it was started with: stop, or take what is there.",
+)
 flags.adopt_module_key_flags(fault_flags)
 _HISTOGRAMS = flags.DEFINE_bool("histograms", False, "Write the distributions of the weights for TensorBoard.")
 _PROFILE = flags.DEFINE_string(
@@ -83,6 +89,7 @@ def main(_: Sequence[str]) -> None:
         evaluation_batch_size=_EVALUATION_BATCH.value,
         init_from=tuple(Path(source).expanduser() for source in _INIT_FROM.value),
         init_exclude=tuple(_INIT_EXCLUDE.value),
+        on_changed_inputs=_ON_CHANGED_INPUTS.value,
         histograms=_HISTOGRAMS.value,
         profile=profile,
     )
@@ -93,7 +100,7 @@ def main(_: Sequence[str]) -> None:
     if profile is not None:
         traces = options.workdir / run_dir.TENSORBOARD / "plugins" / "profile"
         print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
-    for line in faults.summary():
+    for line in result.skipped:
         print(line)
 
 

@@ -12,6 +12,15 @@ import tensorflow as tf
 
 from yt8m_tf.errors import InputError
 
+# What the others see, at the next collective, when a worker is gone.
+PEER_FAILURES = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+
 
 def make_strategy(devices: str = "") -> tf.distribute.Strategy:
     """The distribution strategy for this process.
@@ -83,6 +92,14 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
     """Replicas in this process."""
     return strategy.num_replicas_in_sync // num_workers(strategy)
+
+
+def gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[str]:
+    """Every worker's text, in the order of the workers."""
+    own = np.frombuffer(text.encode(), np.uint8).astype(np.int64)  # collectives know few types
+    gathered = gather(strategy, {"length": np.array([len(own)], np.int64), "text": own})
+    parts = np.split(gathered["text"].astype(np.uint8), np.cumsum(gathered["length"])[:-1])
+    return [part.tobytes().decode() for part in parts]
 
 
 def gather(strategy: tf.distribute.Strategy, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
