@@ -8,16 +8,15 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags, logging
 
 from yt8m_tf.bin import usage
 from yt8m_tf.console.quiet import import_quietly
-from yt8m_tf.errors import InputError, Interrupted
+from yt8m_tf.errors import InputError, Interrupted, ended_by_sigterm
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from, above its one line.")
 
@@ -97,7 +96,7 @@ def execute(
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # TensorFlow's own notices; ours are printed
     try:
-        with _ended_by_sigterm():
+        with ended_by_sigterm():
             if framework:
                 import_quietly()
             return main(rest) or 0
@@ -112,23 +111,6 @@ def execute(
         if not _is_of_the_machine(error):
             raise
         return fail(" ".join(str(getattr(error, "message", error)).split()))
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that nothing half-written is left."""
-
-    def end(number: int, _: object) -> None:
-        raise Interrupted(number=number)
-
-    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _name(file: str) -> str:

@@ -52,7 +52,9 @@ def pack(output: str, which: str, **arguments: Any) -> str:
     except InputError as error:
         raise InputError(f"--precisions={','.join(_PRECISIONS.value)}: {error}") from error
     precisions = list({str(precision): precision for precision in precisions}.values())
-    members = find_candidates(files.matching(_CANDIDATES.value), files.matching(_SCORES.value), which)
+    members = find_candidates(
+        files.matching(_CANDIDATES.value, "--candidates"), files.matching(_SCORES.value, "--scores"), which
+    )
     packed = pack(members, precisions, Path(output), **arguments)
     return "\n".join(
         [

@@ -38,6 +38,7 @@ _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.pipelines import plan, runner, stages, state, workers
     from yt8m_tf.pipelines.execution import Where
     from yt8m_tf.pipelines.settings import load_pipeline
@@ -45,7 +46,7 @@ def main(_: Sequence[str]) -> None:
 
     settings = load_pipeline(_CONFIG.value, _SET.value)
     table = stages.make_stages(settings)
-    workdir, data_dir = Path(_WORKDIR.value).expanduser(), os.path.expanduser(_DATA_DIR.value)
+    workdir, data_dir = files.local_path(_WORKDIR.value, "--workdir"), os.path.expanduser(_DATA_DIR.value)
     if _PLAN.value:
         print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))
         return

@@ -15,7 +15,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -70,7 +69,7 @@ _PROFILE = flags.DEFINE_string(
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import run_dir
+    from yt8m_tf import files, run_dir
     from yt8m_tf.models.registry import load_experiment
     from yt8m_tf.training import distribution, loop
     from yt8m_tf.training.profile import parse_steps
@@ -82,12 +81,12 @@ def main(_: Sequence[str]) -> None:
     faults = fault_flags.faults()
     options = loop.RunOptions(
         data_dir=_DATA_DIR.value,
-        workdir=Path(_WORKDIR.value).expanduser(),
+        workdir=files.local_path(_WORKDIR.value, "--workdir"),
         xla=_XLA.value,
         steps_per_call=_STEPS_PER_CALL.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         evaluation_batch_size=_EVALUATION_BATCH.value,
-        init_from=tuple(Path(source).expanduser() for source in _INIT_FROM.value),
+        init_from=tuple(files.local_path(source, "--init_from") for source in _INIT_FROM.value),
         init_exclude=tuple(_INIT_EXCLUDE.value),
         on_changed_inputs=_ON_CHANGED_INPUTS.value,
         histograms=_HISTOGRAMS.value,

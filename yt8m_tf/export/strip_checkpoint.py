@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -18,7 +18,6 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.export import kinds
 from yt8m_tf.training import checkpoints
 
-_FAILURES = (ValueError, IndexError, tf.errors.OpError)
 _COPIED = (run_dir.CONFIG, run_dir.FOLDS, run_dir.HISTORY)
 
 # Bytes of variables by kind, before and after, and bytes of the files that were read.
@@ -89,14 +88,14 @@ def _files(prefix: Path) -> list[Path]:
 
 
 def _write_state(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
-    state = json.loads((source / checkpoints.STATE).read_text(encoding="utf-8"))
+    state = dataclasses.asdict(checkpoints.read_state(source))
     files.write_json(target / checkpoints.STATE, {**state, **changes})
 
 
 def _open(prefix: str | os.PathLike[str]) -> Any:
     try:
         return tf.train.load_checkpoint(checkpoints.readable(Path(prefix)))
-    except _FAILURES as error:
+    except checkpoints.READ_FAILURES as error:
         raise InputError(f"checkpoint '{prefix}': cannot be read; give the prefix, without .index") from error
 
 
@@ -134,7 +133,7 @@ def _rewrite(prefix: Path, target: Path, average: bool | None) -> tuple[dict[str
     sources = averages if _use_averages(prefix, names, averages, average) else {}
     try:
         values = [tf.convert_to_tensor(reader.get_tensor(sources.get(name, name))) for name in names]
-    except _FAILURES as error:
+    except checkpoints.READ_FAILURES as error:
         raise InputError(f"checkpoint '{prefix}': is damaged ({' '.join(str(error).split())})") from error
     if graph:
         values[names.index(kinds.OBJECT_GRAPH)] = tf.constant(_without(graph, dropped).SerializeToString())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -18,6 +19,7 @@ def start(parent: int, turns: Any, num_threads: int) -> None:
       turns: a queue of ids of GPUs; None stands for all that there are.
       num_threads: of TensorFlow for one operation, unless the environment says; 0: as many as there are cores.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, to all of its processes: the parent passes it on
     gpu = turns.get()
     turns.put(gpu)  # for the worker that comes after
     if gpu is not None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from yt8m_tf.errors import InputError
+from yt8m_tf.errors import InputError, ended_by_sigterm
 from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines import worker_process
 from yt8m_tf.pipelines.execution import Where, execute
@@ -45,6 +45,10 @@ def local_workers(jobs: int, where: Where, gpus: Sequence[str] = ()) -> Iterator
     ) as pool:
         try:
             yield lambda stage: pool.submit(run_claimed, stage, where)
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():  # they save what they can, and end
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -76,7 +80,8 @@ def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
     with Claims(folder) as claims:
         claims.take(stage.name.replace(" ", "_"), wait=True)
         try:
-            return execute(stage, where)
+            with ended_by_sigterm():
+                return execute(stage, where)
         except InputError:
             raise
         except Exception as error:  # of TensorFlow, some of whose errors cannot be sent

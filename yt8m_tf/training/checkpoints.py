@@ -153,7 +153,7 @@ def latest_state(workdir: Path) -> State | None:
       InputError: the last one is not whole.
     """
     steps = _steps(workdir)
-    return _read_state(_prefix(workdir, steps[-1])) if steps else None
+    return read_state(_prefix(workdir, steps[-1]).parent) if steps else None
 
 
 def has(workdir: Path, step: int) -> bool:
@@ -200,7 +200,7 @@ def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Se
       exclude: patterns of model variable paths to leave as they are, such as "logits/*".
 
     Raises:
-      InputError: nothing there, or a variable that no source has, or that it has in another shape.
+      InputError: nothing there, or a variable that no source has, that it has in another shape, or that is not finite.
     """
     wanted = {
         name: name.partition("/")[2]
@@ -214,7 +214,20 @@ def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Se
         last = number == len(prefixes) - 1  # what is missing in the last one too is an error there
         found = {name: path for name, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved}
         _assign(prefix, variables, {n: f"ema/{p}" if f"ema/{p}" in saved else f"model/{p}" for n, p in found.items()})
+        _check_finite(sources[number], {path: variables[name] for name, path in found.items()})
         wanted = {name: path for name, path in wanted.items() if name not in found}
+
+
+def _check_finite(source: Path, started: Mapping[str, Any]) -> None:
+    """Refuses weights that make every loss NaN, which would be put down to the learning rate."""
+    for path, variable in started.items():
+        value = np.asarray(tf.convert_to_tensor(_local(variable)))
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise InputError(
+                f"--init_from={source}: {np.count_nonzero(~np.isfinite(value)):,} of {value.size:,} values of variable"
+                f" '{path}' there are not finite; take an earlier checkpoint, or leave the variable out with"
+                f" --init_exclude='{path}'"
+            )
 
 
 def _initial_prefix(source: Path) -> Path:
@@ -333,7 +346,13 @@ def _steps(workdir: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def _read_state(prefix: Path) -> State:
+def read_state(directory: Path) -> State:
+    """The state of a checkpoint's directory.
+
+    Raises:
+      InputError: it is not there, or cannot be read.
+    """
+    prefix = directory / VARIABLES
     try:
         return _parse_state(prefix)
     except InputError as error:

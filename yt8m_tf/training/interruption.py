@@ -12,7 +12,8 @@ from yt8m_tf.errors import Interrupted
 class Interruption:
     """A context in which SIGINT and SIGTERM are noted, so that a step can be finished; a second one ends at once.
 
-    In another thread than the main one, which alone is told of signals, nothing changes.
+    In another thread than the main one, which alone is told of signals, nothing changes; a signal that the process
+    ignores stays ignored.
 
     Attributes:
       number: of the signal that came; None before.
@@ -25,7 +26,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             # TensorFlow takes SIGTERM for itself where several processes train together: this takes it back.
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -134,7 +134,8 @@ class TrainStep:
         batch, weights, seed = self._prepare(batch, step)
         if self._single:
             return *compute(batch, weights, seed, step, rate), wishes
-        (loss, gradients, statistics), agreed = self._mean_over_replicas((compute(batch, weights, seed), tf.identity(wishes)))
+        own = compute(batch, weights, seed), tf.identity(wishes)
+        (loss, gradients, statistics), agreed = self._mean_over_replicas(own)
         gradients, norm = self._clip(gradients)
         return loss, gradients, statistics, norm, agreed
 
