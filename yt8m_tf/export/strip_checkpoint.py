@@ -128,7 +128,9 @@ def _naming(prefix: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (*checkpoints.READ_FAILURES, DecodeError) as error:
-        raise InputError(f"checkpoint '{prefix}': is damaged ({' '.join(str(error).split())}); fetch or make it again") from error
+        raise InputError(
+            f"checkpoint '{prefix}': is damaged ({' '.join(str(error).split())}); fetch or make it again"
+        ) from error
 
 
 def _kinds(prefix: str | os.PathLike[str], reader: Any) -> dict[str, str]:
