@@ -81,8 +81,12 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.errors import InputError
     from yt8m_tf.serving import bundle
 
-    if bool(_WORKDIR.value) == pack_flags.PACK.value:
-        given = f"--workdir={_WORKDIR.value} and --pack exclude each other" if _WORKDIR.value else "nothing to export"
+    if (_WORKDIR.value is not None) == pack_flags.PACK.value:
+        given = (
+            f"--workdir={_WORKDIR.value} and --pack exclude each other"
+            if pack_flags.PACK.value
+            else "nothing to export"
+        )
         raise InputError(f"{given}; give --workdir=RUN to export a run, or --pack with --candidates and --scores")
     output = str(files.local_path(_OUTPUT.value, "--output"))
     for name in ("precision", "tflite") if pack_flags.PACK.value else pack_flags.NAMES:
