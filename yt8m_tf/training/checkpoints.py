@@ -118,8 +118,8 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
             f"checkpoint '{directory}' cannot be written ({reason}); earlier ones are whole: make room or mend"
             " the directory, then go on with the same command"
         ) from error
-    whole = [own for own in _steps(workdir) if fault(_prefix(workdir, own).parent) is None]
-    for old in set(whole[:-_KEPT]) - {state.get("best_step")}:
+    steps = [own for own in _steps(workdir) if fault(_prefix(workdir, own).parent) is None]
+    for old in set(steps[:-_KEPT]) - {state.get("best_step")}:
         shutil.rmtree(_prefix(workdir, old).parent)
 
 

@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import math
+import operator
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,8 +122,8 @@ def train(
                 checkpoints.remove_unfinished(options.workdir)
             _check_shared(strategy, options.workdir)
             return _Run(experiment, options, strategy, faults).run()
-        except distribution.PEER_FAILURES as error:
-            if distribution.num_workers(strategy) == 1:
+        except tf.errors.OpError as error:
+            if not distribution.lost_a_worker(strategy, error):
                 raise
             raise InputError(
                 "another worker has ended, and its own message says why; start the same command again in all of them,"
@@ -254,12 +255,16 @@ class _Run:
                 raise self._interrupted()
 
     def _skipped(self) -> tuple[str, ...]:
-        """What all workers skipped."""
+        """What all workers skipped, a line for each kind; for the chief to tell."""
         workers = distribution.gather_texts(self.strategy, json.dumps(dataclasses.asdict(self.faults)))
+        # Where every worker reads every record, all count the same ones.
+        added = max if self.experiment.data.split == "record" else operator.add
         together = Faults()
         for own in map(json.loads, workers):
-            together.damaged |= {path: Damage(**damage) for path, damage in own["damaged"].items()}
-            together.num_empty += own["num_empty"]
+            together.damaged |= {path: Damage(**damage) for path, damage in own.pop("damaged").items()}
+            for name, count in own.items():
+                if isinstance(count, int):
+                    setattr(together, name, added(getattr(together, name), count))
         return tuple(together.summary()) if self.is_chief else ()
 
     def _where_to_change(self) -> str:
