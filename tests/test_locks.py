@@ -19,6 +19,7 @@ import pytest
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.locks import Claims, exclusive
+from yt8m_tf.locks import holder as holder_of
 
 _CLAIM = """
 import pathlib, sys, time
@@ -89,9 +90,11 @@ def test_a_directory_is_kept_to_one_process(tmp_path: Path) -> None:
         with exclusive(directory, "--workdir"):
             assert (directory / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     assert not os.listdir(directory)
+    directory.rmdir()
     with pytest.raises(ZeroDivisionError), exclusive(directory, "--workdir"):
+        assert holder_of(directory) == f"process {os.getpid()} on {socket.gethostname()}"
         1 / 0  # noqa: B018
-    assert not os.listdir(directory)
+    assert not directory.exists() and holder_of(directory) == ""  # it was made for the lock, and nothing else came
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -112,5 +115,7 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         Claims(tmp_path / "file").take("a")
-    with pytest.raises(OSError, match="file"), exclusive(tmp_path / "file", "--workdir"):
+    with pytest.raises(InputError) as caught, exclusive(tmp_path / "file", "--workdir"):
         pytest.fail("entered")
+    told = "cannot be written (File exists); name another directory"
+    assert str(caught.value) == f"--workdir={tmp_path / 'file'}: {told}"

@@ -54,8 +54,9 @@ def test_patterns_of_directories_where_none_is_literal(tmp_path: Path) -> None:
     for name in ("b", "a", "c[1]", ".hidden"):
         _files(tmp_path / "runs" / name / "fold_0", "x")
     found = [tmp_path / "runs" / name / "fold_0" for name in ("a", "b", "c[1]")]
-    assert files.matching([f"{tmp_path}/runs/*/fold_0"]) == found
-    assert files.matching([f"{tmp_path}/runs/c[1]/fold_*", f"{tmp_path}/none*"]) == [found[2], tmp_path / "none*"]
+    assert files.matching([f"{tmp_path}/runs/*/fold_0"], "--model") == found
+    patterns = [f"{tmp_path}/runs/c[1]/fold_*", f"{tmp_path}/none*"]
+    assert files.matching(patterns, "--model") == [found[2], tmp_path / "none*"]
 
 
 def test_a_file_with_several_names_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

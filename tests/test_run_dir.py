@@ -110,3 +110,33 @@ def test_history_appends_and_replaces_what_comes_later(tmp_path: Path) -> None:
     run_dir.append_history(tmp_path, {"step": 20, "gap": 0.25})  # a run that was killed and went on from step 10
     assert run_dir.read_history(tmp_path) == [{"step": 10, "gap": 0.1}, {"step": 20, "gap": 0.25}]
     assert _names(tmp_path) == ["history.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 20, "gap', "", "[20]", '{"gap": 0.2}', '{"step": "20"}', "\x00\x00", "9" * 5000]
+)
+def test_a_line_of_the_history_that_is_no_evaluation_is_named(line: str, tmp_path: Path) -> None:
+    run_dir.append_history(tmp_path, {"step": 10, "gap": 0.1})
+    path = tmp_path / run_dir.HISTORY
+    whole = path.read_bytes()
+    path.write_bytes(whole + line.encode() + b"\n")
+    with pytest.raises(InputError) as caught:
+        run_dir.read_history(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: line 2 is no evaluation of a run (") and "\n" not in message
+    assert message.endswith("; remove the line")
+    path.write_bytes(whole)  # as it says
+    assert len(run_dir.read_history(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": "x"}', '{"a": 1.5}', "null", "[" * 100_000])
+def test_folds_that_cannot_be_read_are_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / run_dir.FOLDS).write_text(content)
+    with pytest.raises(InputError) as caught:
+        run_dir.keep_folds(tmp_path, {"a": 0})
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / run_dir.FOLDS}: cannot be read (") and "\n" not in message
+    assert message.endswith("; remove it, and yt8m-train with the same flags writes it")
+    (tmp_path / run_dir.FOLDS).unlink()
+    run_dir.keep_folds(tmp_path, {"a": 0})
+    assert run_dir.read_folds(tmp_path) == {"a": 0}

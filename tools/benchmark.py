@@ -23,10 +23,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import app, flags
 
+from yt8m_tf import files
 from yt8m_tf.config import checks
 from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
@@ -62,7 +62,7 @@ def _run(arguments: Sequence[str]) -> None:
         raise InputError(f"give one of {', '.join(_COMMANDS)}; got {given}")
     name = arguments[0]
     checks.regular_expression("match", _MATCH.value)
-    output = Path(_OUTPUT.value or f"benchmark_{name}.json").expanduser()
+    output = files.local_path(f"benchmark_{name}.json" if _OUTPUT.value is None else _OUTPUT.value, "--output")
     if not os.access(output.parent, os.W_OK) or output.is_dir():
         raise InputError(f"--output={output}: cannot be written; name a file in a directory that can")
     import_quietly()

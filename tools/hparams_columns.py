@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -20,9 +19,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory with run directories 
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.training.hparams import write_columns
 
-    directory = Path(_WORKDIR.value).expanduser()
+    directory = files.local_path(_WORKDIR.value, "--workdir")
     keys = write_columns(directory)
     print(f"columns: {', '.join(keys)}\nnext: tensorboard --logdir={shlex.quote(str(directory))}")
 

@@ -162,10 +162,10 @@ def main(_: Sequence[str]) -> None:
 
     values = flags.FLAGS
     videos = {"train": values.num_train, "validate": values.num_validate, "test": values.num_test}
-    workdir, output = (Path(path).expanduser() for path in (values.workdir, values.output))
+    workdir, output = (files.local_path(values[name].value, f"--{name}") for name in ("workdir", "output"))
     levels = results(Options(values.config, shares(values.noise), workdir, output, videos))
     if values.figure:
-        draw(levels, Path(values.figure).expanduser())
+        draw(levels, files.local_path(values.figure, "--figure"))
     print("\n" + tables(levels))
 
 

@@ -52,7 +52,7 @@ def main(_: Sequence[str]) -> None:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
     from yt8m_tf.training.hparams import write_columns
 
-    output, workdir = Path(_OUTPUT.value).expanduser(), Path(_WORKDIR.value).expanduser()
+    output, workdir = (files.local_path(flag.value, f"--{flag.name}") for flag in (_OUTPUT, _WORKDIR))
     output.mkdir(parents=True, exist_ok=True)
     workdir.mkdir(parents=True, exist_ok=True)
     # The first seed of all comes first, so that there is a table early.

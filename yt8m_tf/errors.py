@@ -1,5 +1,12 @@
 """Errors that a user can act on."""
 
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Something the user gave (a flag, a configuration key, a file) cannot be used.
@@ -7,3 +14,40 @@ class InputError(ValueError):
     The message is one line that names the file, flag or key, the value received, and the remedy. The commands
     print it without a traceback and exit with a non-zero status.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to end.
+
+    Attributes:
+      number: of the signal; the exit status of a command is 128 more, as a shell has it.
+    """
+
+    def __init__(self, message: str = "", number: int = signal.SIGINT):
+        super().__init__(message)
+        self.number = number
+
+    @classmethod
+    def like(cls, other: KeyboardInterrupt, message: str) -> Interrupted:
+        """The same with another message."""
+        return cls(message, getattr(other, "number", signal.SIGINT))
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, with `Interrupted`, so that nothing half-written is left.
+
+    In another thread than the main one, which alone is told of signals, nothing changes.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise Interrupted(number=number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

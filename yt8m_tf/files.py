@@ -10,6 +10,7 @@ import fnmatch
 import functools
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -25,11 +26,30 @@ if TYPE_CHECKING:
 _WILDCARDS = "*?["
 # Of Linux' renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# Of a remote place; with one slash, what `Path` makes of it.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 def below(data_dir: str, path: str) -> str:
     """`path`, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://"; `~` is the home."""
     return os.path.join("" if "://" in path else os.path.expanduser(data_dir), os.path.expanduser(path))
+
+
+def local_path(value: str, option: str) -> Path:
+    """A file or directory that is written, or a run directory, as a user names it; `~` is the home.
+
+    Args:
+      value: what the user gave.
+      option: the flag, such as "--output", for messages.
+
+    Raises:
+      InputError: nothing, or a place with a scheme, such as "gs://": a directory of that name would be made here.
+    """
+    if not value.strip():
+        raise InputError(f"{option}={value}: names nothing; give a path")
+    if _SCHEME.match(value):
+        raise InputError(f"{option}={value}: not a local path; mount the bucket, and name the mounted directory")
+    return Path(value).expanduser()
 
 
 def find(pattern: str, directory: str = "") -> list[str]:
@@ -68,9 +88,17 @@ def _matching_part(base: str, part: str) -> list[str]:
     return [os.path.join(base, name) for name in fnmatch.filter(names, part)]
 
 
-def matching(patterns: Iterable[str]) -> list[Path]:
-    """The local paths that patterns match (`find`); a pattern itself where it matches none, for messages."""
-    return [Path(found) for pattern in patterns for found in find(pattern) or [os.path.expanduser(pattern)]]
+def matching(patterns: Iterable[str], option: str) -> list[Path]:
+    """The local paths that patterns match (`find`); a pattern itself where it matches none, for messages.
+
+    Raises:
+      InputError: see `local_path`.
+    """
+    found = []
+    for pattern in patterns:
+        itself = local_path(pattern, option)
+        found += [Path(path) for path in find(pattern)] or [itself]
+    return found
 
 
 def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str], flag: str) -> None:

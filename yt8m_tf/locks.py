@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from yt8m_tf.errors import InputError
 
+_EXCLUSIVE = ".lock"
+
 
 class Claims:
     """Locks on the files of a directory, held by this process; each file is written by the process that holds its lock.
@@ -61,33 +63,52 @@ def exclusive(directory: Path, option: str, doing: str = "writes", beside: bool 
     """Keeps a directory to this process while the block runs; the lock is its file `.lock`, which says who holds it.
 
     Args:
-      directory: is made where there is none.
+      directory: is made where there is none; what stays empty is removed at the end.
       beside: the lock is a file beside it, `.NAME.lock`, for a directory that is replaced as a whole.
       option: the flag that the directory was named by, for the message.
       doing: what the holder does there, for the message.
 
     Raises:
-      InputError: another process holds it.
-      OSError: nothing can be written there.
+      InputError: another process holds it, or nothing can be written there.
     """
-    path = directory.with_name(f".{directory.name}.lock") if beside else directory / ".lock"
-    lock = _locked(path, wait=False)
-    if lock is None:
-        raise InputError(f"{option}={directory}: another process {doing} there{_holder(path)}; wait for it to end")
-    try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    path = directory.with_name(f".{directory.name}{_EXCLUSIVE}") if beside else directory / _EXCLUSIVE
+    made = not path.parent.exists()
+    with contextlib.ExitStack() as held:
+        try:
+            lock = _locked(path, wait=False)
+            if lock is not None:
+                held.callback(_free, path, lock, made)
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{option}={directory}: cannot be written ({error.strerror}); name another directory"
+            ) from error
+        if lock is None:
+            who = f" ({found})" if (found := _read(path)) else ""
+            raise InputError(f"{option}={directory}: another process {doing} there{who}; wait for it to end")
         yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: who has opened it already will find it gone, and make another
-        lock.release()
 
 
-def _holder(path: Path) -> str:
-    """Who holds an exclusive lock, in brackets; nothing where it began, or ended, just now."""
+def holder(directory: Path) -> str:
+    """Who holds a directory; "" where nobody does, or where it began, or ended, just now."""
+    return _read(directory / _EXCLUSIVE)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _free(path: Path, lock: FileLock, made: bool) -> None:
+    # While it is held: who has opened it already will find it gone, and make another.
     with contextlib.suppress(OSError):
-        if who := path.read_text(encoding="utf-8"):
-            return f" ({who})"
-    return ""
+        path.unlink(missing_ok=True)
+    lock.release()
+    if made:
+        with contextlib.suppress(OSError):  # it is not empty
+            path.parent.rmdir()
 
 
 def _locked(path: Path, wait: bool) -> FileLock | None:

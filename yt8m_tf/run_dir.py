@@ -102,7 +102,7 @@ def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
     """Writes the folds of a run's training shards, or checks that they are those that it was started with.
 
     Raises:
-      InputError: the training shards are not those that the run was started with.
+      InputError: the training shards are not those that the run was started with, or what was written cannot be read.
     """
     known = read_folds(workdir)
     if changed := sorted(name for name in {*known, *folds} if known.get(name) != folds.get(name)):
@@ -117,7 +117,9 @@ def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
 def read_folds(workdir: Path) -> dict[str, int]:
     """Base name of each training shard to its fold; empty where a run has no folds."""
     path = workdir / FOLDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    return strict_yaml.read_json(path, Mapping[str, int], "remove it, and yt8m-train with the same flags writes it")
 
 
 def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:
@@ -128,8 +130,27 @@ def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:
 
 
 def read_history(workdir: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, in order."""
+    """The evaluations of a run, in order.
+
+    Raises:
+      InputError: a line that is none; the message names it.
+    """
     path = workdir / HISTORY
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that, and repeat") from error
+    return [_evaluation(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _evaluation(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+        if type(entry["step"]) is int:
+            return entry
+        reason = f"its step is {entry['step']!r}"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    raise InputError(f"{where} is no evaluation of a run ({reason}); remove the line")

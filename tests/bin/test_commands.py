@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +18,11 @@ import pytest
 import tensorflow as tf
 from commands import Result, run_command
 
+from yt8m_tf import files, locks
+from yt8m_tf.export.precision import FLOAT32
+from yt8m_tf.export.trained import export_trained
+
+_OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
 _COMMANDS = (
     "train",
     "evaluate",
@@ -201,3 +209,128 @@ def test_a_place_that_cannot_be_written_is_one_line(learnable_shards: Callable[.
     _assert_one_line(
         run_command("train", "--config=first_level/logistic.yaml", *flags), "--workdir=", "cannot be written"
     )
+
+
+_PLACES = [
+    ("train", "workdir", ("--config=first_level/logistic.yaml",)),
+    ("train", "init_from", ("--config=first_level/logistic.yaml", "--workdir=run")),
+    ("evaluate", "workdir", ()),
+    ("evaluate", "output", ("--workdir=run",)),
+    ("evaluate", "output", ("--saved_model=model", "--input=x")),
+    ("export", "workdir", ("--output=model",)),
+    ("export", "output", ("--workdir=run",)),
+    ("export", "bundle", ("--workdir=run", "--output=model")),
+    ("export", "candidates", ("--pack", "--scores=x", "--output=model")),
+    ("export", "scores", ("--pack", "--candidates=x", "--output=model")),
+    ("infer", "output", ("--saved_model=model", "--input=x")),
+    ("score", "output", ("--model=run", "--input=x")),
+    ("score", "model", ("--output=scores", "--input=x")),
+    ("stack", "output", ("--scores=scores", "--input=x")),
+    ("stack", "scores", ("--output=stacked", "--input=x")),
+    ("ensemble", "workdir", ("--members=a,b",)),
+    ("ensemble", "members", ("--workdir=run",)),
+    ("pipeline", "workdir", ("--config=pipelines/real_subset.yaml",)),
+    ("report", "workdir", ()),
+    ("report", "output", ("--workdir=run",)),
+    ("models", "markdown", ()),
+    ("models", "sizes", ()),
+    ("kmeans", "output", ("--input=x",)),
+    ("strip", "input", ("--output=stripped",)),
+    ("strip", "output", ("--input=run",)),
+    ("inspect", "json", ("x",)),
+    ("inspect", "salvage_to", ("x",)),
+    ("sample-data", "output_dir", ()),
+]
+
+
+@pytest.mark.parametrize(("command", "flag", "others"), _PLACES)
+def test_what_is_written_and_runs_are_local_paths(
+    command: str, flag: str, others: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read or written: `gs:/bucket` would be made here."""
+    monkeypatch.chdir(tmp_path)
+    for value, told in (
+        ("gs://bucket/run", "not a local path; mount the bucket, and name the mounted directory"),
+        ("s3:/bucket/run", "not a local path; mount the bucket, and name the mounted directory"),
+        ("", "names nothing; give a path"),
+    ):
+        if value or flag not in ("init_from", "model", "scores", "candidates", "members"):  # an empty list
+            result = run_command(command, *others, f"--{flag}={value}")
+            assert result.stderr == f"yt8m-{command}: error: --{flag}={value}: {told}\n" and result.returncode > 0
+    assert not os.listdir(tmp_path)
+
+
+def test_signals_end_a_command_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the status that a shell gives; temporary files are gone, what had the name before is there."""
+    page = tmp_path / "page.md"
+    page.write_text("before")
+
+    def send(number: int) -> None:
+        assert len(os.listdir(tmp_path)) == 2
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "replace", lambda *_, number=number: send(number))
+            result = run_command("models", f"--markdown={page}")
+        assert result.returncode == 128 + number and result.stderr.count("\n") == 1
+        assert result.stderr.startswith("yt8m-models: error: interrupted; the same command goes on")
+        assert os.listdir(tmp_path) == ["page.md"] and page.read_text() == "before"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_two_commands_do_not_write_one_run(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    """The second is refused before it writes: with another configuration, it would replace that of the first."""
+    data_dir, run = learnable_shards(), tmp_path / "run"
+    train = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}", "--noxla")
+    assert run_command("train", *train).returncode == 0
+    for directory, command, flags in (
+        (run, "train", (*train, "--set=train.seed=1")),
+        (run / "evaluation", "evaluate", (f"--workdir={run}", f"--data_dir={data_dir}")),
+        (tmp_path / "mean", "ensemble", (f"--members={run},{run}", f"--workdir={tmp_path / 'mean'}")),
+    ):
+        with locks.exclusive(directory, "--workdir", "trains"):
+            before = sorted(tmp_path.rglob("*"))
+            result = run_command(command, *flags)
+            assert result.returncode == 1 and "there (process " in result.stderr, result.stderr
+            assert result.stderr.endswith("; wait for it to end\n") and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_diverged_run_says_how_to_go_on(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir, run = learnable_shards(), tmp_path / "run"
+    wild = "--set=optimizer={name: adam, learning_rate: 1e38, clip_norm: null}"
+    flags = ("--config=first_level/logistic.yaml", *_SMALL, wild, "--set=schedule.warmup_steps=0", "--noxla")
+    where = (f"--data_dir={data_dir}", f"--workdir={run}", "--steps_per_call=1", "--checkpoint_minutes=-1")
+    result = run_command("train", *flags, *where)
+    assert f"or optimizer.clip_norm, in a new --workdir; --init_from={run} starts there" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["infer", "evaluate", "strip", "score"])
+def test_a_saved_model_that_is_damaged_is_one_line(command: str, exported: Path, tmp_path: Path) -> None:
+    model, data = tmp_path / "model", _OLD / "data"
+    shutil.copytree(exported, model)
+    place = {"strip": f"--input={model}", "score": f"--model={model}"}.get(command, f"--saved_model={model}")
+    flags = [place]
+    if command != "strip":
+        flags.append(f"--input={data}/validate*")
+    variables = model / "variables" / "variables.data-00000-of-00001"
+    whole = variables.read_bytes()
+    for number, content in enumerate((b"", whole[: len(whole) // 2], None)):
+        variables.unlink()
+        if content is not None:
+            variables.write_bytes(content)
+        result = run_command(command, *flags, f"--output={tmp_path / f'out_{number}'}")
+        _assert_one_line(result, str(model), "again")
+        variables.write_bytes(whole)
+    file = str(model / "saved_model.pb")
+    result = run_command(command, *[flag.replace(str(model), file) for flag in flags], f"--output={tmp_path / 'out'}")
+    _assert_one_line(result, file)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SavedModel, which no test changes."""
+    output = tmp_path_factory.mktemp("exported") / "model"
+    export_trained(_OLD / "run", output, data_dir=str(_OLD / "data"), precision=FLOAT32, progress=False)
+    return output

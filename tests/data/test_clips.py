@@ -149,7 +149,7 @@ def _train(experiment: ExperimentConfig, data_dir: Path, workdir: Path, **change
     loop.train(experiment, RunOptions(str(data_dir), workdir, **options), strategy, Faults())
     state = checkpoints.latest_state(workdir)
     assert state is not None
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"step_{state['step']:08d}" / "variables"))
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"step_{state.step:08d}" / "variables"))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 

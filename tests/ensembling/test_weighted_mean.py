@@ -145,7 +145,7 @@ def test_final_network_starts_with_trained_trunks(train_trunks: bool, world: Wor
                 same = np.array_equal(found[variable.path], variable.numpy())
                 assert same == (not train_trunks), variable.path
     best = checkpoints.latest_state(run)
-    assert best is not None and best["plateau"]["best_gap"] > 0.75
+    assert best is not None and best.plateau.best_gap > 0.75
 
 
 def test_a_variable_that_no_source_has(world: World, tmp_path: Path) -> None:

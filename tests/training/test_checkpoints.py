@@ -17,6 +17,8 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints
+from yt8m_tf.training.checkpoints import State
+from yt8m_tf.training.schedule import Plateau
 from yt8m_tf.training.state import TrainState
 
 
@@ -72,7 +74,7 @@ def test_the_last_two_and_the_best_are_kept(best_steps: list[int], kept: list[in
     for step, best_step in enumerate(best_steps, 1):
         _save(tmp_path, step, best_step)
         state = checkpoints.latest_state(tmp_path)
-        assert state is not None and state["step"] == step and state["best_step"] == best_step
+        assert state is not None and state.step == step and state.best_step == best_step
         assert best_step == 0 or f"step_{best_step:08d}" in _steps(tmp_path)
     assert _steps(tmp_path) == [f"step_{step:08d}" for step in kept]
     assert [_restored(tmp_path, step) for step in kept] == kept
@@ -85,10 +87,92 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
         checkpoints.load_trained(tmp_path)
 
 
-def test_saving_a_step_again_keeps_what_is_there(tmp_path: Path) -> None:
+def test_saving_a_step_again_keeps_its_variables_and_writes_its_state(tmp_path: Path) -> None:
     _save(tmp_path, 1)
-    _save(tmp_path, 1, value=9.0)
+    _save(tmp_path, 1, best_step=1, value=9.0)
     assert _restored(tmp_path, 1) == 1.0
+    assert checkpoints.latest_state(tmp_path) == State(1, 1)
+
+
+@pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001", "state.json"])
+@pytest.mark.parametrize("size", [None, 0, 3])
+def test_what_is_not_whole_is_moved_aside_when_its_step_is_saved_again(
+    name: str, size: int | None, tmp_path: Path
+) -> None:
+    for attempt in range(2):
+        _save(tmp_path, 1)
+        path = tmp_path / "checkpoints" / "step_00000001" / name
+        if size is None:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:size])
+        assert checkpoints.fault(path.parent)
+        _save(tmp_path, 1, value=7.0)
+        assert _restored(tmp_path, 1) == 7.0 and checkpoints.fault(path.parent) is None
+        aside = path.parent.with_name(f"step_00000001.broken{attempt or ''}")
+        assert len(list(aside.iterdir())) == (2 if size is None else 3)  # nothing is lost that might be of use
+    assert checkpoints.latest_state(tmp_path) == State(1)
+
+
+def test_what_is_not_whole_is_neither_removed_nor_counted_among_those_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        _save(tmp_path, step, best_step=3)
+    (tmp_path / "checkpoints" / "step_00000002" / "state.json").unlink()
+    for step in (4, 5):
+        _save(tmp_path, step, best_step=3)
+    assert _steps(tmp_path) == [f"step_{step:08d}" for step in (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        '{"step": 1}',
+        '{"step": "2"}',
+        '{"step": 2, "positions": "x"}',
+        '{"step": 2, "plateau": []}',
+        "[" * 99999,
+    ],
+)
+def test_a_state_that_says_something_else_is_named(content: str, run: Path) -> None:
+    state = run / "checkpoints" / "step_00000002" / "state.json"
+    state.write_text(content)
+    with pytest.raises(InputError) as caught:
+        checkpoints.latest_state(run)
+    message = str(caught.value)
+    assert message.startswith(f"checkpoint '{state.parent}' is damaged (") and "\n" not in message
+    assert message.endswith("); move it away to go on from the checkpoint before it")
+
+
+def test_a_state_from_before_the_first_evaluation(run: Path) -> None:
+    """Python writes Infinity, which is no JSON."""
+    state = run / "checkpoints" / "step_00000002" / "state.json"
+    state.write_text('{"step": 2, "best_step": 0, "positions": [7], "plateau": {"best": Infinity, "best_gap": -1.0}}')
+    assert checkpoints.latest_state(run) == State(2, 0, (7,), Plateau())
+
+
+def test_the_best_checkpoint_is_missing_or_not_whole(run: Path) -> None:
+    checkpoints.save(run, 3, _state(_experiment()).named(), {"best_step": 1})
+    best = run / "checkpoints" / "step_00000001"
+    (best / "variables.index").unlink()
+    with pytest.raises(InputError, match=r"step_00000001' is not whole.*take the newest one with --checkpoint=last"):
+        checkpoints.load_trained(run)
+    best.rename(run / "away")
+    with pytest.raises(InputError, match=r"its best checkpoint, that of step 1, is missing;.*with --checkpoint=last"):
+        checkpoints.load_trained(run)
+    assert checkpoints.load_trained(run, "last").step == 3
+    with pytest.raises(
+        InputError, match=f"--init_from={run}: its best.*with --init_from={run}/checkpoints/step_00000003"
+    ):
+        checkpoints.init_from([run], _state(_experiment()).named())
+
+
+def test_the_only_checkpoint_is_not_whole(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    (tmp_path / "checkpoints" / "step_00000001" / "state.json").unlink()
+    with pytest.raises(InputError, match="there is no other one beside it: fetch it again, or begin anew in another"):
+        checkpoints.latest_state(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -121,17 +205,19 @@ def test_an_interrupted_save_leaves_the_one_before(
     assert expected is KeyboardInterrupt or "cannot be written (No space left on device)" in str(caught.value)
     assert _steps(tmp_path) == ["step_00000001"]
     state = checkpoints.latest_state(tmp_path)
-    assert state is not None and state["step"] == 1 and _restored(tmp_path, 1) == 1.0
+    assert state is not None and state.step == 1 and _restored(tmp_path, 1) == 1.0
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed_by_who_holds_the_lock(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     left = tmp_path / "checkpoints" / ".step_00000002.1a2b3c4d.tmp"
     left.mkdir()
     (left / "state.json").write_text("{}")
     state = checkpoints.latest_state(tmp_path)
-    assert state is not None and state["step"] == 1
+    assert state is not None and state.step == 1
     _save(tmp_path, 3)
+    assert left.is_dir()  # of a living process, perhaps
+    checkpoints.remove_unfinished(tmp_path)
     assert _steps(tmp_path) == ["step_00000001", "step_00000003"]
 
 
@@ -148,8 +234,7 @@ def test_all_variables_come_back_bit_for_bit(tmp_path: Path, rng: np.random.Gene
     checkpoints.restore(tmp_path, 7, other)
     for name, value in _values(other).items():
         np.testing.assert_array_equal(value, before[name])
-    state = {"step": 7, "best_step": 7, "positions": [2**40], "plateau": {"best": 0.1}}
-    assert checkpoints.latest_state(tmp_path) == state
+    assert checkpoints.latest_state(tmp_path) == State(7, 7, (2**40,), Plateau(best=0.1))
     saved = dict(tf.train.list_variables(str(tmp_path / "checkpoints" / "step_00000007" / "variables")))
     assert saved.keys() == before.keys()  # plain names
 
@@ -220,6 +305,7 @@ def test_a_checkpoint_of_another_model_is_named(run: Path) -> None:
         ("variables.data-00000-of-00001", None),
         ("state.json", 10),
         ("state.json", 0),
+        ("state.json", None),
     ],
 )
 def test_a_checkpoint_that_is_not_whole_is_named(name: str, size: int | None, run: Path) -> None:
@@ -288,3 +374,17 @@ def test_init_from_nothing(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match=rf"--init_from={source}: neither a run directory with checkpoints nor"):
             checkpoints.init_from([source], {})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_init_from_weights_that_are_not_finite(value: float, tmp_path: Path) -> None:
+    variables = _fill(_state(_experiment()).named(), 1.0)
+    variables["model/logits/bias"].assign([1.0, value, 2.0, value, 3.0])
+    checkpoints.save(tmp_path, 1, variables, {"best_step": 1})
+    with pytest.raises(InputError) as caught:
+        _started(tmp_path)
+    assert str(caught.value) == (
+        f"--init_from={tmp_path}: 2 of 5 values of variable 'logits/bias' there are not finite; take an earlier"
+        " checkpoint, or leave the variable out with --init_exclude='logits/bias'"
+    )
+    _started(tmp_path, exclude=("logits/bias",))

@@ -66,7 +66,7 @@ def exact_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def _weights(workdir: Path, which: str = "last") -> dict[str, np.ndarray]:
     state = checkpoints.latest_state(workdir)
     assert state is not None
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"step_{state['step']:08d}" / "variables"))
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints" / f"step_{state.step:08d}" / "variables"))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
@@ -83,10 +83,10 @@ class _KilledError(Exception):
 def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     original = TrainStep.train
 
-    def train(self: TrainStep, batches: Any, at: int, rates: Any) -> Any:
+    def train(self: TrainStep, batches: Any, at: int, *more: Any) -> Any:
         if at >= step:
             raise _KilledError
-        return original(self, batches, at, rates)
+        return original(self, batches, at, *more)
 
     monkeypatch.setattr(TrainStep, "train", train)
 

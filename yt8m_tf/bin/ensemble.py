@@ -32,10 +32,11 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP 
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.ensembling import weighted_mean
     from yt8m_tf.errors import InputError
 
-    members = [Path(member).expanduser() for member in _MEMBERS.value]
+    members = [files.local_path(member, "--members") for member in _MEMBERS.value]
     weights = [1.0] * len(members)
     if _WEIGHTS.value and _WEIGHTS.value.endswith(".json"):
         weights = weighted_mean.read_weights(Path(_WEIGHTS.value).expanduser(), [member.name for member in members])
@@ -46,7 +47,7 @@ def main(_: Sequence[str]) -> None:
             raise InputError(f"--weights={_WEIGHTS.value}: write numbers, such as 0.5,0.3,0.2") from error
         if len(weights) != len(members):
             raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
-    output = Path(_WORKDIR.value).expanduser()
+    output = files.local_path(_WORKDIR.value, "--workdir")
     experiment = weighted_mean.combine(members, weights, output, _CHECKPOINT.value, _AVERAGE.value)
     total = sum(experiment.model["weights"])
     for member, weight in zip(

@@ -61,6 +61,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _evaluate_saved_model() -> None:
+    from yt8m_tf import files, locks
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
     from yt8m_tf.evaluation import runs
@@ -72,21 +73,19 @@ def _evaluate_saved_model() -> None:
 
     if _PROJECTOR.value:
         raise InputError("--projector: shows the weights of a run; name one with --workdir, not a SavedModel")
-    if not _INPUT.value or not _OUTPUT.value:
+    if not _INPUT.value or _OUTPUT.value is None:
         missing = "--output: name a directory for the results" if _INPUT.value else "--input: name labelled shards"
         raise InputError(f"{missing}; a SavedModel has none of its own")
-    shards, faults = (
-        list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
-        fault_flags.faults(label_flags.ON_UNLABELLED.value),
-    )
-    with model_flags.saved_model() as directory:
+    output = files.local_path(_OUTPUT.value, "--output")
+    shards = list_shards(_INPUT.value, _DATA_DIR.value, "--input")
+    faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
+    with locks.exclusive(output, "--output", "evaluates"), model_flags.saved_model() as directory:
         num_classes = _NUM_CLASSES.value or (None if read_metadata(directory) else NUM_CLASSES)
         scorer = load_scorer(directory, 1, model_flags.flag(), num_classes)
         names = _VOCABULARY.value and load_vocabulary(Path(_VOCABULARY.value).expanduser(), scorer.num_classes)
         metrics = evaluate_scorer(scorer, shards, batch_size=_BATCH_SIZE.value, faults=faults)
-    output = Path(_OUTPUT.value).expanduser()
-    context = {"model": model_flags.flag(), "patterns": list(_INPUT.value), "data_dir": _DATA_DIR.value}
-    runs.write_evaluation(metrics, output, vocabulary=names, context=context)
+        context = {"model": model_flags.flag(), "patterns": list(_INPUT.value), "data_dir": _DATA_DIR.value}
+        runs.write_evaluation(metrics, output, vocabulary=names, context=context)
     print(runs.format_table(metrics))
     print("from the highest scores of each video: a class that is not among them counts as not predicted")
     print(f"written: {output / runs.METRICS_FILE}, {output / runs.CLASSES_FILE}")
@@ -95,12 +94,13 @@ def _evaluate_saved_model() -> None:
 
 
 def _evaluate_run() -> None:
-    from yt8m_tf import run_dir
+    from yt8m_tf import files, locks, run_dir
     from yt8m_tf.evaluation import projector, runs
     from yt8m_tf.training.checkpoints import load_trained
     from yt8m_tf.vocabulary import load_details
 
-    workdir = Path(_WORKDIR.value).expanduser()
+    workdir = files.local_path(_WORKDIR.value, "--workdir")
+    output = workdir / "evaluation" if _OUTPUT.value is None else files.local_path(_OUTPUT.value, "--output")
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     trained = load_trained(workdir, _CHECKPOINT.value)
     details = None
@@ -109,12 +109,12 @@ def _evaluate_run() -> None:
     if _PROJECTOR.value:
         weights = projector.class_weights(trained.model, trained.experiment.data.spec)
     patterns = _INPUT.value or trained.experiment.data.validation
-    metrics = runs.evaluate_trained(
-        trained, patterns, _DATA_DIR.value, batch_size=_BATCH_SIZE.value, faults=faults, xla=_XLA.value
-    )
-    output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else workdir / "evaluation"
     context = {"workdir": str(workdir), "step": trained.step, "patterns": list(patterns), "data_dir": _DATA_DIR.value}
-    runs.write_evaluation(metrics, output, vocabulary=details["name"] if details else None, context=context)
+    with locks.exclusive(output, "--output", "evaluates"):
+        metrics = runs.evaluate_trained(
+            trained, patterns, _DATA_DIR.value, batch_size=_BATCH_SIZE.value, faults=faults, xla=_XLA.value
+        )
+        runs.write_evaluation(metrics, output, vocabulary=details["name"] if details else None, context=context)
     print(runs.format_table(metrics))
     print(f"written: {output / runs.METRICS_FILE}, {output / runs.CLASSES_FILE}")
     if _PROJECTOR.value:

@@ -84,14 +84,18 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.run_dir import read_experiment
     from yt8m_tf.serving import bundle
 
-    if bool(_WORKDIR.value) == pack_flags.PACK.value:
-        given = f"--workdir={_WORKDIR.value} and --pack exclude each other" if _WORKDIR.value else "nothing to export"
+    if (_WORKDIR.value is not None) == pack_flags.PACK.value:
+        given = (
+            f"--workdir={_WORKDIR.value} and --pack exclude each other"
+            if pack_flags.PACK.value
+            else "nothing to export"
+        )
         raise InputError(f"{given}; give --workdir=RUN to export a run, or --pack with --candidates and --scores")
-    output = os.path.expanduser(_OUTPUT.value)
+    output = str(files.local_path(_OUTPUT.value, "--output"))
     for name in ("precision", "tflite") if pack_flags.PACK.value else pack_flags.NAMES:
         if flags.FLAGS[name].present:
             raise InputError(f"--{name}: is not for {'--pack' if pack_flags.PACK.value else '--workdir'}; leave it out")
-    archive = os.path.expanduser(_BUNDLE.value) if _BUNDLE.value else None
+    archive = None if _BUNDLE.value is None else str(files.local_path(_BUNDLE.value, "--bundle"))
     if archive and Path(output).absolute() in (Path(archive).absolute(), *Path(archive).absolute().parents):
         raise InputError(f"--bundle={archive}: lies in --output={output}; choose a place beside it")
     if archive:
@@ -119,11 +123,12 @@ def main(_: Sequence[str]) -> None:
 
 
 def _export_run(output: str, **options: Any) -> str:
+    from yt8m_tf import files
     from yt8m_tf.export.precision import parse_precision
     from yt8m_tf.export.trained import export_trained
 
     precision = parse_precision(_PRECISION.value)
-    workdir = os.path.expanduser(_WORKDIR.value)
+    workdir = files.local_path(_WORKDIR.value, "--workdir")
     report = export_trained(workdir, output, precision=precision, tflite=_TFLITE.value, **options)
     return "\n".join(report.lines())
 

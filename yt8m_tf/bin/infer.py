@@ -10,7 +10,6 @@ Example:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from absl import flags
@@ -33,15 +32,17 @@ flags.mark_flags_as_mutual_exclusive(["saved_model", "bundle"], required=True)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.serving.inference import infer
 
+    output = files.local_path(_OUTPUT.value, "--output")
     shards = list_shards(_INPUT.value, source="--input")
     with model_flags.saved_model() as directory:
         summary = infer(
             directory,
             shards,
-            os.path.expanduser(_OUTPUT.value),
+            output,
             top_k=_TOP_K.value,
             batch_size=_BATCH_SIZE.value,
             faults=fault_flags.faults(),

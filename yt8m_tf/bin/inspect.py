@@ -24,9 +24,14 @@ _SALVAGE_TO = flags.DEFINE_string("salvage_to", None, "Write the good records of
 
 
 def main(arguments: Sequence[str]) -> int:
+    from yt8m_tf import files
     from yt8m_tf.data import inspection
 
-    return inspection.run(arguments[1:], _JSON.value, _SALVAGE_TO.value)
+    json_path, salvage_to = (
+        None if flag.value is None else str(files.local_path(flag.value, f"--{flag.name}"))
+        for flag in (_JSON, _SALVAGE_TO)
+    )
+    return inspection.run(arguments[1:], json_path, salvage_to)
 
 
 def run() -> None:

@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -38,11 +37,12 @@ flags.adopt_module_key_flags(fault_flags)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.codebook import centroids, kmeans
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.errors import InputError
+    from yt8m_tf.errors import Interrupted
 
-    output, features = Path(_OUTPUT.value).expanduser(), kmeans.parse_features(_FEATURES.value)
+    output, features = files.local_path(_OUTPUT.value, "--output"), kmeans.parse_features(_FEATURES.value)
     faults = fault_flags.faults()
     shards, seed = list_shards(_INPUT.value, source="--input"), _SEED.value
     centroids.check_writable(output)
@@ -54,7 +54,7 @@ def main(_: Sequence[str]) -> None:
             sample, features, _NUM_CLUSTERS.value, batch_size=_BATCH_SIZE.value, num_passes=_PASSES.value, seed=seed
         )
     except KeyboardInterrupt as error:
-        raise InputError("interrupted; nothing was written, the same command starts over") from error
+        raise Interrupted.like(error, "interrupted; nothing was written, the same command starts over") from error
     centroids.write(result, output)
     print(
         f"{output}: {_NUM_CLUSTERS.value:,} clusters of {result.num_frames:,} frames from {len(shards):,} shards; mean"

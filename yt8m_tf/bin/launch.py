@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import faulthandler
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from absl import flags, logging
 
 from yt8m_tf.bin import usage
 from yt8m_tf.console.quiet import import_quietly
-from yt8m_tf.errors import InputError
+from yt8m_tf.errors import InputError, Interrupted, ended_by_sigterm
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from, above its one line.")
 
@@ -68,7 +69,8 @@ def execute(
       framework, positional, failure: as `launch`.
 
     Returns:
-      The exit status.
+      The exit status: `failure` after an error, and 128 and the number of the signal after one that asked to end: 130
+      after Ctrl-C, 143 after SIGTERM.
     """
     module = sys.modules[main.__module__]
     command, description = _name(str(module.__file__)), module.__doc__ or ""
@@ -94,13 +96,15 @@ def execute(
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # TensorFlow's own notices; ours are printed
     try:
-        if framework:
-            import_quietly()
-        return main(rest) or 0
+        with ended_by_sigterm():
+            if framework:
+                import_quietly()
+            return main(rest) or 0
     except InputError as error:
         return fail(str(error))
-    except KeyboardInterrupt:
-        return fail("interrupted; the same command goes on from the last checkpoint or finished part")
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted; the same command goes on from the last checkpoint or finished part")
+        return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     except OSError as error:
         return fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))
     except Exception as error:

@@ -30,22 +30,22 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.errors import InputError
 
     wanted = checks.regular_expression("match", _MATCH.value)
-    for flag in (_MARKDOWN, _SIZES):
-        if flag.value and _MATCH.value:
-            raise InputError(f"--{flag.name}: the file is of all models; leave --match out")
-    if _SIZES.value:
-        _write_sizes(Path(_SIZES.value))
+    paths = {flag.name: files.local_path(flag.value, f"--{flag.name}") for flag in (_MARKDOWN, _SIZES) if flag.present}
+    if paths and _MATCH.value:
+        raise InputError(f"--{next(iter(paths))}: the file is of all models; leave --match out")
+    if "sizes" in paths:
+        _write_sizes(paths["sizes"])
         return
     sizes, published = catalogue.read_sizes(), catalogue.read_published()
     everything = (catalogue.describe(selector, sizes, published) for selector in catalogue.selectors())
     entries = [entry for entry in everything if wanted.search(entry.selector) or wanted.search(entry.model)]
     if not entries:
         raise InputError(f"--match={_MATCH.value}: finds no configuration; leave it out to see all")
-    if _MARKDOWN.value:
+    if "markdown" in paths:
         import_quietly()
-        with files.whole_file(Path(_MARKDOWN.value)) as temporary:
+        with files.whole_file(paths["markdown"]) as temporary:
             temporary.write_text(catalogue.markdown(entries, Path(_RESULTS.value)), encoding="utf-8")
-        print(f"written: {_MARKDOWN.value}")
+        print(f"written: {paths['markdown']}")
     else:
         print(catalogue.format_table(entries))
 

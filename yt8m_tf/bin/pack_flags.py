@@ -31,7 +31,7 @@ def first() -> Path:
     """The run directory of the first candidate."""
     from yt8m_tf import files
 
-    return files.matching(_CANDIDATES.value)[0]
+    return files.matching(_CANDIDATES.value, "--candidates")[0]
 
 
 def pack(output: str, which: str, **arguments: Any) -> str:
@@ -59,7 +59,9 @@ def pack(output: str, which: str, **arguments: Any) -> str:
     except InputError as error:
         raise InputError(f"--precisions={','.join(_PRECISIONS.value)}: {error}") from error
     precisions = list({str(precision): precision for precision in precisions}.values())
-    members = find_candidates(files.matching(_CANDIDATES.value), files.matching(_SCORES.value), which)
+    members = find_candidates(
+        files.matching(_CANDIDATES.value, "--candidates"), files.matching(_SCORES.value, "--scores"), which
+    )
     packed = pack(members, precisions, Path(output), **arguments)
     return "\n".join(
         [

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -44,13 +43,14 @@ _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.pipelines import content, plan, runner, stages, state, workers
     from yt8m_tf.pipelines.execution import Where
     from yt8m_tf.pipelines.settings import load_pipeline
     from yt8m_tf.stacking import cluster
 
     settings = load_pipeline(_CONFIG.value, _SET.value)
-    workdir, data_dir = Path(_WORKDIR.value).expanduser(), os.path.expanduser(_DATA_DIR.value)
+    workdir, data_dir = files.local_path(_WORKDIR.value, "--workdir"), os.path.expanduser(_DATA_DIR.value)
     table = stages.make_stages(settings, stages.kept_seeds(settings, workdir))
     stages.check_outputs(table, workdir)
     if _PLAN.value:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -37,10 +36,11 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the random videos.", lower_bound=0)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.errors import InputError
     from yt8m_tf.report.page import Options, write_report
 
-    output = Path(_OUTPUT.value).expanduser()
+    workdir, output = files.local_path(_WORKDIR.value, "--workdir"), files.local_path(_OUTPUT.value, "--output")
     if output.suffix != ".html":
         raise InputError(f"--output={output}: not the name of a page; give one that ends in .html")
     options = Options(
@@ -51,7 +51,7 @@ def main(_: Sequence[str]) -> None:
         _NUM_EXAMPLES.value,
         _SEED.value,
     )
-    page, *pictures = write_report(Path(_WORKDIR.value).expanduser(), output, options)
+    page, *pictures = write_report(workdir, output, options)
     print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB), {len(pictures)} pictures in {output.stem}_files/")
 
 

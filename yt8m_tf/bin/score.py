@@ -14,7 +14,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -45,11 +44,13 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.scoring.predictors import find_predictor
     from yt8m_tf.scoring.score import score
 
-    predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in files.matching(_MODEL.value)]
+    output = files.local_path(_OUTPUT.value, "--output")
+    models = files.matching(_MODEL.value, "--model")
+    predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in models]
     summary = score(
         predictors,
         list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
-        Path(_OUTPUT.value).expanduser(),
+        output,
         top_k=_TOP_K.value,
         batch_size=_BATCH_SIZE.value,
         faults=fault_flags.faults(),

@@ -49,9 +49,10 @@ flags.adopt_module_key_flags(label_flags)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.errors import InputError
 
-    output = Path(_OUTPUT.value).expanduser()
+    output = files.local_path(_OUTPUT.value, "--output")
     if not (size_flags.SIZES.value and _SCORES.value is None and _INPUT.value is None):
         for name, value in (("scores", _SCORES.value), ("input", _INPUT.value)):
             if not value:
@@ -73,7 +74,7 @@ def _stack(output: Path) -> None:
 
     values = strict_yaml.load_yaml(_CONFIG.value) if _CONFIG.value else {}
     settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(StackConfig, values, _SET.value), "")
-    models = files.matching(_SCORES.value)
+    models = files.matching(_SCORES.value, "--scores")
     names = [model.name for model in models]
 
     def inputs(split: str, patterns: Sequence[str], flag: str) -> StackInputs:

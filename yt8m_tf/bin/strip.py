@@ -39,11 +39,12 @@ _WEIGHTS = flags.DEFINE_enum(
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf import files
     from yt8m_tf.export import strip
 
-    output = os.path.normpath(os.path.expanduser(_OUTPUT.value))
+    source, output = (os.path.normpath(files.local_path(flag.value, f"--{flag.name}")) for flag in (_INPUT, _OUTPUT))
     report = strip.strip(
-        os.path.expanduser(_INPUT.value),
+        source,
         output,
         which=_CHECKPOINT.value,
         average=None if _WEIGHTS.value is None else _WEIGHTS.value == "average",

@@ -15,7 +15,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -57,6 +56,12 @@ _INIT_FROM = flags.DEFINE_list(
 _INIT_EXCLUDE = flags.DEFINE_list(
     "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
 )
+_ON_CHANGED_INPUTS = flags.DEFINE_enum(
+    "on_changed_inputs",
+    "error",
+    ["error", "accept"],
+    "A run goes on, and its shards or soft labels are not those that it was started with: stop, or take what is there.",
+)
 flags.adopt_module_key_flags(fault_flags)
 flags.adopt_module_key_flags(label_flags)
 _HISTOGRAMS = flags.DEFINE_bool("histograms", False, "Write the distributions of the weights for TensorBoard.")
@@ -66,7 +71,7 @@ _PROFILE = flags.DEFINE_string(
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import run_dir
+    from yt8m_tf import files, run_dir
     from yt8m_tf.models.registry import load_experiment
     from yt8m_tf.training import distribution, loop
     from yt8m_tf.training.profile import parse_steps
@@ -78,13 +83,14 @@ def main(_: Sequence[str]) -> None:
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     options = loop.RunOptions(
         data_dir=_DATA_DIR.value,
-        workdir=Path(_WORKDIR.value).expanduser(),
+        workdir=files.local_path(_WORKDIR.value, "--workdir"),
         xla=_XLA.value,
         steps_per_call=_STEPS_PER_CALL.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         evaluation_batch_size=_EVALUATION_BATCH.value,
-        init_from=tuple(Path(source).expanduser() for source in _INIT_FROM.value),
+        init_from=tuple(files.local_path(source, "--init_from") for source in _INIT_FROM.value),
         init_exclude=tuple(_INIT_EXCLUDE.value),
+        on_changed_inputs=_ON_CHANGED_INPUTS.value,
         histograms=_HISTOGRAMS.value,
         profile=profile,
     )
@@ -96,7 +102,7 @@ def main(_: Sequence[str]) -> None:
     if profile is not None:
         traces = options.workdir / run_dir.TENSORBOARD / "plugins" / "profile"
         print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
-    for line in faults.summary():
+    for line in result.skipped:
         print(line)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -54,6 +55,32 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         return cls(**parsed)
     except ValueError as error:  # a dataclass checks ranges in __post_init__
         raise InputError(f"configuration key '{where}': {error}" if where else str(error)) from error
+
+
+def read_json(path: Path, hint: Any, remedy: str) -> Any:
+    """Reads a small JSON file whose contents must be of a type.
+
+    Args:
+      path: the file.
+      hint: a dataclass, `Mapping[str, X]`, or another type that a field may have in `parse`. Of a mapping, values that
+        JSON has no number for, such as Infinity, count as left out.
+      remedy: what to do about a file that cannot be read.
+
+    Raises:
+      InputError: it cannot be read, is no JSON, or not of that type; the message names the file and ends with `remedy`.
+    """
+    nothing = object()
+
+    def without(items: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in items.items() if value is not nothing}
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        contents = json.loads(text, object_hook=without, parse_constant=lambda _: nothing)
+        return _parse_value(hint, {} if contents is nothing else contents, "")
+    except (OSError, ValueError, RecursionError) as error:  # an InputError is a ValueError
+        reason = (error.strerror if isinstance(error, OSError) else None) or _one_line(error)
+        raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
 
 def to_dict(config: Any) -> Any:
@@ -316,7 +343,7 @@ def _join(where: str, key: Any) -> str:
 
 
 def _wrong(where: str, value: Any, wanted: str) -> str:
-    return f"configuration key '{where}': {value!r} is not {wanted}"
+    return f"configuration key '{where}': {value!r} is not {wanted}" if where else f"{value!r} is not {wanted}"
 
 
 def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf import models, run_dir
+from yt8m_tf import locks, models, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig
@@ -45,8 +45,13 @@ def combine(
     kept = [(workdir, weight) for workdir, weight in zip(workdirs, weights, strict=True) if weight > 0]
     if not kept:
         raise InputError("--weights: all are 0; give at least one member a weight")
-    if (output / run_dir.CONFIG).exists():
-        raise InputError(f"--workdir={output}: holds a run already; name another directory")
+    with locks.exclusive(output, "--workdir", "makes a run"):
+        if (output / run_dir.CONFIG).exists():
+            raise InputError(f"--workdir={output}: holds a run already; name another directory")
+        return _combine(kept, output, which, average)
+
+
+def _combine(kept: Sequence[tuple[Path, float]], output: Path, which: str, average: str) -> ExperimentConfig:
     for workdir, _ in kept:
         if not (workdir / run_dir.CONFIG).is_file():
             raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from yt8m_tf import files, run_dir
@@ -18,7 +20,6 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.export import kinds
 from yt8m_tf.training import checkpoints
 
-_FAILURES = (ValueError, IndexError, tf.errors.OpError)
 _COPIED = (run_dir.CONFIG, run_dir.FOLDS, run_dir.HISTORY)
 
 # Bytes of variables by kind, before and after, and bytes of the files that were read.
@@ -38,7 +39,7 @@ def checkpoint_bytes(prefix: str | os.PathLike[str]) -> dict[str, int]:
       InputError: there is no checkpoint of this name, or it is damaged.
     """
     reader = _open(prefix)
-    return kinds.bytes_by_kind(_kinds(reader), _sizes(reader))
+    return kinds.bytes_by_kind(_kinds(prefix, reader), _sizes(reader))
 
 
 def strip_run(source: Path, target: Path, which: str, average: bool | None) -> Stripped:
@@ -89,15 +90,18 @@ def _files(prefix: Path) -> list[Path]:
 
 
 def _write_state(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
-    state = json.loads((source / checkpoints.STATE).read_text(encoding="utf-8"))
+    state = dataclasses.asdict(checkpoints.read_state(source))
     files.write_json(target / checkpoints.STATE, {**state, **changes})
 
 
 def _open(prefix: str | os.PathLike[str]) -> Any:
     try:
         return tf.train.load_checkpoint(checkpoints.readable(Path(prefix)))
-    except _FAILURES as error:
-        raise InputError(f"checkpoint '{prefix}': cannot be read; give the prefix, without .index") from error
+    except checkpoints.READ_FAILURES as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"checkpoint '{prefix}': cannot be read ({reason}); give the prefix of a whole one, without .index"
+        ) from error
 
 
 def _sizes(reader: Any) -> dict[str, int]:
@@ -111,31 +115,41 @@ def _sizes(reader: Any) -> dict[str, int]:
     }
 
 
-def _graph(reader: Any) -> TrackableObjectGraph | None:
+def _graph(prefix: str | os.PathLike[str], reader: Any) -> TrackableObjectGraph | None:
     if not reader.has_tensor(kinds.OBJECT_GRAPH):
         return None
-    return TrackableObjectGraph.FromString(reader.get_tensor(kinds.OBJECT_GRAPH))
+    with _naming(prefix):
+        return TrackableObjectGraph.FromString(reader.get_tensor(kinds.OBJECT_GRAPH))
 
 
-def _kinds(reader: Any) -> dict[str, str]:
-    graph = _graph(reader)
+@contextlib.contextmanager
+def _naming(prefix: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of which checkpoint the tensors are that cannot be read in the block."""
+    try:
+        yield
+    except (*checkpoints.READ_FAILURES, DecodeError) as error:
+        raise InputError(
+            f"checkpoint '{prefix}': is damaged ({' '.join(str(error).split())}); fetch or make it again"
+        ) from error
+
+
+def _kinds(prefix: str | os.PathLike[str], reader: Any) -> dict[str, str]:
+    graph = _graph(prefix, reader)
     return kinds.kinds_in_graph(graph) if graph else kinds.kinds_by_name(_sizes(reader))
 
 
 def _rewrite(prefix: Path, target: Path, average: bool | None) -> tuple[dict[str, int], dict[str, int]]:
     """Writes the weights of a checkpoint to another prefix; returns bytes by kind, before and after."""
     reader = _open(prefix)
-    sizes, kind_of, graph = _sizes(reader), _kinds(reader), _graph(reader)
+    sizes, kind_of, graph = _sizes(reader), _kinds(prefix, reader), _graph(prefix, reader)
     dropped = {name for name in sizes if kind_of.get(name, kinds.WEIGHTS) != kinds.WEIGHTS}
     names = sorted(set(reader.get_variable_to_shape_map()) - dropped)
     if not set(names) & set(sizes):
         raise InputError(f"checkpoint '{prefix}': holds no weights; give that of a model")
     averages = {} if graph else {kinds.averaged_weight(n): n for n in dropped if kind_of[n] == kinds.AVERAGES}
     sources = averages if _use_averages(prefix, names, averages, average) else {}
-    try:
+    with _naming(prefix):
         values = [tf.convert_to_tensor(reader.get_tensor(sources.get(name, name))) for name in names]
-    except _FAILURES as error:
-        raise InputError(f"checkpoint '{prefix}': is damaged ({' '.join(str(error).split())})") from error
     if graph:
         values[names.index(kinds.OBJECT_GRAPH)] = tf.constant(_without(graph, dropped).SerializeToString())
     tf.raw_ops.SaveV2(prefix=str(target), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)

@@ -17,6 +17,7 @@ from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.saved_model import bytes_on_disk
 from yt8m_tf.export.strip_checkpoint import Stripped, checkpoint_bytes
+from yt8m_tf.serving.scorer import load_saved_model
 
 v1 = tf.compat.v1
 
@@ -40,7 +41,7 @@ def strip_saved_model(source: Path, target: Path) -> Stripped:
                 _save_signatures(source, temporary)
             else:
                 _save_graph(source, temporary, saved)
-        except (OSError, ValueError, KeyError, AssertionError, tf.errors.OpError) as error:
+        except (OSError, ValueError, LookupError, AssertionError, tf.errors.OpError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"--input={source}: cannot be stripped ({' '.join(str(error).split())})") from error
@@ -66,7 +67,7 @@ def _read(source: Path) -> SavedModel:
 
 def _save_signatures(source: Path, target: Path) -> None:
     """TensorFlow 2: loads the objects, and saves signatures with what they capture."""
-    loaded = tf.saved_model.load(files.plain(source))
+    loaded = load_saved_model(source, f"--input={source}")
     view = tf.train.TrackableView(loaded)
     objects = view.descendants()
     resources = [item for item in objects if isinstance(item, tf.saved_model.experimental.TrackableResource)]

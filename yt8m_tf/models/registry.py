@@ -67,6 +67,8 @@ def registration(name: str) -> Registration:
     Raises:
       InputError: `name` is not registered; the message lists the known names.
     """
+    if not isinstance(name, str):
+        raise InputError(f"configuration key 'model.name': {name!r} is no name; give one of {', '.join(model_names())}")
     if name not in _MODELS:
         known = ", ".join(model_names())
         raise InputError(

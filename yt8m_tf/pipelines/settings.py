@@ -106,8 +106,8 @@ class PipelineConfig:
           InputError: whatever is wrong with it; names the model's configuration.
         """
         own = strict_yaml.load_yaml(settings.config)
-        level = own.get("data", {}).get("level", "video")
-        level = settings.changes.get("data", {}).get("level", level)
+        data = strict_yaml.merge(own, settings.changes).get("data")  # of whatever type: not yet checked
+        level = data.get("level", "video") if isinstance(data, Mapping) else "video"
         values: Mapping[str, Any] = own
         for changes in ({"train": self.train}, self.video if level == "video" else self.frame, settings.changes, more):
             values = strict_yaml.merge(values, changes)

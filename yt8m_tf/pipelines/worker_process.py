@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from typing import Any
 
 from yt8m_tf.console.quiet import import_quietly
-from yt8m_tf.errors import InputError
+from yt8m_tf.errors import InputError, ended_by_sigterm
 from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.stage import Stage
@@ -25,6 +26,7 @@ def start(parent: int, gpu: str | None, num_threads: int) -> None:
       gpu: the id of the only GPU that it sees; None: all that there are.
       num_threads: of TensorFlow for one operation, unless the environment says; 0: as many as there are cores.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, to all of its processes: the parent passes it on
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if num_threads:  # workers that each take all cores get in each other's way
@@ -51,7 +53,8 @@ def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         with Claims(folder) as claims:
             claims.take(stage.file_name, wait=True)
-            return execute(stage, where)
+            with ended_by_sigterm():
+                return execute(stage, where)
     except InputError:
         raise
     except Exception as error:

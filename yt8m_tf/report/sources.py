@@ -172,7 +172,7 @@ def _num_weights(directory: Path) -> int | None:
     prefix, _ = checkpoints.find_checkpoint(directory)
     try:
         shapes = tf.train.list_variables(checkpoints.readable(prefix))
-    except (ValueError, tf.errors.OpError) as error:
+    except checkpoints.READ_FAILURES as error:
         raise checkpoints.unreadable(prefix, error) from error
     return sum(math.prod(shape) for name, shape in shapes if name.startswith("model/") and "seed_generator" not in name)
 

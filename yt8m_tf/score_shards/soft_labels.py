@@ -34,6 +34,17 @@ def beside(labels: LabelsConfig, data_dir: str, num_classes: int) -> Callable[[S
     return lambda shards: SoftLabels(labels, directory, shards, num_classes)
 
 
+def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
+    """That of the scores that are soft labels; "" where `labels` names none.
+
+    Raises:
+      InputError: there are no finished scores.
+    """
+    if not labels.soft:
+        return ""
+    return read_manifest(Path(files.below(data_dir, labels.soft)), "labels.soft").fingerprint
+
+
 class SoftLabels:
     """The soft labels of some shards.
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf import files, run_dir
+from yt8m_tf import run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.errors import InputError
 from yt8m_tf.serving.metadata import read_metadata
-from yt8m_tf.serving.scorer import fingerprint
+from yt8m_tf.serving.scorer import fingerprint, load_saved_model
 from yt8m_tf.training import checkpoints, distribution
 
 # From a parsed batch (features, and "num_frames" of clips) to probabilities [B, C] float32.
@@ -62,7 +62,7 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
             )
         data = strict_yaml.parse(DataConfig, metadata["data"], "data")
         return Predictor(
-            path, data, fingerprint(path), {}, lambda: saved_model_scores(tf.saved_model.load(files.plain(path)))
+            path, data, fingerprint(path), {}, lambda: saved_model_scores(load_saved_model(path, f"--model={path}"))
         )
     if not (path / run_dir.CONFIG).is_file():
         raise InputError(f"{path}: neither a run directory of yt8m-train nor a SavedModel of yt8m-export")

@@ -45,7 +45,7 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
     try:
         with tf.io.gfile.GFile(os.path.join(os.fspath(directory), "assets", METADATA_FILE)) as file:
             contents = json.load(file)
-    except (tf.errors.NotFoundError, ValueError):
+    except (tf.errors.OpError, ValueError):
         return None
     ours = (
         isinstance(contents, dict)

@@ -137,7 +137,7 @@ def load_scorer(
     where = source or f"--saved_model={directory}"
     if not tf.saved_model.contains_saved_model(directory):
         raise InputError(f"{where}: no saved_model.pb there; give the directory that yt8m-export wrote")
-    loaded = _load(directory, where)
+    loaded = load_saved_model(directory, where)
     if SIGNATURE not in loaded.signatures:
         known = ", ".join(loaded.signatures) or "none"
         raise InputError(f"{where}: no signature '{SIGNATURE}' (it has: {known}); export it with yt8m-export")
@@ -164,7 +164,16 @@ def load_scorer(
     return Scorer(source or directory, signature, data, classes, loaded)
 
 
-def _load(directory: str, where: str) -> Any:
+def load_saved_model(directory: str | os.PathLike[str], where: str) -> Any:
+    """What `tf.saved_model.load` gives. Of several graphs in a SavedModel the one with the tag "serve" is taken.
+
+    Args:
+      directory: of the SavedModel.
+      where: the flag and its value that messages name.
+
+    Raises:
+      InputError: it is damaged, or TensorFlow cannot load it.
+    """
     try:
         try:
             return tf.saved_model.load(files.plain(directory))
@@ -172,8 +181,10 @@ def _load(directory: str, where: str) -> Any:
             if "tags=" not in str(error):  # several graphs, one for each set of tags
                 raise
             return tf.saved_model.load(files.plain(directory), tags=[tf.saved_model.SERVING])
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise InputError(f"{where}: cannot be loaded ({' '.join(str(error).split())}); export it again") from error
+    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
+        raise InputError(
+            f"{where}: cannot be loaded ({' '.join(str(error).split())}); export or fetch it again"
+        ) from error
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:

@@ -1,15 +1,19 @@
 """Checkpoints: TensorFlow's own format, with plain names, each in a directory that appears when it is whole.
 
 `checkpoints/step_00001000/variables.{index,data-00000-of-00001}` holds the variables of `TrainState.named`, readable by
-`tf.train.load_checkpoint`; `state.json` what else a run needs to go on: step, positions in the data, schedule.
+`tf.train.load_checkpoint`; `state.json` what else a run needs to go on (`State`). A checkpoint that is not whole is
+never taken for one, and never removed: what has its name is moved aside when its step is saved again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import itertools
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,19 +24,46 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files, models, run_dir
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.training.inputs import Inputs
+from yt8m_tf.training.schedule import Plateau
 
 VARIABLES = "variables"
 STATE = "state.json"
 # Beside the best one: the last, and the one before it, in case a disk fails under the last.
 _KEPT = 2
-# What TensorFlow raises for a file that is damaged, missing or too short.
-_READ_FAILURES = (tf.errors.OpError, ValueError, IndexError)
+# What TensorFlow raises for a checkpoint's file that is damaged, missing or too short.
+READ_FAILURES = (tf.errors.OpError, OSError, ValueError, IndexError)
+
+_INDEX, _DATA = f"{VARIABLES}.index", f"{VARIABLES}.data-00000-of-00001"  # as `save` writes them
+_STEP = re.compile(r"step_(\d{8,})")
 
 # The float32 value of a variable of a trained model.
 ReadWeight = Callable[[keras.Variable], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What a run needs to go on beside its variables.
+
+    Attributes:
+      step: updates made.
+      best_step: that of the checkpoint with the highest GAP; 0 before the first evaluation.
+      positions: in the training data, of each worker.
+      plateau: of the schedule.
+      evaluation_due: the run was saved before an evaluation, which comes first when it goes on.
+      inputs: what it is trained and validated on; None in a run of a release that did not write it.
+    """
+
+    step: int
+    best_step: int = 0
+    positions: tuple[int, ...] = (0,)
+    plateau: Plateau = dataclasses.field(default_factory=Plateau)
+    evaluation_due: bool = False
+    inputs: Inputs | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,35 +87,52 @@ class Trained:
 def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Writes a checkpoint, and removes those that are no longer needed.
 
+    Of a step that is saved already, with its variables, the state alone is written again.
+
     Args:
       workdir: the run directory.
       step: updates made.
       variables: by name, as `TrainState.named`.
-      state: whatever JSON holds; "best_step" names the checkpoint that must be kept.
+      state: the attributes of `State`, ready for JSON; "best_step" names the checkpoint that must be kept.
 
     Raises:
       InputError: it cannot be written, on a full disk for example; earlier checkpoints stay.
     """
-    directory = workdir / run_dir.CHECKPOINTS / f"step_{step:08d}"
-    for unfinished in directory.parent.glob(".step_*.tmp"):  # of a process that was killed while it wrote
-        shutil.rmtree(unfinished)
-    if not directory.exists():
-        names = sorted(variables)
-        values = [tf.convert_to_tensor(_local(variables[name])) for name in names]
-        try:
+    directory = _prefix(workdir, step).parent
+    contents = {"step": step, **state}
+    try:
+        if directory.exists() and fault(directory):
+            directory.rename(_free_name(directory))
+        if directory.exists():
+            files.write_json(directory / STATE, contents)
+        else:
+            names = sorted(variables)
+            values = [tf.convert_to_tensor(_local(variables[name])) for name in names]
             with files.whole_directory(directory) as temporary:
                 prefix = str(temporary / VARIABLES)
                 tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
-                (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-        except (OSError, tf.errors.OpError) as error:
-            reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
-            raise InputError(
-                f"checkpoint '{directory}' cannot be written ({reason}); earlier ones are whole: make room or mend"
-                " the directory, then go on with the same command"
-            ) from error
-    steps = _steps(workdir)
+                (temporary / STATE).write_text(json.dumps(contents), encoding="utf-8")
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
+        raise InputError(
+            f"checkpoint '{directory}' cannot be written ({reason}); earlier ones are whole: make room or mend"
+            " the directory, then go on with the same command"
+        ) from error
+    steps = [own for own in _steps(workdir) if fault(_prefix(workdir, own).parent) is None]
     for old in set(steps[:-_KEPT]) - {state.get("best_step")}:
-        shutil.rmtree(workdir / run_dir.CHECKPOINTS / f"step_{old:08d}")
+        shutil.rmtree(_prefix(workdir, old).parent)
+
+
+def remove_unfinished(workdir: Path) -> None:
+    """Removes what a process left that was killed while it saved. Only for who holds the run directory's lock."""
+    for unfinished in (workdir / run_dir.CHECKPOINTS).glob(".step_*.tmp"):
+        shutil.rmtree(unfinished)
+
+
+def _free_name(directory: Path) -> Path:
+    """A name beside a checkpoint that is not whole, to move it to."""
+    names = (directory.with_name(f"{directory.name}.broken{number or ''}") for number in itertools.count())
+    return next(name for name in names if not name.exists())
 
 
 def save_run(workdir: Path, experiment: ExperimentConfig, variables: Mapping[str, keras.Variable | tf.Tensor]) -> None:
@@ -98,10 +146,40 @@ def save_run(workdir: Path, experiment: ExperimentConfig, variables: Mapping[str
     save(workdir, 0, named, {"best_step": 0, "positions": [0], "plateau": {}})
 
 
-def latest_state(workdir: Path) -> dict[str, Any] | None:
-    """The state of the last checkpoint, or None where there is none yet."""
+def latest_state(workdir: Path) -> State | None:
+    """The state of the last checkpoint, or None where there is none yet.
+
+    Raises:
+      InputError: the last one is not whole.
+    """
     steps = _steps(workdir)
-    return _read_state(workdir, steps[-1]) if steps else None
+    return read_state(_prefix(workdir, steps[-1]).parent) if steps else None
+
+
+def has(workdir: Path, step: int) -> bool:
+    """Whether there is a checkpoint of this step."""
+    return step in _steps(workdir)
+
+
+def fault(directory: Path) -> str | None:
+    """Why a checkpoint's directory is not whole; None where it is, as far as can be told without reading all of it.
+
+    Whether the bytes of a variable are right TensorFlow finds when they are read.
+    """
+    for name in (_INDEX, _DATA, STATE):
+        if not (directory / name).is_file():
+            return f"'{name}' is missing"
+    prefix = directory / VARIABLES
+    try:
+        _parse_state(prefix)
+        reader = tf.train.load_checkpoint(readable(prefix))
+        dtypes = reader.get_variable_to_dtype_map()
+        shapes = reader.get_variable_to_shape_map()
+    except READ_FAILURES as error:
+        return " ".join(str(error).split())
+    needed = sum(dtypes[name].size * math.prod(shape) for name, shape in shapes.items())
+    found = (directory / _DATA).stat().st_size
+    return f"'{_DATA}' has {found:,} of {needed:,} bytes" if found < needed else None
 
 
 def restore(workdir: Path, step: int, variables: Mapping[str, Any]) -> None:
@@ -122,7 +200,7 @@ def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Se
       exclude: patterns of model variable paths to leave as they are, such as "logits/*".
 
     Raises:
-      InputError: nothing there, or a variable that no source has, or that it has in another shape.
+      InputError: nothing there, or a variable that no source has, that it has in another shape, or that is not finite.
     """
     wanted = {
         name: name.partition("/")[2]
@@ -136,32 +214,51 @@ def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Se
         last = number == len(prefixes) - 1  # what is missing in the last one too is an error there
         found = {name: path for name, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved}
         _assign(prefix, variables, {n: f"ema/{p}" if f"ema/{p}" in saved else f"model/{p}" for n, p in found.items()})
+        _check_finite(sources[number], {path: variables[name] for name, path in found.items()})
         wanted = {name: path for name, path in wanted.items() if name not in found}
+
+
+def _check_finite(source: Path, started: Mapping[str, Any]) -> None:
+    """Refuses weights that make every loss NaN, which would be put down to the learning rate."""
+    for path, variable in started.items():
+        value = np.asarray(tf.convert_to_tensor(_local(variable)))
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise InputError(
+                f"--init_from={source}: {np.count_nonzero(~np.isfinite(value)):,} of {value.size:,} values of variable"
+                f" '{path}' there are not finite; take an earlier checkpoint, or leave the variable out with"
+                f" --init_exclude='{path}'"
+            )
 
 
 def _initial_prefix(source: Path) -> Path:
     if (source / STATE).is_file():
         return source / VARIABLES
-    state = latest_state(source)
-    if state is None:
+    if not _steps(source):
         raise InputError(f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory")
-    return _prefix(source, state.get("best_step") or state["step"])
+    return find_checkpoint(source, option="--init_from")[0]
 
 
-def find_checkpoint(workdir: Path, which: str = "best") -> tuple[Path, int]:
+def find_checkpoint(workdir: Path, which: str = "best", option: str = "--workdir") -> tuple[Path, int]:
     """The prefix and the step of a run's checkpoint.
 
     Args:
       workdir: the run directory.
       which: "best" (highest GAP on the validation set) or "last".
+      option: the flag that names the run, for messages.
 
     Raises:
-      InputError: no checkpoint there.
+      InputError: no checkpoint there, or not the best one.
     """
     state = latest_state(workdir)
     if state is None:
-        raise InputError(f"--workdir={workdir}: no checkpoint yet; let yt8m-train run to its first evaluation")
-    step = (state.get("best_step") or state["step"]) if which == "best" else state["step"]
+        raise InputError(f"{option}={workdir}: no checkpoint yet; let yt8m-train run to its first evaluation")
+    step = (state.best_step or state.step) if which == "best" else state.step
+    if not has(workdir, step):
+        newest = "--checkpoint=last" if option == "--workdir" else f"{option}={_prefix(workdir, state.step).parent}"
+        raise InputError(
+            f"{option}={workdir}: its best checkpoint, that of step {step}, is missing; put it back, or take the newest"
+            f" one with {newest}"
+        )
     return _prefix(workdir, step), step
 
 
@@ -221,7 +318,7 @@ def _checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callab
     def read(source: str) -> np.ndarray:
         try:
             return reader.get_tensor(source)
-        except _READ_FAILURES as error:
+        except READ_FAILURES as error:
             raise unreadable(prefix, error) from error
 
     return read
@@ -230,7 +327,7 @@ def _checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callab
 def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
     try:
         return tf.train.list_variables(readable(prefix))
-    except _READ_FAILURES as error:
+    except READ_FAILURES as error:
         raise unreadable(prefix, error) from error
 
 
@@ -244,28 +341,51 @@ def _prefix(workdir: Path, step: int) -> Path:
 
 
 def _steps(workdir: Path) -> list[int]:
-    found = (workdir / run_dir.CHECKPOINTS).glob("step_*/" + STATE)
-    return sorted(int(path.parent.name.removeprefix("step_")) for path in found)
+    """The steps that checkpoints have the names of, whole or not, in order."""
+    found = (_STEP.fullmatch(path.name) for path in (workdir / run_dir.CHECKPOINTS).glob("step_*"))
+    return sorted(int(match[1]) for match in found if match)
 
 
-def _read_state(workdir: Path, step: int) -> dict[str, Any]:
-    prefix = _prefix(workdir, step)
+def read_state(directory: Path) -> State:
+    """The state of a checkpoint's directory.
+
+    Raises:
+      InputError: it is not there, or cannot be read.
+    """
+    prefix = directory / VARIABLES
     try:
-        return json.loads((prefix.parent / STATE).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return _parse_state(prefix)
+    except InputError as error:
         raise unreadable(prefix, error) from error
+
+
+def _parse_state(prefix: Path) -> State:
+    state = strict_yaml.read_json(prefix.with_name(STATE), State, "")
+    name = prefix.parent.name
+    if _STEP.fullmatch(name) and name != f"step_{state.step:08d}":
+        raise InputError(f"{STATE} is of step {state.step}")
+    return state
 
 
 def unreadable(prefix: Path, error: Exception) -> InputError:
     """What to say of a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
-    where, remedy = f"checkpoint '{prefix.parent}'", "move it away to go on from the checkpoint before it"
-    names = [f"{prefix.name}.index", f"{prefix.name}.data-00000-of-00001", STATE]  # as `save` writes them
-    for path in map(prefix.with_name, names):
+    where = f"checkpoint '{prefix.parent}'"
+    for path in map(prefix.with_name, (_INDEX, _DATA, STATE)):
         if not path.is_file():
-            return InputError(f"{where} is not whole: '{path.name}' is missing; {remedy}")
+            return InputError(f"{where} is not whole: '{path.name}' is missing; {_remedy(prefix)}")
         if not os.access(path, os.R_OK):
             return InputError(f"{where} cannot be read: no permission to read '{path.name}'; give it, and repeat")
-    return InputError(f"{where} is damaged ({' '.join(str(error).split())}); {remedy}")
+    return InputError(f"{where} is damaged ({' '.join(str(error).split()).rstrip('; ')}); {_remedy(prefix)}")
+
+
+def _remedy(prefix: Path) -> str:
+    """What to do about a checkpoint that is not whole: what is next to it decides."""
+    steps = _steps(prefix.parent / "../..") if _STEP.fullmatch(prefix.parent.name) else []
+    if len(steps) < 2:
+        return "there is no other one beside it: fetch it again, or begin anew in another directory"
+    if prefix.parent.name == f"step_{steps[-1]:08d}":
+        return "move it away to go on from the checkpoint before it"
+    return "move it away, and take the newest one with --checkpoint=last"
 
 
 def _local(variable: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Mapping
 
 import keras
@@ -11,6 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf.errors import InputError
+
+# What the others see, at the next collective, when a worker is gone; or another type with one of these words.
+_PEER_FAILURES = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+_PEER_WORDS = ("collective", "incarnation")
 
 
 def make_strategy(devices: str = "") -> tf.distribute.Strategy:
@@ -29,7 +40,10 @@ def make_strategy(devices: str = "") -> tf.distribute.Strategy:
     """
     if _cluster():
         # Must come before TensorFlow looks at any device: collectives are configured at its start.
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        if threading.current_thread() is threading.main_thread() and (handler := signal.getsignal(signal.SIGTERM)):
+            signal.signal(signal.SIGTERM, handler)  # the chief's TensorFlow has taken it for itself
+        return strategy
     available = [device.name.removeprefix("/device:").lower() for device in tf.config.list_logical_devices()]
     gpus = [name for name in available if name.startswith("gpu")]
     chosen = gpus if devices == "all" else [name.strip().lower() for name in devices.split(",") if name.strip()]
@@ -80,9 +94,24 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     return sum(len(jobs.get(job, ())) for job in ("chief", "worker"))
 
 
+def lost_a_worker(strategy: tf.distribute.Strategy, error: tf.errors.OpError) -> bool:
+    """Whether an error is one of several workers' that another one is gone, or has been started again alone."""
+    told = error.message.lower()
+    known = isinstance(error, _PEER_FAILURES) or any(word in told for word in _PEER_WORDS)
+    return num_workers(strategy) > 1 and known
+
+
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
     """Replicas in this process."""
     return strategy.num_replicas_in_sync // num_workers(strategy)
+
+
+def gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[str]:
+    """Every worker's text, in the order of the workers."""
+    own = np.frombuffer(text.encode(), np.uint8).astype(np.int64)  # collectives know few types
+    gathered = gather(strategy, {"length": np.array([len(own)], np.int64), "text": own})
+    parts = np.split(gathered["text"].astype(np.uint8), np.cumsum(gathered["length"])[:-1])
+    return [part.tobytes().decode() for part in parts]
 
 
 def gather(strategy: tf.distribute.Strategy, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

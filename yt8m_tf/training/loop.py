@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import math
+import operator
+import signal
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import models, run_dir
+from yt8m_tf import locks, models, run_dir
 from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.errors import InputError
+from yt8m_tf.data.integrity import Damage
+from yt8m_tf.errors import InputError, Interrupted
 from yt8m_tf.metrics.accumulator import Metrics
 from yt8m_tf.metrics.evaluate import evaluate
 from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.score_shards import soft_labels
-from yt8m_tf.training import checkpoints, distribution, memory
+from yt8m_tf.training import checkpoints, distribution, inputs, memory
 from yt8m_tf.training.evaluation_step import EvaluationStep
+from yt8m_tf.training.inputs import Inputs
+from yt8m_tf.training.interruption import Interruption
 from yt8m_tf.training.profile import Profile
 from yt8m_tf.training.schedule import Plateau, planned_factor
 from yt8m_tf.training.state import TrainState
@@ -34,8 +42,12 @@ from yt8m_tf.training.step import TrainStep
 from yt8m_tf.training.summaries import Summaries
 from yt8m_tf.vocabulary import load_verticals
 
+T = TypeVar("T")
+
 # Updates in a row that are skipped at the lowest loss scale (mixed_float16) until a run counts as lost.
 _MOST_SKIPPED = 20
+# So long another machine may take to show a new file on shared storage.
+_SHARED_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +64,7 @@ class RunOptions:
         `pipeline.scoring_batch_size`.
       init_from: runs or checkpoints whose weights to start from; a run that has begun goes on with its own.
       init_exclude: patterns of variables that `init_from` leaves out.
+      on_changed_inputs: what to do where a run that goes on finds other shards or soft labels than it was started with.
       histograms: write the weights' distributions for TensorBoard at every evaluation.
       profile: steps to trace for TensorBoard's profiler (`profile.Profile`).
       progress: show progress bars.
@@ -65,6 +78,7 @@ class RunOptions:
     evaluation_batch_size: int | None = None
     init_from: tuple[Path, ...] = ()
     init_exclude: tuple[str, ...] = ()
+    on_changed_inputs: Literal["error", "accept"] = "error"
     histograms: bool = False
     profile: range | None = None
     progress: bool = True
@@ -79,12 +93,14 @@ class TrainResult:
       best_gap: the highest GAP@20 on the validation set.
       best_step: the step that reached it.
       stopped_early: whether the run stopped before its last epoch.
+      skipped: a line for each kind of fault that was skipped, by all workers together; given to the chief alone.
     """
 
     step: int
     best_gap: float
     best_step: int
     stopped_early: bool
+    skipped: tuple[str, ...] = ()
 
 
 def train(
@@ -98,8 +114,38 @@ def train(
     Raises:
       InputError: whatever is wrong with the configuration, the data or the checkpoint, in one line.
     """
-    run_dir.prepare(options.workdir, experiment, parse_experiment)
-    return _Run(experiment, options, strategy, faults).run()
+    is_chief = distribution.worker_index(strategy) == 0
+    with contextlib.ExitStack() as stack:
+        try:
+            if is_chief:
+                stack.enter_context(locks.exclusive(options.workdir, "--workdir", "trains"))
+                run_dir.prepare(options.workdir, experiment, parse_experiment)
+                run_dir.read_history(options.workdir)  # before an epoch, not after it
+                checkpoints.remove_unfinished(options.workdir)
+            _check_shared(strategy, options.workdir)
+            return _Run(experiment, options, strategy, faults).run()
+        except tf.errors.OpError as error:
+            if not distribution.lost_a_worker(strategy, error):
+                raise
+            raise InputError(
+                "another worker has ended, and its own message says why; start the same command again in all of them,"
+                " and the run goes on from its last checkpoint"
+            ) from error
+
+
+def _check_shared(strategy: tf.distribute.Strategy, workdir: Path) -> None:
+    """Refuses a run directory that is another one on each machine: what the chief wrote there all must see."""
+    if distribution.num_workers(strategy) == 1:
+        return
+    chiefs = distribution.gather_texts(strategy, locks.holder(workdir))[0]
+    deadline = time.monotonic() + _SHARED_SECONDS
+    while locks.holder(workdir) != chiefs:
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"--workdir={workdir}: this worker does not see there what the chief ({chiefs}) writes; name a"
+                " directory on storage that all workers share"
+            )
+        time.sleep(0.2)
 
 
 class _Run:
@@ -115,10 +161,12 @@ class _Run:
         self.train_shards, self.validation_shards, folds = shards.split_shards(data, options.data_dir)
         if self.is_chief:
             run_dir.keep_folds(options.workdir, folds)
+        self.interruption, self.evaluation_due = Interruption(), False
         self.membership = None
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
-        saved = checkpoints.latest_state(options.workdir)
+        saved = self._saved_state()
+        self.inputs = self._check_inputs(saved) if self.is_chief else None
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             model = build_for_training(experiment)
@@ -132,9 +180,9 @@ class _Run:
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
         if saved is not None:
-            checkpoints.restore(options.workdir, saved["step"], variables)
-            self.step, self.best_step, positions = saved["step"], saved["best_step"], saved["positions"]
-            self.plateau = Plateau(**saved["plateau"])
+            checkpoints.restore(options.workdir, saved.step, variables)
+            self.step, self.best_step, positions = saved.step, saved.best_step, saved.positions
+            self.plateau, self.evaluation_due = saved.plateau, saved.evaluation_due
         elif options.init_from:
             checkpoints.init_from(options.init_from, variables, options.init_exclude)
         weights = None
@@ -154,12 +202,16 @@ class _Run:
                 f"going on with the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
             )
         bar = Progress(total=config.total_steps, initial=self.step, desc="train", unit="step", disable=not self.show)
-        with self.summaries, self.profile, bar:
-            while self.step < config.total_steps and not self._stopped_early():
-                self._train_epoch(bar)
+        with self.summaries, self.profile, bar, self.interruption:
+            while self.evaluation_due or (self.step < config.total_steps and not self._stopped_early()):
+                if not self.evaluation_due:
+                    self._train_epoch(bar)
+                    self.evaluation_due = True
+                    self._save()  # an evaluation takes its time, and may fail
                 self._evaluate(bar)
+                self.evaluation_due = False
                 self._save()
-        return TrainResult(self.step, self.plateau.best_gap, self.best_step, self._stopped_early())
+        return TrainResult(self.step, self.plateau.best_gap, self.best_step, self._stopped_early(), self._skipped())
 
     def _train_epoch(self, bar: Progress) -> None:
         """Updates up to the next evaluation."""
@@ -172,12 +224,13 @@ class _Run:
             rates = [self._learning_rate(self.step + i) for i in range(count)]
             with self.profile.call(self.step, count):
                 batches = [next(self.stream) for _ in range(count * config.accumulation)]
-                outputs = self.train_step.train(batches, self.step, rates)
+                wishes = self._wishes(saved_time)
+                outputs = self.train_step.train(batches, self.step, rates, wishes)
                 loss = float(outputs["loss"])
             if not math.isfinite(loss) and config.precision != "mixed_float16":
                 raise InputError(
                     f"the loss is {loss / count} at step {self.step}; lower optimizer.learning_rate ({rates[0]:g} here)"
-                    " or optimizer.clip_norm"
+                    f" or optimizer.clip_norm{self._where_to_change()}"
                 )
             losses, self.step = losses + loss, self.step + count
             if (skipped := int(outputs["skipped"])) >= _MOST_SKIPPED:
@@ -201,9 +254,47 @@ class _Run:
                 self.summaries.scalars(self.step, "train", values)
                 bar.set_postfix(loss=f"{values['loss']:.5f}", examples_s=f"{values['examples_per_second']:,.0f}")
                 log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
-            if now - saved_time > 60.0 * options.checkpoint_minutes and self.step < end:
+            # Of all workers: saving begins with a collective, so that all must come to it at the same step.
+            wants_to_save, wants_to_end = (float(wish) > 0 for wish in outputs["wishes"])
+            if wants_to_end or (wants_to_save and self.step < end):
+                self.evaluation_due = self.step == end
                 self._save()
                 saved_time = now
+            if wants_to_end:
+                raise self._interrupted()
+
+    def _skipped(self) -> tuple[str, ...]:
+        """What all workers skipped, a line for each kind; for the chief to tell."""
+        workers = distribution.gather_texts(self.strategy, json.dumps(dataclasses.asdict(self.faults)))
+        # Where every worker reads every record, all count the same ones.
+        added = max if self.experiment.data.split == "record" else operator.add
+        together = Faults()
+        for own in map(json.loads, workers):
+            together.damaged |= {path: Damage(**damage) for path, damage in own.pop("damaged").items()}
+            for name, count in own.items():
+                if isinstance(count, int):
+                    setattr(together, name, added(getattr(together, name), count))
+        return tuple(together.summary()) if self.is_chief else ()
+
+    def _where_to_change(self) -> str:
+        """How to go on with another configuration, which a run directory with checkpoints refuses."""
+        workdir = self.options.workdir
+        if checkpoints.latest_state(workdir) is None:
+            return ""
+        return f", in a new --workdir; --init_from={workdir} starts there from the best weights of this run"
+
+    def _wishes(self, saved_time: float) -> tuple[float, float]:
+        """Whether this worker would save, and whether it would end: above 0 for yes."""
+        late = time.perf_counter() - saved_time > 60.0 * self.options.checkpoint_minutes
+        return float(self.is_chief and late), float(self.interruption.number is not None)
+
+    def _interrupted(self) -> Interrupted:
+        number = self.interruption.number
+        return Interrupted(
+            f"{'interrupted' if number else 'another worker was interrupted'}; step {self.step:,} is saved in"
+            f" {self.options.workdir}, and the same command goes on from there",
+            number or signal.SIGTERM,
+        )
 
     def _evaluate(self, bar: Progress) -> None:
         """Evaluates on the validation set; steers the schedule, early stopping and the best checkpoint."""
@@ -240,6 +331,8 @@ class _Run:
         stream: Any = pipeline.evaluation_stream(own, experiment.data, batch_size, faults=self.faults) if own else ()
         if limit is not None:
             stream = itertools.islice(stream, -(-limit // (batch_size * workers)))
+        if workers == 1:  # several end at the next step, together
+            stream = self._until_interrupted(stream)
         return evaluate(
             self.evaluation_step,
             stream,
@@ -249,6 +342,12 @@ class _Run:
             leave=False,
         )
 
+    def _until_interrupted(self, stream: Iterable[T]) -> Iterator[T]:
+        for item in stream:
+            if self.interruption.number is not None:
+                raise self._interrupted()
+            yield item
+
     def _save(self) -> None:
         positions = distribution.gather(self.strategy, {"position": np.array([self.stream.position], np.int64)})
         if self.is_chief:
@@ -256,6 +355,8 @@ class _Run:
                 "best_step": self.best_step,
                 "positions": positions["position"].tolist(),
                 "plateau": dataclasses.asdict(self.plateau),
+                "evaluation_due": self.evaluation_due,
+                "inputs": dataclasses.asdict(self.inputs) if self.inputs else None,
             }
             checkpoints.save(self.options.workdir, self.step, self.state.named(), state)
 
@@ -278,7 +379,39 @@ class _Run:
         data, config = self.experiment.data, self.experiment.train
         return statistics.class_prior(self.train_shards, data, config.prior_examples, self.faults, self.membership)
 
-    def _open_stream(self, positions: list[int] | None) -> pipeline.BatchStream:
+    def _saved_state(self) -> checkpoints.State | None:
+        """That of the last checkpoint, which must be the same one for all workers."""
+        saved = checkpoints.latest_state(self.options.workdir)
+        own = "none" if saved is None else f"that of step {saved.step:,}"
+        chiefs = distribution.gather_texts(self.strategy, own)[0]
+        if own != chiefs:
+            raise InputError(
+                f"--workdir={self.options.workdir}: the last checkpoint is {chiefs} to the chief, {own} to this worker;"
+                " wait until the storage shows all the same, and start again"
+            )
+        if saved is not None and saved.best_step and not checkpoints.has(self.options.workdir, saved.best_step):
+            if self.show:
+                Progress.write(
+                    f"the best checkpoint, that of step {saved.best_step:,}, is missing in {self.options.workdir}; the"
+                    " last one counts as the best until there is a better one"
+                )
+            saved = dataclasses.replace(saved, best_step=0)
+        return saved
+
+    def _check_inputs(self, saved: checkpoints.State | None) -> Inputs:
+        """What the run reads; refuses to go on with something else."""
+        labels, options = self.experiment.labels, self.options
+        now = inputs.look(self.train_shards, self.validation_shards, labels, options.data_dir)
+        known = saved.inputs if saved is not None else None
+        if known is not None and options.on_changed_inputs == "error" and (changes := known.differences(now)):
+            raise InputError(
+                f"--workdir={options.workdir}: the run was started with other data ({'; '.join(changes)}); restore"
+                " that, or go on with what is there now, if not as a run without an interruption would, with"
+                " --on_changed_inputs=accept"
+            )
+        return now
+
+    def _open_stream(self, positions: Sequence[int] | None) -> pipeline.BatchStream:
         experiment, strategy = self.experiment, self.strategy
         worker, workers = distribution.worker_index(strategy), distribution.num_workers(strategy)
         if positions is not None and len(positions) != workers:
@@ -287,7 +420,7 @@ class _Run:
                     f"--workdir={self.options.workdir}: the run was started by {len(positions)} workers that split the"
                     f" shards; go on with as many, not {workers} (data.split=record allows any number)"
                 )
-            positions = positions[:1] * workers
+            positions = list(positions[:1]) * workers
         return pipeline.training_stream(
             self.train_shards,
             experiment.data,

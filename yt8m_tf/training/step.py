@@ -61,22 +61,28 @@ class TrainStep:
         self._run_many, self._run_part = _function(self._steps), _function(self._part)
         self._run_update = _function(self._apply_accumulated)
 
-    def train(self, batches: Sequence[Batch], step: int, learning_rates: Sequence[float]) -> dict[str, tf.Tensor]:
+    def train(
+        self, batches: Sequence[Batch], step: int, learning_rates: Sequence[float], wishes: Sequence[float] = (0.0,)
+    ) -> dict[str, tf.Tensor]:
         """Makes one update for each of `learning_rates`.
 
         Args:
           batches: `accumulation` parts for each update, as the (distributed) stream gives them.
           step: updates made before these.
           learning_rates: one for each update.
+          wishes: what this worker wishes, a number above 0 for each thing that it does; as many in every worker.
 
         Returns:
           "loss": float64 sum of the updates' mean losses, without penalties on weights; "gradient_norm": that of the
           last update, before clipping; "skipped": how many updates in a row, up to the last one, were skipped at the
-          lowest loss scale, 0 but for mixed_float16. A skipped update changes nothing but the scale.
+          lowest loss scale, 0 but for mixed_float16 (a skipped update changes nothing but the scale); "wishes": the
+          mean of all workers' wishes, which is above 0 in all of them for what any of them wishes: they travel with the
+          gradients.
         """
         step_tensor, rates = tf.constant(step, tf.int64), tf.constant(learning_rates, tf.float32)
+        wished = tf.constant(wishes, tf.float32, [len(wishes)])
         if self._train.accumulation == 1:
-            return self._run_many(tuple(batches), step_tensor, rates)
+            return self._run_many(tuple(batches), step_tensor, rates, wished)
         total = tf.constant(0.0, tf.float64)
         for update, rate in enumerate(rates):
             before = self._statistics_to_keep()
@@ -84,8 +90,8 @@ class TrainStep:
                 batch = batches[update * self._train.accumulation + part]
                 number = (step + update) * self._train.accumulation + part
                 total += self._run_part(batch, tf.constant(number, tf.int64)) / self._train.accumulation
-            norm = self._run_update(step_tensor + update, rate, before)
-        return {"loss": total, "gradient_norm": norm, "skipped": self._state.num_skipped()}
+            norm, agreed = self._run_update(step_tensor + update, rate, wished, before)
+        return {"loss": total, "gradient_norm": norm, "wishes": agreed, "skipped": self._state.num_skipped()}
 
     def _statistics_to_keep(self) -> list[tf.Tensor]:
         """The batch statistics before the parts of an update, each of which changes them, that may yet be skipped."""
@@ -95,20 +101,22 @@ class TrainStep:
 
     # What follows runs inside tf.function.
 
-    def _steps(self, batches: tuple[Batch, ...], step: tf.Tensor, rates: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _steps(
+        self, batches: tuple[Batch, ...], step: tf.Tensor, rates: tf.Tensor, wishes: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         total = tf.constant(0.0, tf.float64)
-        norm = tf.constant(0.0)
+        norm, agreed = tf.constant(0.0), wishes
         for i, batch in enumerate(batches):
             number = step + i
-            outputs = self._strategy.run(self._replica_step, args=(batch, number, rates[i], self._compiled))
+            outputs = self._strategy.run(self._replica_step, args=(batch, number, rates[i], wishes, self._compiled))
             if not self._single:
-                loss, gradients, statistics, norm = outputs
+                loss, gradients, statistics, norm, agreed = outputs
                 self._update_replicas(gradients, norm, number, rates[i])
                 self._assign_replicas(self._state.statistics, statistics, norm)
-                outputs = loss, norm
-            loss, norm = (self._strategy.experimental_local_results(output)[0] for output in outputs)
+                outputs = loss, norm, agreed
+            loss, norm, agreed = (self._strategy.experimental_local_results(output)[0] for output in outputs)
             total += tf.cast(loss, tf.float64)
-        return {"loss": total, "gradient_norm": norm, "skipped": self._state.num_skipped()}
+        return {"loss": total, "gradient_norm": norm, "wishes": agreed, "skipped": self._state.num_skipped()}
 
     def _part(self, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         """Adds one part of a batch to the accumulated gradients."""
@@ -119,24 +127,30 @@ class TrainStep:
         self._assign_replicas(self._state.statistics, statistics, 0.0)
         return tf.cast(self._strategy.experimental_local_results(loss)[0], tf.float64)
 
-    def _apply_accumulated(self, step: tf.Tensor, rate: tf.Tensor, before: Sequence[tf.Tensor]) -> tf.Tensor:
+    def _apply_accumulated(
+        self, step: tf.Tensor, rate: tf.Tensor, wishes: tf.Tensor, before: Sequence[tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         if self._single:
-            return self._strategy.run(self._updating, args=(step, rate, before))
-        gradients, norm = self._strategy.run(self._reduce_accumulators)
+            return self._strategy.run(self._updating, args=(step, rate, before)), wishes
+        gradients, norm, agreed = self._strategy.run(self._reduce_accumulators, args=(wishes,))
         self._update_replicas(gradients, norm, step, rate)
         for variable, old in zip(self._state.statistics if before else (), before, strict=True):
             self._strategy.extended.update(variable, self._restore, args=(old, norm), group=False)
-        return self._strategy.experimental_local_results(norm)[0]
+        norm, agreed = (self._strategy.experimental_local_results(value)[0] for value in (norm, agreed))
+        return norm, agreed
 
     # What follows runs on each replica.
 
-    def _replica_step(self, batch: Batch, step: tf.Tensor, rate: tf.Tensor, compute: Callable[..., Any]) -> Any:
+    def _replica_step(
+        self, batch: Batch, step: tf.Tensor, rate: tf.Tensor, wishes: tf.Tensor, compute: Callable[..., Any]
+    ) -> Any:
         batch, weights, seed = self._prepare(batch, step)
         if self._single:
-            return compute(batch, weights, seed, step, rate)
-        loss, gradients, statistics = self._mean_over_replicas(compute(batch, weights, seed))
+            return *compute(batch, weights, seed, step, rate), wishes
+        own = compute(batch, weights, seed), tf.identity(wishes)
+        (loss, gradients, statistics), agreed = self._mean_over_replicas(own)
         gradients, norm = self._clip(gradients)
-        return loss, gradients, statistics, norm
+        return loss, gradients, statistics, norm, agreed
 
     def _replica_part(self, batch: Batch, number: tf.Tensor) -> Any:
         batch, weights, seed = self._prepare(batch, number)
@@ -144,14 +158,13 @@ class TrainStep:
             return self._accumulating(batch, weights, seed)
         loss, gradients, statistics = self._accumulating(batch, weights, seed)
         self._accumulate(gradients)  # each replica its own; reduced once, before the update
-        loss, _, statistics = self._mean_over_replicas((loss, [], statistics))
-        return loss, statistics
+        return self._mean_over_replicas((loss, statistics))
 
-    def _reduce_accumulators(self) -> tuple[list[tf.Tensor], tf.Tensor]:
-        _, gradients, _ = self._mean_over_replicas((tf.constant(0.0), self._take_accumulated(), []))
-        return self._clip(gradients)
+    def _reduce_accumulators(self, wishes: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        gradients, agreed = self._mean_over_replicas((self._take_accumulated(), tf.identity(wishes)))
+        return *self._clip(gradients), agreed
 
-    def _mean_over_replicas(self, outputs: tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]) -> Any:
+    def _mean_over_replicas(self, outputs: Any) -> Any:
         total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.nest.flatten(outputs))
         return tf.nest.pack_sequence_as(outputs, [value / self._num_replicas for value in total])
 

@@ -1,0 +1,76 @@
+"""What a run is trained and validated on, by name and size: so that it goes on with the same and nothing else."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from yt8m_tf.config.experiment import LabelsConfig
+from yt8m_tf.score_shards import soft_labels
+
+# Base name of a shard to the sizes of the files of that name, which may lie in several directories.
+Sizes = Mapping[str, tuple[int, ...]]
+
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run reads; where it lies does not count.
+
+    Attributes:
+      train: the training shards, and their bytes.
+      validation: the same of the validation shards.
+      soft_labels: the fingerprint of the scores that are soft labels; "" without.
+    """
+
+    train: Sizes = dataclasses.field(default_factory=dict)
+    validation: Sizes = dataclasses.field(default_factory=dict)
+    soft_labels: str = ""
+
+    def differences(self, now: Inputs) -> list[str]:
+        """What has changed, for messages; [] for nothing."""
+        lines = []
+        for what, old, new in (
+            ("training", self.train, now.train),
+            ("validation", self.validation, now.validation),
+        ):
+            for how, names in (
+                ("new", sorted(new.keys() - old.keys())),
+                ("gone", sorted(old.keys() - new.keys())),
+                ("of another size", sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
+            ):
+                if names:
+                    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+                    lines.append(f"{what} shards {how}: {', '.join(names[:_SHOWN])}{more}")
+        if self.soft_labels != now.soft_labels:
+            lines.append("soft labels of other scores (labels.soft)")
+        return lines
+
+
+def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, data_dir: str) -> Inputs:
+    """What is there now.
+
+    Args:
+      train, validation: paths of shards.
+      labels: where soft labels are.
+      data_dir: what that is relative to.
+
+    Raises:
+      InputError: no finished soft labels where `labels` says that there are.
+      tf.errors.OpError: a shard that is not there.
+    """
+    return Inputs(_sizes(train), _sizes(validation), soft_labels.fingerprint(labels, data_dir))
+
+
+def _sizes(paths: Sequence[str]) -> Sizes:
+    with concurrent.futures.ThreadPoolExecutor(16) as threads:  # thousands of them, on a remote file system perhaps
+        lengths = list(threads.map(lambda path: int(tf.io.gfile.stat(path).length), paths))
+    found: dict[str, list[int]] = {}
+    for path, length in zip(paths, lengths, strict=True):
+        found.setdefault(os.path.basename(path), []).append(length)
+    return {name: tuple(sorted(sizes)) for name, sizes in found.items()}
