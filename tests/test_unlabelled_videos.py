@@ -176,3 +176,24 @@ def test_a_test_split_is_stacked_without_labels(rng: np.random.Generator, tmp_pa
     assert world.inputs("validate", world.validate).check_labels(needed=False) == LeftOut(8, 0, 0)
     with pytest.raises(InputError, match="has no labels; nor have 7 of the other 7 videos"):
         world.inputs("validate", world.validate, on_unlabelled="skip").check_labels(needed=True)
+
+
+def test_validation_data_is_looked_at_before_the_first_epoch(tmp_path: Path) -> None:
+    """Of the wrong level, unlabelled or damaged: nothing is trained, and no checkpoint written."""
+    good = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]
+    write_shard(tmp_path / "train0.tfrecord", good)
+    for records, message in (
+        ([frame_record(b"a", [1], rgb=np.ones((2, 2), np.uint8))], "record 0, video 'a': a frame-level record"),
+        ([video_record(b"u", [], rgb=np.ones(2, np.float32))], "record 0, video 'u': no labels"),
+        ([video_record(b"s", [1], rgb=np.ones(3, np.float32))], "record 0, video 's': 'mean_rgb' has 3 values"),
+        (None, "damaged at byte 0"),
+    ):
+        shard = write_shard(tmp_path / "validate0.tfrecord", records or good)
+        if records is None:
+            shard.write_bytes(b"x" + shard.read_bytes()[1:])
+        result = run_command(
+            *("train", "--config=first_level/logistic.yaml", f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}"),
+            *("--set=data.features={rgb: 2}", "--set=data.num_classes=6", "--set=train.batch_size=4"),
+        )
+        assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+        assert not (tmp_path / "run" / "checkpoints").exists()

@@ -9,7 +9,7 @@ from typing import Literal
 from yt8m_tf.config.data import RecordsConfig, targets_of
 from yt8m_tf.data import integrity
 from yt8m_tf.data.integrity import Damage
-from yt8m_tf.data.record_check import Reader
+from yt8m_tf.data.record_check import Reader, check_record
 from yt8m_tf.errors import InputError
 
 Action = Literal["error", "skip"]
@@ -62,6 +62,16 @@ class Faults:
             need_labels=need_labels and targets_of(data) is not None and self.on_unlabelled == "error",
             need_frames=self.on_empty == "error",
             need_whole=need_whole,
+            reader=self.reader,
+        )
+
+    def check_record(self, serialized: bytes, data: RecordsConfig, *, need_labels: bool = True) -> str | None:
+        """`record_check.check_record`, in the same way."""
+        return check_record(
+            serialized,
+            data,
+            need_labels=need_labels and targets_of(data) is not None and self.on_unlabelled == "error",
+            need_frames=self.on_empty == "error",
             reader=self.reader,
         )
 

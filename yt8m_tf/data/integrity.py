@@ -119,11 +119,16 @@ def find_bad_record(
         for number, serialized in enumerate(good_records(path)):
             problem = check_record(serialized, data, need_labels=need_labels, need_frames=need_frames, reader=reader)
             if problem:
-                name = video_id(serialized)
-                return f"{path}: record {number}{f', video {name!r}' if name else ''}: {problem}"
+                return f"{path}: record {number}{named(serialized)}: {problem}"
         if need_whole and (damage := scan_shard(path).damage):
             return f"{damage}; fetch the shard again, or salvage its good records with yt8m-inspect"
     return None
+
+
+def named(serialized: bytes) -> str:
+    """ ", video 'x'", for a message; "" for a record without an id."""
+    name = video_id(serialized)
+    return f", video {name!r}" if name else ""
 
 
 def first_level(paths: Iterable[str]) -> schema.Level | None:

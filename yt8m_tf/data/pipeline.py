@@ -29,6 +29,7 @@ Batch = dict[str, Any]
 
 # Records to draw the next one from where the configuration does not say: some 40 MB of videos, 70 MB of clips.
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
+_LOOKED_AT = 32  # shards of which the first record is looked at before a run begins
 # Batches parsed at the same time.
 _PARSERS = min(16, max(2, os.cpu_count() or 2))
 
@@ -258,6 +259,28 @@ def evaluation_stream(
         return _untuned(parsed.prefetch(2))
 
     return BatchStream(make_dataset, groups, data, faults)
+
+
+def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> None:
+    """Looks at the first record of some shards, evenly spread: before hours of work, not after them.
+
+    Args:
+      shards: paths.
+      data: what the records should hold.
+      faults: what is let pass.
+      need_labels: whether a video without labels is wrong, if `data` has labels at all.
+
+    Raises:
+      InputError: a first record that is damaged, or does not fit.
+    """
+    for shard in shards[:: -(-len(shards) // _LOOKED_AT)]:
+        first = next(integrity.good_records(shard), None)
+        if first is None:
+            if shard not in faults.damaged and (damage := integrity.find_damage([shard])):
+                faults.meet(damage)
+            continue
+        if problem := faults.check_record(first, data, need_labels=need_labels):
+            raise InputError(f"{shard}: record 0{integrity.named(first)}: {problem}")
 
 
 def _need_labels(beside: BesideRecords | None) -> bool:

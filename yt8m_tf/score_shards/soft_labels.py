@@ -45,6 +45,12 @@ def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
     return read_manifest(Path(files.below(data_dir, labels.soft)), "labels.soft").fingerprint
 
 
+def replace_labels(labels: LabelsConfig) -> bool:
+    """Whether there are soft labels, and no target depends on a video's own ones."""
+    alone = (labels.weight, labels.unlisted_classes, labels.missing_videos) == (1.0, "zero", "error")
+    return labels.soft is not None and alone
+
+
 class SoftLabels:
     """The soft labels of some shards.
 
@@ -63,7 +69,7 @@ class SoftLabels:
 
     def __init__(self, config: LabelsConfig, directory: Path, shards: Sequence[str], num_classes: int):
         self._directory, self._allow_missing = directory, config.missing_videos == "hard"
-        self.replaces_labels = (config.weight, config.unlisted_classes, config.missing_videos) == (1.0, "zero", "error")
+        self.replaces_labels = replace_labels(config)
         self._manifest = read_manifest(directory, "labels.soft")
         if self._manifest.num_classes != num_classes:
             raise InputError(

@@ -165,6 +165,9 @@ class _Run:
         self.membership = None
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
+        need_labels = not soft_labels.replace_labels(experiment.labels)
+        pipeline.check_first_records(self.train_shards, data, faults, need_labels)
+        pipeline.check_first_records(self.validation_shards, data, faults)
         saved = self._saved_state()
         self.inputs = self._check_inputs(saved) if self.is_chief else None
         keras.utils.set_random_seed(config.seed)
@@ -268,7 +271,7 @@ class _Run:
         workers = distribution.gather_texts(self.strategy, json.dumps(dataclasses.asdict(self.faults)))
         # Where every worker reads every record, all count the same ones.
         added = max if self.experiment.data.split == "record" else operator.add
-        together = Faults()
+        together = Faults(on_unlabelled=self.faults.on_unlabelled)
         for own in map(json.loads, workers):
             together.damaged |= {path: Damage(**damage) for path, damage in own.pop("damaged").items()}
             for name, count in own.items():
