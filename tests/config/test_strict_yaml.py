@@ -205,3 +205,26 @@ def test_differences_are_listed_by_dotted_key() -> None:
     new = {"a": {"x": 1, "y": 3}, "b": [2], "same": 0, "new": {"k": 1}}
     assert differences(old, new) == ["a.y: 2 -> 3", "b: [1] -> [2]", "gone: 1 -> None", "new: None -> {'k': 1}"]
     assert differences(old, old) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {name: moe}\ntrain: {epochs: 1}\nmodel: {name: logistic}\n", "key 'model' stands in lines 1 and 3"),
+        ("train:\n  epochs: 1\n  seed: 2\n  epochs: 3\n", "key 'epochs' stands in lines 2 and 4"),
+    ],
+)
+def test_a_key_that_stands_twice(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(InputError, match=f"x.yaml: not a YAML file .*{message}"):
+        load_yaml(str(tmp_path / "x.yaml"))
+    with pytest.raises(InputError, match=r"--set=train=.*key 'seed' stands in lines 1 and 1"):
+        apply_overrides(_Inner, {}, ["train={seed: 1, seed: 2}"])
+
+
+def test_names_at_the_top_level_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("small: {model: {name: moe}}\nlarge: {model: {name: moe}}\n")
+    with pytest.raises(InputError, match=r"x\.yaml has 'small' at its top level; write names under 'configurations:'"):
+        load_yaml(f"{tmp_path / 'x.yaml'}:small")
+    with pytest.raises(InputError, match="holds one configuration; leave out ':other'"):
+        load_yaml(f"{tmp_path / 'x.yaml'}:other")

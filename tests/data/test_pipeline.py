@@ -16,7 +16,7 @@ from shards import frame_record, video_record, write_shard
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import pipeline
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import BatchStream, evaluation_stream, training_stream
+from yt8m_tf.data.pipeline import BatchStream, evaluation_stream, limited, training_stream
 from yt8m_tf.errors import InputError
 
 _DATA = DataConfig(
@@ -477,3 +477,10 @@ def test_memory_does_not_grow_with_the_number_of_shards(endless: bool, tmp_path:
 
     growth(64)
     assert growth(256) - max(0, growth(64)) < 32 * 2**20
+
+
+def test_batches_up_to_a_number_of_videos() -> None:
+    batches = [{"valid": tf.constant(valid)} for valid in ([True, True, False], [False, True, True], [True] * 3)]
+    kept = [batch["valid"].numpy().tolist() for batch in limited(batches, 3)]
+    assert kept == [[True, True, False], [False, True, False]]
+    assert len(list(limited(batches, 100))) == len(list(limited(batches, None))) == 3

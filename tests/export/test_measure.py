@@ -98,11 +98,15 @@ def test_rates_are_of_valid_rows_and_of_the_right_size():
     assert set(map(tuple, seen)) == {(1.0,), (1.0, 3.0, 1.0, 3.0, 1.0)} and list(rates) == [1, 5]
 
 
-def test_batches_up_to_a_number_of_videos():
-    batches = [{"valid": tf.constant(valid)} for valid in ([True, True, False], [False, True, True], [True] * 3)]
-    kept = [batch["valid"].numpy().tolist() for batch in measure.limited(batches, 3)]
-    assert kept == [[True, True, False], [False, True, False]]
-    assert len(list(measure.limited(batches, 100))) == 3
+def test_what_to_do_about_a_changed_gap():
+    changed = measure.Comparison(10, 0.5, 0.6, 0.1, 0.1)
+    with pytest.raises(
+        InputError, match=r"GAP@20 of the exported model is 0.5.*export with a finer --precision, or allow"
+    ):
+        changed.check(1e-3)
+    with pytest.raises(InputError, match=r"of the LiteRT model is 0.5.*leave --tflite out, or allow more"):
+        changed.check(1e-3, "the LiteRT model", "leave --tflite out")
+    changed.check(0.11)
 
 
 def test_scores_that_are_nan(tmp_path):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.export.precision import is_compressible, parse_precision, unused_rules
-from yt8m_tf.export.stored import to_half
+from yt8m_tf.export.precision import growing_rules, is_compressible, parse_precision, unused_rules
+from yt8m_tf.export.stored import Stored, to_half
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,23 @@ def test_what_is_no_precision(text, message, tmp_path, monkeypatch):
     (tmp_path / "wrong.yaml").write_text("- *:float16")
     with pytest.raises(InputError, match=message):
         parse_precision(text)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "cluster"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(kind, value):
+    values = np.zeros((64, 64), np.float32)
+    values[3, 5] = value
+    variable = keras.Variable(values, name="kernel")
+    with pytest.raises(
+        InputError, match=rf"variable '.*kernel': 1 of 4096 weights are not finite, the first is {value}"
+    ):
+        Stored(variable, values, parse_precision(kind))
+
+
+def test_codebooks_that_make_a_model_grow_are_found():
+    wide, narrow = (keras.Variable(np.zeros((rows, 64), np.float32), name=f"kernel{rows}") for rows in (2048, 64))
+    assert not growing_rules(parse_precision("cluster"), [wide, narrow])
+    assert not growing_rules(parse_precision("cluster@1"), [wide])  # 3 bytes a weight saved, 1,024 of 2,048 spent
+    ((rule, variable),) = growing_rules(parse_precision("cluster@1"), [wide, narrow])
+    assert (str(rule), variable.name) == ("*:cluster@1", "kernel64")

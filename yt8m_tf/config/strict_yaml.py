@@ -22,7 +22,25 @@ from yt8m_tf.errors import InputError
 
 T = TypeVar("T")
 # The safe loader, in C where PyYAML has it: the zoo's 600 lines are read once for each of its configurations.
+_MERGE = "tag:yaml.org,2002:merge"
 _SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SAFE_LOADER):
+    """Refuses a key that stands twice in one mapping; YAML forbids it, PyYAML takes the last one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = (key_node.tag, getattr(key_node, "value", None))
+            if isinstance(key[1], str) and key[0] != _MERGE:
+                line = key_node.start_mark.line + 1
+                if key in lines:
+                    raise yaml.YAMLError(f"key '{key[1]}' stands in lines {lines[key]} and {line}: remove one")
+                lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # Where the configurations that come with the project are: beside the package in a checkout, in it once installed.
 _CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
@@ -108,6 +126,11 @@ def load_yaml(selector: str) -> dict[str, Any]:
     path = _find(path_text + ".yaml" if name else selector)
     content = _read(path)
     if "configurations" not in content:
+        if name and isinstance(content.get(name), Mapping):
+            raise InputError(
+                f"--config={selector}: {path} has '{name}' at its top level; write names under 'configurations:', as in"
+                f" 'configurations: {{{name}: ...}}'"
+            )
         if name:
             raise InputError(f"--config={selector}: {path} holds one configuration; leave out ':{name}'")
         return content
@@ -180,7 +203,7 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
         if not separator:
             raise InputError(f"--set={override}: write it as key=value, for example optimizer.learning_rate=3e-5")
         try:
-            value: Any = yaml.safe_load(text)
+            value: Any = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
             raise InputError(f"--set={override}: the value is not YAML ({_one_line(error)})") from error
         result = _overridden(cls, result, key.split("."), value)
@@ -317,7 +340,7 @@ def _shipped(pattern: str) -> list[tuple[Path, str]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_SAFE_LOADER)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a YAML file ({_one_line(error)})") from error
     _check_mapping(content if content is not None else {}, str(path))

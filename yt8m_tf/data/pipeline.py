@@ -213,6 +213,20 @@ def training_stream(
     return BatchStream(make_dataset, groups, data, faults, position, attached)
 
 
+def limited(batches: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
+    """Batches up to the first `limit` rows that are "valid" ([B] bool); None: all of them."""
+    left = limit
+    for batch in batches:
+        if left is None:
+            yield batch
+            continue
+        valid = batch["valid"] & (tf.cumsum(tf.cast(batch["valid"], tf.int32)) <= left)
+        left -= int(tf.math.count_nonzero(valid))
+        yield {**batch, "valid": valid}
+        if not left:
+            return
+
+
 def scoring_batch_size(level: Level) -> int:
     """Examples that are scored together unless somebody says otherwise: a clip is as large as 300 videos' means."""
     return {"video": 1024, "frame": 128}[level]

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.precision import ENTRIES
 
-ENTRIES = 256
 _SAMPLE = 1_000_000  # weights of a block that values are fitted to
 _STARTING_SAMPLE = 100_000  # of these, for k-means++: 0.3 s
 _LLOYD_STEPS = 30

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +70,15 @@ class Comparison:
     max_difference: float
     mean_difference: float
 
-    def check(self, tolerance: float) -> None:
+    def check(
+        self, tolerance: float, model: str = "the exported model", remedy: str = "export with a finer --precision"
+    ) -> None:
         """Raises InputError where GAP changed by more than `tolerance`, up or down."""
         change = abs(self.gap - self.gap_float32)
         if not change <= tolerance:
             raise InputError(
-                f"GAP@20 of the exported model is {self.gap:.6f}, of the float32 model {self.gap_float32:.6f}: they"
-                f" differ by more than --tolerance={tolerance:g}; export with a finer --precision, or allow more"
+                f"GAP@20 of {model} is {self.gap:.6f}, of the float32 model {self.gap_float32:.6f}: they differ by more"
+                f" than --tolerance={tolerance:g}; {remedy}, or allow more"
             )
 
 
@@ -170,20 +172,6 @@ def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Ite
             seconds.append(time.perf_counter() - start)
         rates[size] = size / statistics.median(seconds)
     return rates
-
-
-def limited(batches: Batches, limit: int | None) -> Iterator[Mapping[str, tf.Tensor]]:
-    """`batches` up to the first `limit` valid rows; None: all."""
-    left = limit
-    for batch in batches:
-        if left is None:
-            yield batch
-            continue
-        valid = batch["valid"] & (tf.cumsum(tf.cast(batch["valid"], tf.int32)) <= left)
-        left -= int(tf.math.count_nonzero(valid))
-        yield {**batch, "valid": valid}
-        if not left:
-            return
 
 
 class _Ranking:

@@ -24,6 +24,7 @@ from yt8m_tf.errors import InputError
 
 Kind = Literal["float32", "float16", "cluster"]
 KINDS: tuple[Kind, ...] = ("float32", "float16", "cluster")
+ENTRIES = 256  # of a codebook
 
 # Smaller variables are not worth the rounding.
 MIN_ELEMENTS = 1024
@@ -103,6 +104,19 @@ def is_compressible(variable: keras.Variable) -> bool:
     if variable.name in _KEPT_NAMES or variable.name.endswith("bias"):
         return False
     return int(np.prod(variable.shape)) >= MIN_ELEMENTS
+
+
+def growing_rules(precision: Precision, variables: Sequence[keras.Variable]) -> list[tuple[Rule, keras.Variable]]:
+    """Rules whose codebooks would take more room than the float32 weights, each with the first such variable."""
+    found: dict[Rule, keras.Variable] = {}
+    for variable in variables:
+        rule = precision.rule_of(variable)
+        if rule.block and rule not in found:
+            codebooks = -(-variable.shape[-1] // rule.block)
+            size = int(np.prod(variable.shape))
+            if size + 4 * ENTRIES * codebooks >= 4 * size:
+                found[rule] = variable
+    return list(found.items())
 
 
 def unused_rules(precision: Precision, variables: Sequence[keras.Variable]) -> list[Rule]:

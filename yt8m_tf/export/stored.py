@@ -39,6 +39,12 @@ class Stored(tf.Module):
         super().__init__()
         rule = precision.rule_of(variable)
         self._decoded: tf.Variable | None = None
+        if not np.isfinite(values).all():
+            wrong = ~np.isfinite(values)
+            raise InputError(
+                f"variable '{variable.path}': {int(wrong.sum())} of {values.size} weights are not finite, the first is"
+                f" {values[wrong].flat[0]}; train the model with finite weights"
+            )
         if rule.kind == "cluster":
             found = clusters.cluster(variable.path, values, rule.block)
             stored = {"indices": found.indices, "codebooks": found.codebooks}

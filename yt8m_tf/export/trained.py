@@ -22,11 +22,11 @@ from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import evaluation_stream, scoring_batch_size
+from yt8m_tf.data.pipeline import evaluation_stream, limited, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import lite, measure, saved_model
-from yt8m_tf.export.precision import FLOAT16, Precision, unused_rules
+from yt8m_tf.export.precision import ENTRIES, FLOAT16, Precision, growing_rules, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.stored import stored_bytes
 from yt8m_tf.export.strip import strip_report
@@ -100,7 +100,11 @@ def export_trained(
         comparison.check(measure.TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
         lite_comparison = _measure_lite(source, temporary / lite.LITE_FILE, reference) if tflite else None
         if lite_comparison is not None:
-            lite_comparison.check(measure.TOLERANCE["float16"] if tolerance is None else tolerance)
+            lite_comparison.check(
+                measure.TOLERANCE["float16"] if tolerance is None else tolerance,
+                "the LiteRT model, whose weights are float16 whatever --precision says,",
+                "leave --tflite out",
+            )
         _add_metrics(temporary / "assets" / METADATA_FILE, comparison)
         found = ExportReport(
             size=size,
@@ -151,7 +155,7 @@ class _Source:
         own, self._counted = self._faults if not self._counted else dataclasses.replace(self._faults), True
         stream = evaluation_stream(self._shards, self.data, size, faults=own)
         with self.bar(title, " videos") as bar:
-            for batch in measure.limited(stream, self._num_examples):
+            for batch in limited(stream, self._num_examples):
                 yield batch
                 bar.update(int(tf.math.count_nonzero(batch["valid"])))
 
@@ -173,6 +177,11 @@ def _check_rules(source: _Source, precision: Precision, size_limit: int) -> None
     if unused := unused_rules(precision, weights):
         raise InputError(
             f"--precision: no variable's path fits '{unused[0].pattern}'; the model's layers are: {', '.join(sizes)}"
+        )
+    for rule, variable in growing_rules(precision, weights):
+        raise InputError(
+            f"--precision: '{rule}' stores '{variable.path}' {list(variable.shape)} in more bytes than float32 does: a"
+            f" codebook of {ENTRIES} values for every {rule.block} outputs; give it more outputs"
         )
     layers = dict(sorted(sizes.items(), key=lambda item: -item[1]))
     saved_model.ExportedSize(sum(sizes.values()), size_limit, layers).check()

@@ -176,7 +176,9 @@ class Parts:
             return
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(key for key in {*before, *run} if before.get(key) != run.get(key))
-        if changed:
+        if changed and not self._path(0, "json").is_file():  # nothing was finished, so nothing is lost
+            _write_json(path, run)
+        elif changed:
             raise InputError(
                 f"--output={self.output}: {self.directory} holds parts of a run with other {' and '.join(changed)};"
                 " delete it to start anew, repeat that run to go on, or choose another file"

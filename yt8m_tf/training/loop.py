@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import math
 import operator
@@ -328,12 +327,13 @@ class _Run:
 
     def _validation_metrics(self) -> Metrics:
         experiment, workers = self.experiment, distribution.num_workers(self.strategy)
-        own = shards.worker_share(self.validation_shards, distribution.worker_index(self.strategy), workers)
+        worker = distribution.worker_index(self.strategy)
+        own = shards.worker_share(self.validation_shards, worker, workers)
         batch_size = self.options.evaluation_batch_size or pipeline.scoring_batch_size(experiment.data.level)
         limit = experiment.train.validation_examples
         stream: Any = pipeline.evaluation_stream(own, experiment.data, batch_size, faults=self.faults) if own else ()
         if limit is not None:
-            stream = itertools.islice(stream, -(-limit // (batch_size * workers)))
+            stream = pipeline.limited(stream, limit * (worker + 1) // workers - limit * worker // workers)
         if workers == 1:  # several end at the next step, together
             stream = self._until_interrupted(stream)
         return evaluate(
