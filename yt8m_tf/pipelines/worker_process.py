@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -25,6 +26,7 @@ def start(parent: int, gpu: str | None, num_threads: int) -> None:
       gpu: the id of the only GPU that it sees; None: all that there are.
       num_threads: of TensorFlow for one operation, unless the environment says; 0: as many as there are cores.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, to all of its processes: the parent passes it on
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if num_threads:  # workers that each take all cores get in each other's way
