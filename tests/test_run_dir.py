@@ -42,7 +42,8 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) ->
     with pytest.raises(InputError) as caught:
         run_dir.prepare(tmp_path, _experiment(batch_size=16, seed=2))
     assert str(caught.value) == (
-        f"--workdir={tmp_path} holds a run of another configuration; name another directory, or restore:"
+        f"--workdir={tmp_path} holds a run of another configuration; name another directory, where"
+        f" --init_from={tmp_path} starts with its weights, or restore:"
         " train.batch_size: 8 -> 16; train.seed: 1 -> 2"
     )
     assert run_dir.read_experiment(tmp_path).train.batch_size == 8

@@ -60,8 +60,8 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         differences = strict_yaml.differences(strict_yaml.to_dict(read_experiment(workdir, parse)), values)
         if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(
-                f"--workdir={workdir} holds a run of another configuration; name another directory, or restore:"
-                f" {'; '.join(differences)}"
+                f"--workdir={workdir} holds a run of another configuration; name another directory, where"
+                f" --init_from={workdir} starts with its weights, or restore: {'; '.join(differences)}"
             )
         if not differences:
             return

@@ -12,13 +12,14 @@ from yt8m_tf.pipelines.stage import Stage
 
 LONG = "long"
 GATE = "gate"  # a file that ends the stage `LONG`
-_PATIENCE = 60
+PATIENCE = 60
 
 
 def tell_where(stage: Stage, where: Where) -> dict[str, Any]:
     """Which stage it was, in which process, and the GPUs that it saw."""
     start = time.monotonic()
-    while stage.name == LONG and not (where.workdir / GATE).exists() and time.monotonic() - start < _PATIENCE:
+    (where.workdir / f"{stage.name} begun").touch()
+    while stage.name == LONG and not (where.workdir / GATE).exists() and time.monotonic() - start < PATIENCE:
         time.sleep(0.01)
     (where.workdir / stage.output).write_text(stage.name)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -84,6 +85,24 @@ def test_workers_end_with_their_parent(learnable_shards: Callable[..., Path], tm
     while any(_is_running(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(_is_running(pid) for pid in children)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_all_in_one_line_and_loses_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+    data_dir, config, run = learnable_shards(), tmp_path / "tiny.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(TINY | {"splits": ["validation"], "train": TINY["train"] | {"epochs": 5000}}))
+    process = _start(config, data_dir, run)
+    while process.poll() is None and not list(run.glob("runs/*/*/history.jsonl")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143 and "Traceback" not in output, output
+    assert output.splitlines()[-1].startswith("yt8m-pipeline: error: interrupted; the same command goes on"), output
+    (history,) = run.glob("runs/*/*/history.jsonl")
+    saved = sorted(history.parent.glob("checkpoints/step_*"))[-1]
+    evaluated = [json.loads(line)["step"] for line in history.read_text().splitlines()]
+    assert int(saved.name.removeprefix("step_")) >= evaluated[-1]
+    assert not list(run.rglob("*.tmp")) and not list(run.rglob(".lock"))
 
 
 def _is_running(pid: int) -> bool:

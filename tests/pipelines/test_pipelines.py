@@ -265,7 +265,7 @@ def test_a_model_that_cannot_be_trained_is_named() -> None:
     wrong = _settings(models={"moe": {"changes": {"model": {"num_mixtures": 0}}}})
     with pytest.raises(InputError, match=r"first_level/moe\.yaml, as the pipeline changes it: .*num_mixtures"):
         make_stages(wrong)
-    for data in ([1], None, "x"):
+    for data in ([1], "x"):
         with pytest.raises(InputError, match=r"first_level/moe\.yaml, as the pipeline changes it: .*'data'"):
             make_stages(_settings(models={"moe": {"changes": {"data": data}}}))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ def test_workers_share_the_cores(
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given or "")  # so that the test's own value goes when it ends
     if given is None:
         del os.environ["TF_NUM_INTRAOP_THREADS"]
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process is to end at Ctrl-C
     worker_process.start(os.getppid(), None, num_threads)
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") == expected
 
@@ -119,6 +123,21 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
         pytest.raises(InputError, match=message),
     ):
         _run(_stages("a"), tmp_path, submit, 1)
+
+
+def test_an_interrupted_pipeline_waits_for_no_stage(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        workers.local_workers(1, Where("", tmp_path), (), stage_work.tell_where) as submit,
+    ):
+        future = submit(_stages(stage_work.LONG)[0])
+        while not (tmp_path / f"{stage_work.LONG} begun").exists():
+            assert time.monotonic() - start < stage_work.PATIENCE
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert future.done() and time.monotonic() - start < stage_work.PATIENCE / 2
+    assert multiprocessing.active_children() == []
 
 
 def test_an_error_without_words_is_named(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ def local_workers(
 
     try:
         yield submit
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():  # they save what they can, and end
+            process.terminate()
+        raise
     finally:
         for worker in workers:
             worker.end()
