@@ -16,6 +16,10 @@ from yt8m_tf.config import checks
 from yt8m_tf.config.frames import FramesConfig
 from yt8m_tf.config.input_spec import InputSpec
 
+# What records hold beside features, and what batches do.
+_RECORD_FIELDS = frozenset({"id", "video_id", "labels"})
+_TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "soft_classes", "soft_scores", "num_unlabelled"}
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordsConfig:
@@ -45,6 +49,13 @@ class RecordsConfig:
             raise ValueError("data.features must name at least one feature")
         if wrong := [name for name, size in self.features.items() if size <= 0]:
             raise ValueError(f"data.features.{wrong[0]} must be positive, got {self.features[wrong[0]]}")
+        if taken := self.features.keys() & _TAKEN:
+            raise ValueError(
+                f"data.features.{min(taken)}: batches hold something else under that name; call the feature"
+                " otherwise, and say in data.keys where records hold it"
+            )
+        if fields := [name for name, key in self.keys.items() if key in _RECORD_FIELDS]:
+            raise ValueError(f"data.keys.{fields[0]}: '{self.keys[fields[0]]}' is no feature; name the key of one")
         if unknown := set(self.keys) - set(self.features):
             raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
         if self.level == "video" and self.frames.steps(training=True):

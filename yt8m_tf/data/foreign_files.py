@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import tensorflow as tf
 
 from yt8m_tf.data.record_check import parse_record
@@ -34,7 +32,6 @@ _MAGIC = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"),
 )
 _HEAD_BYTES = 512
-_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{16,}")
 
 
 def kind_of(path: str) -> str | None:
@@ -56,10 +53,20 @@ def kind_of(path: str) -> str | None:
             return (
                 "a single serialized record, without the framing of a TFRecord file: write it with tf.io.TFRecordWriter"
             )
-    if _TEXT.fullmatch(head):
+    if _is_text(head):
         columns = head.split(b"\n")[0].count(b",")
         return f"{'a CSV' if columns else 'a text'} file: {_WRITE}"
     return None
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else it is a character that the end cuts
+            return False
+        text = head[: error.start].decode()
+    return len(text) > 8 and all(character.isprintable() or character in "\t\r\n" for character in text)
 
 
 def _is_record(content: bytes) -> bool:

@@ -62,8 +62,7 @@ class Stored(tf.Module):
         return tf.convert_to_tensor(self.stored["values"] if self._decoded is None else self._decoded)
 
     def _decode_at_load(self, shape: tuple[int, ...], key: str, block: int | None) -> None:
-        self._decoded = UninitializedVariable(trainable=False, dtype=tf.float32, shape=shape, name=key)
-        self._decoded._serialize_to_tensors = dict  # nothing of it is saved
+        self._decoded = _Unsaved(trainable=False, dtype=tf.float32, shape=shape, name=key)
         self._decoder = _Decoder(self.stored, self._decoded, key, block)
 
     def _keep(self, path: str, arrays: dict[str, np.ndarray]) -> None:
@@ -83,6 +82,18 @@ def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
         return size + num_codebooks * clusters.ENTRIES * np.dtype(np.float32).itemsize
     kind = "float16" if rule.kind == "float16" else keras.backend.standardize_dtype(variable.dtype)
     return size * np.dtype(kind).itemsize
+
+
+class _Unsaved(UninitializedVariable):
+    """A variable of which a SavedModel has no values, in Python's loader nor in that of a session."""
+
+    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
+        return {}
+
+    def _export_to_saved_model_graph(self, object_map: Any = None, **others: Any) -> Any:
+        resources = super()._export_to_saved_model_graph(object_map=object_map, **others)
+        object_map[self]._serialize_to_tensors = dict  # of its copy, whose values a session would else look for
+        return resources
 
 
 class _Decoder(tf.saved_model.experimental.TrackableResource):
