@@ -82,6 +82,14 @@ def test_page_of_models_is_up_to_date(entries):
     assert is_current, "run: yt8m-models --markdown=docs/MODELS.md"
 
 
+def test_departures_from_the_published_code_are_whole():
+    rows = catalogue.read_departures()
+    assert len(rows) == len({row["what"] for row in rows}) == 30
+    assert {row["of"] for row in rows} == {"Models", "Losses, optimizers, data", "Hyper-parameters"}
+    for row in rows:
+        assert all(row.values()) and not any("|" in cell or "@" in cell for cell in row.values()), row
+
+
 def test_page_shows_measured_figures(entries, tmp_path):
     (tmp_path / "first_level_real").mkdir()
     result = {"configuration": "experiments/x.yaml:narrow", "model": "fcn", "gap_at_20": 0.61234}
