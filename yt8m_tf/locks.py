@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from yt8m_tf.errors import InputError
 
-_EXCLUSIVE = ".lock"
+# In a directory that is kept to one process.
+LOCK = ".lock"
 
 
 class Claims:
@@ -70,7 +71,7 @@ def exclusive(directory: Path, option: str, doing: str = "writes") -> Iterator[N
     Raises:
       InputError: another process holds it, or nothing can be written there.
     """
-    path, made = directory / _EXCLUSIVE, not directory.exists()
+    path, made = directory / LOCK, not directory.exists()
     with contextlib.ExitStack() as held:
         try:
             lock = _locked(path, wait=False)
@@ -90,7 +91,7 @@ def exclusive(directory: Path, option: str, doing: str = "writes") -> Iterator[N
 def holder(directory: Path) -> str:
     """Who holds a directory; "" where nobody does, or where it began, or ended, just now."""
     try:
-        return (directory / _EXCLUSIVE).read_text(encoding="utf-8")
+        return (directory / LOCK).read_text(encoding="utf-8")
     except OSError:
         return ""
 
