@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from yt8m_tf.errors import InputError
 
-_EXCLUSIVE = ".lock"
+# In a directory that is kept to one process.
+LOCK = ".lock"
 
 
 class Claims:
@@ -71,7 +72,7 @@ def exclusive(directory: Path, option: str, doing: str = "writes", beside: bool 
     Raises:
       InputError: another process holds it, or nothing can be written there.
     """
-    path = directory.with_name(f".{directory.name}{_EXCLUSIVE}") if beside else directory / _EXCLUSIVE
+    path = directory.with_name(f".{directory.name}{LOCK}") if beside else directory / LOCK
     made = not path.parent.exists()
     with contextlib.ExitStack() as held:
         try:
@@ -91,7 +92,7 @@ def exclusive(directory: Path, option: str, doing: str = "writes", beside: bool 
 
 def holder(directory: Path) -> str:
     """Who holds a directory; "" where nobody does, or where it began, or ended, just now."""
-    return _read(directory / _EXCLUSIVE)
+    return _read(directory / LOCK)
 
 
 def _read(path: Path) -> str:

@@ -280,7 +280,7 @@ def test_signals_end_a_command_in_one_line(tmp_path: Path, monkeypatch: pytest.M
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_two_commands_do_not_write_one_run(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_commands_do_not_write_into_one_directory(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     """The second is refused before it writes: with another configuration, it would replace that of the first."""
     data_dir, run = learnable_shards(), tmp_path / "run"
     train = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}", "--noxla")
@@ -289,6 +289,7 @@ def test_two_commands_do_not_write_one_run(learnable_shards: Callable[..., Path]
         (run, "train", (*train, "--set=train.seed=1")),
         (run / "evaluation", "evaluate", (f"--workdir={run}", f"--data_dir={data_dir}")),
         (tmp_path / "mean", "ensemble", (f"--members={run},{run}", f"--workdir={tmp_path / 'mean'}")),
+        (tmp_path / "sample", "sample-data", (f"--output_dir={tmp_path / 'sample'}",)),
     ):
         with locks.exclusive(directory, "--workdir", "trains"):
             before = sorted(tmp_path.rglob("*"))

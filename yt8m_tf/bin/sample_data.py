@@ -62,16 +62,18 @@ _FROM_VIDEO_LEVEL = flags.DEFINE_string(
 
 
 def main(_: Sequence[str]) -> None:
-    from yt8m_tf import files
+    from yt8m_tf import files, locks
     from yt8m_tf.errors import Interrupted
     from yt8m_tf.sample_data.dataset import write_clips
 
-    output_dir = str(files.local_path(_OUTPUT_DIR.value, "--output_dir"))
+    directory = files.local_path(_OUTPUT_DIR.value, "--output_dir")
+    output_dir, videos = str(directory), _FROM_VIDEO_LEVEL.value
     try:
-        if _FROM_VIDEO_LEVEL.value:
-            summary = write_clips(output_dir, _FROM_VIDEO_LEVEL.value, _frame_counts(), _SEED.value, _OVERWRITE.value)
-        else:
-            summary = _generate(output_dir)
+        with locks.exclusive(directory, "--output_dir", "writes sample data"):
+            if videos:
+                summary = write_clips(output_dir, videos, _frame_counts(), _SEED.value, _OVERWRITE.value)
+            else:
+                summary = _generate(output_dir)
     except KeyboardInterrupt as error:
         raise Interrupted.like(error, f"interrupted; with --overwrite, {output_dir} is made again") from error
     print(_report(output_dir, summary))

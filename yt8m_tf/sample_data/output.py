@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from yt8m_tf import files
+from yt8m_tf import files, locks
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data.generator import SampleModel
 
@@ -41,7 +41,7 @@ def start_output(output_dir: str, shards: Sequence[str], overwrite: bool) -> Non
     """
     try:
         os.makedirs(output_dir, exist_ok=True)
-        if os.listdir(output_dir):
+        if set(os.listdir(output_dir)) - {locks.LOCK}:
             if not overwrite:
                 raise InputError(f"--output_dir={output_dir} is not empty; name another directory, or add --overwrite")
             _remove_earlier(output_dir)
