@@ -104,11 +104,13 @@ def test_features_are_checked(items: list[str]) -> None:
 
 def test_records_of_another_kind_are_named(learnable_shards: Callable[..., Path]) -> None:
     video = str(learnable_shards("video", train=1) / "train0000.tfrecord")
-    with pytest.raises(InputError, match=r"--features=rgb:8,audio:4: .*train0000.*a video-level record") as error:
+    with pytest.raises(
+        InputError, match="train0000.*a video-level record; yt8m-kmeans reads frame-level shards"
+    ) as error:
         _sample([video], 10)
     assert "\n" not in str(error.value)
     frame = str(learnable_shards("frame", train=1) / "train0000.tfrecord")
-    with pytest.raises(InputError, match=r"--features=rgb:9: .*has 8 bytes"):
+    with pytest.raises(InputError, match="has 8 bytes, --features=rgb:9 says 9; give rgb:8 there"):
         kmeans.sample_frames([frame], {"rgb": 9}, 10, frames_per_clip=1, seed=0, faults=Faults(), progress=False)
 
 

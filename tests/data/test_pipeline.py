@@ -211,7 +211,7 @@ def test_evaluation_is_one_pass_in_order(data: DataConfig, batch_size: int, tmp_
 def test_evaluation_without_labels(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "test.tfrecord", [video_record(b"a", None, rgb=np.zeros(3, "float32"))])
     data = dataclasses.replace(_DATA, features={"rgb": 3})
-    with_labels = next(evaluation_stream([str(shard)], data, 2, faults=Faults()))
+    with_labels = next(evaluation_stream([str(shard)], data, 2, faults=Faults(on_unlabelled="negative")))
     assert with_labels["labels"].numpy().tolist() == [[-1] * 3] * 2
     assert "labels" not in next(evaluation_stream([str(shard)], data.records, 2, faults=Faults()))
 
@@ -249,7 +249,7 @@ def test_damage_is_named(data: DataConfig, endless: bool, tmp_path: Path) -> Non
         _read_all(stream, 11)
     assert str(caught.value) == (
         f"{shards[3]}: damaged at byte {offsets[3]}, record 11 (data checksum does not match);"
-        " --on_damaged=skip goes on with the next shard"
+        " fetch the shard again, or salvage its good records with yt8m-inspect"
     )
 
 
@@ -356,7 +356,7 @@ def test_clips_without_frames(tmp_path: Path) -> None:
 
 def test_nothing_but_clips_without_frames(tmp_path: Path) -> None:
     shards = _with_empty_clips(tmp_path, set(range(75)))
-    with pytest.raises(InputError, match=r"no usable record in 3 training shards .* only clips without frames"):
+    with pytest.raises(InputError, match=r"no usable record in 3 training shards .* only videos that are left out"):
         _stream(shards, _FRAME, faults=Faults(on_empty="skip"))
 
 

@@ -105,8 +105,8 @@ VIDEO_PROBLEMS = {
 }
 FRAME_PROBLEMS = {
     "other level": (video(), "a video-level record; set data.level: video, or give frame-level shards"),
-    "no lists": (clip(rgb=None, audio=None), "no frames at all; --on_empty=skip leaves such clips out"),
-    "no frames": (clip(audio=[]), "no frames at all in 'audio'; --on_empty=skip leaves such clips out"),
+    "no lists": (clip(rgb=None, audio=None), "no frames at all"),
+    "no frames": (clip(audio=[]), "no frames at all in 'audio'"),
     "no feature": (
         clip(audio=None),
         "no 'audio' (it has: rgb); name the right key in data.keys.audio, or leave audio out of data.features",

@@ -87,7 +87,7 @@ def test_damage(tmp_path: Path, rng: np.random.Generator) -> None:
     content = Path(shards[0]).read_bytes()
     size = len(content) // 10 // 4 * 4
     Path(shards[0]).write_bytes(content[: 7 * size])  # within the sixth, seventh or eighth record
-    with pytest.raises(InputError, match=rf"{shards[0]}: damaged at byte \d+, record \d.*--on_damaged=skip"):
+    with pytest.raises(InputError, match=rf"{shards[0]}: damaged at byte \d+, record \d.*fetch the shard again"):
         class_prior(shards, _data(), 100, Faults())
     # The first records can be read, and no more are needed.
     np.testing.assert_allclose(
