@@ -105,7 +105,7 @@ def test_features_are_checked(items: list[str]) -> None:
 def test_records_of_another_kind_are_named(learnable_shards: Callable[..., Path]) -> None:
     video = str(learnable_shards("video", train=1) / "train0000.tfrecord")
     with pytest.raises(
-        InputError, match="train0000.*a video-level record; yt8m-kmeans reads frame-level shards"
+        InputError, match=r"train0000.*a video-level record; yt8m-kmeans reads frame-level shards"
     ) as error:
         _sample([video], 10)
     assert "\n" not in str(error.value)
