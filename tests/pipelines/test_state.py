@@ -233,6 +233,21 @@ def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: 
     assert pipeline.states(_settings(**settings)).changed()[0].endswith("shards: 'train2.tfrecord' is new")
 
 
+def test_a_key_whose_default_is_not_what_was_done_before(pipeline: Pipeline) -> None:
+    """Said so, a stage goes on as what it is; else it has changed."""
+
+    def settings(**loss: Any) -> PipelineConfig:
+        return _settings(students={"student": {"changes": {"loss": {"name": "soft_ranking", **loss}}}})
+
+    pipeline.run(settings())
+    record = json.loads(pipeline.record("train student").read_text()) | {"fingerprint": "of another release"}
+    del record["content"]["options"]["experiment"]["loss"]["positive_above"]
+    pipeline.record("train student").write_text(json.dumps(record))
+    lines = pipeline.states(settings()).changed()
+    assert lines[0] == "'train student': experiment.loss.positive_above: 0.0 -> 0.5"
+    assert pipeline.states(settings(positive_above=0)).of("train student") == "done"
+
+
 def test_features_are_no_keys_of_a_release(pipeline: Pipeline) -> None:
     """A feature that a model had not is a change."""
     pipeline.run(_settings())

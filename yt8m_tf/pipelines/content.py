@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -96,7 +96,7 @@ def digest(shards: Shards) -> str:
 
 
 def differences(old: Content, new: Content) -> Changes:
-    """In what `new` differs from `old`; an option that the release of `old` did not know has its default there."""
+    """In what `new` differs from `old`; a key that the release of `old` did not know means there what was done then."""
     options = strict_yaml.differences(_completed(old), new.options)
     lines = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in options]
     for what, names in (
@@ -109,11 +109,11 @@ def differences(old: Content, new: Content) -> Changes:
 
 
 def _completed(content: Content) -> dict[str, Any]:
-    """The options with the defaults of keys that their release did not know."""
+    """The options with what keys that their release did not know mean (`config.stored`)."""
     options = dict(content.options)
     with contextlib.suppress(InputError, TypeError):  # a key that is gone since then: it shows as a difference
         if content.kind == "train":
-            options["experiment"] = strict_yaml.to_dict(parse_experiment(options["experiment"]))
+            options["experiment"] = strict_yaml.to_dict(parse_experiment(stored.completed(options["experiment"])))
         elif content.kind == "mean":
             data = strict_yaml.parse(DataConfig, options["experiment"]["data"], "data")
             options["experiment"] = {"data": strict_yaml.to_dict(data)}
