@@ -174,10 +174,10 @@ def test_a_killed_run_draws_the_same_frames(
     assert shapes == {(32, 3, 8)}
     original = TrainStep.train
 
-    def train(self: TrainStep, batches: Any, at: int, rates: Any) -> Any:
+    def train(self: TrainStep, batches: Any, at: int, rates: Any, wishes: Any) -> Any:
         if at >= 2:  # within the epoch
             raise _KilledError
-        return original(self, batches, at, rates)
+        return original(self, batches, at, rates, wishes)
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainStep, "train", train)
