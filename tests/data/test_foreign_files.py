@@ -32,6 +32,7 @@ _CLIP = frame_record(b"a", [1], rgb=np.ones((3, 2), np.uint8))
         (_CLIP, "a single serialized record, without the framing"),
         (video_record(b"a", [1], rgb=np.ones(4, np.float32)), "a single serialized record, without the framing"),
     ],
+    ids=["gzip", "mp4", "webm", "avi", "zip", "npy", "html", "xml", "lfs", "csv", "text", "clip", "video record"],
 )
 def test_kinds(content: bytes, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.tfrecord"

@@ -95,7 +95,8 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in (MANIFEST, _STARTED):
+        begun = any(not path.name.startswith(".") for path in directory.iterdir())
+        for name in (MANIFEST, _STARTED) if begun else ():  # what finished nothing does not bind
             if (directory / name).is_file() and not _read(directory / name).same_scores(manifest):
                 raise InputError(
                     f"{output_flag}={directory}: holds scores of another model, or of another checkpoint, folds or"

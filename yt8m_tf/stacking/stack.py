@@ -180,12 +180,23 @@ def _fingerprint(training: StackInputs, applied: Mapping[str, StackInputs], conf
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """What a stacking directory is for: `stack.json`."""
+
+    fingerprint: str
+    config: Mapping[str, Any]
+    models: tuple[str, ...]
+
+
 def _start(output: Path, config: StackConfig, fingerprint: str, models: Sequence[str]) -> None:
     path = output / CONFIG
     values = {"fingerprint": fingerprint, "config": strict_yaml.to_dict(config), "models": list(models)}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+        begun = any(entry.name != CONFIG and not entry.name.startswith(".") for entry in output.iterdir())
+        remedy = f"remove {output}, or name another directory"
+        if path.is_file() and begun and strict_yaml.read_json(path, _Begun, remedy).fingerprint != fingerprint:
             raise InputError(
                 f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
                 " or remove this one"

@@ -132,6 +132,21 @@ def train(
             ) from error
 
 
+def _check_same_inputs(experiment: ExperimentConfig, sources: Sequence[Path]) -> None:
+    """Refuses weights trained on features divided by their norm for a model of features as they are, and the other way
+    round: they fit, and mean nothing."""
+    own = experiment.model.get("unit_inputs")
+    for source in sources:
+        if own is None or not (source / run_dir.CONFIG).is_file():
+            continue
+        theirs = run_dir.read_experiment(source, parse_experiment).model.get("unit_inputs", own)
+        if theirs != own:
+            raise InputError(
+                f"--init_from={source}: was trained with model.unit_inputs {theirs}, this run has {own}; set"
+                f" model.unit_inputs={str(theirs).lower()}"
+            )
+
+
 def _check_shared(strategy: tf.distribute.Strategy, workdir: Path) -> None:
     """Refuses a run directory that is another one on each machine: what the chief wrote there all must see."""
     if distribution.num_workers(strategy) == 1:
@@ -186,6 +201,7 @@ class _Run:
             self.step, self.best_step, positions = saved.step, saved.best_step, saved.positions
             self.plateau, self.evaluation_due = saved.plateau, saved.evaluation_due
         elif options.init_from:
+            _check_same_inputs(experiment, options.init_from)
             checkpoints.init_from(options.init_from, variables, options.init_exclude)
         weights = None
         if config.target_reweighting:
