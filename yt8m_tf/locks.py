@@ -20,6 +20,7 @@ from yt8m_tf.errors import InputError
 
 # In a directory that is kept to one process.
 LOCK = ".lock"
+_CLAIMS = ".locks"
 
 
 class Claims:
@@ -30,7 +31,7 @@ class Claims:
     """
 
     def __init__(self, directory: Path):
-        self._folder = directory / ".locks"
+        self._folder = directory / _CLAIMS
         self._held: dict[str, FileLock] = {}
 
     def take(self, name: str, wait: bool = False) -> bool:
@@ -57,6 +58,16 @@ class Claims:
     ) -> None:
         for name in list(self._held):
             self.release(name)
+
+
+def is_claimed(directory: Path) -> bool:
+    """Whether a process holds a claim on any file of a directory at this moment."""
+    for path in (directory / _CLAIMS).glob("*"):
+        lock = _locked(path, wait=False)
+        if lock is None:
+            return True
+        lock.release()
+    return False
 
 
 @contextlib.contextmanager

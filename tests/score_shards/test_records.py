@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from yt8m_tf.data import integrity
 from yt8m_tf.errors import InputError
+from yt8m_tf.locks import Claims
 from yt8m_tf.score_shards import records
 from yt8m_tf.score_shards.manifest import Manifest, finish, read_manifest, start
 from yt8m_tf.score_shards.reading import join, read_shard
@@ -152,6 +153,13 @@ def test_manifests(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the scores are not finished; repeat the command"):
         read_manifest(tmp_path / "s", "--scores")
     start(tmp_path / "s", _manifest(model=("moved",)))  # another process, or a second try
+    start(tmp_path / "s", _manifest(fingerprint="other"))  # nothing was scored yet
+    with Claims(tmp_path / "s") as claims:
+        claims.take("a")
+        with pytest.raises(InputError, match="holds scores of another model"):
+            start(tmp_path / "s", _manifest())  # another process is at it
+    start(tmp_path / "s", _manifest())
+    (tmp_path / "s" / "a").touch()
     with pytest.raises(InputError, match="holds scores of another model"):
         start(tmp_path / "s", _manifest(fingerprint="other"))
     finish(tmp_path / "s", _manifest(shards={"b": 2}))

@@ -275,6 +275,12 @@ def test_another_stacking_in_the_same_place(world: World, tmp_path: Path) -> Non
     world.stack(tmp_path / "out")
     with pytest.raises(InputError, match="holds a stacking of other scores or another configuration"):
         world.stack(tmp_path / "out", dataclasses.replace(CONFIG, num_trees=5))
+    for content in ("{}", "{", "[]"):
+        sound = (tmp_path / "out" / "stack.json").read_text()
+        (tmp_path / "out" / "stack.json").write_text(content)
+        with pytest.raises(InputError, match=r"stack\.json: .*; remove .*out, or name another directory"):
+            world.stack(tmp_path / "out")
+        (tmp_path / "out" / "stack.json").write_text(sound)
     damaged = tmp_path / "out" / "rows" / "train" / "train0000.tfrecord.npz"
     damaged.write_bytes(damaged.read_bytes()[:200])
     with pytest.raises(InputError, match=r"train0000\.tfrecord\.npz: cannot be read .*remove the file and repeat"):

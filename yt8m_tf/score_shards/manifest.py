@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from yt8m_tf import files, schema
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError
+from yt8m_tf.locks import is_claimed
 
 MANIFEST = "scores.json"
 # What a manifest will say, from the moment that the first process starts to score.
@@ -95,7 +96,7 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        begun = any(not path.name.startswith(".") for path in directory.iterdir())
+        begun = any(not path.name.startswith(".") for path in directory.iterdir()) or is_claimed(directory)
         for name in (MANIFEST, _STARTED) if begun else ():  # what finished nothing does not bind
             if (directory / name).is_file() and not _read(directory / name).same_scores(manifest):
                 raise InputError(

@@ -1,0 +1,45 @@
+"""Commands that are printed can be pasted, and lists of paths hold any path."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import run_command
+from shards import video_record, write_shard
+
+from yt8m_tf.bin.usage import comma_list, next_command, parse_comma_list
+
+
+@pytest.mark.parametrize("path", ["plain", "with space", "a,b", "it's [1] $HOME `ls`", 'say "x", y', "ünï*?", "~/x"])
+def test_a_printed_command_gives_its_values_back(path: str) -> None:
+    text = next_command("infer", input=[f"{path}/a*", "b*"], output=f"{path}.csv")
+    prefix, command, *flags = shlex.split(text)
+    assert (prefix, command) == ("next:", "yt8m-infer")
+    values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+    assert parse_comma_list(values["input"]) == [f"{path}/a*", "b*"] and values["output"] == f"{path}.csv"
+    assert parse_comma_list(comma_list([path])) == [path]
+
+
+def test_a_path_with_a_comma_is_read_and_said_how(tmp_path: Path) -> None:
+    """The command that training prints, with the directories' odd names, evaluates the run."""
+    data, run = tmp_path / "my, data [1]", tmp_path / "my run"
+    records = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]
+    for split in ("train", "validate"):
+        write_shard(data / f"{split}0.tfrecord", records)
+    settings = ("data.features={rgb: 2}", "data.num_classes=6", "train.batch_size=4", "train.epochs=1")
+    overrides = [f"--set={setting}" for setting in (*settings, "train.steps_per_epoch=1")]
+    where = (f"--data_dir={data}", f"--workdir={run}", "--xla=false", "--steps_per_call=1")
+    result = run_command("train", "--config=first_level/logistic.yaml", *where, *overrides)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("next: yt8m-evaluate ")]
+    evaluated = run_command("evaluate", *shlex.split(line)[2:], "--xla=false")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert shlex.split(evaluated.stdout[evaluated.stdout.index("next: ") :].splitlines()[0])[1] == "yt8m-export"
+    pattern = f"{data}/validate*.tfrecord"
+    quoted = run_command("evaluate", f"--workdir={run}", f'--input="{pattern}"', "--xla=false")
+    assert quoted.returncode == 0, quoted.stderr
+    bare = run_command("evaluate", f"--workdir={run}", f"--input={pattern}", "--xla=false")
+    assert bare.returncode == 1 and "a path with a comma stands in double quotes: --input=" in bare.stderr
