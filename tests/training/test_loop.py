@@ -427,3 +427,14 @@ def test_early_stopping(data_dir: Path, tmp_path: Path) -> None:
     still = parse_experiment(changed | {"model": {"name": "logistic"}})
     result = _train(still, data_dir, tmp_path / "run")
     assert result.stopped_early and result.step == 6  # two evaluations without a better one are more than one
+
+
+def test_trunks_of_other_inputs_are_refused(tmp_path: Path) -> None:
+    """They fit the final network, and would mean nothing to it."""
+    net = {"name": "small_net", "variant": "a", "width": 8}
+    for name, unit in (("unit", True), ("raw", False)):
+        run_dir.prepare(tmp_path / name, parse_experiment(_BASE | {"model": {**net, "unit_inputs": unit}}))
+    final = parse_experiment(_BASE | {"model": {"name": "final_network", "width": 8, "unit_inputs": True}})
+    loop._check_same_inputs(final, [tmp_path / "unit"])
+    with pytest.raises(InputError, match=r"raw: was trained with model\.unit_inputs False, this run has True; set"):
+        loop._check_same_inputs(final, [tmp_path / "unit", tmp_path / "raw"])
