@@ -229,7 +229,14 @@ def test_kmeans_train_evaluate(learnable_shards: Callable[..., Path], tmp_path: 
     trained = checkpoints.load_trained(tmp_path / "run")
     np.testing.assert_array_equal(np.asarray(trained.model.get_layer("codebook").centroids), result.centroids)
     metrics = evaluate_trained(
-        trained, ["validate*.tfrecord"], str(data_dir), batch_size=64, faults=Faults(), xla=False, progress=False
+        trained,
+        ["validate*.tfrecord"],
+        str(data_dir),
+        batch_size=64,
+        faults=Faults(),
+        xla=False,
+        xla=False,
+        progress=False,
     )
     assert metrics.gap == pytest.approx(trained_to.best_gap, abs=1e-4)
     assert metrics.gap > 0.5  # a ranking at random: 0.2

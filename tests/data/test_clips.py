@@ -204,7 +204,7 @@ def test_the_exported_model_samples_as_evaluation_does(
     trained = checkpoints.load_trained(tmp_path / "run")
     report = export_trained(tmp_path / "run", tmp_path / "model", data_dir=str(data_dir), precision=FLOAT32)
     metrics = evaluate_trained(
-        trained, ["validate*.tfrecord"], str(data_dir), batch_size=64, faults=Faults(), progress=False
+        trained, ["validate*.tfrecord"], str(data_dir), batch_size=64, faults=Faults(), xla=False, progress=False
     )
     (best,) = [line for line in run_dir.read_history(tmp_path / "run") if line["step"] == trained.step]
     assert report.comparison.max_difference < 1e-6

@@ -81,7 +81,7 @@ def test_the_mean_of_runs_is_a_run(world: World, tmp_path: Path) -> None:
     scores = [tf.sigmoid(load_trained(run).model(inputs, training=False)).numpy() for run in runs[:2]]
     found = tf.sigmoid(combined.model(inputs, training=False)).numpy()
     np.testing.assert_allclose(found, (scores[0] + 3 * scores[1]) / 4, rtol=1e-5, atol=1e-6)
-    metrics = evaluate_trained(combined, ["validate*"], str(data_dir), faults=Faults(), progress=False)
+    metrics = evaluate_trained(combined, ["validate*"], str(data_dir), faults=Faults(), xla=False, progress=False)
     assert metrics.gap > 0.6
     report = export_trained(tmp_path / "both", tmp_path / "exported", data_dir=str(data_dir))
     assert report.comparison.gap == pytest.approx(metrics.gap, abs=1e-4)

@@ -28,7 +28,7 @@ MARGINS = {"zoo.yaml:z076_gated_fcn": 0.05, "zoo.yaml:z048_bottleneck_fcn": 0.02
 
 # One of each level, and one that reads a file beside the data; that every model learns a small batch is what
 # `test_contract.py` tests, and `tests/training/` what a run with verticals or a memory reads.
-QUICK = ["first_level/frame_logistic.yaml", "first_level/moe.yaml", "first_level/cluster_resnet.yaml"]
+QUICK = ["first_level/frame_logistic.yaml", "first_level/moe.yaml"]
 
 
 def small(selector: str, sample: Sample) -> experiment.ExperimentConfig:

@@ -192,6 +192,7 @@ def test_a_share_of_the_negatives_leaves_probabilities_as_they_are(
     assert sums[1] == pytest.approx(sums[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_two_workers(world: World, stacked: Stacked, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     local = stacked.result

@@ -65,7 +65,8 @@ def world(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> World:
         loop.train(parse_experiment(values), options, tf.distribute.get_strategy(), Faults())
         folds = run_dir.read_folds(run)
         shards = [str(Path(found.data_dir, shard)) for shard, fold in sorted(folds.items()) if fold == 0]
-        score([find_predictor(run)], shards, found.root / "scores" / name / "train", progress=False)
+        predictor = find_predictor(run, xla=False)
+        score([predictor], shards, found.root / "scores" / name / "train", xla=False, progress=False)
     return found
 
 
