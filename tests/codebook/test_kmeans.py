@@ -235,7 +235,6 @@ def test_kmeans_train_evaluate(learnable_shards: Callable[..., Path], tmp_path: 
         batch_size=64,
         faults=Faults(),
         xla=False,
-        xla=False,
         progress=False,
     )
     assert metrics.gap == pytest.approx(trained_to.best_gap, abs=1e-4)

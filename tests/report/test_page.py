@@ -192,7 +192,7 @@ def test_a_run_alone(learnable_shards: Callable[..., Path], tmp_path: Path) -> N
 
     trained = load_trained(workdir)
     metrics = evaluate_trained(
-        trained, ["validate*.tfrecord"], str(data_dir), faults=Faults(), xla=False, xla=False, progress=False
+        trained, ["validate*.tfrecord"], str(data_dir), faults=Faults(), xla=False, progress=False
     )
     write_evaluation(metrics, workdir / "evaluation")
     before = sorted(workdir.rglob("*"))
