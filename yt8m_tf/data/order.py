@@ -56,8 +56,11 @@ def serialized_records(
     num_groups: int | None = None,
     interleave: bool = True,
     attach: Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset] | None = None,
+    open_shard: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset] | None = None,
 ) -> tf.data.Dataset:
     """Pairs of (position after this record, serialized record), from `position` on.
+
+    The order of the records is the same whatever stands for them.
 
     Args:
       groups: the order of the shards.
@@ -68,11 +71,15 @@ def serialized_records(
       interleave: with a shuffle window, read all shards of a group at once instead of one after the other. It takes a
         sixth more time at video level, where the window holds whole shards and has no need of it.
       attach: from the index of a shard and its records to a dataset of what takes the records' place, one each.
+      open_shard: from the index of a shard and how many of its records to read to a dataset of what stands for each of
+        them; None: the records themselves.
     """
     shards, limits = tf.constant(groups.shards), tf.constant(good_records, tf.int64)
     all_good = all(limit < 0 for limit in good_records)
 
     def read_shard(index: tf.Tensor) -> tf.data.Dataset:
+        if open_shard:
+            return open_shard(index, limits[index])
         found = tf.data.TFRecordDataset(shards[index]).take(limits[index])
         return attach(index, found) if attach else found
 
@@ -81,7 +88,7 @@ def serialized_records(
         files = tf.data.Dataset.from_tensor_slices(indices)
         if shuffle_records and interleave:
             found = files.interleave(read_shard, cycle_length=groups.group_size, block_length=16)
-        elif all_good and not attach:
+        elif all_good and not attach and not open_shard:
             found = tf.data.TFRecordDataset(tf.gather(shards, indices))
         else:
             found = files.flat_map(read_shard)

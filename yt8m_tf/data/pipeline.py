@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf.config.data import DataConfig, RecordsConfig, targets_of
-from yt8m_tf.data import integrity, records
+from yt8m_tf.data import clip_reader, integrity, records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, group_of, serialized_records
 from yt8m_tf.data.record_check import check_record
@@ -200,6 +200,14 @@ def training_stream(
             scalars = {name: tf.repeat(value, replicas) for name, value in scalars.items()}
         return batch | scalars
 
+    def read_directly(start: int, good: Sequence[int]) -> Iterator[Batch]:
+        pairs = serialized_records(groups, start, window, good, open_shard=clip_reader.locators(own))
+        found = _untuned(pairs.batch(read_size, drop_remainder=True).prefetch(2)).as_numpy_iterator()
+        located = ((positions[-1], rows[part]) for positions, rows in found)
+        for position, batch in _read_clips(own, data, located, faults, need_labels):
+            del batch["id"]
+            yield batch | {"position": position}
+
     def make_dataset(start: int, good: Sequence[int]) -> Any:
         # A window of clips holds less than a shard.
         attach = attached.attach if attached else None
@@ -210,7 +218,30 @@ def training_stream(
         dataset = _untuned((dataset.unbatch() if replicas > 1 else dataset).prefetch(2 * replicas))
         return distribute(lambda context: dataset) if distribute else dataset
 
-    return BatchStream(make_dataset, groups, data, faults, position, attached)
+    alone = attached is None and distribute is None and replicas == 1
+    make = read_directly if alone and _reads_directly(own, data, faults, need_labels) else make_dataset
+    return BatchStream(make, groups, data, faults, position, attached)
+
+
+def _reads_directly(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> bool:
+    """Whether batches are read by `clip_reader`: local clips of which none is to be left out."""
+    skips = faults.on_empty == "skip" or (need_labels and targets_of(data) and faults.on_unlabelled != "error")
+    return data.level == "frame" and clip_reader.is_local(shards) and not skips
+
+
+def _read_clips(
+    shards: Sequence[str],
+    data: RecordsConfig,
+    located: Iterable[tuple[Any, np.ndarray]],
+    faults: Faults,
+    need_labels: bool = True,
+) -> Iterator[tuple[Any, Batch]]:
+    """`clip_reader.read_batches`, with the same checks as `_parse_checked`."""
+
+    def parse(serialized: tf.Tensor) -> Batch:
+        return _parse_checked(serialized, data, faults, need_labels)
+
+    return clip_reader.read_batches(shards, data, located, parse, need_labels, _PARSERS)
 
 
 def limited(batches: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
@@ -264,15 +295,33 @@ def evaluation_stream(
             batch["num_unlabelled"] = tf.math.count_nonzero(valid & _unlabelled(batch["labels"]))
         return batch | {"valid": valid, "position": positions[-1]}
 
+    def limits(good: Sequence[int]) -> Sequence[int]:
+        if records_per_shard is None:
+            return good
+        return [records_per_shard if limit < 0 else min(limit, records_per_shard) for limit in good]
+
+    def fill(found: tuple[np.ndarray, np.ndarray]) -> tuple[tuple[Any, int], np.ndarray]:
+        positions, rows = found
+        missing = batch_size - len(rows)
+        return (positions[-1], len(rows)), np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])
+
     def make_dataset(start: int, good: Sequence[int]) -> tf.data.Dataset:
-        if records_per_shard is not None:
-            good = [records_per_shard if limit < 0 else min(limit, records_per_shard) for limit in good]
-        pairs = serialized_records(groups, start, 0, good, num_groups=len(groups.shards))
+        pairs = serialized_records(groups, start, 0, limits(good), num_groups=len(groups.shards))
         pairs = _usable_records(pairs, data, faults)
         parsed = pairs.batch(batch_size).map(parse, num_parallel_calls=_PARSERS, deterministic=True)
         return _untuned(parsed.prefetch(2))
 
-    return BatchStream(make_dataset, groups, data, faults)
+    def read_directly(start: int, good: Sequence[int]) -> Iterator[Batch]:
+        pairs = serialized_records(
+            groups, start, 0, limits(good), len(groups.shards), open_shard=clip_reader.locators(groups.shards)
+        )
+        for (position, count), batch in _read_clips(
+            groups.shards, data, map(fill, _untuned(pairs.batch(batch_size).prefetch(2)).as_numpy_iterator()), faults
+        ):
+            yield batch | {"valid": tf.range(batch_size) < count, "position": position}
+
+    make = read_directly if _reads_directly(shards, data, faults) else make_dataset
+    return BatchStream(make, groups, data, faults)
 
 
 def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> None:

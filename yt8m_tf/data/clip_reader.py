@@ -1,0 +1,131 @@
+"""Reads frame-level shards record by record, and hands batches of clips to TensorFlow without another copy.
+
+What travels through shuffling and batching is where a record lies, not its quarter of a megabyte; its bytes are read
+when its batch is put together, checked, and copied once, into the padded batch (`clip_records`). Reading, checksums and
+large copies leave Python's lock, so that threads help.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.config.data import RecordsConfig
+from yt8m_tf.data import crc32c
+from yt8m_tf.data.clip_records import ClipParser
+from yt8m_tf.data.threads import in_order
+
+# [3] int64: the number of the shard, the byte at which the record's data starts, its length.
+Locator = np.ndarray
+_MASK, _DELTA = 0xFFFFFFFF, 0xA282EAD8
+
+
+def is_local(shards: Iterable[str]) -> bool:
+    """Whether shards are files of this machine's file systems, which can be read at any byte."""
+    return not any("://" in shard for shard in shards)
+
+
+def locators(shards: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+    """For `order.serialized_records`: from the number of a shard and a limit to a dataset of its records' locators."""
+
+    def find(index: np.int64, limit: np.int64) -> np.ndarray:
+        return _find_records(shards[int(index)], int(index), int(limit))
+
+    def open_shard(index: tf.Tensor, limit: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.numpy_function(find, [index, limit], tf.int64)
+        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(rows, [None, 3]))
+
+    return open_shard
+
+
+def read_batches(
+    shards: Sequence[str],
+    data: RecordsConfig,
+    located: Iterable[tuple[Any, np.ndarray]],
+    parse: Callable[[tf.Tensor], dict[str, Any]],
+    need_labels: bool,
+    under_way: int,
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Reads and parses batches of records.
+
+    Args:
+      shards: paths.
+      data: what the records hold.
+      located: of each batch, something to hand on, and the locators [B, 3] of its records.
+      parse: what to do with serialized records [B] of another layout: `records.parse_records`, or what includes it.
+      need_labels: a clip without labels is for `parse`, too.
+      under_way: batches that are read at the same time.
+
+    Yields:
+      What came with the locators, and the batch as `records.parse_records` gives it.
+
+    Raises:
+      tf.errors.DataLossError: a record is damaged.
+      tf.errors.NotFoundError: a shard is gone.
+    """
+    parser = ClipParser(data, need_labels)
+
+    def read(batch: tuple[Any, np.ndarray]) -> tuple[Any, dict[str, Any]]:
+        beside, rows = batch
+        serialized = _read_records(shards, rows)
+        found = parser.parse_batch(serialized)
+        if found is None:
+            return beside, parse(tf.constant(serialized))
+        return beside, {name: tf.convert_to_tensor(values) for name, values in found.items()}
+
+    return in_order(read, located, under_way)
+
+
+def _find_records(path: str, shard: int, limit: int) -> np.ndarray:
+    """The locators [N, 3] of a shard's records, of the first `limit` unless that is negative."""
+    rows: list[tuple[int, int, int]] = []
+    with _opened(path) as file:
+        position, end = 0, os.fstat(file.fileno()).st_size
+        while position < end and len(rows) != limit:
+            header = os.pread(file.fileno(), crc32c.HEADER_BYTES, position)
+            length = int.from_bytes(header[: crc32c.LENGTH_BYTES], "little")
+            stored = int.from_bytes(header[crc32c.LENGTH_BYTES :], "little")
+            if len(header) < crc32c.HEADER_BYTES or crc32c.masked_crc(header[: crc32c.LENGTH_BYTES]) != stored:
+                raise _damaged(path)
+            rows.append((shard, position + crc32c.HEADER_BYTES, length))
+            position += length + crc32c.FRAMING_BYTES
+        if position > end:
+            raise _damaged(path)
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def _read_records(shards: Sequence[str], rows: np.ndarray) -> list[bytes]:
+    """The records at locators [B, 3], their checksums compared."""
+    records: list[bytes] = [b""] * len(rows)
+    for shard in np.unique(rows[:, 0]):
+        path = shards[shard]
+        with _opened(path) as file:
+            number = file.fileno()
+            for row in np.flatnonzero(rows[:, 0] == shard).tolist():
+                _, offset, length = rows[row].tolist()
+                record = os.pread(number, length, offset)
+                stored = os.pread(number, 4, offset + length)
+                crc = google_crc32c.value(record)
+                masked = ((crc >> 15 | crc << 17) + _DELTA) & _MASK
+                if len(record) < length or masked.to_bytes(4, "little") != stored:
+                    raise _damaged(path)
+                records[row] = record
+    return records
+
+
+def _opened(path: str) -> Any:
+    try:
+        return open(path, "rb", buffering=0)
+    except PermissionError as error:
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise tf.errors.NotFoundError(None, None, f"{path}: {error.strerror}") from error
+
+
+def _damaged(path: str) -> tf.errors.DataLossError:
+    return tf.errors.DataLossError(None, None, f"{path}: corrupted record")

@@ -1,0 +1,238 @@
+"""Finds the frames of frame-level records where they lie, by walking the protobuf headers of a record.
+
+`tf.io.parse_sequence_example` makes a string of every frame, some 420 a clip, and decodes each. In the layout that
+protobuf's libraries write, a list of n frames of D bytes is n times the same few bytes of headers and D bytes: an array
+[n, headers + D], whose last D columns are the frames. What has another layout, or is wrong, is left to TensorFlow's
+parser, which says what is wrong with it.
+
+Reference: https://protobuf.dev/programming-guides/encoding, tensorflow/core/example/{example,feature}.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from yt8m_tf.config.data import RecordsConfig, targets_of
+from yt8m_tf.data.records import record_key
+from yt8m_tf.schema import NO_LABEL
+
+# Tags of fields with a length: of the number 1, 2 and 3. Of single whole numbers of the number 1.
+_FIRST, _SECOND, _THIRD, _NUMBER = 0x0A, 0x12, 0x1A, 0x08
+_ALIGNMENT = 64  # of arrays that TensorFlow takes without copying them
+
+
+class Clip(NamedTuple):
+    """A frame-level record: its id, its labels as they stand there, and by feature its frames [n, D], views of it."""
+
+    id: bytes
+    labels: list[int]
+    frames: dict[str, np.ndarray]
+
+
+class ClipParser:
+    """Parses the frame-level records of a configuration.
+
+    Args:
+      data: what the records hold.
+      need_labels: a clip without labels is for TensorFlow's parser, too.
+    """
+
+    def __init__(self, data: RecordsConfig, need_labels: bool):
+        self._data, self._targets, self._need_labels = data, targets_of(data), need_labels
+        self._features = {
+            record_key(data, name).encode(): (name, size, np.frombuffer(_headers(size), np.uint8))
+            for name, size in data.features.items()
+        }
+        self._lengths = np.array(sorted({*data.frame_lengths, data.max_frames}))
+
+    def parse(self, record: bytes) -> Clip | None:
+        """One record; None where it has another layout than that of protobuf's libraries, or lacks something."""
+        try:
+            return self._parse(record)
+        except (IndexError, _OtherLayoutError):
+            return None
+
+    def parse_batch(self, serialized: Sequence[bytes]) -> dict[str, np.ndarray] | None:
+        """What `records.parse_records` gives for records [B], as arrays; None where one of them is for that to parse.
+
+        A record whose values are out of range is one, too.
+        """
+        clips = [self.parse(record) for record in serialized]
+        if not all(clips):
+            return None
+        found = [clip for clip in clips if clip]
+        counts = [min(self._data.max_frames, *map(len, clip.frames.values())) for clip in found]
+        length = int(self._lengths[np.searchsorted(self._lengths, max(counts))])
+        batch = {"id": np.array([clip.id for clip in found], object), "num_frames": np.array(counts, np.int32)}
+        for name, size in self._data.features.items():
+            batch[name] = padded = _aligned((len(found), length, size))
+            for row, (clip, count) in enumerate(zip(found, counts, strict=True)):
+                padded[row, :count] = clip.frames[name][:count]
+                padded[row, count:] = 0
+        if self._targets:
+            labels = self._labels(found)
+            if labels is None:
+                return None
+            batch["labels"] = labels
+        return batch
+
+    def _labels(self, clips: Sequence[Clip]) -> np.ndarray | None:
+        assert self._targets
+        padded = np.full((len(clips), self._targets.max_labels), NO_LABEL, np.int32)
+        for row, clip in enumerate(clips):
+            distinct = list(dict.fromkeys(clip.labels))
+            if self._need_labels and not distinct:
+                return None
+            if len(distinct) > padded.shape[1] or any(label >= self._targets.num_classes for label in distinct):
+                return None
+            padded[row, : len(distinct)] = distinct
+        return padded
+
+    def _parse(self, record: bytes) -> Clip:
+        fields: dict[int, tuple[int, int]] = {}
+        position, end = 0, len(record)
+        while position < end:
+            tag = record[position]
+            start, position = _piece(record, position + 1, end)
+            if tag in fields:  # protobuf merges what stands twice
+                raise _OtherLayoutError
+            fields[tag] = start, position
+        if fields.keys() != {_FIRST, _SECOND}:
+            raise _OtherLayoutError
+        ids, labels = self._context(record, *fields[_FIRST])
+        frames: dict[str, np.ndarray] = {}
+        for key, start, stop in _entries(record, *fields[_SECOND]):
+            if key not in self._features:
+                continue
+            name, size, headers = self._features[key]
+            width = len(headers) + size
+            count, rest = divmod(stop - start, width)
+            if rest or not count or name in frames:
+                raise _OtherLayoutError
+            rows = np.frombuffer(record, np.uint8, stop - start, start).reshape(count, width)
+            if not (rows[:, : len(headers)] == headers).all():
+                raise _OtherLayoutError
+            frames[name] = rows[:, len(headers) :]
+        video_id = ids.get(b"id") or ids.get(b"video_id")
+        if not video_id or len(frames) < len(self._features):
+            raise _OtherLayoutError
+        return Clip(video_id, labels or [], frames)
+
+    def _context(self, record: bytes, start: int, end: int) -> tuple[dict[bytes, bytes], list[int] | None]:
+        ids: dict[bytes, bytes] = {}
+        labels: list[int] | None = None
+        for key, first, stop in _entries(record, start, end):
+            if key in (b"id", b"video_id"):
+                if key in ids:
+                    raise _OtherLayoutError
+                ids[key] = _only_bytes(record, first, stop)
+            elif key == b"labels" and self._targets:
+                if labels is not None:
+                    raise _OtherLayoutError
+                labels = _numbers(record, first, stop)
+        return ids, labels
+
+
+class _OtherLayoutError(Exception):
+    """A record is not laid out as protobuf's libraries do it."""
+
+
+def _headers(size: int) -> bytes:
+    """What stands before each frame: a Feature, the BytesList in it, and its only value, of `size` bytes."""
+    headers = b""
+    for _ in range(3):
+        headers = bytes([_FIRST]) + _varint(len(headers) + size) + headers
+    return headers
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _read_varint(record: bytes, position: int) -> tuple[int, int]:
+    """The number that begins at a position, below 2 ** 35, and where it ends."""
+    byte = record[position]
+    if byte < 0x80:
+        return byte, position + 1
+    value, shift = byte & 0x7F, 7
+    while shift < 35:
+        position += 1
+        byte = record[position]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position + 1
+        shift += 7
+    raise _OtherLayoutError
+
+
+def _piece(record: bytes, position: int, end: int) -> tuple[int, int]:
+    """Where what follows a length starts and stops."""
+    length, start = _read_varint(record, position)
+    if start + length > end:
+        raise _OtherLayoutError
+    return start, start + length
+
+
+def _entries(record: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Of a map from texts to messages: each key, and where its value starts and stops."""
+    while position < end:
+        if record[position] != _FIRST:
+            raise _OtherLayoutError
+        start, position = _piece(record, position + 1, end)
+        if record[start] != _FIRST:
+            raise _OtherLayoutError
+        key_start, key_stop = _piece(record, start + 1, position)
+        if key_stop == position or record[key_stop] != _SECOND:
+            raise _OtherLayoutError
+        first, stop = _piece(record, key_stop + 1, position)
+        if stop != position:
+            raise _OtherLayoutError
+        yield record[key_start:key_stop], first, stop
+
+
+def _only_bytes(record: bytes, start: int, end: int) -> bytes:
+    """The value of a Feature of one value of bytes."""
+    for _ in range(2):  # the BytesList, and the value in it
+        if start == end or record[start] != _FIRST:
+            raise _OtherLayoutError
+        start, stop = _piece(record, start + 1, end)
+        if stop != end:
+            raise _OtherLayoutError
+    return record[start:end]
+
+
+def _numbers(record: bytes, start: int, end: int) -> list[int]:
+    """The values of a Feature of whole numbers, none of them negative, packed together or one by one."""
+    if start == end or record[start] != _THIRD:
+        raise _OtherLayoutError
+    start, stop = _piece(record, start + 1, end)
+    if stop != end:
+        raise _OtherLayoutError
+    is_packed, values = start < end and record[start] == _FIRST, []
+    if is_packed:
+        start, stop = _piece(record, start + 1, end)
+        if stop != end:  # of several packed lists TensorFlow's parser reads the first, others read all
+            raise _OtherLayoutError
+    while start < end:
+        if not is_packed and record[start] != _NUMBER:
+            raise _OtherLayoutError
+        value, start = _read_varint(record, start + (not is_packed))
+        values.append(value)
+    if start != end:
+        raise _OtherLayoutError
+    return values
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of codes that TensorFlow can take as it is."""
+    size = int(np.prod(shape))
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    offset = -memory.ctypes.data % _ALIGNMENT
+    return memory[offset : offset + size].reshape(shape)
