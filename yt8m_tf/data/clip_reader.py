@@ -76,9 +76,14 @@ def read_batches(
         found = parser.parse_batch(serialized)
         if found is None:
             return beside, parse(tf.constant(serialized))
-        return beside, {name: tf.convert_to_tensor(values) for name, values in found.items()}
+        return beside, {name: _tensor(values) for name, values in found.items()}
 
     return in_order(read, located, under_way)
+
+
+def _tensor(values: np.ndarray) -> tf.Tensor:
+    """An array as a tensor; of codes, which are large, the same memory."""
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__()) if values.dtype == np.uint8 else tf.constant(values)
 
 
 def _find_records(path: str, shard: int, limit: int) -> np.ndarray:
