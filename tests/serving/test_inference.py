@@ -308,7 +308,7 @@ def test_finished_part_says_what_was_read(tmp_path):
 
     assert Parts(tmp_path / "out.csv", {"model": "m"}, [51, 70]).finished == []  # the shard is another one now
     again = Parts(tmp_path / "out.csv", {"model": "m"}, [50, 70])
-    assert [(part.num_records, part.num_rows, part.damage["record"]) for part in again.finished] == [(2, 1, 2)]
+    assert [(part.num_records, part.num_rows, part.damage.record) for part in again.finished] == [(2, 1, 2)]
     again.add(b"b,2 0.5\n", 1, 1)
     again.finish_shard()
     again.assemble()

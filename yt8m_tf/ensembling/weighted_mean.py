@@ -83,7 +83,7 @@ def read_weights(path: Path, names: Sequence[str]) -> list[float]:
         return [float(values[name]) for name in names]
     except KeyError as error:
         raise InputError(f"--weights={path}: no weight of {error}; it has {', '.join(values)}") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"--weights={path}: cannot be read ({error}); give weights.json of yt8m-stack") from error
 
 

@@ -185,7 +185,8 @@ def _start(output: Path, config: StackConfig, fingerprint: str, models: Sequence
     values = {"fingerprint": fingerprint, "config": strict_yaml.to_dict(config), "models": list(models)}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+        remedy = f"remove {output} to stack anew"
+        if path.is_file() and strict_yaml.read_json(path, Mapping[str, Any], remedy).get("fingerprint") != fingerprint:
             raise InputError(
                 f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
                 " or remove this one"
