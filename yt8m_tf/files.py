@@ -162,7 +162,10 @@ def read_arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+        if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise TypeError(f"'{others[0]}' is no array")
+        return arrays
     except Exception as error:  # zipfile, zlib and NumPy's reader of headers raise a dozen kinds
         raise ValueError(f"no .npz file of arrays: {type(error).__name__}: {' '.join(str(error).split())}") from error
 

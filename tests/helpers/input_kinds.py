@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import yaml
+from mutated import framed
 from shards import frame_record, video_record, write_shard
 
 from yt8m_tf import run_dir, vocabulary
@@ -24,7 +25,7 @@ from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import inspection, integrity, pipeline, records
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.record_check import Reader, check_record
+from yt8m_tf.data.record_check import Reader, check_record, parse_record
 from yt8m_tf.ensembling.weighted_mean import read_weights
 from yt8m_tf.evaluation import submissions
 from yt8m_tf.export import precision, strip
@@ -109,21 +110,23 @@ def _record(level: str) -> Callable[[Path], Input]:
     """One record: TensorFlow's parser and the search for the reason must agree on it."""
 
     def make(directory: Path) -> Input:
-        path, data = directory / "record", _data(level)
+        path, shard, data = directory / "record", directory / "shard.tfrecord", _data(level)
         path.write_bytes(_records(level)[3])
         parse = tf.function(lambda serialized: records.parse_records(serialized, data), autograph=False)
 
         def call() -> None:
             serialized = path.read_bytes()
             problem = check_record(serialized, data, need_labels=False, need_frames=False)
+            shard.write_bytes(framed([serialized]))
             try:
                 parsed = parse(tf.constant([serialized]))
             except records.PARSE_FAILURES as error:
-                assert problem, f"refused without a reason: {error}"
+                assert Faults(on_empty="skip").find_bad_record([str(shard)], data), f"refused without reason: {error}"
             else:
                 if level == "frame" and int(parsed["num_frames"][0]) == 0:
                     return  # whether a feature is missing or empty, `Faults.meet_empty` asks
-                assert not problem, f"not refused: {problem}"
+                # Keys that are no UTF-8 are nothing to TensorFlow, which finds those that it looks for.
+                assert not problem or parse_record(serialized) is None, f"not refused: {problem}"
                 assert all(np.isfinite(value).all() for value in parsed.values() if value.dtype.is_floating)
             integrity.named(serialized)
             inspection.add_record(inspection.Contents(), serialized)
@@ -393,7 +396,7 @@ def _pipeline(directory: Path) -> Input:
         for own in settings.first_level().values():
             settings.experiment(own, {})
 
-    return _input(path, call, "configuration", "unknown", "model", "first_level/")
+    return _input(path, call, "configuration", "unknown", "model", "first_level/", "ensemble", "final", "num_folds")
 
 
 def _precision(directory: Path) -> Input:

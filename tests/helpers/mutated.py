@@ -536,19 +536,18 @@ def change_arrays(rng: np.random.Generator, data: bytes) -> bytes:
     if kind == 0:
         del members[name]
     elif kind == 1:
-        members[_pick(rng, ("x.npy", "x", "centroids.npy", "a\nb.npy", ""))] = members.pop(name)
+        members[_pick(rng, ("x.npy", "x", "centroids.npy", "a\nb.npy", "x.txt"))] = members.pop(name)
     elif kind == 2:
         members[name] = _pick(rng, _BYTES)(rng, members[name])
     elif kind == 3:
         members[name] = members[_pick(rng, sorted(members))]
     else:
+        out, change = io.BytesIO(), _pick(rng, _OTHER_ARRAYS)
         try:
             array = np.load(io.BytesIO(members[name]), allow_pickle=False)
-        except Exception:
+            np.save(out, np.asarray(change(array)), allow_pickle=False)
+        except Exception:  # an earlier mutation broke it, or made it what cannot be changed so
             return data
-        changed = _pick(rng, _OTHER_ARRAYS)
-        out = io.BytesIO()
-        np.save(out, np.asarray(changed(array)), allow_pickle=False)
         members[name] = out.getvalue()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:

@@ -78,6 +78,8 @@ def read_stacking(output: Path) -> Stacking:
         started, report = (json.loads((output / name).read_text("utf-8")) for name in (stack.CONFIG, stack.REPORT))
         models, fingerprint, gaps = started["models"], started["fingerprint"], report["gaps"]
         config = strict_yaml.parse(StackConfig, started["config"], "")
+        if not isinstance(gaps, Mapping) or OUT_OF_FOLD not in gaps:
+            raise ValueError(f"'gaps' has no '{OUT_OF_FOLD}'")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{where}: {stack.CONFIG} or {stack.REPORT} cannot be read ({error}); stack again") from error
     manifests = {split: read_manifest(output / split, "--output") for split in gaps}
