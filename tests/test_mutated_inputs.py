@@ -41,6 +41,9 @@ def _failure(opened: Input) -> str | None:
             return f"not one plain line: {message!r}"
         if not any(name in message for name in opened.named):
             return f"does not name it: {message!r}"
+    except OSError as error:  # which the commands tell in one line, too
+        if not error.filename:
+            return f"names no file: {error!r}"
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)
         own = [f"{Path(f.filename).name}:{f.lineno}" for f in where if "yt8m_tf" in f.filename or "tests" in f.filename]

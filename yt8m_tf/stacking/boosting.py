@@ -132,7 +132,7 @@ def load(path: Path) -> Trained:
         if digest not in (None, hashlib.sha256(text).hexdigest()):
             raise ValueError("damaged: its checksum is another")
         return Trained(lightgbm.Booster(model_str=text.decode()), curves)
-    except (OSError, ValueError, TypeError, lightgbm.basic.LightGBMError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, lightgbm.basic.LightGBMError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and repeat the command") from error
 
 
