@@ -11,6 +11,7 @@ import pytest
 
 from yt8m_tf import files
 from yt8m_tf.config import strict_yaml
+from yt8m_tf.ensembling.packing import measure
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.stacking import boosting, sizes, stack
@@ -84,3 +85,18 @@ def test_a_manifest_too_deep_is_named(tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(_DEEP)
     with pytest.raises(InputError, match=r"scores\.json: cannot be read .*make the scores again"):
         read_manifest(tmp_path, "--scores")
+
+
+@pytest.mark.parametrize("content", ["", "7", '["x"]', _DEEP])
+def test_damaged_figures_of_models_are_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "train.json").write_text(content)
+    with pytest.raises(InputError, match=r"rows/train\.json: cannot be read .*remove the file and repeat"):
+        stack._gaps(tmp_path, "train", None, progress=False)  # type: ignore[arg-type]  # nothing is computed again
+
+
+@pytest.mark.parametrize("content", ["", "7", "{}", '{"own_scores": true}', _DEEP])
+def test_a_damaged_measurement_of_a_packing_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / measure._RECORD).write_text(content)
+    with pytest.raises(InputError, match=rf"{measure._RECORD}: .*the same command measures the candidate again"):
+        measure._read_record(tmp_path, ["a.tfrecord"])
