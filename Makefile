@@ -15,9 +15,10 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow or not slow" $(WORKERS)
 
-# The tests with random inputs, with fresh ones; a failure is repeated with the YT8M_TEST_SEED that it prints.
+# The tests with random inputs, with fresh ones; a failure is repeated with the YT8M_TEST_SEED that it prints. Of mutated
+# files there are so many in all.
 fuzz: $(INSTALLED)
-	YT8M_TEST_SEED=random $(BIN)/python -m pytest -m "random and not slow" $(WORKERS)
+	YT8M_TEST_SEED=random YT8M_MUTATED_INPUTS=10000 $(BIN)/python -m pytest -m "random and not slow" $(WORKERS)
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py --output_dir=demo_output

@@ -102,3 +102,8 @@ def test_official_names(real_data_dir):
     names = load_vocabulary(real_data_dir / "yt8m_2018" / "vocabulary.csv", 3862)
     assert names[:3] == ["Game", "Video game", "Vehicle"]
     assert len(names) == 3862
+
+
+def test_a_byte_order_mark_is_none_of_the_first_column(tmp_path):
+    (tmp_path / "vocabulary.csv").write_text("\ufeffIndex,Name\n0,Zero\n1,One\n")
+    assert load_vocabulary(tmp_path / "vocabulary.csv", 2) == ["Zero", "One"]

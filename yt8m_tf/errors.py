@@ -12,8 +12,12 @@ class InputError(ValueError):
     """Something the user gave (a flag, a configuration key, a file) cannot be used.
 
     The message is one line that names the file, flag or key, the value received, and the remedy. The commands
-    print it without a traceback and exit with a non-zero status.
+    print it without a traceback and exit with a non-zero status. Characters that would break the line, or that a
+    terminal would obey, are escaped: ids, keys and names in it are whatever a file holds.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 class Interrupted(KeyboardInterrupt):

@@ -16,7 +16,9 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from yt8m_tf.errors import InputError
 
@@ -150,6 +152,22 @@ def why_unreadable(error: tf.errors.OpError) -> str:
     import tensorflow as tf  # its error is at hand, so that it is imported already
 
     return "no such file" if isinstance(error, tf.errors.NotFoundError) else " ".join(error.message.split())
+
+
+def read_arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, by name; none is unpickled.
+
+    Raises:
+      ValueError: it is none, or damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise TypeError(f"'{others[0]}' is no array")
+        return arrays
+    except Exception as error:  # zipfile, zlib and NumPy's reader of headers raise a dozen kinds
+        raise ValueError(f"no .npz file of arrays: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager

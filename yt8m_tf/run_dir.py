@@ -90,7 +90,7 @@ def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentCo
     if not path.is_file():
         raise InputError(f"--workdir={workdir}: no run there ({CONFIG} is missing); yt8m-train makes one")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = strict_yaml.read_yaml(path.read_text(encoding="utf-8"))
         return parse(stored.completed(values if values is not None else {}))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error

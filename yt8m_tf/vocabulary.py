@@ -88,7 +88,7 @@ def _columns(
     """
     found: dict[int, list[str]] = {}
     try:
-        text = tf.io.gfile.GFile(path, "rb").read().decode()
+        text = tf.io.gfile.GFile(path, "rb").read().decode("utf-8-sig")
         rows = csv.DictReader(io.StringIO(text, newline=""))
         missing = {"Index", *names} - set(rows.fieldnames or ())
         if missing:

@@ -228,3 +228,33 @@ def test_names_at_the_top_level_are_explained(tmp_path: Path) -> None:
         load_yaml(f"{tmp_path / 'x.yaml'}:small")
     with pytest.raises(InputError, match="holds one configuration; leave out ':other'"):
         load_yaml(f"{tmp_path / 'x.yaml'}:other")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2001-13-45",
+        "!!int x",
+        "!!float x",
+        "!!bool x",
+        "!!timestamp x",
+        "&a [*a]",
+        "&a {b: [*a]}",
+        "[" * 3000,
+        "9" * 5000,
+    ],
+)
+def test_values_that_are_none_of_their_type(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(f"model: {{name: logistic}}\ntrain: {value}\n")
+    with pytest.raises(InputError, match=r"experiment\.yaml: not a YAML file"):
+        load_yaml(str(path))
+    with pytest.raises(InputError, match=r"--set=train=.*the value is not YAML"):
+        apply_overrides(_Outer, {}, [f"train={value}"])
+
+
+def test_an_alias_may_stand_in_many_places(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text("a: &a {x: [1, 2]}\nb: [*a, *a]\nc: *a\n")
+    same = {"x": [1, 2]}
+    assert load_yaml(str(path)) == {"a": same, "b": [same, same], "c": same}

@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from shards import video_record
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import crc32c, integrity
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import find_bad_record, find_damage, scan_shard
+from yt8m_tf.data.pipeline import evaluation_stream
+from yt8m_tf.errors import InputError
 
 
 def slow_crc32c(data):
@@ -230,3 +234,16 @@ def walk_lengths(path):
         count, offset = count + 1, offset + 16 + struct.unpack_from("<Q", content, offset)[0]
     assert offset == len(content)
     return count
+
+
+def test_what_tensorflow_alone_refuses_is_named(tmp_path):
+    sound = video_record(b"good", [1], rgb=np.zeros(4, np.float32), audio=np.zeros(2, np.float32))
+    # Labels with a field that no Feature has: Python's parser skips it, TensorFlow's takes it for damage.
+    odd = sound + b"\x0a\x13\x0a\x11\x0a\x06labels\x12\x07\x10\x01\x1a\x03\x0a\x01\x01"
+    path = str(tmp_path / "odd.tfrecord")
+    write_shard(path, [sound] * 70 + [odd, sound])
+    wanted = f"{path}: record 70, video 'good': a damaged tf.train.Example or SequenceExample ("
+    data = DataConfig(features={"rgb": 4, "audio": 2}, num_classes=5)
+    assert find_bad_record([path], data, need_labels=False).startswith(wanted)
+    with pytest.raises(InputError, match=r"odd\.tfrecord: record 70, video 'good': a damaged"):
+        list(evaluation_stream([path], data, 8, faults=Faults()))

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.integrity import check_record
+from yt8m_tf.data.records import PARSE_FAILURES, parse_records
 
 
 def feature(values):
@@ -147,3 +148,27 @@ def test_what_need_not_be_there():
         assert check_record(empty, FRAME, need_labels=True, need_frames=False) is None
     # A wrong label is wrong even where none is needed.
     assert "label 10" in check_record(video(labels=[10]), VIDEO, need_labels=False)
+
+
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [
+        ({"id": [b"abcd"], "video_id": [7]}, "'video_id' is a list of 1 int64 value, not one of bytes"),
+        ({"id": [b"abcd"], "video_id": [b"x", b"y"]}, "'video_id' is a list of 2 bytes values, not one of bytes"),
+        ({"id": [b""], "video_id": [b""]}, "'id' is empty"),
+        ({"id": [b""], "video_id": [b"abcd"]}, None),
+        ({"id": [b"abcd"], "video_id": tf.train.Feature()}, None),
+        ({"id": tf.train.Feature(), "video_id": [b"abcd"]}, None),
+    ],
+)
+def test_records_with_both_ids(ids, problem):
+    fields = {"labels": [3, 0], "mean_rgb": [0.5] * 4, "mean_audio": [0.1] * 2} | ids
+    features = {key: f if isinstance(f, tf.train.Feature) else feature(f) for key, f in fields.items()}
+    record = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    found = check_record(record, VIDEO, need_labels=True)
+    assert found is None if problem is None else found.startswith(problem)
+    if problem is None:
+        assert parse_records(tf.constant([record]), VIDEO)["id"].numpy().tolist() == [b"abcd"]
+    else:  # the reason that the search finds is one for which the parser fails
+        with pytest.raises(PARSE_FAILURES):
+            parse_records(tf.constant([record]), VIDEO)

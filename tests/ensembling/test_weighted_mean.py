@@ -153,3 +153,11 @@ def test_a_variable_that_no_source_has(world: World, tmp_path: Path) -> None:
     final = {"name": "final_network", "trunks": ["a", "c"], "hidden_sizes": [8], "width": 0.02}
     with pytest.raises(InputError, match="is of another model: 'model/c_rgb1_dense/kernel'"):
         _train(data_dir, tmp_path / "final", final, [small], ("hidden*", "logits/*"))
+
+
+@pytest.mark.parametrize("weight", ["NaN", "Infinity", '"nan"', "1" + "0" * 400, "null", "[" * 100_000])
+def test_weights_that_are_no_numbers_are_refused(weight: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.json"
+    path.write_text(f'{{"a": {weight}}}')
+    with pytest.raises(InputError, match=r"weights\.json: cannot be read .*give weights\.json of yt8m-stack"):
+        weighted_mean.read_weights(path, ["a"])

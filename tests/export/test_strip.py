@@ -1,6 +1,7 @@
 """Each kind of input: what inference needs is the same bit for bit, the rest is gone, the report says so."""
 
 import json
+import re
 import zipfile
 
 import h5py
@@ -379,3 +380,22 @@ def test_what_cannot_be_stripped_is_one_line(run, rng, tmp_path):
     with pytest.raises(InputError, match=r"--weights: .* is no checkpoint"):
         strip(tmp_path / "other.keras", tmp_path / "s.keras", average=True)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_keras_file_with_damaged_weights(tmp_path):
+    source, damaged = tmp_path / "m.keras", tmp_path / "d.keras"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization()]).save(source)
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights, refused = members["model.weights.h5"], 0
+    for start in range(0, len(weights), 256):
+        members["model.weights.h5"] = weights[:start] + b"\xff" * 64 + weights[start + 64 :]
+        with zipfile.ZipFile(damaged, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        try:
+            strip(damaged, tmp_path / f"s{start}.keras")
+        except InputError as error:
+            refused += 1
+            assert re.search(r"d\.keras: cannot be read as a \.keras file \(.*\); save it again", str(error))
+    assert refused > 10

@@ -144,3 +144,14 @@ def test_bad_video_level_shards_are_named(tmp_path):
     with pytest.raises(InputError, match=r"cut\.tfrecord: record 29 cannot be read; .*yt8m-inspect"):
         write_clips(str(tmp_path / "cut"), str(tmp_path / "cut.tfrecord"), COUNTS, 0)
     assert list((tmp_path / "cut" / "frame").iterdir()) == []  # neither a shard nor the beginning of one
+
+
+def test_odd_histograms(tmp_path):
+    path = tmp_path / "counts.csv"
+    huge = 2**63 - 1  # the sum of some of them is no int64
+    path.write_text(f"\ufeffnum_frames,num_videos\n5,{huge}\n6,{huge}\n7,2\n")  # a spreadsheet begins with U+FEFF
+    assert set(FrameCounts(1, 300, str(path)).draw(50, np.random.default_rng(1))) == {5, 6}
+    for row in ("5,1" + "0" * 30, "5,1" + "0" * 5000, "5", "5,x", '5,"' + "1" * 200_000):
+        path.write_text(f"num_frames,num_videos\n{row}\n")
+        with pytest.raises(InputError, match=r"counts\.csv: give the columns num_frames,num_videos"):
+            FrameCounts(1, 300, str(path))

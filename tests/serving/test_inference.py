@@ -9,11 +9,13 @@ from tiny_models import empty_clip, float_scores, tiny_data, tiny_model, tiny_re
 
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.serving import inference
 from yt8m_tf.serving.inference import infer
+from yt8m_tf.serving.metadata import read_data
 from yt8m_tf.serving.scorer import load_scorer
 from yt8m_tf.serving.submission import Parts, format_rows
 
@@ -303,12 +305,12 @@ def test_rows_equal_plain_formatting(rng):
 def test_finished_part_says_what_was_read(tmp_path):
     parts = Parts(tmp_path / "out.csv", {"model": "m"}, [50, 70])
     parts.add(b"a,1 0.5\n", 2, 1)
-    parts.finish_shard({"path": "p", "record": 2, "offset": 9, "reason": "r"})
+    parts.finish_shard(Damage("p", 2, 9, "r"))
     parts.add(b"half of the next shard", 1, 1)  # and then the process is killed
 
     assert Parts(tmp_path / "out.csv", {"model": "m"}, [51, 70]).finished == []  # the shard is another one now
     again = Parts(tmp_path / "out.csv", {"model": "m"}, [50, 70])
-    assert [(part.num_records, part.num_rows, part.damage["record"]) for part in again.finished] == [(2, 1, 2)]
+    assert [(part.num_records, part.num_rows, part.damage.record) for part in again.finished] == [(2, 1, 2)]
     again.add(b"b,2 0.5\n", 1, 1)
     again.finish_shard()
     again.assemble()
@@ -321,3 +323,37 @@ def test_metadata_of_the_run_is_plain_json(exported, tmp_path, monkeypatch):
     run(exported, tmp_path / "out.csv")
     content = json.loads((tmp_path / "out.csv.parts" / "run.json").read_text())
     assert content["input"] == exported[3]
+
+
+@pytest.mark.parametrize("name", ["run.json", "00000.json"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "7", '{"rows": 1}', "[" * 100_000, '{"num_bytes": "50"}', "\ufeff{}"]
+)
+def test_damaged_parts_are_named(name, content, tmp_path):
+    parts = Parts(tmp_path / "out.csv", {"model": "m"}, [50])
+    parts.add(b"a,1 0.5\n", 1, 1)
+    parts.finish_shard()
+    (parts.directory / name).write_text(content)
+    with pytest.raises(InputError, match=r"out\.csv\.parts.* (remove .* to start anew|delete it to start anew)"):
+        Parts(tmp_path / "out.csv", {"model": "m"}, [50])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": {"rgb": "x"}}, r"assets/metadata\.json: configuration key 'data\.features\.rgb'"),
+        ({"new_key": 1}, r"assets/metadata\.json: unknown key 'data\.new_key'"),
+    ],
+)
+def test_metadata_that_describes_no_data_is_named(change, message, tmp_path):
+    (tmp_path / "assets").mkdir()
+    content = {"data": {"level": "video"} | change, "versions": {"yt8m_tf": "0"}}
+    (tmp_path / "assets" / "metadata.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_data(tmp_path)
+
+
+def test_metadata_too_deep_to_be_read_counts_as_none(tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "metadata.json").write_text("[" * 100_000)
+    assert read_data(tmp_path) is None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,15 +107,18 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
     path = files.below(data_dir, path)
     where, flags = f"configuration key 'model.centroids': '{path}'", as_flag(features)
     try:
-        with np.load(io.BytesIO(tf.io.gfile.GFile(path, "rb").read()), allow_pickle=False) as archive:
-            centroids, names, sizes = (archive[key] for key in ("centroids", "feature_names", "feature_sizes"))
+        archive = files.read_arrays(io.BytesIO(tf.io.gfile.GFile(path, "rb").read()))
+        centroids, names, sizes = (archive[key] for key in ("centroids", "feature_names", "feature_sizes"))
+        found = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+        right = centroids.ndim == 2 and centroids.dtype.kind == "f" and np.isfinite(centroids).all()
+        if not right or not all(isinstance(name, str) for name in found):
+            raise ValueError("other arrays than those of a clustering")
     except tf.errors.OpError as error:
         reason = files.why_unreadable(error)
         remedy = f"fit centroids with yt8m-kmeans --num_clusters={variable.shape[0]} --features={flags}, or name theirs"
         raise InputError(f"{where} cannot be read ({reason}); {remedy}") from error
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{where} is no file of centroids; name one that yt8m-kmeans wrote") from error
-    found = dict(zip(names.tolist(), sizes.tolist(), strict=True))
     if list(found.items()) != list(features.items()):
         raise InputError(
             f"{where} is of the features {as_flag(found)}, data.features has {flags}; make data.features the same, in"

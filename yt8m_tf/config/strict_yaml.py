@@ -46,6 +46,41 @@ _PACKAGE_DIR = Path(__file__).resolve().parents[1]
 _CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
 
 
+def read_yaml(text: str) -> Any:
+    """What a YAML document holds.
+
+    Raises:
+      yaml.YAMLError: it is none, has a key twice, a value that is none of its type, or holds itself.
+    """
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # Of PyYAML's constructors, for a date 2001-13-45, `!!int x`, `!!bool x`, `!!timestamp x`.
+        raise yaml.YAMLError(f"a value that is none of its type: {type(error).__name__}: {error}") from error
+    if _holds_itself(content):
+        raise yaml.YAMLError("an alias (*) stands within what it stands for")
+    return content
+
+
+def _holds_itself(content: Any) -> bool:
+    """Whether a collection is a part of itself, so that going through it would not end."""
+    known: set[int] = set()  # what was gone through; aliases make one thing stand in many places
+    above: set[int] = set()
+    left = [(content, False)]
+    while left:
+        value, is_done = left.pop()
+        if is_done:
+            above.remove(id(value))
+        elif id(value) in above:
+            return True
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in known:
+            known.add(id(value))
+            above.add(id(value))
+            left.append((value, True))
+            left += [(part, False) for part in (value.values() if isinstance(value, dict) else value)]
+    return False
+
+
 def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Builds a dataclass from a mapping, checking every key and type.
 
@@ -203,7 +238,7 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
         if not separator:
             raise InputError(f"--set={override}: write it as key=value, for example optimizer.learning_rate=3e-5")
         try:
-            value: Any = yaml.load(text, Loader=_Loader)
+            value: Any = read_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(f"--set={override}: the value is not YAML ({_one_line(error)})") from error
         result = _overridden(cls, result, key.split("."), value)
@@ -340,7 +375,7 @@ def _shipped(pattern: str) -> list[tuple[Path, str]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a YAML file ({_one_line(error)})") from error
     _check_mapping(content if content is not None else {}, str(path))

@@ -7,17 +7,20 @@ The input pipeline reads and parses in batches, and its errors name neither file
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
 from yt8m_tf import schema
 from yt8m_tf.config.data import RecordsConfig
-from yt8m_tf.data import crc32c, foreign_files
+from yt8m_tf.data import crc32c, foreign_files, records
 from yt8m_tf.data.record_check import Reader, check_record, parse_record, record_level, video_id
 
 __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
 
+_PARSED = 64  # records, at a time
+_SHOWN = 200  # characters of what TensorFlow says, which quotes whole records
 
 # What TensorFlow raises where a shard cannot be read, or not to its end; the message names neither shard nor record.
 READ_FAILURES = (
@@ -116,12 +119,37 @@ def find_bad_record(
       One line that names shard, record, video, what is wrong and the remedy; None where nothing is.
     """
     for path in paths:
-        for number, serialized in enumerate(good_records(path)):
-            problem = check_record(serialized, data, need_labels=need_labels, need_frames=need_frames, reader=reader)
-            if problem:
-                return f"{path}: record {number}{named(serialized)}: {problem}"
+        for first, some in _in_batches(good_records(path)):
+            for number, serialized in enumerate(some, first):
+                problem = check_record(
+                    serialized, data, need_labels=need_labels, need_frames=need_frames, reader=reader
+                )
+                if problem:
+                    return f"{path}: record {number}{named(serialized)}: {problem}"
+            if _refusal(some, data):  # TensorFlow's parser is the stricter one about damaged protocol buffers
+                for number, serialized in enumerate(some, first):
+                    if reason := _refusal([serialized], data):
+                        return f"{path}: record {number}{named(serialized)}: {reason}; write the shard again"
         if need_whole and (damage := scan_shard(path).damage):
             return f"{damage}; fetch the shard again, or salvage its good records with yt8m-inspect"
+    return None
+
+
+def _in_batches(serialized: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Some records at a time, with the number of the first one."""
+    left, first = iter(serialized), 0
+    while some := list(itertools.islice(left, _PARSED)):
+        yield first, some
+        first += len(some)
+
+
+def _refusal(serialized: list[bytes], data: RecordsConfig) -> str | None:
+    """Why TensorFlow does not parse records; None where it does."""
+    try:
+        records.parse_records(tf.constant(serialized), data)
+    except records.PARSE_FAILURES as error:
+        reason = " ".join(str(getattr(error, "message", error)).split())
+        return f"a damaged tf.train.Example or SequenceExample ({reason[:_SHOWN]})"
     return None
 
 

@@ -104,7 +104,7 @@ def video_id(serialized: bytes) -> str | None:
         return None
     for key in ID_KEYS:
         values = record.context.feature[key].bytes_list.value  # a key that is not there reads as an empty list
-        if values:
+        if values and values[0]:
             return values[0].decode("utf-8", "backslashreplace")
     return None
 
@@ -147,13 +147,16 @@ def check_record(
 
 
 def _check_id(context: Mapping[str, tf.train.Feature]) -> str | None:
-    key = next((key for key in ID_KEYS if key in context), None)
-    if key is None:
+    given = [key for key in ID_KEYS if key in context]
+    if not given:
         return f"neither '{ID_KEYS[0]}' nor '{ID_KEYS[1]}' ({_keys(context)}); give YouTube-8M shards"
-    if len(context[key].bytes_list.value) != 1:
-        return f"'{key}' is {_describe(context[key])}, not one of bytes; write the shard again"
-    if not context[key].bytes_list.value[0]:
-        return f"'{key}' is empty ({_keys(context)}); write the shard again, with an id for every video"
+    ids = {key: context[key].bytes_list.value for key in given}
+    # A feature without a list is none, if the record has another id.
+    wrong = [key for key in given if len(ids[key]) != 1 and (context[key].WhichOneof("kind") or len(given) == 1)]
+    if wrong:
+        return f"'{wrong[0]}' is {_describe(context[wrong[0]])}, not one of bytes; write the shard again"
+    if not any(values and values[0] for values in ids.values()):
+        return f"'{given[0]}' is empty ({_keys(context)}); write the shard again, with an id for every video"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,13 @@ def read_weights(path: Path, names: Sequence[str]) -> list[float]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return [float(values[name]) for name in names]
+        weights = [float(values[name]) for name in names]
+        if not all(map(math.isfinite, weights)):
+            raise ValueError(f"weights that are no numbers: {weights}")
+        return weights
     except KeyError as error:
         raise InputError(f"--weights={path}: no weight of {error}; it has {', '.join(values)}") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"--weights={path}: cannot be read ({error}); give weights.json of yt8m-stack") from error
 
 

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import yaml
 
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError
 
 Kind = Literal["float32", "float16", "cluster"]
@@ -141,7 +142,7 @@ def _rule(text: str, whole: str) -> Rule:
 def _read_list(path: str) -> Sequence[object]:
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
-            entries = yaml.safe_load(file)
+            entries = strict_yaml.read_yaml(file.read())
     except OSError as error:
         raise InputError(f"--precision={path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

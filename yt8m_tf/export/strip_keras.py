@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from yt8m_tf.export.strip_checkpoint import Stripped
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
+# Of zipfile, json and h5py, for a file that is damaged.
+_FAILURES = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def strip_keras(source: Path, target: Path) -> Stripped:
@@ -42,10 +45,11 @@ def strip_keras(source: Path, target: Path) -> Stripped:
                         stripped.writestr(_CONFIG, json.dumps(config))
                     else:
                         stripped.writestr(member, archive.read(member))
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+    except _FAILURES as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"--input={source}: cannot be read as a .keras file ({error})") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"--input={source}: cannot be read as a .keras file ({reason}); save it again") from error
     return before, after, source.stat().st_size
 
 

@@ -212,7 +212,7 @@ class States:
             elif stage.kind == "stack":
                 path = self._workdir / stage.output / stack.CONFIG
                 yield {**options, "stack": json.loads(path.read_text(encoding="utf-8"))["config"]}
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             return
 
     def _refusal(self, refused: Mapping[str, Changes]) -> str:
@@ -272,7 +272,7 @@ class States:
             record = strict_yaml.parse(_Record, json.loads(path.read_text(encoding="utf-8")), "")
             if what == "done":
                 _check_result(stage.kind, record.result)
-        except (OSError, ValueError) as error:  # an InputError is one
+        except (OSError, ValueError, RecursionError) as error:  # an InputError is one
             raise InputError(f"its record {path} is damaged: {' '.join(str(error).split())}") from error
         return record
 
@@ -281,7 +281,7 @@ class States:
             try:
                 stored = json.loads(self._path_of_shards(name).read_text(encoding="utf-8"))
                 self._shards[name] = tuple((str(shard), int(size)) for shard, size in stored)
-            except (OSError, ValueError, TypeError):
+            except (OSError, ValueError, TypeError, RecursionError):
                 self._shards[name] = None
         return self._shards[name]
 
@@ -342,7 +342,7 @@ def _check_result(kind: Kind, result: Mapping[str, Any]) -> None:
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = strict_yaml.read_yaml(path.read_text(encoding="utf-8"))
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: no mapping")
     return values

@@ -216,7 +216,7 @@ def _read_json(path: Path, default: Any = None, needed: Sequence[str] = ()) -> A
 def _checked(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())

@@ -44,7 +44,7 @@ class FrameCounts:
         if not 1 <= self.shortest <= self.longest:
             wanted = f"give 1 to --max_frames, which is {self.longest}"
             raise InputError(f"--min_frames={self.shortest}: {wanted}")
-        if self.histogram and not self._table[1].sum():
+        if self.histogram and not self._table[1].any():
             problem = f"no videos of {self.shortest} to {self.longest} frames; change --min_frames and --max_frames"
             raise InputError(f"--frame_count_histogram={self.histogram}: {problem}")
 
@@ -52,7 +52,7 @@ class FrameCounts:
         """Draws [N] int64."""
         if self.histogram:
             counts, videos = self._table
-            return rng.choice(counts, num_videos, p=videos / videos.sum())
+            return rng.choice(counts, num_videos, p=videos / videos.sum(dtype=np.float64))
         uniform, triangular = rng.random((2, num_videos))
         position = np.where(rng.random(num_videos) < 0.5, uniform, 1 - np.sqrt(1 - triangular))  # in [0, 1)
         position[rng.random(num_videos) < FULL_LENGTH_SHARE] = 1.0
@@ -62,14 +62,14 @@ class FrameCounts:
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of frames in the range, and of videos that have each, [K] int64."""
         try:
-            with open(str(self.histogram), newline="", encoding="utf-8") as file:
+            with open(str(self.histogram), newline="", encoding="utf-8-sig") as file:
                 rows = [(int(row["num_frames"]), int(row["num_videos"])) for row in csv.DictReader(file)]
+            table = np.array([row for row in rows if self.shortest <= row[0] <= self.longest and row[1] > 0], np.int64)
         except OSError as error:
             raise InputError(f"--frame_count_histogram={self.histogram}: {error.strerror}; name a CSV file") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
             wanted = f"give the columns num_frames,num_videos, whole numbers in UTF-8 ({error})"
             raise InputError(f"--frame_count_histogram={self.histogram}: {wanted}") from error
-        table = np.array([row for row in rows if self.shortest <= row[0] <= self.longest and row[1] > 0], np.int64)
         return table.reshape(-1, 2)[:, 0], table.reshape(-1, 2)[:, 1]
 
 

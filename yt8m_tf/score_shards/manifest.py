@@ -8,10 +8,11 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from yt8m_tf import files, schema
 from yt8m_tf.config import strict_yaml
+from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError
 from yt8m_tf.locks import is_claimed
 
@@ -30,12 +31,12 @@ class ScoredShard:
 
     Attributes:
       num_bytes: the size of the shard: one that was replaced since, say by a sound copy, is scored again.
-      damage: the fields of the `integrity.Damage` where reading ended; None for a sound shard.
+      damage: where reading ended; None for a sound shard.
       skipped: ids of videos that were left out, because they have no frames.
     """
 
     num_bytes: int
-    damage: Mapping[str, Any] | None = None
+    damage: Damage | None = None
     skipped: tuple[str, ...] = ()
 
 
@@ -149,5 +150,5 @@ def _parse(path: Path, kind: type[T]) -> T:
         return strict_yaml.parse(kind, json.loads(path.read_text(encoding="utf-8")), "")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, InputError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); make the scores again") from error

@@ -11,11 +11,10 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_tf import run_dir
-from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.errors import InputError
-from yt8m_tf.serving.metadata import read_metadata
+from yt8m_tf.serving.metadata import read_data
 from yt8m_tf.serving.scorer import fingerprint, load_saved_model
 from yt8m_tf.training import checkpoints, distribution
 
@@ -55,12 +54,11 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
       InputError: `path` is neither, or cannot be read.
     """
     if (path / "saved_model.pb").is_file():
-        metadata = read_metadata(path)
-        if metadata is None:
+        data = read_data(path)
+        if data is None:
             raise InputError(
                 f"{path}: a SavedModel that does not say which records it reads; yt8m-export writes one that does"
             )
-        data = strict_yaml.parse(DataConfig, metadata["data"], "data")
         return Predictor(
             path, data, fingerprint(path), {}, lambda: saved_model_scores(load_saved_model(path, f"--model={path}"))
         )

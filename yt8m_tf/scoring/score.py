@@ -184,9 +184,8 @@ class _Job:
                 shard = waiting.pop(0)
                 name = os.path.basename(shard)
                 kept = (row for part in rows.pop(shard, []) for row in zip(*part, strict=True))
-                damage = self._faults.damaged.get(shard)
                 made_from = ScoredShard(
-                    self._sizes[shard], dataclasses.asdict(damage) if damage else None, tuple(skipped.pop(shard, ()))
+                    self._sizes[shard], self._faults.damaged.get(shard), tuple(skipped.pop(shard, ()))
                 )
                 note_input(self._output, name, made_from)
                 counts[name] = score_records.write_shard(self._output / name, kept)
@@ -279,9 +278,7 @@ def _remove_outdated(output: Path, sizes: Mapping[str, int]) -> None:
         if name not in known:  # not scored yet, or by a release that did not keep it
             continue
         damage = known[name].damage
-        if known[name].num_bytes != num_bytes or (
-            damage and not integrity.is_damaged_as(shard, integrity.Damage(**damage))
-        ):
+        if known[name].num_bytes != num_bytes or (damage and not integrity.is_damaged_as(shard, damage)):
             (output / name).unlink(missing_ok=True)
 
 
@@ -290,7 +287,7 @@ def _restore(faults: Faults, shard: str, made_from: ScoredShard | None) -> None:
     if made_from is None:  # a release that did not keep it
         return
     if made_from.damage:
-        faults.meet(integrity.Damage(**{**made_from.damage, "path": shard}))
+        faults.meet(dataclasses.replace(made_from.damage, path=shard))
     faults.num_empty += len(made_from.skipped)
 
 

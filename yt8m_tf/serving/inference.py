@@ -79,7 +79,7 @@ def infer(
     run = {"model": fingerprint(saved_model), "input": list(shards), "top_k": top_k, "batch_size": batch_size}
 
     def is_current(index: int, part: Part) -> bool:
-        return not part.damage or integrity.is_damaged_as(shards[index], integrity.Damage(**part.damage))
+        return not part.damage or integrity.is_damaged_as(shards[index], part.damage)
 
     files.check_no_input([output], shards, "--output")
     check_target(output)
@@ -116,8 +116,7 @@ def _score_shards(
 
     def finish(until: int) -> None:
         while len(parts.finished) < until:
-            damage = faults.damaged.get(shards[len(parts.finished)])
-            parts.finish_shard(dataclasses.asdict(damage) if damage else None)
+            parts.finish_shard(faults.damaged.get(shards[len(parts.finished)]))
 
     start, scored = time.perf_counter(), 0
     for owners, serialized, results in scored_batches(scorer, shards, batch_size, faults, first, used):
@@ -238,5 +237,5 @@ def _bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Ex
 
 def _restore(faults: Faults, shard: str, part: Part) -> None:
     if part.damage:
-        faults.meet(integrity.Damage(**part.damage))
+        faults.meet(part.damage)
     faults.num_empty += part.num_records - part.num_rows

@@ -13,6 +13,7 @@ import tensorflow as tf
 import yt8m_tf
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.errors import InputError
 
 METADATA_FILE = "metadata.json"
 
@@ -40,12 +41,28 @@ def without_paths(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in places}
 
 
+def read_data(directory: str | os.PathLike[str]) -> DataConfig | None:
+    """The records that a SavedModel reads, where its metadata says so.
+
+    Raises:
+      InputError: it says what no model reads; the message names the file.
+    """
+    metadata = read_metadata(directory)
+    if metadata is None:
+        return None
+    try:
+        return strict_yaml.parse(DataConfig, metadata["data"], "data")
+    except InputError as error:
+        path = os.path.join(os.fspath(directory), "assets", METADATA_FILE)
+        raise InputError(f"{path}: {error}; export or fetch the model again") from error
+
+
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The metadata of a SavedModel that `saved_model` wrote; None where it has none."""
     try:
         with tf.io.gfile.GFile(os.path.join(os.fspath(directory), "assets", METADATA_FILE)) as file:
             contents = json.load(file)
-    except (tf.errors.OpError, ValueError):
+    except (tf.errors.OpError, ValueError, RecursionError):
         return None
     ours = (
         isinstance(contents, dict)

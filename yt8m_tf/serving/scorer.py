@@ -17,11 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files
-from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
-from yt8m_tf.serving.metadata import read_metadata
+from yt8m_tf.serving.metadata import read_data
 
 SIGNATURE = "serving_default"
 _OUTPUTS = {
@@ -156,8 +155,7 @@ def load_scorer(
     given = outputs["predictions"].shape[-1]
     if not 1 <= top_k <= max(given or top_k, TOP_K):
         raise InputError(f"--top_k={top_k}: the model gives the {given} highest scores of a video; give 1 to {given}")
-    metadata = read_metadata(directory)
-    data = strict_yaml.parse(DataConfig, metadata["data"], "data") if metadata else None
+    data = read_data(directory)
     if data and num_classes not in (None, data.num_classes):
         raise InputError(f"--num_classes={num_classes}: the model predicts {data.num_classes}; leave the flag out")
     classes = data.num_classes if data else num_classes or _MOST_CLASSES

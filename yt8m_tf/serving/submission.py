@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from yt8m_tf import files
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError
 
 HEADER = b"VideoId,LabelConfidencePairs\n"
@@ -80,13 +82,13 @@ class Part:
       num_bytes: its size: a shard that was replaced since, say by a sound copy, is read again.
       num_records: records read from it.
       num_rows: rows written for them; fewer where clips without frames were left out.
-      damage: the fields of the `integrity.Damage` where reading ended; None for a sound shard.
+      damage: where reading ended; None for a sound shard.
     """
 
     num_bytes: int
     num_records: int = 0
     num_rows: int = 0
-    damage: Mapping[str, Any] | None = None
+    damage: Damage | None = None
 
 
 class Parts:
@@ -119,12 +121,13 @@ class Parts:
         self.output = Path(output)
         self._shard_bytes = [*shard_bytes, 0]
         self.directory = parts_directory(output)
+        self._remedy = f"remove {self.directory} to start anew"
         self.finished: list[Part] = []
         check_target(output)
         self._check_run(dict(run))
         for index, num_bytes in enumerate(shard_bytes):
             state = self._path(index, "json")
-            part = Part(**json.loads(state.read_text(encoding="utf-8"))) if state.is_file() else None
+            part = strict_yaml.read_json(state, Part, self._remedy) if state.is_file() else None
             if part is None or part.num_bytes != num_bytes or not is_current(index, part):
                 break
             self.finished.append(part)
@@ -139,7 +142,7 @@ class Parts:
         self._current.num_records += num_records
         self._current.num_rows += num_rows
 
-    def finish_shard(self, damage: Mapping[str, Any] | None = None) -> None:
+    def finish_shard(self, damage: Damage | None = None) -> None:
         """Completes the shard that is being written; one without any records too."""
         self.add(b"", 0, 0)
         index = len(self.finished)
@@ -174,7 +177,7 @@ class Parts:
         if not path.is_file():
             _write_json(path, run)
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = strict_yaml.read_json(path, Mapping[str, Any], self._remedy)
         changed = sorted(key for key in {*before, *run} if before.get(key) != run.get(key))
         if changed and not self._path(0, "json").is_file():  # nothing was finished, so nothing is lost
             _write_json(path, run)

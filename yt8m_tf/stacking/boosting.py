@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import lightgbm
 import numpy as np
 
 from yt8m_tf import files
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError
 from yt8m_tf.stacking.rows import Rows, ShardSequence
 from yt8m_tf.stacking.settings import StackConfig
 
 CLASS_COLUMN = "class"
+_DIGEST = "sha256"
 _MAX_CLASSES = 1 << 16  # ids in score shards are uint16
 
 # Is told the number of trees so far, and the loss on the held-out rows.
@@ -107,10 +109,11 @@ def train(
 
 
 def save(path: Path, trained: Trained) -> None:
-    """Writes a booster in LightGBM's text format, and its curves beside it."""
-    files.write_json(path.with_suffix(".json"), trained.curves)
+    """Writes a booster in LightGBM's text format, and its curves and the text's SHA-256 beside it."""
+    text = trained.booster.model_to_string(num_iteration=trained.num_trees).encode()
+    files.write_json(path.with_suffix(".json"), {**trained.curves, _DIGEST: hashlib.sha256(text).hexdigest()})
     with files.whole_file(path) as temporary:
-        trained.booster.save_model(str(temporary), num_iteration=trained.num_trees)
+        temporary.write_bytes(text)
 
 
 def load(path: Path) -> Trained:
@@ -119,10 +122,17 @@ def load(path: Path) -> Trained:
     Raises:
       InputError: it cannot be read.
     """
+    remedy = f"remove {path} and repeat the command"
+    beside = strict_yaml.read_json(path.with_suffix(".json"), Mapping[str, Any], remedy)
+    digest = beside.pop(_DIGEST, None)  # a release before this key left it out
     try:
-        curves = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return Trained(lightgbm.Booster(model_file=str(path)), curves)
-    except (OSError, ValueError, lightgbm.basic.LightGBMError) as error:
+        curves = {name: [float(loss) for loss in losses] for name, losses in beside.items()}
+        text = path.read_bytes()
+        # LightGBM reads a damaged text beyond its end.
+        if digest not in (None, hashlib.sha256(text).hexdigest()):
+            raise ValueError("damaged: its checksum is another")
+        return Trained(lightgbm.Booster(model_str=text.decode()), curves)
+    except (OSError, ValueError, TypeError, OverflowError, lightgbm.basic.LightGBMError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and repeat the command") from error
 
 

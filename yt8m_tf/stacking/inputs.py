@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,10 +263,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
       InputError: the file is missing or damaged.
     """
     try:
-        # Opened here: NumPy leaves a file open in which it finds no archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as file:
+            return files.read_arrays(file)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
 
 

@@ -13,10 +13,18 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 
+from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.gap_histogram import top_pairs
 from yt8m_tf.stacking.features import aggregates, candidates, features
 from yt8m_tf.stacking.inputs import ShardInputs, load_arrays, save_arrays
 from yt8m_tf.stacking.settings import StackConfig
+
+# The kinds of NumPy's types, and the dimensions, of the arrays of a file.
+_FORMS = {
+    **{"ids": ("S", 1), "num_labels": ("i", 0), "videos": ("i", 1)},
+    **{"classes": ("i", 1), "features": ("f", 2), "labels": ("b", 1)},
+}
+_OF_EACH_ROW = ("videos", "classes", "features", "labels")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +100,9 @@ def load_rows(path: Path) -> Rows:
       InputError: the file is missing or damaged.
     """
     arrays = load_arrays(path)
+    found = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
+    if found != _FORMS or len({len(arrays[name]) for name in _OF_EACH_ROW}) > 1:
+        raise InputError(f"{path}: holds other arrays than rows; remove the file and repeat the command")
     num_labels = int(arrays.pop("num_labels"))
     return Rows(num_labels=num_labels, **arrays)
 

@@ -78,7 +78,9 @@ def read_stacking(output: Path) -> Stacking:
         started, report = (json.loads((output / name).read_text("utf-8")) for name in (stack.CONFIG, stack.REPORT))
         models, fingerprint, gaps = started["models"], started["fingerprint"], report["gaps"]
         config = strict_yaml.parse(StackConfig, started["config"], "")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(gaps, Mapping) or OUT_OF_FOLD not in gaps:
+            raise ValueError(f"'gaps' has no '{OUT_OF_FOLD}'")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{where}: {stack.CONFIG} or {stack.REPORT} cannot be read ({error}); stack again") from error
     manifests = {split: read_manifest(output / split, "--output") for split in gaps}
     shards = {split: list(manifest.shards) for split, manifest in manifests.items()}
@@ -172,7 +174,7 @@ def _kept(
     if path.is_file():
         try:
             return json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read ({error}); remove it and repeat the command") from error
     directory = path.with_suffix("")
     directory.mkdir(parents=True, exist_ok=True)

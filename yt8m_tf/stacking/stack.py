@@ -211,7 +211,11 @@ def _gaps(output: Path, split: str, inputs: StackInputs, progress: bool) -> list
     path.parent.mkdir(exist_ok=True)
     if not path.is_file():
         files.write_json(path, evaluation.model_gaps(inputs, progress))
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        gaps = json.loads(path.read_text(encoding="utf-8"))
+        return [float(gap) for gap in gaps]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
 
 
 def _make_rows(directory: Path, inputs: StackInputs, config: StackConfig, best: int | None, progress: bool) -> None:

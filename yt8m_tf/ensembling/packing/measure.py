@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 import gc
 import hashlib
-import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files, models, run_dir
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.ensembling.packing.candidates import Candidate
@@ -175,7 +175,10 @@ def _read_record(directory: Path, shards: Sequence[str]) -> dict[str, Any] | Non
     path = directory / _RECORD
     if not path.is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
+    remedy = f"remove {directory}, and the same command measures the candidate again"
+    record = dict(strict_yaml.read_json(path, Mapping[str, Any], remedy))
+    if missing := {"num_bytes", "compared", "difference", "own_scores"} - record.keys():
+        raise InputError(f"{path}: has no '{min(missing)}'; {remedy}")
     scored = read_manifest(directory / "scores", "--output").shards if record["own_scores"] else None
     first = os.path.basename(shards[0])
     names = {os.path.basename(shard) for shard in shards}

@@ -1,0 +1,655 @@
+"""Every kind of file that a command opens: a sound one, and the library call that opens it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import yaml
+from mutated import framed
+from shards import frame_record, video_record, write_shard
+
+from yt8m_tf import run_dir, vocabulary
+from yt8m_tf.codebook import centroids
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import LabelsConfig
+from yt8m_tf.data import inspection, integrity, pipeline, records
+from yt8m_tf.data.batches import read_batches
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.record_check import Reader, check_record, parse_record
+from yt8m_tf.ensembling.weighted_mean import read_weights
+from yt8m_tf.evaluation import submissions
+from yt8m_tf.export import precision, strip
+from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.models import build_model
+from yt8m_tf.models.registry import load_experiment, parse_experiment
+from yt8m_tf.pipelines.settings import load_pipeline
+from yt8m_tf.report.sources import read_workdir
+from yt8m_tf.sample_data.frames import FrameCounts
+from yt8m_tf.score_shards import records as score_records
+from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, finish, known_inputs, read_manifest
+from yt8m_tf.score_shards.reading import read_shard
+from yt8m_tf.score_shards.soft_labels import SoftLabels
+from yt8m_tf.scoring.predictors import find_predictor
+from yt8m_tf.serving import bundle
+from yt8m_tf.serving.scorer import load_scorer
+from yt8m_tf.serving.submission import Part, Parts
+from yt8m_tf.stacking import boosting, sizes, stack
+from yt8m_tf.stacking.inputs import StackInputs
+from yt8m_tf.stacking.rows import load_rows
+from yt8m_tf.stacking.settings import StackConfig
+from yt8m_tf.training import checkpoints
+
+_CLASSES, _FEATURES, _FRAMES, _VIDEOS = 12, {"rgb": 6, "audio": 3}, 5, 7
+_FIXED = 11  # seed of the sound inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """A sound input that is opened again and again.
+
+    Attributes:
+      path: the file that is mutated.
+      open: opens whatever is at `path`; returns what is right of it, or raises InputError.
+      named: one of these is in the message of each error.
+    """
+
+    path: Path
+    open: Callable[[], Any]
+    named: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of file: its form (`mutated.FORMS`), what makes a sound one in a directory, its share of all inputs."""
+
+    form: str
+    make: Callable[[Path], Input]
+    share: float = 1.0
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(_FIXED)
+
+
+def _input(path: Path, call: Callable[[], Any], *named: str) -> Input:
+    return Input(path, call, (path.name, *named))
+
+
+def _data(level: str) -> DataConfig:
+    return DataConfig(level=level, features=_FEATURES, num_classes=_CLASSES, max_frames=_FRAMES, max_labels=4)  # type: ignore[arg-type]
+
+
+def _records(level: str) -> list[bytes]:
+    rng, found = _rng(), []
+    for number in range(_VIDEOS):
+        labels = sorted(rng.choice(_CLASSES, 2, replace=False).tolist())
+        if level == "video":
+            means = {name: rng.normal(size=size).astype(np.float32) for name, size in _FEATURES.items()}
+            found.append(video_record(b"v%d" % number, labels, **means))
+        else:
+            length = int(rng.integers(1, _FRAMES + 2))
+            codes = {name: rng.integers(0, 256, (length, size)).astype(np.uint8) for name, size in _FEATURES.items()}
+            found.append(frame_record(b"v%d" % number, labels, **codes))
+    return found
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+def _record(level: str) -> Callable[[Path], Input]:
+    """One record: TensorFlow's parser and the search for the reason must agree on it."""
+
+    def make(directory: Path) -> Input:
+        path, shard, data = directory / "record", directory / "shard.tfrecord", _data(level)
+        path.write_bytes(_records(level)[3])
+        parse = tf.function(lambda serialized: records.parse_records(serialized, data), autograph=False)
+
+        def call() -> None:
+            serialized = path.read_bytes()
+            problem = check_record(serialized, data, need_labels=False, need_frames=False)
+            shard.write_bytes(framed([serialized]))
+            try:
+                parsed = parse(tf.constant([serialized]))
+            except records.PARSE_FAILURES as error:
+                assert Faults(on_empty="skip").find_bad_record([str(shard)], data), f"refused without reason: {error}"
+            else:
+                if level == "frame" and int(parsed["num_frames"][0]) == 0:
+                    return  # whether a feature is missing or empty, `Faults.meet_empty` asks
+                # Keys that are no UTF-8 are nothing to TensorFlow, which finds those that it looks for.
+                assert not problem or parse_record(serialized) is None, f"not refused: {problem}"
+                assert all(np.isfinite(value).all() for value in parsed.values() if value.dtype.is_floating)
+            integrity.named(serialized)
+            inspection.add_record(inspection.Contents(), serialized)
+
+        return _input(path, call)
+
+    return make
+
+
+def _shard(level: str) -> Callable[[Path], Input]:
+    """Evaluation's stream, with whatever can be skipped skipped, or not."""
+
+    def make(directory: Path) -> Input:
+        path, data = write_shard(directory / "shard.tfrecord", _records(level)), _data(level)
+        choices = [("error", "error", "error"), ("skip", "skip", "skip"), ("skip", "skip", "negative")]
+        calls = 0
+
+        def call() -> None:
+            nonlocal calls
+            calls += 1
+            on_damaged, on_empty, on_unlabelled = choices[calls % len(choices)]
+            faults = Faults(on_damaged, on_empty, on_unlabelled, Reader(has_flags=True))  # type: ignore[arg-type]
+            pipeline.check_first_records([str(path)], data, faults)
+            for batch in pipeline.evaluation_stream([str(path)], data, 4, faults=faults):
+                for name in _FEATURES:
+                    assert batch[name].shape[0] == 4
+                    assert level == "frame" or np.isfinite(batch[name]).all()
+                assert int(tf.reduce_max(batch["labels"])) < _CLASSES
+
+        return _input(path, call)
+
+    return make
+
+
+def _inspected(directory: Path) -> Input:
+    path = write_shard(directory / "shard.tfrecord", _records("frame"))
+
+    def call() -> None:
+        report, damaged = inspection.inspect([str(path)])
+        inspection.table(report)
+        if damaged:
+            shutil.rmtree(directory / "saved", ignore_errors=True)
+            inspection.salvage_all(damaged, str(directory / "saved"))
+            saved = directory / "saved" / path.name  # there is none where no record was good
+            assert not saved.exists() or integrity.scan_shard(str(saved)).damage is None
+
+    return _input(path, call)
+
+
+def _read(directory: Path) -> Input:
+    """Scoring's reader, with damage skipped."""
+    path = write_shard(directory / "shard.tfrecord", _records("video"))
+
+    def call() -> None:
+        faults = Faults("skip")
+        found = sum(len(serialized) for _, serialized in read_batches([[str(path)]], 3, faults))
+        assert found == len([*integrity.good_records(str(path))])
+
+    return _input(path, call)
+
+
+def _labels_of_shards(directory: Path) -> Input:
+    path = write_shard(directory / "shard.tfrecord", _records("video"))
+    return _input(path, lambda: submissions.read_shard_labels(str(path)))
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def _scores(directory: Path) -> tuple[Path, Manifest]:
+    rng, rows = _rng(), []
+    for number in range(_VIDEOS):
+        scores = np.sort(rng.random(4).astype(np.float16))[::-1]
+        rows.append((b"v%d" % number, rng.choice(_CLASSES, 4, replace=False), scores))
+    directory.mkdir(parents=True, exist_ok=True)
+    score_records.write_shard(directory / "a.tfrecord", rows)
+    made_from = {"a.tfrecord": ScoredShard(1000, None, ("v9",))}
+    manifest = Manifest(("runs/m",), "f" * 64, _CLASSES, 5, "video", {}, {"a.tfrecord": _VIDEOS}, made_from)
+    return directory / "a.tfrecord", finish(directory, manifest)
+
+
+def _score_shard(directory: Path) -> Input:
+    path, manifest = _scores(directory)
+
+    def call() -> None:
+        found = read_shard(directory, path.name, manifest)
+        assert found.classes.shape == (_VIDEOS, 5)
+        assert ((found.scores >= 0) & (found.scores <= 1)).all()
+
+    return _input(path, call)
+
+
+def _soft_labels(directory: Path) -> Input:
+    path, _ = _scores(directory / "soft")
+    shard = str(write_shard(directory / "a.tfrecord", _records("video")))
+    labels = LabelsConfig(soft="soft")
+
+    def call() -> None:
+        def beside(shards: Any) -> SoftLabels:
+            return SoftLabels(labels, directory / "soft", shards, _CLASSES)
+
+        data = dataclasses.replace(_data("video"), shuffle_records=0)
+        batch = next(pipeline.training_stream([shard], data, 4, seed=1, faults=Faults(), beside=beside))
+        assert batch["soft_classes"].shape == (4, 5)
+
+    return _input(path, call)
+
+
+def _scores_json(directory: Path) -> Input:
+    _scores(directory)
+    shard = str(write_shard(directory.with_name("shards") / "a.tfrecord", _records("video")))
+
+    def call() -> None:
+        known_inputs(directory)
+        manifest = read_manifest(directory, "--scores")
+        read_shard(directory, "a.tfrecord", manifest)
+        StackInputs([directory], ["m"], [shard], "error").read(shard)
+
+    return _input(directory / "scores.json", call, str(directory), "a.tfrecord")
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def _run(directory: Path) -> Path:
+    workdir = directory / "run"
+    data = {"features": _FEATURES, "num_classes": _CLASSES, "num_folds": 2}
+    experiment = parse_experiment({"model": {"name": "logistic"}, "data": data})
+    keras.utils.set_random_seed(_FIXED)
+    model = build_model(experiment.model, experiment.data.spec)
+    run_dir.prepare(workdir, experiment)
+    run_dir.keep_folds(workdir, {"a.tfrecord": 0, "b.tfrecord": 1})
+    checkpoints.save_run(workdir, experiment, {variable.path: variable for variable in model.weights})
+    for step in (5, 10):
+        run_dir.append_history(workdir, {"step": step, "metrics": {"gap_at_20": 0.5, "loss": 1.0}})
+    return workdir
+
+
+def _in_run(name: str, call: Callable[[Path], Any], *named: str) -> Callable[[Path], Input]:
+    def make(directory: Path) -> Input:
+        workdir = _run(directory)
+        return _input(workdir / name, lambda: call(workdir), *named)
+
+    return make
+
+
+def _restored() -> Callable[[Path], None]:
+    variables: dict[str, tf.Variable] = {}
+
+    def call(workdir: Path) -> None:
+        if not variables:
+            for name, shape in tf.train.list_variables(str(workdir / _CHECKPOINT / "variables")):
+                variables[name] = tf.Variable(tf.zeros(shape))
+        checkpoints.fault(workdir / _CHECKPOINT)
+        checkpoints.restore(workdir, 0, variables)
+        checkpoints.find_checkpoint(workdir)
+
+    return call
+
+
+def _stripped(workdir: Path) -> None:
+    output = workdir.parent / "stripped"
+    shutil.rmtree(output, ignore_errors=True)
+    strip.strip(workdir, output)
+
+
+_CHECKPOINT = "checkpoints/step_00000000"
+_OF_CHECKPOINT = ("step_00000000",)
+
+# --- SavedModels -----------------------------------------------------------------------------------------------------
+
+
+def _saved_model(directory: Path) -> Path:
+    data = _data("video")
+    keras.utils.set_random_seed(_FIXED)
+    target = directory / "model"
+    export_saved_model(build_model({"name": "logistic"}, data.spec), data, target)
+    return target
+
+
+def _keras_file(directory: Path) -> Input:
+    path, output = directory / "model.keras", directory / "stripped.keras"
+    keras.utils.set_random_seed(_FIXED)
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization()])
+    model.compile(optimizer="adam", loss="mse")
+    model.save(path)
+
+    def call() -> None:
+        output.unlink(missing_ok=True)
+        strip.strip(path, output)
+
+    return _input(path, call)
+
+
+def _graph(directory: Path) -> Input:
+    model, output = _saved_model(directory), directory / "stripped"
+
+    def call() -> None:
+        shutil.rmtree(output, ignore_errors=True)
+        strip.strip(model, output)
+
+    return _input(model / "saved_model.pb", call, str(model))
+
+
+def _metadata(directory: Path) -> Input:
+    model = _saved_model(directory)
+
+    def call() -> None:
+        predictor = find_predictor(model)
+        assert isinstance(predictor.data, DataConfig)
+
+    return _input(model / "assets" / "metadata.json", call, str(model))
+
+
+def _metadata_loaded(directory: Path) -> Input:
+    model = _saved_model(directory)
+    return _input(model / "assets" / "metadata.json", lambda: load_scorer(str(model)), str(model))
+
+
+def _model_variables(name: str) -> Callable[[Path], Input]:
+    def make(directory: Path) -> Input:
+        model = _saved_model(directory)
+        return _input(model / "variables" / name, lambda: load_scorer(str(model)), str(model))
+
+    return make
+
+
+def _bundle(directory: Path) -> Input:
+    path = directory / "bundle.tgz"
+    bundle.write_bundle(_saved_model(directory), path, progress=False)
+
+    def call() -> None:
+        with bundle.unpacked(path, 1 << 20) as found:
+            assert (found / "saved_model.pb").is_file()
+        assert not (directory.parent / "x").exists()
+
+    return _input(path, call)
+
+
+# --- configurations --------------------------------------------------------------------------------------------------
+
+
+def _configuration(directory: Path) -> Input:
+    path = directory / "experiment.yaml"
+    values = {
+        "model": {"name": "resnet_like", "inner_size": 8},
+        "data": {"features": _FEATURES, "keys": {"rgb": "mean_rgb"}, "train": ["a*.tfrecord", "b*.tfrecord"]},
+        "loss": {"name": "bce"},
+        "optimizer": {"name": "adam", "learning_rate": 1e-3},
+        "labels": {"soft": "scores/a", "weight": 0.5},
+        "train": {"batch_size": 64, "ema_decay": 0.99},
+    }
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return _input(
+        path,
+        lambda: load_experiment(str(path)),
+        "configuration",
+        "unknown",
+        "model",
+        "data.",
+        "train.",
+        "optimizer.",
+        "labels.",
+    )
+
+
+def _configurations(directory: Path) -> Input:
+    path = directory / "several.yaml"
+    base = {"model": {"name": "fcn"}, "train": {"batch_size": 32}}
+    named = {"one": {"base": "plain", "train": {"steps": 5}}, "two": {"base": "plain"}}
+    path.write_text(yaml.safe_dump({"bases": {"plain": base}, "configurations": named}, sort_keys=False))
+    names = ("configuration key", "unknown", "model")
+    return _input(path, lambda: (strict_yaml.configuration_names(str(path)), load_experiment(f"{path}:one")), *names)
+
+
+def _pipeline(directory: Path) -> Input:
+    path = directory / "pipeline.yaml"
+    values = {
+        "models": {"a": {"config": "first_level/logistic.yaml", "changes": {"train": {"batch_size": 8}}}},
+        "num_folds": 3,
+        "video": {"data": {"features": _FEATURES}},
+        "students": {"s": {"config": "first_level/fcn.yaml"}},
+        "ensemble": {"s": 1.0},
+        "stack": {"num_trees": 5},
+        "videos": {"train": 100},
+        "export": "float16",
+    }
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def call() -> None:
+        settings = load_pipeline(str(path))
+        for own in settings.first_level().values():
+            settings.experiment(own, {})
+
+    return _input(path, call, "configuration", "unknown", "model", "first_level/", "ensemble", "final", "num_folds")
+
+
+def _precision(directory: Path) -> Input:
+    path = directory / "precision.yaml"
+    path.write_text("- dense*:cluster@8\n- bn*:float32\n- '*:float16'\n")
+    return _input(path, lambda: precision.parse_precision(str(path)), "--precision")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _submission(directory: Path) -> Input:
+    path = directory / "submission.csv"
+    rows = [f"v{number},1 0.75 {number + 2} 0.5 0 0.25" for number in range(_VIDEOS)]
+    path.write_text("\n".join(["VideoId,LabelConfidencePairs", *rows, ""]))
+    labels = {f"v{number}": {number, 3} for number in range(_VIDEOS)}
+
+    def call() -> None:
+        gap, unlabelled = submissions.submission_gap(path, labels)
+        assert 0 <= gap <= 1
+        assert unlabelled == 0
+
+    return _input(path, call)
+
+
+def _csv_labels(directory: Path) -> Input:
+    path = directory / "labels.csv"
+    path.write_text("\n".join(["id,labels", *(f"v{number},{number} 3" for number in range(_VIDEOS)), ""]))
+    return _input(path, lambda: submissions.read_csv_labels(path))
+
+
+def _vocabulary(directory: Path) -> Input:
+    path = directory / "vocabulary.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["Index", "TrainVideoCount", "Name", "Vertical1", "Vertical2", "Vertical3", "WikiDescription"])
+        for number in range(_CLASSES):
+            rows.writerow(
+                [number, 1000 - number, f"Class, {number}", "Games", "", "Arts" * (number % 2), 'A "thing"\n']
+            )
+
+    def call() -> None:
+        assert len(vocabulary.load_vocabulary(path, _CLASSES)) == _CLASSES
+        vocabulary.load_details(path, _CLASSES)
+        verticals = vocabulary.load_verticals(path, _CLASSES)
+        assert verticals.shape[0] == _CLASSES
+        assert verticals.size == 0 or verticals.any(axis=0).all()
+
+    return _input(path, call)
+
+
+def _histogram(directory: Path) -> Input:
+    path = directory / "frames.csv"
+    path.write_text("num_frames,num_videos\n" + "".join(f"{n},{n * 7}\n" for n in range(1, 9)))
+
+    def call() -> None:
+        drawn = FrameCounts(1, 300, str(path)).draw(20, _rng())
+        assert ((drawn >= 1) & (drawn <= 300)).all()
+
+    return _input(path, call)
+
+
+def _centroids(directory: Path) -> Input:
+    path = directory / "centroids.npz"
+    values = _rng().normal(size=(4, 9)).astype(np.float32)
+    centroids.write(centroids.Clustering(values, _FEATURES, 50, 1, 3.0, 9.0, 0), path)
+
+    class Codebook(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="codebook")
+            self.centroids = self.add_weight(shape=(4, 9), name="centroids")
+
+    class Model:
+        def get_layer(self, name: str) -> Any:
+            return layer
+
+    layer = Codebook()
+
+    def call() -> None:
+        centroids.load_centroids(Model(), str(path), _FEATURES)
+        assert np.isfinite(layer.centroids.numpy()).all()
+
+    return _input(path, call)
+
+
+# --- what stages leave for later ones --------------------------------------------------------------------------------
+
+
+def _rows(directory: Path) -> Input:
+    path = directory / "a.npz"
+    rng = _rng()
+    arrays = {
+        "ids": np.array([b"v0", b"v1"]),
+        "num_labels": 3,
+        "videos": np.array([0, 0, 1], np.int32),
+        "classes": np.array([1, 2, 1], np.int32),
+        "features": rng.random((3, 4)).astype(np.float16),
+        "labels": np.array([True, False, False]),
+    }
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+    return _input(path, lambda: load_rows(path).matrix())
+
+
+def _booster(suffix: str) -> Callable[[Path], Input]:
+    def make(directory: Path) -> Input:
+        import lightgbm
+
+        rng = _rng()
+        values = rng.random((60, 3))
+        dataset = lightgbm.Dataset(values, (values[:, 0] > 0.5).astype(int), params={"verbosity": -1})
+        parameters = {"objective": "binary", "num_leaves": 4, "min_data_in_leaf": 2, "verbosity": -1, "num_threads": 1}
+        trained = boosting.Trained(lightgbm.train(parameters, dataset, 3), {"training": [0.5], "held out": [0.4]})
+        boosting.save(directory / "fold_0.txt", trained)
+
+        def call() -> None:
+            found = boosting.load(directory / "fold_0.txt")
+            assert isinstance(found.curves, Mapping)
+            found.booster.num_feature()
+
+        return _input(directory / f"fold_0{suffix}", call, "fold_0.txt")
+
+    return make
+
+
+def _weights(directory: Path) -> Input:
+    path = directory / "weights.json"
+    path.write_text(json.dumps({"a": 0.25, "b": 0.75}))
+
+    def call() -> None:
+        assert np.isfinite(read_weights(path, ["a", "b"])).all()
+
+    return _input(path, call)
+
+
+def _stacking(name: str) -> Callable[[Path], Input]:
+    def make(directory: Path) -> Input:
+        started = {"fingerprint": "f" * 64, "config": strict_yaml.to_dict(StackConfig()), "models": ["a", "b"]}
+        (directory / stack.CONFIG).write_text(json.dumps(started))
+        gaps = {"train": {"a": 0.5, "b": 0.5}, "validate": {"a": 0.4, "b": 0.4}}
+        (directory / stack.REPORT).write_text(json.dumps({"gaps": gaps, "importances": {"a": 0.5}}))
+        for split in gaps:
+            shard, _ = _scores(directory / split)
+            (directory / "rows" / split).mkdir(parents=True)
+            (directory / "rows" / split / f"{shard.name}.npz").write_bytes(b"")
+        return _input(directory / name, lambda: sizes.read_stacking(directory), str(directory))
+
+    return make
+
+
+def _reported(name: str) -> Callable[[Path], Input]:
+    """What a page of results is made from."""
+
+    def make(directory: Path) -> Input:
+        workdir = _run(directory)
+        evaluation = workdir / "evaluation"
+        evaluation.mkdir()
+        (evaluation / "metrics.json").write_text(json.dumps({"metrics": {"gap_at_20": 0.5}, "context": {"step": 1}}))
+        rows = "".join(f"{number},Name {number},{number + 1},0.5\n" for number in range(_CLASSES))
+        (evaluation / "classes.csv").write_text(f"class,name,num_positives,average_precision\n{rows}")
+        return _input(workdir / name, lambda: read_workdir(workdir), str(workdir), "configuration key")
+
+    return make
+
+
+def _part(name: str) -> Callable[[Path], Input]:
+    """What an interrupted `infer` goes on from."""
+
+    def make(directory: Path) -> Input:
+        output, run = directory / "out.csv", {"model": "f", "input": ["a"], "top_k": 3}
+        parts = Parts(output, run, [100])
+        parts.add(b"v0,1 0.5\n", 1, 1)
+        parts.finish_shard(None)
+
+        def call() -> None:
+            for part in Parts(output, run, [100]).finished:
+                assert isinstance(part, Part)
+                assert type(part.num_records) is type(part.num_rows) is int
+
+        return _input(parts.directory / name, call, str(parts.directory))
+
+    return make
+
+
+KINDS: Mapping[str, Kind] = {
+    "video record": Kind("record", _record("video"), 12),
+    "frame record": Kind("record", _record("frame"), 12),
+    "video shard": Kind("records", _shard("video"), 0.4),
+    "frame shard": Kind("records", _shard("frame"), 0.4),
+    "inspected shard": Kind("records", _inspected, 1.5),
+    "scored shard": Kind("records", _read, 1.5),
+    "labels in shards": Kind("records", _labels_of_shards, 3),
+    "score shard": Kind("records", _score_shard, 6),
+    "soft labels": Kind("records", _soft_labels, 0.2),
+    "scores.json": Kind("json", _scores_json, 3),
+    "config.yaml": Kind("yaml", _in_run("config.yaml", lambda w: run_dir.read_experiment(w, parse_experiment)), 5),
+    "folds.json": Kind("json", _in_run("folds.json", run_dir.read_folds), 4),
+    "history.jsonl": Kind("json lines", _in_run("history.jsonl", run_dir.read_history), 4),
+    "state.json": Kind("json", _in_run(f"{_CHECKPOINT}/state.json", checkpoints.latest_state, *_OF_CHECKPOINT), 5),
+    "variables.index": Kind("bytes", _in_run(f"{_CHECKPOINT}/variables.index", _restored(), *_OF_CHECKPOINT), 4),
+    "variables.data": Kind(
+        "bytes", _in_run(f"{_CHECKPOINT}/variables.data-00000-of-00001", _restored(), *_OF_CHECKPOINT), 4
+    ),
+    "stripped index": Kind("bytes", _in_run(f"{_CHECKPOINT}/variables.index", _stripped, *_OF_CHECKPOINT), 1),
+    "metadata.json": Kind("json", _metadata, 4),
+    "metadata.json of a loaded model": Kind("json", _metadata_loaded, 0.3),
+    "variables of a SavedModel": Kind("bytes", _model_variables("variables.data-00000-of-00001"), 0.3),
+    "index of a SavedModel": Kind("bytes", _model_variables("variables.index"), 0.3),
+    "Keras file": Kind("npz", _keras_file, 1),
+    "graph": Kind("bytes", _graph, 0.3),
+    "bundle": Kind("tgz", _bundle, 4),
+    "configuration": Kind("yaml", _configuration, 6),
+    "configurations": Kind("yaml", _configurations, 5),
+    "pipeline": Kind("yaml", _pipeline, 3),
+    "precision": Kind("yaml", _precision, 3),
+    "submission": Kind("csv", _submission, 6),
+    "labels": Kind("csv", _csv_labels, 4),
+    "vocabulary": Kind("csv", _vocabulary, 6),
+    "frame counts": Kind("csv", _histogram, 3),
+    "centroids": Kind("npz", _centroids, 5),
+    "rows of a stacking": Kind("npz", _rows, 4),
+    "booster": Kind("text", _booster(".txt"), 2),
+    "curves of a booster": Kind("json", _booster(".json"), 2),
+    "weights.json": Kind("json", _weights, 3),
+    "stacking's configuration": Kind("json", _stacking(stack.CONFIG), 3),
+    "stacking's report": Kind("json", _stacking(stack.REPORT), 3),
+    "metrics.json": Kind("json", _reported("evaluation/metrics.json"), 2),
+    "classes.csv": Kind("csv", _reported("evaluation/classes.csv"), 2),
+    "part of a submission": Kind("json", _part("00000.json"), 3),
+    "run of a submission": Kind("json", _part("run.json"), 3),
+}

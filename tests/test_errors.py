@@ -1,0 +1,22 @@
+"""Messages of errors are one plain line, whatever they quote."""
+
+from __future__ import annotations
+
+import pytest
+
+from yt8m_tf.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("quoted", "shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("\x1b[31m", r"\x1b[31m"),
+        ("\u2028\ufeff", r"\u2028\ufeff"),
+        ("\udcff", r"\udcff"),
+        (r"a\b", r"a\b"),
+        ("vidéo 視頻", "vidéo 視頻"),
+    ],
+)
+def test_what_a_message_quotes_breaks_no_line(quoted: str, shown: str) -> None:
+    assert str(InputError(f"video '{quoted}' stands twice")) == f"video '{shown}' stands twice"
