@@ -48,14 +48,14 @@ class ClipParser:
         }
         self._lengths = np.array(sorted({*data.frame_lengths, data.max_frames}))
 
-    def parse(self, record: bytes) -> Clip | None:
+    def parse(self, record: bytes | memoryview) -> Clip | None:
         """One record; None where it has another layout than that of protobuf's libraries, or lacks something."""
         try:
             return self._parse(record)
         except (IndexError, _OtherLayoutError):
             return None
 
-    def parse_batch(self, serialized: Sequence[bytes]) -> dict[str, np.ndarray] | None:
+    def parse_batch(self, serialized: Sequence[bytes | memoryview]) -> dict[str, np.ndarray] | None:
         """What `records.parse_records` gives for records [B], as arrays; None where one of them is for that to parse.
 
         A record whose values are out of range is one, too.
@@ -91,7 +91,7 @@ class ClipParser:
             padded[row, : len(distinct)] = distinct
         return padded
 
-    def _parse(self, record: bytes) -> Clip:
+    def _parse(self, record: bytes | memoryview) -> Clip:
         fields: dict[int, tuple[int, int]] = {}
         position, end = 0, len(record)
         while position < end:
@@ -121,7 +121,7 @@ class ClipParser:
             raise _OtherLayoutError
         return Clip(video_id, labels or [], frames)
 
-    def _context(self, record: bytes, start: int, end: int) -> tuple[dict[bytes, bytes], list[int] | None]:
+    def _context(self, record: bytes | memoryview, start: int, end: int) -> tuple[dict[bytes, bytes], list[int] | None]:
         ids: dict[bytes, bytes] = {}
         labels: list[int] | None = None
         for key, first, stop in _entries(record, start, end):
@@ -156,7 +156,7 @@ def _varint(value: int) -> bytes:
     return bytes([*encoded, value])
 
 
-def _read_varint(record: bytes, position: int) -> tuple[int, int]:
+def _read_varint(record: bytes | memoryview, position: int) -> tuple[int, int]:
     """The number that begins at a position, below 2 ** 35, and where it ends."""
     byte = record[position]
     if byte < 0x80:
@@ -172,7 +172,7 @@ def _read_varint(record: bytes, position: int) -> tuple[int, int]:
     raise _OtherLayoutError
 
 
-def _piece(record: bytes, position: int, end: int) -> tuple[int, int]:
+def _piece(record: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
     """Where what follows a length starts and stops."""
     length, start = _read_varint(record, position)
     if start + length > end:
@@ -180,7 +180,7 @@ def _piece(record: bytes, position: int, end: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _entries(record: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _entries(record: bytes | memoryview, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Of a map from texts to messages: each key, and where its value starts and stops."""
     while position < end:
         if record[position] != _FIRST:
@@ -194,10 +194,10 @@ def _entries(record: bytes, position: int, end: int) -> Iterator[tuple[bytes, in
         first, stop = _piece(record, key_stop + 1, position)
         if stop != position:
             raise _OtherLayoutError
-        yield record[key_start:key_stop], first, stop
+        yield bytes(record[key_start:key_stop]), first, stop
 
 
-def _only_bytes(record: bytes, start: int, end: int) -> bytes:
+def _only_bytes(record: bytes | memoryview, start: int, end: int) -> bytes:
     """The value of a Feature of one value of bytes."""
     for _ in range(2):  # the BytesList, and the value in it
         if start == end or record[start] != _FIRST:
@@ -205,10 +205,10 @@ def _only_bytes(record: bytes, start: int, end: int) -> bytes:
         start, stop = _piece(record, start + 1, end)
         if stop != end:
             raise _OtherLayoutError
-    return record[start:end]
+    return bytes(record[start:end])
 
 
-def _numbers(record: bytes, start: int, end: int) -> list[int]:
+def _numbers(record: bytes | memoryview, start: int, end: int) -> list[int]:
     """The values of a Feature of whole numbers, none of them negative, packed together or one by one."""
     if start == end or record[start] != _THIRD:
         raise _OtherLayoutError
