@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from yt8m_tf import files
@@ -60,3 +63,28 @@ def test_whole_directory_does_not_replace_one(tmp_path: Path) -> None:
     with pytest.raises(OSError), files.whole_directory(tmp_path / "d") as temporary:
         (temporary / "a").write_text("1")
     assert _names(tmp_path) == ["d"] and _names(tmp_path / "d") == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:-30],
+        lambda content: content.replace(b"\x93NUMPY", b"\x92NUMPY"),
+        lambda content: content.replace(b"'descr'", b"'other'"),
+        lambda content: content.replace(b"(1,)", b"(9,)"),
+        lambda content: content.replace(b"n\0\0\0", b"n\0\0\7"),  # a character that there is none of
+        lambda content: content.replace(b"PK\x01\x02", b"PK\x01\x02\0\0\0\0\xff\xff\xff", 1),
+        lambda content: content.replace(
+            b"PK\x01\x02", b"PK\x01\x02" + b"\x63" * 8, 1
+        ),  # a method that there is none of
+    ],
+)
+def test_damaged_arrays(change: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, names=np.array(["n"]))
+    sound = path.read_bytes()
+    assert files.read_arrays(io.BytesIO(sound))["names"].tolist() == ["n"]
+    assert change(sound) != sound
+    with pytest.raises(ValueError, match=r"no \.npz file of arrays"):
+        files.read_arrays(io.BytesIO(change(sound)))

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -165,9 +166,17 @@ def read_arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
         if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise TypeError(f"'{others[0]}' is no array")
+        if others := [name for name, array in arrays.items() if array.dtype.kind == "U" and not _is_text(array)]:
+            raise ValueError(f"'{others[0]}' holds what is no text")
         return arrays
     except Exception as error:  # zipfile, zlib and NumPy's reader of headers raise a dozen kinds
         raise ValueError(f"no .npz file of arrays: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+def _is_text(array: np.ndarray) -> bool:
+    """Whether an array of strings has characters alone: Python breaks on others, which NumPy does not look for."""
+    codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    return not codes.size or int(codes.max()) <= sys.maxunicode
 
 
 @contextlib.contextmanager
