@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 # Two test processes, 5 GB each; a file's tests share one, and what its fixtures made.
-WORKERS := -n 2 --dist loadfile
+# Whole files to each of two processes, the long ones first (tests/conftest.py): neither waits for the other at the end.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-all fuzz demo lint wheel clean
 

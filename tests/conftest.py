@@ -36,6 +36,15 @@ tf.config.set_logical_device_configuration(
 )
 
 
+_LONG = tuple(
+    f"tests/{name}.py"
+    for name in (
+        *("pipelines/test_pipelines", "training/test_loop", "models/test_contract", "ensembling/packing/test_pack"),
+        *("stacking/test_stack", "ensembling/test_weighted_mean", "export/test_trained", "test_mutated_inputs"),
+    )
+)
+
+
 def pytest_configure() -> None:
     """Draws the seed of a run with fresh random numbers, before test processes are started, which inherit it."""
     if os.environ.get("YT8M_TEST_SEED") == "random":
@@ -48,7 +57,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that `make fuzz` runs."""
+    """Marks the tests that `make fuzz` runs, and puts the files first that take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))  # else they stay in their order
     for item in items:
         if "rng" in getattr(item, "fixturenames", ()):
             item.add_marker("random")
