@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.strict_yaml import apply_overrides
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import load_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
@@ -44,3 +46,8 @@ def test_other_mappings() -> None:
 def test_nothing_left() -> None:
     with pytest.raises(InputError, match="must name at least one feature"):
         _data("data.features.audio=null", "data.features.rgb=null")
+
+
+def test_removing_what_is_not_there_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"no 'audoi' to remove by null; there is: rgb, audio; did you mean 'audio'"):
+        apply_overrides(ExperimentConfig, {}, ["data.features.audoi=null"])

@@ -221,3 +221,14 @@ def test_commands_take_a_bundle_of_a_foreign_model(world, tmp_path):
     assert written["context"]["model"] == "--bundle=foreign.tgz"
     assert f"GAP@20  {written['metrics']['gap_at_20']:.6f}".split() in [x.split() for x in done.stdout.splitlines()]
     assert "counts as not predicted" in done.stdout and (tmp_path / "evaluation" / "classes.csv").is_file()
+
+
+def test_a_place_that_cannot_be_reached_is_one_line(monkeypatch):
+    def fails(directory):
+        raise tf.errors.FailedPreconditionError(None, None, "no host\n\t when reading")
+
+    monkeypatch.setattr(tf.saved_model, "contains_saved_model", fails)
+    with pytest.raises(
+        InputError, match=r"^--saved_model=gs://b/m: cannot be looked at \(no host when reading\); give a"
+    ):
+        load_scorer("gs://b/m")

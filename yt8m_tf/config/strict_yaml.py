@@ -279,6 +279,11 @@ def _overridden(hint: Any, base: Any, keys: Sequence[str], value: Any) -> Any:
     """`base`, of the type `hint`, with `value` at the dotted key `keys`."""
     if keys:
         result = dict(base) if isinstance(base, Mapping) else {}
+        if len(keys) == 1 and value is None and _is_of_names(hint) and keys[0] not in result:
+            known = ", ".join(map(str, result)) or "nothing"
+            raise InputError(
+                f"--set: there is no '{keys[0]}' to remove by null; there is: {known}{nearest(keys[0], result)}"
+            )
         own = _overridden(_hint_of(hint, keys[0]), result.get(keys[0]), keys[1:], value)
         return {**result, keys[0]: own}
     if not isinstance(value, Mapping) or _is_of_names(hint):

@@ -33,7 +33,10 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
         try:
             found = files.find(pattern, data_dir)
         except tf.errors.OpError as error:
-            raise InputError(f"{where}cannot list '{full}': {error.message}") from error
+            reason = files.why_unreadable(error)
+            raise InputError(
+                f"{where}cannot list '{full}' ({reason}); check the place, or give local shards"
+            ) from error
         matched = [path for path in found if not tf.io.gfile.isdir(path)]
         if not matched and found:
             raise InputError(

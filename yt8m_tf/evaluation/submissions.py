@@ -84,9 +84,8 @@ def submission_gap(path: Path, labels: Mapping[str, set[int]], on_unlabelled: st
     scores, hits, seen = [], [], set()
     for video_id, pairs in _rows(path, "--submission", "VideoId", "LabelConfidencePairs", _pairs):
         if video_id in seen or video_id not in labels:
-            raise InputError(
-                f"{path}: video '{video_id}' {'stands twice' if video_id in seen else 'has no labels given'}"
-            )
+            problem = "stands twice" if video_id in seen else "has no labels given; give --labels of the same videos"
+            raise InputError(f"--submission={path}: video '{video_id}' {problem}")
         seen.add(video_id)
         if on_unlabelled == "skip" and video_id in unlabelled:
             continue
@@ -94,7 +93,10 @@ def submission_gap(path: Path, labels: Mapping[str, set[int]], on_unlabelled: st
             scores.append(score)
             hits.append(class_id in labels[video_id])
     if missing := labels.keys() - seen:
-        raise InputError(f"{path}: lacks {len(missing)} of {len(labels)} videos, '{min(missing)}' for one")
+        raise InputError(
+            f"--submission={path}: lacks {len(missing)} of {len(labels)} videos, '{min(missing)}' for one; score all of"
+            " them, or give --labels of the same videos"
+        )
     num_labels = sum(map(len, labels.values()))
     return global_average_precision(np.array(scores, np.float32), np.array(hits), num_labels), len(unlabelled)
 

@@ -134,7 +134,11 @@ def load_scorer(
         than `num_classes` classes.
     """
     where = source or f"--saved_model={directory}"
-    if not tf.saved_model.contains_saved_model(directory):
+    try:
+        is_there = tf.saved_model.contains_saved_model(directory)
+    except tf.errors.OpError as error:  # of a place with a scheme
+        raise InputError(f"{where}: cannot be looked at ({files.why_unreadable(error)}); give a local copy") from error
+    if not is_there:
         raise InputError(f"{where}: no saved_model.pb there; give the directory that yt8m-export wrote")
     loaded = load_saved_model(directory, where)
     if SIGNATURE not in loaded.signatures:
