@@ -1,8 +1,8 @@
 """Reads frame-level shards record by record, and hands batches of clips to TensorFlow without another copy.
 
 What travels through shuffling and batching is where a record lies, not its quarter of a megabyte; its bytes are read
-when its batch is put together, checked, and copied once, into the padded batch (`clip_records`). Reading, checksums and
-large copies leave Python's lock, so that threads help.
+when its batch is put together, checked, and copied once, into the padded batch (`clip_records`). Reading and large
+copies leave Python's lock, so that threads help.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 
@@ -21,10 +20,6 @@ from yt8m_tf.data import crc32c
 from yt8m_tf.data.clip_records import ClipParser
 from yt8m_tf.data.threads import in_order
 
-# [3] int64: the number of the shard, the byte at which the record's data starts, its length.
-Locator = np.ndarray
-_MASK, _DELTA = 0xFFFFFFFF, 0xA282EAD8
-
 
 def is_local(shards: Iterable[str]) -> bool:
     """Whether shards are files of this machine's file systems, which can be read at any byte."""
@@ -32,7 +27,10 @@ def is_local(shards: Iterable[str]) -> bool:
 
 
 def locators(shards: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """For `order.serialized_records`: from the number of a shard and a limit to a dataset of its records' locators."""
+    """For `order.serialized_records`: from the number of a shard and a limit to a dataset of its records' locators.
+
+    A locator is [3] int64: the number of the shard, the byte at which the record's data starts, its length.
+    """
 
     def find(index: np.int64, limit: np.int64) -> np.ndarray:
         return _find_records(shards[int(index)], int(index), int(limit))
@@ -124,8 +122,7 @@ def _read_records(shards: Sequence[str], rows: np.ndarray, room: np.ndarray) -> 
                 checksum, own = bytearray(4), spans[row]
                 if os.preadv(file.fileno(), [memory[own], checksum], offset) < length + 4:
                     raise _damaged(path)
-                crc = google_crc32c.value(room[own])  # takes arrays and bytes, no other buffers
-                if ((crc >> 15 | crc << 17) + _DELTA) & _MASK != int.from_bytes(checksum, "little"):
+                if crc32c.masked_crc(room[own]) != int.from_bytes(checksum, "little"):
                     raise _damaged(path)
     return [memory[own] for own in spans]
 

@@ -20,8 +20,8 @@ FRAMING_BYTES = 16  # what a record takes beside its data
 _MASK_DELTA = 0xA282EAD8
 
 
-def masked_crc(data: bytes) -> int:
-    """The checksum that a TFRecord file has for these bytes."""
+def masked_crc(data: bytes | npt.NDArray[np.uint8]) -> int:
+    """The checksum that a TFRecord file has for these bytes; an array [N] of them is not copied."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 

@@ -16,6 +16,7 @@ from yt8m_tf.data.records import record_key
 
 ID_KEYS = ("id", "video_id")  # 2018 and 2017
 LABELS_KEY = "labels"
+ON_UNLABELLED_HINT = "--on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +169,7 @@ def _check_labels(
         return f"'{LABELS_KEY}' is {_describe(feature)}, not int64; write the shard again"
     labels = list(dict.fromkeys(feature.int64_list.value)) if feature is not None else []
     if not labels:
-        skip = reader.flag_hint(
-            "--on_unlabelled=skip leaves such videos out, negative takes them for none of the classes"
-        )
-        hint = f"a test shard? give labelled ones{skip}"
+        hint = f"a test shard? give labelled ones{reader.flag_hint(ON_UNLABELLED_HINT)}"
         return f"no labels, which training and evaluation need ({_keys(context)}); {hint}" if need_labels else None
     if min(labels) < 0:
         return f"label {min(labels)} is negative; write the shard again"

@@ -10,6 +10,7 @@ import tensorflow as tf
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import records
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.record_check import ON_UNLABELLED_HINT
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
 from yt8m_tf.metrics.batch_statistics import top_score_statistics
@@ -81,12 +82,9 @@ def _labelled(
     missing = keep & np.array([not len(own) for own in labels])
     if missing.any() and faults.on_unlabelled == "error":
         first = int(np.argmax(missing))
-        skip = faults.reader.flag_hint(
-            "--on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
-        )
         raise InputError(
             f"{shards[owners[first]]}: video '{ids[first].decode(errors='replace')}' has no labels, which evaluation"
-            f" needs; a test shard? give labelled ones{skip}"
+            f" needs; a test shard? give labelled ones{faults.reader.flag_hint(ON_UNLABELLED_HINT)}"
         )
     faults.num_unlabelled += int(missing.sum())
     return np.ones(len(missing), bool) if faults.on_unlabelled == "negative" else ~missing

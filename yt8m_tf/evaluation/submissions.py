@@ -79,7 +79,7 @@ def submission_gap(path: Path, labels: Mapping[str, set[int]], on_unlabelled: st
     if unlabelled and on_unlabelled == "error":
         raise InputError(
             f"--labels: {len(unlabelled):,} of {len(labels):,} videos have no labels, '{min(unlabelled)}' for one;"
-            " --on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
+            f" {record_check.ON_UNLABELLED_HINT}"
         )
     scores, hits, seen = [], [], set()
     for video_id, pairs in _rows(path, "--submission", "VideoId", "LabelConfidencePairs", _pairs):

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from yt8m_tf import files, schema
 from yt8m_tf.data import integrity, records
+from yt8m_tf.data.record_check import ON_UNLABELLED_HINT
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import Manifest, read_manifest
@@ -162,8 +163,7 @@ class StackInputs:
             video = kept.ids[np.argmax(kept.is_unlabelled())].decode(errors="replace")
             raise InputError(
                 f"{shard}: video '{video}' has no labels; nor have {total.unlabelled - 1:,} of the other"
-                f" {total.videos - 1:,} videos; give labelled shards, or --on_unlabelled=skip leaves such videos out,"
-                " negative takes them for videos of no class"
+                f" {total.videos - 1:,} videos; give labelled shards, or {ON_UNLABELLED_HINT}"
             )
         self._drops_unlabelled = self._on_unlabelled == "skip"
         return total
