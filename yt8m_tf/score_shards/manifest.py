@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from yt8m_tf import files, schema
 from yt8m_tf.config import strict_yaml
@@ -21,8 +18,7 @@ MANIFEST = "scores.json"
 _STARTED = ".scores.started.json"
 # Of the shards of a run that is not finished.
 _INPUTS = ".inputs"
-
-T = TypeVar("T")
+_REMEDY = "make the scores again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +118,11 @@ def known_inputs(directory: Path) -> dict[str, ScoredShard]:
     manifest = directory / MANIFEST
     found = dict(_read(manifest).inputs) if manifest.is_file() else {}
     for path in sorted((directory / _INPUTS).glob("*.json")):
-        with contextlib.suppress(FileNotFoundError):  # another process has just put it into the manifest
-            found[path.name.removesuffix(".json")] = _parse(path, ScoredShard)
+        try:
+            found[path.name.removesuffix(".json")] = strict_yaml.read_json(path, ScoredShard, _REMEDY)
+        except InputError:
+            if path.exists():  # else another process has just put it into the manifest
+                raise
     return found
 
 
@@ -142,13 +141,4 @@ def finish(directory: Path, manifest: Manifest) -> Manifest:
 
 
 def _read(path: Path) -> Manifest:
-    return _parse(path, Manifest)
-
-
-def _parse(path: Path, kind: type[T]) -> T:
-    try:
-        return strict_yaml.parse(kind, json.loads(path.read_text(encoding="utf-8")), "")
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); make the scores again") from error
+    return strict_yaml.read_json(path, Manifest, _REMEDY)
