@@ -53,7 +53,7 @@ def read_shard_labels(pattern: str) -> dict[str, set[int]]:
                 )
             labels[video_id] = set(record.context.feature[record_check.LABELS_KEY].int64_list.value)
         if damage := integrity.scan_shard(path).damage:
-            raise InputError(f"--labels: {damage}; yt8m-inspect can save the good records")
+            raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
     return labels
 
 

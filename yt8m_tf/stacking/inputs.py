@@ -282,7 +282,8 @@ def _ids_and_labels(shard: str, num_classes: int, is_damaged: bool) -> tuple[np.
         labels = records.parse_labels(serialized).to_tensor(schema.NO_LABEL).numpy()
     except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
         damage = integrity.scan_shard(shard).damage
-        raise InputError(f"{damage or shard + ': not YouTube-8M records'}; fetch the shard again") from error
+        hint = "fetch the shard again"
+        raise InputError(damage.advise(hint) if damage else f"{shard}: not YouTube-8M records; {hint}") from error
     if (ids == b"").any():
         raise InputError(f"{shard}: record {int(np.argmax(ids == b''))} has no id; write the shard again, with ids")
     check_unique(ids, shard)
