@@ -53,7 +53,7 @@ def test_nothing_scored_is_an_error(what: str, models: Path, rng: np.random.Gene
     else:
         shard.write_bytes({"no TFRecord": b"\xff" * 99, "empty file": b"", "gzip": gzip.compress(b"x" * 99)}[what])
     message = {
-        "no TFRecord": "not a TFRecord file",
+        "no TFRecord": "no TFRecord file",
         "empty file": "is empty",
         "clips without frames": "2 clips without frames",
         "gzip": "compressed with gzip: unpack it",
@@ -169,7 +169,7 @@ def test_videos_that_one_model_skipped_are_left_out_of_all(
     count = len(read_shard(directories[0], "x.tfrecord", read_manifest(directories[0], "x")).ids)
     inputs = StackInputs(directories, ["a", "b"], [shard])
     assert inputs.read(shard).ids.tolist() == [b"v0", b"v1", b"v2", b"v3"][:count] and count < 4
-    assert inputs.check_labels(needed=False) == LeftOut(count, 0, 1)
+    assert inputs.check_labels(needed=False) == LeftOut(count, 0, 1, ("x.tfrecord",))
 
 
 def test_an_input_is_never_written_over(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
@@ -177,9 +177,11 @@ def test_an_input_is_never_written_over(models: Path, rng: np.random.Generator, 
     before = Path(shard).read_bytes()
     (tmp_path / "link").symlink_to(tmp_path)
     for output in (Path(shard), tmp_path / "link" / "x.tfrecord"):
-        with pytest.raises(InputError, match=re.escape(f"--output={output}: is one of the files to read")):
+        with pytest.raises(InputError, match=re.escape(f"--output={output}: would write over")):
             infer(str(models / "video"), [shard], output, progress=False)
-    with pytest.raises(InputError, match="is one of the files to read"):
+    with pytest.raises(
+        InputError, match=re.escape(f"--output={tmp_path / 'link'}: would write over '{tmp_path}/link/x")
+    ):
         _score(models / "video", [shard], tmp_path / "link")
     assert Path(shard).read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["link", "x.tfrecord"]
 

@@ -183,7 +183,11 @@ def test_validation_data_is_looked_at_before_the_first_epoch(tmp_path: Path) -> 
     good = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]
     write_shard(tmp_path / "train0.tfrecord", good)
     for records, message in (
-        ([frame_record(b"a", [1], rgb=np.ones((2, 2), np.uint8))], "record 0, video 'a': a frame-level record"),
+        (  # no value of data.level would do: none is advised
+            [frame_record(b"a", [1], rgb=np.ones((2, 2), np.uint8))],
+            f"data.train matches video-level shards ('{tmp_path}/train0.tfrecord') and data.validation matches"
+            f" frame-level shards ('{tmp_path}/validate0.tfrecord'); a run reads shards of one level: correct the",
+        ),
         ([video_record(b"u", [], rgb=np.ones(2, np.float32))], "record 0, video 'u': no labels"),
         ([video_record(b"s", [1], rgb=np.ones(3, np.float32))], "record 0, video 's': 'mean_rgb' has 3 values"),
         (None, "damaged at byte 0"),

@@ -65,6 +65,6 @@ def test_what_is_read_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     (tmp_path / "link").symlink_to(tmp_path / "x")
     for output in ("x", "link", "../" + tmp_path.name + "/x"):
-        with pytest.raises(InputError, match=r"--output=.*: is one of the files to read"):
-            files.check_no_input([tmp_path / output], [str(tmp_path / "x"), "gs://bucket/y"], "--output")
-    files.check_no_input([tmp_path / "y"], [str(tmp_path / "x")], "--output")
+        with pytest.raises(InputError, match=r"--output=o: would write over .*, which is to be read"):
+            files.check_no_input([tmp_path / output], [str(tmp_path / "x"), "gs://bucket/y"], "--output=o")
+    files.check_no_input([tmp_path / "y"], [str(tmp_path / "x")], "--output=o")

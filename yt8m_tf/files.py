@@ -110,14 +110,14 @@ def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[s
     Args:
       outputs: files that will be written.
       inputs: files that are read.
-      flag: names the output.
+      flag: what the user gave for the output, such as "--output=scores".
 
     Raises:
       InputError: a file is both.
     """
     read = {os.path.realpath(path) for path in inputs if "://" not in path}
     if taken := [path for path in outputs if os.path.realpath(path) in read]:
-        raise InputError(f"{flag}={os.fspath(taken[0])}: is one of the files to read; choose another place")
+        raise InputError(f"{flag}: would write over '{os.fspath(taken[0])}', which is to be read; choose another place")
 
 
 def plain(directory: str | os.PathLike[str]) -> str:

@@ -55,7 +55,7 @@ class Damage:
         return f"{self.path}: damaged at byte {self.offset}, record {self.record} ({self.reason})"
 
     def advise(self, hint: str) -> str:
-        """The damage and what to do: `hint`, unless the file is no shard, which neither skipping nor salvaging helps."""
+        """The damage and what to do: `hint`, unless the file is no shard, where `reason` says it."""
         return str(self) if self.foreign else f"{self}; {hint}"
 
 

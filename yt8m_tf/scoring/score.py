@@ -87,7 +87,7 @@ def score(
         data.level,
         predictors[0].folds,
     )
-    files.check_no_input([output / os.path.basename(shard) for shard in shards], shards, "--output")
+    files.check_no_input([output / os.path.basename(shard) for shard in shards], shards, f"--output={output}")
     start(output, manifest)
     sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
     _remove_outdated(output, sizes)

@@ -81,14 +81,16 @@ def infer(
     def is_current(index: int, part: Part) -> bool:
         return not part.damage or integrity.is_damaged_as(shards[index], part.damage)
 
-    files.check_no_input([output], shards, "--output")
+    files.check_no_input([output], shards, f"--output={output}")
     check_target(output)
     with exclusive(parts_directory(output), "--output", "writes its parts"):
         parts = Parts(output, run, sizes, is_current)
         for shard, part in zip(shards, parts.finished, strict=False):
             _restore(faults, shard, part)
         start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
-        with Progress(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+        with Progress(
+            total=sum(sizes), desc="infer", unit="B", unit_scale=True, mininterval=0.5, disable=not progress
+        ) as bar:
             bar.update(sum(sizes[: len(parts.finished)]))
             _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
         seconds = time.perf_counter() - start

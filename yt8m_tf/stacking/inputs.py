@@ -52,11 +52,27 @@ class LeftOut:
       videos: that take part, or would but for their missing labels.
       unlabelled: of these, those without labels, which are left out or taken for negative.
       skipped: that some model has no scores of, since it was allowed to skip them.
+      damaged: base names of shards of which only the videos before damage take part; how many lie behind it, nobody
+        knows.
     """
 
     videos: int
     unlabelled: int
     skipped: int
+    damaged: tuple[str, ...] = ()
+
+    def summary(self, on_unlabelled: str) -> list[str]:
+        """One line for each kind of fault that was let pass."""
+        lines = []
+        if self.damaged:
+            more = f" and {len(self.damaged) - 1:,} more" if len(self.damaged) > 1 else ""
+            lines.append(f"left out the rest of {len(self.damaged):,} damaged shards: {self.damaged[0]}{more}")
+        if self.skipped:
+            lines.append(f"left out {self.skipped:,} videos that a model was allowed to skip")
+        if self.unlabelled:
+            done = "left out" if on_unlabelled == "skip" else "took for negative"
+            lines.append(f"{done} {self.unlabelled:,} of {self.videos:,} videos, which have no labels")
+        return lines
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +90,7 @@ class _Kept:
         return (self.labels == schema.NO_LABEL).all(axis=1)
 
     def counts(self) -> tuple[int, int, int]:
-        """The fields of `LeftOut`."""
+        """The counts of `LeftOut`."""
         return len(self.ids), int(self.is_unlabelled().sum()), self.num_videos - len(self.ids)
 
 
@@ -154,7 +170,9 @@ class StackInputs:
         found = {
             shard: kept.counts() for shard, kept in zip(self.shards, in_order(self._kept, self.shards), strict=True)
         }
-        total = LeftOut(*(sum(counts) for counts in zip(*found.values(), strict=True)))
+        damaged = tuple(name for name in map(os.path.basename, self.shards) if self._is_damaged(name))
+        videos, unlabelled, skipped = (sum(counts) for counts in zip(*found.values(), strict=True))
+        total = LeftOut(videos, unlabelled, skipped, damaged)
         if not total.unlabelled or (total.unlabelled == total.videos and not needed):
             return dataclasses.replace(total, unlabelled=0)
         if self._on_unlabelled == "error" or total.unlabelled == total.videos:
@@ -219,12 +237,15 @@ class StackInputs:
 
     def _read_labels(self, shard: str) -> _Kept:
         name = os.path.basename(shard)
-        is_damaged = any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
-        ids, labels = _ids_and_labels(shard, self.num_classes, is_damaged)
+        ids, labels = _ids_and_labels(shard, self.num_classes, self._is_damaged(name))
         kept, skipped = _Kept(ids, labels, len(ids)), self._skipped(name)
         if not skipped:
             return kept
         return kept.at(np.array([video.decode("utf-8", "backslashreplace") not in skipped for video in ids.tolist()]))
+
+    def _is_damaged(self, name: str) -> bool:
+        """Whether a shard was when a model scored it."""
+        return any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
 
     def _skipped(self, name: str) -> set[str]:
         """Ids of the videos of a shard that a model has left out."""
