@@ -179,9 +179,7 @@ def test_an_input_is_never_written_over(models: Path, rng: np.random.Generator, 
     for output in (Path(shard), tmp_path / "link" / "x.tfrecord"):
         with pytest.raises(InputError, match=re.escape(f"--output={output}: would write over")):
             infer(str(models / "video"), [shard], output, progress=False)
-    with pytest.raises(
-        InputError, match=re.escape(f"--output={tmp_path / 'link'}: would write over '{tmp_path}/link/x")
-    ):
+    with pytest.raises(InputError, match=re.escape(f"--output={tmp_path / 'link'}: would write over '")):
         _score(models / "video", [shard], tmp_path / "link")
     assert Path(shard).read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["link", "x.tfrecord"]
 
