@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from yt8m_tf.data.record_check import Reader
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
-from yt8m_tf.score_shards.manifest import MANIFEST, read_manifest
+from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.scoring.predictors import find_predictor
 from yt8m_tf.scoring.score import score
@@ -59,11 +60,10 @@ def test_nothing_scored_is_an_error(what: str, models: Path, rng: np.random.Gene
         "gzip": "compressed with gzip: unpack it",
     }[what]
     with pytest.raises(InputError, match=f"no video was scored: .*{message}"):
-        infer(str(models / "frame"), [str(shard)], tmp_path / "out.csv", faults=_skipping(), progress=False)
+        infer(str(models / "frame"), [str(shard)], tmp_path / "a" / "b" / "out.csv", faults=_skipping(), progress=False)
     with pytest.raises(InputError, match=f"no video was scored: .*{message}"):
-        _score(models / "frame", [str(shard)], tmp_path / "scores", _skipping())
-    assert not (tmp_path / "out.csv").exists() and not (tmp_path / "out.csv.parts").exists()
-    assert not (tmp_path / "scores" / MANIFEST).exists()
+        _score(models / "frame", [str(shard)], tmp_path / "c" / "d" / "scores", _skipping())
+    assert os.listdir(tmp_path) == ["x.tfrecord"]  # nor is any directory left that was made for it
     # Corrected, the same command does its work.
     write_shard(shard, tiny_records(tiny_data("frame"), rng, 3))
     assert infer(str(models / "frame"), [str(shard)], tmp_path / "out.csv", progress=False).num_rows == 3
@@ -82,9 +82,10 @@ def test_shards_of_the_other_level_are_no_empty_clips(
     shard = write_shard(tmp_path / "x.tfrecord", tiny_records(tiny_data(other), rng, 3))
     message = rf"record 0, video 'v0': a {other}-level record; the model in .*{model} reads {model}-level shards"
     with pytest.raises(InputError, match=message):
-        _score(models / model, [shard], tmp_path / "scores", _skipping())
+        _score(models / model, [shard], tmp_path / "a" / "scores", _skipping())
     with pytest.raises(InputError, match=message):
-        infer(str(models / model), [shard], tmp_path / "out.csv", faults=_skipping(), progress=False)
+        infer(str(models / model), [shard], tmp_path / "a" / "out.csv", faults=_skipping(), progress=False)
+    assert os.listdir(tmp_path) == ["x.tfrecord"]
 
 
 def test_advice_is_for_who_reads(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:

@@ -169,6 +169,27 @@ def test_stacking(rng: np.random.Generator, tmp_path: Path) -> None:
         world.inputs("train", shards).check_labels(needed=True)
 
 
+def test_labels_that_were_kept_are_read_again_where_the_shard_is_another(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """A stacking that was refused for want of labels goes on once the shard has them."""
+    world = make_world(rng, tmp_path, each=4)
+    shard = Path(world.train[0])
+    _set_labels(str(shard), [])
+    whole = shard.read_bytes()
+    _set_labels(str(shard), [2])
+    for content in (None, whole):
+        if content:
+            shard.write_bytes(content)
+        inputs = world.inputs("train", world.train[:1])
+        inputs.cache_labels(tmp_path / "labels")
+        if content:
+            assert inputs.check_labels(needed=True).unlabelled == 0
+        else:
+            with pytest.raises(InputError, match="has no labels"):
+                inputs.check_labels(needed=True)
+
+
 def test_a_test_split_is_stacked_without_labels(rng: np.random.Generator, tmp_path: Path) -> None:
     world = make_world(rng, tmp_path, each=4)
     for shard in world.validate:

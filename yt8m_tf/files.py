@@ -104,6 +104,18 @@ def matching(patterns: Iterable[str], option: str) -> list[Path]:
     return found
 
 
+def missing_directories(directory: Path) -> list[Path]:
+    """The directories, innermost first, that making `directory` would make."""
+    return [path for path in (directory, *directory.parents) if not path.exists()]
+
+
+def remove_empty(directories: Iterable[Path]) -> None:
+    """Removes those of the directories that are there and empty."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
 def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str], flag: str) -> None:
     """Refuses to write over what is read.
 

@@ -13,7 +13,6 @@ from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
 
-
 # Where a pattern matches nothing: files and directories below it to look at, and to name.
 _LOOKED_AT_BELOW, _SHOWN = 1000, 5
 

@@ -217,23 +217,22 @@ class StackInputs:
     def _kept(self, shard: str) -> _Kept:
         """The videos of a shard that take part."""
         path = self._cache and self._cache / f"{os.path.basename(shard)}.npz"
-        if path is not None and path.is_file():
-            arrays = load_arrays(path)
+        if path is not None and path.is_file() and _is_current(arrays := load_arrays(path), shard):
             ids = arrays["ids"].astype(object)
             kept = _Kept(ids, arrays["labels"], int(arrays.get("num_videos", len(ids))))
         else:
             kept = self._read_labels(shard)
             if path is not None:
-                self._keep(path, kept)
+                self._keep(path, shard, kept)
         if self._drops_unlabelled and kept.is_unlabelled().any():
             kept = kept.at(~kept.is_unlabelled())
             if path is not None:  # a report reads them, too
-                self._keep(path, kept)
+                self._keep(path, shard, kept)
         return kept
 
-    def _keep(self, path: Path, kept: _Kept) -> None:
-        arrays = {"ids": kept.ids.astype(np.bytes_), "labels": kept.labels, "num_videos": np.int64(kept.num_videos)}
-        save_arrays(path, arrays)
+    def _keep(self, path: Path, shard: str, kept: _Kept) -> None:
+        sizes = {"num_videos": np.int64(kept.num_videos), "num_bytes": np.int64(tf.io.gfile.stat(shard).length)}
+        save_arrays(path, {"ids": kept.ids.astype(np.bytes_), "labels": kept.labels, **sizes})
 
     def _read_labels(self, shard: str) -> _Kept:
         name = os.path.basename(shard)
@@ -269,6 +268,11 @@ class StackInputs:
                 f"{directory}: no scores of {len(missing)} of {len(self.shards)} shards, '{missing[0]}' for one; score"
                 " them with yt8m-score into the same directory"
             )
+
+
+def _is_current(arrays: Mapping[str, np.ndarray], shard: str) -> bool:
+    """Whether a shard is still the one whose labels were kept; a release before this key did not tell."""
+    return "num_bytes" not in arrays or int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
