@@ -299,14 +299,15 @@ def test_a_record_of_another_shape_shows_as_a_difference(pipeline: Pipeline) -> 
     shards = pipeline.workdir / "stages" / "shards" / f"{record['content']['shards']}.json"
     path.write_text(json.dumps({**record, "fingerprint": "x", "content": {**record["content"], "options": {}}}))
     assert "experiment: None -> " in pipeline.states(_settings()).changed()[0]
-    path.write_text(json.dumps({**record, "fingerprint": "x"}))
+    path.write_text(json.dumps(record))
+    pipeline.add_shard("train2")  # else the list that is kept is the one that there is
     for content, told in (
         ('[["a", Infinity]]', "its shards are others than before"),
         ('[["a\\nb", 10]]', r"'a\nb' is gone"),
     ):
         shards.write_text(content)
-        line = pipeline.states(_settings()).changed()[0]
-        assert told in line and "\n" not in line, line
+        lines = pipeline.states(_settings()).changed()
+        assert any(told in line for line in lines) and not any("\n" in line for line in lines), lines
 
 
 @pytest.mark.parametrize(
