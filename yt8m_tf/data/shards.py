@@ -67,7 +67,7 @@ def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
 def _hint_below(pattern: str, data_dir: str) -> str:
     """Which directories, up to two levels below the one that was looked into, have what matches; "" for none."""
     full = files.below(data_dir, pattern)
-    if "://" in full:
+    if files.has_scheme(full):
         return ""
     is_relative = bool(data_dir) and not os.path.isabs(os.path.expanduser(pattern))
     top, name = (os.path.expanduser(data_dir), pattern) if is_relative else os.path.split(full)
@@ -82,7 +82,7 @@ def _hint_below(pattern: str, data_dir: str) -> str:
 
 def identity(path: str) -> str:
     """What is the same for all names of one file: its real path; a place with a scheme has one name."""
-    return path if "://" in path else os.path.realpath(path)
+    return path if files.has_scheme(path) else os.path.realpath(path)
 
 
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
