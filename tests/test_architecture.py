@@ -21,7 +21,7 @@ _LEVELS = (
     ("ensembling",),
     ("evaluation", "export", "scoring"),
     ("stacking", "training"),
-    ("codebook", "download", "sample_data", "score_shards", "serving"),
+    ("codebook", "conversion", "download", "sample_data", "score_shards", "serving"),
     ("models",),
     ("data", "layers", "losses", "metrics"),
     ("console", "errors", "files", "locks", "schema", "config", "vocabulary", "run_dir"),
