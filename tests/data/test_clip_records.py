@@ -176,7 +176,7 @@ def test_streams_give_the_same_batches(
         data = dataclasses.replace(_DATA, shuffle_records=window, shuffle_shards=2)
         streams = [training_stream(shards, data, 4, seed=3, faults=Faults())]
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "_reads_directly", lambda *_: False)
+            patch.setattr(pipeline, "reads_directly", lambda *_: False)
             streams.append(training_stream(shards, data, 4, seed=3, faults=Faults()))
         _same_batches(*streams, 25)
         position = streams[1].position
@@ -184,7 +184,7 @@ def test_streams_give_the_same_batches(
         _same_batches(again, streams[1], 5)
     streams = [evaluation_stream(shards, _DATA, 4, faults=Faults())]
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_reads_directly", lambda *_: False)
+        patch.setattr(pipeline, "reads_directly", lambda *_: False)
         streams.append(evaluation_stream(shards, _DATA, 4, faults=Faults()))
     _same_batches(*streams, -(-45 // 4))
     for stream in streams:

@@ -15,8 +15,9 @@ from shards import frame_record, video_record, write_shard
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import pipeline
+from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import BatchStream, evaluation_stream, limited, training_stream
+from yt8m_tf.data.pipeline import evaluation_stream, limited, training_stream
 from yt8m_tf.errors import InputError
 
 _DATA = DataConfig(

@@ -12,8 +12,9 @@ from benchmarks.harness import Measurement, Options, Target, Way, measure
 from benchmarks.report import Result, Table
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import BatchStream, evaluation_stream, training_stream
+from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 from yt8m_tf.data.records import record_key
 
 # A batch of 64 padded clips in float32 takes 88 MB.

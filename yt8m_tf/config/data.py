@@ -61,6 +61,11 @@ class RecordsConfig:
         if self.level == "video" and self.frames.steps(training=True):
             raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
 
+    @property
+    def padded_lengths(self) -> list[int]:
+        """The lengths in frames that batches of clips are padded to, ascending; `max_frames` is the last."""
+        return sorted({length for length in self.frame_lengths if length < self.max_frames} | {self.max_frames})
+
 
 @dataclasses.dataclass(frozen=True)
 class TargetsConfig:

@@ -46,7 +46,7 @@ class ClipParser:
             record_key(data, name).encode(): (name, size, np.frombuffer(_headers(size), np.uint8))
             for name, size in data.features.items()
         }
-        self._lengths = np.array(sorted({*data.frame_lengths, data.max_frames}))
+        self._lengths = np.array(data.padded_lengths)
 
     def parse(self, record: bytes | memoryview) -> Clip | None:
         """One record; None where it has another layout than that of protobuf's libraries, or lacks something."""

@@ -138,7 +138,7 @@ def _decode_frames(frames: tf.RaggedTensor, length: tf.Tensor, size: int, name: 
 
 
 def _padded_length(longest: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
-    lengths = tf.constant(sorted({*data.frame_lengths, data.max_frames}), tf.int32)
+    lengths = tf.constant(data.padded_lengths, tf.int32)
     return tf.reduce_min(tf.boolean_mask(lengths, lengths >= longest))
 
 

@@ -23,6 +23,7 @@ from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
+from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError, Interrupted
@@ -430,7 +431,7 @@ class _Run:
             )
         return now
 
-    def _open_stream(self, positions: Sequence[int] | None) -> pipeline.BatchStream:
+    def _open_stream(self, positions: Sequence[int] | None) -> BatchStream:
         experiment, strategy = self.experiment, self.strategy
         worker, workers = distribution.worker_index(strategy), distribution.num_workers(strategy)
         if positions is not None and len(positions) != workers:
