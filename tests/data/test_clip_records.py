@@ -20,7 +20,15 @@ from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 from yt8m_tf.data.records import PARSE_FAILURES, parse_records
 
 _SIZES = {"rgb": 200, "audio": 17}  # lengths of two bytes and of one
-_DATA = DataConfig(level="frame", features=_SIZES, num_classes=300, max_frames=9, frame_lengths=(4,), max_labels=5)
+_DATA = DataConfig(
+    level="frame",
+    features=_SIZES,
+    num_classes=300,
+    max_frames=9,
+    frame_lengths=(4,),
+    max_frame_difference=None,
+    max_labels=5,
+)
 
 
 def _clip(rng: np.random.Generator, **changes: int) -> bytes:

@@ -61,7 +61,9 @@ def usable_records(
         serialized = tf.nest.flatten(found)[0]
         nothing = tf.zeros(tf.shape(serialized), tf.bool)
         empty = tf.equal(records.clip_lengths(serialized, data), 0) if skip_empty else nothing
-        unlabelled = tf.equal(records.parse_labels(serialized).row_lengths(), 0) if skip_unlabelled else nothing
+        unlabelled = (
+            tf.equal(records.parse_labels(serialized, data.labels_key).row_lengths(), 0) if skip_unlabelled else nothing
+        )
         counted = [tf.boolean_mask(serialized, empty), tf.math.count_nonzero(unlabelled & ~empty)]
         with tf.control_dependencies([tf.numpy_function(count, counted, tf.int64)]):
             return tf.nest.map_structure(
@@ -72,9 +74,11 @@ def usable_records(
 
 
 def reads_directly(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> bool:
-    """Whether batches are read by `clip_reader`: local clips of which none is to be left out."""
+    """Whether batches are read by `clip_reader`: local clips in lists of frames, of which none is to be left out."""
+    if data.level == "video" or any(feature.in_context for feature in data.stored.values()):
+        return False
     skips = faults.on_empty == "skip" or (need_labels and targets_of(data) and faults.on_unlabelled != "error")
-    return data.level == "frame" and clip_reader.is_local(shards) and not skips
+    return clip_reader.is_local(shards) and not skips
 
 
 def read_clips(

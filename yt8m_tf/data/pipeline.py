@@ -169,7 +169,7 @@ def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faul
                 faults.meet(damage)
             continue
         if problem := faults.check_record(first, data, need_labels=need_labels):
-            raise InputError(f"{shard}: record 0{integrity.named(first)}: {problem}")
+            raise InputError(f"{shard}: record 0{integrity.named(first, data.id_keys)}: {problem}")
 
 
 def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults) -> None:

@@ -190,7 +190,7 @@ class _Run:
             model = build_for_training(experiment)
             if saved is None:
                 if "centroids" in experiment.model:
-                    load_centroids(model, experiment.model["centroids"], data.features, options.data_dir)
+                    load_centroids(model, experiment.model["centroids"], data.sizes, options.data_dir)
                 memory.fill(model, self.train_shards, data, faults, self.membership)
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
