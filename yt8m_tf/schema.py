@@ -36,6 +36,16 @@ QUANTISATION_OFFSET = 4.0 / 512.0 - 2.0
 NO_LABEL = -1
 
 
+def id_keys_of(keys: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys that a record may hold its id under, where `data.keys` is `keys`: it has one of them."""
+    return (keys["id"],) if "id" in keys else ID_KEYS
+
+
+def labels_key_of(keys: Mapping[str, str]) -> str:
+    """The key that records hold their labels under, where `data.keys` is `keys`."""
+    return keys.get("labels", LABELS_KEY)
+
+
 def dequantise(codes: Any, limits: Sequence[float] = CODE_RANGE) -> Any:
     """Decodes uint8 feature codes: code q stands for q * (b - a) / 255 + (b - a) / 512 + a, the limits being a and b.
 

@@ -18,9 +18,9 @@ from yt8m_tf.config.frames import FramesConfig
 from yt8m_tf.config.input_spec import InputSpec
 
 # What `data.keys` may name beside features.
-_ID, _LABELS = "id", "labels"
+_OTHER_KEYS = frozenset({"id", "labels"})
 # What records hold beside features, and what batches do.
-_RECORD_FIELDS = frozenset({*schema.ID_KEYS, _LABELS})
+_RECORD_FIELDS = frozenset({*schema.ID_KEYS, schema.LABELS_KEY})
 _TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "soft_classes", "soft_scores", "num_unlabelled"}
 
 
@@ -64,7 +64,7 @@ class RecordsConfig:
                 f"data.features.{min(taken)}: batches hold something else under that name; call the feature"
                 " otherwise, and say in data.keys where records hold it"
             )
-        if unknown := set(self.keys) - {*self.features, _ID, _LABELS}:
+        if unknown := set(self.keys) - {*self.features, *_OTHER_KEYS}:
             raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
         fields = {*self.id_keys, self.labels_key}
         if wrong := [name for name, key in self.keys.items() if name in self.features and key in fields]:
@@ -85,12 +85,17 @@ class RecordsConfig:
     @property
     def id_keys(self) -> tuple[str, ...]:
         """The keys that a record may hold its id under: it has one of them."""
-        return (self.keys[_ID],) if _ID in self.keys else schema.ID_KEYS
+        return schema.id_keys_of(self.keys)
 
     @property
     def labels_key(self) -> str:
         """The key that records hold their labels under."""
-        return self.keys.get(_LABELS, schema.LABELS_KEY)
+        return schema.labels_key_of(self.keys)
+
+    @property
+    def other_keys(self) -> dict[str, str]:
+        """Of `keys` those of the id and of the labels."""
+        return {name: key for name, key in self.keys.items() if name in _OTHER_KEYS}
 
     def key_of(self, feature: str) -> str:
         """The key that records hold `feature` under."""

@@ -451,7 +451,9 @@ class _Run:
             worker=worker,
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
-            beside=soft_labels.beside(experiment.labels, self.options.data_dir, experiment.data.num_classes),
+            beside=soft_labels.beside(
+                experiment.labels, self.options.data_dir, experiment.data.num_classes, experiment.data.id_keys
+            ),
             distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
 
