@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from yt8m_tf import schema
 from yt8m_tf.data import integrity, record_check
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -54,7 +55,7 @@ def read_shard_labels(pattern: str, num_classes: int = MOST_CLASSES) -> dict[str
                     f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
                     " give each shard once, and every video an id of its own"
                 )
-            own = record.context.feature[record_check.LABELS_KEY].int64_list.value
+            own = record.context.feature[schema.LABELS_KEY].int64_list.value
             try:
                 labels[video_id] = {_below(label, num_classes) for label in own}
             except ValueError as error:

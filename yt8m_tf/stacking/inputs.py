@@ -236,7 +236,7 @@ class StackInputs:
 
     def _read_labels(self, shard: str) -> _Kept:
         name = os.path.basename(shard)
-        ids, labels = _ids_and_labels(shard, self.num_classes, self._is_damaged(name))
+        ids, labels = _ids_and_labels(shard, self.num_classes, self._is_damaged(name), self.keys)
         kept, skipped = _Kept(ids, labels, len(ids)), self._skipped(name)
         if not skipped:
             return kept
@@ -245,6 +245,11 @@ class StackInputs:
     def _is_damaged(self, name: str) -> bool:
         """Whether a shard was when a model scored it."""
         return any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Where the records hold id and labels, if not under the standard keys."""
+        return self._manifests[0].keys
 
     def _skipped(self, name: str) -> set[str]:
         """Ids of the videos of a shard that a model has left out."""
@@ -256,6 +261,11 @@ class StackInputs:
             raise InputError(
                 f"--scores: {directory} has {manifest.num_classes:,} classes, {self._directories[0]}"
                 f" {first.num_classes:,}; stack models of one data set"
+            )
+        if manifest.keys != first.keys:
+            raise InputError(
+                f"--scores: {directory} and {self._directories[0]} are of records with other keys of id and labels"
+                f" ({dict(manifest.keys)}, {dict(first.keys)}); stack models of one data set"
             )
         if manifest.folds != first.folds:
             raise InputError(
@@ -294,7 +304,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
 
 
-def _ids_and_labels(shard: str, num_classes: int, is_damaged: bool) -> tuple[np.ndarray, np.ndarray]:
+def _ids_and_labels(
+    shard: str, num_classes: int, is_damaged: bool, keys: Mapping[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Of all records, or of those before the damage."""
     try:
         if is_damaged:
@@ -303,8 +315,8 @@ def _ids_and_labels(shard: str, num_classes: int, is_damaged: bool) -> tuple[np.
             serialized = next(iter(tf.data.TFRecordDataset(shard, buffer_size=1 << 20).batch(1 << 30)), np.zeros(0))
         if not len(serialized):
             return np.zeros(0, object), np.zeros((0, 1), np.int32)
-        ids = records.parse_ids(serialized).numpy()
-        labels = records.parse_labels(serialized).to_tensor(schema.NO_LABEL).numpy()
+        ids = records.parse_ids(serialized, schema.id_keys_of(keys)).numpy()
+        labels = records.parse_labels(serialized, schema.labels_key_of(keys)).to_tensor(schema.NO_LABEL).numpy()
     except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
         damage = integrity.scan_shard(shard).damage
         hint = "fetch the shard again"
