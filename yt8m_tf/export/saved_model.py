@@ -35,9 +35,7 @@ from yt8m_tf.layers import recurrent
 from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.serving.limits import SIZE_LIMIT
-from yt8m_tf.serving.metadata import METADATA_FILE, describe
-
-VOCABULARY_FILE = "vocabulary.csv"
+from yt8m_tf.serving.metadata import METADATA_FILE, VOCABULARY_FILE, describe
 
 
 class TooLargeError(InputError):
