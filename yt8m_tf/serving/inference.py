@@ -28,7 +28,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.serving.formats import FORMATS, Format, Rows
-from yt8m_tf.serving.metadata import read_data, read_names
+from yt8m_tf.serving.metadata import read_names
 from yt8m_tf.serving.parts import Part, Parts, check_target, parts_directory
 from yt8m_tf.serving.scorer import Scorer, fingerprint, load_scorer
 from yt8m_tf.serving.thresholds import Thresholds, read_thresholds
@@ -165,16 +165,18 @@ def _load(
 
     A model that does not say how many classes it has is taken to have those of the vocabulary, or of the thresholds.
     """
-    data = read_data(saved_model)
-    num_classes = data.num_classes if data else None
+    scorer = load_scorer(saved_model, top_k, source)
+    num_classes = scorer.data.num_classes if scorer.data else None
     names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
     if FORMATS[layout].needs_names and names is None:
         raise InputError(f"--format={layout}: the model carries no names of its classes; give --vocabulary=FILE")
-    count = len(names) if names is not None else num_classes
-    thresholds = None if threshold is None else read_thresholds(threshold, count)
-    if data is None and thresholds is not None:
-        count = count or thresholds.num_classes
-    scorer = load_scorer(saved_model, top_k, source, None if data else count)
+    if num_classes is None and names is not None:
+        num_classes = len(names)
+    thresholds = None if threshold is None else read_thresholds(threshold, num_classes)
+    if num_classes is None and thresholds is not None:
+        num_classes = thresholds.num_classes
+    if num_classes is not None:
+        scorer = dataclasses.replace(scorer, num_classes=num_classes)
     return scorer, Selection(layout, top_k, thresholds, names)
 
 
