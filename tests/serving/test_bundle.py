@@ -117,15 +117,15 @@ def test_an_interrupted_inference_from_a_bundle_goes_on(rng, tmp_path, monkeypat
         with unpacked(tmp_path / "m.tgz") as directory:
             return infer(str(directory), shards, tmp_path / "out.csv", batch_size=4, progress=False)
 
-    written, real = [], inference.format_rows
+    written, real = [], inference.Selection.rows
 
-    def interrupted(ids, *rows):
+    def interrupted(selection, ids, *rows):
         written.append(len(ids))
         if len(written) > 3:
             raise KeyboardInterrupt
-        return real(ids, *rows)
+        return real(selection, ids, *rows)
 
-    monkeypatch.setattr(inference, "format_rows", interrupted)
+    monkeypatch.setattr(inference.Selection, "rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run()
     monkeypatch.undo()
