@@ -10,7 +10,7 @@ import pytest
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.vocabulary import load_verticals, load_vocabulary
+from yt8m_tf.vocabulary import chosen_vocabulary, load_verticals, load_vocabulary, without_descriptions
 
 _HEADER = "Index,Name,Vertical1,Vertical2,Vertical3\n"
 _ROWS = '2,c,Sports,"Food, drink",\n0,a,Games,,\n1,b,(Unknown),,\n3,d,Sports,Sports,Games\n4,e,,,\n'

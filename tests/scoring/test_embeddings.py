@@ -148,7 +148,7 @@ def test_what_cannot_be_embedded_is_one_line(world, tmp_path):
         load_embedder(tmp_path)
     with pytest.raises(InputError, match=r"^--input: two shards are named '0\.tfrecord'"):
         embed(load_embedder(path), [shards[0], shards[0]], tmp_path / "out", progress=False)
-    with pytest.raises(InputError, match=r"^--output=.*: is one of the files to read"):
+    with pytest.raises(InputError, match=r"^--output=.*: would write over .*, which is to be read"):
         embed(load_embedder(path), shards, Path(shards[0]).parent, progress=False)
     large = embeddings.Embedder(path, data, "", 1, lambda batch: tf.fill([len(batch["rgb"]), 1], 70_000.0))
     with pytest.raises(InputError, match=r"0\.tfrecord: the model in .* gives video 's0_0' .* beyond float16's 65,504"):
