@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,11 @@ class SegmentRatings:
     """The ratings of many videos.
 
     Attributes:
-      numbers: of each rated segment, by its name `video:start`.
+      names: of each rated segment, `video:start`, by number.
       by_class: what was rated of each class, segments by number.
     """
 
-    numbers: Mapping[bytes, int]
+    names: Sequence[bytes]
     by_class: Mapping[int, ClassRatings]
 
     @property
@@ -75,7 +76,7 @@ def read_ratings(pattern: str, num_classes: int) -> SegmentRatings:
             raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
     if not numbers:
         raise InputError(f"--labels={pattern}: no record has ratings of segments; {_GIVE}")
-    return SegmentRatings(numbers, ratings_by_class(*map(np.concatenate, zip(*parts, strict=True))))
+    return SegmentRatings(list(numbers), ratings_by_class(*map(np.concatenate, zip(*parts, strict=True))))
 
 
 def submission_map(path: Path, ratings: SegmentRatings, classes: Collection[int], k: int = MAX_SEGMENTS) -> SegmentMap:
@@ -93,18 +94,21 @@ def submission_map(path: Path, ratings: SegmentRatings, classes: Collection[int]
     by_class = {class_id: own for class_id, own in ratings.by_class.items() if class_id in classes}
     if not any(own.num_positives for own in by_class.values()):
         raise InputError("--labels: no class that may be submitted was rated present; give shards with such ratings")
-    result = mean_average_precision(_numbered(path, ratings.numbers, classes, k), by_class, k)
+    result = mean_average_precision(_numbered(path, ratings, classes, k), by_class, k)
     if not result.num_rated:
         raise InputError(f"--submission={path}: none of its segments was rated; give --labels of the same videos")
     return result
 
 
 def _numbered(
-    path: Path, numbers: Mapping[bytes, int], classes: Collection[int], k: int
+    path: Path, ratings: SegmentRatings, classes: Collection[int], k: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The lists of a submission, with the number of each rated segment, and -1 for the others."""
+    """The lists of a submission: the numbers of segments, and -1 for those that were not rated for the class."""
     for class_id, names in read_submission(path, classes, k):
-        yield class_id, np.fromiter((numbers.get(name, -1) for name in names), np.int64, len(names))
+        own = ratings.by_class.get(class_id)
+        # Small tables stay in the processor's cache: a look-up takes a tenth of the time that one of all names does.
+        numbers = {} if own is None else {ratings.names[number]: number for number in own.segments.tolist()}
+        yield class_id, np.fromiter(map(numbers.get, names, itertools.repeat(-1)), np.int64, len(names))
 
 
 def _parse(serialized: bytes, num_classes: int) -> tuple[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -137,8 +137,8 @@ class TopSegments:
     lists, however they are divided into calls.
 
     A pair takes 8 bytes, and a class at most 9 / 8 K of them: 0.9 GB for 1,000 classes and K = 100,000, once all are
-    full, however many segments are added. Memory is taken as a class fills: the 53 million pairs of 44,000 videos, 60
-    segments each and the 20 highest classes of each segment take 0.42 GB.
+    full, however many segments are added. Memory grows with the pairs until then: the 53 million pairs of 44,000
+    videos, 60 segments each and the 20 highest classes of each segment take 0.4 to 0.65 GB.
 
     Args:
       num_classes: C.
@@ -147,9 +147,10 @@ class TopSegments:
 
     def __init__(self, num_classes: int, k: int = MAX_SEGMENTS) -> None:
         self.k = k
-        # Pages of these are taken when they are written to.
-        shape = (num_classes, k + max(k // _SPARE, 1))
-        self._scores, self._segments = np.empty(shape, np.float32), np.empty(shape, np.int32)
+        self._capacity = k + max(k // _SPARE, 1)
+        # By class. Arrays of their own, which grow: of one for all, huge pages would take all memory at once.
+        self._scores = [np.empty(0, np.float32)] * num_classes
+        self._segments = [np.empty(0, np.int32)] * num_classes
         self._counts = np.zeros(num_classes, np.int64)
         self._floor = np.full(num_classes, -np.inf, np.float32)  # a score must be above it to be kept
 
@@ -174,21 +175,30 @@ class TopSegments:
     def ranked(self, class_id: int) -> tuple[np.ndarray, np.ndarray]:
         """The best segments of a class, [N] int32, and their scores, [N] float32, highest first; N is at most K."""
         count = self._counts[class_id]
-        segments, scores = self._segments[class_id, :count], self._scores[class_id, :count]
+        segments, scores = self._segments[class_id][:count], self._scores[class_id][:count]
         order = np.argsort(-scores, kind="stable")[: self.k]
         return segments[order], scores[order]
 
     def _append(self, class_id: int, segments: np.ndarray, scores: np.ndarray) -> None:
-        capacity = self._scores.shape[1]
         while len(segments):
             count = int(self._counts[class_id])
-            taken = min(capacity - count, len(segments))
-            self._segments[class_id, count : count + taken] = segments[:taken]
-            self._scores[class_id, count : count + taken] = scores[:taken]
+            taken = min(self._capacity - count, len(segments))
+            self._grow(class_id, count, count + taken)
+            self._segments[class_id][count : count + taken] = segments[:taken]
+            self._scores[class_id][count : count + taken] = scores[:taken]
             self._counts[class_id] = count + taken
             segments, scores = segments[taken:], scores[taken:]
-            if count + taken == capacity:
+            if count + taken == self._capacity:
                 self._drop(class_id)
+
+    def _grow(self, class_id: int, count: int, wanted: int) -> None:
+        """Makes room for so many pairs, of which the class has `count`."""
+        if wanted > len(self._scores[class_id]):
+            size = min(wanted + wanted // 2, self._capacity)
+            for columns in (self._scores, self._segments):
+                grown = np.empty(size, columns[class_id].dtype)
+                grown[:count] = columns[class_id][:count]
+                columns[class_id] = grown
 
     def _drop(self, class_id: int) -> None:
         """Leaves K of a class that is full, in the order in which they were added."""
