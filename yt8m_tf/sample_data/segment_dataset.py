@@ -70,7 +70,8 @@ def write_segment_data(
     tallies = {split: Tally(config.num_classes) for split in layout.num_videos}
     rated = {split: _RatingTally() for split in layout.num_videos}
     shard_bytes: dict[str, int] = {}
-    hidden, truth, scenes = [("id", "labels")], [("id", "labels")], [("id", "start", "end", "labels")]
+    hidden, truth = [("id", "labels")], [("id", "labels")]
+    scenes: list[tuple[str, ...]] = [("id", "start", "end", "labels")]
     with Progress(total=sum(layout.num_videos.values()), unit=" videos", desc="sample data") as progress:
         for split, name, numbers in layout.shards():
             rng = np.random.default_rng([config.seed, 1 + SPLITS.index(split), numbers.start])
