@@ -46,10 +46,12 @@ from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, finish, known_inputs, read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.score_shards.soft_labels import SoftLabels
+from yt8m_tf.scoring import embeddings
 from yt8m_tf.scoring.predictors import find_predictor
 from yt8m_tf.serving import bundle
+from yt8m_tf.serving.parts import Part, Parts
 from yt8m_tf.serving.scorer import load_scorer
-from yt8m_tf.serving.submission import Part, Parts
+from yt8m_tf.serving.thresholds import read_thresholds
 from yt8m_tf.stacking import boosting, sizes, stack
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
@@ -481,6 +483,32 @@ def _vocabulary(directory: Path) -> Input:
     return _input(path, call)
 
 
+def _thresholds(directory: Path) -> Input:
+    path = directory / "thresholds.csv"
+    path.write_text("class,name,threshold\n" + "".join(f'{c},"a, {c}",0.{c + 1}5\n' for c in range(_CLASSES)))
+
+    def call() -> None:
+        scores = read_thresholds(path, _CLASSES).scores
+        assert scores.shape == (_CLASSES,) and ((scores >= 0) & (scores <= 1)).all()
+
+    return _input(path, call)
+
+
+def _embeddings(directory: Path) -> Input:
+    """What an interrupted `score --kind=embeddings` goes on from."""
+    path = directory / embeddings.MANIFEST
+    manifest = embeddings.EmbeddingsManifest("m", "f", 4, "npy", {"a": embeddings.EmbeddedShard(10, 2)})
+    path.write_text(json.dumps(strict_yaml.to_dict(manifest)))
+    data = DataConfig(features=_FEATURES, num_classes=_CLASSES)
+    embedder = embeddings.Embedder(Path("m"), data, "f", 4, lambda batch: batch["rgb"])
+
+    def call() -> None:
+        for shard in embeddings._begin(directory, embedder, "npy").shards.values():
+            assert type(shard.num_videos) is type(shard.num_bytes) is int
+
+    return _input(path, call, str(directory))
+
+
 def _histogram(directory: Path) -> Input:
     path = directory / "frames.csv"
     path.write_text("num_frames,num_videos\n" + "".join(f"{n},{n * 7}\n" for n in range(1, 9)))
@@ -715,6 +743,8 @@ KINDS: Mapping[str, Kind] = {
     "submission": Kind("csv", _submission, 6),
     "labels": Kind("csv", _csv_labels, 4),
     "vocabulary": Kind("csv", _vocabulary, 6),
+    "thresholds": Kind("csv", _thresholds, 3),
+    "embeddings": Kind("json", _embeddings, 2),
     "frame counts": Kind("csv", _histogram, 3),
     "centroids": Kind("npz", _centroids, 5),
     "rows of a stacking": Kind("npz", _rows, 4),
