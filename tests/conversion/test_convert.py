@@ -17,10 +17,11 @@ import yaml
 from commands import Result, run_command
 from shards import codes_of
 
+from yt8m_tf import schema
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.conversion import array_files, staging
-from yt8m_tf.data import integrity
+from yt8m_tf.data import integrity, records
 
 _NAMES = ("rgb", "audio")
 
@@ -98,15 +99,35 @@ def test_arrays_become_shards(tmp_path: Path) -> None:
     assert "--set=data={level: video, features: {rgb: 4, audio: 2}, num_classes: 2}" in flags
 
 
-def test_the_section_that_is_written_reads_the_shards(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        ((), 0.51 * 4 / 255),  # half a step, and what 512 in place of 510 in the dataset's formula adds
+        (("--range=-8,8",), 0.51 * 16 / 255),
+        (("--dtype=float16",), 2e-3),  # half a unit in the last place of 4
+        (("--dtype=float32",), 0),
+    ],
+)
+def test_the_section_that_is_written_reads_the_shards(flags: Sequence[str], error: float, tmp_path: Path) -> None:
     _make(tmp_path)
-    _convert(tmp_path, tmp_path / "out", "--levels=frame,video")
+    assert _convert(tmp_path, tmp_path / "out", *flags).returncode == 0
+    limit = 2 if not flags else 8
     for level in ("video", "frame"):
         values = yaml.safe_load((tmp_path / "out" / level / "data.yaml").read_text())["data"]
         data = strict_yaml.parse(DataConfig, values, "data")
         shards = sorted(map(str, (tmp_path / "out" / level).glob("*.tfrecord")))
         assert data.level == level and len(shards) == 4
         assert integrity.find_bad_record(shards, data, need_labels=True) is None
+        serialized = tf.constant([*tf.data.TFRecordDataset(shards).as_numpy_iterator()])
+        batch = records.parse_records(serialized, data)
+        for name in _NAMES:
+            found = batch[name].numpy()
+            if found.dtype == np.uint8:
+                found = np.asarray(schema.dequantise(found, data.stored[name].range))
+            for row, video_id in enumerate(batch["id"].numpy()):
+                frames = np.clip(np.load(tmp_path / name / f"{video_id.decode()}.npy"), -limit, limit)
+                expected = frames if level == "frame" else frames.mean(axis=0)
+                np.testing.assert_allclose(found[row][: len(expected)], expected, rtol=0, atol=error + 1e-6)
 
 
 @pytest.mark.slow

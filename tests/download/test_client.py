@@ -16,7 +16,8 @@ from yt8m_tf.download.client import _CHUNK, Client, FetchError, Listener, Patien
 
 _CONTENT = np.random.default_rng(1).bytes(600_000)  # several chunks
 _MD5 = hashlib.md5(_CONTENT).hexdigest()
-_PATIENCE = Patience(timeout=0.2, retries=2)
+_PATIENCE = Patience(timeout=5.0, retries=2)
+_STALLED = Patience(timeout=0.2, retries=2)
 
 
 def _server(*faults: str, otherwise: str = "") -> FaultyServer:
@@ -25,7 +26,8 @@ def _server(*faults: str, otherwise: str = "") -> FaultyServer:
 
 
 def _fetch(server: FaultyServer, path: Path, listener: Listener | None = None) -> None:
-    with server.running() as address, Client(_PATIENCE, "look again") as client:
+    patience = _STALLED if "stall" in {server.fault("/x", 0), server.fault("/x", 99)} else _PATIENCE
+    with server.running() as address, Client(patience, "look again") as client:
         client.fetch(f"{address}/x", path, _MD5, listener)
 
 

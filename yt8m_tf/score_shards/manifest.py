@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from yt8m_tf import files, schema
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError
-from yt8m_tf.locks import is_claimed
+from yt8m_tf.locks import CLAIMS, is_claimed
 
 MANIFEST = "scores.json"
 # What a manifest will say, from the moment that the first process starts to score.
@@ -50,6 +51,7 @@ class Manifest:
         every other one by the mean of the models of all folds. Empty: one model scored everything.
       shards: base name of each shard to its number of records.
       inputs: base name of each shard to what its scores were made from; a release before this key left it out.
+      keys: where the records hold id and labels, if not under the standard keys (`data.keys`).
     """
 
     model: tuple[str, ...]
@@ -60,6 +62,7 @@ class Manifest:
     folds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     shards: Mapping[str, int] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, ScoredShard] = dataclasses.field(default_factory=dict)
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def same_scores(self, other: Manifest) -> bool:
         """Whether both are of the same scores, of whatever shards and wherever the model lies."""
@@ -105,6 +108,27 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
         raise InputError(
             f"{output_flag}={directory}: cannot be written ({error.strerror}); name another directory"
         ) from error
+
+
+@contextlib.contextmanager
+def begun(directory: Path, manifest: Manifest) -> Iterator[None]:
+    """`start`; where the block fails before any shard is scored, nothing is left, unless another process scores there.
+
+    Raises:
+      InputError: see `start`.
+    """
+    made = files.missing_directories(directory)
+    try:
+        start(directory, manifest)
+        yield
+    except BaseException:
+        is_empty = directory.is_dir() and all(path.name.startswith(".") for path in directory.iterdir())
+        if is_empty and not is_claimed(directory):
+            (directory / _STARTED).unlink(missing_ok=True)
+            for folder in (_INPUTS, CLAIMS):
+                shutil.rmtree(directory / folder, ignore_errors=True)
+            files.remove_empty(made)
+        raise
 
 
 def note_input(directory: Path, name: str, made_from: ScoredShard) -> None:

@@ -23,6 +23,7 @@ from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
+from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError, Interrupted
@@ -179,9 +180,7 @@ class _Run:
         self.membership = None
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
-        need_labels = not soft_labels.replace_labels(experiment.labels)
-        pipeline.check_first_records(self.train_shards, data, faults, need_labels)
-        pipeline.check_first_records(self.validation_shards, data, faults)
+        self._check_first_records()
         saved = self._saved_state()
         self.inputs = self._check_inputs(saved) if self.is_chief else None
         keras.utils.set_random_seed(config.seed)
@@ -189,7 +188,7 @@ class _Run:
             model = build_for_training(experiment)
             if saved is None:
                 if "centroids" in experiment.model:
-                    load_centroids(model, experiment.model["centroids"], data.features, options.data_dir)
+                    load_centroids(model, experiment.model["centroids"], data.sizes, options.data_dir)
                 memory.fill(model, self.train_shards, data, faults, self.membership)
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
@@ -280,6 +279,16 @@ class _Run:
                 saved_time = now
             if wants_to_end:
                 raise self._interrupted()
+
+    def _check_first_records(self) -> None:
+        data, need_labels = self.experiment.data, not soft_labels.replace_labels(self.experiment.labels)
+        try:
+            pipeline.check_first_records(self.train_shards, data, self.faults, need_labels)
+            pipeline.check_first_records(self.validation_shards, data, self.faults)
+        except InputError as error:
+            if mixed := inputs.mixed_levels(self.train_shards, self.validation_shards):
+                raise InputError(mixed) from error
+            raise
 
     def _skipped(self) -> tuple[str, ...]:
         """What all workers skipped, a line for each kind; for the chief to tell."""
@@ -430,7 +439,7 @@ class _Run:
             )
         return now
 
-    def _open_stream(self, positions: Sequence[int] | None) -> pipeline.BatchStream:
+    def _open_stream(self, positions: Sequence[int] | None) -> BatchStream:
         experiment, strategy = self.experiment, self.strategy
         worker, workers = distribution.worker_index(strategy), distribution.num_workers(strategy)
         if positions is not None and len(positions) != workers:
@@ -450,7 +459,9 @@ class _Run:
             worker=worker,
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
-            beside=soft_labels.beside(experiment.labels, self.options.data_dir, experiment.data.num_classes),
+            beside=soft_labels.beside(
+                experiment.labels, self.options.data_dir, experiment.data.num_classes, experiment.data.id_keys
+            ),
             distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
 
