@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from faulty_server import FaultyServer
 
-from yt8m_tf.download.client import _CHUNK, Client, FetchError, Listener, Patience, Stopped
+from yt8m_tf.download.client import Client, FetchError, Listener, Patience, Stopped
+from yt8m_tf.download.parts import CHUNK
 
 _CONTENT = np.random.default_rng(1).bytes(600_000)  # several chunks
 _MD5 = hashlib.md5(_CONTENT).hexdigest()
@@ -35,7 +36,7 @@ def _check_starts(server: FaultyServer, starts: Sequence[int]) -> None:
     """Each answer was asked for from where the one before broke off, or from a piece before at most."""
     assert len(server.answers) == len(starts)
     for answer, start in zip(server.answers, starts, strict=True):
-        assert max(0, start - 2 * _CHUNK) <= answer.start <= start
+        assert max(0, start - 2 * CHUNK) <= answer.start <= start
 
 
 _HALF = len(_CONTENT) // 2

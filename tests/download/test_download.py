@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_meanwhile_is_one_line(tmp_path: Path, monkeypatch: 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("yt8m_tf.download.client._Part.append", fail)
+    monkeypatch.setattr("yt8m_tf.download.client.Part.append", fail)
     result = _download(publish(make_shards(2)), tmp_path / "data")
     assert result.returncode == 1 and result.stderr.count("error: ") == 1
     assert "No space left on device; make room there, or name another directory, and start" in result.stderr
