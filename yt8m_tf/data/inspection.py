@@ -191,7 +191,7 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
         raise InputError(
             f"--salvage_to={directory}: two damaged shards are called {min(twice)}; salvage them one by one"
         )
-    files.check_no_input([os.path.join(directory, name) for name in names], damaged, "--salvage_to")
+    files.check_no_input([os.path.join(directory, name) for name in names], damaged, f"--salvage_to={directory}")
     try:
         tf.io.gfile.makedirs(directory)
     except tf.errors.OpError as error:

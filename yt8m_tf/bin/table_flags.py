@@ -1,0 +1,43 @@
+"""The flags of every command that reads a table of labels of one's own.
+
+A command calls `flags.adopt_module_key_flags(table_flags)`, so that its `--help` shows them as its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from yt8m_tf.conversion.tables import LabelTable
+
+_LABELS = flags.DEFINE_string("labels", None, "A CSV or Parquet table of videos: ids, labels, what they are for.")
+ID_COLUMN = flags.DEFINE_string("id_column", "id", "The column of the videos' ids.")
+LABELS_COLUMN = flags.DEFINE_string("labels_column", "labels", "Of their labels, names or numbers of classes.")
+SPLIT_COLUMN = flags.DEFINE_string("split_column", "split", "Of train, validate or test.")
+_LABEL_SEPARATOR = flags.DEFINE_string("label_separator", ";", "Between several labels of a video.")
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary", None, "A vocabulary.csv of the classes; without it the classes are those of the table."
+)
+_VALIDATE_SHARE = flags.DEFINE_float(
+    "validate_share",
+    0.1,
+    "The share of the videos that is for validation, where the table has no such column.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+
+
+def read_labels() -> LabelTable | None:
+    """The table that the user named; None for none."""
+    from yt8m_tf import files
+    from yt8m_tf.conversion.tables import TableFormat, read_table
+
+    if _LABELS.value is None:
+        return None
+    form = TableFormat(
+        ID_COLUMN.value, LABELS_COLUMN.value, SPLIT_COLUMN.value, _LABEL_SEPARATOR.value, _VALIDATE_SHARE.value
+    )
+    vocabulary = None if _VOCABULARY.value is None else files.local_path(_VOCABULARY.value, "--vocabulary")
+    return read_table(files.local_path(_LABELS.value, "--labels"), form, vocabulary)
