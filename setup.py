@@ -7,7 +7,6 @@ from setuptools import find_packages, setup
 COMMANDS = (
     "download",
     "convert",
-    "convert",
     "train",
     "evaluate",
     "export",
