@@ -41,7 +41,7 @@ def test_against_sums(rng: np.random.Generator) -> None:
 
 
 def test_silence_and_a_tone() -> None:
-    """Silence is log 0.01 everywhere; a tone of 1 kHz is loudest in the band whose middle is nearest on the mel scale."""
+    """Silence is log 0.01 everywhere; 1 kHz is loudest in the band whose middle is nearest in mel."""
     time = np.arange(16000) / 16000
     examples = log_mel(np.stack([np.zeros(16000), np.sin(2 * np.pi * 1000 * time)]).astype(np.float32))
     np.testing.assert_allclose(examples[0], np.log(0.01), atol=1e-6)

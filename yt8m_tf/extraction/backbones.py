@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ _KINDS = (INCEPTION, VGGISH, LOG_MEL, "keras:FILE.keras[:LAYER]", "saved_model:D
 _KERAS = re.compile(r"keras:(.*?\.keras)(?::(.+))?")
 _SAVED_MODEL = re.compile(r"saved_model:(.+?)(?::(\w+))?")
 _APPLICATION = re.compile(r"applications:(\w+)")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_TAKEN = ("id", "video_id", "labels")  # by other fields of a record
 
 WithoutAudio = Literal["silence", "skip"]
 
@@ -65,6 +67,22 @@ class Recipe:
     max_seconds: int = schema.MAX_FRAMES
     without_audio: WithoutAudio = "silence"
 
+    def to_json(self) -> str:
+        """The recipe as a JSON object, of the same text for the same recipe."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The inverse of `to_json`.
+
+        Raises:
+          ValueError: the text is no recipe.
+        """
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
 
 @dataclasses.dataclass(frozen=True)
 class Backbones:
@@ -103,6 +121,8 @@ def parse_features(values: Sequence[str], flag: str = "--features") -> dict[str,
         name, _, backbone = value.partition("=")
         if not backbone or not _NAME.fullmatch(name):
             raise InputError(f"{flag}={value}: must be NAME=BACKBONE, such as rgb=inception")
+        if name in _TAKEN:
+            raise InputError(f"{flag}={value}: records hold something else under '{name}'; call the feature otherwise")
         if name in features:
             raise InputError(f"{flag}={value}: '{name}' occurs twice; give each feature a name of its own")
         features[name] = backbone
@@ -145,7 +165,7 @@ def _add_network(
     elif match := _SAVED_MODEL.fullmatch(text):
         network = networks.load_saved_model(Path(match[1]).expanduser(), match[2])
     elif match := _APPLICATION.fullmatch(text):
-        network = networks.load_application(match[1])
+        network = networks.load_application(match[1], recipe.image_size)
     else:
         raise InputError(f"--features={name}={text}: no such backbone; give one of {', '.join(_KINDS)}")
     if network.takes_pictures:

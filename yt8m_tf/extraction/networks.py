@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,19 +159,24 @@ def load_keras(path: Path, layer: str | None, flag: str = "--features") -> Netwo
         model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py and layers of any kind
         raise InputError(f"{flag}=keras:{path}: cannot be loaded ({_one_line(error)})") from error
-    if layer is not None:
-        names = [own.name for own in model.layers]
-        if layer not in names:
-            raise InputError(f"{flag}=keras:{path}:{layer}: has no such layer{nearest(layer, names)}")
-        model = keras.Model(model.inputs, model.get_layer(layer).output)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        what = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
-        raise InputError(f"{flag}=keras:{path}: has {what}; give a model of one each")
-    return _keras_network(model, None)
+    inputs, outputs = (getattr(model, ends, None) or [] for ends in ("inputs", "outputs"))
+    if len(inputs) != 1 or len(outputs) != 1:
+        what = f"{len(inputs)} inputs and {len(outputs)} outputs"
+        raise InputError(f"{flag}=keras:{path}: has {what}; give a functional or sequential model with one of each")
+    names = [own.name for own in model.layers]
+    if layer is not None and layer not in names:
+        raise InputError(f"{flag}=keras:{path}:{layer}: has no such layer{nearest(layer, names)}")
+    # A model of its own: the file's may take its one input in a list or a dictionary.
+    return _keras_network(keras.Model(inputs[0], outputs[0] if layer is None else model.get_layer(layer).output))
 
 
-def load_application(name: str, flag: str = "--features") -> Network:
+def load_application(name: str, image_size: int | None, flag: str = "--features") -> Network:
     """A network of `keras.applications` without its top, with ImageNet weights from the user's cache of Keras.
+
+    Args:
+      name: such as "EfficientNetB0".
+      image_size: height and width of the pictures; None: 224.
+      flag: for messages.
 
     Raises:
       InputError: there is none of that name, or its weights are not in the cache; nothing is fetched.
@@ -180,11 +186,12 @@ def load_application(name: str, flag: str = "--features") -> Network:
     known = [own for own in dir(keras.applications) if own[0].isupper()]
     if name not in known:
         raise InputError(f"{flag}=applications:{name}: keras.applications has no such network{nearest(name, known)}")
-    build = getattr(keras.applications, name)
+    build, size = getattr(keras.applications, name), image_size or DEFAULT_IMAGE_SIZE
     where = f"{flag}=applications:{name}"
     try:
-        with _from_cache(where):
-            model = build(include_top=False, pooling="avg", weights="imagenet")
+        with _from_cache(where), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the weights of MobileNet are for another size, which does not matter
+            model = build(include_top=False, pooling="avg", weights="imagenet", input_shape=(size, size, 3))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -223,7 +230,7 @@ def load_saved_model(directory: Path, output: str | None, flag: str = "--feature
     return Network(lambda values: signature(**{key: values})[chosen], tuple(spec.shape[1:]), spec.dtype, owner=loaded)
 
 
-def _keras_network(model: Any, preprocess: Callable[[Any], Any] | None) -> Network:
+def _keras_network(model: Any, preprocess: Callable[[Any], Any] | None = None) -> Network:
     call = tf.function(lambda values: model(values, training=False), reduce_retracing=True)
     (given,) = model.inputs
     return Network(call, tuple(given.shape[1:]), tf.as_dtype(given.dtype), preprocess)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import threading
-import time
 from typing import Any
 
 from yt8m_tf.console.quiet import import_quietly
@@ -14,8 +11,7 @@ from yt8m_tf.errors import InputError, ended_by_sigterm
 from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.stage import Stage
-
-_WATCH_SECONDS = 0.5
+from yt8m_tf.processes import follow
 
 
 def start(parent: int, gpu: str | None, num_threads: int) -> None:
@@ -26,18 +22,11 @@ def start(parent: int, gpu: str | None, num_threads: int) -> None:
       gpu: the id of the only GPU that it sees; None: all that there are.
       num_threads: of TensorFlow for one operation, unless the environment says; 0: as many as there are cores.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, to all of its processes: the parent passes it on
+    follow(parent)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if num_threads:  # workers that each take all cores get in each other's way
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_WATCH_SECONDS)
-    os._exit(1)
 
 
 def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""Processes that end with the one that started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+_WATCH_SECONDS = 0.5
+
+
+def follow(parent: int) -> None:
+    """Makes this process end when its parent does, killed or not, and leaves Ctrl-C to the parent.
+
+    Args:
+      parent: the id of the process that started this one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, to all of its processes: the parent passes it on
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
