@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from yt8m_tf import schema
+from yt8m_tf.conversion.encoding import Storage
 from yt8m_tf.errors import InputError
 
 INCEPTION, VGGISH, LOG_MEL = "inception", "vggish", "log_mel"
@@ -57,6 +57,7 @@ class Recipe:
         (`networks.PictureNetwork`).
       max_seconds: of a video; what comes later is left out.
       without_audio: of a video that has no sound: take silence, or leave the video out.
+      storage: of the frames in records.
     """
 
     features: Mapping[str, str]
@@ -66,22 +67,21 @@ class Recipe:
     scaling: str | None = None
     max_seconds: int = schema.MAX_FRAMES
     without_audio: WithoutAudio = "silence"
+    storage: Storage = dataclasses.field(default_factory=Storage)
 
-    def to_json(self) -> str:
-        """The recipe as a JSON object, of the same text for the same recipe."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Recipe:
-        """The inverse of `to_json`.
-
-        Raises:
-          ValueError: the text is no recipe.
-        """
-        try:
-            return cls(**json.loads(text))
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+    @property
+    def weights(self) -> list[Path]:
+        """The files and directories of the user's that the features depend on."""
+        named = [
+            match[1]
+            for text in self.features.values()
+            for form in (_KERAS, _SAVED_MODEL)
+            if (match := form.fullmatch(text))
+        ]
+        given = [self.inception] * (INCEPTION in self.features.values()) + [self.vggish] * (
+            VGGISH in self.features.values()
+        )
+        return [Path(path).expanduser() for path in (*named, *given) if path is not None]
 
 
 @dataclasses.dataclass(frozen=True)

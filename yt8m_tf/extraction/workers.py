@@ -9,9 +9,10 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from typing import Any
 import numpy as np
 
 from yt8m_tf import files
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.console.quiet import import_quietly
+from yt8m_tf.conversion.encoding import Encoded, EncodingError, encode
 from yt8m_tf.errors import InputError
 from yt8m_tf.extraction.backbones import Backbones, Recipe, load_backbones
 from yt8m_tf.processes import follow
 
-_ABOUT = "_"  # in front of the names of arrays that are no features
+# The names of arrays in a part; the last two stand in front of the name of a feature.
+_OUTCOME, _FRAMES, _MEANS = "outcome", "frames:", "means:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Outcome:
       seconds: the length that the file states.
       has_sound: whether it has any; None where that is not known.
       notes: what a person should know.
+      sizes: feature name to D.
+      outside: feature name to the share of its values that the codes of its range cannot say.
     """
 
     problem: str | None = None
@@ -57,6 +63,8 @@ class Outcome:
     seconds: float | None = None
     has_sound: bool | None = None
     notes: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    outside: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def run_tasks(tasks: Iterable[Task], recipe: Recipe, jobs: int) -> Iterator[tuple[Task, Outcome]]:
@@ -138,7 +146,7 @@ def run_task(task: Task, recipe: Recipe) -> Outcome:
     """
     from yt8m_tf.extraction.features import extract_features
 
-    backbones = _loaded(recipe.to_json())
+    backbones = _loaded(json.dumps(strict_yaml.to_dict(recipe)))
     try:
         found = extract_features(task.path, backbones, recipe)
     except InputError:
@@ -146,22 +154,28 @@ def run_task(task: Task, recipe: Recipe) -> Outcome:
     except Exception as error:  # whatever FFmpeg or a model makes of this file, the others are still to come
         own = type(error).__name__ == "DecodingError"
         return Outcome(" ".join((str(error) if own else f"{type(error).__name__}: {error}").split())[:300])
-    if wrong := [name for name, values in found.frames.items() if not np.isfinite(values).all()]:
-        return Outcome(f"features that are not finite: {', '.join(wrong)}")
-    about = {
-        "seconds": np.array(np.nan if found.seconds is None else found.seconds),
-        "has_sound": np.array(found.has_sound),
-        "notes": np.array(found.notes, np.str_),
-    }
-    outcome = _outcome(about, found.frames)
-    with files.whole_file(task.part) as temporary, temporary.open("wb") as file:
-        arrays: dict[str, Any] = {**{_ABOUT + name: array for name, array in about.items()}, **found.frames}
-        np.savez(file, **arrays)
+    try:
+        encoded = encode(found.frames, backbones.sizes, recipe.storage)
+    except EncodingError as error:
+        return Outcome(f"features that cannot be stored: {error}")
+    shares = {name: count / encoded.num_values[name] for name, count in encoded.outside.items()}
+    outcome = Outcome(
+        None, encoded.num_frames, found.seconds, found.has_sound, found.notes, dict(backbones.sizes), shares
+    )
+    _write_part(task.part, outcome, encoded)
     return outcome
 
 
-def read_part(path: Path) -> tuple[Outcome, dict[str, np.ndarray]]:
-    """What became of a video, and its features {name: [T, D] float32}.
+def _write_part(path: Path, outcome: Outcome, encoded: Encoded) -> None:
+    arrays: dict[str, Any] = {_OUTCOME: np.array(json.dumps(strict_yaml.to_dict(outcome)))}
+    arrays |= {_FRAMES + name: array for name, array in encoded.frames.items()}
+    arrays |= {_MEANS + name: array for name, array in encoded.means.items()}
+    with files.whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_part(path: Path) -> tuple[Outcome, Encoded]:
+    """What became of a video whose features were made, and these.
 
     Raises:
       OSError: the part cannot be read.
@@ -169,21 +183,14 @@ def read_part(path: Path) -> tuple[Outcome, dict[str, np.ndarray]]:
     """
     with path.open("rb") as file:
         arrays = files.read_arrays(file)
-    about = {name.removeprefix(_ABOUT): array for name, array in arrays.items() if name.startswith(_ABOUT)}
-    frames = {name: array for name, array in arrays.items() if not name.startswith(_ABOUT)}
-    return _outcome(about, frames), frames
-
-
-def _outcome(about: dict[str, np.ndarray], frames: dict[str, np.ndarray]) -> Outcome:
-    seconds = float(about["seconds"])
-    return Outcome(
-        num_frames=len(next(iter(frames.values()))),
-        seconds=None if np.isnan(seconds) else seconds,
-        has_sound=bool(about["has_sound"]),
-        notes=tuple(map(str, about["notes"])),
+    outcome = strict_yaml.parse(Outcome, json.loads(str(arrays[_OUTCOME])), "")
+    frames, means = (
+        {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        for prefix in (_FRAMES, _MEANS)
     )
+    return outcome, Encoded(frames, means)
 
 
 @functools.lru_cache(1)
 def _loaded(recipe: str) -> Backbones:
-    return load_backbones(Recipe.from_json(recipe))
+    return load_backbones(strict_yaml.parse(Recipe, json.loads(recipe), ""))
