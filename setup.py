@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 COMMANDS = (
+    "download",
     "train",
     "evaluate",
     "export",
@@ -67,6 +68,7 @@ setup(
         "tabulate>=0.9,<1",
         "Jinja2>=3.1,<4",
         "requests>=2.32,<3",
+        "urllib3>=2,<3",  # requests' own
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],

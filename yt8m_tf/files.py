@@ -188,11 +188,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        give_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def give_name(written: Path, path: Path) -> None:
+    """Gives a whole file beside `path` its final name, once it is on the disk."""
+    _sync(written)
+    os.replace(written, path)
+    _sync(path.parent)
 
 
 def write_json(path: Path, contents: Any) -> None:

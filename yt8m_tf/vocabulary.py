@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,12 @@ _OTHER_VERSION = "give the vocabulary of the version of the dataset that the mod
 _VERTICALS = ("Vertical1", "Vertical2", "Vertical3")
 
 
-def load_vocabulary(path: str | Path, num_classes: int) -> list[str]:
+def load_vocabulary(path: str | Path, num_classes: int | None = None) -> list[str]:
     """Names of the C classes from the dataset's vocabulary.csv (https://research.google.com/youtube8m/download.html).
+
+    Args:
+      path: of the vocabulary.
+      num_classes: C; None: as many as the file has.
 
     Returns:
       The name of each class, by id.
@@ -80,7 +85,7 @@ def load_verticals(
 
 
 def _columns(
-    path: str, num_classes: int, names: Sequence[str], where: str = "", optional: Sequence[str] = ()
+    path: str, num_classes: int | None, names: Sequence[str], where: str = "", optional: Sequence[str] = ()
 ) -> list[list[str]]:
     """The named columns of a vocabulary, a row for each class, by id; `where` stands in front of every message.
 
@@ -95,8 +100,8 @@ def _columns(
             raise InputError(f"{where}{path}: has no column '{min(missing)}'; give the dataset's vocabulary.csv")
         for row in rows:
             index = int(row["Index"])
-            if not 0 <= index < num_classes or index in found:
-                problem = "occurs twice" if index in found else f"is not one of the {num_classes} classes"
+            if index in found or not 0 <= index < (sys.maxsize if num_classes is None else num_classes):
+                problem = "occurs twice" if index in found else f"is not one of the {num_classes or 'possible'} classes"
                 raise InputError(f"{where}{path}: line {rows.line_num}: Index {index} {problem}; {_OTHER_VERSION}")
             found[index] = [row[name] or "" for name in names] + [row.get(name) or "" for name in optional]
     except InputError:
@@ -106,8 +111,12 @@ def _columns(
         raise InputError(f"{where}{path}: cannot be read ({reason}); give the dataset's vocabulary.csv") from error
     except (UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
         raise InputError(f"{where}{path}: not a vocabulary ({error}); give the dataset's vocabulary.csv") from error
+    if num_classes is None:
+        num_classes = max(found, default=-1) + 1
+    if not num_classes:
+        raise InputError(f"{where}{path}: names no class; give a vocabulary.csv")
     if len(found) < num_classes:
-        absent = min(set(range(num_classes)) - found.keys())
+        absent = next(index for index in range(num_classes) if index not in found)
         raise InputError(
             f"{where}{path}: names {len(found)} of {num_classes} classes, not class {absent}; {_OTHER_VERSION}"
         )

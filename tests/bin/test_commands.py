@@ -24,6 +24,7 @@ from yt8m_tf.export.trained import export_trained
 
 _OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
 _COMMANDS = (
+    "download",
     "train",
     "evaluate",
     "export",

@@ -12,12 +12,12 @@ import tensorflow as tf
 from commands import run_command
 from shards import codes_of, decoded_mean
 
+from yt8m_tf.data.record_writing import video_example
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data import dataset, records
 from yt8m_tf.sample_data.dataset import Layout, global_average_precision, top_pairs, write_sample_data
 from yt8m_tf.sample_data.frames import FrameCounts
 from yt8m_tf.sample_data.generator import SampleConfig, make_model
-from yt8m_tf.sample_data.records import video_example
 
 CONFIG = SampleConfig(num_classes=24, num_topics=4, rgb_size=32, audio_size=8, seed=3)
 LAYOUT = Layout({"train": 50, "validate": 45, "test": 20}, videos_per_shard=30, levels=("video", "frame"))

@@ -5,12 +5,13 @@ import pytest
 import tensorflow as tf
 from shards import codes_of, decoded_mean
 
+from yt8m_tf.data.record_writing import VideoRecord, video_example, write_shard
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data import frames as frames_module
 from yt8m_tf.sample_data.dataset import Layout, write_clips, write_sample_data
 from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means, frames_with_mean
 from yt8m_tf.sample_data.generator import SampleConfig
-from yt8m_tf.sample_data.records import VideoRecord, read_video_shard, video_example, write_shard
+from yt8m_tf.sample_data.records import read_video_shard
 
 COUNTS = FrameCounts(2, 9)
 

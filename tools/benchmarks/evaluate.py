@@ -15,7 +15,7 @@ from benchmarks.heap_evaluator import HeapEvaluator, TopPairs, heap_top, numpy_t
 from benchmarks.report import Result, Table
 from yt8m_tf import schema
 from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
-from yt8m_tf.metrics.batch_statistics import batch_statistics
+from yt8m_tf.metrics.batch_statistics import compiled_statistics
 
 _BATCH_SIZE, _NUM_BATCHES = 512, 8
 _OURS, _HEAP, _NUMPY = "batch_statistics + MetricAccumulator", "heap in Python", "argpartition in NumPy"
@@ -72,11 +72,6 @@ def measure_metrics(batches: Sequence[ScoredBatch], options: Options) -> Measure
     ]  # fmt: skip
     targets = [Target(_OURS, _HEAP, _AT_LEAST), Target(_OURS, _NUMPY)]
     return measure("metrics", "videos/s", ways, targets, options)
-
-
-def compiled_statistics() -> Callable[..., dict[str, tf.Tensor]]:
-    """`metrics.batch_statistics`, as the evaluation step runs it."""
-    return tf.function(batch_statistics, autograph=False)
 
 
 def ours(batches: Sequence[ScoredBatch], statistics: Callable[..., dict[str, tf.Tensor]]) -> Metrics:

@@ -13,10 +13,10 @@ from benchmarks.harness import Options
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.data.record_writing import VideoRecord, clip_example, video_example
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.sample_data.frames import FrameCounts
-from yt8m_tf.sample_data.records import VideoRecord, clip_example, video_example
 
 # As many as real shards hold, some 5 KB each; clips are some 250 KB each.
 _VIDEO_SHARDS, _VIDEOS_PER_SHARD = 40, 284

@@ -139,15 +139,17 @@ def _example(name: str, description: str) -> str:
     return found[0] if found else f"--{name}=VALUE"
 
 
-def next_command(command: str, **values: object) -> str:
+def next_command(command: str, *arguments: str, **values: object) -> str:
     """ "next: " and a command that can be pasted into a shell, whatever characters the values have.
 
     Args:
       command: without `yt8m-`.
+      arguments: that are no flags.
       values: of its flags; several stand for a list separated by commas.
     """
     texts = {name: comma_list(v) if isinstance(v, list | tuple) else str(v) for name, v in values.items()}
-    return " ".join([f"next: yt8m-{command}", *(f"--{name}={shlex.quote(text)}" for name, text in texts.items())])
+    named = (f"--{name}={shlex.quote(text)}" for name, text in texts.items())
+    return " ".join([f"next: yt8m-{command}", *map(shlex.quote, arguments), *named])
 
 
 def comma_list(values: Sequence[object]) -> str:

@@ -20,7 +20,7 @@ from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import TITLES, Metrics
-from yt8m_tf.metrics.batch_statistics import NUM_BINS, batch_statistics
+from yt8m_tf.metrics.batch_statistics import NUM_BINS, compiled_statistics
 from yt8m_tf.metrics.evaluate import evaluate
 from yt8m_tf.training import distribution
 from yt8m_tf.training.checkpoints import Trained
@@ -47,7 +47,8 @@ def evaluate_trained(
       data_dir: see there.
       batch_size: examples scored together; None: `pipeline.scoring_batch_size`.
       faults: what to do about damaged shards and empty clips.
-      xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`).
+      xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the
+        statistics.
       progress: whether to show a progress bar.
 
     Raises:
@@ -57,6 +58,8 @@ def evaluate_trained(
     faults.of_model(f"the model in {trained.checkpoint.parents[2]}")
     paths = shards.list_shards(patterns, data_dir, "--input")
 
+    statistics = compiled_statistics(xla)
+
     @tf.function(autograph=False, jit_compile=xla and distribution.compiles_with_xla(trained.model))
     def logits(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return trained.model(clips.decode_features(features, data.spec), training=False)
@@ -64,7 +67,7 @@ def evaluate_trained(
     @tf.function(autograph=False)
     def step(batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
-        return batch_statistics(logits(prepare_clips(features, data.spec)), batch["labels"], batch["valid"])
+        return statistics(logits(prepare_clips(features, data.spec)), batch["labels"], batch["valid"])
 
     batch_size = batch_size or pipeline.scoring_batch_size(data.level)
     batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)

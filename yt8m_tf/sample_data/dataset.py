@@ -11,6 +11,7 @@ import numpy as np
 
 from yt8m_tf import schema
 from yt8m_tf.console.progress import Progress
+from yt8m_tf.data.record_writing import VideoRecord, clip_example, video_example, write_shard
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means
@@ -25,7 +26,7 @@ from yt8m_tf.sample_data.output import (
     vocabulary_text,
     write_text,
 )
-from yt8m_tf.sample_data.records import VideoRecord, clip_example, make_clips, video_example, write_shard
+from yt8m_tf.sample_data.records import make_clips
 
 SPLITS = ("train", "validate", "test")
 _NUM_IDS = 62**4 // len(SPLITS)  # of 4 letters or digits, for each split

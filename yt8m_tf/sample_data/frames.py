@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -73,7 +74,9 @@ class FrameCounts:
         return table.reshape(-1, 2)[:, 0], table.reshape(-1, 2)[:, 1]
 
 
-def clip_from_means(means: dict[str, np.ndarray], num_frames: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def clip_from_means(
+    means: Mapping[str, np.ndarray], num_frames: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Makes the frames of one clip; the decoded mean of each feature is the given one.
 
     In a few clips the audio list is one frame shorter, as in real data. The mean is then met by the frames that both

@@ -10,7 +10,7 @@ import tensorflow as tf
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.data import clips
 from yt8m_tf.data.clips import prepare_clips
-from yt8m_tf.metrics.batch_statistics import batch_statistics, concatenate_statistics
+from yt8m_tf.metrics.batch_statistics import compiled_statistics, concatenate_statistics
 from yt8m_tf.training import distribution
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import compiled
@@ -23,13 +23,14 @@ class EvaluationStep:
       state: the model, and the weights that evaluation uses: their moving average, if one is kept.
       spec: what the model reads.
       strategy: where the replicas are; `state` was made in its scope.
-      xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`). Statistics
-        stay outside: XLA is slow at sorting on the CPU.
+      xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the
+        statistics (`compiled_statistics`).
     """
 
     def __init__(self, state: TrainState, spec: InputSpec, strategy: tf.distribute.Strategy, xla: bool = True):
         self._state, self._spec, self._strategy = state, spec, strategy
         self._predict = compiled(self._logits, xla and distribution.compiles_with_xla(state.model))
+        self._statistics = compiled_statistics(xla)
         self._run = tf.function(lambda batch: strategy.run(self._replica_statistics, args=(batch,)), autograph=False)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -49,7 +50,7 @@ class EvaluationStep:
     def _replica_statistics(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
         logits = self._predict(prepare_clips(features, self._spec))
-        return batch_statistics(logits, batch["labels"], batch["valid"])
+        return self._statistics(logits, batch["labels"], batch["valid"])
 
     def _logits(self, features: Mapping[str, Any]) -> tf.Tensor:
         inputs = clips.decode_features(features, self._spec)

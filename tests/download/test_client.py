@@ -1,0 +1,163 @@
+"""One file, from a server that does what servers do."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_server import FaultyServer
+
+from yt8m_tf.download.client import _CHUNK, Client, FetchError, Listener, Patience, Stopped
+
+_CONTENT = np.random.default_rng(1).bytes(600_000)  # several chunks
+_MD5 = hashlib.md5(_CONTENT).hexdigest()
+_PATIENCE = Patience(timeout=0.2, retries=2)
+
+
+def _server(*faults: str, otherwise: str = "") -> FaultyServer:
+    """A server of one file, whose first answers are wrong in these ways."""
+    return FaultyServer({"/x": _CONTENT}, lambda _, number: faults[number] if number < len(faults) else otherwise)
+
+
+def _fetch(server: FaultyServer, path: Path, listener: Listener | None = None) -> None:
+    with server.running() as address, Client(_PATIENCE, "look again") as client:
+        client.fetch(f"{address}/x", path, _MD5, listener)
+
+
+def _check_starts(server: FaultyServer, starts: Sequence[int]) -> None:
+    """Each answer was asked for from where the one before broke off, or from a piece before at most."""
+    assert len(server.answers) == len(starts)
+    for answer, start in zip(server.answers, starts, strict=True):
+        assert max(0, start - 2 * _CHUNK) <= answer.start <= start
+
+
+_HALF = len(_CONTENT) // 2
+
+
+@pytest.mark.parametrize(
+    ("faults", "starts"),
+    [
+        ((), [0]),
+        (("cut",), [0, _HALF]),
+        (("stall",), [0, _HALF]),
+        (("503",), [0, 0]),
+        (("429",), [0, 0]),
+        (("cut", "no range"), [0, _HALF]),  # all of it comes, and what was there is thrown away
+        (("cut", "other range"), [0, _HALF, 0]),
+        (("cut", "cut"), [0, _HALF, _HALF + _HALF // 2]),
+        (("wrong",), [0, 0]),
+        (("cut", "wrong"), [0, _HALF, 0]),  # the part is no part of this file
+    ],
+)
+def test_the_file_comes_whole(
+    faults: Sequence[str], starts: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda *_: 0.01)  # the pause after the second break in a row
+    server, received, sizes = _server(*faults), list[int](), list[int]()
+    _fetch(server, tmp_path / "x", Listener(received.append, sizes.append))
+    assert (tmp_path / "x").read_bytes() == _CONTENT
+    _check_starts(server, starts)
+    assert sum(received) == len(_CONTENT) and sizes[-1] == len(_CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("part", "starts"),
+    [
+        (_CONTENT[:1000], [1000]),
+        (_CONTENT, []),  # it was whole, and had no time to get its name
+        (_CONTENT + b"x", [len(_CONTENT) + 1, 0]),  # 416
+        (b"x" * 1000, [1000, 0]),  # another file's
+    ],
+)
+def test_goes_on_behind_what_is_there(part: bytes, starts: Sequence[int], tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(part)
+    server = _server()
+    _fetch(server, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == _CONTENT
+    assert [answer.start for answer in server.answers] == list(starts)
+
+
+def test_an_answer_whose_end_is_not_said_is_checked(tmp_path: Path) -> None:
+    """Without Content-Length a broken connection looks like the end."""
+    server = _server("unsized cut")
+    _fetch(server, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == _CONTENT
+    _check_starts(server, [0, 0])
+
+
+def test_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
+    server, waits = _server("429 after 1"), list[str]()
+    began = time.monotonic()
+    _fetch(server, tmp_path / "x", Listener(waiting=waits.append))
+    assert 1.0 <= time.monotonic() - began < 3.0
+    assert len(waits) == 1 and waits[0] == "429 Too Many Requests, next try in 1 s"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "num_answers"),
+    [
+        ("404", "404 Not Found; look again", 1),
+        ("403", "403 Forbidden; look again", 1),
+        ("503 after 7200", "503 Service Unavailable, and asks to wait for 120 min; try again then", 1),
+        ("503 after soon", "503 Service Unavailable, 3 times; check the connection", 3),
+        ("stall", "nothing came for 0.2 s, 3 times; check the connection", 3),
+        ("cut", "the connection was cut, 3 times; check the connection", 3),
+        ("wrong", f"and the plan says {_MD5}: the copy there is damaged, or another one; look again", 3),
+    ],
+)
+def test_a_server_that_never_gives_it(
+    fault: str, message: str, num_answers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with the address and the reason; and no try without end."""
+    monkeypatch.setattr("random.uniform", lambda *_: 0.01)
+    server = _server(otherwise=fault)
+    with pytest.raises(FetchError) as error:
+        _fetch(server, tmp_path / "x")
+    assert message in str(error.value) and str(error.value).startswith("http://127.0.0.1:")
+    assert "\n" not in str(error.value) and len(server.answers) == num_answers
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    with _server().running() as address:
+        pass
+    client = Client(Patience(retries=0), "look again")
+    for ask in (client.read, client.size, lambda url: client.fetch(url, tmp_path / "x", _MD5)):
+        with pytest.raises(FetchError, match=r"/x: Connection refused, 1 times; check the connection$"):
+            ask(f"{address}/x")
+
+
+def test_breaks_after_progress_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More breaks than retries, each after as much as counts as progress."""
+    monkeypatch.setattr("yt8m_tf.download.client._PROGRESS", 1000)
+    server = _server(*["cut"] * 5)
+    _fetch(server, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == _CONTENT and len(server.answers) == 6
+
+
+def test_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """While it waits for the server, which would be for long, and between two pieces."""
+    stop = threading.Event()
+    for fault, listener in (
+        ("503 after 60", Listener(waiting=lambda _: stop.set())),
+        ("", Listener(sized=lambda _: stop.set())),
+    ):
+        stop.clear()
+        with _server(fault).running() as address, Client(_PATIENCE, "", stop) as client, pytest.raises(Stopped):
+            client.fetch(f"{address}/x", tmp_path / "x", _MD5, listener)
+
+
+def test_sizes_and_small_files() -> None:
+    for read in (Client.read, Client.size):
+        _check(read, _server("503"))
+
+
+def _check(read: Callable[[Client, str], object], server: FaultyServer) -> None:
+    with server.running() as address, Client(_PATIENCE, "look again") as client:
+        assert read(client, f"{address}/x") in (_CONTENT, len(_CONTENT))
+        with pytest.raises(FetchError, match="404 Not Found; look again"):
+            read(client, f"{address}/y")

@@ -1,0 +1,189 @@
+"""A server of files on 127.0.0.1 that breaks answers on purpose, and notes what it sent."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import socket
+import string
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+_PIECE = 1 << 15  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the server did.
+
+    Attributes:
+      path: that was asked for.
+      method: "GET" or "HEAD".
+      start: the first byte of the range that was asked for, 0 for the whole file.
+      sent: bytes of the file.
+      fault: see `FaultyServer`; "" for a right answer.
+    """
+
+    path: str
+    method: str
+    start: int
+    sent: int
+    fault: str
+
+
+class FaultyServer:
+    """Serves files, and answers some requests wrongly.
+
+    Args:
+      files: path to contents.
+      fault: takes the path and the number of GETs before, of plans aside, and says what is wrong with the answer: ""
+        for nothing, "cut" (the connection breaks half-way), "unsized cut" (the same, and the size was not said),
+        "stall" (nothing comes after one half), "wrong" (other bytes, whose MD5 differs), "no range" (all of the file,
+        whatever part was asked for), "other range" (from the second byte on), or a status such as "404", "429 after 1"
+        and "503 after 2" with the header Retry-After.
+      pause: seconds between the pieces of an answer.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        fault: Callable[[str, int], str] = lambda path, number: "",
+        pause: float = 0.0,
+    ):
+        self.files, self.fault, self.pause, self.answers = dict(files), fault, pause, list[Answer]()
+        self.lock, self.closed = threading.Lock(), threading.Event()
+        self._num_gets = 0
+
+    def next_fault(self, path: str) -> str:
+        """Of the next GET."""
+        with self.lock:
+            number, self._num_gets = self._num_gets, self._num_gets + (not path.endswith(".json"))
+        return self.fault(path, number)
+
+    def sent(self, path: str) -> int:
+        """The bytes of a file that were sent, in all."""
+        return sum(answer.sent for answer in self.answers if answer.path == path)
+
+    def faults(self, path: str) -> list[str]:
+        """What was wrong with the answers to GETs of a file, in their order."""
+        return [answer.fault for answer in self.answers if answer.path == path and answer.method == "GET"]
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[str]:
+        """Serves while the block runs; gives the address."""
+        handler = type("Handler", (_Handler,), {"owner": self})
+        with _Server(("127.0.0.1", 0), handler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            try:
+                with mock.patch.dict(os.environ, no_proxy="127.0.0.1"):
+                    yield f"http://127.0.0.1:{server.server_address[1]}"
+            finally:
+                self.closed.set()
+                server.shutdown()
+                thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: FaultyServer
+    protocol_version = "HTTP/1.1"
+    timeout = 5  # of a connection that nothing is asked on
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the screen."""
+
+    def do_HEAD(self) -> None:
+        content = self.owner.files.get(self.path)
+        self._head(200 if content is not None else 404, {"Content-Length": str(len(content or b""))})
+        self._note(0, 0, "")
+
+    def do_GET(self) -> None:
+        content, fault = self.owner.files.get(self.path), self.owner.next_fault(self.path)
+        start = int(match[1]) if (match := re.match(r"bytes=(\d+)-$", self.headers.get("Range", ""))) else 0
+        if content is None:
+            fault = "404"
+        if status := re.match(r"(\d+)(?: after (.*))?$", fault):
+            self._head(int(status[1]), {"Content-Length": "0"} | ({"Retry-After": status[2]} if status[2] else {}))
+            self._note(start, 0, fault)
+            return
+        assert content is not None
+        if start >= len(content) and start and fault != "no range":
+            self._head(416, {"Content-Length": "0"})
+            self._note(start, 0, "416")
+            return
+        self._send(content, start, fault)
+
+    def _send(self, content: bytes, start: int, fault: str) -> None:
+        first = {"no range": 0, "other range": 1}.get(fault, start)
+        body = content[first:]
+        headers = {} if fault == "unsized cut" else {"Content-Length": str(len(body))}
+        is_part = bool(start) and fault != "no range"
+        if is_part:
+            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        self._head(206 if is_part else 200, headers)
+        if fault == "wrong":
+            body = bytes(255 - byte for byte in body)
+        is_broken = fault in ("cut", "unsized cut", "stall")
+        sent = body[: len(body) // 2] if is_broken else body
+        self._note(start, len(sent), fault)
+        with contextlib.suppress(ConnectionError):
+            for piece in range(0, len(sent), _PIECE):
+                time.sleep(self.owner.pause)
+                self.wfile.write(sent[piece : piece + _PIECE])
+            if fault == "stall":
+                self.connection.settimeout(0.01)
+                while not self.owner.closed.is_set() and not self._hung_up():
+                    pass
+            if is_broken:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _hung_up(self) -> bool:
+        try:
+            return not self.connection.recv(1)
+        except TimeoutError:
+            return False
+
+    def _head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _note(self, start: int, sent: int, fault: str) -> None:
+        with self.owner.lock:
+            self.owner.answers.append(Answer(self.path, self.command, start, sent, fault))
+
+
+def make_shards(num_shards: int, size: int = 5000) -> dict[str, bytes]:
+    """Random contents by original names, trainaa.tfrecord, trainab.tfrecord, ...; no two of one size."""
+    rng = np.random.default_rng(3)
+    return {f"traina{string.ascii_letters[i]}.tfrecord": rng.bytes(size + 7 * i) for i in range(num_shards)}
+
+
+def publish(
+    shards: Mapping[str, bytes], fault: Callable[[str, int], str] = lambda path, number: "", pause: float = 0.0
+) -> FaultyServer:
+    """A server of the partition 2/video/train; `fault` is of its files alone, never of the plan."""
+    plan = {"files": {name: hashlib.md5(content).hexdigest() for name, content in shards.items()}}
+    files = {f"/2/video/train/{name}": content for name, content in shards.items()}
+    files["/2/download_plans/video_train.json"] = json.dumps(plan).encode()
+    return FaultyServer(files, lambda path, number: "" if path.endswith(".json") else fault(path, number), pause)

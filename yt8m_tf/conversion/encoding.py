@@ -1,0 +1,170 @@
+"""How features are stored: as codes of a byte, quantised as the dataset is, or as floats."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from yt8m_tf.errors import InputError
+
+Dtype = Literal["uint8", "float16", "float32"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+# What the dataset's codes stand for.
+_DATASET_RANGE = (-2.0, 2.0)
+
+
+class EncodingError(ValueError):
+    """Features that cannot be stored; the message says why in a few words, without the video's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """How the frames of a feature are stored.
+
+    Attributes:
+      dtype: "uint8" for codes of a byte, or floats in 2 or 4 bytes.
+      low, high: the values that the codes 0 and 255 stand for.
+    """
+
+    dtype: Dtype = "uint8"
+    low: float = _DATASET_RANGE[0]
+    high: float = _DATASET_RANGE[1]
+
+    @classmethod
+    def parse(cls, dtype: Dtype, limits: Any, flag: str) -> Storage:
+        """From what a user gives: texts of the lowest and the highest value.
+
+        Raises:
+          InputError: not two such numbers.
+        """
+        try:
+            low, high = map(float, limits)
+            if not (np.isfinite([low, high]).all() and low < high):
+                raise ValueError
+        except ValueError as error:
+            raise InputError(f"{flag}={','.join(limits)}: must be LOW,HIGH, such as -2,2") from error
+        return cls(dtype, low, high)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Values [T, D] as they are stored: uint8 codes, truncated as the dataset's are, or little-endian floats.
+
+        Decoding adds half a step: of values that are spread evenly the mean error is 0, which rounding would shift.
+
+        Raises:
+          EncodingError: a value is not finite, or too large for float16.
+        """
+        if not np.isfinite(values).all():
+            raise EncodingError(f"{_count(~np.isfinite(values))} are not finite numbers (NaN or infinite)")
+        if self.dtype == "uint8":
+            clipped = np.clip(values.astype(np.float64), self.low, self.high)
+            return np.floor((clipped - self.low) * 255 / (self.high - self.low)).astype(np.uint8)
+        with np.errstate(over="ignore"):
+            stored = values.astype("<f2" if self.dtype == "float16" else "<f4")
+        if not np.isfinite(stored).all():
+            raise EncodingError(f"{_count(~np.isfinite(stored))} are too large for {self.dtype}")
+        return stored
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """What a reader makes of stored values: float64, of the same shape."""
+        if self.dtype != "uint8":
+            return stored.astype(np.float64)
+        width = self.high - self.low
+        return stored.astype(np.float64) * (width / 255) + (width / 512 + self.low)
+
+    def outside(self, values: np.ndarray) -> int:
+        """How many values codes cannot say, since they lie outside the range; 0 for floats."""
+        return int(np.sum((values < self.low) | (values > self.high))) if self.dtype == "uint8" else 0
+
+    def config(self, size: int) -> Any:
+        """The feature in the section `data.features` of a configuration, at frame level."""
+        if self.dtype != "uint8":
+            return {"size": size, "dtype": self.dtype}
+        if (self.low, self.high) == _DATASET_RANGE:
+            return size
+        return {"size": size, "dtype": "uint8", "range": [self.low, self.high]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """The features of a video as they are stored.
+
+    Attributes:
+      frames: name to [T, D], all of the same T; empty where only means are known.
+      means: name to [D] float32, the means over the frames as a reader decodes them.
+      outside: name to the number of values outside the range of the codes.
+      num_values: name to the number of all values.
+    """
+
+    frames: Mapping[str, np.ndarray]
+    means: Mapping[str, np.ndarray]
+    outside: Mapping[str, int] = dataclasses.field(default_factory=Counter)
+    num_values: Mapping[str, int] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def num_frames(self) -> int:
+        """T; 0 where only means are known."""
+        return len(next(iter(self.frames.values()))) if self.frames else 0
+
+
+def encode(features: Mapping[str, np.ndarray], sizes: Mapping[str, int], storage: Storage) -> Encoded:
+    """Encodes the features of a video.
+
+    Args:
+      features: name to floats [T, D], or of all features [D]: no frames, but what a video-level record holds.
+      sizes: name to D, of every video of the dataset.
+      storage: of frames.
+
+    Raises:
+      EncodingError: other features or sizes, no frames, lists that differ by more than a frame, values that cannot be
+        stored.
+    """
+    if features.keys() != sizes.keys():
+        raise EncodingError(f"has the features {_listed(features)}, and others have {_listed(sizes)}")
+    ranks = {np.ndim(values) for values in features.values()}
+    for name, values in features.items():
+        if values.dtype.kind not in "fiu":
+            raise EncodingError(f"{name} holds {values.dtype}, no numbers")
+        if values.ndim not in (1, 2):
+            raise EncodingError(f"{name} has the shape {list(values.shape)}, not [frames, {sizes[name]}]")
+        if values.shape[-1] != sizes[name]:
+            raise EncodingError(f"{name} has {values.shape[-1]} values, and others have {sizes[name]}")
+    if len(ranks) > 1:
+        raise EncodingError("has frames of some features, and of others a single vector")
+    if ranks == {1}:
+        whole = Storage("float32")
+        means = {name: _named(name, whole, values) for name, values in features.items()}
+        return Encoded({}, means)
+    lengths = {name: len(values) for name, values in features.items()}
+    shortest, longest = min(lengths.values()), max(lengths.values())
+    if longest - shortest > 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise EncodingError(f"the numbers of frames differ by more than one: {told}")
+    if not shortest:
+        raise EncodingError("has no frames")
+    kept = {name: features[name][:shortest] for name in sizes}
+    frames = {name: _named(name, storage, values) for name, values in kept.items()}
+    return Encoded(
+        frames,
+        {name: storage.decode(stored).mean(axis=0).astype(np.float32) for name, stored in frames.items()},
+        {name: storage.outside(values) for name, values in kept.items()},
+        {name: values.size for name, values in kept.items()},
+    )
+
+
+def _named(name: str, storage: Storage, values: np.ndarray) -> np.ndarray:
+    try:
+        return storage.encode(values)
+    except EncodingError as error:
+        raise EncodingError(f"{name}: {error}") from error
+
+
+def _count(wrong: np.ndarray) -> str:
+    return f"{int(wrong.sum()):,} of {wrong.size:,} values"
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,125 @@
+"""Rows of tables: CSV and Parquet files alike."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from yt8m_tf.config.strict_yaml import nearest
+from yt8m_tf.errors import InputError
+
+# A cell may hold all frames of a video.
+csv.field_size_limit(1 << 31)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is named as a table that can be read."""
+    return path.suffix.lower() in (".csv", ".parquet")
+
+
+def column_names(path: Path, flag: str) -> list[str]:
+    """The columns of a table.
+
+    Args:
+      path: a `.csv` or `.parquet` file.
+      flag: that it was named by, for messages.
+
+    Raises:
+      InputError: it is neither, or cannot be read.
+    """
+    if _is_parquet(path, flag):
+        return list(open_parquet(path, flag).schema_arrow.names)
+    with _readable(path, flag), path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file).fieldnames or [])
+
+
+def read_rows(path: Path, columns: Sequence[str], flag: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of a table in their order.
+
+    Args:
+      path: a `.csv` or `.parquet` file.
+      columns: that are read; all must be there.
+      flag: that it was named by, for messages.
+
+    Yields:
+      The number of the line (CSV) or row (Parquet, from 1), and the values by column: texts in CSV, of any type in
+      Parquet.
+
+    Raises:
+      InputError: it is neither, cannot be read, or lacks a column.
+    """
+    there = column_names(path, flag)
+    if missing := [column for column in columns if column not in there]:
+        raise InputError(
+            f"{flag}={path}: has no column '{missing[0]}'{nearest(missing[0], there)}; it has: {', '.join(there)}"
+        )
+    if _is_parquet(path, flag):
+        number = 0
+        for batch in open_parquet(path, flag).iter_batches(batch_size=256, columns=list(columns)):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+        return
+    with _readable(path, flag), path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        for row in rows:
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{flag}={path}: line {rows.line_num}: has another number of cells than line 1; write it again"
+                )
+            yield rows.line_num, row
+
+
+def open_parquet(path: Path, flag: str) -> Any:
+    """A `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+      InputError: it cannot be read, or pyarrow is not installed.
+    """
+    parquet = import_parquet(path, flag)
+    import pyarrow as pa
+
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{flag}={path}: cannot be read ({_one_line(error)}); give a Parquet file") from error
+
+
+def import_parquet(path: Path, flag: str) -> ModuleType:
+    """`pyarrow.parquet`, which is an extra.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(
+            f"{flag}={path}: Parquet files need pyarrow; install the extra 'parquet' of yt8m-tf, as in"
+            " pip install '.[parquet]'"
+        ) from error
+    return parquet
+
+
+def _is_parquet(path: Path, flag: str) -> bool:
+    if not is_table(path):
+        raise InputError(f"{flag}={path}: not a table that can be read; give a .csv or .parquet file")
+    return path.suffix.lower() == ".parquet"
+
+
+@contextlib.contextmanager
+def _readable(path: Path, flag: str) -> Iterator[None]:
+    """Errors of reading a CSV file in one line."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or _one_line(error)
+        raise InputError(f"{flag}={path}: cannot be read ({reason}); give a CSV file in UTF-8") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

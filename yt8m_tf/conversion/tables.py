@@ -1,0 +1,214 @@
+"""Tables of labels: which videos there are, what they show, and what they are for."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from yt8m_tf import files
+from yt8m_tf.config.strict_yaml import nearest
+from yt8m_tf.conversion.rows import column_names, read_rows
+from yt8m_tf.errors import InputError
+
+Split = Literal["train", "validate", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+VOCABULARY = "vocabulary.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a table says of a video.
+
+    Attributes:
+      labels: class ids, each once, in the table's order; None where it has none for the video.
+      split: what the video is for.
+    """
+
+    labels: tuple[int, ...] | None
+    split: Split
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTable:
+    """What is known of videos.
+
+    Attributes:
+      rows: by the ids of the videos, in the table's order.
+      class_names: the name of each class, by id; empty where nothing is known of classes.
+      vocabulary: the vocabulary that they come from; None where they come from the table.
+    """
+
+    rows: Mapping[str, Row]
+    class_names: Sequence[str]
+    vocabulary: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFormat:
+    """Where a table says what.
+
+    Attributes:
+      id_column: the ids of the videos.
+      labels_column: their labels, ids or names of classes: a list (Parquet), a number, or a text of several labels. An
+        empty cell: nothing is known of the video's labels.
+      split_column: "train", "validate" or "test"; where the table has no such column, `validate_share` says.
+      separator: between the labels of a text.
+      validate_share: the share of the videos that is for validation, if there are no splits. Which ones follows from
+        their ids alone, so that new videos move none of the others.
+    """
+
+    id_column: str = "id"
+    labels_column: str = "labels"
+    split_column: str = "split"
+    separator: str = ";"
+    validate_share: float = 0.1
+
+
+def read_table(
+    path: Path, form: TableFormat | None = None, vocabulary: Path | None = None, flag: str = "--labels"
+) -> LabelTable:
+    """Reads a CSV or Parquet table, a row for each video.
+
+    Labels that are whole numbers throughout are ids of classes; else all are names. Without a vocabulary there are as
+    many classes as the highest id says, or as there are names, in alphabetical order.
+
+    Args:
+      path: the table.
+      form: its columns.
+      vocabulary: a vocabulary.csv whose classes the labels are of.
+      flag: that the table was named by, for messages.
+
+    Raises:
+      InputError: a table or vocabulary that cannot be read, an id twice or none, another split, a label that the
+        vocabulary lacks or that several of its classes are called.
+    """
+    form = form or TableFormat()
+    has_splits = form.split_column in column_names(path, flag)
+    columns = [form.id_column, form.labels_column, *([form.split_column] if has_splits else [])]
+    lines: dict[str, int] = {}
+    labels: dict[str, list[str] | None] = {}
+    splits: dict[str, Split] = {}
+    for line, row in read_rows(path, columns, flag):
+        where = f"{flag}={path}: row {line}"
+        video_id = text_of(row[form.id_column])
+        if not video_id:
+            raise InputError(f"{where}: no id in column '{form.id_column}'; give each video one")
+        if video_id in lines:
+            raise InputError(f"{where}: the id '{video_id}' is that of row {lines[video_id]}, too; keep one of them")
+        lines[video_id] = line
+        labels[video_id] = _labels(row[form.labels_column], form.separator)
+        if has_splits:
+            splits[video_id] = _split(text_of(row[form.split_column]), where)
+        else:
+            splits[video_id] = "validate" if position_of(video_id, "split") < form.validate_share else "train"
+    names = None if vocabulary is None else _class_names(vocabulary)
+    numbers = _Numbers(labels.values(), names, vocabulary)
+    rows = {
+        video_id: Row(numbers.of(given, f"{flag}={path}: row {lines[video_id]}"), splits[video_id])
+        for video_id, given in labels.items()
+    }
+    return LabelTable(rows, numbers.class_names, vocabulary)
+
+
+def write_vocabulary(path: Path, table: LabelTable, written: Iterable[str]) -> None:
+    """Writes a vocabulary.csv in the dataset's format: the table's own, or a copy of the one that it came from.
+
+    Args:
+      path: of the file.
+      table: with the names of the classes.
+      written: ids of the videos, of which those for training are counted.
+    """
+    with files.whole_file(path) as temporary:
+        if table.vocabulary is not None:
+            temporary.write_bytes(table.vocabulary.read_bytes())
+            return
+        rows = (table.rows[video_id] for video_id in written)
+        counts = Counter(label for row in rows if row.split == "train" for label in row.labels or ())
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["Index", "TrainVideoCount", "Name"])
+        writer.writerows([index, counts[index], name] for index, name in enumerate(table.class_names))
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def text_of(value: Any) -> str:
+    """A cell as text, without blanks around it; "" for nothing."""
+    if value is None:
+        return ""
+    return (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)).strip()
+
+
+class _Numbers:
+    """Finds the class ids of labels.
+
+    Args:
+      labels: all of them, video by video.
+      names: of the classes, by id; None: they follow from the labels.
+      vocabulary: where the names come from, for messages.
+    """
+
+    def __init__(self, labels: Iterable[Sequence[str] | None], names: Sequence[str] | None, vocabulary: Path | None):
+        distinct = {label for given in labels for label in given or ()}
+        self._vocabulary = vocabulary
+        self._are_ids = bool(distinct) and all(label.isdecimal() and label.isascii() for label in distinct)
+        if names is not None:
+            self.class_names = list(names)
+        elif self._are_ids:
+            self.class_names = [str(index) for index in range(max(map(int, distinct)) + 1)]
+        else:
+            self.class_names = sorted(distinct)
+        self._ids: dict[str, list[int]] = {}
+        for index, name in enumerate(self.class_names):
+            self._ids.setdefault(name, []).append(index)
+
+    def of(self, labels: Sequence[str] | None, where: str) -> tuple[int, ...] | None:
+        """The class ids, each once; `where` names the row, for messages."""
+        return None if labels is None else tuple(dict.fromkeys(self._id(label, where) for label in labels))
+
+    def _id(self, label: str, where: str) -> int:
+        if self._are_ids:
+            if int(label) >= len(self.class_names):
+                raise InputError(
+                    f"{where}: {self._vocabulary} has no class {label}, only 0 to {len(self.class_names) - 1}; give the"
+                    " vocabulary of these labels"
+                )
+            return int(label)
+        found = self._ids.get(label, [])
+        if not found:
+            hint = nearest(label, self._ids)
+            raise InputError(f"{where}: {self._vocabulary} has no class '{label}'{hint}; add it, or mend the label")
+        if len(found) > 1:
+            listed = " and ".join(map(str, found))
+            raise InputError(f"{where}: '{label}' is the name of the classes {listed}; give ids instead of names")
+        return found[0]
+
+
+def _class_names(vocabulary: Path) -> list[str]:
+    from yt8m_tf.vocabulary import load_vocabulary  # imports TensorFlow
+
+    return load_vocabulary(vocabulary)
+
+
+def _labels(value: Any, separator: str) -> list[str] | None:
+    """The labels of a cell; None where it is empty."""
+    parts = value if isinstance(value, list | tuple) else text_of(value).split(separator)
+    return [part for part in map(text_of, parts) if part] or None
+
+
+def _split(text: str, where: str) -> Split:
+    for split in SPLITS:
+        if split == text:
+            return split
+    raise InputError(f"{where}: the split '{text}' is none of {', '.join(SPLITS)}; mend it")
+
+
+def position_of(video_id: str, purpose: str) -> float:
+    """A place from 0 to 1 that is random for people, and always the same for an id and a purpose."""
+    digest = hashlib.sha256(f"{purpose} {video_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

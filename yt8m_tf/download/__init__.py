@@ -1,0 +1,1 @@
+"""The dataset itself: which files it has, and fetching them whole."""

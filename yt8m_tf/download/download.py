@@ -1,0 +1,175 @@
+"""Fetches files of a partition into a directory: each whole, none that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from yt8m_tf import locks
+from yt8m_tf.console.tables import size
+from yt8m_tf.download.client import Client, FetchError, Patience
+from yt8m_tf.download.directory import check_names, existing, find_missing, part_of
+from yt8m_tf.download.known import KnownFiles
+from yt8m_tf.download.plan import Names, Partition, PublishedFile, Server, parse_plan, select
+from yt8m_tf.download.transfer import Job, transfer
+from yt8m_tf.errors import InputError
+
+_SAMPLED = 16  # files whose sizes are asked for before; those of the others are estimated
+_PLAN_RETRIES = 3  # whoever waits for the plan has nothing yet
+_FAILURES = 5  # files in a row that cannot be fetched, after which the server is at fault and not the file
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to fetch, and how.
+
+    Attributes:
+      partition: of the dataset.
+      server: where it comes from.
+      directory: where it goes to; need not exist.
+      share: of the files, (1, 100) for the first hundredth; None: all.
+      ranges: of numbers of files; None: all.
+      names: under which files are stored.
+      connections: files that are fetched at once.
+      overwrite: replace files that are there and differ from the plan's.
+      patience: with the server.
+    """
+
+    partition: Partition
+    server: Server
+    directory: Path
+    share: tuple[int, int] | None = None
+    ranges: Sequence[range] | None = None
+    names: Names = "numbered"
+    connections: int = 4
+    overwrite: bool = False
+    patience: Patience = dataclasses.field(default_factory=Patience)
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a directory lacks.
+
+    Attributes:
+      num_published: files of the partition.
+      num_selected: of them those that were asked for.
+      missing: of these those that are not there whole.
+      num_bytes: of all that is missing, estimated from some where it is many; None where the server does not say.
+      num_fetched: bytes of it that are there as parts of files.
+      num_free: bytes that are free where the directory is.
+    """
+
+    num_published: int
+    num_selected: int
+    missing: Sequence[PublishedFile]
+    num_bytes: int | None
+    num_fetched: int
+    num_free: int
+
+
+def survey(request: Request) -> Survey:
+    """Finds out what is missing, and changes nothing.
+
+    Raises:
+      InputError: no such partition or file, none selected, a server that does not answer; what is in the directory, or
+        is free there, does not allow it.
+    """
+    return _survey(request, KnownFiles(request.directory))
+
+
+def download(request: Request) -> Survey:
+    """Fetches what is missing; interrupted, it goes on where it was when it is called again.
+
+    Returns:
+      What was missing.
+
+    Raises:
+      InputError: see `survey`; files that could not be fetched, of which the message names the first; a directory that
+        cannot be written.
+    """
+    with locks.exclusive(request.directory, "--output_dir", "downloads"):
+        known = KnownFiles(request.directory)
+        try:
+            found = _survey(request, known)
+            failures = _fetch(request, found, known)
+        except OSError as error:
+            raise InputError(
+                f"--output_dir={request.directory}: {error.strerror}; make room there, or name another directory, and"
+                " start the same command again"
+            ) from error
+        finally:
+            known.write()
+    if failures:
+        others = f" (and {len(failures) - 1:,} others)" if len(failures) > 1 else ""
+        raise InputError(f"{failures[0]}{others}; the same command goes on with what is missing")
+    return found
+
+
+def _survey(request: Request, known: KnownFiles) -> Survey:
+    url = request.server.plan_url(request.partition)
+    patience = request.patience
+    patience = dataclasses.replace(patience, retries=min(patience.retries, _PLAN_RETRIES))
+    try:
+        with Client(patience, request.server.remedy) as client:
+            published = parse_plan(client.read(url), request.partition, url)
+            selected = select(published, request.share, request.ranges)
+            if not selected:
+                raise InputError(
+                    f"--files, --shard: select none of the {len(published):,} files of {request.partition}; take others"
+                )
+            check_names(request.directory, selected, request.names)
+            missing = find_missing(
+                request.directory, request.partition, selected, known, request.names, request.overwrite
+            )
+            num_bytes = _total_size(
+                missing, lambda file: client.size(request.server.file_url(request.partition, file.name))
+            )
+    except FetchError as error:
+        raise InputError(str(error)) from error
+    parts = (part_of(request.directory, file, request.names) for file in missing)
+    fetched = sum(part.stat().st_size for part in parts if part.exists())
+    free = shutil.disk_usage(existing(request.directory)).free
+    if num_bytes is not None and num_bytes - fetched > free:
+        raise InputError(
+            f"--output_dir={request.directory}: {size(num_bytes - fetched)} are to come, and {size(free)} are"
+            " free there; make room, or fetch fewer files with --files or --shard"
+        )
+    return Survey(len(published), len(selected), missing, num_bytes, fetched, free)
+
+
+def _fetch(request: Request, found: Survey, known: KnownFiles) -> list[str]:
+    """Fetches what is missing; for each file that could not be fetched the reason."""
+    jobs: dict[Job, PublishedFile] = {}
+    for file in found.missing:
+        path = request.directory / file.stored_name(request.names)
+        url = request.server.file_url(request.partition, file.name)
+        jobs[Job(url, path, part_of(request.directory, file, request.names), file.md5)] = file
+    failures: list[str] = []
+    in_a_row = 0
+    ended = transfer(
+        list(jobs),
+        request.connections,
+        lambda stop: Client(request.patience, request.server.remedy, stop),
+        found.num_bytes,
+    )
+    with contextlib.closing(ended):
+        for job, error in ended:
+            if error is None:
+                known.add(job.path.name, f"{request.partition}/{jobs[job].name}", job.md5)
+                in_a_row = 0
+                continue
+            failures.append(str(error))
+            in_a_row += 1
+            if in_a_row == _FAILURES:
+                break
+    return failures
+
+
+def _total_size(missing: Sequence[PublishedFile], size_of: Callable[[PublishedFile], int | None]) -> int | None:
+    """The bytes of files, about, from the sizes of some of them; None where no size is known."""
+    sampled = missing[:: -(-len(missing) // _SAMPLED) or 1]
+    sizes = [num_bytes for num_bytes in map(size_of, sampled) if num_bytes is not None]
+    return int(sum(sizes) / len(sizes) * len(missing)) if sizes else None if missing else 0
