@@ -17,6 +17,7 @@ from shards import frame_record, write_shard
 from yt8m_tf import models
 from yt8m_tf.codebook import centroids, kmeans
 from yt8m_tf.codebook.centroids import Clustering
+from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.data.faults import Faults
@@ -31,7 +32,8 @@ _OPTIONS = {"name": "cluster_resnet", "num_clusters": 30, "resnet": {"inner_size
 
 def _sample(shards: list[str], num_frames: int, **options: Any) -> np.ndarray:
     options = {"frames_per_clip": 3, "seed": 1, "faults": Faults(), "progress": False} | options
-    return kmeans.sample_frames(shards, _FEATURES, num_frames, **options)
+    data = RecordsConfig("frame", options.pop("features", _FEATURES))
+    return kmeans.sample_frames(shards, data, num_frames, features_flag="--features=rgb:9", **options)
 
 
 def _fit(sample: np.ndarray, num_clusters: int, **options: Any) -> Clustering:
@@ -111,7 +113,7 @@ def test_records_of_another_kind_are_named(learnable_shards: Callable[..., Path]
     assert "\n" not in str(error.value)
     frame = str(learnable_shards("frame", train=1) / "train0000.tfrecord")
     with pytest.raises(InputError, match="has 8 bytes, --features=rgb:9 says 9; give rgb:8 there"):
-        kmeans.sample_frames([frame], {"rgb": 9}, 10, frames_per_clip=1, seed=0, faults=Faults(), progress=False)
+        _sample([frame], 10, features={"rgb": 9})
 
 
 def _clustering(rng: np.random.Generator, **changes: Any) -> Clustering:

@@ -23,6 +23,7 @@ _TAGS = {"data": {"verticals": 25}}
         ({"loss": {"name": "soft_ranking"}}, "loss.positive_above", 0.0, 0.5),
         ({"loss": {"name": "rank_weighted_bce"}}, "loss.positive_above", 0.0, 0.5),
         ({"loss": {"name": "bce_labels_tags"}} | _TAGS, "loss.separate_means", False, True),
+        ({"data": {"level": "frame"}}, "data.max_frame_difference", None, 1),
         ({"loss": {"name": "bce"}}, "loss.positive_above", 0.5, 0.5),  # looks at it in no release
     ],
 )
@@ -38,6 +39,7 @@ def test_keys_that_are_there_stand() -> None:
         "model": {"name": "transformer", "biases": False},
         "loss": {"name": "lsep", "positive_above": 0.25},
         "optimizer": {"name": "rmsprop", "epsilon": 1e-3},
+        "data": {"max_frame_difference": 3},
     }
     assert completed(values) == values
 

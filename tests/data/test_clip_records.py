@@ -20,7 +20,15 @@ from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 from yt8m_tf.data.records import PARSE_FAILURES, parse_records
 
 _SIZES = {"rgb": 200, "audio": 17}  # lengths of two bytes and of one
-_DATA = DataConfig(level="frame", features=_SIZES, num_classes=300, max_frames=9, frame_lengths=(4,), max_labels=5)
+_DATA = DataConfig(
+    level="frame",
+    features=_SIZES,
+    num_classes=300,
+    max_frames=9,
+    frame_lengths=(4,),
+    max_frame_difference=None,
+    max_labels=5,
+)
 
 
 def _clip(rng: np.random.Generator, **changes: int) -> bytes:
@@ -176,7 +184,7 @@ def test_streams_give_the_same_batches(
         data = dataclasses.replace(_DATA, shuffle_records=window, shuffle_shards=2)
         streams = [training_stream(shards, data, 4, seed=3, faults=Faults())]
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "_reads_directly", lambda *_: False)
+            patch.setattr(pipeline, "reads_directly", lambda *_: False)
             streams.append(training_stream(shards, data, 4, seed=3, faults=Faults()))
         _same_batches(*streams, 25)
         position = streams[1].position
@@ -184,7 +192,7 @@ def test_streams_give_the_same_batches(
         _same_batches(again, streams[1], 5)
     streams = [evaluation_stream(shards, _DATA, 4, faults=Faults())]
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_reads_directly", lambda *_: False)
+        patch.setattr(pipeline, "reads_directly", lambda *_: False)
         streams.append(evaluation_stream(shards, _DATA, 4, faults=Faults()))
     _same_batches(*streams, -(-45 // 4))
     for stream in streams:

@@ -14,9 +14,10 @@ import tensorflow as tf
 from shards import frame_record, video_record, write_shard
 
 from yt8m_tf.config.data import DataConfig
-from yt8m_tf.data import pipeline
+from yt8m_tf.data import integrity
+from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import BatchStream, evaluation_stream, limited, training_stream
+from yt8m_tf.data.pipeline import evaluation_stream, limited, training_stream
 from yt8m_tf.errors import InputError
 
 _DATA = DataConfig(
@@ -432,7 +433,7 @@ def test_bad_records_are_named(name: str, endless: bool, tmp_path: Path) -> None
 
 def test_a_failure_that_nothing_explains_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = _shards(tmp_path, [20])
-    monkeypatch.setattr(pipeline.integrity, "find_bad_record", lambda *arguments, **options: None)
+    monkeypatch.setattr(integrity, "find_bad_record", lambda *arguments, **options: None)
     write_shard(Path(shards[0]), [_video(labels=[1000])] * 10)
     with pytest.raises(tf.errors.InvalidArgumentError):
         next(_stream(shards))

@@ -66,7 +66,8 @@ VIDEO_PROBLEMS = {
     "other file": (b"\x07\x07", "2 bytes that are no tf.train.Example or SequenceExample; give YouTube-8M shards"),
     "no id": (
         video(id=None),
-        "neither 'id' nor 'video_id' (it has: labels, mean_audio, mean_rgb); give YouTube-8M shards",
+        "neither 'id' nor 'video_id' (it has: labels, mean_audio, mean_rgb); name its key in data.keys.id, or give"
+        " YouTube-8M shards",
     ),
     "id type": (video(id=[7]), "'id' is a list of 1 int64 value, not one of bytes; write the shard again"),
     "label type": (video(labels=[0.5, 1.0]), "'labels' is a list of 2 float values, not int64; write the shard again"),
@@ -93,7 +94,8 @@ VIDEO_PROBLEMS = {
     ),
     "type": (
         video(mean_rgb=[b"1234"]),
-        "'mean_rgb' is a list of 1 bytes value, not float; name the right key in data.keys.rgb",
+        "'mean_rgb' is a list of 1 bytes value, not float; set data.features.rgb.dtype: uint8, or name the right key in"
+        " data.keys.rgb",
     ),
     "nan": (
         video(mean_audio=[0.0, float("nan")]),
@@ -118,7 +120,8 @@ FRAME_PROBLEMS = {
     ),
     "type": (
         clip(rgb=[feature([0.5] * 4)]),
-        "frame 0 of 'rgb' is a list of 4 float values, not one of bytes; name the right key in data.keys.rgb",
+        "frame 0 of 'rgb' is a list of 4 float values, not one of bytes; set data.features.rgb.dtype: float_list, or"
+        " name the right key in data.keys.rgb",
     ),
     "empty frame": (
         clip(rgb=[tf.train.Feature()]),

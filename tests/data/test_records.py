@@ -12,10 +12,10 @@ import tensorflow as tf
 from shards import frame_record, video_record
 
 from yt8m_tf.config.data import DataConfig, RecordsConfig
-from yt8m_tf.data.records import PARSE_FAILURES, clip_lengths, parse_labels, parse_records, record_key
+from yt8m_tf.data.records import PARSE_FAILURES, clip_lengths, parse_labels, parse_records
 
 _VIDEO = DataConfig(features={"rgb": 6, "audio": 3}, num_classes=50, max_labels=4)
-_FRAME = dataclasses.replace(_VIDEO, level="frame", max_frames=7)
+_FRAME = dataclasses.replace(_VIDEO, level="frame", max_frames=7, max_frame_difference=None)
 
 
 def _rename(serialized: bytes, old: str, new: str, kind: str) -> bytes:
@@ -54,13 +54,13 @@ def _plain(serialized: bytes, data: DataConfig) -> tuple[bytes, list[int], dict[
     """Id, labels and features of one record, value by value, with uncut frames."""
     if data.level == "video":
         features = tf.train.Example.FromString(serialized).features.feature
-        values = {name: np.array(features[record_key(data, name)].float_list.value) for name in data.features}
+        values = {name: np.array(features[data.key_of(name)].float_list.value) for name in data.features}
     else:
         record = tf.train.SequenceExample.FromString(serialized)
         features = record.context.feature
         values = {}
         for name, size in data.features.items():
-            frames = record.feature_lists.feature_list[record_key(data, name)].feature
+            frames = record.feature_lists.feature_list[data.key_of(name)].feature
             values[name] = np.array([list(frame.bytes_list.value[0]) for frame in frames]).reshape(-1, size)
     key = "id" if "id" in features else "video_id"
     return features[key].bytes_list.value[0], list(features["labels"].int64_list.value), values

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from yt8m_tf.codebook import centroids, kmeans
+from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.sample_data.dataset import Layout, write_sample_data
 from yt8m_tf.sample_data.frames import FrameCounts
@@ -37,7 +38,9 @@ def make_sample(directory: Path) -> Sample:
     facts = json.loads((directory / "sample_data.json").read_text())
     verticals = load_verticals(directory / "vocabulary.csv", NUM_CLASSES)
     shards = [str(path) for path in sorted((directory / "frame").glob("train*.tfrecord"))]
-    frames = kmeans.sample_frames(shards, SIZES, 2000, frames_per_clip=4, seed=0, faults=Faults(), progress=False)
+    frames = kmeans.sample_frames(
+        shards, RecordsConfig("frame", SIZES), 2000, frames_per_clip=4, seed=0, faults=Faults(), progress=False
+    )
     fitted = kmeans.fit(frames, SIZES, NUM_CLUSTERS, batch_size=256, num_passes=2, seed=0, progress=False)
     centroids.write(fitted, directory / "centroids.npz")
     return Sample(directory, facts["class_prior_gap"]["validate"], verticals.shape[1])

@@ -91,7 +91,7 @@ def _rates(workdir: Path, size: int, experiment: ExperimentConfig, options: Opti
     rng = np.random.default_rng(0)
     features = {
         name: tf.constant(rng.normal(size=(size, width)).astype(np.float32))
-        for name, width in experiment.data.features.items()
+        for name, width in experiment.data.sizes.items()
     }
     loaded = {name: tf.saved_model.load(os.path.join(options.directory, name)) for name in _PRECISIONS}
 

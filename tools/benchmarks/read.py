@@ -12,9 +12,9 @@ from benchmarks.harness import Measurement, Options, Target, Way, measure
 from benchmarks.report import Result, Table
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import BatchStream, evaluation_stream, training_stream
-from yt8m_tf.data.records import record_key
+from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 
 # A batch of 64 padded clips in float32 takes 88 MB.
 _BATCH_SIZES = {"video": 512, "frame": 64}
@@ -124,20 +124,18 @@ def plain_dataset(
 
 
 def _parse_video(serialized: tf.Tensor, data: DataConfig) -> dict[str, tf.Tensor]:
-    features = {
-        record_key(data, name): tf.io.FixedLenFeature([size], tf.float32) for name, size in data.features.items()
-    }
+    features = {data.key_of(name): tf.io.FixedLenFeature([size], tf.float32) for name, size in data.sizes.items()}
     parsed = tf.io.parse_single_example(serialized, _context() | features)
-    return _id_and_labels(parsed, data) | {name: parsed[record_key(data, name)] for name in data.features}
+    return _id_and_labels(parsed, data) | {name: parsed[data.key_of(name)] for name in data.features}
 
 
 def _parse_clip(serialized: tf.Tensor, data: DataConfig) -> dict[str, tf.Tensor]:
-    lists = {record_key(data, name): tf.io.FixedLenSequenceFeature([], tf.string) for name in data.features}
+    lists = {data.key_of(name): tf.io.FixedLenSequenceFeature([], tf.string) for name in data.features}
     context, frames = tf.io.parse_single_sequence_example(serialized, _context(), lists)
     clip = _id_and_labels(context, data)
     lengths = []
-    for name, size in data.features.items():
-        codes = tf.reshape(tf.io.decode_raw(frames[record_key(data, name)], tf.uint8), [-1, size])  # [T, D]
+    for name, size in data.sizes.items():
+        codes = tf.reshape(tf.io.decode_raw(frames[data.key_of(name)], tf.uint8), [-1, size])  # [T, D]
         values = schema.QUANTISATION_STEP * tf.cast(codes, tf.float32) + schema.QUANTISATION_OFFSET
         values = values[: data.max_frames]
         lengths.append(tf.shape(values)[0])

@@ -4,6 +4,8 @@ Draws frames from the first clips of every shard, and writes one file of centroi
 model's configuration names it as model.centroids, relative to --data_dir. A sample of 1,000,000 frames takes 1.2 GB of
 memory, and 10,000 clusters of it about half an hour on two cores once the shards are read.
 
+Features that are stored otherwise than in YouTube-8M are those of --config, the model's configuration.
+
 Example:
 
   yt8m-kmeans --input='~/data/yt8m/2/frame/train*.tfrecord' --output=~/data/yt8m/2/frame/centroids.npz
@@ -23,6 +25,12 @@ _OUTPUT = flags.DEFINE_string("output", None, "The file of centroids to write, .
 _FEATURES = flags.DEFINE_list(
     "features", ["rgb:1024", "audio:128"], "NAME:SIZE of each feature, in the order of the model's data.features."
 )
+_CONFIG = flags.DEFINE_string(
+    "config", None, "In place of --features: the configuration whose section 'data' says what the shards hold."
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "Override of a key of --config, such as data.features.clip=512; repeatable."
+)
 _NUM_CLUSTERS = flags.DEFINE_integer("num_clusters", 10_000, "Centroids.", lower_bound=1)
 _NUM_FRAMES = flags.DEFINE_integer(
     "num_frames", 1_000_000, "Frames to fit them to, rounded up to whole clips of every shard.", lower_bound=1
@@ -39,19 +47,37 @@ flags.adopt_module_key_flags(fault_flags)
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
     from yt8m_tf.codebook import centroids, kmeans
+    from yt8m_tf.config.data import RecordsConfig
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.errors import Interrupted
+    from yt8m_tf.errors import InputError, Interrupted
 
-    output, features = files.local_path(_OUTPUT.value, "--output"), kmeans.parse_features(_FEATURES.value)
+    output = files.local_path(_OUTPUT.value, "--output")
+    if _CONFIG.value and flags.FLAGS["features"].present:
+        raise InputError(f"--config={_CONFIG.value}: says which features there are; leave --features out")
+    if _CONFIG.value:
+        from yt8m_tf.models.registry import load_experiment
+
+        data, features_flag = load_experiment(_CONFIG.value, _SET.value).data.records, ""
+        if data.level == "video":
+            raise InputError(f"--config={_CONFIG.value}: data.level is video, and only clips have frames")
+    else:
+        data = RecordsConfig("frame", kmeans.parse_features(_FEATURES.value))
+        features_flag = f"--features={centroids.as_flag(data.sizes)}"
     faults = fault_flags.faults()
     shards, seed = list_shards(_INPUT.value, source="--input"), _SEED.value
     centroids.check_writable(output)
     try:
         sample = kmeans.sample_frames(
-            shards, features, _NUM_FRAMES.value, frames_per_clip=_FRAMES_PER_CLIP.value, seed=seed, faults=faults
+            shards,
+            data,
+            _NUM_FRAMES.value,
+            frames_per_clip=_FRAMES_PER_CLIP.value,
+            seed=seed,
+            faults=faults,
+            features_flag=features_flag,
         )
         result = kmeans.fit(
-            sample, features, _NUM_CLUSTERS.value, batch_size=_BATCH_SIZE.value, num_passes=_PASSES.value, seed=seed
+            sample, data.sizes, _NUM_CLUSTERS.value, batch_size=_BATCH_SIZE.value, num_passes=_PASSES.value, seed=seed
         )
     except KeyboardInterrupt as error:
         raise Interrupted.like(error, "interrupted; nothing was written, the same command starts over") from error

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from yt8m_tf import schema
-from yt8m_tf.codebook.centroids import Clustering, as_flag
+from yt8m_tf.codebook.centroids import Clustering
 from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream
+from yt8m_tf.data.sampling import decode
 from yt8m_tf.errors import InputError
 
 # Read together: 45 MB of clips with both features.
@@ -39,50 +40,58 @@ def parse_features(items: Sequence[str]) -> dict[str, int]:
 
 def sample_frames(
     shards: Sequence[str],
-    features: Mapping[str, int],
+    data: RecordsConfig,
     num_frames: int,
     *,
     frames_per_clip: int,
     seed: int,
     faults: Faults,
+    features_flag: str = "",
     progress: bool = True,
 ) -> np.ndarray:
     """Draws frames from the first clips of every shard, as many clips of each and as many frames of each clip.
 
     Args:
       shards: paths of frame-level shards.
-      features: feature name to size.
+      data: what they hold.
       num_frames: the size of the sample, rounded up to whole clips of every shard; it is smaller where shards hold
         fewer clips, or clips fewer frames.
       frames_per_clip: drawn from each clip, without replacement.
       seed: of the draws.
       faults: what to do about damaged shards and clips without frames.
+      features_flag: the flag that says what `data` is, for messages; "": a configuration does.
       progress: whether to show a progress bar.
 
     Returns:
-      [N, D] uint8 codes: N * D bytes, and some batches of 45 MB beside them while shards are read.
+      [N, D], all features side by side: uint8 codes of YouTube-8M's range where every feature is stored so, else the
+      decoded values, float32. Some batches of 45 MB are in memory beside it while shards are read.
 
     Raises:
       InputError: a record that is not frame-level or has other features; damage, unless it is to be skipped.
     """
-    data = RecordsConfig("frame", features)
-    flag = f"--features={as_flag(features)}"
-    faults.reader = dataclasses.replace(faults.reader, model="yt8m-kmeans", features_flag=flag)
+    if features_flag:
+        faults.reader = dataclasses.replace(faults.reader, model="yt8m-kmeans", features_flag=features_flag)
     clips_of_shard = -(-num_frames // (frames_per_clip * len(shards)))
     rng, count = np.random.default_rng(seed), 0
-    sample = np.empty((clips_of_shard * len(shards) * frames_per_clip, sum(features.values())), np.uint8)
+    is_codes = all((f.dtype, f.range) == ("uint8", schema.CODE_RANGE) for f in data.stored.values())
+    ranges = {name: feature.range or schema.CODE_RANGE for name, feature in data.stored.items()}
+    sample = np.empty(
+        (clips_of_shard * len(shards) * frames_per_clip, sum(data.sizes.values())), np.uint8 if is_codes else np.float32
+    )
     batches: Iterator[Mapping[str, Any]] = evaluation_stream(
         shards, data, _CLIPS_OF_BATCH, faults=faults, records_per_shard=clips_of_shard
     )
     with Progress(total=len(sample), desc="sample", unit=" frames", unit_scale=True, disable=not progress) as bar:
         for batch in batches:
-            codes = [batch[name].numpy() for name in features]  # [B, T, D'] each
+            stored = {name: batch[name].numpy() for name in data.features}  # [B, T, D'] each
             for clip in np.flatnonzero(batch["valid"]):
                 length = int(batch["num_frames"][clip])
                 chosen = rng.choice(length, min(length, frames_per_clip), replace=False)
-                rows = np.concatenate([values[clip, chosen] for values in codes], axis=1)
-                sample[count : count + len(rows)] = rows
-                count += len(rows)
+                rows = [values[clip, chosen] for values in stored.values()]
+                if not is_codes:
+                    rows = [np.asarray(decode(own, ranges[name])) for name, own in zip(stored, rows, strict=True)]
+                sample[count : count + len(chosen)] = np.concatenate(rows, axis=1)
+                count += len(chosen)
             bar.update(count - bar.n)
     return sample[:count]
 
@@ -103,7 +112,7 @@ def fit(
     points more of the variance for K of 1,000 and 2,000, and took ten times as long as all the rest.
 
     Args:
-      sample: [N, D] uint8 codes, decoded batch by batch.
+      sample: [N, D], of `sample_frames`; codes are decoded batch by batch.
       features: feature name to size, D in all.
       num_clusters: K.
       batch_size: frames of an update; no fewer than K are taken.
@@ -133,15 +142,11 @@ def fit(
             order = rng.permutation(num_frames)
             for start in range(0, num_frames, batch_size):
                 rows = order[start : start + batch_size]
-                kmeans.partial_fit(_decode(sample[rows]))
+                kmeans.partial_fit(np.asarray(decode(sample[rows])))
                 bar.update(len(rows))
     inertia, total_inertia, counts = _measure(sample, kmeans, batch_size, progress)
     num_empty = int(np.sum(counts == 0))
     return Clustering(kmeans.cluster_centers_, dict(features), num_frames, seed, inertia, total_inertia, num_empty)
-
-
-def _decode(codes: np.ndarray) -> np.ndarray:
-    return np.asarray(schema.dequantise(codes))
 
 
 def _measure(sample: np.ndarray, kmeans: Any, batch_size: int, progress: bool) -> tuple[float, float, np.ndarray]:
@@ -150,7 +155,7 @@ def _measure(sample: np.ndarray, kmeans: Any, batch_size: int, progress: bool) -
     inertia, squares, sums = 0.0, 0.0, np.zeros(sample.shape[1])
     with Progress(total=len(sample), desc="measure", unit=" frames", unit_scale=True, disable=not progress) as bar:
         for start in range(0, len(sample), batch_size):
-            x = _decode(sample[start : start + batch_size])
+            x = np.asarray(decode(sample[start : start + batch_size]))
             nearest = kmeans.predict(x)
             inertia += float(np.sum(np.square(x - kmeans.cluster_centers_[nearest]), dtype=np.float64))
             squares += float(np.sum(np.square(x), dtype=np.float64))

@@ -13,11 +13,14 @@ from typing import Literal
 
 from yt8m_tf import schema
 from yt8m_tf.config import checks
+from yt8m_tf.config.features import FeatureConfig, completed
 from yt8m_tf.config.frames import FramesConfig
 from yt8m_tf.config.input_spec import InputSpec
 
+# What `data.keys` may name beside features.
+_OTHER_KEYS = frozenset({"id", "labels"})
 # What records hold beside features, and what batches do.
-_RECORD_FIELDS = frozenset({"id", "video_id", "labels"})
+_RECORD_FIELDS = frozenset({*schema.ID_KEYS, schema.LABELS_KEY})
 _TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "soft_classes", "soft_scores", "num_unlabelled"}
 
 
@@ -27,39 +30,81 @@ class RecordsConfig:
 
     Attributes:
       level: "video" or "frame".
-      features: feature name to size D. Leave a feature out to train on the others alone.
-      keys: feature name to its key in the records, where it is not the standard one (`mean_rgb` for the feature
-        `rgb` at video level, `rgb` itself at frame level).
+      features: feature name to its size D, or to a mapping that also says how it is stored (`FeatureConfig`). Leave a
+        feature out to train on the others alone.
+      keys: where records hold what, if not under the standard key: a feature's name to its key (`mean_rgb` for the
+        feature `rgb` at video level, `rgb` itself at frame level), `id` to that of the id (`id` or `video_id`,
+        whichever a record has), `labels` to that of the labels.
       max_frames: frames after these are cut.
       frame_lengths: lengths in frames that batches of clips are padded to, the shortest that fits (every length
         compiles once under XLA); `max_frames` is always one of them.
+      max_frame_difference: by how many frames the features of a clip may differ; the shorter one counts. null: by any
+        number.
       frames: sampling and preprocessing of frames.
     """
 
     level: schema.Level = "video"
-    features: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(schema.FEATURE_SIZES))
+    features: Mapping[str, int | FeatureConfig] = dataclasses.field(default_factory=lambda: dict(schema.FEATURE_SIZES))
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     max_frames: int = schema.MAX_FRAMES
     frame_lengths: tuple[int, ...] = ()
+    max_frame_difference: int | None = 1
     frames: FramesConfig = dataclasses.field(default_factory=FramesConfig)
 
     def __post_init__(self) -> None:
         checks.positive(self, "max_frames")
+        if self.max_frame_difference is not None:
+            checks.at_least(self, 0, "max_frame_difference")
         if not self.features:
             raise ValueError("data.features must name at least one feature")
-        if wrong := [name for name, size in self.features.items() if size <= 0]:
+        if wrong := [name for name, size in self.features.items() if isinstance(size, int) and size <= 0]:
             raise ValueError(f"data.features.{wrong[0]} must be positive, got {self.features[wrong[0]]}")
         if taken := self.features.keys() & _TAKEN:
             raise ValueError(
                 f"data.features.{min(taken)}: batches hold something else under that name; call the feature"
                 " otherwise, and say in data.keys where records hold it"
             )
-        if fields := [name for name, key in self.keys.items() if key in _RECORD_FIELDS]:
-            raise ValueError(f"data.keys.{fields[0]}: '{self.keys[fields[0]]}' is no feature; name the key of one")
-        if unknown := set(self.keys) - set(self.features):
+        if unknown := set(self.keys) - {*self.features, *_OTHER_KEYS}:
             raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
+        fields = {*self.id_keys, self.labels_key}
+        if wrong := [name for name, key in self.keys.items() if name in self.features and key in fields]:
+            raise ValueError(f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is no feature; name the key of one")
         if self.level == "video" and self.frames.steps(training=True):
             raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
+
+    @property
+    def stored(self) -> dict[str, FeatureConfig]:
+        """Feature name to how it is stored, with all that `features` leaves to the level."""
+        return {name: completed(feature, self.level) for name, feature in self.features.items()}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Feature name to size."""
+        return {name: feature.size for name, feature in self.stored.items()}
+
+    @property
+    def id_keys(self) -> tuple[str, ...]:
+        """The keys that a record may hold its id under: it has one of them."""
+        return schema.id_keys_of(self.keys)
+
+    @property
+    def labels_key(self) -> str:
+        """The key that records hold their labels under."""
+        return schema.labels_key_of(self.keys)
+
+    @property
+    def other_keys(self) -> dict[str, str]:
+        """Of `keys` those of the id and of the labels."""
+        return {name: key for name, key in self.keys.items() if name in _OTHER_KEYS}
+
+    def key_of(self, feature: str) -> str:
+        """The key that records hold `feature` under."""
+        return self.keys.get(feature, f"mean_{feature}" if self.level == "video" else feature)
+
+    @property
+    def padded_lengths(self) -> list[int]:
+        """The lengths in frames that batches of clips are padded to, ascending; `max_frames` is the last."""
+        return sorted({length for length in self.frame_lengths if length < self.max_frames} | {self.max_frames})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,4 +207,9 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
     def spec(self) -> InputSpec:
         """What a model needs to know of the data."""
         longest = self.frames.longest(self.max_frames)
-        return InputSpec(self.level, self.features, self.num_classes, longest, self.verticals, self.frames)
+        ranges = {
+            name: feature.range
+            for name, feature in self.stored.items()
+            if feature.dtype == "uint8" and feature.range and feature.range != schema.CODE_RANGE
+        }
+        return InputSpec(self.level, self.sizes, self.num_classes, longest, self.verticals, self.frames, ranges)

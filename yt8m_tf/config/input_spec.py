@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from yt8m_tf import schema
 from yt8m_tf.config.frames import FramesConfig
@@ -20,6 +20,8 @@ class InputSpec:
       max_frames: the longest sequence, T; longer ones are cut. Meaningless at video level.
       num_tags: what a model predicts beside the classes, V: the verticals that the classes belong to, or nothing.
       frames: what happens to the frames of clips before the model sees them (`data.clips`).
+      ranges: feature name to the [lowest, highest] value that its uint8 codes stand for, where it is not
+        `schema.CODE_RANGE`.
     """
 
     level: schema.Level = "video"
@@ -28,6 +30,7 @@ class InputSpec:
     max_frames: int = schema.MAX_FRAMES
     num_tags: int = 0
     frames: FramesConfig = dataclasses.field(default_factory=FramesConfig)
+    ranges: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_outputs(self) -> int:

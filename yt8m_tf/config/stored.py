@@ -41,7 +41,14 @@ def completed(values: Any) -> Any:
         own = values.get(section, {} if section in _DEFAULT_NAMES else None)
         if isinstance(own, Mapping):
             result[section] = _completed(own, known, _DEFAULT_NAMES.get(section))
+    if isinstance(values.get("data"), Mapping):
+        result["data"] = completed_data(values["data"])
     return result
+
+
+def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of the section `data` alone."""
+    return {"max_frame_difference": None, **data}
 
 
 def _completed(own: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], default: str | None) -> dict[str, Any]:

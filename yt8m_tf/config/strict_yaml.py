@@ -86,7 +86,8 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Args:
       cls: a dataclass; a field's type may be bool, int, float, str, a Literal, an optional of these, `tuple[X, ...]`
-        (a single value stands for a tuple of one), `Mapping[str, X]`, or another dataclass.
+        (a single value stands for a tuple of one), `Mapping[str, X]`, another dataclass, or a union `X | D` of one and
+        the type of its first field, of which the value alone may be given.
       values: the mapping, as YAML gives it. Numbers such as `1e-4`, a string to YAML, are read as floats.
       where: the dotted key of the mapping, for messages ("" at the top).
 
@@ -221,7 +222,8 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
     """Applies `--set` flags such as `optimizer.learning_rate=3e-5`; the value is read as YAML.
 
     An override changes the keys that it names and no others: `data.features.audio=64` keeps `rgb`, of a default too,
-    and `data.features.audio=null` removes `audio`. Only a whole mapping of names takes the place of the one before:
+    and how `audio` is stored; `data.features.audio.dtype=float16` keeps its size, and `data.features.audio=null`
+    removes it. Only a whole mapping of names takes the place of the one before:
     `data.features={rgb: 1024}` leaves nothing else.
 
     Args:
@@ -277,6 +279,13 @@ def _with_default_mappings(cls: type, values: Mapping[str, Any]) -> dict[str, An
 
 def _overridden(hint: Any, base: Any, keys: Sequence[str], value: Any) -> Any:
     """`base`, of the type `hint`, with `value` at the dotted key `keys`."""
+    if (whole := _with_short_form(hint)) and value is not None:
+        first = dataclasses.fields(whole)[0].name
+        if keys and base is not None and not isinstance(base, Mapping):
+            base = {first: base}
+        if not keys and isinstance(base, Mapping) and not isinstance(value, Mapping):
+            keys = [first]
+        hint = whole
     if keys:
         result = dict(base) if isinstance(base, Mapping) else {}
         if len(keys) == 1 and value is None and _is_of_names(hint) and keys[0] not in result:
@@ -298,6 +307,16 @@ def _hint_of(hint: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return typing.get_type_hints(hint).get(key, Any)
     return typing.get_args(hint)[1] if _is_of_names(hint) else Any
+
+
+def _with_short_form(hint: Any) -> type | None:
+    """The dataclass D of a union `X | D`: a value of type X stands for a D of which it is the first field."""
+    if not isinstance(hint, types.UnionType):
+        return None
+    kinds = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+    if len(kinds) == 1:
+        return None
+    return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def _is_of_names(hint: Any) -> bool:
@@ -324,7 +343,9 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = [argument for argument in arguments if argument is not type(None)]
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        is_long = isinstance(value, Mapping)
+        (inner,) = kinds if len(kinds) == 1 else [kind for kind in kinds if dataclasses.is_dataclass(kind) is is_long]
         return _parse_value(inner, value, where)
     if origin is typing.Literal:
         if value not in arguments:

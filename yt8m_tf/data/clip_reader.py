@@ -82,8 +82,8 @@ def read_batches(
 
 
 def _tensor(values: np.ndarray) -> tf.Tensor:
-    """An array as a tensor; of codes, which are large, the same memory."""
-    return tf.experimental.dlpack.from_dlpack(values.__dlpack__()) if values.dtype == np.uint8 else tf.constant(values)
+    """An array as a tensor; of frames [B, T, D], which are large, the same memory."""
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__()) if values.ndim == 3 else tf.constant(values)
 
 
 def _find_records(path: str, shard: int, limit: int) -> np.ndarray:

@@ -1,31 +1,32 @@
 """Finds the frames of frame-level records where they lie, by walking the protobuf headers of a record.
 
 `tf.io.parse_sequence_example` makes a string of every frame, some 420 a clip, and decodes each. In the layout that
-protobuf's libraries write, a list of n frames of D bytes is n times the same few bytes of headers and D bytes: an array
-[n, headers + D], whose last D columns are the frames. What has another layout, or is wrong, is left to TensorFlow's
-parser, which says what is wrong with it.
+protobuf's libraries write, a list of n frames of W bytes, D codes or floats, is n times the same few bytes of headers
+and W bytes: an array [n, headers + W], whose last W columns are the frames. What has another layout, or is wrong, is
+left to TensorFlow's parser, which says what is wrong with it.
 
 Reference: https://protobuf.dev/programming-guides/encoding, tensorflow/core/example/{example,feature}.proto.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from yt8m_tf.config.data import RecordsConfig, targets_of
-from yt8m_tf.data.records import record_key
+from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.schema import NO_LABEL
 
 # Tags of fields with a length: of the number 1, 2 and 3. Of single whole numbers of the number 1.
 _FIRST, _SECOND, _THIRD, _NUMBER = 0x0A, 0x12, 0x1A, 0x08
+_DTYPES: Mapping[Any, str] = {"uint8": "u1", "float16": "<f2", "float32": "<f4", "float_list": "<f4"}
 _ALIGNMENT = 64  # of arrays that TensorFlow takes without copying them
 
 
 class Clip(NamedTuple):
-    """A frame-level record: its id, its labels as they stand there, and by feature its frames [n, D], views of it."""
+    """A frame-level record: its id, its labels as they stand there, and by feature its frames, bytes [n, W]: views."""
 
     id: bytes
     labels: list[int]
@@ -42,11 +43,13 @@ class ClipParser:
 
     def __init__(self, data: RecordsConfig, need_labels: bool):
         self._data, self._targets, self._need_labels = data, targets_of(data), need_labels
+        self._stored = data.stored
         self._features = {
-            record_key(data, name).encode(): (name, size, np.frombuffer(_headers(size), np.uint8))
-            for name, size in data.features.items()
+            data.key_of(name).encode(): (name, feature.num_bytes, np.frombuffer(_headers(feature), np.uint8))
+            for name, feature in self._stored.items()
         }
-        self._lengths = np.array(sorted({*data.frame_lengths, data.max_frames}))
+        self._id_keys, self._labels_key = [key.encode() for key in data.id_keys], data.labels_key.encode()
+        self._lengths = np.array(data.padded_lengths)
 
     def parse(self, record: bytes | memoryview) -> Clip | None:
         """One record; None where it has another layout than that of protobuf's libraries, or lacks something."""
@@ -58,20 +61,27 @@ class ClipParser:
     def parse_batch(self, serialized: Sequence[bytes | memoryview]) -> dict[str, np.ndarray] | None:
         """What `records.parse_records` gives for records [B], as arrays; None where one of them is for that to parse.
 
-        A record whose values are out of range is one, too.
+        A record whose values are out of range, or not finite, is one, too.
         """
         clips = [self.parse(record) for record in serialized]
         if not all(clips):
             return None
         found = [clip for clip in clips if clip]
-        counts = [min(self._data.max_frames, *map(len, clip.frames.values())) for clip in found]
-        length = int(self._lengths[np.searchsorted(self._lengths, max(counts))])
-        batch = {"id": np.array([clip.id for clip in found], object), "num_frames": np.array(counts, np.int32)}
-        for name, size in self._data.features.items():
-            batch[name] = padded = _aligned((len(found), length, size))
+        lengths = np.array([[len(frames) for frames in clip.frames.values()] for clip in found])  # [B, features]
+        most = self._data.max_frame_difference
+        if most is not None and (lengths.max(axis=1) - lengths.min(axis=1) > most).any():
+            return None
+        counts = np.minimum(lengths.min(axis=1), self._data.max_frames)
+        length = int(self._lengths[np.searchsorted(self._lengths, counts.max())])
+        batch = {"id": np.array([clip.id for clip in found], object), "num_frames": counts.astype(np.int32)}
+        for name, feature in self._stored.items():
+            if not all(_in_range(clip.frames[name], feature) for clip in found):
+                return None
+            padded = _aligned((len(found), length, feature.num_bytes))
             for row, (clip, count) in enumerate(zip(found, counts, strict=True)):
                 padded[row, :count] = clip.frames[name][:count]
                 padded[row, count:] = 0
+            batch[name] = padded.view(_DTYPES[feature.dtype])
         if self._targets:
             labels = self._labels(found)
             if labels is None:
@@ -107,8 +117,8 @@ class ClipParser:
         for key, start, stop in _entries(record, *fields[_SECOND]):
             if key not in self._features:
                 continue
-            name, size, headers = self._features[key]
-            width = len(headers) + size
+            name, num_bytes, headers = self._features[key]
+            width = len(headers) + num_bytes
             count, rest = divmod(stop - start, width)
             if rest or not count or name in frames:
                 raise _OtherLayoutError
@@ -116,7 +126,7 @@ class ClipParser:
             if not (rows[:, : len(headers)] == headers).all():
                 raise _OtherLayoutError
             frames[name] = rows[:, len(headers) :]
-        video_id = ids.get(b"id") or ids.get(b"video_id")
+        video_id = next((ids[key] for key in self._id_keys if ids.get(key)), None)
         if not video_id or len(frames) < len(self._features):
             raise _OtherLayoutError
         return Clip(video_id, labels or [], frames)
@@ -125,11 +135,11 @@ class ClipParser:
         ids: dict[bytes, bytes] = {}
         labels: list[int] | None = None
         for key, first, stop in _entries(record, start, end):
-            if key in (b"id", b"video_id"):
+            if key in self._id_keys:
                 if key in ids:
                     raise _OtherLayoutError
                 ids[key] = _only_bytes(record, first, stop)
-            elif key == b"labels" and self._targets:
+            elif key == self._labels_key and self._targets:
                 if labels is not None:
                     raise _OtherLayoutError
                 labels = _numbers(record, first, stop)
@@ -140,11 +150,22 @@ class _OtherLayoutError(Exception):
     """A record is not laid out as protobuf's libraries do it."""
 
 
-def _headers(size: int) -> bytes:
-    """What stands before each frame: a Feature, the BytesList in it, and its only value, of `size` bytes."""
+def _in_range(frames: np.ndarray, feature: FeatureConfig) -> bool:
+    """Whether the floats of frames [n, W] are all finite and, where the feature has a range, within it."""
+    if feature.dtype == "uint8":
+        return True
+    values = frames.view(_DTYPES[feature.dtype])  # [n, D]
+    if feature.range is None:
+        return bool(np.isfinite(values).all())
+    low, high = np.array(feature.range, values.dtype)
+    return bool(((values >= low) & (values <= high)).all())
+
+
+def _headers(feature: FeatureConfig) -> bytes:
+    """What stands before each frame: a Feature, the BytesList or FloatList in it, and its only value, or all values."""
     headers = b""
-    for _ in range(3):
-        headers = bytes([_FIRST]) + _varint(len(headers) + size) + headers
+    for tag in (_FIRST, _SECOND if feature.dtype == "float_list" else _FIRST, _FIRST):
+        headers = bytes([tag]) + _varint(len(headers) + feature.num_bytes) + headers
     return headers
 
 

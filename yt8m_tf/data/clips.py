@@ -17,7 +17,7 @@ from yt8m_tf import schema
 from yt8m_tf.config.frames import SamplingConfig
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.data.preprocessing import preprocess
-from yt8m_tf.data.sampling import sample
+from yt8m_tf.data.sampling import decode, sample
 
 
 def model_inputs(batch: Mapping[str, tf.Tensor], spec: InputSpec) -> dict[str, tf.Tensor]:
@@ -36,15 +36,15 @@ def prepare_clips(
       seed: [2] integers, in training. Without one, only what is to be done `always` is done, and nothing is random.
 
     Returns:
-      The batch with other frames: [B, S, D] uint8, or float32 where they are computed, S at most
+      The batch with other frames: [B, S, D] as they are stored, or float32 where they are computed, S at most
       `spec.frames.longest(T)`; "num_frames" [B] int32, at least 1. Unchanged where there is nothing to do.
     """
     prepared = dict(batch)
     for step in spec.frames.steps(training=seed is not None):
         num_frames = prepared["num_frames"]
         if isinstance(step, SamplingConfig):
-            codes = {name: prepared[name] for name in spec.features}
-            features, num_frames = sample(codes, num_frames, step, seed)
+            stored = {name: prepared[name] for name in spec.features}
+            features, num_frames = sample(stored, num_frames, step, seed, spec.ranges)
         else:
             decoded = decode_features(prepared, spec)
             features, num_frames = preprocess({name: decoded[name] for name in spec.features}, num_frames, step)
@@ -56,15 +56,12 @@ def decode_features(batch: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]
     """A parsed batch as a model's inputs; runs on the device.
 
     Args:
-      batch: features as they are stored, [B, D] float32, or [B, T, D] uint8 and "num_frames" [B]; frames that are
-        float32 were computed (`prepare_clips`), and stay as they are.
-      spec: which features.
+      batch: features as they are stored, [B, D] or [B, T, D], and of clips "num_frames" [B]: uint8 codes, float16, or
+        float32, which frames that were computed are, too (`prepare_clips`).
+      spec: which features, and what their codes stand for.
 
     Returns:
       The same names, all float32 but "num_frames".
     """
-    if spec.level == "video":
-        return {name: batch[name] for name in spec.features}
-    frames = {name: batch[name] for name in spec.features}
-    decoded = {name: schema.dequantise(codes) if codes.dtype == "uint8" else codes for name, codes in frames.items()}
-    return decoded | {"num_frames": batch["num_frames"]}
+    decoded = {name: decode(batch[name], spec.ranges.get(name, schema.CODE_RANGE)) for name in spec.features}
+    return decoded if spec.level == "video" else decoded | {"num_frames": batch["num_frames"]}

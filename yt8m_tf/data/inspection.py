@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf import files
+from yt8m_tf import files, schema
 from yt8m_tf.console import tables
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, record_check
@@ -109,9 +109,9 @@ def add_record(contents: Contents, serialized: bytes) -> None:
     context, lists = record.context.feature, record.feature_lists.feature_list
     level = record_check.record_level(record)
     contents.levels.add(level or "none")
-    contents.id_keys |= {key for key in record_check.ID_KEYS if key in context}
-    if record_check.LABELS_KEY in context:
-        labels = context[record_check.LABELS_KEY].int64_list.value
+    contents.id_keys |= {key for key in schema.ID_KEYS if key in context}
+    if schema.LABELS_KEY in context:
+        labels = context[schema.LABELS_KEY].int64_list.value
         contents.labels.add([len(labels)] if labels else [])
         contents.label_ids.add(labels)
     if level == "video":

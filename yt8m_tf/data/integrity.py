@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -125,11 +125,13 @@ def find_bad_record(
                     serialized, data, need_labels=need_labels, need_frames=need_frames, reader=reader
                 )
                 if problem:
-                    return f"{path}: record {number}{named(serialized)}: {problem}"
+                    return f"{path}: record {number}{named(serialized, data.id_keys)}: {problem}"
             if _refusal(some, data):  # TensorFlow's parser is the stricter one about damaged protocol buffers
                 for number, serialized in enumerate(some, first):
                     if reason := _refusal([serialized], data):
-                        return f"{path}: record {number}{named(serialized)}: {reason}; write the shard again"
+                        return (
+                            f"{path}: record {number}{named(serialized, data.id_keys)}: {reason}; write the shard again"
+                        )
         if need_whole and (damage := scan_shard(path).damage):
             return f"{damage}; fetch the shard again, or salvage its good records with yt8m-inspect"
     return None
@@ -153,9 +155,9 @@ def _refusal(serialized: list[bytes], data: RecordsConfig) -> str | None:
     return None
 
 
-def named(serialized: bytes) -> str:
+def named(serialized: bytes, id_keys: Sequence[str] = schema.ID_KEYS) -> str:
     """ ", video 'x'", for a message; "" for a record without an id."""
-    name = video_id(serialized)
+    name = video_id(serialized, id_keys)
     return f", video {name!r}" if name else ""
 
 

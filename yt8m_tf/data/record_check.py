@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from yt8m_tf import schema
 from yt8m_tf.config.data import RecordsConfig, TargetsConfig, targets_of
-from yt8m_tf.data.records import record_key
+from yt8m_tf.data.feature_check import check_clip, check_vector, describe, keys_of
 
-ID_KEYS = ("id", "video_id")  # 2018 and 2017
-LABELS_KEY = "labels"
 ON_UNLABELLED_HINT = "--on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
 
 
@@ -65,15 +61,37 @@ class Reader:
             return f"{self.model} reads {size}; give shards of the features that it was trained on"
         return f"data.features says {name}: {size}; set data.features.{name}: {found}, or give other shards"
 
+    def dtype_hint(self, name: str, fitting: str) -> str:
+        """What to do about a feature that is stored otherwise, `fitting` being the dtype that it would have, or ""."""
+        if self.model or self.features_flag or not fitting:
+            return self.key_hint(name)
+        return f"set data.features.{name}.dtype: {fitting}, or {self.key_hint(name)}"
+
+    def range_hint(self, name: str) -> str:
+        """What to do about values out of range."""
+        if self.model:
+            return f"{self.model} reads no others: give shards of the features that it was trained on"
+        return f"change data.features.{name}.range, or write the shard again"
+
+    def length_hint(self, most: int) -> str:
+        """What to do about features that differ by more than `most` frames."""
+        if self.model:
+            return f"{self.model} reads clips whose features differ by {most} at most: write the shard again"
+        return (
+            f"they may differ by data.max_frame_difference: {most}; raise it if the shorter one is to count, or write"
+            " the shard again"
+        )
+
+    def id_hint(self) -> str:
+        """What to do where the id is under another key."""
+        return f"{'' if self.model else 'name its key in data.keys.id, or '}give YouTube-8M shards"
+
     def classes_hint(self, label: int, num_classes: int) -> str:
         """What to do about a label beyond the last class."""
         if self.model:
             return f"not below {num_classes}, the classes of {self.model}; give shards of these classes"
         hint = "the 2018 version has 3862 classes, 2017 has 4716"
         return f"not below data.num_classes: {num_classes}; raise data.num_classes ({hint})"
-
-
-_KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64", None: "empty"}
 
 
 def parse_record(serialized: bytes) -> tf.train.SequenceExample | None:
@@ -98,12 +116,12 @@ def record_level(record: tf.train.SequenceExample) -> schema.Level | None:
     return "video" if any(f.HasField("float_list") for f in record.context.feature.values()) else None
 
 
-def video_id(serialized: bytes) -> str | None:
-    """The id of a video, bytes that are not UTF-8 escaped; None where the record has none."""
+def video_id(serialized: bytes, id_keys: Sequence[str] = schema.ID_KEYS) -> str | None:
+    """The id of a video, bytes that are not UTF-8 escaped; None where the record has none under `id_keys`."""
     record = parse_record(serialized)
     if record is None:
         return None
-    for key in ID_KEYS:
+    for key in id_keys:
         values = record.context.feature[key].bytes_list.value  # a key that is not there reads as an empty list
         if values and values[0]:
             return values[0].decode("utf-8", "backslashreplace")
@@ -133,44 +151,54 @@ def check_record(
     record, reader = parse_record(serialized), reader or Reader()
     if record is None:
         return f"{len(serialized)} bytes that are no tf.train.Example or SequenceExample; give YouTube-8M shards"
+    context, lists = record.context.feature, record.feature_lists.feature_list
     found = record_level(record)
-    if found and found != data.level:
+    if found and found != data.level and not _has_features(record, data):
         return f"a {found}-level record; {reader.level_hint(found, data.level)}"
-    context = record.context.feature
-    targets = targets_of(data)
-    problem = _check_id(context) or (_check_labels(context, targets, need_labels, reader) if targets else None)
+    problem = _check_id(context, data.id_keys, reader)
+    if not problem and (targets := targets_of(data)):
+        problem = _check_labels(context, data.labels_key, targets, need_labels, reader)
     if problem:
         return problem
     if data.level == "video":
-        return _first(_check_vector(context, name, data, reader) for name in data.features)
-    lists = record.feature_lists.feature_list
-    return _first(_check_frames(lists, name, data, need_frames, reader) for name in data.features)
+        return _first(check_vector(context, name, data, reader) for name in data.features)
+    return check_clip(context, lists, data, need_frames, reader)
 
 
-def _check_id(context: Mapping[str, tf.train.Feature]) -> str | None:
-    given = [key for key in ID_KEYS if key in context]
+def _has_features(record: tf.train.SequenceExample, data: RecordsConfig) -> bool:
+    """Whether all features are where they should be: a record may hold those of both levels."""
+    lists, context = record.feature_lists.feature_list, record.context.feature
+    return all(
+        data.key_of(name) in (context if data.level == "video" or feature.in_context else lists)
+        for name, feature in data.stored.items()
+    )
+
+
+def _check_id(context: Mapping[str, tf.train.Feature], id_keys: Sequence[str], reader: Reader) -> str | None:
+    given = [key for key in id_keys if key in context]
     if not given:
-        return f"neither '{ID_KEYS[0]}' nor '{ID_KEYS[1]}' ({_keys(context)}); give YouTube-8M shards"
+        none = f"no '{id_keys[0]}'" if len(id_keys) == 1 else f"neither '{id_keys[0]}' nor '{id_keys[1]}'"
+        return f"{none} ({keys_of(context)}); {reader.id_hint()}"
     ids = {key: context[key].bytes_list.value for key in given}
     # A feature without a list is none, if the record has another id.
     wrong = [key for key in given if len(ids[key]) != 1 and (context[key].WhichOneof("kind") or len(given) == 1)]
     if wrong:
-        return f"'{wrong[0]}' is {_describe(context[wrong[0]])}, not one of bytes; write the shard again"
+        return f"'{wrong[0]}' is {describe(context[wrong[0]])}, not one of bytes; write the shard again"
     if not any(values and values[0] for values in ids.values()):
-        return f"'{given[0]}' is empty ({_keys(context)}); write the shard again, with an id for every video"
+        return f"'{given[0]}' is empty ({keys_of(context)}); write the shard again, with an id for every video"
     return None
 
 
 def _check_labels(
-    context: Mapping[str, tf.train.Feature], targets: TargetsConfig, need_labels: bool, reader: Reader
+    context: Mapping[str, tf.train.Feature], key: str, targets: TargetsConfig, need_labels: bool, reader: Reader
 ) -> str | None:
-    feature = context.get(LABELS_KEY)
+    feature = context.get(key)
     if feature is not None and feature.WhichOneof("kind") not in ("int64_list", None):
-        return f"'{LABELS_KEY}' is {_describe(feature)}, not int64; write the shard again"
+        return f"'{key}' is {describe(feature)}, not int64; write the shard again"
     labels = list(dict.fromkeys(feature.int64_list.value)) if feature is not None else []
     if not labels:
         hint = f"a test shard? give labelled ones{reader.flag_hint(ON_UNLABELLED_HINT)}"
-        return f"no labels, which training and evaluation need ({_keys(context)}); {hint}" if need_labels else None
+        return f"no labels, which training and evaluation need ({keys_of(context)}); {hint}" if need_labels else None
     if min(labels) < 0:
         return f"label {min(labels)} is negative; write the shard again"
     if max(labels) >= targets.num_classes:
@@ -179,64 +207,6 @@ def _check_labels(
         hint = f"{reader.model} reads no more" if reader.model else "raise data.max_labels"
         return f"{len(labels)} labels, more than data.max_labels: {targets.max_labels}; {hint}"
     return None
-
-
-def _check_vector(
-    context: Mapping[str, tf.train.Feature], name: str, data: RecordsConfig, reader: Reader
-) -> str | None:
-    key, size = record_key(data, name), data.features[name]
-    if key not in context:
-        return _missing(key, name, context, reader)
-    if context[key].WhichOneof("kind") not in ("float_list", None):
-        return f"'{key}' is {_describe(context[key])}, not float; {reader.key_hint(name)}"
-    values = np.array(context[key].float_list.value, np.float32)  # [D]
-    if len(values) != size:
-        return f"'{key}' has {len(values)} values, {reader.size_hint(name, size, len(values))}"
-    finite = np.isfinite(values)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        count = f"{int(np.sum(~finite))} of {size} values"
-        return f"'{key}' holds {values[first]} at {first}, {count} are not finite; write the shard again"
-    return None
-
-
-def _check_frames(
-    lists: Mapping[str, tf.train.FeatureList], name: str, data: RecordsConfig, need_frames: bool, reader: Reader
-) -> str | None:
-    key, size = record_key(data, name), data.features[name]
-    skip = reader.flag_hint("--on_empty=skip leaves such clips out")
-    if not lists:
-        return f"no frames at all{skip}" if need_frames else None
-    if key not in lists:
-        return _missing(key, name, lists, reader)
-    frames = lists[key].feature
-    if not frames:
-        return f"no frames at all in '{key}'{skip}" if need_frames else None
-    for number, frame in enumerate(frames):
-        values = frame.bytes_list.value
-        if len(values) != 1:
-            return f"frame {number} of '{key}' is {_describe(frame)}, not one of bytes; {reader.key_hint(name)}"
-        if len(values[0]) != size:
-            return (
-                f"frame {number} of '{key}' has {len(values[0])} bytes, {reader.size_hint(name, size, len(values[0]))}"
-            )
-    return None
-
-
-def _missing(key: str, name: str, fields: Mapping[str, Any], reader: Reader) -> str:
-    features = reader.features_flag or ("" if reader.model else "data.features")
-    leave_out = f", or leave {name} out of {features}" if features else ""
-    return f"no '{key}' ({_keys(fields)}); {reader.key_hint(name)}{leave_out}"
-
-
-def _keys(fields: Mapping[str, Any]) -> str:
-    return f"it has: {', '.join(sorted(fields)) or 'nothing'}"
-
-
-def _describe(feature: tf.train.Feature) -> str:
-    kind = feature.WhichOneof("kind")
-    count = len(getattr(feature, kind).value) if kind else 0
-    return f"a list of {count} {_KINDS[kind]} value{'' if count == 1 else 's'}" if kind else "an empty feature"
 
 
 def _first(problems: Iterable[str | None]) -> str | None:

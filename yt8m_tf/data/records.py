@@ -1,31 +1,27 @@
-"""Parses batches of serialized YouTube-8M records, at either level and of any version.
+"""Parses batches of serialized records, at either level: YouTube-8M's of any version, and others (`FeatureConfig`).
 
 Whole batches are parsed by one operation: per-record parsing is ten times slower. Features stay as they are stored
-(float32 means, uint8 frames), labels become padded lists of class ids; what is large (`[B, C]` targets, float frames)
+(uint8, float16 or float32), labels become padded lists of class ids; what is large (`[B, C]` targets, float32 frames)
 is made on the device. The functions run eagerly, inside `tf.data`, and in the exported graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from yt8m_tf.config.data import RecordsConfig, TargetsConfig, targets_of
-from yt8m_tf.schema import NO_LABEL
+from yt8m_tf.config.features import FeatureConfig
+from yt8m_tf.schema import ID_KEYS, LABELS_KEY, NO_LABEL
 
-# 2018 files call the id "id", 2017 files "video_id": a record has one of them.
-_ID_KEYS = ("id", "video_id")
+# The frames of a feature of which a clip has one vector.
+_EVERY = tf.int32.max
 _LABELS = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
 
 # What a bad record raises. TensorFlow's message quotes one that is no protocol buffer, and then may not be text.
 PARSE_FAILURES = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
-
-
-def record_key(data: RecordsConfig, feature: str) -> str:
-    """The key under which records hold `feature`."""
-    return data.keys.get(feature, f"mean_{feature}" if data.level == "video" else feature)
 
 
 def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Tensor]:
@@ -39,106 +35,184 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
 
     Returns:
       "id": [B] string. "labels", if they are read: [B, L] int32 class ids, each once, padded with -1. For each feature,
-      at video level [B, D] float32; at frame level [B, T, D] uint8 and beside them "num_frames" [B] int32, at most
-      `max_frames`.
-      T is the shortest of `data.frame_lengths` and `data.max_frames` that holds the batch. Codes after `num_frames`
-      mean nothing.
+      at video level [B, D], at frame level [B, T, D] and beside them "num_frames" [B] int32, at most `max_frames`;
+      uint8 codes or float16 where records hold such, else float32, finite and within the feature's range.
+      T is the shortest of `data.frame_lengths` and `data.max_frames` that holds the batch. What comes after
+      `num_frames` means nothing, and is finite.
 
     Raises:
       PARSE_FAILURES: when run on a record that does not fit `data`. The message does not name the record:
         `integrity.find_bad_record` does.
     """
     parse = _parse_video if data.level == "video" else _parse_frames
-    targets = targets_of(data)
-    parsed, labels, ids = parse(serialized, data, targets is not None)
-    given = _given_id(ids)
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.not_equal(given, "")), ["a record has no id"])]):
-        parsed["id"] = tf.identity(given)
-    if targets:
+    parsed, labels, ids = parse(serialized, data)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.not_equal(ids, "")), ["a record has no id"])]):
+        parsed["id"] = tf.identity(ids)
+    if targets := targets_of(data):
         parsed["labels"] = _pad_labels(labels, targets)
     return parsed
 
 
 def clip_lengths(serialized: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
-    """The frames of each frame-level record, uncut: [B] strings -> [B] int32, the shorter list where lists differ."""
-    lists = _parse_lists(serialized, data)
-    return tf.reduce_min(tf.stack([frames.row_lengths() for frames in lists.values()]), axis=0)
+    """The frames of each frame-level record, uncut: [B] strings -> [B] int32, the shortest feature's."""
+    return _shortest(_lengths(_parse_clips(serialized, data), data))
 
 
-def parse_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """The ids alone, at either level: [B] strings -> [B] strings, "" where a record has none."""
-    parsed = tf.io.parse_example(serialized, _context_features(with_labels=False))
-    return _given_id([parsed[key] for key in _ID_KEYS])
+def parse_ids(serialized: tf.Tensor, id_keys: Sequence[str] = ID_KEYS) -> tf.Tensor:
+    """The ids alone, at either level: [B] strings -> [B] strings, "" where a record has none under `id_keys`."""
+    return _given_id(tf.io.parse_example(serialized, _id_features(id_keys)), id_keys)
 
 
-def parse_labels(serialized: tf.Tensor) -> tf.Tensor:
+def parse_labels(serialized: tf.Tensor, key: str = LABELS_KEY) -> tf.Tensor:
     """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, each once, unchecked."""
-    return _each_once(tf.io.parse_example(serialized, {"labels": _LABELS})["labels"])
+    return _each_once(tf.io.parse_example(serialized, {key: _LABELS})[key])
 
 
-def _given_id(ids: Sequence[tf.Tensor]) -> tf.Tensor:
-    """[B] strings: of the ids under `_ID_KEYS` the one that each record has."""
-    return tf.where(tf.equal(ids[0], ""), ids[1], ids[0])
+def _id_features(id_keys: Sequence[str]) -> dict[str, Any]:
+    return {key: tf.io.FixedLenFeature([], tf.string, "") for key in id_keys}
 
 
-def _context_features(with_labels: bool) -> dict[str, Any]:
-    features: dict[str, Any] = {key: tf.io.FixedLenFeature([], tf.string, "") for key in _ID_KEYS}
-    if with_labels:
-        features["labels"] = _LABELS
-    return features
+def _given_id(parsed: Mapping[str, tf.Tensor], id_keys: Sequence[str]) -> tf.Tensor:
+    """[B] strings: of the ids under `id_keys` the first one that each record has."""
+    given = parsed[id_keys[-1]]
+    for key in reversed(id_keys[:-1]):
+        given = tf.where(tf.equal(parsed[key], ""), given, parsed[key])
+    return given
 
 
-def _parse_video(
-    serialized: tf.Tensor, data: RecordsConfig, with_labels: bool
-) -> tuple[dict[str, tf.Tensor], Any, Any]:
-    features = _context_features(with_labels)
-    keys = {name: record_key(data, name) for name in data.features}
-    features |= {keys[name]: tf.io.FixedLenFeature([size], tf.float32) for name, size in data.features.items()}
-    parsed = tf.io.parse_example(serialized, features)
-    values = {}
-    for name, key in keys.items():
-        # A sum is finite only if every value is, and is the cheapest way to look at all of them.
-        finite = tf.math.is_finite(tf.reduce_sum(parsed[key]))
-        with tf.control_dependencies([tf.debugging.Assert(finite, [f"{key}: not a finite number"])]):
-            values[name] = tf.identity(parsed[key])
-    return values, parsed.get("labels"), [parsed[key] for key in _ID_KEYS]
+def _parse_context(
+    serialized: tf.Tensor, data: RecordsConfig, features: Mapping[str, Any]
+) -> tuple[dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor]:
+    """Features of the context, the labels where they are wanted, and the ids.
+
+    The context of a SequenceExample is encoded as the features of an Example are.
+    """
+    labels = {data.labels_key: _LABELS} if targets_of(data) else {}
+    parsed = tf.io.parse_example(serialized, {**_id_features(data.id_keys), **labels, **features})
+    return parsed, parsed.get(data.labels_key) if labels else None, _given_id(parsed, data.id_keys)
 
 
-def _parse_frames(
-    serialized: tf.Tensor, data: RecordsConfig, with_labels: bool
-) -> tuple[dict[str, tf.Tensor], Any, Any]:
-    # The context of a SequenceExample is encoded as the features of an Example are.
-    context = tf.io.parse_example(serialized, _context_features(with_labels))
-    lists = _parse_lists(serialized, data)
+def _parse_video(serialized: tf.Tensor, data: RecordsConfig) -> tuple[dict[str, tf.Tensor], Any, Any]:
+    features = {
+        data.key_of(name): tf.io.FixedLenFeature([feature.size], tf.float32)
+        if feature.dtype == "float_list"
+        else tf.io.FixedLenFeature([], tf.string)
+        for name, feature in data.stored.items()
+    }
+    parsed, labels, ids = _parse_context(serialized, data, features)
+    values = {name: _vectors(parsed[data.key_of(name)], feature, name) for name, feature in data.stored.items()}
+    return values, labels, ids
+
+
+def _parse_frames(serialized: tf.Tensor, data: RecordsConfig) -> tuple[dict[str, tf.Tensor], Any, Any]:
+    _, labels, ids = _parse_context(serialized, data, {})
+    clips = _parse_clips(serialized, data)
+    lengths = _lengths(clips, data)
     # rgb and audio lists can differ in length by a frame: the shorter one counts.
-    lengths = tf.stack([frames.row_lengths() for frames in lists.values()])  # [features, B]
-    num_frames = tf.minimum(tf.reduce_min(lengths, axis=0), data.max_frames)  # [B]
-    length = _padded_length(tf.reduce_max(num_frames), data)
-    values = {name: _decode_frames(lists[name], length, size, name) for name, size in data.features.items()}
-    return values | {"num_frames": num_frames}, context.get("labels"), [context[key] for key in _ID_KEYS]
+    shortest = _shortest(lengths)
+    num_frames = tf.minimum(shortest, data.max_frames)  # [B]
+    with tf.control_dependencies(_check_lengths(lengths, shortest, data)):
+        length = _padded_length(tf.reduce_max(num_frames), data)
+    values = {name: _pad_frames(clips[name], feature, length, name) for name, feature in data.stored.items()}
+    return values | {"num_frames": num_frames}, labels, ids
 
 
-def _parse_lists(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.RaggedTensor]:
-    """For each feature the frames as ragged [B, (frames), (1)] strings."""
-    frames = tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int32)
-    keys = {record_key(data, name): frames for name in data.features}
-    lists = tf.io.parse_sequence_example(serialized, sequence_features=keys)[1]
-    return {name: lists[record_key(data, name)] for name in data.features}
+def _parse_clips(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.RaggedTensor]:
+    """For each feature what records hold: ragged [B, (frames), (n)], in the context [B, (n)], of strings or float32."""
+    in_lists: dict[str, Any] = {}
+    in_context: dict[str, Any] = {}
+    for name, feature in data.stored.items():
+        own = tf.io.RaggedFeature(tf.float32 if feature.dtype == "float_list" else tf.string, row_splits_dtype=tf.int32)
+        (in_context if feature.in_context else in_lists)[data.key_of(name)] = own
+    lists = tf.io.parse_sequence_example(serialized, sequence_features=in_lists)[1] if in_lists else {}
+    context = tf.io.parse_example(serialized, in_context) if in_context else {}
+    return {
+        name: (context if feature.in_context else lists)[data.key_of(name)] for name, feature in data.stored.items()
+    }
 
 
-def _decode_frames(frames: tf.RaggedTensor, length: tf.Tensor, size: int, name: str) -> tf.Tensor:
-    """[B, (frames), (1)] strings of `size` bytes each -> [B, length, size] uint8, padded with code 0 or cut."""
-    values = frames.values  # [frames of all clips, (1)]: to the format, a frame could hold any number of strings
-    right = tf.reduce_all(tf.equal(values.row_lengths(), 1))
-    right &= tf.reduce_all(tf.equal(tf.strings.length(values.flat_values), size))
-    with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: frames are not of {size} bytes each"])]):
-        codes = tf.io.decode_raw(values.flat_values, tf.uint8, fixed_length=size)
-    padded = frames.with_values(codes).to_tensor(shape=tf.stack([-1, length, size]))
-    return tf.ensure_shape(padded, [None, None, size])
+def _lengths(clips: Mapping[str, tf.RaggedTensor], data: RecordsConfig) -> tf.Tensor:
+    """[features, B] int32: the frames of each; `_EVERY` for a single vector in the context."""
+    lengths = []
+    for name, feature in data.stored.items():
+        if feature.in_context:
+            own = _num_in_context(clips[name], feature)
+            lengths.append(tf.where(tf.equal(own, 1), _EVERY, own))
+        else:
+            lengths.append(clips[name].row_lengths())
+    return tf.stack(lengths)
+
+
+def _num_in_context(values: tf.RaggedTensor, feature: FeatureConfig) -> tf.Tensor:
+    """[B] int32: the vectors of which ragged [B, (n)] values consist."""
+    if feature.dtype == "float_list":
+        return values.row_lengths() // feature.size
+    return tf.reduce_sum(tf.strings.length(values), axis=1) // feature.num_bytes
+
+
+def _shortest(lengths: tf.Tensor) -> tf.Tensor:
+    """[features, B] -> [B]: a clip of nothing but single vectors has one frame."""
+    shortest = tf.reduce_min(lengths, axis=0)
+    return tf.where(tf.equal(shortest, _EVERY), 1, shortest)
+
+
+def _check_lengths(lengths: tf.Tensor, shortest: tf.Tensor, data: RecordsConfig) -> list[Any]:
+    if data.max_frame_difference is None:
+        return []
+    longest = tf.reduce_max(tf.where(tf.equal(lengths, _EVERY), 0, lengths), axis=0)
+    # Without frames at all a clip is wrong for another reason, or left out.
+    right = (longest - shortest <= data.max_frame_difference) | tf.equal(shortest, 0)
+    return [tf.debugging.Assert(tf.reduce_all(right), ["features of a clip differ in their numbers of frames"])]
+
+
+def _pad_frames(values: tf.RaggedTensor, feature: FeatureConfig, length: tf.Tensor, name: str) -> tf.Tensor:
+    """What a clip holds -> [B, length, D] as it is stored, padded with 0 or cut."""
+    if feature.in_context:
+        flat = values.flat_values if feature.dtype == "float_list" else tf.strings.reduce_join(values.flat_values)
+        vectors = _vectors(flat, feature, name)
+        num_vectors = _num_in_context(values, feature)
+        frames = tf.RaggedTensor.from_row_lengths(vectors, num_vectors)
+    else:
+        inner = values.values  # [frames of all clips, (n)]: to the format, a frame could hold any number of values
+        each = feature.size if feature.dtype == "float_list" else 1
+        right = tf.reduce_all(tf.equal(inner.row_lengths(), each))
+        with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: frames are not of {each} values each"])]):
+            frames = values.with_values(_vectors(tf.identity(inner.flat_values), feature, name))
+    padded = frames.to_tensor(shape=tf.stack([-1, length, feature.size]))
+    if feature.in_context:
+        padded = tf.where(tf.equal(num_vectors, 1)[:, None, None], padded[:, :1], padded)
+    return tf.ensure_shape(padded, [None, None, feature.size])
+
+
+def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:
+    """Floats, or strings of vectors, one a string or all in one -> [N, D] as they are stored, checked."""
+    if feature.dtype != "float_list":
+        lengths, one_each = tf.strings.length(values), values.shape.rank != 0
+        right = tf.reduce_all(
+            tf.equal(lengths if one_each else lengths % feature.num_bytes, feature.num_bytes if one_each else 0)
+        )
+        with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: not {feature.num_bytes} bytes each"])]):
+            values = tf.identity(values)
+        values = tf.io.decode_raw(
+            values, tf.as_dtype(feature.dtype), fixed_length=feature.num_bytes if one_each else None
+        )
+    vectors = tf.reshape(values, [-1, feature.size])
+    if feature.dtype == "uint8":
+        return vectors
+    if feature.range:
+        low, high = (tf.constant(limit, vectors.dtype) for limit in feature.range)
+        right = tf.reduce_all((vectors >= low) & (vectors <= high))
+    elif feature.dtype == "float16":  # the sum would overflow
+        right = tf.reduce_all(tf.math.is_finite(vectors))
+    else:
+        # A sum is finite only if every value is, and is the cheapest way to look at all of them.
+        right = tf.math.is_finite(tf.reduce_sum(vectors))
+    with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: not a finite number, or out of range"])]):
+        return tf.identity(vectors)
 
 
 def _padded_length(longest: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
-    lengths = tf.constant(sorted({*data.frame_lengths, data.max_frames}), tf.int32)
+    lengths = tf.constant(data.padded_lengths, tf.int32)
     return tf.reduce_min(tf.boolean_mask(lengths, lengths >= longest))
 
 

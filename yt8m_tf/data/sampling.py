@@ -5,19 +5,25 @@ The draws of an example depend on the seed and on its place in the batch, not on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from keras import ops
 
 from yt8m_tf import schema
 from yt8m_tf.config.frames import SamplingConfig
 
 Features = Mapping[str, tf.Tensor]
+Ranges = Mapping[str, Sequence[float]]
 
 
 def sample(
-    features: Features, num_frames: tf.Tensor, config: SamplingConfig, seed: tf.Tensor | None = None
+    features: Features,
+    num_frames: tf.Tensor,
+    config: SamplingConfig,
+    seed: tf.Tensor | None = None,
+    ranges: Ranges | None = None,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Keeps some frames of every clip, the same ones of all features.
 
@@ -25,19 +31,21 @@ def sample(
     "every_nth" the n in the middle of its range, "random_segments" segments of equal length.
 
     Args:
-      features: feature to [B, T, D] uint8 codes.
+      features: feature to [B, T, D], uint8 codes or floats.
       num_frames: [B] int32, at most T. A clip without frames counts as one of a single frame, its padding.
       config: which frames.
       seed: [2] integers, in training.
+      ranges: what codes stand for (`InputSpec.ranges`).
 
     Returns:
-      Feature to [B, S, D], S at most `config.longest(T)`: uint8, or float32 for means of segments; what comes after a
-      clip's frames means nothing. And the number of frames, [B] int32, at least 1.
+      Feature to [B, S, D], S at most `config.longest(T)`, of the same dtype, or float32 for means of segments; what
+      comes after a clip's frames means nothing. And the number of frames, [B] int32, at least 1.
     """
     num_frames = tf.maximum(num_frames, 1)
     if config.name == "random_segments":
-        return _segment_means(features, num_frames, config, seed)
-    indices, kept = _SELECTIONS[config.name](features, num_frames, config, seed)  # [B, S], [B]
+        return _segment_means(_decoded(features, ranges or {}), num_frames, config, seed)
+    given = _decoded(features, ranges or {}) if config.name in ("cosine", "farthest_first") else features
+    indices, kept = _SELECTIONS[config.name](given, num_frames, config, seed)  # [B, S], [B]
     indices = tf.minimum(indices, num_frames[:, None] - 1)
     return {name: tf.gather(frames, indices, batch_dims=1) for name, frames in features.items()}, kept
 
@@ -77,9 +85,9 @@ def _every_nth(features: Features, num_frames: tf.Tensor, config: SamplingConfig
 
 
 def _cosine(features: Features, num_frames: tf.Tensor, config: SamplingConfig, seed: tf.Tensor | None) -> Any:
-    """The cosine is that of the decoded features, one after the other; of equal ones the earlier frame is taken."""
+    """The cosine is that of the features, decoded, one after the other; of equal ones the earlier frame is taken."""
     count = length_of(_any(features)[:, : config.count])
-    frames = _decode(features)  # [B, T, D]
+    frames = tf.concat(list(features.values()), axis=2)  # [B, T, D]
     products = tf.reduce_sum(frames[:, 1:] * frames[:, :-1], axis=2)  # [B, T - 1]
     norms = tf.norm(frames, axis=2)
     likeness = tf.abs(products) / tf.maximum(norms[:, 1:] * norms[:, :-1], 1e-12)
@@ -98,7 +106,7 @@ def _farthest_first(features: Features, num_frames: tf.Tensor, config: SamplingC
     https://doi.org/10.1016/0304-3975(85)90224-5.
     """
     count = length_of(_any(features)[:, : config.count])
-    frames = _decode(features)  # [B, T, D]
+    frames = tf.concat(list(features.values()), axis=2)  # [B, T, D]
     products = tf.matmul(frames, frames, transpose_b=True)
     squares = tf.linalg.diag_part(products)  # [B, T]
     distances = tf.maximum(squares[:, :, None] + squares[:, None, :] - 2.0 * products, 0.0)
@@ -147,7 +155,7 @@ def _segment_means(
     members = tf.one_hot(segment, count)  # [B, T, S]
     weights = tf.math.divide_no_nan(members, tf.reduce_sum(members, axis=1, keepdims=True))
     means = {
-        name: tf.matmul(weights, schema.dequantise(frames), transpose_a=True)  # [B, S, D]
+        name: tf.matmul(weights, frames, transpose_a=True)  # [B, S, D]
         for name, frames in features.items()
     }
     return means, kept
@@ -157,9 +165,13 @@ def _any(features: Features) -> tf.Tensor:
     return next(iter(features.values()))
 
 
-def _decode(features: Features) -> tf.Tensor:
-    """All features of a frame, one after the other: [B, T, D] float32."""
-    return schema.dequantise(tf.concat(list(features.values()), axis=2))
+def decode(values: Any, limits: Sequence[float] = schema.CODE_RANGE) -> Any:
+    """A feature as a model reads it, float32: of uint8 codes what they stand for, of floats these themselves."""
+    return schema.dequantise(values, limits) if values.dtype == "uint8" else ops.cast(values, "float32")
+
+
+def _decoded(features: Features, ranges: Ranges) -> Features:
+    return {name: decode(values, ranges.get(name, schema.CODE_RANGE)) for name, values in features.items()}
 
 
 def _draw(seed: tf.Tensor, like: tf.Tensor, upper: Any) -> tf.Tensor:

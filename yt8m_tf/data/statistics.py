@@ -61,7 +61,7 @@ def _count_labels(
 ) -> tuple[np.ndarray, int]:
     """How many of the records each class labels, and each tag, [C + V] int64; and how many have labels at all."""
     try:
-        parsed = records.parse_labels(tf.constant(serialized))
+        parsed = records.parse_labels(tf.constant(serialized), data.labels_key)
         labels, rows = parsed.flat_values.numpy(), parsed.value_rowids().numpy()
     except records.PARSE_FAILURES as error:
         problem = faults.find_bad_record([shard], data, need_labels=False, need_whole=False)

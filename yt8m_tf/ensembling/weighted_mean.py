@@ -15,6 +15,7 @@ from yt8m_tf import locks, models, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints
@@ -98,11 +99,13 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
       InputError: a model with verticals, or runs on different data.
     """
     first = configs[0]
-    features: dict[str, int] = {}
+    features: dict[str, int | FeatureConfig] = {}
+    keys: dict[str, str] = {}
+    known: dict[str, tuple[str, FeatureConfig]] = {}
     for workdir, data in zip(workdirs, configs, strict=True):
         if data.verticals:
             raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean")
-        for what in ("level", "num_classes", "max_frames", "frames"):
+        for what in ("level", "num_classes", "max_frames", "frames", "id_keys"):
             mine, others = getattr(data, what), getattr(first, what)
             if what == "frames":  # frames that are sampled in training alone do not concern the graph
                 mine, others = mine.steps(training=False), others.steps(training=False)
@@ -110,10 +113,14 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
                 raise InputError(
                     f"{workdir} and {workdirs[0]} have different data.{what}; one graph reads the same records"
                 )
-        for name, size in data.features.items():
-            if features.setdefault(name, size) != size:
-                raise InputError(f"{workdir} reads '{name}' with {size} numbers, another member with {features[name]}")
-    return dataclasses.replace(first, features=features, verticals=0, num_folds=0, fold=0)
+        for name, stored in data.stored.items():
+            found = data.key_of(name), stored
+            if (other := known.setdefault(name, found)) != found:
+                reads = " and as ".join(f"'{key}', {feature.dtype} {feature.size}" for key, feature in (found, other))
+                raise InputError(f"{workdir} reads '{name}' otherwise than another member, as {reads}")
+            features.setdefault(name, data.features[name])
+        keys |= data.keys
+    return dataclasses.replace(first, features=features, keys=keys, verticals=0, num_folds=0, fold=0)
 
 
 def _member(trained: Trained, data: DataConfig) -> Mapping[str, Any]:

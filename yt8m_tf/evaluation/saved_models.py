@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf import schema
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import records
 from yt8m_tf.data.faults import Faults
@@ -61,7 +62,7 @@ def evaluate_scorer(
 
 def _check_ids(scorer: Scorer, ids: np.ndarray, serialized: tf.Tensor) -> None:
     """Labels are joined row by row: refuses a model whose rows are not those of the records."""
-    expected = records.parse_ids(serialized).numpy()
+    expected = records.parse_ids(serialized, scorer.id_keys).numpy()
     if (wrong := (ids != expected) & (ids != b"")).any():
         given, own = (values[wrong][0].decode(errors="replace") for values in (ids, expected))
         raise InputError(
@@ -93,7 +94,7 @@ def _labelled(
 def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialized: tf.Tensor) -> list[np.ndarray]:
     """The class ids of each record, checked."""
     try:
-        labels = records.parse_labels(serialized)
+        labels = records.parse_labels(serialized, scorer.data.labels_key if scorer.data else schema.LABELS_KEY)
     except records.PARSE_FAILURES as error:
         among = " or ".join(shards[index] for index in np.unique(owners))
         raise InputError(f"{among}: labels that are no int64; give YouTube-8M shards") from error
@@ -101,7 +102,7 @@ def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialize
     wrong = (ids < 0) | (ids >= scorer.num_classes)
     if wrong.any():
         row = int(labels.value_rowids().numpy()[wrong][0])
-        video = records.parse_ids(serialized)[row].numpy().decode(errors="replace")
+        video = records.parse_ids(serialized, scorer.id_keys)[row].numpy().decode(errors="replace")
         raise InputError(
             f"{shards[owners[row]]}: video '{video}': label {ids[wrong][0]} is not below the {scorer.num_classes}"
             " classes of the model; give shards of its version of the dataset, or --num_classes (4716 in 2017)"

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from yt8m_tf import schema
 from yt8m_tf.data import integrity, record_check
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -51,7 +52,7 @@ def read_shard_labels(pattern: str) -> dict[str, set[int]]:
                     f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
                     " give each shard once, and every video an id of its own"
                 )
-            labels[video_id] = set(record.context.feature[record_check.LABELS_KEY].int64_list.value)
+            labels[video_id] = set(record.context.feature[schema.LABELS_KEY].int64_list.value)
         if damage := integrity.scan_shard(path).damage:
             raise InputError(f"--labels: {damage}; yt8m-inspect can save the good records")
     return labels

@@ -133,8 +133,9 @@ def write_saved_model(
       `serving_default(examples: [B] string)`, records exactly as they stand in shards -> `video_id` [B] string,
         `class_indexes` [B, k] int32, `predictions` [B, k] float32 probabilities, highest first (equal logits by lower
         class id), k = min(20, C).
-      `features(...)` -> `predictions` [B, C] float32 probabilities. Video level: each feature [B, D] float32; frame
-        level: each feature [B, T, D] uint8 codes, and `num_frames` [B] int32.
+      `features(...)` -> `predictions` [B, C] float32 probabilities. Video level: each feature [B, D]; frame level: each
+        feature [B, T, D], and `num_frames` [B] int32. Features have the dtype of the records: of YouTube-8M float32 at
+        video level and uint8 codes at frame level.
     A record without an id, or at frame level without frames, is an error of `serving_default`; `features` gives a clip
     of no frames the scores 0.
 
@@ -239,11 +240,17 @@ class InferenceModule(tf.Module):
 
 
 def feature_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
-    """The arguments of the signature `features`."""
-    if data.level == "video":
-        return {name: tf.TensorSpec([None, size], tf.float32, name=name) for name, size in data.features.items()}
-    specs = {name: tf.TensorSpec([None, None, size], tf.uint8, name=name) for name, size in data.features.items()}
-    return specs | {"num_frames": tf.TensorSpec([None], tf.int32, name="num_frames")}
+    """The arguments of the signature `features`, which are what `parse_records` gives."""
+    shape = [None] if data.level == "video" else [None, None]
+    specs = {
+        name: tf.TensorSpec(
+            [*shape, feature.size],
+            tf.float32 if feature.dtype == "float_list" else tf.as_dtype(feature.dtype),
+            name=name,
+        )
+        for name, feature in data.stored.items()
+    }
+    return specs if data.level == "video" else specs | {"num_frames": tf.TensorSpec([None], tf.int32, "num_frames")}
 
 
 def check_target(target: Path, overwrite: bool) -> None:

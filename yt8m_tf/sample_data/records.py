@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from yt8m_tf import schema
 from yt8m_tf.data.record_writing import MEAN, VideoRecord, clip_example
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means
-
-_ID_KEYS = ("id", "video_id")  # of the 2018 and the 2017 version
 
 
 def read_video_shard(path: str) -> Iterator[VideoRecord]:
@@ -35,7 +34,7 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
             remedy = "yt8m-inspect shows the damage and can save the good records"
             raise InputError(f"--from_video_level: {path}: record {number} cannot be read; {remedy}") from error
         means = {key: features[key].float_list.value for key in sorted(features) if key.startswith(MEAN)}
-        id_key = next((key for key in _ID_KEYS if key in features and features[key].bytes_list.value), None)
+        id_key = next((key for key in schema.ID_KEYS if key in features and features[key].bytes_list.value), None)
         if not means or id_key is None:
             found = ", ".join(sorted(features)) or "no features"
             problem = f"record {number} holds {found}, not an id and mean_* features; give video-level shards"

@@ -50,6 +50,7 @@ class Manifest:
         every other one by the mean of the models of all folds. Empty: one model scored everything.
       shards: base name of each shard to its number of records.
       inputs: base name of each shard to what its scores were made from; a release before this key left it out.
+      keys: where the records hold id and labels, if not under the standard keys (`data.keys`).
     """
 
     model: tuple[str, ...]
@@ -60,6 +61,7 @@ class Manifest:
     folds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     shards: Mapping[str, int] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, ScoredShard] = dataclasses.field(default_factory=dict)
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def same_scores(self, other: Manifest) -> bool:
         """Whether both are of the same scores, of whatever shards and wherever the model lies."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import files
+from yt8m_tf import files, schema
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.record_check import video_id
@@ -26,12 +26,14 @@ from yt8m_tf.score_shards.reading import read_shard
 _LOOKED_UP = 64
 
 
-def beside(labels: LabelsConfig, data_dir: str, num_classes: int) -> Callable[[Sequence[str]], SoftLabels] | None:
+def beside(
+    labels: LabelsConfig, data_dir: str, num_classes: int, id_keys: Sequence[str] = schema.ID_KEYS
+) -> Callable[[Sequence[str]], SoftLabels] | None:
     """What `pipeline.training_stream` is to read beside the records; None where `labels` names no soft labels."""
     if not labels.soft:
         return None
     directory = Path(files.below(data_dir, labels.soft))
-    return lambda shards: SoftLabels(labels, directory, shards, num_classes)
+    return lambda shards: SoftLabels(labels, directory, shards, num_classes, id_keys)
 
 
 def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
@@ -59,6 +61,7 @@ class SoftLabels:
       directory: where that is.
       shards: the shards that will be read.
       num_classes: C of the data.
+      id_keys: the keys that its records may hold their id under.
 
     Attributes:
       replaces_labels: whether no target depends on a video's own labels.
@@ -67,7 +70,15 @@ class SoftLabels:
       InputError: no finished scores there, scores of other classes, or none of a shard (unless that is allowed).
     """
 
-    def __init__(self, config: LabelsConfig, directory: Path, shards: Sequence[str], num_classes: int):
+    def __init__(
+        self,
+        config: LabelsConfig,
+        directory: Path,
+        shards: Sequence[str],
+        num_classes: int,
+        id_keys: Sequence[str] = schema.ID_KEYS,
+    ):
+        self._id_keys = tuple(id_keys)
         self._directory, self._allow_missing = directory, config.missing_videos == "hard"
         self.replaces_labels = replace_labels(config)
         self._manifest = read_manifest(directory, "labels.soft")
@@ -123,7 +134,7 @@ class SoftLabels:
                 known = set(read_shard(self._directory, name, self._manifest).ids.tolist())
             except InputError as error:
                 return str(error)
-            ids = [video_id(record) or "" for record in integrity.good_records(shard)]
+            ids = [video_id(record, self._id_keys) or "" for record in integrity.good_records(shard)]
             missing = [video for video in ids if video.encode() not in known]
             if missing and not self._allow_missing:
                 return (
@@ -135,7 +146,7 @@ class SoftLabels:
     def _look_up(
         self, serialized: tf.Tensor, hashes: tf.Tensor, ids: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        wanted = records.parse_ids(serialized)  # [B]
+        wanted = records.parse_ids(serialized, self._id_keys)  # [B]
         rows = tf.minimum(tf.searchsorted(hashes, _hash(wanted)), tf.size(ids) - 1)
         found = tf.equal(tf.gather(ids, rows), wanted) & tf.not_equal(wanted, "")
         given = (tf.gather(classes, rows), tf.gather(scores, rows), "found")

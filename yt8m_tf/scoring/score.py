@@ -86,6 +86,7 @@ def score(
         min(top_k, data.num_classes),
         data.level,
         predictors[0].folds,
+        keys=data.other_keys,
     )
     files.check_no_input([output / os.path.basename(shard) for shard in shards], shards, "--output")
     start(output, manifest)

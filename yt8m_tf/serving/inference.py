@@ -173,7 +173,7 @@ def _scores_without_empty(
         return None
     try:
         has_frames = records.clip_lengths(serialized, scorer.data.records) > 0
-        ids = records.parse_ids(serialized).numpy()
+        ids = records.parse_ids(serialized, scorer.data.id_keys).numpy()
         found = scorer(tf.boolean_mask(serialized, has_frames)) if tf.reduce_any(has_frames) else None
     except records.PARSE_FAILURES:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 import yt8m_tf
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
 
@@ -22,7 +22,7 @@ def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[
     """The records that a model reads, the precision of its weights, the versions it was made with, and `more`."""
     return {
         "level": data.level,
-        "features": dict(data.features),
+        "features": data.sizes,
         "num_classes": data.num_classes,
         "precision": precision,
         "data": without_paths(strict_yaml.to_dict(data)),
@@ -51,7 +51,7 @@ def read_data(directory: str | os.PathLike[str]) -> DataConfig | None:
     if metadata is None:
         return None
     try:
-        return strict_yaml.parse(DataConfig, metadata["data"], "data")
+        return strict_yaml.parse(DataConfig, stored.completed_data(metadata["data"]), "data")
     except InputError as error:
         path = os.path.join(os.fspath(directory), "assets", METADATA_FILE)
         raise InputError(f"{path}: {error}; export or fetch the model again") from error

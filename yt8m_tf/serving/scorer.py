@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import files
+from yt8m_tf import files, schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
@@ -54,6 +54,11 @@ class Scorer:
     def num_scores(self) -> int:
         """The scores of a record, where the model says how many."""
         return self.signature.structured_outputs["predictions"].shape[-1] or TOP_K  # type: ignore[attr-defined]
+
+    @property
+    def id_keys(self) -> tuple[str, ...]:
+        """The keys that records may hold their id under."""
+        return self.data.id_keys if self.data else schema.ID_KEYS
 
     def __call__(self, serialized: tf.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores records.

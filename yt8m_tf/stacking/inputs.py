@@ -220,11 +220,16 @@ class StackInputs:
     def _read_labels(self, shard: str) -> _Kept:
         name = os.path.basename(shard)
         is_damaged = any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
-        ids, labels = _ids_and_labels(shard, self.num_classes, is_damaged)
+        ids, labels = _ids_and_labels(shard, self.num_classes, is_damaged, self.keys)
         kept, skipped = _Kept(ids, labels, len(ids)), self._skipped(name)
         if not skipped:
             return kept
         return kept.at(np.array([video.decode("utf-8", "backslashreplace") not in skipped for video in ids.tolist()]))
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Where the records hold id and labels, if not under the standard keys."""
+        return self._manifests[0].keys
 
     def _skipped(self, name: str) -> set[str]:
         """Ids of the videos of a shard that a model has left out."""
@@ -236,6 +241,11 @@ class StackInputs:
             raise InputError(
                 f"--scores: {directory} has {manifest.num_classes:,} classes, {self._directories[0]}"
                 f" {first.num_classes:,}; stack models of one data set"
+            )
+        if manifest.keys != first.keys:
+            raise InputError(
+                f"--scores: {directory} and {self._directories[0]} are of records with other keys of id and labels"
+                f" ({dict(manifest.keys)}, {dict(first.keys)}); stack models of one data set"
             )
         if manifest.folds != first.folds:
             raise InputError(
@@ -269,7 +279,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: cannot be read ({error}); remove the file and repeat the command") from error
 
 
-def _ids_and_labels(shard: str, num_classes: int, is_damaged: bool) -> tuple[np.ndarray, np.ndarray]:
+def _ids_and_labels(
+    shard: str, num_classes: int, is_damaged: bool, keys: Mapping[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Of all records, or of those before the damage."""
     try:
         if is_damaged:
@@ -278,8 +290,8 @@ def _ids_and_labels(shard: str, num_classes: int, is_damaged: bool) -> tuple[np.
             serialized = next(iter(tf.data.TFRecordDataset(shard, buffer_size=1 << 20).batch(1 << 30)), np.zeros(0))
         if not len(serialized):
             return np.zeros(0, object), np.zeros((0, 1), np.int32)
-        ids = records.parse_ids(serialized).numpy()
-        labels = records.parse_labels(serialized).to_tensor(schema.NO_LABEL).numpy()
+        ids = records.parse_ids(serialized, schema.id_keys_of(keys)).numpy()
+        labels = records.parse_labels(serialized, schema.labels_key_of(keys)).to_tensor(schema.NO_LABEL).numpy()
     except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
         damage = integrity.scan_shard(shard).damage
         raise InputError(f"{damage or shard + ': not YouTube-8M records'}; fetch the shard again") from error

@@ -123,6 +123,7 @@ def _stack(
         training.num_classes,
         min(score_records.DEFAULT_TOP_K, training.num_classes),
         "video",
+        keys=training.keys,
     )
     weights = means.fit_weights(*evaluation.sample_rows(rows_of_training, len(training.names), config.seed))
     mass = evaluation.LabelMass(training.num_classes)

@@ -23,6 +23,7 @@ from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
+from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError, Interrupted
@@ -189,7 +190,7 @@ class _Run:
             model = build_for_training(experiment)
             if saved is None:
                 if "centroids" in experiment.model:
-                    load_centroids(model, experiment.model["centroids"], data.features, options.data_dir)
+                    load_centroids(model, experiment.model["centroids"], data.sizes, options.data_dir)
                 memory.fill(model, self.train_shards, data, faults, self.membership)
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
@@ -430,7 +431,7 @@ class _Run:
             )
         return now
 
-    def _open_stream(self, positions: Sequence[int] | None) -> pipeline.BatchStream:
+    def _open_stream(self, positions: Sequence[int] | None) -> BatchStream:
         experiment, strategy = self.experiment, self.strategy
         worker, workers = distribution.worker_index(strategy), distribution.num_workers(strategy)
         if positions is not None and len(positions) != workers:
@@ -450,7 +451,9 @@ class _Run:
             worker=worker,
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
-            beside=soft_labels.beside(experiment.labels, self.options.data_dir, experiment.data.num_classes),
+            beside=soft_labels.beside(
+                experiment.labels, self.options.data_dir, experiment.data.num_classes, experiment.data.id_keys
+            ),
             distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
 

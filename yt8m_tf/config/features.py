@@ -1,0 +1,49 @@
+"""The configuration of one feature of the records: its size, and how its values are stored."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from yt8m_tf import schema
+from yt8m_tf.config import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """A feature of the records. A size alone, `rgb: 1024`, stands for `rgb: {size: 1024}`.
+
+    Attributes:
+      size: D, the numbers of a vector.
+      dtype: how a vector is stored: "uint8", D bytes of codes; "float16" or "float32", its bytes, little-endian;
+        "float_list", D floats in the list of the record itself, as MediaPipe writes them. null: as YouTube-8M does it,
+        "float_list" at video level and "uint8" at frame level.
+      range: [lowest, highest], which the codes 0 and 255 stand for, by YouTube-8M's formula (`schema.dequantise`);
+        null: [-2, 2], its own range. Of floats the bounds: a value outside is an error; null: any finite one is right.
+      in_context: of clips: the values are not in a list of frames, but in the context of the record (or in a
+        `tf.train.Example`). One vector is that of every frame; several, one after the other, are the frames.
+    """
+
+    size: int
+    dtype: schema.Dtype | None = None
+    range: tuple[float, ...] | None = None
+    in_context: bool = False
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "size")
+        if self.range is not None and (len(self.range) != 2 or self.range[0] >= self.range[1]):
+            raise ValueError(f"range must be [lowest, highest], got {list(self.range)}")
+
+    @property
+    def num_bytes(self) -> int:
+        """What a vector takes where it is stored; a `dtype` must be given."""
+        assert self.dtype
+        return self.size * schema.ITEM_BYTES[self.dtype]
+
+
+def completed(feature: int | FeatureConfig, level: Literal["video", "frame"]) -> FeatureConfig:
+    """A feature with its dtype and, of codes, its range."""
+    given = FeatureConfig(feature) if isinstance(feature, int) else feature
+    dtype = given.dtype or ("float_list" if level == "video" else "uint8")
+    limits = given.range or (schema.CODE_RANGE if dtype == "uint8" else None)
+    return dataclasses.replace(given, dtype=dtype, range=limits)

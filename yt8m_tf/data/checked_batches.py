@@ -1,0 +1,103 @@
+"""Batches of records that are checked as they are parsed, and without what is to be left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.config.data import RecordsConfig, targets_of
+from yt8m_tf.data import clip_reader, records
+from yt8m_tf.data.batch_stream import Batch
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.record_check import check_record
+from yt8m_tf.schema import NO_LABEL
+
+# Batches parsed at the same time.
+PARSERS = min(16, max(2, os.cpu_count() or 2))
+
+
+def parse_checked(serialized: tf.Tensor, data: RecordsConfig, faults: Faults, need_labels: bool = True) -> Batch:
+    """`records.parse_records` that refuses clips without frames and, where that is an error, videos without labels."""
+    batch = records.parse_records(serialized, data)
+    checks = []
+    if data.level == "frame":
+        checks.append(tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"]))
+    if "labels" in batch and need_labels and faults.on_unlabelled == "error":
+        unlabelled = tf.reduce_any(without_labels(batch["labels"]))
+        checks.append(tf.debugging.Assert(~unlabelled, ["a video has no labels"]))
+    with tf.control_dependencies(checks):
+        batch["id"] = tf.identity(batch["id"])
+    return batch
+
+
+def without_labels(labels: tf.Tensor) -> tf.Tensor:
+    """[B] bool: which rows of padded labels [B, L] have none."""
+    return tf.reduce_all(tf.equal(labels, NO_LABEL), axis=1)
+
+
+def usable_records(
+    pairs: tf.data.Dataset, data: RecordsConfig, faults: Faults, need_labels: bool = True
+) -> tf.data.Dataset:
+    """Leaves out, and counts, clips without frames and videos without labels, if that is wished: it takes a second look
+    at every record."""
+    skip_empty = data.level == "frame" and faults.on_empty == "skip"
+    skip_unlabelled = need_labels and targets_of(data) is not None and faults.on_unlabelled == "skip"
+    if not (skip_empty or skip_unlabelled):
+        return pairs
+
+    def count(empty: np.ndarray, num_unlabelled: np.int64) -> np.int64:
+        # A feature that is missing looks empty, too; the error makes `BatchStream` look for the record.
+        if any(check_record(clip, data, need_labels=False, need_frames=False) for clip in empty):
+            raise ValueError("a record without one of the features")
+        faults.num_empty += len(empty)
+        faults.num_unlabelled += int(num_unlabelled)
+        return np.int64(len(empty))
+
+    def keep(positions: tf.Tensor, found: Any) -> tuple[tf.Tensor, Any]:
+        serialized = tf.nest.flatten(found)[0]
+        nothing = tf.zeros(tf.shape(serialized), tf.bool)
+        empty = tf.equal(records.clip_lengths(serialized, data), 0) if skip_empty else nothing
+        unlabelled = (
+            tf.equal(records.parse_labels(serialized, data.labels_key).row_lengths(), 0) if skip_unlabelled else nothing
+        )
+        counted = [tf.boolean_mask(serialized, empty), tf.math.count_nonzero(unlabelled & ~empty)]
+        with tf.control_dependencies([tf.numpy_function(count, counted, tf.int64)]):
+            return tf.nest.map_structure(
+                lambda values: tf.boolean_mask(values, ~(empty | unlabelled)), (positions, found)
+            )
+
+    return pairs.batch(64).map(keep).unbatch()
+
+
+def reads_directly(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> bool:
+    """Whether batches are read by `clip_reader`: local clips in lists of frames, of which none is to be left out."""
+    if data.level == "video" or any(feature.in_context for feature in data.stored.values()):
+        return False
+    skips = faults.on_empty == "skip" or (need_labels and targets_of(data) and faults.on_unlabelled != "error")
+    return clip_reader.is_local(shards) and not skips
+
+
+def read_clips(
+    shards: Sequence[str],
+    data: RecordsConfig,
+    located: Iterable[tuple[Any, np.ndarray]],
+    faults: Faults,
+    need_labels: bool = True,
+) -> Iterator[tuple[Any, Batch]]:
+    """`clip_reader.read_batches`, with the same checks as `parse_checked`."""
+
+    def parse(serialized: tf.Tensor) -> Batch:
+        return parse_checked(serialized, data, faults, need_labels)
+
+    return clip_reader.read_batches(shards, data, located, parse, need_labels, PARSERS)
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Without tf.data's autotuning: there is nothing left to tune, and its bookkeeping takes a fifth of the time."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

@@ -1,0 +1,73 @@
+"""Reads batches of one pass over shards, in two ways that give the same batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.config.data import RecordsConfig
+from yt8m_tf.data import clip_reader
+from yt8m_tf.data.batch_stream import Batch
+from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, untuned, usable_records, without_labels
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.order import ShardGroups, serialized_records
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationReader:
+    """Makes what `BatchStream` reads in evaluation, from a position on.
+
+    Attributes:
+      groups: the shards, in their order.
+      data: what their records hold.
+      faults: what to do about clips without frames and videos without labels.
+      batch_size: rows of every batch; the last one is filled up with copies of its first row.
+      records_per_shard: read only the first so many of each shard.
+    """
+
+    groups: ShardGroups
+    data: RecordsConfig
+    faults: Faults
+    batch_size: int
+    records_per_shard: int | None
+
+    def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
+        """Batches by TensorFlow's parser, of any layout and from anywhere."""
+        pairs = serialized_records(self.groups, start, 0, self._limits(good), num_groups=len(self.groups.shards))
+        pairs = usable_records(pairs, self.data, self.faults)
+        parsed = pairs.batch(self.batch_size).map(self._parse, num_parallel_calls=PARSERS, deterministic=True)
+        return untuned(parsed.prefetch(2))
+
+    def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
+        """Batches by `clip_reader`, of local clips alone."""
+        shards, limits = self.groups.shards, self._limits(good)
+        locators = clip_reader.locators(shards)
+        pairs = serialized_records(self.groups, start, 0, limits, len(shards), open_shard=locators)
+        located = map(self._filled, untuned(pairs.batch(self.batch_size).prefetch(2)).as_numpy_iterator())
+        for (position, count), batch in read_clips(shards, self.data, located, self.faults):
+            yield batch | {"valid": tf.range(self.batch_size) < count, "position": position}
+
+    def _limits(self, good: Sequence[int]) -> Sequence[int]:
+        most = self.records_per_shard
+        if most is None:
+            return good
+        return [most if limit < 0 else min(limit, most) for limit in good]
+
+    def _parse(self, positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        missing = self.batch_size - tf.shape(serialized)[0]
+        filled = tf.concat([serialized, tf.repeat(serialized[:1], missing)], axis=0)
+        batch = parse_checked(filled, self.data, self.faults)
+        valid = tf.range(self.batch_size) < self.batch_size - missing
+        if "labels" in batch and self.faults.on_unlabelled == "negative":
+            batch["num_unlabelled"] = tf.math.count_nonzero(valid & without_labels(batch["labels"]))
+        return batch | {"valid": valid, "position": positions[-1]}
+
+    def _filled(self, found: tuple[np.ndarray, np.ndarray]) -> tuple[tuple[Any, int], np.ndarray]:
+        """The locators of a batch, filled up; and with them its position and how many were there."""
+        positions, rows = found
+        missing = self.batch_size - len(rows)
+        return (positions[-1], len(rows)), np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])

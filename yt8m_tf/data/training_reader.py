@@ -1,0 +1,76 @@
+"""Reads the endless, shuffled batches of training, in two ways that give the same batches in the same order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data import clip_reader
+from yt8m_tf.data.batch_stream import Batch, BesideRecords, needs_labels
+from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, untuned, usable_records, without_labels
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.order import ShardGroups, serialized_records
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingReader:
+    """Makes what `BatchStream` reads in training, from a position on.
+
+    Attributes:
+      groups: the order of the shards.
+      data: what their records hold.
+      faults: what to do about clips without frames and videos without labels.
+      window: records from which the next one is drawn; 0 keeps their order.
+      batch_size: examples that are read together.
+      part: which of them are wanted.
+      replicas: devices; with several, elements are their parts of the batch, in turn.
+      beside: what is read beside the records.
+    """
+
+    groups: ShardGroups
+    data: DataConfig
+    faults: Faults
+    window: int
+    batch_size: int
+    part: slice
+    replicas: int = 1
+    beside: BesideRecords | None = None
+
+    def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
+        """Batches by TensorFlow's parser, of any layout and from anywhere, and what is read beside the records."""
+        # A window of clips holds less than a shard.
+        interleave, attach = self.data.level == "frame", self.beside.attach if self.beside else None
+        pairs = serialized_records(self.groups, start, self.window, good, interleave=interleave, attach=attach)
+        pairs = usable_records(pairs, self.data, self.faults, needs_labels(self.beside))
+        serialized = pairs.batch(self.batch_size, drop_remainder=True)
+        dataset = serialized.map(self._parse, num_parallel_calls=PARSERS, deterministic=True)
+        return untuned((dataset.unbatch() if self.replicas > 1 else dataset).prefetch(2 * self.replicas))
+
+    def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
+        """Batches by `clip_reader`, of local clips alone and for one device."""
+        own = self.groups.shards
+        pairs = serialized_records(self.groups, start, self.window, good, open_shard=clip_reader.locators(own))
+        found = untuned(pairs.batch(self.batch_size, drop_remainder=True).prefetch(2)).as_numpy_iterator()
+        located = ((positions[-1], rows[self.part]) for positions, rows in found)
+        for position, batch in read_clips(own, self.data, located, self.faults, needs_labels(self.beside)):
+            del batch["id"]
+            yield batch | {"position": position}
+
+    def _parse(self, positions: tf.Tensor, found: Any) -> Batch:
+        serialized, *others = [values[self.part] for values in tf.nest.flatten(found)]
+        need_labels = needs_labels(self.beside)
+        batch = parse_checked(serialized, self.data, self.faults, need_labels)
+        del batch["id"]
+        scalars = {"position": positions[-1]}
+        if need_labels and self.faults.on_unlabelled == "negative":
+            scalars["num_unlabelled"] = tf.math.count_nonzero(without_labels(batch["labels"]))
+        if self.beside:
+            batch |= self.beside.decode(*others)
+        if self.replicas > 1:
+            batch = {name: tf.stack(tf.split(value, self.replicas)) for name, value in batch.items()}
+            scalars = {name: tf.repeat(value, self.replicas) for name, value in scalars.items()}
+        return batch | scalars
