@@ -19,6 +19,7 @@ COMMANDS = (
     "strip",
     "report",
     "inspect",
+    "extract",
     "sample-data",
     "score-submission",
 )

@@ -38,6 +38,7 @@ _COMMANDS = (
     "strip",
     "report",
     "inspect",
+    "extract",
     "sample-data",
     "score-submission",
 )

@@ -102,10 +102,10 @@ def test_a_saved_model(tmp_path: Path, rng: np.random.Generator) -> None:
     pictures = _pictures(rng, 6)
     wanted = 2 * np.stack(pictures).mean(axis=(1, 2))
     np.testing.assert_allclose(backbone([backbone.prepare(p) for p in pictures]), wanted, rtol=1e-5)
-    with pytest.raises(InputError, match="has the outputs double, mean; name one, such as saved_model:"):
-        networks.load_saved_model(path, None)
+    with pytest.raises(InputError, match="has the outputs double, mean; name one, such as x=saved_model:"):
+        networks.load_saved_model(path, None, f"x=saved_model:{path}")
     with pytest.raises(InputError, match="has no such output; did you mean 'mean'"):
-        networks.load_saved_model(path, "meen")
+        networks.load_saved_model(path, "meen", "x")
 
 
 _MOBILENET = Recipe({"rgb": "applications:MobileNet"}, image_size=32)
@@ -117,7 +117,7 @@ def test_an_application_without_its_weights_says_which_file_it_lacks(
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(InputError, match="has no such network; did you mean 'MobileNet'"):
-        networks.load_application("MobilNet", None)
+        networks.load_application("MobilNet", None, "x")
     with pytest.raises(InputError) as error:
         load_backbones(_MOBILENET)
     wanted = f"'{_WEIGHTS}' is not in {tmp_path}/models"
@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_one_line(text: str, problem: str, tmp_path: Path
 
 def test_another_size_than_the_model_takes(tmp_path: Path) -> None:
     path = write_picture_model(tmp_path / "a.keras")
-    with pytest.raises(InputError, match="--image_size=99: the model of 'x' takes 48"):
+    with pytest.raises(InputError, match=r"--image_size=99: x=keras:.* takes 48"):
         load_backbones(Recipe({"x": f"keras:{path}"}, image_size=99))
 
 
@@ -180,7 +180,7 @@ def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
     inputs = keras.Input([4, 4, 3])
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "a.keras")
     with pytest.raises(InputError, match=r"cannot be loaded \(.*lambda"):
-        networks.load_keras(tmp_path / "a.keras", None)
+        networks.load_keras(tmp_path / "a.keras", None, "x")
 
 
 def test_flags() -> None:

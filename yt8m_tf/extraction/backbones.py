@@ -15,6 +15,7 @@ from yt8m_tf.conversion.encoding import Storage
 from yt8m_tf.errors import InputError
 
 INCEPTION, VGGISH, LOG_MEL = "inception", "vggish", "log_mel"
+PUBLISHED = frozenset({INCEPTION, VGGISH})  # the backbones of YouTube-8M's own features
 _KINDS = (INCEPTION, VGGISH, LOG_MEL, "keras:FILE.keras[:LAYER]", "saved_model:DIR[:OUTPUT]", "applications:NAME")
 _KERAS = re.compile(r"keras:(.*?\.keras)(?::(.+))?")
 _SAVED_MODEL = re.compile(r"saved_model:(.+?)(?::(\w+))?")
@@ -136,7 +137,7 @@ def load_backbones(recipe: Recipe) -> Backbones:
       InputError: a backbone is unknown, its files are missing or damaged, or no feature is named.
     """
     if not recipe.features:
-        raise InputError("--features: names none; give NAME=BACKBONE, such as rgb=inception")
+        raise InputError("features: none are named; give NAME=BACKBONE, such as rgb=inception")
     pictures: dict[str, PictureBackbone] = {}
     sounds: dict[str, SoundBackbone] = {}
     for name, text in recipe.features.items():
@@ -160,21 +161,22 @@ def _add_network(
 ) -> None:
     from yt8m_tf.extraction import networks
 
+    where = f"{name}={text}"
     if match := _KERAS.fullmatch(text):
-        network = networks.load_keras(Path(match[1]).expanduser(), match[2])
+        network = networks.load_keras(Path(match[1]).expanduser(), match[2], where)
     elif match := _SAVED_MODEL.fullmatch(text):
-        network = networks.load_saved_model(Path(match[1]).expanduser(), match[2])
+        network = networks.load_saved_model(Path(match[1]).expanduser(), match[2], where)
     elif match := _APPLICATION.fullmatch(text):
-        network = networks.load_application(match[1], recipe.image_size)
+        network = networks.load_application(match[1], recipe.image_size, where)
     else:
-        raise InputError(f"--features={name}={text}: no such backbone; give one of {', '.join(_KINDS)}")
+        raise InputError(f"{where}: no such backbone; give one of {', '.join(_KINDS)}")
     if network.takes_pictures:
-        pictures[name] = networks.PictureNetwork(network, recipe.image_size, recipe.scaling, name)
+        pictures[name] = networks.PictureNetwork(network, recipe.image_size, recipe.scaling, where)
     else:
-        sounds[name] = networks.SoundNetwork(network, name)
+        sounds[name] = networks.SoundNetwork(network, where)
 
 
 def _directory(given: str | None, name: str, kind: str) -> Path:
     if given is None:
-        raise InputError(f"--features={name}={kind}: needs --{kind}=DIR, the directory of the published files")
+        raise InputError(f"{name}={kind}: needs --{kind}=DIR, the directory of the published files")
     return Path(given).expanduser()

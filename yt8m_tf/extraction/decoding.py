@@ -72,6 +72,8 @@ class VideoFile:
     def __init__(self, path: str | os.PathLike[str]):
         self._av = _import_av()
         self._path = os.fspath(path)
+        if os.path.exists(path) and not os.path.isfile(path):  # FFmpeg would wait for what comes through a pipe
+            raise DecodingError("is no file")
         with self._open() as container:
             video, audio = self._streams(container)
             self.has_pictures, self.has_sound = video is not None, audio is not None

@@ -173,8 +173,8 @@ def extract(
         _write_report(output_dir / REPORT, rows)
         used = {row.video_id: row.outcome for row in rows if row.status == "written"}
         if not used:
-            reasons = [row.outcome.problem for row in rows if row.status == "failed"]
-            reason = f"{rows[0].file or rows[0].video_id}: {reasons[0]}" if reasons else "the table names none of them"
+            reasons = [f"{row.file}: {row.outcome.problem}" for row in rows if row.status == "failed"]
+            reason = reasons[0] if reasons else "the table names none of them"
             raise InputError(
                 f"--input: not one of {len(videos):,} files can be used ({reason}); see {output_dir / REPORT}"
             )

@@ -72,7 +72,7 @@ class PictureNetwork:
       network: takes pictures.
       image_size: pictures are resized to this height and width, bilinearly; None: what the network takes, or 224.
       scaling: one of SCALINGS; None: the network's own, or "none".
-      name: of the feature, for messages.
+      where: the feature and its backbone as the user gave them, for messages.
 
     Attributes:
       size: D.
@@ -81,15 +81,15 @@ class PictureNetwork:
       InputError: the network does not take such pictures, or gives no vectors.
     """
 
-    def __init__(self, network: Network, image_size: int | None, scaling: str | None, name: str):
+    def __init__(self, network: Network, image_size: int | None, scaling: str | None, where: str):
         fixed = network.input_shape[:2]
         own = {side for side in fixed if side is not None}
         if image_size is not None and own - {image_size}:
-            raise InputError(f"--image_size={image_size}: the model of '{name}' takes {max(own)}; leave the flag out")
+            raise InputError(f"--image_size={image_size}: {where} takes {max(own)}; leave the flag out")
         height, width = (side or image_size or DEFAULT_IMAGE_SIZE for side in fixed)
         self._shape = (height, width)
         self._network, self._scaling = network, scaling
-        self.size = _size_of(network, (height, width, 3), name)
+        self.size = _size_of(network, (height, width, 3), where)
 
     def prepare(self, picture: np.ndarray) -> np.ndarray:
         """Resizes a picture: [H, W, 3] uint8 -> [h, w, 3] float32 in [0, 255]."""
@@ -114,7 +114,7 @@ class SoundNetwork:
 
     Args:
       network: takes log-mel examples or samples.
-      name: of the feature, for messages.
+      where: the feature and its backbone as the user gave them, for messages.
 
     Attributes:
       size: D.
@@ -123,16 +123,16 @@ class SoundNetwork:
       InputError: the network takes neither, or gives no vectors.
     """
 
-    def __init__(self, network: Network, name: str):
+    def __init__(self, network: Network, where: str):
         shape = network.input_shape
         self._takes_samples = shape in ((SAMPLE_RATE,), (None,))
         if not self._takes_samples and shape not in (_EXAMPLE, (*_EXAMPLE, 1)):
             raise InputError(
-                f"--features: the model of '{name}' takes inputs of the shape {shape}; it must take pictures [H, W, 3],"
+                f"{where}: takes inputs of the shape {shape}; it must take pictures [H, W, 3],"
                 f" log-mel examples {[*_EXAMPLE]}, or the {SAMPLE_RATE:,} samples of a second"
             )
         self._network = network
-        self.size = _size_of(network, tuple(map(_known, shape)), name)
+        self.size = _size_of(network, tuple(map(_known, shape)), where)
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
         """The features of sound: [N, 16000] float32 in [-1, 1] -> [N, D] float32."""
@@ -140,13 +140,13 @@ class SoundNetwork:
         return self._network.features(tf.reshape(inputs, [len(seconds), *map(_known, self._network.input_shape)]))
 
 
-def load_keras(path: Path, layer: str | None, flag: str = "--features") -> Network:
+def load_keras(path: Path, layer: str | None, where: str) -> Network:
     """A `.keras` file.
 
     Args:
       path: of the file; one that holds code (a Lambda layer) is refused.
       layer: whose output is taken; None: the model's.
-      flag: for messages.
+      where: the feature and its backbone as the user gave them, for messages.
 
     Raises:
       InputError: it cannot be loaded, has several inputs or outputs, or no such layer.
@@ -154,29 +154,29 @@ def load_keras(path: Path, layer: str | None, flag: str = "--features") -> Netwo
     import keras
 
     if not path.is_file():
-        raise InputError(f"{flag}=keras:{path}: no such file; give a model that model.save('NAME.keras') wrote")
+        raise InputError(f"{where}: no such file; give a model that model.save('NAME.keras') wrote")
     try:
         model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py and layers of any kind
-        raise InputError(f"{flag}=keras:{path}: cannot be loaded ({_one_line(error)})") from error
+        raise InputError(f"{where}: cannot be loaded ({_one_line(error)})") from error
     inputs, outputs = (getattr(model, ends, None) or [] for ends in ("inputs", "outputs"))
     if len(inputs) != 1 or len(outputs) != 1:
         what = f"{len(inputs)} inputs and {len(outputs)} outputs"
-        raise InputError(f"{flag}=keras:{path}: has {what}; give a functional or sequential model with one of each")
+        raise InputError(f"{where}: has {what}; give a functional or sequential model with one of each")
     names = [own.name for own in model.layers]
     if layer is not None and layer not in names:
-        raise InputError(f"{flag}=keras:{path}:{layer}: has no such layer{nearest(layer, names)}")
+        raise InputError(f"{where}: has no such layer{nearest(layer, names)}")
     # A model of its own: the file's may take its one input in a list or a dictionary.
     return _keras_network(keras.Model(inputs[0], outputs[0] if layer is None else model.get_layer(layer).output))
 
 
-def load_application(name: str, image_size: int | None, flag: str = "--features") -> Network:
+def load_application(name: str, image_size: int | None, where: str) -> Network:
     """A network of `keras.applications` without its top, with ImageNet weights from the user's cache of Keras.
 
     Args:
       name: such as "EfficientNetB0".
       image_size: height and width of the pictures; None: 224.
-      flag: for messages.
+      where: the feature and its backbone as the user gave them, for messages.
 
     Raises:
       InputError: there is none of that name, or its weights are not in the cache; nothing is fetched.
@@ -185,9 +185,8 @@ def load_application(name: str, image_size: int | None, flag: str = "--features"
 
     known = [own for own in dir(keras.applications) if own[0].isupper()]
     if name not in known:
-        raise InputError(f"{flag}=applications:{name}: keras.applications has no such network{nearest(name, known)}")
+        raise InputError(f"{where}: keras.applications has no such network{nearest(name, known)}")
     build, size = getattr(keras.applications, name), image_size or DEFAULT_IMAGE_SIZE
-    where = f"{flag}=applications:{name}"
     try:
         with _from_cache(where), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the weights of MobileNet are for another size, which does not matter
@@ -199,18 +198,17 @@ def load_application(name: str, image_size: int | None, flag: str = "--features"
     return _keras_network(model, sys.modules[build.__module__].preprocess_input)
 
 
-def load_saved_model(directory: Path, output: str | None, flag: str = "--features") -> Network:
+def load_saved_model(directory: Path, output: str | None, where: str) -> Network:
     """The default signature of a SavedModel.
 
     Args:
       directory: of the SavedModel.
       output: of the signature; None: its only one.
-      flag: for messages.
+      where: the feature and its backbone as the user gave them, for messages.
 
     Raises:
       InputError: it cannot be loaded, has no such signature, several inputs, or no such output.
     """
-    where = f"{flag}=saved_model:{directory}"
     try:
         loaded = tf.saved_model.load(files.plain(directory))
         signature = loaded.signatures["serving_default"]
@@ -220,11 +218,11 @@ def load_saved_model(directory: Path, output: str | None, flag: str = "--feature
     if len(inputs) != 1:
         raise InputError(f"{where}: its signature has {len(inputs)} inputs; give one that takes pictures alone")
     if output is None and len(outputs) > 1:
-        example = f"saved_model:{directory}:{outputs[0]}"
+        example = f"{where}:{outputs[0]}"
         raise InputError(f"{where}: has the outputs {', '.join(sorted(outputs))}; name one, such as {example}")
     chosen = outputs[0] if output is None else output
     if chosen not in outputs:
-        raise InputError(f"{where}:{output}: has no such output{nearest(chosen, outputs)}")
+        raise InputError(f"{where}: has no such output{nearest(chosen, outputs)}")
     ((key, spec),) = inputs.items()
 
     return Network(lambda values: signature(**{key: values})[chosen], tuple(spec.shape[1:]), spec.dtype, owner=loaded)
@@ -236,13 +234,13 @@ def _keras_network(model: Any, preprocess: Callable[[Any], Any] | None = None) -
     return Network(call, tuple(given.shape[1:]), tf.as_dtype(given.dtype), preprocess)
 
 
-def _size_of(network: Network, shape: tuple[int, ...], name: str) -> int:
+def _size_of(network: Network, shape: tuple[int, ...], where: str) -> int:
     """D, found by a call."""
     try:
         return network.features(tf.zeros([1, *shape], network.dtype)).shape[1]
     except Exception as error:  # whatever a model makes of an input that it does not take
         raise InputError(
-            f"--features: the model of '{name}' fails on an input of the shape {shape} ({_one_line(error)})"
+            f"{where}: fails on an input of the shape {shape} ({_one_line(error)}); give another model or layer"
         ) from error
 
 

@@ -117,10 +117,17 @@ class _Worker:
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
     def submit(self, task: Task, recipe: Recipe) -> concurrent.futures.Future[Outcome]:
+        try:
+            return self._started().submit(run_task, task, recipe)
+        except BrokenProcessPool:  # it died between two tasks
+            self.end()
+            return self._started().submit(run_task, task, recipe)
+
+    def _started(self) -> concurrent.futures.ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
             self._pool = concurrent.futures.ProcessPoolExecutor(1, context, _start, (os.getpid(),))
-        return self._pool.submit(run_task, task, recipe)
+        return self._pool
 
     def end(self) -> None:
         if self._pool is not None:
