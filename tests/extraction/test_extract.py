@@ -66,7 +66,7 @@ _TABLE = LabelTable(
 
 
 def _run(folder: Path, recipe: Recipe, output: Path, table: LabelTable | None = _TABLE, **options: Any) -> Extraction:
-    videos = find_videos([str(folder)], table, [])
+    videos = find_videos([str(folder)], table, output)
     return extract(videos, table, recipe, output, dataclasses.replace(_QUIET, **options))
 
 
@@ -206,11 +206,11 @@ def test_which_files_there_are(tmp_path: Path) -> None:
     for name in ("a.mp4", "b/c.mov", "b/.d.mp4", ".e/f.mp4", "out/g.mp4", "labels.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    left_out = [tmp_path / "out", tmp_path / "labels.csv"]
+    left_out = tmp_path / "out"
     assert find_videos([str(tmp_path)], None, left_out) == {"a": tmp_path / "a.mp4", "c": tmp_path / "b/c.mov"}
-    assert find_videos([f"{tmp_path}/*.mp4"], None, []) == {"a": tmp_path / "a.mp4"}
+    assert find_videos([f"{tmp_path}/*.mp4"], None, left_out) == {"a": tmp_path / "a.mp4"}
     with_suffix = LabelTable({"a.mp4": Row(None, "test")}, ())
-    assert find_videos([f"{tmp_path}/a.mp4"], with_suffix, []) == {"a.mp4": tmp_path / "a.mp4"}
+    assert find_videos([f"{tmp_path}/a.mp4"], with_suffix, left_out) == {"a.mp4": tmp_path / "a.mp4"}
     (tmp_path / "b" / "a.avi").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.mp4 and .*a\.avi have the same id, 'a'; rename one"):
         find_videos([str(tmp_path)], None, left_out)

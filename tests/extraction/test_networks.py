@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 import tensorflow as tf
 from backbones import write_picture_model
 
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.conversion.encoding import Storage
 from yt8m_tf.errors import InputError
 from yt8m_tf.extraction import networks
-from yt8m_tf.extraction.backbones import Recipe, load_backbones, parse_features
+from yt8m_tf.extraction.backbones import Recipe, load_backbones, parse_features, read_recipe
 from yt8m_tf.extraction.log_mel import log_mel
 
 
@@ -28,7 +31,7 @@ def test_a_keras_model_and_one_of_its_layers(tmp_path: Path, rng: np.random.Gene
     recipe = Recipe({"whole": f"keras:{path}", "part": f"keras:{path}:conv32"})
     whole, part = load_backbones(recipe).pictures.values()
     pictures = _pictures(rng, 48)
-    assert (whole.size, part.size) == (128, 32)
+    assert (whole.size, part.size) == (192, 32)
     wanted = model(np.stack(pictures).astype(np.float32)).numpy()
     np.testing.assert_allclose(whole([whole.prepare(p) for p in pictures]), wanted, atol=1e-6)
     # The mean over the places of a layer that keeps them.
@@ -183,8 +186,23 @@ def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
         networks.load_keras(tmp_path / "a.keras", None, "x")
 
 
-def test_flags() -> None:
-    assert parse_features(["rgb=inception", "x=keras:a=b.keras:c"]) == {"rgb": "inception", "x": "keras:a=b.keras:c"}
-    for values, problem in ((["inception"], "must be NAME=BACKBONE"), (["a=log_mel"] * 2, "occurs twice")):
+def test_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files are named from the root in a recipe, which is used from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    wanted = {"rgb": "inception", "x": f"keras:{tmp_path}/a=b.keras:c", "y": f"saved_model:{tmp_path}/d:e"}
+    assert parse_features(["rgb=inception", "x=keras:a=b.keras:c", "y=saved_model:d:e"]) == wanted
+    for values, problem in (
+        (["inception"], "must be NAME=BACKBONE"),
+        (["a=log_mel"] * 2, "occurs twice"),
+        (["labels=log_mel"], "records hold something else"),
+    ):
         with pytest.raises(InputError, match=problem):
             parse_features(values)
+
+
+def test_a_recipe_is_read_again(tmp_path: Path) -> None:
+    recipe = Recipe({"rgb": "inception"}, inception="/models", max_seconds=7, storage=Storage("uint8", 0.0, 6.0))
+    (tmp_path / "extraction.json").write_text(json.dumps(strict_yaml.to_dict(recipe)))
+    assert read_recipe(tmp_path, "--extract") == recipe == read_recipe(tmp_path / "extraction.json", "--extract")
+    with pytest.raises(InputError, match=r"nothing.*: cannot be read \(No such file.*give --extract=DIR"):
+        read_recipe(tmp_path / "nothing", "--extract")

@@ -87,14 +87,13 @@ def write_inception(directory: Path, rng: np.random.Generator) -> dict[str, np.n
 
 
 def write_picture_model(path: Path, size: int = 48, seed: int = 0) -> Path:
-    """Writes a small convolutional network with random weights, of pictures [size, size, 3] in [0, 255]."""
+    """Writes a small convolutional network with random weights: [size, size, 3] in [0, 255] -> [192]."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input([size, size, 3])
-    values = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-    for width in (16, 32, 64):
-        values = keras.layers.Conv2D(width, 3, strides=2, padding="same", activation="relu", name=f"conv{width}")(
-            values
-        )
-    pooled = [keras.layers.GlobalAveragePooling2D()(values), keras.layers.GlobalMaxPooling2D()(values)]
+    values, pooled = keras.layers.Rescaling(1 / 127.5, -1)(inputs), []
+    for width, side in ((32, 5), (64, 3)):
+        options = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal", "name": f"conv{width}"}
+        values = keras.layers.Conv2D(width, side, strides=2, **options)(values)
+        pooled += [keras.layers.GlobalAveragePooling2D()(values), keras.layers.GlobalMaxPooling2D()(values)]
     keras.Model(inputs, keras.layers.Concatenate(name="pooled")(pooled)).save(str(path))
     return path

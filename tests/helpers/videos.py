@@ -90,7 +90,7 @@ class Clip:
     seed: int
 
     def write(self, path: Path, seconds: float = 2.0, rate: int = 5, size: int = 48) -> Path:
-        """Writes it as H.264 with AAC."""
+        """Writes it as H.264 with AAC of 16 kHz, which is quick."""
         rng = np.random.default_rng(self.seed)
         colour, background = rng.integers(150, 256, 3), rng.integers(0, 80, 3)
         start, speed = rng.uniform(0.35, 0.65, 2), rng.uniform(-0.08, 0.08, 2)
@@ -108,5 +108,6 @@ class Clip:
             return np.clip(np.where(inside[..., None], colour, background) + noise, 0, 255).astype(np.uint8)
 
         frequency = self.pitch * rng.uniform(0.95, 1.05)
-        sound = tone(frequency, seconds, loudness=rng.uniform(0.2, 0.6))
-        return write_video(path, steady(rate, seconds), picture, sound + rng.normal(0, 0.01, sound.shape))
+        sound = tone(frequency, seconds, 16_000, loudness=rng.uniform(0.2, 0.6))
+        sound += rng.normal(0, 0.01, sound.shape).astype(np.float32)
+        return write_video(path, steady(rate, seconds), picture, sound, sound_rate=16_000)

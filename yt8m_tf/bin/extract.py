@@ -68,8 +68,8 @@ def main(_: Sequence[str]) -> None:
     if wrong := [level for level in _LEVELS.value if level not in ("video", "frame")]:
         raise InputError(f"--levels={wrong[0]}: must be video or frame")
     recipe = recipe_flags.recipe(_FEATURES.value, "--features")
-    table = table_flags.label_table()
-    videos = find_videos(_INPUT.value, table, leave_out=[output_dir, *table_flags.paths()])
+    table = table_flags.read_labels()
+    videos = find_videos(_INPUT.value, table, leave_out=output_dir)
     jobs = _JOBS.value or min(len(os.sched_getaffinity(0)), _MOST_JOBS)
     options = Options(
         levels=_LEVELS.value,

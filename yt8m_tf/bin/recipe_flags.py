@@ -61,10 +61,16 @@ def recipe(features: Sequence[str], flag: str) -> Recipe:
     dtype: Dtype = _DTYPE.value or ("uint8" if set(parsed.values()) <= PUBLISHED else "float16")
     return Recipe(
         parsed,
-        **{name: directory.value for name, directory in _DIRECTORIES.items()},
+        **{name: _whole_path(flag) for name, flag in _DIRECTORIES.items()},
         image_size=_IMAGE_SIZE.value,
         scaling=_SCALING.value,
         max_seconds=_MAX_SECONDS.value,
         without_audio=_WITHOUT_AUDIO.value,
         storage=Storage.parse(dtype, _RANGE.value, "--range"),
     )
+
+
+def _whole_path(flag: flags.FlagHolder) -> str | None:
+    from yt8m_tf import files
+
+    return None if flag.value is None else str(files.local_path(flag.value, f"--{flag.name}").absolute())

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from yt8m_tf import schema
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.conversion.encoding import Storage
 from yt8m_tf.errors import InputError
 
@@ -23,6 +24,7 @@ _APPLICATION = re.compile(r"applications:(\w+)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TAKEN = ("id", "video_id", "labels")  # by other fields of a record
 
+RECIPE = "extraction.json"
 WithoutAudio = Literal["silence", "skip"]
 
 
@@ -126,8 +128,33 @@ def parse_features(values: Sequence[str], flag: str = "--features") -> dict[str,
             raise InputError(f"{flag}={value}: records hold something else under '{name}'; call the feature otherwise")
         if name in features:
             raise InputError(f"{flag}={value}: '{name}' occurs twice; give each feature a name of its own")
-        features[name] = backbone
+        features[name] = _with_whole_path(backbone)
     return features
+
+
+def _with_whole_path(text: str) -> str:
+    """A backbone whose file is named from the root: a recipe is used from other directories, too."""
+    for form in (_KERAS, _SAVED_MODEL):
+        if match := form.fullmatch(text):
+            path = str(Path(match[1]).expanduser().absolute())
+            return text.partition(":")[0] + ":" + path + text[match.end(1) :]
+    return text
+
+
+def read_recipe(place: Path, flag: str) -> Recipe:
+    """The recipe that yt8m-extract wrote.
+
+    Args:
+      place: the directory of its shards, or the file.
+      flag: that names it, for messages.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = place / RECIPE if place.is_dir() else place
+    remedy = f"give {flag}=DIR, where yt8m-extract wrote {RECIPE}, or {flag}=NAME=BACKBONE,..."
+    recipe: Recipe = strict_yaml.read_json(path, Recipe, remedy)
+    return recipe
 
 
 def load_backbones(recipe: Recipe) -> Backbones:

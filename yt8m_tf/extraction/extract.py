@@ -24,14 +24,15 @@ from typing import Literal
 from yt8m_tf import files, locks
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.console.progress import Progress
+from yt8m_tf.conversion.rows import is_table
 from yt8m_tf.conversion.tables import LabelTable, Row
 from yt8m_tf.conversion.writing import Layout, Written, check_output, write_dataset
 from yt8m_tf.errors import InputError
-from yt8m_tf.extraction.backbones import Recipe
+from yt8m_tf.extraction.backbones import RECIPE, Recipe
 from yt8m_tf.extraction.workers import Outcome, Task, read_part, run_tasks
 from yt8m_tf.schema import Level
 
-RECIPE, REPORT = "extraction.json", "report.csv"
+REPORT = "report.csv"
 _PARTS = ".features"
 _COLUMNS = ("id", "file", "status", "seconds", "frames", "sound", "notes")
 
@@ -101,25 +102,25 @@ class Extraction:
 
 
 def find_videos(
-    patterns: Sequence[str], table: LabelTable | None, leave_out: Sequence[Path], flag: str = "--input"
+    patterns: Sequence[str], table: LabelTable | None, leave_out: Path, flag: str = "--input"
 ) -> dict[str, Path]:
     """The files of a folder, or that patterns name, by the ids of their videos.
 
     The id is the name of the file without its suffix, or with it where the table has it so.
 
     Args:
-      patterns: directories, which stand for all files in and below them that are not hidden, files, or patterns.
+      patterns: files, patterns, or directories, which stand for all files in and below them that are neither hidden nor
+        tables.
       table: of labels; None: there is none.
-      leave_out: files, and directories with all below them, that are none of the videos.
+      leave_out: a directory whose files are none of the videos, since shards are written there.
       flag: for messages.
 
     Raises:
       InputError: there is no file, or two have the same id.
     """
-    others = [path.resolve() for path in leave_out]
     found: dict[str, Path] = {}
     for path in _files(patterns, flag):
-        if any(other == path.resolve() or other in path.resolve().parents for other in others):
+        if leave_out.resolve() in path.resolve().parents:
             continue
         video_id = path.name if table is not None and path.name in table.rows else path.stem
         if (same := found.setdefault(video_id, path)) != path:
@@ -136,7 +137,8 @@ def _files(patterns: Sequence[str], flag: str) -> Iterator[Path]:
             continue
         for folder, below, names in os.walk(path):
             below[:] = sorted(name for name in below if not name.startswith("."))
-            yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+            inside = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+            yield from (file for file in inside if not is_table(file))
 
 
 def extract(
