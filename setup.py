@@ -6,6 +6,8 @@ from setuptools import find_packages, setup
 
 COMMANDS = (
     "download",
+    "convert",
+    "convert",
     "train",
     "evaluate",
     "export",

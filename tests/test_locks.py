@@ -117,5 +117,5 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         Claims(tmp_path / "file").take("a")
     with pytest.raises(InputError) as caught, exclusive(tmp_path / "file", "--workdir"):
         pytest.fail("entered")
-    told = "cannot be written (File exists); name another directory"
+    told = "cannot be written (File exists); name another place"
     assert str(caught.value) == f"--workdir={tmp_path / 'file'}: {told}"

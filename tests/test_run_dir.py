@@ -92,6 +92,20 @@ def test_a_configuration_that_cannot_be_read(content: bytes, message: str, tmp_p
     assert str(tmp_path / "config.yaml") in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_soft_labels_may_move(tmp_path: Path) -> None:
+    """They are known by their fingerprint; whether a run has any does count."""
+
+    def experiment(soft: str | None) -> ExperimentConfig:
+        return parse_experiment({"model": {"name": "logistic"}, "labels": {"soft": soft}})
+
+    run_dir.prepare(tmp_path, experiment("/before/stacked/train"))
+    (tmp_path / run_dir.CHECKPOINTS / "step_00000010").mkdir(parents=True)
+    run_dir.prepare(tmp_path, experiment("/after/stacked/train"))
+    assert run_dir.read_experiment(tmp_path).labels.soft == "/after/stacked/train"
+    with pytest.raises(InputError, match=r"labels\.soft: /after/stacked/train -> None"):
+        run_dir.prepare(tmp_path, experiment(None))
+
+
 def test_no_run_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no run there \(config.yaml is missing\)"):
         run_dir.read_experiment(tmp_path)

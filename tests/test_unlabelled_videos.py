@@ -169,6 +169,27 @@ def test_stacking(rng: np.random.Generator, tmp_path: Path) -> None:
         world.inputs("train", shards).check_labels(needed=True)
 
 
+def test_labels_that_were_kept_are_read_again_where_the_shard_is_another(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """A stacking that was refused for want of labels goes on once the shard has them."""
+    world = make_world(rng, tmp_path, each=4)
+    shard = Path(world.train[0])
+    _set_labels(str(shard), [])
+    whole = shard.read_bytes()
+    _set_labels(str(shard), [2])
+    for content in (None, whole):
+        if content:
+            shard.write_bytes(content)
+        inputs = world.inputs("train", world.train[:1])
+        inputs.cache_labels(tmp_path / "labels")
+        if content:
+            assert inputs.check_labels(needed=True).unlabelled == 0
+        else:
+            with pytest.raises(InputError, match="has no labels"):
+                inputs.check_labels(needed=True)
+
+
 def test_a_test_split_is_stacked_without_labels(rng: np.random.Generator, tmp_path: Path) -> None:
     world = make_world(rng, tmp_path, each=4)
     for shard in world.validate:
@@ -183,7 +204,11 @@ def test_validation_data_is_looked_at_before_the_first_epoch(tmp_path: Path) -> 
     good = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]
     write_shard(tmp_path / "train0.tfrecord", good)
     for records, message in (
-        ([frame_record(b"a", [1], rgb=np.ones((2, 2), np.uint8))], "record 0, video 'a': a frame-level record"),
+        (  # no value of data.level would do: none is advised
+            [frame_record(b"a", [1], rgb=np.ones((2, 2), np.uint8))],
+            f"data.train matches video-level shards ('{tmp_path}/train0.tfrecord') and data.validation matches"
+            f" frame-level shards ('{tmp_path}/validate0.tfrecord'); a run reads shards of one level: correct the",
+        ),
         ([video_record(b"u", [], rgb=np.ones(2, np.float32))], "record 0, video 'u': no labels"),
         ([video_record(b"s", [1], rgb=np.ones(3, np.float32))], "record 0, video 's': 'mean_rgb' has 3 values"),
         (None, "damaged at byte 0"),

@@ -1,7 +1,8 @@
 """Measures this software against the plain way of doing the same, and against the limit of the machine.
 
   read      records/s of both levels, against parsing one record at a time and against raw reading; memory
-  train     examples/s of a training step, against Keras fit and against matrix products; from shards, against memory
+  train     examples/s of a training step, against Keras fit and against matrix products; from shards, against memory;
+            with --against=torch three models against PyTorch, where --torch_python has it
   evaluate  videos/s of the metrics, against a heap in Python; memory
   infer     videos/s from shards to a submission file, against the forward pass alone
   score     videos/s from shards to score shards, against the forward pass alone
@@ -40,6 +41,10 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; benchmark_<co
 _REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every way.", lower_bound=1)
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown, for docs/BENCHMARKS.md.")
 _MATCH = flags.DEFINE_string("match", "", "models: only those whose name this regular expression finds.")
+_AGAINST = flags.DEFINE_enum("against", "keras", ["keras", "torch"], "train: what to compare training steps with.")
+_TORCH_PYTHON = flags.DEFINE_string(
+    "torch_python", sys.executable, "The interpreter of an environment with torch; only --against=torch runs it."
+)
 _QUICK = flags.DEFINE_bool("quick", False, "Only try whether it runs: tiny inputs, whose figures mean nothing.")
 
 
@@ -75,7 +80,9 @@ def _run(arguments: Sequence[str]) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
     with tempfile.TemporaryDirectory(prefix="yt8m_benchmark_") as directory:
         earlier = report.read_models(output) if name == "models" else []
-        result = module.run(Options(directory, data_dir, _REPETITIONS.value, _QUICK.value, _MATCH.value, earlier))
+        torch = _TORCH_PYTHON.value if _AGAINST.value == "torch" else None
+        options = Options(directory, data_dir, _REPETITIONS.value, _QUICK.value, _MATCH.value, earlier, torch)
+        result = module.run(options)
     print(report.render(name, result, _MARKDOWN.value))
     if _QUICK.value:
         print("\n--quick: these figures mean nothing")

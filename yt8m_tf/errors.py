@@ -8,6 +8,11 @@ import threading
 from collections.abc import Iterator
 
 
+def plain(text: str) -> str:
+    """One line that a terminal shows as it is: line breaks, and what it would obey, are escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class InputError(ValueError):
     """Something the user gave (a flag, a configuration key, a file) cannot be used.
 
@@ -17,7 +22,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str = ""):
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(plain(message))
 
 
 class Interrupted(KeyboardInterrupt):

@@ -33,9 +33,14 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
+def has_scheme(path: str) -> bool:
+    """Whether a path is that of a place that only `tf.io.gfile` reads, such as "gs://bucket/x"."""
+    return "://" in path
+
+
 def below(data_dir: str, path: str) -> str:
     """`path`, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://"; `~` is the home."""
-    return os.path.join("" if "://" in path else os.path.expanduser(data_dir), os.path.expanduser(path))
+    return os.path.join("" if has_scheme(path) else os.path.expanduser(data_dir), os.path.expanduser(path))
 
 
 def local_path(value: str, option: str) -> Path:
@@ -70,7 +75,7 @@ def find(pattern: str, directory: str = "") -> list[str]:
     Raises:
       tf.errors.OpError: a place with a scheme that cannot be listed.
     """
-    if "://" in (path := below(directory, pattern)):
+    if has_scheme(path := below(directory, pattern)):
         import tensorflow as tf
 
         return sorted(tf.io.gfile.glob(path))
@@ -104,20 +109,32 @@ def matching(patterns: Iterable[str], option: str) -> list[Path]:
     return found
 
 
+def missing_directories(directory: Path) -> list[Path]:
+    """The directories, innermost first, that making `directory` would make."""
+    return [path for path in (directory, *directory.parents) if not path.exists()]
+
+
+def remove_empty(directories: Iterable[Path]) -> None:
+    """Removes those of the directories that are there and empty."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
 def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str], flag: str) -> None:
     """Refuses to write over what is read.
 
     Args:
       outputs: files that will be written.
       inputs: files that are read.
-      flag: names the output.
+      flag: what the user gave for the output, such as "--output=scores".
 
     Raises:
       InputError: a file is both.
     """
-    read = {os.path.realpath(path) for path in inputs if "://" not in path}
+    read = {os.path.realpath(path) for path in inputs if not has_scheme(path)}
     if taken := [path for path in outputs if os.path.realpath(path) in read]:
-        raise InputError(f"{flag}={os.fspath(taken[0])}: is one of the files to read; choose another place")
+        raise InputError(f"{flag}: would write over '{os.fspath(taken[0])}', which is to be read; choose another place")
 
 
 def plain(directory: str | os.PathLike[str]) -> str:
@@ -129,7 +146,7 @@ def plain(directory: str | os.PathLike[str]) -> str:
       `directory` itself, or where it has such characters a link to it, which lives as long as the process.
     """
     name = os.fspath(directory)
-    if "://" in name or not any(character in name for character in (*_WILDCARDS, "\\")):
+    if has_scheme(name) or not any(character in name for character in (*_WILDCARDS, "\\")):
         return name
     return _link_to(os.path.realpath(name))
 

@@ -16,11 +16,12 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
+from yt8m_tf import files
 from yt8m_tf.errors import InputError
 
 # In a directory that is kept to one process.
 LOCK = ".lock"
-_CLAIMS = ".locks"
+CLAIMS = ".locks"
 
 
 class Claims:
@@ -31,7 +32,7 @@ class Claims:
     """
 
     def __init__(self, directory: Path):
-        self._folder = directory / _CLAIMS
+        self._folder = directory / CLAIMS
         self._held: dict[str, FileLock] = {}
 
     def take(self, name: str, wait: bool = False) -> bool:
@@ -62,7 +63,7 @@ class Claims:
 
 def is_claimed(directory: Path) -> bool:
     """Whether a process holds a claim on any file of a directory at this moment."""
-    for path in (directory / _CLAIMS).glob("*"):
+    for path in (directory / CLAIMS).glob("*"):
         lock = _locked(path, wait=False)
         if lock is None:
             return True
@@ -71,20 +72,24 @@ def is_claimed(directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path, option: str, doing: str = "writes", beside: bool = False) -> Iterator[None]:
+def exclusive(
+    directory: Path, option: str, doing: str = "writes", beside: bool = False, value: Path | None = None
+) -> Iterator[None]:
     """Keeps a directory to this process while the block runs; the lock is its file `.lock`, which says who holds it.
 
     Args:
-      directory: is made where there is none; what stays empty is removed at the end.
+      directory: is made where there is none, as its parents are; those that stay empty are removed at the end.
       beside: the lock is a file beside it, `.NAME.lock`, for a directory that is replaced as a whole.
       option: the flag that the directory was named by, for the message.
+      value: of the flag, where that is not the directory.
       doing: what the holder does there, for the message.
 
     Raises:
       InputError: another process holds it, or nothing can be written there.
     """
     path = directory.with_name(f".{directory.name}{LOCK}") if beside else directory / LOCK
-    made = not path.parent.exists()
+    made = files.missing_directories(path.parent)
+    given = f"{option}={value or directory}"
     with contextlib.ExitStack() as held:
         try:
             lock = _locked(path, wait=False)
@@ -92,12 +97,10 @@ def exclusive(directory: Path, option: str, doing: str = "writes", beside: bool 
                 held.callback(_free, path, lock, made)
                 path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except OSError as error:
-            raise InputError(
-                f"{option}={directory}: cannot be written ({error.strerror}); name another directory"
-            ) from error
+            raise InputError(f"{given}: cannot be written ({error.strerror}); name another place") from error
         if lock is None:
             who = f" ({found})" if (found := _read(path)) else ""
-            raise InputError(f"{option}={directory}: another process {doing} there{who}; wait for it to end")
+            raise InputError(f"{given}: another process {doing} there{who}; wait for it to end")
         yield
 
 
@@ -113,14 +116,12 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _free(path: Path, lock: FileLock, made: bool) -> None:
+def _free(path: Path, lock: FileLock, made: list[Path]) -> None:
     # While it is held: who has opened it already will find it gone, and make another.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
     lock.release()
-    if made:
-        with contextlib.suppress(OSError):  # it is not empty
-            path.parent.rmdir()
+    files.remove_empty(made)
 
 
 def _locked(path: Path, wait: bool) -> FileLock | None:

@@ -44,7 +44,9 @@ def parse_stored(values: Mapping[str, Any]) -> ExperimentConfig:
 def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> None:
     """Makes the run directory, or checks that an existing one is of the same configuration.
 
-    A run that ended before its first checkpoint, on a mistake in its configuration perhaps, is started afresh.
+    Where soft labels lie does not count, as where data lie: a run that goes on knows them by their fingerprint
+    (`training.inputs`). A run that ended before its first checkpoint, on a mistake in its configuration perhaps, is
+    started afresh.
 
     Args:
       workdir: the run directory.
@@ -57,14 +59,17 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
     path = workdir / CONFIG
     values = strict_yaml.to_dict(experiment)
     if path.exists():
-        differences = strict_yaml.differences(strict_yaml.to_dict(read_experiment(workdir, parse)), values)
+        known = strict_yaml.to_dict(read_experiment(workdir, parse))
+        if known == values:
+            return
+        if known["labels"]["soft"] is not None and values["labels"]["soft"] is not None:
+            known = strict_yaml.merge(known, {"labels": {"soft": values["labels"]["soft"]}})
+        differences = strict_yaml.differences(known, values)
         if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(
                 f"--workdir={workdir} holds a run of another configuration; name another directory, where"
                 f" --init_from={workdir} starts with its weights, or restore: {'; '.join(differences)}"
             )
-        if not differences:
-            return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with files.whole_file(path) as temporary:

@@ -25,6 +25,8 @@ from yt8m_tf.export.trained import export_trained
 _OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
 _COMMANDS = (
     "download",
+    "convert",
+    "convert",
     "train",
     "evaluate",
     "export",

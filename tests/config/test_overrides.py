@@ -48,6 +48,21 @@ def test_nothing_left() -> None:
         _data("data.features.audio=null", "data.features.rgb=null")
 
 
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("data.train=*.tfrecord", "--set='data.train=\"*.tfrecord\"'"),
+        ("data.train=!x", "--set='data.train=\"!x\"'"),
+        ("data.train=[a*, *b]", "so does each text in a list or mapping"),
+    ],
+)
+def test_quotes_are_advised_for_what_yaml_takes_for_its_own(override: str, hint: str) -> None:
+    with pytest.raises(InputError) as error:
+        _data(override)
+    assert hint in str(error.value)
+    assert _data('data.train="*.tfrecord"').train == ("*.tfrecord",)  # as the shell passes the first hint on
+
+
 def test_removing_what_is_not_there_is_an_error() -> None:
     with pytest.raises(InputError, match=r"no 'audoi' to remove by null; there is: rgb, audio; did you mean 'audio'"):
         apply_overrides(ExperimentConfig, {}, ["data.features.audoi=null"])

@@ -123,7 +123,9 @@ _SEVERAL = {
 def test_one_configuration_of_a_file(tmp_path: Path) -> None:
     path = _write(tmp_path / "one.yaml", {"model": {"name": "logistic"}})
     assert load_yaml(path) == {"model": {"name": "logistic"}}
-    with pytest.raises(InputError, match="holds one configuration; leave out ':x'"):
+    with pytest.raises(
+        InputError, match=r"holds one configuration; leave out ':x', or write several .* 'configurations: {x: \.\.\.}'"
+    ):
         load_yaml(f"{path}:x")
     assert load_yaml(_write(tmp_path / "empty.yaml", "# nothing\n")) == {}
 

@@ -57,6 +57,15 @@ def test_short_work_leaves_its_last_line_unless_it_leaves_none(clock: _Clock) ->
     assert [line.split(",")[0] for line in log.getvalue().splitlines()] == ["leave True: 100%"]
 
 
+def test_no_work_and_no_name(clock: _Clock) -> None:
+    log = io.StringIO()
+    with _bar(log, clock, total=0, desc="score", unit="B"):
+        pass
+    with _bar(log, clock, total=2) as bar:
+        bar.update(2)
+    assert [line.split(",")[0] for line in log.getvalue().splitlines()] == ["100%"]
+
+
 def test_work_of_unknown_length(clock: _Clock) -> None:
     log = io.StringIO()
     with _bar(log, clock, desc="read", unit=" videos") as bar:

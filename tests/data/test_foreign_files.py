@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from shards import frame_record, video_record, write_shard
 
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.foreign_files import kind_of
-from yt8m_tf.data.integrity import scan_shard
+from yt8m_tf.data.integrity import find_bad_record, scan_shard
+from yt8m_tf.data.record_check import Reader
+from yt8m_tf.errors import InputError
 
 _CLIP = frame_record(b"a", [1], rgb=np.ones((3, 2), np.uint8))
 
@@ -42,11 +46,26 @@ def test_kinds(content: bytes, kind: str, tmp_path: Path) -> None:
     assert damage is not None and damage.offset == 0 and damage.reason.startswith(kind)
 
 
-def test_noise_and_damaged_shards_are_of_no_known_kind(rng: np.random.Generator, tmp_path: Path) -> None:
+def test_a_damaged_start_is_told_from_what_holds_no_record(rng: np.random.Generator, tmp_path: Path) -> None:
     noise = tmp_path / "noise"
     noise.write_bytes(bytes([255]) + rng.bytes(400))
+    assert (kind_of(str(noise)) or "").startswith("no record starts anywhere in it")
     shard = write_shard(tmp_path / "x.tfrecord", [_CLIP] * 3)
     shard.write_bytes(b"\7" + shard.read_bytes()[1:])
-    for path in (noise, shard):
-        assert kind_of(str(path)) is None
-        assert "not a TFRecord file, or its start is lost" in scan_shard(str(path)).damage.reason
+    assert kind_of(str(shard)) is None
+    assert "damaged at byte 0, record 0 (length checksum does not match)" in str(scan_shard(str(shard)).damage)
+
+
+@pytest.mark.parametrize("content", [b"nothing but words here\n", bytes([255, 254]) * 90], ids=["text", "bytes"])
+def test_nothing_is_advised_that_does_not_help(content: bytes, tmp_path: Path) -> None:
+    """Neither skipping nor salvaging makes anything of a file that is no shard."""
+    path = tmp_path / "x.tfrecord"
+    path.write_bytes(content)
+    damage = scan_shard(str(path)).damage
+    assert damage is not None
+    with pytest.raises(InputError) as error:
+        Faults(reader=Reader(has_flags=True)).meet(damage)
+    found = find_bad_record([str(path)], DataConfig(), need_labels=False)
+    for message in (str(error.value), found or ""):
+        assert message.startswith(f"{path}: no TFRecord file: "), message
+        assert not any(word in message for word in ("byte 0", "--on_damaged", "yt8m-inspect")), message

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_tf.data import salvage as salvage_module
+from yt8m_tf.data import crc32c
 from yt8m_tf.data.integrity import scan_shard
 from yt8m_tf.data.salvage import salvage
 from yt8m_tf.errors import InputError
@@ -16,10 +16,10 @@ def records(rng):
     return [rng.bytes(int(size)) + bytes(int(size)) for size in rng.integers(0, 60, 40)]
 
 
-@pytest.fixture(params=[64, salvage_module._CHUNK_BYTES])
+@pytest.fixture(params=[64, crc32c._SEARCHED_BYTES])
 def chunk_bytes(request, monkeypatch):
     """The search goes by chunks; small ones put their edges everywhere."""
-    monkeypatch.setattr(salvage_module, "_CHUNK_BYTES", request.param)
+    monkeypatch.setattr(crc32c, "_SEARCHED_BYTES", request.param)
 
 
 def write_shard(path, records):

@@ -58,6 +58,22 @@ def test_patterns_that_match_no_file(pattern: str, message: str, directory: Path
         list_shards(["train0*", pattern], str(directory), "data.test")
 
 
+def test_a_level_too_high_is_said(tmp_path: Path) -> None:
+    for name in ("2/video", "2/frame"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "train00.tfrecord").touch()
+    two = tmp_path / "2"
+    for top, listed in ((two, "frame/, video/"), (tmp_path, "2/frame/, 2/video/")):
+        with pytest.raises(
+            InputError, match=rf"no file matches .*; below it .* in {listed}; give --data_dir={two}/fra"
+        ):
+            list_shards(["train*"], str(top), "data.train")
+        with pytest.raises(InputError, match=rf"in {listed}; give '{two}/frame/train\*'"):
+            list_shards([f"{top}/train*"], "", "--input")
+    with pytest.raises(InputError, match="check --data_dir and the pattern"):
+        list_shards(["test*"], str(tmp_path), "data.train")
+
+
 def test_no_pattern() -> None:
     with pytest.raises(InputError, match=r"data\.train: no pattern"):
         list_shards([], "", "data.train")

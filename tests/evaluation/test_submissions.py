@@ -34,14 +34,14 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "labels", "message"),
     [
-        (_ROWS, "id,labels\na,1\n", "video 'b' has no labels given"),
+        (_ROWS, "id,labels\na,1\n", "line 3: video 'b' has no labels given"),
         (_ROWS, "id,labels\na,1\nb,1\nc,2\n", "lacks 1 of 3 videos, 'c' for one"),
-        (_ROWS + "a,1 0.1\n", "id,labels\na,1\nb,1\n", "video 'a' stands twice"),
+        (_ROWS + "a,1 0.1\n", "id,labels\na,1\nb,1\n", "line 4 cannot be read: video 'a' stands in line 2 already"),
         (_ROWS, "id,labels\na,\nb,\n", "no video has labels"),
         (_ROWS, "id,classes\na,1\n", "lacks the columns id,labels"),
         (_ROWS, "id,labels\na,one\n", "line 2 cannot be read: 'one' is not a class id"),
         (_ROWS, "id,labels\na,-1\nb,1\n", "line 2 cannot be read: '-1' is not a class id"),
-        (_ROWS, "id,labels\na,1\na,2\nb,1\n", "video 'a' stands twice"),
+        (_ROWS, "id,labels\na,1\na,2\nb,1\n", "line 3 cannot be read: video 'a' stands in line 2 already"),
         (_ROWS.replace("VideoId", "Video"), "id,labels\na,1\nb,1\n", "lacks the columns VideoId,LabelConfidencePairs"),
         (_ROWS.replace(",", ";"), "id,labels\na,1\nb,1\n", "line 1 holds VideoId;LabelConfidencePairs"),
         ("", "id,labels\na,1\nb,1\n", "line 1 holds nothing"),
@@ -57,6 +57,9 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (_ROWS.replace("a,1", ",1"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: no id"),
         (_ROWS, "id,labels\na,1\nb,\n", "1 of 2 videos have no labels, 'b' for one; --on_unlabelled=skip"),
         (_ROWS.replace("0.9", "high"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'high' is not a score"),
+        (_ROWS.replace("3 0.8 1 0.2", ""), "id,labels\na,1\nb,1\n", "line 3 cannot be read: no class and score"),
+        (_ROWS.replace("3 0.8", "4716 0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: class 4716 is not one"),
+        (_ROWS, "id,labels\na,1\nb,1 9999\n", "line 3 cannot be read: class 9999 is not one of --num_classes=4716"),
         (_ROWS.replace("0.9 ", ""), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 3 words"),
     ],
 )

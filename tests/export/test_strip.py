@@ -18,6 +18,7 @@ from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.export.strip import strip, strip_report
 from yt8m_tf.export.strip_checkpoint import checkpoint_bytes
+from yt8m_tf.locks import exclusive
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints
 
@@ -187,6 +188,8 @@ def test_names_of_tensorflow_1(average, starter_code, tmp_path):
     assert {"tower/hidden/weights/RMSProp_1", "tower/Adam/Adam_1", "beta1_power", "global_step"} < set(before)
     with pytest.raises(InputError, match=r"tower/\S+/ExponentialMovingAverage.*--weights=trained or --weights=average"):
         strip(root / "model.ckpt-7", tmp_path / "s")
+    with exclusive(tmp_path / "s", "--output", beside=True), pytest.raises(InputError, match="another process strips"):
+        strip(root / "model.ckpt-7", tmp_path / "s", average=average)
     report = strip(root / "model.ckpt-7", tmp_path / "s", average=average)
 
     suffix = "/ExponentialMovingAverage" if average else ""

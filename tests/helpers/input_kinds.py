@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -27,12 +30,16 @@ from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import Reader, check_record, parse_record
 from yt8m_tf.ensembling.weighted_mean import read_weights
+from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation import submissions
 from yt8m_tf.export import precision, strip
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import load_experiment, parse_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
+from yt8m_tf.pipelines.stage import Stage
+from yt8m_tf.pipelines.state import States
+from yt8m_tf.report import sections
 from yt8m_tf.report.sources import read_workdir
 from yt8m_tf.sample_data.frames import FrameCounts
 from yt8m_tf.score_shards import records as score_records
@@ -47,9 +54,10 @@ from yt8m_tf.stacking import boosting, sizes, stack
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.settings import StackConfig
-from yt8m_tf.training import checkpoints
+from yt8m_tf.training import checkpoints, distribution
 
 _CLASSES, _FEATURES, _FRAMES, _VIDEOS = 12, {"rgb": 6, "audio": 3}, 5, 7
+_FRONTIER, _EXPORT_REPORT = "exported/pack/1.pack/frontier.json", "exported/a/1/assets.extra/export_report.json"
 _FIXED = 11  # seed of the sound inputs
 
 
@@ -587,6 +595,73 @@ def _reported(name: str) -> Callable[[Path], Input]:
     return make
 
 
+def _packed(name: str) -> Callable[[Path], Input]:
+    """What a page shows of packings and exports, as it draws it."""
+
+    def make(directory: Path) -> Input:
+        workdir, members = _run(directory), [{"name": "a", "precision": "float16", "weight": 1.0}]
+        point = {"members": members, "rule": "greedy", "num_bytes": 2000, "gap": 0.5}
+        report = {"size": {"total_bytes": 1000}, "metrics": {"gap": 0.5, "gap_float32": 0.5}, "pack": {"members": []}}
+        for relative, contents in (
+            (_FRONTIER, {"options": [{"num_bytes": 1000, "gap": 0.4}], "frontier": [point]}),
+            (_EXPORT_REPORT, report),
+        ):
+            (workdir / relative).parent.mkdir(parents=True)
+            (workdir / relative).write_text(json.dumps(contents))
+        return _input(workdir / name, lambda: sections.sizes(read_workdir(workdir), "a", directory), str(workdir))
+
+    return make
+
+
+def _stage_states(directory: Path, shards: Sequence[tuple[str, int]]) -> States:
+    first = Stage("train a", "train", (), "runs/a", {"experiment": {"train": {"epochs": 2}}}, ("*.tfrecord",))
+    last = Stage("evaluate a", "evaluate", (first.name,), "evaluation/a", {"best": True}, ("*.tfrecord",))
+    return States(directory, [first, last], dict.fromkeys((first.name, last.name), tuple(shards)))
+
+
+def _stage(name: str) -> Callable[[Path], Input]:
+    """What a pipeline knows of its stages: it was begun with a shard less than there are now."""
+
+    def make(directory: Path) -> Input:
+        states = _stage_states(directory, [("a.tfrecord", 10)])
+        stages = {"train a": "runs/a", "evaluate a": "evaluation/a"}
+        for stage in stages:
+            states.begin(stage)
+            output = directory / stages[stage]
+            output.mkdir(parents=True)
+            (output / "x").write_text("x")
+            states.finish(stage, {"seconds": 1.0, "gap_at_20": 0.5})
+        (path,) = (directory / "stages").glob(name)
+
+        def call() -> None:
+            for shards in ([("a.tfrecord", 10)], [("a.tfrecord", 10), ("b.tfrecord", 20)]):
+                found = _stage_states(directory, shards)
+                for line in found.changed():
+                    assert "\n" not in line
+                for stage in stages:
+                    if found.of(stage) == "done":
+                        assert float(found.result(stage)["gap_at_20"]) is not None
+                with contextlib.suppress(InputError) if len(shards) > 1 else contextlib.nullcontext():
+                    found.check(())
+
+        return _input(path, call, str(directory))
+
+    return make
+
+
+def _tf_config(directory: Path) -> Input:
+    path = directory / "TF_CONFIG"
+    cluster = {"chief": ["a:2222"], "worker": ["b:2222", "c:2222"]}
+    path.write_text(json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
+
+    def call() -> None:
+        content = path.read_bytes().replace(b"\0", b"")  # an environment has none
+        with mock.patch.dict(os.environ, {"TF_CONFIG": content.decode(errors="surrogateescape")}):
+            assert set(distribution.read_cluster()) <= {"chief", "worker"}
+
+    return _input(path, call)
+
+
 def _part(name: str) -> Callable[[Path], Input]:
     """What an interrupted `infer` goes on from."""
 
@@ -652,4 +727,9 @@ KINDS: Mapping[str, Kind] = {
     "classes.csv": Kind("csv", _reported("evaluation/classes.csv"), 2),
     "part of a submission": Kind("json", _part("00000.json"), 3),
     "run of a submission": Kind("json", _part("run.json"), 3),
+    "record of a stage": Kind("json", _stage("train_a.done.json"), 3),
+    "shards of a stage": Kind("json", _stage("shards/*.json"), 2),
+    "frontier of a packing": Kind("json", _packed(_FRONTIER), 0.3),
+    "report of an export": Kind("json", _packed(_EXPORT_REPORT), 0.3),
+    "TF_CONFIG": Kind("json", _tf_config, 3),
 }

@@ -250,6 +250,7 @@ def test_one_pipeline_at_a_time(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"models": None}, "models"),
+        ({"models": {"LightGBM": {"config": "first_level/moe.yaml"}}}, "models has 'LightGBM', as stacking calls"),
         ({"num_folds": 1}, "num_folds must be 2 or more"),
         ({"final": {"trunks": ["none"]}}, "final.trunks names 'none'"),
         ({"stack": {"learning_rate": 2.0}}, r"learning_rate must lie in \(0, 1\]"),

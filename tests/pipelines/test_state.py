@@ -291,9 +291,33 @@ def test_a_damaged_record(pipeline: Pipeline, content: str, what: str) -> None:
     assert (pipeline.workdir / ".old" / "1" / "runs" / "moe" / "fold_0" / "file").is_file()
 
 
+def test_a_record_of_another_shape_shows_as_a_difference(pipeline: Pipeline) -> None:
+    """Options without what a stage of its kind has, and shards whose sizes are none or whose names break lines."""
+    pipeline.run(_settings())
+    path = pipeline.record("train moe fold 0")
+    record = json.loads(path.read_text())
+    shards = pipeline.workdir / "stages" / "shards" / f"{record['content']['shards']}.json"
+    path.write_text(json.dumps({**record, "fingerprint": "x", "content": {**record["content"], "options": {}}}))
+    assert "experiment: None -> " in pipeline.states(_settings()).changed()[0]
+    path.write_text(json.dumps(record))
+    pipeline.add_shard("train2")  # else the list that is kept is the one that there is
+    for content, told in (
+        ('[["a", Infinity]]', "its shards are others than before"),
+        ('[["a\\nb", 10]]', r"'a\nb' is gone"),
+    ):
+        shards.write_text(content)
+        lines = pipeline.states(_settings()).changed()
+        assert any(told in line for line in lines) and not any("\n" in line for line in lines), lines
+
+
 @pytest.mark.parametrize(
     ("stage", "result"),
-    [("stack", {}), ("stack", {"gaps": {"train": {"mean": 1}, "test": {}}}), ("export final", {"gap_at_20": "high"})],
+    [
+        ("stack", {}),
+        ("stack", {"gaps": {"train": {"mean": 1}, "test": {}}}),
+        ("export final", {"gap_at_20": "high"}),
+        ("export final", {"bytes": 10**400}),
+    ],
 )
 def test_a_damaged_result(pipeline: Pipeline, stage: str, result: dict[str, Any]) -> None:
     pipeline.run(_settings())

@@ -284,7 +284,7 @@ def test_unusable_outputs_are_refused_before_the_work(exported, tmp_path):
     with pytest.raises(InputError, match=r"--output=.*is a directory"):
         run(exported, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--output=.*file/out\.csv: cannot write there"):
+    with pytest.raises(InputError, match=r"--output=.*file/out\.csv: cannot be written"):
         run(exported, tmp_path / "file" / "out.csv")
 
 

@@ -228,11 +228,18 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, '.*validate0000\.tfrecord'"):
         world.inputs("train", [*world.train, *world.validate])
     validation = world.inputs("validate", world.validate)
-    with pytest.raises(InputError, match=r"no out-of-fold scores of '.*validate0000\.tfrecord': it is in none"):
+    with pytest.raises(
+        InputError, match=r"no out-of-fold scores of '.*validate0000\.tfrecord': it is in none.* go into --apply=SPLIT"
+    ):
         stack(validation, {}, tmp_path / "out", CONFIG)
     fewer = world.inputs("train", [shard for shard in world.train if "0000" in shard or "0003" in shard])
     with pytest.raises(InputError, match="shards of one fold alone"):
         stack(fewer, {}, tmp_path / "out", CONFIG)
+    for name in ("mean", "LightGBM", "weighted mean", "maximum"):
+        inputs = world.inputs("train", world.train)
+        inputs.names[0] = name
+        with pytest.raises(InputError, match=f"a model is named '{name}', as what stacking makes of all models"):
+            stack(inputs, {}, tmp_path / "out", CONFIG)
     manifest = read_manifest(train, "")
     for changes, message in (
         ({"num_classes": 30}, r"second/train has 30 classes, .*first/train 20"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import keras
@@ -43,6 +44,32 @@ def test_tf_config_that_is_no_json_object(content: str, message: str, monkeypatc
     with pytest.raises(InputError, match=f"TF_CONFIG: {message}") as caught:
         distribution.make_strategy()
     assert "\n" not in str(caught.value)
+
+
+_PAIR = {"worker": ["a:1", "b:2"]}
+_FIRST = {"type": "worker", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "message"),
+    [
+        (["a:1"], _FIRST, "cluster must hold the jobs chief and worker"),
+        (_PAIR | {"ps": ["c:3"]}, _FIRST, "cluster must hold the jobs chief and worker, and no others"),
+        ({"worker": "a:1"}, _FIRST, "cluster.worker must be a list of addresses"),
+        ({"worker": []}, _FIRST, "cluster.worker must be a list of addresses"),
+        ({"worker": ["a"]}, _FIRST, "'a' is not an address, HOST:PORT"),
+        ({"worker": ["a:1", "a:1"]}, _FIRST, "'a:1' stands twice"),
+        (_PAIR, None, "task must say which process of the cluster this is"),
+        (_PAIR, {"type": "worker"}, "task must say which process of the cluster this is"),
+        (_PAIR, {"type": "chief", "index": 0}, "task.type 'chief' is not a job of the cluster: worker"),
+        (_PAIR, {"type": "worker", "index": 2}, "task.index 2 is not one of 0 to 1"),
+        (_PAIR, {"type": "worker", "index": "0"}, "task.index '0' is not one of 0 to 1"),
+    ],
+)
+def test_tf_config_that_is_no_cluster(cluster: Any, task: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    with pytest.raises(InputError, match=f"environment variable TF_CONFIG: {re.escape(message)}.*; write {{"):
+        distribution.make_strategy()
 
 
 @pytest.mark.parametrize("content", ["", "{}", json.dumps({"cluster": {}})])

@@ -23,6 +23,7 @@ class Options:
       quick: a smoke test: tiny inputs and models, whose figures mean nothing.
       match: of `models`: a regular expression that finds the names of those to measure.
       earlier: of `models`: figures of other models, from an earlier run.
+      torch_python: of `train`: the interpreter of an environment with torch, to compare with; None: with Keras.
     """
 
     directory: str
@@ -31,6 +32,7 @@ class Options:
     quick: bool = False
     match: str = ""
     earlier: Sequence[dict[str, Any]] = ()
+    torch_python: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,7 +92,7 @@ def measure_model(job: dict[str, Any]) -> dict[str, Any]:
     experiment = parse_experiment({"model": {"name": name}, "data": data, "train": {"batch_size": size}})
     spec = experiment.data.spec
     model = models.build_model(experiment.model, spec)
-    batch = _batch(spec, size, frames)
+    batch = random_batch(spec, size, frames)
 
     features = {key: value for key, value in batch.items() if key != "labels"}
 
@@ -151,7 +151,8 @@ def peak_bytes() -> int:
     return int(lines[0].split()[1]) * 1024
 
 
-def _batch(spec: Any, size: int, frames: int) -> dict[str, Any]:
+def random_batch(spec: Any, size: int, frames: int) -> dict[str, Any]:
+    """A labelled batch as records are read, of `size` videos, or clips of as many frames as they may have."""
     import numpy as np
     import tensorflow as tf
 

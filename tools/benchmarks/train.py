@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import workload
+from benchmarks import against_torch, workload
 from benchmarks.harness import Options, Target, Way, measure
 from benchmarks.read import ours_training
 from benchmarks.report import Result
@@ -31,7 +31,9 @@ Work = Callable[[int], int]
 
 
 def run(options: Options) -> Result:
-    """Examples a second of one model."""
+    """Examples a second of one model; or of three, against PyTorch."""
+    if options.torch_python is not None:
+        return against_torch.run(options)
     size = 16 if options.quick else _BATCH_SIZE
     experiment = workload.experiment(options.quick, size)
     stream = ours_training(workload.video_shards(options), experiment.data, size)

@@ -23,6 +23,9 @@ _SUBMISSION = flags.DEFINE_string("submission", None, "The submission file.", re
 _LABELS = flags.DEFINE_string(
     "labels", None, "Pattern of labelled shards, or a CSV file with the columns id,labels.", required=True
 )
+_NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes", 4716, "Classes of the data; the 2018 version has 3862. An id that is not below it is an error.", 1
+)
 flags.adopt_module_key_flags(label_flags)
 
 
@@ -30,11 +33,12 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.evaluation import submissions
 
     if _LABELS.value.endswith(".csv"):
-        labels = submissions.read_csv_labels(Path(_LABELS.value).expanduser())
+        labels = submissions.read_csv_labels(Path(_LABELS.value).expanduser(), _NUM_CLASSES.value)
     else:
-        labels = submissions.read_shard_labels(_LABELS.value)
+        labels = submissions.read_shard_labels(_LABELS.value, _NUM_CLASSES.value)
     policy = label_flags.ON_UNLABELLED.value
-    gap, num_unlabelled = submissions.submission_gap(Path(_SUBMISSION.value).expanduser(), labels, policy)
+    submission = Path(_SUBMISSION.value).expanduser()
+    gap, num_unlabelled = submissions.submission_gap(submission, labels, _NUM_CLASSES.value, policy)
     num_videos = len(labels) - (num_unlabelled if policy == "skip" else 0)
     print(f"GAP@20 {gap:.6f} ({num_videos:,} videos, {sum(map(len, labels.values())):,} labels)")
     if num_unlabelled:

@@ -93,11 +93,8 @@ def _stack(output: Path) -> None:
     report.write_report(result, output)
     print(report.format_table(result))
     for split, counts in result.left_out.items():
-        if counts.skipped:
-            print(f"{split}: left out {counts.skipped:,} videos that a model was allowed to skip")
-        if counts.unlabelled:
-            done = "left out" if label_flags.ON_UNLABELLED.value == "skip" else "took for negative"
-            print(f"{split}: {done} {counts.unlabelled:,} of {counts.videos:,} videos, which have no labels")
+        for line in counts.summary(label_flags.ON_UNLABELLED.value):
+            print(f"{split}: {line}")
     print(f"written: {output / report.TABLE}, {', '.join(report.PICTURES)}; soft labels: {output / 'train'}")
 
 

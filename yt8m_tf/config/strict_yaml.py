@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import math
+import shlex
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -168,7 +169,10 @@ def load_yaml(selector: str) -> dict[str, Any]:
                 f" 'configurations: {{{name}: ...}}'"
             )
         if name:
-            raise InputError(f"--config={selector}: {path} holds one configuration; leave out ':{name}'")
+            raise InputError(
+                f"--config={selector}: {path} holds one configuration; leave out ':{name}', or write several in it"
+                f" under their names, as in 'configurations: {{{name}: ...}}'"
+            )
         return content
     unknown = set(content) - {"configurations", "bases"}
     if unknown:
@@ -242,7 +246,12 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
         try:
             value: Any = read_yaml(text)
         except yaml.YAMLError as error:
-            raise InputError(f"--set={override}: the value is not YAML ({_one_line(error)})") from error
+            hint = ""
+            if any(sign in text for sign in "*&!%@`"):  # of an alias, an anchor, a tag, and what is kept for later
+                quoted = json.dumps(text, ensure_ascii=False)
+                within = "; so does each text in a list or mapping" if text[:1] in ("[", "{") else ""
+                hint = f"; a text with YAML's signs stands in quotes: --set={shlex.quote(f'{key}={quoted}')}{within}"
+            raise InputError(f"--set={override}: the value is not YAML ({_one_line(error)}){hint}") from error
         result = _overridden(cls, result, key.split("."), value)
     return _without_nulls(cls, result)
 

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 _SECONDS = 10.0
-_COUNTED = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left, {rate_fmt}{postfix}"
+_COUNTED = "{percentage:.0f}%, {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left, {rate_fmt}{postfix}"
 
 
 class Progress(tqdm):
@@ -24,9 +24,9 @@ class Progress(tqdm):
         self._last_line = time.monotonic()
         if self._in_lines:
             options |= {"mininterval": _SECONDS, "miniters": 1}
-            if options.get("total") is not None:
-                options["bar_format"] = _COUNTED
         super().__init__(*arguments, **options)
+        if self._in_lines and not self.disable and options.get("total") is not None:
+            self.bar_format = ("{desc}: " if self.desc else "") + _COUNTED
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Shows the bar; in a log only if the last line is old enough."""
@@ -53,6 +53,8 @@ class Progress(tqdm):
             self._write_line()
 
     def _write_line(self) -> None:
+        if self.total == 0:  # nothing to do, nothing to tell
+            return
         self._last_line = time.monotonic()
         self.fp.write(f"{str(self).strip()}\n")
         self.fp.flush()

@@ -137,7 +137,8 @@ def write_dataset(
         write_vocabulary(directory / VOCABULARY, table, [video_id for ids in dealt.values() for video_id in ids])
     for level in layout.levels:
         with files.whole_file(directory / level / DATA_SECTION) as temporary:
-            temporary.write_text(_data_section(level, layout, table, dealt, longest), encoding="utf-8")
+            section = {"data": _data_section(level, layout, table, dealt, longest)}
+            temporary.write_text(yaml.safe_dump(section, sort_keys=False, width=110), encoding="utf-8")
     written = dataclasses.replace(written, is_whole=True)
     _record(directory, written)
     return written
@@ -145,8 +146,8 @@ def write_dataset(
 
 def _data_section(
     level: schema.Level, layout: Layout, table: LabelTable, dealt: Mapping[str, Sequence[str]], longest: int
-) -> str:
-    """The section `data` of a configuration that reads the shards, as YAML; `longest` is in frames."""
+) -> dict[str, Any]:
+    """The section `data` of a configuration that reads the shards; `longest` is in frames."""
     data: dict[str, Any] = {"level": level}
     frame_level = level == "frame"
     data["features"] = {
@@ -160,7 +161,13 @@ def _data_section(
         data["max_labels"] = most
     if frame_level and longest > schema.MAX_FRAMES:
         data["max_frames"] = longest
-    return yaml.safe_dump({"data": data}, sort_keys=False, default_flow_style=None, width=110)
+    return data
+
+
+def read_data_section(directory: Path, level: schema.Level) -> str:
+    """The section `data` that `write_dataset` wrote for a level, in one line, for `--set=data=...`."""
+    section = yaml.safe_load((directory / level / DATA_SECTION).read_text(encoding="utf-8"))["data"]
+    return yaml.safe_dump(section, sort_keys=False, default_flow_style=True, width=float("inf")).strip()
 
 
 def _deal(table: LabelTable, videos: Iterable[str], layout: Layout) -> dict[str, list[str]]:

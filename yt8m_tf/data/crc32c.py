@@ -12,12 +12,14 @@ from __future__ import annotations
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 LENGTH_BYTES = 8
 HEADER_BYTES = 12  # the length and its checksum
 FRAMING_BYTES = 16  # what a record takes beside its data
 
 _MASK_DELTA = 0xA282EAD8
+_SEARCHED_BYTES = 1 << 22  # at a time
 
 
 def masked_crc(data: bytes | npt.NDArray[np.uint8]) -> int:
@@ -41,3 +43,20 @@ def headers_match(headers: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     distinct, which = np.unique(lengths, return_inverse=True)
     checksums = [masked_crc(length.to_bytes(LENGTH_BYTES, "little")) for length in distinct.tolist()]
     return np.array(checksums, np.uint32)[which] == stored
+
+
+def next_header(path: str, offset: int, num_bytes: int) -> int:
+    """The first byte from `offset` on at which a header with the right checksum starts; `num_bytes` for none."""
+    overlap = HEADER_BYTES - 1
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while offset + HEADER_BYTES <= num_bytes:
+            file.seek(offset)
+            chunk = np.frombuffer(file.read(_SEARCHED_BYTES + overlap), np.uint8)
+            windows = np.lib.stride_tricks.sliding_window_view(chunk, HEADER_BYTES)  # [N, 12]
+            # Records are below 4 GB, so that half of the length is zero. Few offsets are left after this quick test.
+            plausible = np.flatnonzero(~windows[:, 4:LENGTH_BYTES].any(axis=1))
+            found = plausible[headers_match(windows[plausible])]
+            if len(found):
+                return offset + int(found[0])
+            offset += len(windows)
+    return num_bytes

@@ -45,7 +45,7 @@ class Faults:
           InputError: damage is not to be skipped.
         """
         if self.on_damaged == "error":
-            raise InputError(f"{damage}; {self.reader.damage_hint}")
+            raise InputError(damage.advise(self.reader.damage_hint))
         self.damaged[damage.path] = damage
 
     def of_model(self, name: str) -> None:
@@ -87,7 +87,10 @@ class Faults:
 
     def summary(self) -> list[str]:
         """One line for each kind of fault that was let pass, to be shown at the end of a run."""
-        lines = [f"skipped the rest of a damaged shard: {damage}" for damage in self.damaged.values()]
+        lines = [
+            f"skipped {'what is no shard' if damage.foreign else 'the rest of a damaged shard'}: {damage}"
+            for damage in self.damaged.values()
+        ]
         if self.num_empty:
             lines.append(f"left out {self.num_empty:,} clips without frames")
         if self.num_unlabelled:

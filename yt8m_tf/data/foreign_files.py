@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from yt8m_tf.data import crc32c
 from yt8m_tf.data.record_check import parse_record
 
 # A file that is a single record is no larger: a clip of 300 frames takes 0.4 MB.
@@ -32,10 +33,12 @@ _MAGIC = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"),
 )
 _HEAD_BYTES = 512
+# A shard whose start is damaged has its next record within so many bytes.
+_SEARCHED_BYTES = 64 << 20
 
 
 def kind_of(path: str) -> str | None:
-    """What a file is that has no first TFRecord, with the remedy; None where nothing is known of its kind.
+    """What a file is that has no first TFRecord, with the remedy; None for a shard whose start is damaged.
 
     Args:
       path: anything that `tf.io.gfile` opens.
@@ -56,6 +59,8 @@ def kind_of(path: str) -> str | None:
     if _is_text(head):
         columns = head.split(b"\n")[0].count(b",")
         return f"{'a CSV' if columns else 'a text'} file: {_WRITE}"
+    if crc32c.next_header(path, 0, searched := min(size, _SEARCHED_BYTES)) == searched:
+        return "no record starts anywhere in it; give YouTube-8M shards, or fetch it again"
     return None
 
 

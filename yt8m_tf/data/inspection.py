@@ -16,6 +16,7 @@ from yt8m_tf import files, schema
 from yt8m_tf.console import tables
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.layout import Layout
 from yt8m_tf.data.salvage import salvage
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -56,7 +57,7 @@ class Range:
 
 @dataclasses.dataclass
 class Contents:
-    """What one or several shards hold. `sizes` is in values (video level) or bytes a frame (frame level)."""
+    """What one or several shards hold. `sizes` is in floats, or bytes where frames are bytes."""
 
     records: int = 0
     num_bytes: int = 0
@@ -67,6 +68,7 @@ class Contents:
     labels: Range = dataclasses.field(default_factory=Range)
     label_ids: Range = dataclasses.field(default_factory=Range)
     frames: Range = dataclasses.field(default_factory=Range)
+    layout: Layout = dataclasses.field(default_factory=Layout)
 
     def merge(self, other: Contents) -> None:
         """Takes in what other shards hold."""
@@ -82,6 +84,7 @@ class Contents:
             (self.frames, other.frames),
         ):
             mine.merge(others)
+        self.layout.merge(other.layout)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -109,6 +112,7 @@ def add_record(contents: Contents, serialized: bytes) -> None:
     context, lists = record.context.feature, record.feature_lists.feature_list
     level = record_check.record_level(record)
     contents.levels.add(level or "none")
+    contents.layout.add(record, level)
     contents.id_keys |= {key for key in schema.ID_KEYS if key in context}
     if schema.LABELS_KEY in context:
         labels = context[schema.LABELS_KEY].int64_list.value
@@ -121,8 +125,10 @@ def add_record(contents: Contents, serialized: bytes) -> None:
     if level == "frame":
         contents.frames.add([min(len(frames.feature) for frames in lists.values())])
         for key, frames in lists.items():
-            sizes = {len(value) for frame in frames.feature for value in frame.bytes_list.value}
-            contents.sizes.setdefault(key, set()).update(sizes)
+            own = contents.sizes.setdefault(key, set())
+            for frame in frames.feature:
+                own |= {len(value) for value in frame.bytes_list.value}
+                own |= {len(frame.float_list.value)} - {0}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -156,7 +162,10 @@ def row(name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def inspect(paths: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Reads the shards, each up to its first damage; what is printed, as plain values, and the damaged paths."""
+    """Reads the shards, each up to its first damage; what is printed, as plain values, and the damaged paths.
+
+    Beside the table that is the section `data` that reads the records, as lines of YAML (`Layout.section`).
+    """
     total, shards, damaged = Contents(), [], []
     for path in Progress(paths, unit="shard", disable=len(paths) < 5, file=sys.stderr):
         scan = integrity.scan_shard(path)
@@ -168,7 +177,7 @@ def inspect(paths: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         shards.append({"path": path, **contents.to_dict(), "damage": damage})
         damaged += [path] if damage else []
     totals = {"shards": len(paths), "damaged": len(damaged), **total.to_dict(), "damage": None}
-    return {"shards": shards, "total": totals}, damaged
+    return {"shards": shards, "total": totals, "data": total.layout.section()}, damaged
 
 
 def salvage_all(damaged: Sequence[str], directory: str) -> None:
@@ -182,7 +191,7 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
         raise InputError(
             f"--salvage_to={directory}: two damaged shards are called {min(twice)}; salvage them one by one"
         )
-    files.check_no_input([os.path.join(directory, name) for name in names], damaged, "--salvage_to")
+    files.check_no_input([os.path.join(directory, name) for name in names], damaged, f"--salvage_to={directory}")
     try:
         tf.io.gfile.makedirs(directory)
     except tf.errors.OpError as error:
@@ -212,6 +221,8 @@ def run(patterns: Sequence[str], json_path: str | None, salvage_to: str | None) 
     print(table(report))
     if json_path:
         _write_json(json_path, report)
+    if report["data"]:
+        print("\n".join(["", "to read them:", "", *report["data"], ""]))
     if damaged and salvage_to:
         salvage_all(damaged, salvage_to)
     if damaged:

@@ -40,15 +40,23 @@ class Damage:
       record: the number of the damaged record, from 0; as many good records lie before it.
       offset: the byte at which the damaged record starts.
       reason: what is wrong there.
+      foreign: the file is no TFRecord file at all; `reason` says what it is, and what makes a shard of it.
     """
 
     path: str
     record: int
     offset: int
     reason: str
+    foreign: bool = dataclasses.field(default=False, compare=False)  # earlier releases did not store it
 
     def __str__(self) -> str:
+        if self.foreign:
+            return f"{self.path}: no TFRecord file: {self.reason}"
         return f"{self.path}: damaged at byte {self.offset}, record {self.record} ({self.reason})"
+
+    def advise(self, hint: str) -> str:
+        """The damage and what to do: `hint`, unless the file is no shard, where `reason` says it."""
+        return str(self) if self.foreign else f"{self}; {hint}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +141,7 @@ def find_bad_record(
                             f"{path}: record {number}{named(serialized, data.id_keys)}: {reason}; write the shard again"
                         )
         if need_whole and (damage := scan_shard(path).damage):
-            return f"{damage}; fetch the shard again, or salvage its good records with yt8m-inspect"
+            return damage.advise("fetch the shard again, or salvage its good records with yt8m-inspect")
     return None
 
 
@@ -212,8 +220,8 @@ def diagnose(path: str, record: int, offset: int, num_bytes: int) -> Damage:
             file.seek(offset)
             header = file.read(crc32c.HEADER_BYTES)
         reason = _header_reason(header, num_bytes - offset)
-        if reason and not record and not offset:
-            reason = foreign_files.kind_of(path) or f"not a TFRecord file, or its start is lost: {reason}"
+        if reason and not record and not offset and (kind := foreign_files.kind_of(path)):
+            return Damage(path, record, offset, kind, foreign=True)
         if not reason:
             next(iter(_read(path, offset).take(1)))
             reason = "reading stopped here, but a second attempt went on: an unreliable disk or network"

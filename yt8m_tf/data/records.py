@@ -193,9 +193,7 @@ def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:
         )
         with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: not {feature.num_bytes} bytes each"])]):
             values = tf.identity(values)
-        values = tf.io.decode_raw(
-            values, tf.as_dtype(feature.dtype), fixed_length=feature.num_bytes if one_each else None
-        )
+        values = tf.io.decode_raw(values, tf.as_dtype(feature.dtype))
     vectors = tf.reshape(values, [-1, feature.size])
     if feature.dtype == "uint8":
         return vectors

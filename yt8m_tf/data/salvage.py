@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 
-import numpy as np
 import tensorflow as tf
 
 from yt8m_tf.data import crc32c
@@ -87,25 +86,8 @@ def _find_runs(path: str, num_bytes: int) -> tuple[list[tuple[int, int]], int, l
         # Damaged records that follow each other are one damage.
         if count or not damages:
             damages.append(diagnose(path, num_records, offset, num_bytes))
-        offset = _next_header(path, offset + 1, num_bytes)
+        offset = crc32c.next_header(path, offset + 1, num_bytes)
     return runs, num_records, damages
-
-
-def _next_header(path: str, offset: int, num_bytes: int) -> int:
-    """The first byte from `offset` on at which a header with the right checksum starts; `num_bytes` for none."""
-    overlap = crc32c.HEADER_BYTES - 1
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while offset + crc32c.HEADER_BYTES <= num_bytes:
-            file.seek(offset)
-            chunk = np.frombuffer(file.read(_CHUNK_BYTES + overlap), np.uint8)
-            windows = np.lib.stride_tricks.sliding_window_view(chunk, crc32c.HEADER_BYTES)  # [N, 12]
-            # Records are below 4 GB, so that half of the length is zero. Few offsets are left after this quick test.
-            plausible = np.flatnonzero(~windows[:, 4 : crc32c.LENGTH_BYTES].any(axis=1))
-            found = plausible[crc32c.headers_match(windows[plausible])]
-            if len(found):
-                return offset + int(found[0])
-            offset += len(windows)
-    return num_bytes
 
 
 def _copy(path: str, output: str, runs: list[tuple[int, int]]) -> None:

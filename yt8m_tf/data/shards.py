@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -11,6 +12,9 @@ import tensorflow as tf
 from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
+
+# Where a pattern matches nothing: files and directories below it to look at, and to name.
+_LOOKED_AT_BELOW, _SHOWN = 1000, 5
 
 
 def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -> list[str]:
@@ -43,7 +47,8 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
                 f"{where}'{full}' is a directory; give a pattern for the shards in it, such as '{full}/*.tfrecord'"
             )
         if not matched:
-            raise InputError(f"{where}no file matches '{full}'; {_pattern_hint(patterns, data_dir, source)}")
+            hint = _hint_below(pattern, data_dir) or _pattern_hint(patterns, data_dir, source)
+            raise InputError(f"{where}no file matches '{full}'; {hint}")
         for path in matched:
             if os.path.islink(path) and not os.path.exists(path):
                 raise InputError(f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; mend it")
@@ -59,9 +64,25 @@ def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
     return hint
 
 
+def _hint_below(pattern: str, data_dir: str) -> str:
+    """Which directories, up to two levels below the one that was looked into, have what matches; "" for none."""
+    full = files.below(data_dir, pattern)
+    if files.has_scheme(full):
+        return ""
+    is_relative = bool(data_dir) and not os.path.isabs(os.path.expanduser(pattern))
+    top, name = (os.path.expanduser(data_dir), pattern) if is_relative else os.path.split(full)
+    below = itertools.islice(itertools.chain(files.find("*", top), files.find("*/*", top)), _LOOKED_AT_BELOW)
+    found = [path for path in below if os.path.isdir(path) and files.find(name, path)]
+    if not found:
+        return ""
+    listed = ", ".join(f"{os.path.relpath(path, top or '.')}/" for path in found[:_SHOWN])
+    give = f"--data_dir={found[0]}" if is_relative else f"'{os.path.join(found[0], name)}'"
+    return f"below it there are such files in {listed}; give {give}"
+
+
 def identity(path: str) -> str:
     """What is the same for all names of one file: its real path; a place with a scheme has one name."""
-    return path if "://" in path else os.path.realpath(path)
+    return path if files.has_scheme(path) else os.path.realpath(path)
 
 
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:

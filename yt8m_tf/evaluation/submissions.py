@@ -20,26 +20,29 @@ from yt8m_tf.metrics.batch_statistics import TOP_K
 
 T = TypeVar("T")
 
+# Of the 2017 version of the dataset, which has the most.
+MOST_CLASSES = 4716
 
-def read_csv_labels(path: Path) -> dict[str, set[int]]:
+
+def read_csv_labels(path: Path, num_classes: int = MOST_CLASSES) -> dict[str, set[int]]:
     """Labels by video id, from a file with the columns id,labels.
 
     Raises:
-      InputError: it cannot be read, or has other columns or values.
+      InputError: it cannot be read, or has other columns or values, a video twice or a class that is not below
+        `num_classes`.
     """
-    labels: dict[str, set[int]] = {}
-    for video_id, classes in _rows(path, "--labels", "id", "labels", _classes):
-        if video_id in labels:
-            raise InputError(f"--labels={path}: video '{video_id}' stands twice")
-        labels[video_id] = classes
-    return labels
+    return {
+        video_id: set(classes)
+        for _, video_id, classes in _rows(path, "--labels", "id", "labels", lambda text: _classes(text, num_classes))
+    }
 
 
-def read_shard_labels(pattern: str) -> dict[str, set[int]]:
+def read_shard_labels(pattern: str, num_classes: int = MOST_CLASSES) -> dict[str, set[int]]:
     """Labels by video id, from labelled shards of either level.
 
     Raises:
-      InputError: no shard matches; one is damaged, or holds a record without an id.
+      InputError: no shard matches; one is damaged, or holds a record without an id or a class that is not below
+        `num_classes`.
     """
     labels: dict[str, set[int]] = {}
     for path in list_shards([pattern], source="--labels"):
@@ -52,18 +55,25 @@ def read_shard_labels(pattern: str) -> dict[str, set[int]]:
                     f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
                     " give each shard once, and every video an id of its own"
                 )
-            labels[video_id] = set(record.context.feature[schema.LABELS_KEY].int64_list.value)
+            own = record.context.feature[schema.LABELS_KEY].int64_list.value
+            try:
+                labels[video_id] = {_below(label, num_classes) for label in own}
+            except ValueError as error:
+                raise InputError(f"--labels: {path}: record {number}: {error}") from error
         if damage := integrity.scan_shard(path).damage:
-            raise InputError(f"--labels: {damage}; yt8m-inspect can save the good records")
+            raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
     return labels
 
 
-def submission_gap(path: Path, labels: Mapping[str, set[int]], on_unlabelled: str = "error") -> tuple[float, int]:
+def submission_gap(
+    path: Path, labels: Mapping[str, set[int]], num_classes: int = MOST_CLASSES, on_unlabelled: str = "error"
+) -> tuple[float, int]:
     """GAP@20 of `VideoId,LabelConfidencePairs` rows.
 
     Args:
       path: the submission file.
       labels: of every video by id.
+      num_classes: no class id may reach it.
       on_unlabelled: what to do about videos without any: "error", "skip": leave their rows out, or "negative": count
         what the rows claim as wrong.
 
@@ -83,10 +93,13 @@ def submission_gap(path: Path, labels: Mapping[str, set[int]], on_unlabelled: st
             f" {record_check.ON_UNLABELLED_HINT}"
         )
     scores, hits, seen = [], [], set()
-    for video_id, pairs in _rows(path, "--submission", "VideoId", "LabelConfidencePairs", _pairs):
-        if video_id in seen or video_id not in labels:
-            problem = "stands twice" if video_id in seen else "has no labels given; give --labels of the same videos"
-            raise InputError(f"--submission={path}: video '{video_id}' {problem}")
+    rows = _rows(path, "--submission", "VideoId", "LabelConfidencePairs", lambda text: _pairs(text, num_classes))
+    for line, video_id, pairs in rows:
+        if video_id not in labels:
+            raise InputError(
+                f"--submission={path}: line {line}: video '{video_id}' has no labels given; give --labels of the same"
+                " videos"
+            )
         seen.add(video_id)
         if on_unlabelled == "skip" and video_id in unlabelled:
             continue
@@ -104,8 +117,9 @@ def submission_gap(path: Path, labels: Mapping[str, set[int]], on_unlabelled: st
 
 def _rows(
     path: Path, flag: str, id_column: str, values_column: str, parse: Callable[[str], T]
-) -> Iterator[tuple[str, T]]:
-    """The id and the parsed values of each row of a CSV file, with or without a byte order mark."""
+) -> Iterator[tuple[int, str, T]]:
+    """Line, id and parsed values of each row of a CSV file, with or without a byte order mark; each id once."""
+    lines: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -119,32 +133,41 @@ def _rows(
                 try:
                     if not row[id_column]:
                         raise ValueError("no id")
-                    yield row[id_column], parse(row[values_column] or "")
+                    if row[id_column] in lines:
+                        raise ValueError(f"video '{row[id_column]}' stands in line {lines[row[id_column]]} already")
+                    lines[row[id_column]] = reader.line_num
+                    values = parse(row[values_column] or "")
                 except ValueError as error:
                     raise InputError(f"{flag}={path}: line {reader.line_num} cannot be read: {error}") from error
+                yield reader.line_num, row[id_column], values
     except OSError as error:
         raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{flag}={path}: not a CSV file ({error}); is it compressed? unpack it") from error
 
 
-def _classes(text: str) -> set[int]:
-    return {_class(word) for word in text.split()}
+def _classes(text: str, num_classes: int) -> list[int]:
+    words = text.split()
+    if wrong := [word for word in words if not (word.isascii() and word.isdecimal())]:
+        raise ValueError(f"'{wrong[0]}' is not a class id")
+    return [_below(int(word), num_classes) for word in words]
 
 
-def _class(word: str) -> int:
-    if not (word.isascii() and word.isdecimal()):
-        raise ValueError(f"'{word}' is not a class id")
-    return int(word)
+def _below(class_id: int, num_classes: int) -> int:
+    if not 0 <= class_id < num_classes:
+        raise ValueError(f"class {class_id} is not one of --num_classes={num_classes}, which count from 0")
+    return class_id
 
 
-def _pairs(text: str) -> list[tuple[int, float]]:
+def _pairs(text: str, num_classes: int) -> list[tuple[int, float]]:
     """Class ids and scores, checked: each class once, scores from 0 to 1, highest first."""
     words = text.split()
+    if not words:
+        raise ValueError("no class and score; give every video's highest classes")
     if len(words) % 2:
         raise ValueError(f"{len(words)} words, not pairs of a class and its score")
-    pairs = [(_class(c), _score(s)) for c, s in zip(words[::2], words[1::2], strict=True)]
-    classes = [class_id for class_id, _ in pairs]
+    classes = _classes(" ".join(words[::2]), num_classes)
+    pairs = list(zip(classes, map(_score, words[1::2]), strict=True))
     if len(set(classes)) < len(classes):
         raise ValueError(f"class {next(c for c in classes if classes.count(c) > 1)} stands twice")
     if unsorted := [after for before, after in itertools.pairwise(score for _, score in pairs) if after > before]:

@@ -15,6 +15,7 @@ from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import strip_checkpoint, strip_keras, strip_saved_model
 from yt8m_tf.export.saved_model import bytes_on_disk
+from yt8m_tf.locks import exclusive
 from yt8m_tf.training import checkpoints
 
 # Beside the output, whose name it begins with.
@@ -63,25 +64,26 @@ def strip(
         own checkpoints they do, as in evaluation and export; in others that must be said.
 
     Raises:
-      InputError: `source` is nothing of the kind, or damaged; `target` exists, or is `source`; or it is not known
-        which weights inference would use.
+      InputError: `source` is nothing of the kind, or damaged; `target` exists, is `source`, or another process writes
+        it; or it is not known which weights inference would use.
     """
     source, target = Path(source), Path(target)
     form = _format(source)
     _check_target(source, target)
     if average is not None and form not in ("run", "checkpoint"):
         raise InputError(f"--weights: {source} is no checkpoint; leave the flag out")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if form == "run":
-        before, after, read = strip_checkpoint.strip_run(source, target, which, average)
-    elif form == "checkpoint":
-        before, after, read = strip_checkpoint.strip_checkpoint(source, target, average)
-    elif form == "keras":
-        before, after, read = strip_keras.strip_keras(source, target)
-    else:
-        before, after, read = strip_saved_model.strip_saved_model(source, target)
-    report = StripReport(form, before, after, read, _bytes_of(target))
-    files.write_json(target.with_name(target.name + REPORT_SUFFIX), dataclasses.asdict(report))
+    with exclusive(target, "--output", "strips", beside=True):
+        _check_target(source, target)  # somebody else may have written there meanwhile
+        if form == "run":
+            before, after, read = strip_checkpoint.strip_run(source, target, which, average)
+        elif form == "checkpoint":
+            before, after, read = strip_checkpoint.strip_checkpoint(source, target, average)
+        elif form == "keras":
+            before, after, read = strip_keras.strip_keras(source, target)
+        else:
+            before, after, read = strip_saved_model.strip_saved_model(source, target)
+        report = StripReport(form, before, after, read, _bytes_of(target))
+        files.write_json(target.with_name(target.name + REPORT_SUFFIX), dataclasses.asdict(report))
     return report
 
 

@@ -20,7 +20,7 @@ def sequence_mask(num_frames: Any, frames: Any) -> Any:
     """
     # Counting ones works where T is unknown while the model is built, when there is no number to make a range of.
     position = ops.cumsum(ops.ones_like(frames[:, :, 0], dtype="float32"), axis=1)  # [B, T], from 1
-    return position <= ops.cast(num_frames, "float32")[:, None]
+    return position <= ops.expand_dims(ops.cast(num_frames, "float32"), 1)  # an index of None is not for LiteRT
 
 
 def clip_mask(inputs: Mapping[str, Any]) -> Any:
@@ -31,7 +31,7 @@ def clip_mask(inputs: Mapping[str, Any]) -> Any:
 
 def zero_padding(frames: Any, frame_mask: Any) -> Any:
     """[B, T, D] frames with zeros wherever the [B, T] mask is False."""
-    return ops.where(frame_mask[:, :, None], frames, ops.zeros_like(frames))
+    return ops.where(ops.expand_dims(frame_mask, 2), frames, ops.zeros_like(frames))
 
 
 def masked_mean(frames: Any, frame_mask: Any) -> Any:
@@ -46,7 +46,8 @@ def masked_mean(frames: Any, frame_mask: Any) -> Any:
     """
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]
     weights = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1)
-    return ops.einsum("btd,bt->bd", frames, weights)  # a matrix product: no masked copy of the frames
+    # A matrix product: no masked copy of the frames. Not `ops.einsum`, which LiteRT does not have.
+    return ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), frames), 1)
 
 
 def masked_max(frames: Any, frame_mask: Any) -> Any:

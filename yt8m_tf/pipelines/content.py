@@ -111,7 +111,8 @@ def differences(old: Content, new: Content) -> Changes:
 def _completed(content: Content) -> dict[str, Any]:
     """The options with what keys that their release did not know mean (`config.stored`)."""
     options = dict(content.options)
-    with contextlib.suppress(InputError, TypeError):  # a key that is gone since then: it shows as a difference
+    # A key that is gone since then, or was never one: it shows as a difference.
+    with contextlib.suppress(InputError, LookupError, TypeError, AttributeError):
         if content.kind == "train":
             options["experiment"] = strict_yaml.to_dict(parse_experiment(stored.completed(options["experiment"])))
         elif content.kind == "mean":

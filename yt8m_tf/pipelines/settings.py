@@ -11,6 +11,7 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.stacking.evaluation import COMBINATIONS
 from yt8m_tf.stacking.settings import StackConfig
 
 
@@ -80,6 +81,8 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         if not self.models and not self.all_of:
             raise ValueError("models must name at least one model, or all_of a file of them")
+        if taken := sorted(set(self.models) & set(COMBINATIONS)):
+            raise ValueError(f"models has '{taken[0]}', as stacking calls what it makes of all models; rename it")
         if self.num_folds < 2:
             raise ValueError(f"num_folds must be 2 or more, got {self.num_folds}")
         if self.final and (unknown := sorted(set(self.final.trunks) - set(self.students))):

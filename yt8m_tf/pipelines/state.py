@@ -18,7 +18,7 @@ import yaml
 
 from yt8m_tf import files, run_dir
 from yt8m_tf.config import strict_yaml
-from yt8m_tf.errors import InputError
+from yt8m_tf.errors import InputError, plain
 from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, digest, some
 from yt8m_tf.pipelines.stage import Kind, Stage
 from yt8m_tf.stacking import stack
@@ -104,7 +104,7 @@ class States:
     def changed(self) -> list[str]:
         """A line for each stage, or the folds of a model, that is "changed", with what changed."""
         changes = {name: found.changes for name, found in self._found.items() if found.state == "changed"}
-        return [f"{title}: {why}" for title, why in _together(changes)]
+        return [plain(f"{title}: {why}") for title, why in _together(changes)]
 
     def check(self, restart: Sequence[str]) -> None:
         """Checks that of what is "changed" only stages will start afresh that someone named, and those after them.
@@ -280,7 +280,9 @@ class States:
         if name not in self._shards:
             try:
                 stored = json.loads(self._path_of_shards(name).read_text(encoding="utf-8"))
-                self._shards[name] = tuple((str(shard), int(size)) for shard, size in stored)
+                known = tuple((shard, size) for shard, size in stored)
+                whole = all(type(shard) is str and type(size) is int for shard, size in known)
+                self._shards[name] = known if whole else None
             except (OSError, ValueError, TypeError, RecursionError):
                 self._shards[name] = None
         return self._shards[name]
@@ -337,7 +339,7 @@ def _check_result(kind: Kind, result: Mapping[str, Any]) -> None:
             raise InputError(f"result.gaps is {gaps!r}")
         names = next(iter(gaps.values()))
         numbers |= {f"gaps.{split}.{name}": own.get(name) for split, own in gaps.items() for name in names}
-    if wrong := [key for key, value in numbers.items() if not isinstance(value, int | float)]:
+    if wrong := [key for key, value in numbers.items() if not isinstance(value, int | float) or abs(value) >= 2**63]:
         raise InputError(f"result.{wrong[0]} is {numbers[wrong[0]]!r}")
 
 

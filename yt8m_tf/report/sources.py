@@ -132,8 +132,8 @@ def read_workdir(path: Path) -> Workdir:
         # A pipeline's ensemble of all models in one graph, a run, is named "mean" too.
         {split: {_NAMES.get(name, name): gap for name, gap in own.items()} for split, own in gaps.items()},
         _read_json(stacked / SIZES, {}, ("points",)),
-        _below(path, REPORT_FILE, 2, ("size", "total_bytes")),
-        _below(path, FRONTIER_FILE, 1, ("frontier",)),
+        _below(path, REPORT_FILE, 2, _check_export),
+        _below(path, FRONTIER_FILE, 1, _check_frontier),
     )
 
 
@@ -193,21 +193,68 @@ def _read_evaluation(directory: Path) -> Evaluation:
     return _checked(directory / CLASSES_FILE, read)
 
 
-def _below(path: Path, name: str, depth: int, needed: Sequence[str]) -> dict[str, Any]:
+def _check_export(report: Any) -> None:
+    _check_bytes(report["size"]["total_bytes"])
+    for key in ("gap", "gap_float32"):
+        _check_number(report["metrics"][key])
+    len(report.get("pack", {}).get("members", []))
+
+
+def _check_frontier(contents: Any) -> None:
+    for points in (contents["options"], contents["frontier"]):
+        if not points:
+            raise ValueError("it has no options or no points")
+        for point in points:
+            _check_bytes(point["num_bytes"])
+            _check_number(point["gap"])
+    for point in contents["frontier"]:
+        _check_texts(point, "rule")
+        for member in point["members"]:
+            _check_texts(member, "name", "precision")
+            _check_number(member["weight"])
+
+
+def _check_texts(values: Any, *keys: str) -> None:
+    if wrong := [key for key in keys if not isinstance(values[key], str)]:
+        raise TypeError(f"'{wrong[0]}' is no text")
+
+
+def _check_bytes(value: Any) -> None:
+    if type(value) is not int or not 0 < value < 2**63:
+        raise ValueError(f"{value!r} is not a number of bytes")
+
+
+def _check_number(value: Any) -> None:
+    """Of a share or a weight: up to 1, or NaN where there were no labels."""
+    if type(value) not in (int, float) or value < 0 or value > 1:
+        raise ValueError(f"{value!r} is not a number from 0 to 1")
+
+
+def _below(path: Path, name: str, depth: int, check: Callable[[Any], None]) -> dict[str, Any]:
     """Each file of that name in exported/NAME or exported/NAME/VERSION, by the directory `depth` levels above it."""
     files = sorted([*path.glob(f"exported/*/{name}"), *path.glob(f"exported/*/*/{name}")])
     found = {str(file.parents[depth - 1].relative_to(path)): file for file in files}
-    return {name: _read_json(file, needed=needed) for name, file in found.items()}
+    return {name: _read_json(file, check=check) for name, file in found.items()}
 
 
-def _read_json(path: Path, default: Any = None, needed: Sequence[str] = ()) -> Any:
-    """The contents of a file; `default` where there is none. `needed` are keys, each in the value of the one before."""
+def _read_json(
+    path: Path, default: Any = None, needed: Sequence[str] = (), check: Callable[[Any], None] | None = None
+) -> Any:
+    """The contents of a file; `default` where there is none.
+
+    Args:
+      path, default: as above.
+      needed: keys, each in the value of the one before.
+      check: raises LookupError, TypeError, AttributeError or ValueError where the contents are not what is read.
+    """
     if default is not None and not path.is_file():
         return default
 
     def read(path: Path) -> Any:
         contents = json.loads(path.read_text(encoding="utf-8"))
         functools.reduce(lambda value, key: value[key], needed, contents)
+        if check is not None:
+            check(contents)
         return contents
 
     return _checked(path, read)
@@ -216,7 +263,7 @@ def _read_json(path: Path, default: Any = None, needed: Sequence[str] = ()) -> A
 def _checked(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())

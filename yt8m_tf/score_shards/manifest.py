@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from yt8m_tf import files, schema
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError
-from yt8m_tf.locks import is_claimed
+from yt8m_tf.locks import CLAIMS, is_claimed
 
 MANIFEST = "scores.json"
 # What a manifest will say, from the moment that the first process starts to score.
@@ -107,6 +108,27 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
         raise InputError(
             f"{output_flag}={directory}: cannot be written ({error.strerror}); name another directory"
         ) from error
+
+
+@contextlib.contextmanager
+def begun(directory: Path, manifest: Manifest) -> Iterator[None]:
+    """`start`; where the block fails before any shard is scored, nothing is left, unless another process scores there.
+
+    Raises:
+      InputError: see `start`.
+    """
+    made = files.missing_directories(directory)
+    try:
+        start(directory, manifest)
+        yield
+    except BaseException:
+        is_empty = directory.is_dir() and all(path.name.startswith(".") for path in directory.iterdir())
+        if is_empty and not is_claimed(directory):
+            (directory / _STARTED).unlink(missing_ok=True)
+            for folder in (_INPUTS, CLAIMS):
+                shutil.rmtree(directory / folder, ignore_errors=True)
+            files.remove_empty(made)
+        raise
 
 
 def note_input(directory: Path, name: str, made_from: ScoredShard) -> None:

@@ -29,7 +29,7 @@ from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.locks import Claims
 from yt8m_tf.score_shards import records as score_records
-from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, finish, known_inputs, note_input, start
+from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, begun, finish, known_inputs, note_input
 from yt8m_tf.scoring.predictors import Predictor
 from yt8m_tf.serving.inference import nothing_usable
 
@@ -88,15 +88,15 @@ def score(
         predictors[0].folds,
         keys=data.other_keys,
     )
-    files.check_no_input([output / os.path.basename(shard) for shard in shards], shards, "--output")
-    start(output, manifest)
+    files.check_no_input([output / os.path.basename(shard) for shard in shards], shards, f"--output={output}")
     sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
-    _remove_outdated(output, sizes)
     counts: dict[str, int] = {}
     with (
+        begun(output, manifest),
         Progress(total=sum(sizes.values()), desc="score", unit="B", unit_scale=True, disable=not progress) as bar,
         Claims(output) as claims,
     ):
+        _remove_outdated(output, sizes)
         for members, group in groups:
             job = _Job(members, data, manifest.top_k, batch_size, output, claims, faults, xla, sizes, bar)
             counts |= job.run(group)

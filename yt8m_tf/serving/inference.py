@@ -10,6 +10,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,18 @@ def infer(
     def is_current(index: int, part: Part) -> bool:
         return not part.damage or integrity.is_damaged_as(shards[index], part.damage)
 
-    files.check_no_input([output], shards, "--output")
+    files.check_no_input([output], shards, f"--output={output}")
     check_target(output)
-    with exclusive(parts_directory(output), "--output", "writes its parts"):
-        parts = Parts(output, run, sizes, is_current)
+    with (
+        exclusive(parts_directory(output), "--output", "writes its parts", value=Path(output)),
+        Parts(output, run, sizes, is_current) as parts,
+    ):
         for shard, part in zip(shards, parts.finished, strict=False):
             _restore(faults, shard, part)
         start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
-        with Progress(total=sum(sizes), unit="B", unit_scale=True, mininterval=0.5, disable=not progress) as bar:
+        with Progress(
+            total=sum(sizes), desc="infer", unit="B", unit_scale=True, mininterval=0.5, disable=not progress
+        ) as bar:
             bar.update(sum(sizes[: len(parts.finished)]))
             _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
         seconds = time.perf_counter() - start
@@ -96,7 +101,7 @@ def infer(
             sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
         )
         if not num_rows:
-            parts.remove()
+            parts.finished.clear()
             raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; {output} was not written")
         parts.assemble()
     return InferenceSummary(num_rows, num_records - before, seconds, faults)

@@ -59,19 +59,15 @@ def parts_directory(output: str | os.PathLike[str]) -> Path:
 
 
 def check_target(output: str | os.PathLike[str]) -> None:
-    """Makes the directory of the parts.
+    """Refuses a directory's name for the submission file.
 
     Raises:
-      InputError: the submission file cannot be written there.
+      InputError: there is a directory of that name, or there is no name.
     """
     if not os.fspath(output):
         raise InputError("--output: is empty; name a file, such as submission.csv")
     if Path(output).is_dir():
         raise InputError(f"--output={output}: is a directory; name a file, such as {Path(output) / 'submission.csv'}")
-    try:
-        parts_directory(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output={output}: cannot write there ({error.strerror}); choose another place") from error
 
 
 @dataclasses.dataclass
@@ -108,7 +104,7 @@ class Parts:
       finished: the parts that are done, in order.
 
     Raises:
-      InputError: `output` cannot be written, or its parts belong to another run.
+      InputError: its parts belong to another run, or cannot be read.
     """
 
     def __init__(
@@ -123,7 +119,7 @@ class Parts:
         self.directory = parts_directory(output)
         self._remedy = f"remove {self.directory} to start anew"
         self.finished: list[Part] = []
-        check_target(output)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._check_run(dict(run))
         for index, num_bytes in enumerate(shard_bytes):
             state = self._path(index, "json")
@@ -148,7 +144,7 @@ class Parts:
         index = len(self.finished)
         os.replace(self._path(index, "tmp"), self._path(index, "csv"))
         self._current.damage = damage
-        _write_json(self._path(index, "json"), dataclasses.asdict(self._current))
+        files.write_json(self._path(index, "json"), dataclasses.asdict(self._current))
         self.finished.append(self._current)
         self._current, self._started = self._next_part(), False
 
@@ -161,9 +157,12 @@ class Parts:
                     shutil.copyfileobj(part, whole, 1 << 20)
         shutil.rmtree(self.directory)
 
-    def remove(self) -> None:
-        """Removes all parts."""
-        shutil.rmtree(self.directory)
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.finished:  # nothing to go on from
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _next_part(self) -> Part:
         return Part(self._shard_bytes[len(self.finished)])
@@ -175,22 +174,17 @@ class Parts:
         path = self.directory / "run.json"
         run = json.loads(json.dumps(run))  # as it reads back
         if not path.is_file():
-            _write_json(path, run)
+            files.write_json(path, run)
             return
         before = strict_yaml.read_json(path, Mapping[str, Any], self._remedy)
         changed = sorted(key for key in {*before, *run} if before.get(key) != run.get(key))
         if changed and not self._path(0, "json").is_file():  # nothing was finished, so nothing is lost
-            _write_json(path, run)
+            files.write_json(path, run)
         elif changed:
             raise InputError(
                 f"--output={self.output}: {self.directory} holds parts of a run with other {' and '.join(changed)};"
                 " delete it to start anew, repeat that run to go on, or choose another file"
             )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with files.whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _quoted(video_id: bytes) -> bytes:

@@ -19,6 +19,9 @@ from yt8m_tf.stacking import means
 from yt8m_tf.stacking.inputs import ShardInputs, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows
 
+# What models are combined to, as tables name it beside them.
+COMBINATIONS = MEAN, LOGIT_MEAN, WEIGHTED_MEAN, LIGHTGBM = "mean", "mean of logits", "weighted mean", "LightGBM"
+
 # Rows that the weights of the mean are fitted on: with a hundred models 0.4 GB.
 _FITTED_ROWS = 1_000_000
 # Labels of a class from which on it is another kind of class, for `LabelMass`.
@@ -107,21 +110,21 @@ def combination_gaps(
       mass: where to add the stacked scores.
       progress: whether to show a progress bar.
     """
-    histograms = {name: GapHistogram() for name in ("mean", "mean of logits", "weighted mean", "LightGBM")}
+    histograms = {name: GapHistogram() for name in COMBINATIONS}
     bar = Progress(paths, desc="GAP of means", unit=" shards", disable=not progress, leave=False)
     for shard, path in zip(inputs.shards, bar, strict=True):
         rows = load_rows(path)
         scores = rows.features[:, : len(inputs.names)]
         combined = {
-            "mean": means.plain_mean(scores),
-            "mean of logits": means.logit_mean(scores),
-            "weighted mean": means.weighted_mean(scores, weights),
-            "LightGBM": _scores_of_rows(rows, read_shard(stacked, path.stem, manifest)),
+            MEAN: means.plain_mean(scores),
+            LOGIT_MEAN: means.logit_mean(scores),
+            WEIGHTED_MEAN: means.weighted_mean(scores, weights),
+            LIGHTGBM: _scores_of_rows(rows, read_shard(stacked, path.stem, manifest)),
         }
         for name, values in combined.items():
             add_rows(histograms[name], rows, values)
         if mass is not None:
-            mass.add(rows, combined["LightGBM"], inputs.labels(shard)[1])
+            mass.add(rows, combined[LIGHTGBM], inputs.labels(shard)[1])
     return {name: histogram.gap() for name, histogram in histograms.items()}
 
 

@@ -52,11 +52,27 @@ class LeftOut:
       videos: that take part, or would but for their missing labels.
       unlabelled: of these, those without labels, which are left out or taken for negative.
       skipped: that some model has no scores of, since it was allowed to skip them.
+      damaged: base names of shards of which only the videos before damage take part; how many lie behind it, nobody
+        knows.
     """
 
     videos: int
     unlabelled: int
     skipped: int
+    damaged: tuple[str, ...] = ()
+
+    def summary(self, on_unlabelled: str) -> list[str]:
+        """One line for each kind of fault that was let pass."""
+        lines = []
+        if self.damaged:
+            more = f" and {len(self.damaged) - 1:,} more" if len(self.damaged) > 1 else ""
+            lines.append(f"left out the rest of {len(self.damaged):,} damaged shards: {self.damaged[0]}{more}")
+        if self.skipped:
+            lines.append(f"left out {self.skipped:,} videos that a model was allowed to skip")
+        if self.unlabelled:
+            done = "left out" if on_unlabelled == "skip" else "took for negative"
+            lines.append(f"{done} {self.unlabelled:,} of {self.videos:,} videos, which have no labels")
+        return lines
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +90,7 @@ class _Kept:
         return (self.labels == schema.NO_LABEL).all(axis=1)
 
     def counts(self) -> tuple[int, int, int]:
-        """The fields of `LeftOut`."""
+        """The counts of `LeftOut`."""
         return len(self.ids), int(self.is_unlabelled().sum()), self.num_videos - len(self.ids)
 
 
@@ -154,7 +170,9 @@ class StackInputs:
         found = {
             shard: kept.counts() for shard, kept in zip(self.shards, in_order(self._kept, self.shards), strict=True)
         }
-        total = LeftOut(*(sum(counts) for counts in zip(*found.values(), strict=True)))
+        damaged = tuple(name for name in map(os.path.basename, self.shards) if self._is_damaged(name))
+        videos, unlabelled, skipped = (sum(counts) for counts in zip(*found.values(), strict=True))
+        total = LeftOut(videos, unlabelled, skipped, damaged)
         if not total.unlabelled or (total.unlabelled == total.videos and not needed):
             return dataclasses.replace(total, unlabelled=0)
         if self._on_unlabelled == "error" or total.unlabelled == total.videos:
@@ -199,32 +217,34 @@ class StackInputs:
     def _kept(self, shard: str) -> _Kept:
         """The videos of a shard that take part."""
         path = self._cache and self._cache / f"{os.path.basename(shard)}.npz"
-        if path is not None and path.is_file():
-            arrays = load_arrays(path)
+        if path is not None and path.is_file() and _is_current(arrays := load_arrays(path), shard):
             ids = arrays["ids"].astype(object)
             kept = _Kept(ids, arrays["labels"], int(arrays.get("num_videos", len(ids))))
         else:
             kept = self._read_labels(shard)
             if path is not None:
-                self._keep(path, kept)
+                self._keep(path, shard, kept)
         if self._drops_unlabelled and kept.is_unlabelled().any():
             kept = kept.at(~kept.is_unlabelled())
             if path is not None:  # a report reads them, too
-                self._keep(path, kept)
+                self._keep(path, shard, kept)
         return kept
 
-    def _keep(self, path: Path, kept: _Kept) -> None:
-        arrays = {"ids": kept.ids.astype(np.bytes_), "labels": kept.labels, "num_videos": np.int64(kept.num_videos)}
-        save_arrays(path, arrays)
+    def _keep(self, path: Path, shard: str, kept: _Kept) -> None:
+        sizes = {"num_videos": np.int64(kept.num_videos), "num_bytes": np.int64(tf.io.gfile.stat(shard).length)}
+        save_arrays(path, {"ids": kept.ids.astype(np.bytes_), "labels": kept.labels, **sizes})
 
     def _read_labels(self, shard: str) -> _Kept:
         name = os.path.basename(shard)
-        is_damaged = any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
-        ids, labels = _ids_and_labels(shard, self.num_classes, is_damaged, self.keys)
+        ids, labels = _ids_and_labels(shard, self.num_classes, self._is_damaged(name), self.keys)
         kept, skipped = _Kept(ids, labels, len(ids)), self._skipped(name)
         if not skipped:
             return kept
         return kept.at(np.array([video.decode("utf-8", "backslashreplace") not in skipped for video in ids.tolist()]))
+
+    def _is_damaged(self, name: str) -> bool:
+        """Whether a shard was when a model scored it."""
+        return any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -258,6 +278,11 @@ class StackInputs:
                 f"{directory}: no scores of {len(missing)} of {len(self.shards)} shards, '{missing[0]}' for one; score"
                 " them with yt8m-score into the same directory"
             )
+
+
+def _is_current(arrays: Mapping[str, np.ndarray], shard: str) -> bool:
+    """Whether a shard is still the one whose labels were kept; a release before this key did not tell."""
+    return "num_bytes" not in arrays or int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -294,7 +319,8 @@ def _ids_and_labels(
         labels = records.parse_labels(serialized, schema.labels_key_of(keys)).to_tensor(schema.NO_LABEL).numpy()
     except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
         damage = integrity.scan_shard(shard).damage
-        raise InputError(f"{damage or shard + ': not YouTube-8M records'}; fetch the shard again") from error
+        hint = "fetch the shard again"
+        raise InputError(damage.advise(hint) if damage else f"{shard}: not YouTube-8M records; {hint}") from error
     if (ids == b"").any():
         raise InputError(f"{shard}: record {int(np.argmax(ids == b''))} has no id; write the shard again, with ids")
     check_unique(ids, shard)

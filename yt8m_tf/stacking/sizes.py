@@ -32,7 +32,7 @@ from yt8m_tf.stacking.subsets import Ensemble, best_first, ensembles
 SIZES = "ensemble_sizes.json"
 _FOLDER = "ensemble_sizes"
 SINGLE = "best single model"
-METHODS = (SINGLE, "mean", "weighted mean", "LightGBM")
+METHODS = (SINGLE, evaluation.MEAN, evaluation.WEIGHTED_MEAN, evaluation.LIGHTGBM)
 
 
 @dataclasses.dataclass(frozen=True)

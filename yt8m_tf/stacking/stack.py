@@ -45,7 +45,7 @@ class StackResult:
       importances: of each column, its share of the boosters' total gain.
       curves: of each fold, loss per tree on "training" and "held out" rows.
       soft_labels: of the scores out of fold, `evaluation.LabelMass.bands`.
-      left_out: videos without labels or scores, of the splits that have such.
+      left_out: videos without labels or scores, and damaged shards, of the splits that have such.
     """
 
     gaps: Mapping[str, Mapping[str, float]]
@@ -83,9 +83,10 @@ def stack(
       progress: whether to show progress bars.
 
     Raises:
-      InputError: scores without folds, a split of other models, a directory of another stacking; damage.
+      InputError: a model named as a combination is, scores without folds, a split of other models, a directory of
+        another stacking; damage.
     """
-    folds = _check(training, applied)
+    folds = _check(training, applied, config)
     with exclusive(output, "--output", "stacks"):
         return _stack(training, applied, folds, output, config, num_threads, train_fold, progress)
 
@@ -140,21 +141,26 @@ def _stack(
         _importances([trained.booster for trained in boosters]),
         [trained.curves for trained in boosters],
         mass.bands(),
-        {split: counts for split, counts in left_out.items() if counts.unlabelled or counts.skipped},
+        {split: counts for split, counts in left_out.items() if counts.summary("")},
     )
     files.write_json(output / WEIGHTS, result.weights)
     files.write_json(output / REPORT, dataclasses.asdict(result))
     return result
 
 
-def _check(training: StackInputs, applied: Mapping[str, StackInputs]) -> dict[str, int]:
+def _check(training: StackInputs, applied: Mapping[str, StackInputs], config: StackConfig) -> dict[str, int]:
     """The fold of each training shard."""
+    columns = feature_names(training.names, config)[len(training.names) :]
+    if taken := set(training.names) & {*evaluation.COMBINATIONS, *columns}:
+        raise InputError(
+            f"--scores: a model is named '{min(taken)}', as what stacking makes of all models; rename its directory"
+        )
     outside = [shard for shard in training.shards if os.path.basename(shard) not in training.folds]
     if outside:
         reason = "its models were trained without folds" if not training.folds else "it is in none of the folds"
         raise InputError(
             f"--input: no out-of-fold scores of '{outside[0]}': {reason}; train with --num_folds, and give the shards"
-            " of data.train"
+            " of data.train; those of another split go into --apply=SPLIT:PATTERN"
         )
     folds = {os.path.basename(shard): training.folds[os.path.basename(shard)] for shard in training.shards}
     if len(set(folds.values())) < 2:

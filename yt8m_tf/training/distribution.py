@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +24,9 @@ _PEER_FAILURES = (
     tf.errors.DeadlineExceededError,
 )
 _PEER_WORDS = ("collective", "incarnation")
+_JOBS = ("chief", "worker")
+_ADDRESS = re.compile(r"[^\s/]+:[0-9]{1,5}")
+_TF_CONFIG_HINT = """write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}"""
 
 
 def make_strategy(devices: str = "") -> tf.distribute.Strategy:
@@ -36,9 +41,9 @@ def make_strategy(devices: str = "") -> tf.distribute.Strategy:
       several devices; else the default strategy of one device.
 
     Raises:
-      InputError: a device that this machine does not have, or a TF_CONFIG that is not JSON.
+      InputError: a device that this machine does not have, or a TF_CONFIG that is none (`read_cluster`).
     """
-    if _cluster():
+    if read_cluster():
         # Must come before TensorFlow looks at any device: collectives are configured at its start.
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         if threading.current_thread() is threading.main_thread() and (handler := signal.getsignal(signal.SIGTERM)):
@@ -54,12 +59,50 @@ def make_strategy(devices: str = "") -> tf.distribute.Strategy:
     return tf.distribute.OneDeviceStrategy(chosen[0]) if chosen else tf.distribute.get_strategy()
 
 
-def _cluster() -> Mapping[str, list[str]]:
-    """The cluster of the environment variable TF_CONFIG: {"worker": [addresses]}, perhaps with a "chief"."""
+def read_cluster() -> dict[str, list[str]]:
+    """The cluster of the environment variable TF_CONFIG: addresses of the "worker"s, perhaps of a "chief"; {} for none.
+
+    Raises:
+      InputError: it is no JSON object, or none that tells a cluster and which of its tasks this process is.
+    """
+    text = os.environ.get("TF_CONFIG") or "{}"
     try:
-        return json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise InputError(f"environment variable TF_CONFIG: not a JSON object ({error})") from error
+        config = json.loads(text)
+        if not isinstance(config, dict):
+            raise TypeError(f"it is a {type(config).__name__}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"environment variable TF_CONFIG: not a JSON object ({error}); {_TF_CONFIG_HINT}") from error
+    cluster, task = config.get("cluster") or {}, config.get("task")
+    if not cluster:
+        return {}
+    if problem := _cluster_problem(cluster) or _task_problem(task, cluster):
+        raise InputError(f"environment variable TF_CONFIG: {problem}; {_TF_CONFIG_HINT}")
+    return cluster
+
+
+def _cluster_problem(cluster: Any) -> str | None:
+    if not isinstance(cluster, dict) or set(cluster) - set(_JOBS):
+        return f"cluster must hold the jobs {' and '.join(_JOBS)}, and no others"
+    if wrong := [job for job, addresses in cluster.items() if not isinstance(addresses, list) or not addresses]:
+        return f"cluster.{wrong[0]} must be a list of addresses"
+    addresses = [address for job in cluster.values() for address in job]
+    for address in addresses:
+        if not (isinstance(address, str) and _ADDRESS.fullmatch(address)):
+            return f"{address!r} is not an address, HOST:PORT"
+        if addresses.count(address) > 1:
+            return f"'{address}' stands twice"
+    return None
+
+
+def _task_problem(task: Any, cluster: Mapping[str, list[str]]) -> str | None:
+    if not isinstance(task, dict) or not {"type", "index"} <= set(task):
+        return "task must say which process of the cluster this is, by type and index"
+    if not isinstance(task["type"], str) or task["type"] not in cluster:
+        return f"task.type {task['type']!r} is not a job of the cluster: {', '.join(cluster)}"
+    last = len(cluster[task["type"]]) - 1
+    if type(task["index"]) is not int or not 0 <= task["index"] <= last:
+        return f"task.index {task['index']!r} is not one of 0 to {last}, of the job {task['type']}"
+    return None
 
 
 def is_single(strategy: tf.distribute.Strategy) -> bool:

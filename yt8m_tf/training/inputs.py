@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from yt8m_tf.config.experiment import LabelsConfig
+from yt8m_tf.data import integrity
 from yt8m_tf.score_shards import soft_labels
 
 # Base name of a shard to the sizes of the files of that name, which may lie in several directories.
 Sizes = Mapping[str, tuple[int, ...]]
 
 _SHOWN = 3
+# Shards of a list whose level is looked at, evenly spread.
+_LOOKED_AT = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,23 @@ def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, 
       tf.errors.OpError: a shard that is not there.
     """
     return Inputs(_sizes(train), _sizes(validation), soft_labels.fingerprint(labels, data_dir))
+
+
+def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:
+    """Says that shards are not all of one level, which no data.level helps; None where they are.
+
+    Args:
+      train, validation: paths of shards; some of each, evenly spread, are looked at.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for key, paths in (("data.train", train), ("data.validation", validation)):
+        for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
+            if level := integrity.first_level([path]):
+                found.setdefault(level, (key, path))
+    if len(found) < 2:
+        return None
+    places = " and ".join(f"{key} matches {level}-level shards ('{path}')" for level, (key, path) in found.items())
+    return f"{places}; a run reads shards of one level: correct the patterns"
 
 
 def _sizes(paths: Sequence[str]) -> Sizes:

@@ -180,9 +180,7 @@ class _Run:
         self.membership = None
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
-        need_labels = not soft_labels.replace_labels(experiment.labels)
-        pipeline.check_first_records(self.train_shards, data, faults, need_labels)
-        pipeline.check_first_records(self.validation_shards, data, faults)
+        self._check_first_records()
         saved = self._saved_state()
         self.inputs = self._check_inputs(saved) if self.is_chief else None
         keras.utils.set_random_seed(config.seed)
@@ -281,6 +279,16 @@ class _Run:
                 saved_time = now
             if wants_to_end:
                 raise self._interrupted()
+
+    def _check_first_records(self) -> None:
+        data, need_labels = self.experiment.data, not soft_labels.replace_labels(self.experiment.labels)
+        try:
+            pipeline.check_first_records(self.train_shards, data, self.faults, need_labels)
+            pipeline.check_first_records(self.validation_shards, data, self.faults)
+        except InputError as error:
+            if mixed := inputs.mixed_levels(self.train_shards, self.validation_shards):
+                raise InputError(mixed) from error
+            raise
 
     def _skipped(self) -> tuple[str, ...]:
         """What all workers skipped, a line for each kind; for the chief to tell."""

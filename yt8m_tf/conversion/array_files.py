@@ -1,0 +1,94 @@
+"""Arrays in files of NumPy's, one or more for each video: `.npy` holds one feature, `.npz` several by name.
+
+Nothing is ever unpickled: an array of objects, or a pickle with the name of an array, is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from yt8m_tf import files
+from yt8m_tf.conversion.videos import PICKLE, Chunk, Problem, Video
+
+SUFFIXES = (".npy", ".npz")
+_NPY, _ZIP, _PICKLE = b"\x93NUMPY", b"PK\x03\x04", b"\x80"  # first bytes
+_VIDEOS = 32  # that are read at once
+
+
+def chunks(paths: Mapping[str, Sequence[str]]) -> list[Chunk]:
+    """Files of arrays, some videos at a time: a video's id is the name of its files without the suffix.
+
+    Args:
+      paths: of the files by the name of the feature that they hold; under "" files that name their arrays themselves.
+    """
+    by_id: dict[str, list[tuple[str, str]]] = {}
+    for name, own in paths.items():
+        for path in own:
+            by_id.setdefault(Path(path).stem, []).append((path, name))
+    groups = list(by_id.values())
+    found = []
+    for first in range(0, len(groups), _VIDEOS):
+        part = groups[first : first + _VIDEOS]
+        own_paths, names = zip(*(pair for group in part for pair in group), strict=True)
+        found.append(Chunk(own_paths, names, num_videos=len(part)))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayReader:
+    """Reads files of arrays.
+
+    Attributes:
+      wanted: names of the features that are taken; None: all.
+    """
+
+    wanted: Sequence[str] | None = None
+
+    def read(self, chunk: Chunk) -> Iterator[Video | Problem]:
+        """See `videos.Reader`."""
+        by_id: dict[str, list[tuple[str, str]]] = {}
+        for path, name in zip(chunk.paths, chunk.names, strict=True):
+            by_id.setdefault(Path(path).stem, []).append((path, name))
+        for video_id, own in by_id.items():
+            first, features = own[0][0], dict[str, np.ndarray]()
+            for path, name in own:
+                try:
+                    arrays = _load(path, name)
+                except ValueError as error:
+                    yield Problem(path, video_id, str(error))
+                    break
+                if twice := arrays.keys() & features.keys():
+                    yield Problem(path, video_id, f"{min(twice)} of this id is in {first}, too; rename one of them")
+                    break
+                features |= arrays
+            else:
+                kept = [name for name in features if self.wanted is None or name in self.wanted]
+                yield Video(first, video_id, {name: features[name] for name in kept})
+
+
+def _load(path: str, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, by the names of their features.
+
+    Raises:
+      ValueError: there are none that can be read; the message says why in one line.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_NPY))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    if head.startswith(_PICKLE):
+        raise ValueError(PICKLE)
+    if not head.startswith((_NPY, _ZIP)):
+        raise ValueError("no file of NumPy's: its first bytes are others")
+    try:
+        with open(path, "rb") as file:
+            return files.read_arrays(file) if head.startswith(_ZIP) else {name: np.load(file, allow_pickle=False)}
+    except Exception as error:  # NumPy's reader of headers raises a dozen kinds, and MemoryError for a damaged one
+        if "allow_pickle" in str(error):
+            raise ValueError(PICKLE) from error
+        raise ValueError(f"damaged: {' '.join(str(error).split())}") from error

@@ -1,0 +1,70 @@
+"""Finds out what kind of features files hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from yt8m_tf import files
+from yt8m_tf.conversion import array_files, feature_tables, mediapipe
+from yt8m_tf.conversion.videos import PICKLE, Chunk, Reader
+from yt8m_tf.errors import InputError
+
+_FLAG = "--input"
+_NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+_KINDS = (mediapipe.SUFFIXES, array_files.SUFFIXES, feature_tables.SUFFIXES)
+
+
+def open_source(
+    patterns: Sequence[str], wanted: Sequence[str] | None, id_column: str, other_columns: Sequence[str]
+) -> tuple[Reader, list[Chunk]]:
+    """What reads the features that files hold, and the parts that it reads, always the same ones in the same order.
+
+    Args:
+      patterns: of files, of one kind: MediaPipe's `.pb`, `.npy` and `.npz`, `.csv` and `.parquet`. NAME=PATTERN for
+        `.npy` files, which do not name the feature that they hold.
+      wanted: names of features; None: all.
+      id_column: of tables.
+      other_columns: of tables, which hold no features.
+
+    Raises:
+      InputError: no such files, or of different kinds; a table without features.
+    """
+    found = _find(patterns)
+    suffixes = {Path(path).suffix.lower(): path for paths in found.values() for path in paths}
+    if pickles := [path for suffix, path in suffixes.items() if suffix in _PICKLES]:
+        raise InputError(f"{_FLAG}={pickles[0]}: {PICKLE}, such as .npy or .npz")
+    for suffix, path in suffixes.items():
+        if not any(suffix in kind for kind in _KINDS):
+            known = ", ".join(suffix for kind in _KINDS for suffix in kind)
+            raise InputError(f"{_FLAG}={path}: features are read from {known} files; give such ones")
+    kinds = [kind for kind in _KINDS if suffixes.keys() & {*kind}]
+    if len(kinds) > 1:
+        shown = " and ".join(next(path for suffix, path in suffixes.items() if suffix in kind) for kind in kinds)
+        raise InputError(f"{_FLAG}: {shown} are of different kinds; convert them one kind after the other")
+    if kinds[0] is array_files.SUFFIXES:
+        if unnamed := [path for path in found.get("", []) if path.lower().endswith(".npy")]:
+            raise InputError(f"{_FLAG}={unnamed[0]}: does not name its feature; write NAME=PATTERN, as in rgb=*.npy")
+        return array_files.ArrayReader(wanted), array_files.chunks(found)
+    if named := [name for name in found if name]:
+        raise InputError(f"{_FLAG}={named[0]}=...: only .npy files are named; leave '{named[0]}=' out")
+    paths = found[""]
+    if kinds[0] is mediapipe.SUFFIXES:
+        return mediapipe.MediaPipeReader(wanted), mediapipe.chunks(paths)
+    columns = feature_tables.find_columns(Path(paths[0]), id_column, other_columns, wanted)
+    return feature_tables.TableReader(columns, id_column), feature_tables.chunks(paths)
+
+
+def _find(patterns: Sequence[str]) -> dict[str, list[str]]:
+    """The files by the names that patterns give them, "" for none; each file once, in alphabetical order."""
+    found: dict[str, set[str]] = {}
+    for given in patterns:
+        match = _NAMED.fullmatch(given)
+        name, pattern = (match[1], match[2]) if match and not files.find(given) else ("", given)
+        paths = [path for path in files.find(str(files.local_path(pattern, _FLAG))) if Path(path).is_file()]
+        if not paths:
+            raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'")
+        found.setdefault(name, set()).update(paths)
+    return {name: sorted(paths) for name, paths in found.items()}
