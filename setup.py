@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 COMMANDS = (
     "download",
     "convert",
-    "convert",
+    "extract",
     "train",
     "evaluate",
     "export",
@@ -21,7 +21,6 @@ COMMANDS = (
     "strip",
     "report",
     "inspect",
-    "extract",
     "sample-data",
     "score-submission",
 )

@@ -26,7 +26,7 @@ _OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
 _COMMANDS = (
     "download",
     "convert",
-    "convert",
+    "extract",
     "train",
     "evaluate",
     "export",
@@ -40,7 +40,6 @@ _COMMANDS = (
     "strip",
     "report",
     "inspect",
-    "extract",
     "sample-data",
     "score-submission",
 )
