@@ -19,7 +19,7 @@ from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.serving import inference
 from yt8m_tf.serving.bundle import MEMBER_LIMIT, check_target, unpacked, write_bundle
 from yt8m_tf.serving.inference import infer
-from yt8m_tf.serving.submission import Parts
+from yt8m_tf.serving.parts import Parts
 
 ROOT = Path(__file__).resolve().parents[2]
 # A loop, whose functions TensorFlow numbers in more places than others; and clustered weights.

@@ -37,6 +37,7 @@ def evaluate_trained(
     batch_size: int | None = None,
     faults: Faults,
     xla: bool = True,
+    min_positives: int | None = None,
     progress: bool = True,
 ) -> Metrics:
     """Evaluates a trained model on labelled shards, on one device.
@@ -49,6 +50,7 @@ def evaluate_trained(
       faults: what to do about damaged shards and empty clips.
       xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the
         statistics.
+      min_positives: see `MetricAccumulator.result`.
       progress: whether to show a progress bar.
 
     Raises:
@@ -71,7 +73,7 @@ def evaluate_trained(
 
     batch_size = batch_size or pipeline.scoring_batch_size(data.level)
     batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
-    return evaluate(step, batches, data.num_classes, progress=progress)
+    return evaluate(step, batches, data.num_classes, progress=progress, min_positives=min_positives)
 
 
 def format_table(metrics: Metrics) -> str:

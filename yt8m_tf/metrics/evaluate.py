@@ -23,6 +23,7 @@ def evaluate(
     progress: bool = True,
     leave: bool = True,
     gather: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+    min_positives: int | None = None,
 ) -> Metrics:
     """All metrics in one pass.
 
@@ -37,6 +38,7 @@ def evaluate(
       leave: whether it stays on the screen.
       gather: where several workers evaluate a part each: from `MetricAccumulator.arrays` to all workers' arrays, one
         after the other along the first axis.
+      min_positives: see `MetricAccumulator.result`.
 
     Raises:
       InputError: a NaN score, no videos, no labels.
@@ -49,7 +51,7 @@ def evaluate(
             bar.update(accumulator.num_videos - before)
     if gather is not None:
         accumulator = MetricAccumulator.from_arrays(gather(accumulator.arrays()))
-    return accumulator.result()
+    return accumulator.result(min_positives)
 
 
 def _one_ahead(step: Step, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Any]]:
