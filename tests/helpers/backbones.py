@@ -86,12 +86,12 @@ def write_inception(directory: Path, rng: np.random.Generator) -> dict[str, np.n
     return arrays | {"network": network}
 
 
-def write_picture_model(path: Path, size: int = 48, seed: int = 0) -> Path:
-    """Writes a small convolutional network with random weights: [size, size, 3] in [0, 255] -> [192]."""
+def write_picture_model(path: Path, widths: tuple[int, int] = (32, 64), size: int = 48, seed: int = 0) -> Path:
+    """Writes a small convolutional network with random weights: [size, size, 3] in [0, 255] -> [2 * sum(widths)]."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input([size, size, 3])
     values, pooled = keras.layers.Rescaling(1 / 127.5, -1)(inputs), []
-    for width, side in ((32, 5), (64, 3)):
+    for width, side in zip(widths, (5, 3), strict=True):
         options = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal", "name": f"conv{width}"}
         values = keras.layers.Conv2D(width, side, strides=2, **options)(values)
         pooled += [keras.layers.GlobalAveragePooling2D()(values), keras.layers.GlobalMaxPooling2D()(values)]

@@ -46,7 +46,10 @@ flags.adopt_module_key_flags(table_flags)
 _LEVELS = flags.DEFINE_list("levels", ["video", "frame"], "Levels to write.")
 _VIDEOS_PER_SHARD = flags.DEFINE_integer("videos_per_shard", 1024, "Videos in a shard at most.", lower_bound=1)
 _JOBS = flags.DEFINE_integer(
-    "jobs", None, "Processes, each with one thread; the default is one for each core, and 8 at most.", lower_bound=1
+    "jobs",
+    None,
+    "Processes, each with one thread; 0: none but this one; the default is one for each core, 8 at most.",
+    0,
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace shards that were made from other videos, or otherwise.")
 _KEEP_FEATURES = flags.DEFINE_bool(
@@ -61,7 +64,8 @@ _MOST_JOBS = 8
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
     from yt8m_tf.bin.usage import next_command
-    from yt8m_tf.errors import InputError
+    from yt8m_tf.conversion.writing import read_data_section
+    from yt8m_tf.errors import InputError, Interrupted
     from yt8m_tf.extraction.extract import Options, extract, find_videos
 
     output_dir = files.local_path(_OUTPUT_DIR.value, "--output_dir")
@@ -70,7 +74,7 @@ def main(_: Sequence[str]) -> None:
     recipe = recipe_flags.recipe(_FEATURES.value, "--features")
     table = table_flags.read_labels()
     videos = find_videos(_INPUT.value, table, leave_out=output_dir)
-    jobs = _JOBS.value or min(len(os.sched_getaffinity(0)), _MOST_JOBS)
+    jobs = min(len(os.sched_getaffinity(0)), _MOST_JOBS) if _JOBS.value is None else _JOBS.value
     options = Options(
         levels=_LEVELS.value,
         videos_per_shard=_VIDEOS_PER_SHARD.value,
@@ -78,10 +82,19 @@ def main(_: Sequence[str]) -> None:
         overwrite=_OVERWRITE.value,
         keep_features=_KEEP_FEATURES.value,
     )
-    result = extract(videos, table, recipe, output_dir, options)
+    try:
+        result = extract(videos, table, recipe, output_dir, options)
+    except KeyboardInterrupt as error:
+        raise Interrupted.like(error, "interrupted; the same command goes on behind the last video") from error
     for line in _summary(result, f"{output_dir}"):
         print(line)
-    print(next_command("inspect", f"{output_dir}/*/*.tfrecord"))
+    level = _LEVELS.value[0]
+    if result.written.num_videos["train"]:
+        config = {"video": "first_level/logistic.yaml", "frame": "first_level/frame_logistic.yaml"}[level]
+        data = f"data={read_data_section(output_dir, level)}"
+        print(next_command("train", config=config, set=data, data_dir=output_dir / level, workdir="runs/logistic"))
+    else:
+        print(next_command("inspect", f"{output_dir / level}/*.tfrecord"))
 
 
 def _summary(result: Extraction, output_dir: str) -> list[str]:

@@ -42,6 +42,7 @@ _DTYPE = flags.DEFINE_enum(
     "How frames are stored; the default is uint8 for inception and vggish, as in the dataset, and float16 with others.",
 )
 _RANGE = flags.DEFINE_list("range", ["-2", "2"], "Values that the codes 0 and 255 of uint8 stand for.")
+_ALL = (*_DIRECTORIES.values(), _IMAGE_SIZE, _SCALING, _MAX_SECONDS, _WITHOUT_AUDIO, _DTYPE, _RANGE)
 
 
 def recipe(features: Sequence[str], flag: str) -> Recipe:
@@ -68,6 +69,23 @@ def recipe(features: Sequence[str], flag: str) -> Recipe:
         without_audio=_WITHOUT_AUDIO.value,
         storage=Storage.parse(dtype, _RANGE.value, "--range"),
     )
+
+
+def recipe_or_stored(values: Sequence[str], flag: str) -> Recipe:
+    """How features are made: the recipe that yt8m-extract stored, where `values` is one place, or `recipe`.
+
+    Raises:
+      InputError: a flag that cannot be used, or no recipe at that place.
+    """
+    from yt8m_tf import files
+    from yt8m_tf.errors import InputError
+    from yt8m_tf.extraction.backbones import read_recipe
+
+    if len(values) != 1 or "=" in values[0]:
+        return recipe(values, flag)
+    if given := [own.name for own in _ALL if flags.FLAGS[own.name].present]:
+        raise InputError(f"--{given[0]}: {flag}={values[0]} says it already; leave the flag out")
+    return read_recipe(files.local_path(values[0], flag), flag)
 
 
 def _whole_path(flag: flags.FlagHolder) -> str | None:

@@ -10,6 +10,7 @@ interrupted goes on behind the last video. What the shards hold does not depend 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -186,6 +187,25 @@ def extract(
         if not options.keep_features:
             shutil.rmtree(parts)
     return Extraction(written, rows, _mean_shares([outcome.outside for outcome in used.values()]))
+
+
+@contextlib.contextmanager
+def extracted(videos: Mapping[str, Path], recipe: Recipe, directory: Path, level: Level) -> Iterator[Extraction]:
+    """Shards of videos without labels, which are removed when the block ends well.
+
+    After an error, or a signal, features are kept for the same call.
+
+    Args:
+      videos: their files, by id (`find_videos`).
+      recipe: how features are made.
+      directory: where the shards are in the meantime.
+      level: of the shards.
+
+    Raises:
+      InputError: see `extract`.
+    """
+    yield extract(videos, None, recipe, directory, Options(levels=(level,), jobs=0))
+    shutil.rmtree(directory)
 
 
 def _make_features(tasks: Mapping[str, Task], recipe: Recipe, options: Options) -> list[Reported]:
