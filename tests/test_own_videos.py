@@ -53,7 +53,7 @@ def _walk(place: Path, train: int, validate: int, new: int, epochs: int) -> dict
     # What only makes the walk quick: no processes, no compilation, and for the short one fewer epochs.
     more = {
         "extract": ["--jobs=0"],
-        "train": ["--xla=false", f"--set=train.epochs={epochs}"],
+        "train": ["--xla=false", "--steps_per_call=1", f"--set=train.epochs={epochs}"],
         "evaluate": ["--xla=false"],
     }
     results = {}
@@ -77,10 +77,28 @@ def _named(place: Path) -> dict[str, set[str]]:
 
 def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    results = _walk(tmp_path, train=18, validate=9, new=2, epochs=2)
+    results = _walk(tmp_path, train=18, validate=9, new=2, epochs=1)
     assert "next: yt8m-train --config=first_level/logistic.yaml" in results["extract"].stdout
     assert "features: {rgb: 1280, audio: 64}, num_classes: 6}" in results["extract"].stdout
     assert _named(tmp_path).keys() == {"clip_10000", "clip_10001"}
+    before = (tmp_path / "names.txt").read_bytes()
+    # Other ways to say the same, and what is wrong in one line.
+    (tmp_path / "new" / "broken.mp4").write_bytes(b"no video")
+    infer = ("infer", "--saved_model=exported/mine/1", "--input=new", "--threshold=thresholds.csv", "--format=names")
+    recipe = "rgb=keras:backbone.keras,audio=log_mel"
+    again = run_command(*infer, f"--extract={recipe}", "--output=again.txt")
+    assert again.returncode == 0, again.stderr
+    assert "new/broken.mp4: cannot be opened: Invalid data" in again.stdout
+    assert (tmp_path / "again.txt").read_bytes() == before
+    for flags, message in (
+        (["--extract=mine", "--max_seconds=9"], "--max_seconds: --extract=mine says it already; leave the flag out"),
+        (["--extract=videos"], "extraction.json: cannot be read"),
+        (["--extract=rgb=keras:none.keras"], "none.keras: no such file"),
+        (["--extract=audio=log_mel"], "takes the feature 'rgb' with 1,280 values, and the recipe makes audio alone"),
+    ):
+        refused = run_command(*infer, *flags, "--output=refused.txt")
+        assert refused.returncode == 1 and message in refused.stderr, refused.stderr
+        assert refused.stderr.count("yt8m-infer: error:") == 1 and not (tmp_path / "refused.txt").exists()
 
 
 @pytest.mark.slow

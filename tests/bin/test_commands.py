@@ -242,6 +242,7 @@ _PLACES = [
     ("strip", "output", ("--input=run",)),
     ("inspect", "json", ("x",)),
     ("inspect", "salvage_to", ("x",)),
+    ("extract", "output_dir", ("--input=x", "--features=audio=log_mel")),
     ("sample-data", "output_dir", ()),
 ]
 

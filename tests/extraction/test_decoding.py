@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from videos import grey, steady, tone, write_video
 
+from yt8m_tf.errors import InputError
 from yt8m_tf.extraction.decoding import SAMPLE_RATE, DecodingError, VideoFile
 
 _LOSSLESS = {"codec": "ffv1", "pixels": "bgr0"}
@@ -129,6 +131,14 @@ def test_a_file_that_is_no_video(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DecodingError) as error:
         VideoFile(path)
     assert "\n" not in str(error.value)
+
+
+def test_without_pyav_one_line_says_which_extra_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(
+        InputError, match=r"PyAV.*is not installed; install the package with its extra: yt8m-tf\[video\]"
+    ):
+        VideoFile(tmp_path / "a.mp4")
 
 
 def test_a_file_that_breaks_off(tmp_path: Path) -> None:

@@ -91,12 +91,13 @@ def _shards(saved_model: str, output: Path) -> Iterator[list[str]]:
     if _EXTRACT.value is None:
         yield list_shards(_INPUT.value, source="--input")
         return
-    from yt8m_tf.extraction.extract import extracted, find_videos
+    from yt8m_tf.extraction.extract import check_suits, extracted, find_videos
     from yt8m_tf.serving.metadata import read_data
 
     data = read_data(saved_model)
     level = data.level if data else "video"
     recipe = recipe_flags.recipe_or_stored(_EXTRACT.value, "--extract")
+    check_suits(recipe, data.sizes if data else {}, model_flags.flag(), "--extract")
     directory = output.with_name(output.name + ".videos")
     with extracted(find_videos(_INPUT.value, None, directory), recipe, directory, level) as found:
         for row in found.report:

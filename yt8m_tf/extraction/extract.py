@@ -30,7 +30,7 @@ from yt8m_tf.conversion.tables import LabelTable, Row
 from yt8m_tf.conversion.writing import Layout, Written, check_output, write_dataset
 from yt8m_tf.errors import InputError
 from yt8m_tf.extraction.backbones import RECIPE, Recipe
-from yt8m_tf.extraction.workers import Outcome, Task, read_part, run_tasks
+from yt8m_tf.extraction.workers import Outcome, Task, loaded, read_part, run_tasks
 from yt8m_tf.schema import Level
 
 REPORT = "report.csv"
@@ -187,6 +187,28 @@ def extract(
         if not options.keep_features:
             shutil.rmtree(parts)
     return Extraction(written, rows, _mean_shares([outcome.outside for outcome in used.values()]))
+
+
+def check_suits(recipe: Recipe, sizes: Mapping[str, int], model: str, flag: str) -> None:
+    """Refuses a recipe that does not make what a model takes, before any video is decoded.
+
+    Args:
+      recipe: how features are made.
+      sizes: of the features that the model takes, by name.
+      model: what messages call it.
+      flag: that names the recipe.
+
+    Raises:
+      InputError: a feature is missing, or has another size.
+    """
+    made = loaded(recipe).sizes
+    for name, size in sizes.items():
+        if made.get(name) != size:
+            found = f"makes it with {made[name]}" if name in made else f"makes {', '.join(made)} alone"
+            raise InputError(
+                f"{flag}: the model in {model} takes the feature '{name}' with {size:,} values, and the recipe {found};"
+                " give the backbones that the model was trained with"
+            )
 
 
 @contextlib.contextmanager

@@ -153,7 +153,7 @@ def run_task(task: Task, recipe: Recipe) -> Outcome:
     """
     from yt8m_tf.extraction.features import extract_features
 
-    backbones = _loaded(json.dumps(strict_yaml.to_dict(recipe)))
+    backbones = loaded(recipe)
     try:
         found = extract_features(task.path, backbones, recipe)
     except InputError:
@@ -196,6 +196,11 @@ def read_part(path: Path) -> tuple[Outcome, Encoded]:
         for prefix in (_FRAMES, _MEANS)
     )
     return outcome, Encoded(frames, means)
+
+
+def loaded(recipe: Recipe) -> Backbones:
+    """`load_backbones`, once in this process for the last recipe."""
+    return _loaded(json.dumps(strict_yaml.to_dict(recipe)))
 
 
 @functools.lru_cache(1)
