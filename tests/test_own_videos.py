@@ -104,7 +104,7 @@ def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    _walk(tmp_path, train=135, validate=45, new=18, epochs=20)
+    _walk(tmp_path, train=135, validate=45, new=18, epochs=10)
     metrics = json.loads((tmp_path / "runs" / "mine" / "evaluation" / "metrics.json").read_text())
     assert metrics["gap_at_20"] >= 0.95
     named = _named(tmp_path)

@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from backbones import write_picture_model
 from shards import codes_of, decoded_mean
 from videos import Clip, grey, steady, write_video
 
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.conversion.encoding import Storage
 from yt8m_tf.conversion.tables import LabelTable, Row
+from yt8m_tf.data import records
 from yt8m_tf.errors import InputError
 from yt8m_tf.extraction import extract as module
 from yt8m_tf.extraction import workers
@@ -127,6 +131,23 @@ def test_the_datasets_own_quantisation(folder: Path, recipe: Recipe, tmp_path: P
     np.testing.assert_allclose(means, decoded_mean(codes["rgb"]), atol=1e-6)
     # The log of silence, -4.6, lies outside.
     assert set(codes["audio"].flat) == {0} and 0 < result.outside["audio"] < 1
+
+
+@pytest.mark.parametrize("storage", [Storage("uint8", -5.0, 5.0), Storage("float16"), Storage()])
+def test_the_datas_own_section_reads_the_shards(storage: Storage, folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+    own = dataclasses.replace(recipe, storage=storage)
+    extract({"v0": folder / "v0.mp4"}, None, own, tmp_path, _QUIET)
+    wanted = extract_features(folder / "v0.mp4", load_backbones(recipe), recipe).frames
+    for level in ("video", "frame"):
+        section = yaml.safe_load((tmp_path / level / "data.yaml").read_text())["data"]
+        data = strict_yaml.parse(RecordsConfig, section, "data")
+        (serialized,) = tf.data.TFRecordDataset(str(tmp_path / level / "test0000.tfrecord")).batch(4)
+        parsed = records.parse_records(serialized, data)
+        assert parsed["id"].numpy().tolist() == [b"v0"]
+        for name, values in wanted.items():
+            assert parsed[name].shape[-1] == values.shape[1]
+            if level == "frame" and storage.dtype == "float16":
+                np.testing.assert_array_equal(parsed[name][0, :2], values.astype(np.float16))
 
 
 def test_without_a_table_all_are_for_testing(folder: Path, recipe: Recipe, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_sound_that_is_shorter_or_longer_than_the_pictures(length: float, tmp_pa
     found = _features(path)
     wanted = [_RMS, _RMS / np.sqrt(2), 0, 0] if length == 1.5 else [_RMS] * 4
     np.testing.assert_allclose(found.frames["audio"][:, 0], wanted, atol=3e-3)
-    assert len(found.frames["rgb"]) == 4
+    assert len(found.frames["rgb"]) == 4 and found.notes == ()
 
 
 def test_a_video_without_sound_says_so(tmp_path: Path) -> None:

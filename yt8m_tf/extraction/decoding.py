@@ -28,6 +28,8 @@ _PIPED_IMAGE = "_pipe"
 _TOLERANCE = Fraction(1, 10)
 # Of streams that state no rate.
 _USUAL_RATE = Fraction(25)
+# A file that ends so many seconds before the length that it states has been cut off.
+_CUT_OFF = Fraction(3, 2)
 _RESAMPLED_FORMAT = "fltp"  # float32, a row for each channel
 
 
@@ -117,6 +119,17 @@ class VideoFile:
             yield _upright(before[1])
             second += 1
         self.found.is_cut = second < end
+
+    def breaks_off(self) -> bool:
+        """Whether the file ends before the length that it states; looks at the packets of all streams, if need be."""
+        stated, last = self.found.seconds, self.found.end
+        if stated is None or stated - last <= _CUT_OFF:
+            return False
+        with self._open() as container:
+            for packet in self._packets(container):
+                if packet.pts is not None:
+                    last = max(last, (packet.pts + (packet.duration or 0)) * packet.time_base - self._zero)
+        return stated - last > _CUT_OFF
 
     def _timed_frames(self) -> Iterator[tuple[Fraction, Fraction, Any]]:
         """Time, length, and frame, in the order in which they are shown."""
@@ -217,7 +230,14 @@ class VideoFile:
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """The frames of a stream; packets that cannot be decoded are counted, and a file that breaks off ends there."""
-        packets = container.demux(stream)
+        for packet in self._packets(container, stream):
+            try:
+                yield from packet.decode()
+            except self._av.error.FFmpegError:
+                self.found.num_damaged += 1
+
+    def _packets(self, container: Any, *streams: Any) -> Iterator[Any]:
+        packets = container.demux(*streams)
         while True:
             try:
                 packet = next(packets, None)
@@ -226,10 +246,7 @@ class VideoFile:
                 return
             if packet is None:
                 return
-            try:
-                yield from packet.decode()
-            except self._av.error.FFmpegError:
-                self.found.num_damaged += 1
+            yield packet
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:

@@ -15,8 +15,6 @@ from yt8m_tf.extraction.decoding import SAMPLE_RATE, DecodingError, VideoFile
 
 _T = TypeVar("_T")
 _BATCH = 32  # pictures, or seconds of sound, of which features are made at a time
-# A file that ends so many seconds before the length that it states has been cut off.
-_CUT_OFF = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +122,8 @@ def _notes(video: VideoFile, max_seconds: int) -> list[str]:
     if found.is_cut or (found.seconds is not None and found.end >= max_seconds and found.seconds > max_seconds):
         of = "" if found.seconds is None else f" of {float(found.seconds):,.1f}"
         notes.append(f"cut at {max_seconds:,}{of} s")
-    elif found.seconds is not None and found.seconds - found.end > _CUT_OFF:
-        notes.append(f"breaks off at {float(found.end):,.1f} of {float(found.seconds):,.1f} s")
+    elif video.breaks_off():
+        notes.append(f"breaks off at {float(found.end):,.1f} of {float(found.seconds or 0):,.1f} s")
     if found.num_damaged:
         notes.append(f"packets that cannot be decoded: {found.num_damaged:,}")
     if found.num_untimed:
