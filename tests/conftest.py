@@ -29,7 +29,10 @@ from yt8m_tf.export import measure  # noqa: E402
 
 measure._RATE_SECONDS = 0.0  # every export measures its rates, which no test looks at: three calls are enough
 
-gc.freeze()  # what was imported stays, and need not be looked through in every collection
+# What was imported stays, and need not be looked through in every collection; the graphs that tests trace are larger
+# than what Python expects, so that it looks for cycles less often.
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import resource
@@ -127,6 +128,38 @@ def test_flags_that_cannot_be_used_are_one_line(command: str, flags: tuple[str, 
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith(f"yt8m-{command}: error: {message}") and result.stderr.count("\n") == 1
     assert result.stderr.endswith(f"; 'yt8m-{command} --help' shows all flags\n")
+
+
+def test_a_wrong_configuration_is_told_before_tensorflow_is_imported() -> None:
+    """By every command that takes --config."""
+    commands = {
+        "train": (("--config=first_level/logistic.yaml", "--workdir=x"), "train.epoch=1", "train.epochs"),
+        "pipeline": (("--config=pipelines/real_best.yaml", "--workdir=x"), "num_fold=3", "num_folds"),
+        "stack": (("--output=x", "--scores=x", "--input=x"), "num_tree=3", "num_trees"),
+    }
+    taking = {command for command in _COMMANDS if '_string("config"' in "".join(_source_text(command).split())}
+    assert taking == set(commands)
+    wrong = [(name, *flags, f"--set={key}") for name, (flags, key, _) in commands.items()]
+    wrong += [(name, *flags, "--config=none.yaml") for name, (flags, _, _) in commands.items()]
+    code = (
+        "import json, sys\n"
+        "from commands import run_command\n"
+        "told = [run_command(*wrong).stderr for wrong in json.loads(sys.argv[1])]\n"
+        "print(json.dumps([told, sorted({'tensorflow', 'keras', 'lightgbm'} & set(sys.modules))]))"
+    )
+    helpers = Path(__file__).resolve().parents[1] / "helpers"
+    environment = os.environ | {"PYTHONPATH": str(helpers)}
+    arguments = [sys.executable, "-c", code, json.dumps(wrong)]
+    told, imported = json.loads(subprocess.run(arguments, capture_output=True, check=True, env=environment).stdout)
+    assert imported == []
+    for line, (name, (_, key, meant)) in zip(told, commands.items(), strict=False):
+        assert line == f"yt8m-{name}: error: unknown key '{key.partition('=')[0]}'; did you mean '{meant}'?\n"
+    for line, name in zip(told[len(commands) :], commands, strict=True):
+        assert line.startswith(f"yt8m-{name}: error: --config=none.yaml: no such file") and line.count("\n") == 1
+
+
+def _source_text(command: str) -> str:
+    return Path(_source(f"yt8m_tf.bin.{command.replace('-', '_')}")).read_text()
 
 
 def test_an_argument_that_is_no_flag_is_one_line() -> None:

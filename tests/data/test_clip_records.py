@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from yt8m_tf.data.clip_records import ClipParser
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 from yt8m_tf.data.records import PARSE_FAILURES, parse_records
+from yt8m_tf.errors import InputError
 
 _SIZES = {"rgb": 200, "audio": 17}  # lengths of two bytes and of one
 _DATA = DataConfig(
@@ -210,3 +213,39 @@ def test_tensorflows_parser_refuses_what_is_no_clip(rng: np.random.Generator) ->
     """What the comparison above rests on."""
     with pytest.raises(PARSE_FAILURES):
         parse_records(tf.constant([_clip(rng)[:-3]]), _DATA)
+
+
+@pytest.mark.parametrize("endless", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("damage", ["a header", "the end", "all of it"])
+def test_shards_that_cannot_be_read_to_their_end(
+    damage: str, endless: bool, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Named, or skipped: the records before the damage and all other shards are read."""
+    clips = [{name: np.ones((2, size), np.uint8) for name, size in _SIZES.items()}] * 6
+    shards = [
+        str(write_shard(tmp_path / name, [frame_record(b"v%d" % i, [i], **clip) for i, clip in enumerate(clips)]))
+        for name in ("a", "b")
+    ]
+    content = bytearray(Path(shards[0]).read_bytes())
+    size, good = len(content) // 6, 0 if damage == "all of it" else 4
+    if damage == "a header":
+        content[4 * size + 2] ^= 1
+    elif damage == "the end":
+        del content[5 * size - 9 :]
+    else:
+        content[:] = bytes(len(content))
+    Path(shards[0]).write_bytes(content)
+
+    def stream(faults: Faults) -> pipeline.BatchStream:
+        if endless:
+            return training_stream(shards, dataclasses.replace(_DATA, shuffle_records=3), 2, seed=1, faults=faults)
+        return evaluation_stream(shards, _DATA, 4, faults=faults)
+
+    with pytest.raises(InputError, match=re.escape(shards[0])):
+        list(itertools.islice(stream(Faults()), 7))
+    faults = Faults(on_damaged="skip")
+    batches = list(itertools.islice(stream(faults), 12))
+    assert list(faults.damaged) == [shards[0]] and faults.damaged[shards[0]].record == good
+    if not endless:
+        found = [video for batch in batches for video in batch["id"].numpy()[batch["valid"].numpy()].tolist()]
+        assert found == [b"v%d" % i for i in (*range(good), *range(6))]

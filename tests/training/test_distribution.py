@@ -46,6 +46,19 @@ def test_tf_config_that_is_no_json_object(content: str, message: str, monkeypatc
     assert "\n" not in str(caught.value)
 
 
+def test_a_cluster_that_does_not_connect_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise tf.errors.DeadlineExceededError(None, None, "Deadline Exceeded\nin RegisterTask")
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", fail)
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": _PAIR, "task": _FIRST}))
+    with pytest.raises(InputError, match=r"its 2 processes did not connect \(Deadline Exceeded in RegisterTask\)"):
+        distribution.make_strategy()
+    assert "waiting for all 2 processes of TF_CONFIG; where one has ended" in capsys.readouterr().err
+
+
 _PAIR = {"worker": ["a:1", "b:2"]}
 _FIRST = {"type": "worker", "index": 0}
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.console.quiet import import_quietly
 
 _CONFIG = flags.DEFINE_string("config", None, "Configuration of the pipeline: PATH.yaml[:NAME].", required=True)
 _SET = flags.DEFINE_multi_string("set", [], "Override of a configuration key, such as num_folds=3; repeatable.")
@@ -43,13 +44,16 @@ _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf.pipelines.settings import load_pipeline
+
+    settings = load_pipeline(_CONFIG.value, _SET.value)  # what is wrong with it is told before the long import
+    import_quietly()
+
     from yt8m_tf import files
     from yt8m_tf.pipelines import content, plan, runner, stages, state, workers
     from yt8m_tf.pipelines.execution import Where
-    from yt8m_tf.pipelines.settings import load_pipeline
     from yt8m_tf.stacking import cluster
 
-    settings = load_pipeline(_CONFIG.value, _SET.value)
     workdir, data_dir = files.local_path(_WORKDIR.value, "--workdir"), os.path.expanduser(_DATA_DIR.value)
     table = stages.make_stages(settings, stages.kept_seeds(settings, workdir))
     stages.check_outputs(table, workdir)
@@ -72,7 +76,7 @@ def main(_: Sequence[str]) -> None:
 
 def run() -> None:
     """The console script."""
-    launch(main)
+    launch(main, framework=False)
 
 
 if __name__ == "__main__":

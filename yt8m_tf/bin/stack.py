@@ -24,12 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from yt8m_tf.bin import label_flags, size_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import parse_comma_list
+from yt8m_tf.console.quiet import import_quietly
+
+if TYPE_CHECKING:
+    from yt8m_tf.stacking.settings import StackConfig
 
 _SCORES = flags.DEFINE_list(
     "scores", None, "Directories of the models (a pattern may name them), a folder for each split."
@@ -50,30 +55,33 @@ flags.adopt_module_key_flags(label_flags)
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
+    from yt8m_tf.config import strict_yaml
     from yt8m_tf.errors import InputError
+    from yt8m_tf.stacking.settings import StackConfig
 
+    # What is wrong with the configuration is told before the long import.
+    values = strict_yaml.load_yaml(_CONFIG.value) if _CONFIG.value else {}
+    settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(StackConfig, values, _SET.value), "")
     output = files.local_path(_OUTPUT.value, "--output")
     if not (size_flags.SIZES.value and _SCORES.value is None and _INPUT.value is None):
         for name, value in (("scores", _SCORES.value), ("input", _INPUT.value)):
             if not value:
                 raise InputError(f"--{name}: stacking needs it (with --sizes alone, neither --scores nor --input)")
-        _stack(output)
+    import_quietly()
+    if _SCORES.value:
+        _stack(settings, output)
     if size_flags.SIZES.value:
         print(size_flags.measure(output, _NUM_THREADS.value))
 
 
-def _stack(output: Path) -> None:
+def _stack(settings: StackConfig, output: Path) -> None:
     from yt8m_tf import files
-    from yt8m_tf.config import strict_yaml
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.errors import InputError
     from yt8m_tf.stacking import cluster, report
     from yt8m_tf.stacking.inputs import StackInputs
-    from yt8m_tf.stacking.settings import StackConfig
     from yt8m_tf.stacking.stack import stack
 
-    values = strict_yaml.load_yaml(_CONFIG.value) if _CONFIG.value else {}
-    settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(StackConfig, values, _SET.value), "")
     models = files.matching(_SCORES.value, "--scores")
     names = [model.name for model in models]
 
@@ -100,7 +108,7 @@ def _stack(output: Path) -> None:
 
 def run() -> None:
     """The console script."""
-    launch(main)
+    launch(main, framework=False)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from absl import flags
 from yt8m_tf.bin import fault_flags, label_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
+from yt8m_tf.console.quiet import import_quietly
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "Configuration: PATH.yaml, or PATH.yaml:NAME for a file of several.", required=True
@@ -71,15 +72,20 @@ _PROFILE = flags.DEFINE_string(
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf.config.experiment import load_values
+
+    folds = [f"data.{flag.name}={flag.value}" for flag in (_NUM_FOLDS, _FOLD) if flag.value is not None]
+    values = load_values(_CONFIG.value, [*_SET.value, *folds])  # what is wrong with it is told before the long import
+    import_quietly()
+
     from yt8m_tf import files, run_dir
-    from yt8m_tf.models.registry import load_experiment
+    from yt8m_tf.models.registry import parse_experiment
     from yt8m_tf.training import distribution, loop
     from yt8m_tf.training.profile import parse_steps
 
     profile = None if _PROFILE.value is None else parse_steps(_PROFILE.value)
     strategy = distribution.make_strategy(_DEVICES.value)
-    folds = [f"data.{flag.name}={flag.value}" for flag in (_NUM_FOLDS, _FOLD) if flag.value is not None]
-    experiment = load_experiment(_CONFIG.value, [*_SET.value, *folds])
+    experiment = parse_experiment(values)
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     options = loop.RunOptions(
         data_dir=_DATA_DIR.value,
@@ -108,7 +114,7 @@ def main(_: Sequence[str]) -> None:
 
 def run() -> None:
     """The console script."""
-    launch(main)
+    launch(main, framework=False)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from yt8m_tf.config import checks
+from yt8m_tf.config import checks, strict_yaml
 from yt8m_tf.config.data import DataConfig
 
 
@@ -198,3 +198,19 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if self.loss.name == "bce_labels_tags" and not self.data.verticals:
             raise ValueError("loss.name bce_labels_tags weighs tags, and data.verticals is 0; set it, or use bce")
+
+
+def load_values(selector: str, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks all but the model's options.
+
+    Which options a model has is known to `models.registry`, which takes Keras, and seconds, to import.
+
+    Returns:
+      Plain values, for `models.registry.parse_experiment`.
+
+    Raises:
+      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
+    """
+    values = strict_yaml.apply_overrides(ExperimentConfig, strict_yaml.load_yaml(selector), overrides)
+    strict_yaml.parse(ExperimentConfig, values, "")
+    return values

@@ -73,6 +73,7 @@ def _pieces(shards: Sequence[str], most: int, faults: Faults, first: int, used: 
 def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int, most: int) -> tf.data.Dataset:
     paths, counts = tf.constant(shards), tf.constant(limits, tf.int64)
 
+    @tf.autograph.experimental.do_not_convert
     def read(index: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths[index], buffer_size=1 << 20).take(counts[index])
         left = records.skip(tf.where(index == first, tf.constant(used, tf.int64), 0))

@@ -57,6 +57,7 @@ def usable_records(
         faults.num_unlabelled += int(num_unlabelled)
         return np.int64(len(empty))
 
+    @tf.autograph.experimental.do_not_convert
     def keep(positions: tf.Tensor, found: Any) -> tuple[tf.Tensor, Any]:
         serialized = tf.nest.flatten(found)[0]
         nothing = tf.zeros(tf.shape(serialized), tf.bool)

@@ -20,6 +20,9 @@ from yt8m_tf.data import crc32c
 from yt8m_tf.data.clip_records import ClipParser
 from yt8m_tf.data.threads import in_order
 
+# In place of a length: no record can be read there.
+_UNREADABLE = -1
+
 
 def is_local(shards: Iterable[str]) -> bool:
     """Whether shards are files of this machine's file systems, which can be read at any byte."""
@@ -71,6 +74,9 @@ def read_batches(
 
     def read(batch: tuple[Any, np.ndarray]) -> tuple[Any, dict[str, Any]]:
         beside, rows = batch
+        for shard in rows[rows[:, 2] == _UNREADABLE, 0].tolist():
+            with _opened(shards[shard]):  # or it is gone
+                raise _damaged(shards[shard])
         rooms.own = _room(getattr(rooms, "own", None), int(rows[:, 2].sum()))
         serialized = _read_records(shards, rows, rooms.own)
         found = parser.parse_batch(serialized)
@@ -87,20 +93,28 @@ def _tensor(values: np.ndarray) -> tf.Tensor:
 
 
 def _find_records(path: str, shard: int, limit: int) -> np.ndarray:
-    """The locators [N, 3] of a shard's records, of the first `limit` unless that is negative."""
+    """The locators [N, 3] of a shard's records, of the first `limit` unless that is negative.
+
+    It raises nothing, as a dataset would take any exception for one of another type: where the shard cannot be read, or
+    not to its end, the last locator has the length `_UNREADABLE`, and reading it fails.
+    """
     rows: list[tuple[int, int, int]] = []
-    with _opened(path) as file:
-        position, end = 0, os.fstat(file.fileno()).st_size
-        while position < end and len(rows) != limit:
-            header = os.pread(file.fileno(), crc32c.HEADER_BYTES, position)
-            length = int.from_bytes(header[: crc32c.LENGTH_BYTES], "little")
-            stored = int.from_bytes(header[crc32c.LENGTH_BYTES :], "little")
-            if len(header) < crc32c.HEADER_BYTES or crc32c.masked_crc(header[: crc32c.LENGTH_BYTES]) != stored:
-                raise _damaged(path)
-            rows.append((shard, position + crc32c.HEADER_BYTES, length))
-            position += length + crc32c.FRAMING_BYTES
-        if position > end:
-            raise _damaged(path)
+    position = 0
+    try:
+        with open(path, "rb", buffering=0) as file:
+            end = os.fstat(file.fileno()).st_size
+            while position < end and len(rows) != limit:
+                header = os.pread(file.fileno(), crc32c.HEADER_BYTES, position)
+                length = int.from_bytes(header[: crc32c.LENGTH_BYTES], "little")
+                stored = int.from_bytes(header[crc32c.LENGTH_BYTES :], "little")
+                next_position = position + length + crc32c.FRAMING_BYTES
+                if crc32c.masked_crc(header[: crc32c.LENGTH_BYTES]) != stored or next_position > end:
+                    rows.append((shard, position, _UNREADABLE))
+                    break
+                rows.append((shard, position + crc32c.HEADER_BYTES, length))
+                position = next_position
+    except OSError:
+        rows.append((shard, position, _UNREADABLE))
     return np.array(rows, np.int64).reshape(-1, 3)
 
 

@@ -57,6 +57,7 @@ class EvaluationReader:
             return good
         return [most if limit < 0 else min(limit, most) for limit in good]
 
+    @tf.autograph.experimental.do_not_convert
     def _parse(self, positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
         missing = self.batch_size - tf.shape(serialized)[0]
         filled = tf.concat([serialized, tf.repeat(serialized[:1], missing)], axis=0)

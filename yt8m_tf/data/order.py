@@ -77,12 +77,14 @@ def serialized_records(
     shards, limits = tf.constant(groups.shards), tf.constant(good_records, tf.int64)
     all_good = all(limit < 0 for limit in good_records)
 
+    @tf.autograph.experimental.do_not_convert
     def read_shard(index: tf.Tensor) -> tf.data.Dataset:
         if open_shard:
             return open_shard(index, limits[index])
         found = tf.data.TFRecordDataset(shards[index]).take(limits[index])
         return attach(index, found) if attach else found
 
+    @tf.autograph.experimental.do_not_convert
     def read_group(group: tf.Tensor) -> tf.data.Dataset:
         indices = groups.indices(group)
         files = tf.data.Dataset.from_tensor_slices(indices)

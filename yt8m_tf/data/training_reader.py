@@ -60,6 +60,7 @@ class TrainingReader:
             del batch["id"]
             yield batch | {"position": position}
 
+    @tf.autograph.experimental.do_not_convert
     def _parse(self, positions: tf.Tensor, found: Any) -> Batch:
         serialized, *others = [values[self.part] for values in tf.nest.flatten(found)]
         need_labels = needs_labels(self.beside)

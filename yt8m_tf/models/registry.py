@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from yt8m_tf.config import strict_yaml
-from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.experiment import ExperimentConfig, load_values
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.config.strict_yaml import nearest, parse
 from yt8m_tf.errors import InputError
@@ -93,9 +93,9 @@ def load_experiment(selector: str, overrides: Sequence[str] = ()) -> ExperimentC
     """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks everything, the model's options included.
 
     Raises:
-      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
+      InputError: see `load_values` and `parse_experiment`.
     """
-    return parse_experiment(strict_yaml.apply_overrides(ExperimentConfig, strict_yaml.load_yaml(selector), overrides))
+    return parse_experiment(load_values(selector, overrides))
 
 
 def parse_experiment(values: Mapping[str, Any]) -> ExperimentConfig:

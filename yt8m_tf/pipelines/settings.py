@@ -10,9 +10,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
-from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.stacking.evaluation import COMBINATIONS
-from yt8m_tf.stacking.settings import StackConfig
+from yt8m_tf.stacking.settings import COMBINATIONS, StackConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +106,8 @@ class PipelineConfig:
         Raises:
           InputError: whatever is wrong with it; names the model's configuration.
         """
+        from yt8m_tf.models.registry import parse_experiment  # takes Keras; what a pipeline is can be read without
+
         own = strict_yaml.load_yaml(settings.config)
         data = strict_yaml.merge(own, settings.changes).get("data")  # of whatever type: not yet checked
         level = data.get("level", "video") if isinstance(data, Mapping) else "video"

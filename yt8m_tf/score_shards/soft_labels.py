@@ -107,7 +107,12 @@ class SoftLabels:
           labels.
         """
         table = _lookup_table(self._paths[index])
-        return serialized.batch(_LOOKED_UP).map(lambda batch: (batch, *self._look_up(batch, *table))).unbatch()
+
+        @tf.autograph.experimental.do_not_convert
+        def with_labels(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return (batch, *self._look_up(batch, *table))
+
+        return serialized.batch(_LOOKED_UP).map(with_labels).unbatch()
 
     def decode(self, class_ids: tf.Tensor, scores: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
         """A batch's soft labels: "soft_classes" [B, K] int32, padded with -1, and "soft_scores" [B, K] float16.

@@ -18,9 +18,7 @@ from yt8m_tf.score_shards.reading import ShardScores, read_shard
 from yt8m_tf.stacking import means
 from yt8m_tf.stacking.inputs import ShardInputs, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows
-
-# What models are combined to, as tables name it beside them.
-COMBINATIONS = MEAN, LOGIT_MEAN, WEIGHTED_MEAN, LIGHTGBM = "mean", "mean of logits", "weighted mean", "LightGBM"
+from yt8m_tf.stacking.settings import COMBINATIONS, LIGHTGBM, LOGIT_MEAN, MEAN, WEIGHTED_MEAN
 
 # Rows that the weights of the mean are fitted on: with a hundred models 0.4 GB.
 _FITTED_ROWS = 1_000_000

@@ -7,6 +7,9 @@ from typing import Literal
 
 from yt8m_tf.config import checks
 
+# What models are combined to, as tables name it beside them.
+COMBINATIONS = MEAN, LOGIT_MEAN, WEIGHTED_MEAN, LIGHTGBM = "mean", "mean of logits", "weighted mean", "LightGBM"
+
 
 @dataclasses.dataclass(frozen=True)
 class StackConfig:

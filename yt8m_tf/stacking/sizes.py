@@ -25,14 +25,14 @@ from yt8m_tf.stacking import boosting, evaluation, means, stack
 from yt8m_tf.stacking.features import feature_names
 from yt8m_tf.stacking.folds import Bar, train_folds
 from yt8m_tf.stacking.rows import load_rows, rows_of_models, save_rows
-from yt8m_tf.stacking.settings import StackConfig
+from yt8m_tf.stacking.settings import LIGHTGBM, MEAN, WEIGHTED_MEAN, StackConfig
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.subsets import Ensemble, best_first, ensembles
 
 SIZES = "ensemble_sizes.json"
 _FOLDER = "ensemble_sizes"
 SINGLE = "best single model"
-METHODS = (SINGLE, evaluation.MEAN, evaluation.WEIGHTED_MEAN, evaluation.LIGHTGBM)
+METHODS = (SINGLE, MEAN, WEIGHTED_MEAN, LIGHTGBM)
 
 
 @dataclasses.dataclass(frozen=True)

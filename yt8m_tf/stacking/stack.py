@@ -27,7 +27,7 @@ from yt8m_tf.stacking.features import feature_names
 from yt8m_tf.stacking.folds import Bar, TrainFold, train_folds
 from yt8m_tf.stacking.inputs import LeftOut, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
-from yt8m_tf.stacking.settings import StackConfig
+from yt8m_tf.stacking.settings import COMBINATIONS, StackConfig
 
 CONFIG, REPORT, WEIGHTS = "stack.json", "report.json", "weights.json"
 OUT_OF_FOLD = "train"
@@ -151,7 +151,7 @@ def _stack(
 def _check(training: StackInputs, applied: Mapping[str, StackInputs], config: StackConfig) -> dict[str, int]:
     """The fold of each training shard."""
     columns = feature_names(training.names, config)[len(training.names) :]
-    if taken := set(training.names) & {*evaluation.COMBINATIONS, *columns}:
+    if taken := set(training.names) & {*COMBINATIONS, *columns}:
         raise InputError(
             f"--scores: a model is named '{min(taken)}', as what stacking makes of all models; rename its directory"
         )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 
 # What the others see, at the next collective, when a worker is gone; or another type with one of these words.
@@ -25,6 +27,9 @@ _PEER_FAILURES = (
 )
 _PEER_WORDS = ("collective", "incarnation")
 _JOBS = ("chief", "worker")
+# The time-out is that of TensorFlow's coordination service, which Python cannot set.
+_CONNECTING = "where one has ended meanwhile the others wait up to an hour: end them, and start all again"
+_SHOWN = 200  # characters of what TensorFlow says
 _ADDRESS = re.compile(r"[^\s/]+:[0-9]{1,5}")
 _TF_CONFIG_HINT = """write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}"""
 
@@ -41,11 +46,21 @@ def make_strategy(devices: str = "") -> tf.distribute.Strategy:
       several devices; else the default strategy of one device.
 
     Raises:
-      InputError: a device that this machine does not have, or a TF_CONFIG that is none (`read_cluster`).
+      InputError: a device that this machine does not have, a TF_CONFIG that is none (`read_cluster`), or a cluster
+        that does not connect.
     """
-    if read_cluster():
+    if cluster := read_cluster():
+        number = sum(map(len, cluster.values()))
+        Progress.write(f"waiting for all {number} processes of TF_CONFIG; {_CONNECTING}", file=sys.stderr)
         # Must come before TensorFlow looks at any device: collectives are configured at its start.
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            reason = " ".join(error.message.split())[:_SHOWN]
+            raise InputError(
+                f"environment variable TF_CONFIG: its {number} processes did not connect ({reason}); start the same"
+                " command again in all of them"
+            ) from error
         if threading.current_thread() is threading.main_thread() and (handler := signal.getsignal(signal.SIGTERM)):
             signal.signal(signal.SIGTERM, handler)  # the chief's TensorFlow has taken it for itself
         return strategy

@@ -55,9 +55,10 @@ class TrainStep:
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
         xla = xla and (self._single or not self._train.sync_batch_norm) and distribution.compiles_with_xla(state.model)
-        self._compiled = compiled(self._compute_and_update if self._single else self._compute, xla)
-        self._accumulating = compiled(self._compute_and_accumulate if self._single else self._compute, xla)
-        self._updating = compiled(self._update_from_accumulators, xla and self._single)
+        single = self._single
+        self._compiled = compiled(self._compute_and_update if single else self._compute, xla, single)
+        self._accumulating = compiled(self._compute_and_accumulate if single else self._compute, xla, single)
+        self._updating = compiled(self._update_from_accumulators, xla and single, single)
         self._run_many, self._run_part = _function(self._steps), _function(self._part)
         self._run_update = _function(self._apply_accumulated)
 
@@ -299,9 +300,14 @@ def _function(python_function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(python_function, autograph=False)
 
 
-def compiled(python_function: Callable[..., Any], xla: bool) -> Callable[..., Any]:
-    # Without XLA no function of its own: a reduction over replicas must not stand in a nested one.
-    return tf.function(python_function, autograph=False, jit_compile=True) if xla else python_function
+def compiled(python_function: Callable[..., Any], xla: bool, single: bool = False) -> Callable[..., Any]:
+    """Compiles with XLA; without, on a `single` device, makes a function that is traced once for all steps of a call.
+
+    With several replicas it is no function of its own then: a reduction over replicas must not stand in a nested one.
+    """
+    if not xla and not single:
+        return python_function
+    return tf.function(python_function, autograph=False, jit_compile=True if xla else None)
 
 
 def _assign_one(variable: Any, value: tf.Tensor) -> None:
