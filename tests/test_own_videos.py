@@ -106,7 +106,7 @@ def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     _walk(tmp_path, train=135, validate=45, new=18, epochs=10)
     metrics = json.loads((tmp_path / "runs" / "mine" / "evaluation" / "metrics.json").read_text())
-    assert metrics["gap_at_20"] >= 0.95
+    assert metrics["metrics"]["gap_at_20"] >= 0.95
     named = _named(tmp_path)
     right = [named[f"clip_{number}"] == set(_labels(number)) for number in range(10_000, 10_018)]
     assert np.mean(right) >= 0.9

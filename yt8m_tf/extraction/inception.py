@@ -48,6 +48,8 @@ class Inception:
             if array.ndim != 2 or array.shape[0] < shape[0] or array.shape[1] != shape[1]:
                 raise damaged(directory / name, f"has the shape {array.shape}, where the PCA has {shape} or more rows")
         values = arrays["eigenvals.npy"][:_NUM_COMPONENTS, 0]
+        if (values < 0).any():
+            raise damaged(directory / "eigenvals.npy", f"has {int((values < 0).sum()):,} values below 0")
         self._mean = arrays["mean.npy"][:_NUM_POOLED, 0]
         self._projection = arrays["eigenvecs.npy"][:_NUM_COMPONENTS].T / np.sqrt(values + _EPSILON)  # [2048, 1024]
 

@@ -45,27 +45,43 @@ def published_array(directory: Path, name: str, flag: str) -> np.ndarray:
     """An array of an `.npy` file of the user's, as float64; none is unpickled.
 
     Raises:
-      InputError: it is not there, or is no array of numbers.
-    """
-    path = published_file(directory, name, flag)
-    try:
-        return np.load(path, allow_pickle=False).astype(np.float64)
-    except Exception as error:  # NumPy's reader of headers raises a dozen kinds
-        raise damaged(path, f"no array of numbers: {' '.join(str(error).split())}") from error
-
-
-def published_arrays(directory: Path, name: str, flag: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file of the user's; none is unpickled.
-
-    Raises:
-      InputError: it is not there, or is no such file.
+      InputError: it is not there, or is no array of finite numbers.
     """
     path = published_file(directory, name, flag)
     try:
         with path.open("rb") as file:
-            return files.read_arrays(file)
+            array = np.load(file, allow_pickle=False)
+    except Exception as error:  # NumPy's reader of headers raises a dozen kinds
+        raise damaged(path, f"no array of numbers: {' '.join(str(error).split())}") from error
+    return _numbers(array, path, "its array")
+
+
+def published_arrays(directory: Path, name: str, flag: str, shapes: Mapping[str, tuple[int, ...]]) -> list[np.ndarray]:
+    """Arrays of an `.npz` file of the user's, as float64; none is unpickled.
+
+    Args:
+      directory, name, flag: see `published_file`.
+      shapes: name of each array to its shape.
+
+    Raises:
+      InputError: it is not there, is no such file, or lacks an array of finite numbers of such a shape.
+    """
+    path = published_file(directory, name, flag)
+    try:
+        with path.open("rb") as file:
+            found = files.read_arrays(file)
     except ValueError as error:
         raise damaged(path, str(error)) from error
+    for own, shape in shapes.items():
+        if own not in found or found[own].shape != shape:
+            raise damaged(path, f"has no array '{own}' of shape {shape}")
+    return [_numbers(found[own], path, f"'{own}'") for own in shapes]
+
+
+def _numbers(array: object, path: Path, what: str) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise damaged(path, f"{what} holds what is no finite number")
+    return array.astype(np.float64)
 
 
 def damaged(path: Path, problem: str) -> InputError:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files
+from yt8m_tf.errors import InputError
 from yt8m_tf.extraction.log_mel import NUM_BANDS, NUM_STEPS, log_mel
 from yt8m_tf.extraction.published import damaged, published_arrays, published_file
 
@@ -43,12 +44,8 @@ class VGGish:
         self.size = units[-1]
         path = published_file(directory, _CHECKPOINT, _FLAG, suffix=".index")
         weights = _load(path, _shapes(channels, units))
-        pca = published_arrays(directory, _PCA, _FLAG)
         shapes = {"pca_eigen_vectors": (self.size, self.size), "pca_means": (self.size, 1)}
-        for name, shape in shapes.items():
-            if name not in pca or pca[name].shape != shape:
-                raise damaged(directory / _PCA, f"has no array '{name}' of shape {shape}")
-        self._vectors, self._means = (pca[name].astype(np.float64) for name in shapes)
+        self._vectors, self._means = published_arrays(directory, _PCA, _FLAG, shapes)
 
         @tf.function(input_signature=[tf.TensorSpec([None, NUM_STEPS, NUM_BANDS], tf.float32)])
         def embed(examples: tf.Tensor) -> tf.Tensor:
@@ -102,6 +99,12 @@ def _load(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, tf.Tensor
             if (found := saved.get(f"vggish/{name}")) is None or tuple(found) != shape:
                 problem = "is missing" if found is None else f"has the shape {tuple(found)}"
                 raise damaged(path, f"variable 'vggish/{name}' {problem}, where VGGish has {shape}")
-        return {name: tf.constant(reader.get_tensor(f"vggish/{name}"), tf.float32) for name in shapes}
-    except (tf.errors.OpError, RuntimeError) as error:
+        weights = {name: tf.constant(reader.get_tensor(f"vggish/{name}"), tf.float32) for name in shapes}
+    except InputError:
+        raise
+    except (tf.errors.OpError, RuntimeError, TypeError, ValueError) as error:
         raise damaged(path, f"no checkpoint that can be read ({' '.join(str(error).split())[:200]})") from error
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise damaged(path, f"variable 'vggish/{name}' holds what is no finite number")
+    return weights

@@ -190,11 +190,14 @@ def read_part(path: Path) -> tuple[Outcome, Encoded]:
     """
     with path.open("rb") as file:
         arrays = files.read_arrays(file)
-    outcome = strict_yaml.parse(Outcome, json.loads(str(arrays[_OUTCOME])), "")
+    outcome: Outcome = strict_yaml.parse(Outcome, json.loads(str(arrays.get(_OUTCOME))), "")
     frames, means = (
         {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         for prefix in (_FRAMES, _MEANS)
     )
+    shapes = {name: (outcome.num_frames, size) for name, size in outcome.sizes.items()}
+    if {name: array.shape for name, array in frames.items()} != shapes or means.keys() != shapes.keys():
+        raise ValueError("features are missing")
     return outcome, Encoded(frames, means)
 
 
