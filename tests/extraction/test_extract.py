@@ -29,8 +29,9 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.extraction import extract as module
 from yt8m_tf.extraction import workers
 from yt8m_tf.extraction.backbones import Recipe, load_backbones
-from yt8m_tf.extraction.extract import Extraction, Options, extract, find_videos
+from yt8m_tf.extraction.extract import Extraction, Options, extract
 from yt8m_tf.extraction.features import extract_features
+from yt8m_tf.extraction.video_files import find_videos
 from yt8m_tf.extraction.workers import Outcome, Task, run_tasks
 
 _QUIET = Options(jobs=0, progress=False)

@@ -66,7 +66,8 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.bin.usage import next_command
     from yt8m_tf.conversion.writing import read_data_section
     from yt8m_tf.errors import InputError, Interrupted
-    from yt8m_tf.extraction.extract import Options, extract, find_videos
+    from yt8m_tf.extraction.extract import Options, extract
+    from yt8m_tf.extraction.video_files import find_videos
 
     output_dir = files.local_path(_OUTPUT_DIR.value, "--output_dir")
     if wrong := [level for level in _LEVELS.value if level not in ("video", "frame")]:

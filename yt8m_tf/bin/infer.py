@@ -91,7 +91,8 @@ def _shards(saved_model: str, output: Path) -> Iterator[list[str]]:
     if _EXTRACT.value is None:
         yield list_shards(_INPUT.value, source="--input")
         return
-    from yt8m_tf.extraction.extract import check_suits, extracted, find_videos
+    from yt8m_tf.extraction.extract import check_suits, extracted
+    from yt8m_tf.extraction.video_files import find_videos
     from yt8m_tf.serving.metadata import read_data
 
     data = read_data(saved_model)

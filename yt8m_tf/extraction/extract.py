@@ -11,33 +11,26 @@ interrupted goes on behind the last video. What the shards hold does not depend 
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from yt8m_tf import files, locks
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.console.progress import Progress
-from yt8m_tf.conversion.rows import is_table
 from yt8m_tf.conversion.tables import LabelTable, Row
 from yt8m_tf.conversion.writing import Layout, Written, check_output, write_dataset
 from yt8m_tf.errors import InputError
 from yt8m_tf.extraction.backbones import RECIPE, Recipe
+from yt8m_tf.extraction.report import REPORT, Reported, write_report
 from yt8m_tf.extraction.workers import Outcome, Task, loaded, read_part, run_tasks
 from yt8m_tf.schema import Level
 
-REPORT = "report.csv"
 _PARTS = ".features"
-_COLUMNS = ("id", "file", "status", "seconds", "frames", "sound", "notes")
-
-Status = Literal["written", "failed", "unlisted", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,32 +55,6 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reported:
-    """A row of the report.
-
-    Attributes:
-      video_id: of the video.
-      file: its path; "" where there is none.
-      status: "written"; "failed", with the reason in its notes; "unlisted", a file that the table does not name;
-        "missing", a video of the table without a file.
-      outcome: what was met.
-    """
-
-    video_id: str
-    file: str
-    status: Status
-    outcome: Outcome
-
-    def cells(self) -> list[str]:
-        """As the report has it."""
-        seconds = "" if self.outcome.seconds is None else f"{self.outcome.seconds:.2f}"
-        sound = {None: "", True: "yes", False: "no"}[self.outcome.has_sound]
-        notes = [*([self.outcome.problem] if self.outcome.problem else []), *self.outcome.notes]
-        frames = str(self.outcome.num_frames or "")
-        return [self.video_id, self.file, self.status, seconds, frames, sound, "; ".join(notes)]
-
-
-@dataclasses.dataclass(frozen=True)
 class Extraction:
     """What a run left.
 
@@ -100,46 +67,6 @@ class Extraction:
     written: Written
     report: Sequence[Reported]
     outside: Mapping[str, float]
-
-
-def find_videos(
-    patterns: Sequence[str], table: LabelTable | None, leave_out: Path, flag: str = "--input"
-) -> dict[str, Path]:
-    """The files of a folder, or that patterns name, by the ids of their videos.
-
-    The id is the name of the file without its suffix, or with it where the table has it so.
-
-    Args:
-      patterns: files, patterns, or directories, which stand for all files in and below them that are neither hidden nor
-        tables.
-      table: of labels; None: there is none.
-      leave_out: a directory whose files are none of the videos, since shards are written there.
-      flag: for messages.
-
-    Raises:
-      InputError: there is no file, or two have the same id.
-    """
-    found: dict[str, Path] = {}
-    for path in _files(patterns, flag):
-        if leave_out.resolve() in path.resolve().parents:
-            continue
-        video_id = path.name if table is not None and path.name in table.rows else path.stem
-        if (same := found.setdefault(video_id, path)) != path:
-            raise InputError(f"{flag}: {same} and {path} have the same id, '{video_id}'; rename one of them")
-    if not found:
-        raise InputError(f"{flag}={','.join(patterns)}: no file there; name a directory of videos, or a pattern")
-    return found
-
-
-def _files(patterns: Sequence[str], flag: str) -> Iterator[Path]:
-    for path in files.matching(patterns, flag):
-        if not path.is_dir():
-            yield path
-            continue
-        for folder, below, names in os.walk(path):
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            inside = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
-            yield from (file for file in inside if not is_table(file))
 
 
 def extract(
@@ -173,7 +100,7 @@ def extract(
             return Extraction(written, (), {})
         parts.mkdir(parents=True, exist_ok=True)
         rows += _make_features(tasks, recipe, options)
-        _write_report(output_dir / REPORT, rows)
+        write_report(output_dir / REPORT, rows)
         used = {row.video_id: row.outcome for row in rows if row.status == "written"}
         if not used:
             reasons = [f"{row.file}: {row.outcome.problem}" for row in rows if row.status == "failed"]
@@ -252,13 +179,6 @@ def _made(task: Task) -> Outcome | None:
         return read_part(task.part)[0]
     except (OSError, ValueError, KeyError):  # there is none, or a power cut left half of one
         return None
-
-
-def _write_report(path: Path, rows: Sequence[Reported]) -> None:
-    with files.whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(row.cells() for row in rows)
 
 
 def _part_name(video_id: str, path: Path, recipe: Recipe) -> str:
