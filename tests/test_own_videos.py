@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from backbones import write_picture_model
 from commands import Result, run_command
 from videos import SHAPES, TONES, Clip
+
+from yt8m_tf.training.checkpoints import load_trained
 
 _GUIDE = Path(__file__).resolve().parent.parent / "docs" / "OWN_VIDEOS.md"
 _PITCHES = ("low", "middle", "high")
@@ -110,3 +113,40 @@ def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
     named = _named(tmp_path)
     right = [named[f"clip_{number}"] == set(_labels(number)) for number in range(10_000, 10_018)]
     assert np.mean(right) >= 0.9
+
+
+@pytest.mark.slow
+def test_a_model_of_other_classes_is_the_start(
+    tmp_path: Path, make_learnable_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the flags of the guide's command all but the head is that of the first run."""
+    (line,) = [line for line in _GUIDE.read_text(encoding="utf-8").splitlines() if "--init_from=" in line]
+    exclude = next(flag for flag in shlex.split(line) if flag.startswith("--init_exclude="))
+    monkeypatch.chdir(tmp_path)
+    small = (
+        "--set=model={inner_size: 4, dropout: 0.0, av_blocks: 1, concat_blocks: 1}",
+        "--xla=false",
+        "--steps_per_call=1",
+    )
+    data = "--set=data={{features: {{rgb: 8, audio: 4}}, num_classes: {}}}"
+    frozen = "--set=optimizer.learning_rate=1e-30"
+    for name, classes, more in (
+        ("large", 10, ()),
+        ("transfer", 6, ("--init_from=runs/large", exclude, frozen)),
+    ):
+        shards = make_learnable_shards(tmp_path / name, train=1, validate=1, each=32, classes=classes)
+        where = (f"--data_dir={shards}", f"--workdir=runs/{name}")
+        train = "--set=train={batch_size: 32, epochs: 1, steps_per_epoch: 1}"
+        config = "--config=first_level/resnet_like_mixup.yaml"
+        result = run_command("train", config, data.format(classes), train, *small, *where, *more)
+        assert result.returncode == 0, result.stderr
+    large, transfer = (load_trained(tmp_path / "runs" / name, "last").model for name in ("large", "transfer"))
+    before = {variable.path: variable.numpy() for variable in large.trainable_variables}
+    assert [v.path for v in transfer.trainable_variables if v.path.startswith("logits/")] == [
+        "logits/kernel",
+        "logits/bias",
+    ]
+    for variable in transfer.trainable_variables:
+        if not variable.path.startswith("logits/"):
+            np.testing.assert_allclose(variable.numpy(), before[variable.path], atol=1e-6, err_msg=variable.path)
+    assert transfer.count_params() != large.count_params()
