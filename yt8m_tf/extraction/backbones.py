@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from yt8m_tf import schema
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import checks, strict_yaml
 from yt8m_tf.conversion.encoding import Storage
 from yt8m_tf.errors import InputError
 
@@ -25,6 +25,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TAKEN = ("id", "video_id", "labels")  # by other fields of a record
 
 RECIPE = "extraction.json"
+# What is made of pixels from 0 to 255: nothing, [0, 1], or what `keras.applications` has under these names.
+Scaling = Literal["none", "unit", "tf", "torch", "caffe"]
 WithoutAudio = Literal["silence", "skip"]
 
 
@@ -67,10 +69,13 @@ class Recipe:
     inception: str | None = None
     vggish: str | None = None
     image_size: int | None = None
-    scaling: str | None = None
+    scaling: Scaling | None = None
     max_seconds: int = schema.MAX_FRAMES
     without_audio: WithoutAudio = "silence"
     storage: Storage = dataclasses.field(default_factory=Storage)
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "max_seconds")
 
     @property
     def weights(self) -> list[Path]:
@@ -81,10 +86,9 @@ class Recipe:
             for form in (_KERAS, _SAVED_MODEL)
             if (match := form.fullmatch(text))
         ]
-        given = [self.inception] * (INCEPTION in self.features.values()) + [self.vggish] * (
-            VGGISH in self.features.values()
-        )
-        return [Path(path).expanduser() for path in (*named, *given) if path is not None]
+        directories = ((INCEPTION, self.inception), (VGGISH, self.vggish))
+        given = [path for kind, path in directories if path is not None and kind in self.features.values()]
+        return [Path(path).expanduser() for path in (*named, *given)]
 
 
 @dataclasses.dataclass(frozen=True)

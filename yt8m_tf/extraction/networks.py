@@ -28,9 +28,6 @@ DEFAULT_IMAGE_SIZE = 224  # of networks that take pictures of any size
 _EXAMPLE = (NUM_STEPS, NUM_BANDS)
 _BATCH = 32
 
-# What is made of pixels from 0 to 255; the last three are those of `keras.applications`.
-SCALINGS = ("none", "unit", "tf", "torch", "caffe")
-
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -71,7 +68,7 @@ class PictureNetwork:
     Args:
       network: takes pictures.
       image_size: pictures are resized to this height and width, bilinearly; None: what the network takes, or 224.
-      scaling: one of SCALINGS; None: the network's own, or "none".
+      scaling: of pixels (`backbones.Scaling`); None: the network's own, or "none".
       where: the feature and its backbone as the user gave them, for messages.
 
     Attributes:
