@@ -27,7 +27,7 @@ _OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
 _COMMANDS = (
     "download",
     "convert",
-    "convert",
+    "extract",
     "train",
     "evaluate",
     "export",
@@ -279,6 +279,7 @@ _PLACES = [
     ("strip", "output", ("--input=run",)),
     ("inspect", "json", ("x",)),
     ("inspect", "salvage_to", ("x",)),
+    ("extract", "output_dir", ("--input=x", "--features=audio=log_mel")),
     ("sample-data", "output_dir", ()),
 ]
 

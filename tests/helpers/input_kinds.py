@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 import yaml
+from backbones import write_inception, write_vggish
 from mutated import framed
 from shards import frame_record, video_record, write_shard
+from videos import Clip
 
 from yt8m_tf import run_dir, vocabulary
 from yt8m_tf.codebook import centroids
@@ -34,6 +37,10 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation import submissions
 from yt8m_tf.export import precision, strip
 from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.extraction import workers
+from yt8m_tf.extraction.backbones import Recipe, load_backbones, read_recipe
+from yt8m_tf.extraction.inception import Inception
+from yt8m_tf.extraction.vggish import VGGish
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import load_experiment, parse_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
@@ -709,6 +716,73 @@ def _part(name: str) -> Callable[[Path], Input]:
     return make
 
 
+# --- videos, and what their features are made with -------------------------------------------------------------------
+
+
+def _video(suffix: str) -> Callable[[Path], Input]:
+    """What is wrong with a video is a row of the report."""
+
+    def make(directory: Path) -> Input:
+        path = Clip("disc", 440.0, 1).write(directory / f"clip{suffix}", seconds=2.0)
+        recipe = Recipe({"audio": "log_mel", "rgb": f"keras:{_mean_colour(directory)}"}, max_seconds=5)
+        part = directory / "part.npz"
+
+        def call() -> None:
+            outcome = workers.run_task(workers.Task(str(path), part), recipe)
+            if outcome.problem is not None:
+                assert outcome.problem.isprintable() and "Traceback" not in outcome.problem
+                assert not re.match(r"[A-Z]\w*Error", outcome.problem), outcome.problem
+                return
+            _, encoded = workers.read_part(part)
+            assert {len(values) for values in encoded.frames.values()} == {outcome.num_frames}
+            assert 1 <= outcome.num_frames <= 5
+
+        return _input(path, call)
+
+    return make
+
+
+def _mean_colour(directory: Path) -> Path:
+    inputs = keras.Input([4, 4, 3])
+    keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save(directory / "mean.keras")
+    return directory / "mean.keras"
+
+
+def _recipe(directory: Path) -> Input:
+    path = directory / "extraction.json"
+    path.write_text(json.dumps(strict_yaml.to_dict(Recipe({"audio": "log_mel"}))))
+    return _input(path, lambda: load_backbones(read_recipe(path, "--extract")))
+
+
+def _part_of_extraction(directory: Path) -> Input:
+    """One that is damaged is made again."""
+    video = _video(".mkv")(directory)
+    video.open()
+    part = directory / "part.npz"
+
+    def call() -> None:
+        with contextlib.suppress(ValueError, OSError):
+            outcome, encoded = workers.read_part(part)
+            assert encoded.num_frames == outcome.num_frames and encoded.frames.keys() == outcome.sizes.keys()
+
+    return _input(part, call)
+
+
+def _published(name: str) -> Callable[[Path], Input]:
+    """A file of the published backbones; small ones stand for them."""
+
+    def make(directory: Path) -> Input:
+        rng = _rng()
+        if name.startswith("vggish"):
+            small: dict[str, Any] = {"channels": (2, 2, 3, 3), "units": (5, 4, 3)}
+            write_vggish(directory, rng, **small)
+            return _input(directory / name, lambda: VGGish(directory, **small))
+        write_inception(directory, rng)
+        return _input(directory / name, lambda: Inception(directory))
+
+    return make
+
+
 KINDS: Mapping[str, Kind] = {
     "video record": Kind("record", _record("video"), 12),
     "frame record": Kind("record", _record("frame"), 12),
@@ -762,4 +836,12 @@ KINDS: Mapping[str, Kind] = {
     "frontier of a packing": Kind("json", _packed(_FRONTIER), 0.3),
     "report of an export": Kind("json", _packed(_EXPORT_REPORT), 0.3),
     "TF_CONFIG": Kind("json", _tf_config, 3),
+    "video in MP4": Kind("bytes", _video(".mp4"), 2),
+    "video in Matroska": Kind("bytes", _video(".mkv"), 2),
+    "recipe of features": Kind("json", _recipe, 2),
+    "features of a video": Kind("npz", _part_of_extraction, 2),
+    "checkpoint of VGGish": Kind("bytes", _published("vggish_model.ckpt"), 1),
+    "PCA of VGGish": Kind("npz", _published("vggish_pca_params.npz"), 1),
+    "graph of Inception": Kind("bytes", _published("classify_image_graph_def.pb"), 0.3),
+    "PCA of Inception": Kind("bytes", _published("eigenvals.npy"), 1),
 }
