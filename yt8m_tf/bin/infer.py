@@ -50,6 +50,12 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "Records scored together; the default is 1024 at video level, 128 at frame level.",
     lower_bound=1,
 )
+_SIGNATURE = flags.DEFINE_enum(
+    "signature",
+    "serving_default",
+    ["serving_default", "frames"],
+    "What scores the records; frames: frame-level records by a video-level model, exported with --frames.",
+)
 _EXTRACT = flags.DEFINE_list(
     "extract", None, "The input is videos: the directory of yt8m-extract, or NAME=BACKBONE for each feature."
 )
@@ -76,6 +82,7 @@ def main(_: Sequence[str]) -> None:
             batch_size=_BATCH_SIZE.value,
             faults=fault_flags.faults(),
             source=model_flags.flag(),
+            signature=_SIGNATURE.value,
         )
     rate = summary.num_scored / max(summary.seconds, 1e-9)
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
