@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import run_command
-from shards import codes_of, decoded_mean
+from shards import codes_of, decoded_mean, frame_record
 from tiny_models import NUM_CLASSES, empty_clip, float_scores, tiny_data, tiny_model, tiny_records, write_shard
 
 from yt8m_tf.data.faults import Faults
@@ -270,11 +270,13 @@ def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:
 
 
 def test_windows_are_frames_that_all_features_have(world) -> None:
-    for record in world[4][:10]:
+    frames = {"rgb": np.arange(22, dtype=np.uint8).reshape(11, 2), "audio": np.arange(10, dtype=np.uint8)[:, None]}
+    for record in (*world[4][:10], frame_record(b"shorter", [1], **frames)):
         video, expected = plain_windows(record, 5, 3)
         cut = cut_clip(record, Windows(5, 3))
         assert (cut.video_id.decode(), list(cut.starts)) == (video, list(expected))
         for own, other in zip(cut.records, expected.values(), strict=True):
             found, wanted = (tf.train.SequenceExample.FromString(r) for r in (own, other))
             assert found.feature_lists == wanted.feature_lists and "labels" not in found.context.feature
+    assert cut.num_frames == 10 and list(cut.starts) == [0, 3, 6, 9]  # of the last one, whose audio ends first
     assert cut_clip(empty_clip(b"e"), Windows()).records == []
