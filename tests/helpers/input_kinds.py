@@ -32,15 +32,18 @@ from yt8m_tf.data import inspection, integrity, pipeline, records
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import Reader, check_record, parse_record
+from yt8m_tf.data.record_writing import Ratings, VideoRecord, clip_example
 from yt8m_tf.ensembling.weighted_mean import read_weights
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import submissions
+from yt8m_tf.evaluation import segment_submissions, submissions
+from yt8m_tf.evaluation.segment_submissions import SegmentRatings
 from yt8m_tf.export import precision, strip
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.extraction import workers
 from yt8m_tf.extraction.backbones import Recipe, load_backbones, read_recipe
 from yt8m_tf.extraction.inception import Inception
 from yt8m_tf.extraction.vggish import VGGish
+from yt8m_tf.metrics.segment_map import ratings_by_class
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import load_experiment, parse_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
@@ -55,7 +58,7 @@ from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.score_shards.soft_labels import SoftLabels
 from yt8m_tf.scoring import embeddings
 from yt8m_tf.scoring.predictors import find_predictor
-from yt8m_tf.serving import bundle
+from yt8m_tf.serving import bundle, segment_submission
 from yt8m_tf.serving.parts import Part, Parts
 from yt8m_tf.serving.scorer import load_scorer
 from yt8m_tf.serving.thresholds import read_thresholds
@@ -464,6 +467,46 @@ def _submission(directory: Path) -> Input:
     return _input(path, call)
 
 
+def _segment_submission(directory: Path) -> Input:
+    path = directory / "segments.csv"
+    segment_submission.write_submission(path, [(c, [b"v%d:%d" % (n, c) for n in range(_VIDEOS)]) for c in range(4)])
+    segments = [f"v{number}:2".encode() for number in range(_VIDEOS)]
+    rated = ratings_by_class(np.arange(_VIDEOS), np.full(_VIDEOS, 2), np.arange(_VIDEOS) % 2)
+
+    def call() -> None:
+        found = segment_submissions.submission_map(path, SegmentRatings(segments, rated), range(_CLASSES))
+        assert 0 <= found.mean <= 1
+
+    return _input(path, call)
+
+
+def _segment_classes(directory: Path) -> Input:
+    path = directory / "segment_label_ids.csv"
+    path.write_text("".join(f"{line}\n" for line in ("Index", 3, 7, 11)))
+
+    def call() -> None:
+        found = segment_submission.read_classes(path, _CLASSES)
+        assert found == sorted(set(found))
+        assert 0 <= found[0] <= found[-1] < _CLASSES
+
+    return _input(path, call)
+
+
+def _ratings(directory: Path) -> Input:
+    frames = {name: np.zeros((_FRAMES, size), np.uint8) for name, size in _FEATURES.items()}
+    rated = Ratings([0, 5, 5], [5, 10, 10], [1, 1, 2], [1.0, 0.0, 0.5])
+    path = write_shard(
+        directory / "rated.tfrecord",
+        [clip_example(VideoRecord(b"v%d" % number, [1], {}), frames, rated) for number in range(_VIDEOS)],
+    )
+
+    def call() -> None:
+        found = segment_submissions.read_ratings(str(path), _CLASSES)
+        assert set(found.by_class) <= set(range(_CLASSES))
+
+    return _input(path, call)
+
+
 def _csv_labels(directory: Path) -> Input:
     path = directory / "labels.csv"
     path.write_text("\n".join(["id,labels", *(f"v{number},{number} 3" for number in range(_VIDEOS)), ""]))
@@ -815,6 +858,9 @@ KINDS: Mapping[str, Kind] = {
     "pipeline": Kind("yaml", _pipeline, 3),
     "precision": Kind("yaml", _precision, 3),
     "submission": Kind("csv", _submission, 6),
+    "submission of segments": Kind("csv", _segment_submission, 4),
+    "classes of segments": Kind("csv", _segment_classes, 3),
+    "shard of ratings": Kind("records", _ratings, 3),
     "labels": Kind("csv", _csv_labels, 4),
     "vocabulary": Kind("csv", _vocabulary, 6),
     "thresholds": Kind("csv", _thresholds, 3),

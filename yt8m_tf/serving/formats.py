@@ -54,13 +54,13 @@ class Format:
 
     Attributes:
       suffix: of the files of parts.
-      encode: rows as bytes, which may be appended to those of other rows.
+      encode: `Rows`, or `segment_formats.SegmentRows`, as bytes, which may be appended to those of others.
       join: puts files of such bytes, in order, together into a file.
       has_names, needs_names: whether names of classes are written where they are known, and whether they must be.
     """
 
     suffix: str
-    encode: Callable[[Rows], bytes]
+    encode: Callable[[Any], bytes]
     join: Callable[[Sequence[Path], Path], None]
     has_names: bool = True
     needs_names: bool = False
@@ -107,10 +107,11 @@ def _parquet(rows: Rows) -> bytes:
 
 
 def _join_csv(parts: Sequence[Path], output: Path) -> None:
-    _join_text(parts, output, HEADER)
+    join_text(parts, output, HEADER)
 
 
-def _join_text(parts: Sequence[Path], output: Path, header: bytes = b"") -> None:
+def join_text(parts: Sequence[Path], output: Path, header: bytes = b"") -> None:
+    """Writes a header, and the parts behind each other."""
     with open(output, "wb") as whole:
         whole.write(header)
         for path in parts:
@@ -162,7 +163,7 @@ def pyarrow() -> Any:
 CSV = Format("csv", _csv, _join_csv, has_names=False)
 FORMATS = {
     "csv": CSV,
-    "jsonl": Format("jsonl", _jsonl, _join_text),
+    "jsonl": Format("jsonl", _jsonl, join_text),
     "parquet": Format("arrows", _parquet, _join_parquet),
-    "names": Format("txt", _lines, _join_text, needs_names=True),
+    "names": Format("txt", _lines, join_text, needs_names=True),
 }

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,40 @@ def infer(
     batch_size = batch_size or default_batch_size(scorer, shards)
     faults = faults or Faults()
     faults.of_model(f"the model in {scorer.path}")
-    sizes = [tf.io.gfile.stat(shard).length for shard in shards]
     run = {"model": fingerprint(saved_model), "input": list(shards), "batch_size": batch_size, **selection.describe()}
     if signature != SIGNATURE:
         run["signature"] = signature
+
+    def score(parts: Parts, bar: Progress) -> None:
+        _score_shards(scorer, shards, parts, selection, batch_size, faults, bar)
+
+    return write_in_parts(output, shards, run, selection.format, score, faults, progress)
+
+
+def write_in_parts(
+    output: str | os.PathLike[str],
+    shards: Sequence[str],
+    run: Mapping[str, Any],
+    layout: Format,
+    score: Callable[[Parts, Progress], None],
+    faults: Faults,
+    progress: bool = True,
+) -> InferenceSummary:
+    """Writes what is found in shards; goes on behind those that an earlier process finished.
+
+    Args:
+      output: the file; it appears when it is whole.
+      shards: paths.
+      run: everything that the rows depend on, but the content of shards (`Parts`).
+      layout: how the parts are put together.
+      score: adds the rows of all shards that `Parts.finished` lacks, finishes each, and moves the bar by their bytes.
+      faults: what was met in the shards that are finished is recorded here, too.
+      progress: whether to show a progress bar.
+
+    Raises:
+      InputError: see `Parts`; the output cannot be written there; no video was scored.
+    """
+    sizes = [tf.io.gfile.stat(shard).length for shard in shards]
 
     def is_current(index: int, part: Part) -> bool:
         return not part.damage or integrity.is_damaged_as(shards[index], part.damage)
@@ -140,16 +170,16 @@ def infer(
     check_target(output)
     with (
         exclusive(parts_directory(output), "--output", "writes its parts", value=Path(output)),
-        Parts(output, run, sizes, is_current, selection.format) as parts,
+        Parts(output, run, sizes, is_current, layout) as parts,
     ):
-        for shard, part in zip(shards, parts.finished, strict=False):
-            _restore(faults, shard, part)
+        for part in parts.finished:
+            _restore(faults, part)
         start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
         with Progress(
             total=sum(sizes), desc="infer", unit="B", unit_scale=True, mininterval=0.5, disable=not progress
         ) as bar:
             bar.update(sum(sizes[: len(parts.finished)]))
-            _score_shards(scorer, shards, parts, selection, batch_size, faults, bar)
+            score(parts, bar)
         seconds = time.perf_counter() - start
         num_records, num_rows = (
             sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
@@ -249,7 +279,7 @@ def scored_batches(
         except records.PARSE_FAILURES as error:
             if (results := _scores_without_empty(scorer, serialized, faults)) is not None:
                 return owners, serialized, results
-            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], faults, error) from error
+            raise bad_record(scorer, [shards[index] for index in np.unique(owners)], faults, error) from error
 
     return in_order(score, read_batches([shards], batch_size, faults, first, used), batches_under_way())
 
@@ -318,7 +348,7 @@ def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
     return scoring_batch_size(level or "video")
 
 
-def _bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Exception) -> InputError:
+def bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Exception) -> InputError:
     """Names the record that the model cannot read."""
     if scorer.data is not None and (problem := faults.find_bad_record(shards, scorer.data.records)):
         return InputError(problem)
@@ -328,7 +358,7 @@ def _bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Ex
     )
 
 
-def _restore(faults: Faults, shard: str, part: Part) -> None:
+def _restore(faults: Faults, part: Part) -> None:
     if part.damage:
         faults.meet(part.damage)
     faults.num_empty += part.num_records - part.num_rows
