@@ -17,6 +17,12 @@ ITEM_BYTES: Mapping[str, int] = {"uint8": 1, "float16": 2, "float32": 4, "float_
 # 2018 files call the id "id", 2017 files "video_id": a record has one of them.
 ID_KEYS = ("id", "video_id")
 LABELS_KEY = "labels"
+# Ratings of segments, lists of one length in the context of a clip, one entry a rating: the second at which the segment
+# starts, that at which it ends, the class, and 1 for present or 0 for absent.
+SEGMENT_STARTS_KEY = "segment_start_times"
+SEGMENT_ENDS_KEY = "segment_end_times"
+SEGMENT_CLASSES_KEY = "segment_labels"
+SEGMENT_SCORES_KEY = "segment_scores"
 
 # The 2018 version of the dataset. The 2017 version has 4716 classes and the same features.
 FEATURE_SIZES: Mapping[str, int] = {"rgb": 1024, "audio": 128}
