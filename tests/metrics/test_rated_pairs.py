@@ -20,7 +20,7 @@ def _batches(rng: np.random.Generator, count: int = 4, size: int = 30) -> list[d
         logits = rng.integers(-8, 8, (size, _CLASSES)) / 4  # equal ones, too
         rated = np.stack([rng.permutation(_CLASSES - 1)[:4] for _ in range(size)]).astype(np.int32)
         rated[rng.random(rated.shape) < 0.4] = -1
-        ratings = np.where(rated >= 0, rng.choice([0.0, 0.25, 0.75, 1.0], rated.shape), 0.0)
+        ratings = np.where(rated >= 0, rng.choice([0.0, 0.25, 0.5, 1.0], rated.shape), 0.0)
         valid = np.arange(size) < (size if number < count - 1 else size // 3)
         logits[~valid] = math.nan
         batches.append(
@@ -44,8 +44,8 @@ def _expected(batches: list[dict[str, np.ndarray]]) -> tuple[float, float, dict[
     ]
     bce = sum(np.logaddexp(0, logit) - rating * logit for _, logit, rating in pairs) / len(pairs)
     precisions = {}
-    for label in {c for c, _, rating in pairs if rating > 0.5}:
-        own = sorted(((logit, rating > 0.5) for c, logit, rating in pairs if c == label), key=lambda p: (-p[0], p[1]))
+    for label in {c for c, _, rating in pairs if rating >= 0.5}:
+        own = sorted(((logit, rating >= 0.5) for c, logit, rating in pairs if c == label), key=lambda p: (-p[0], p[1]))
         hits = [rank for rank, (_, present) in enumerate(own, 1) if present]
         precisions[label] = sum(found / rank for found, rank in enumerate(hits, 1)) / len(hits)
     return float(np.mean(list(precisions.values()))), float(bce), precisions
@@ -112,6 +112,6 @@ def test_evaluating_nothing_is_an_error(kind: str, rng: np.random.Generator) -> 
         (batch,) = _batches(rng, 1)
         batch["ratings"][:] = 0.0
         accumulator.update(_statistics(batch))
-    message = "no rated segments to evaluate" if kind == "nothing" else "ratings evaluated is above 0.5"
+    message = r"no rated segments to evaluate" if kind == "nothing" else r"ratings evaluated is 0\.5 or more"
     with pytest.raises(InputError, match=message):
         accumulator.result()

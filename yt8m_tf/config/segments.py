@@ -12,11 +12,11 @@ class SegmentsConfig:
     """Examples are the rated segments of clips, each with the ratings of its classes; what was not rated is unknown.
 
     Attributes:
-      size: frames of a segment, from its start on (one frame a second in YouTube-8M).
+      size: frames of a segment, from its start on: 5 in YouTube-8M, which has one frame a second.
       context: so many frames before and after it belong to the example, too, as far as the clip has them.
     """
 
-    size: int = 5
+    size: int
     context: int = 0
 
     def __post_init__(self) -> None:

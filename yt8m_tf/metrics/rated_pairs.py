@@ -17,8 +17,8 @@ from yt8m_tf import schema
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import average_precision, pair_keys, shown_id, sigmoid
 
-# A class whose rating, soft perhaps, is above this is present in the segment.
-PRESENT_ABOVE = 0.5
+# A class whose rating, soft perhaps, is this or more is present in the segment.
+PRESENT_FROM = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class RatedAccumulator:
         wide = logits.astype(np.float64)
         self._loss += float((np.logaddexp(0.0, wide) - ratings * wide).sum())
         self.num_examples += int(arrays["valid"].sum())
-        self._keys.append(pair_keys(sigmoid(logits), ratings > PRESENT_ABOVE))
+        self._keys.append(pair_keys(sigmoid(logits), ratings >= PRESENT_FROM))
         self._classes.append(arrays["rated_classes"][rated].astype(np.int32))
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -149,7 +149,7 @@ class RatedAccumulator:
         positives = np.bincount(classes[(keys & 1) == 0], minlength=self._num_classes)
         if not positives.any():
             raise InputError(
-                f"none of the {len(keys)} ratings evaluated is above {PRESENT_ABOVE}; evaluate shards in which classes"
+                f"none of the {len(keys)} ratings evaluated is {PRESENT_FROM} or more; evaluate shards in which classes"
                 " were rated as present, too"
             )
         precision = average_precision(keys, classes, positives)

@@ -14,7 +14,7 @@ from yt8m_tf.data import clips, pipeline
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.layers.neighbors import NeighborVotes
-from yt8m_tf.metrics.rated_pairs import PRESENT_ABOVE
+from yt8m_tf.metrics.rated_pairs import PRESENT_FROM
 from yt8m_tf.models.registry import parts
 from yt8m_tf.training.evaluation_step import NOT_FEATURES
 
@@ -69,7 +69,7 @@ def _labels(batch: Mapping[str, Any]) -> np.ndarray:
     """[B, L] class ids, padded with `schema.NO_LABEL`; of rated segments those of the classes that are present."""
     if "labels" in batch:
         return np.asarray(batch["labels"])
-    present = np.asarray(batch["ratings"]) > PRESENT_ABOVE
+    present = np.asarray(batch["ratings"]) >= PRESENT_FROM
     return np.where(present, np.asarray(batch["rated_classes"]), schema.NO_LABEL)
 
 
