@@ -10,7 +10,7 @@ import pytest
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.vocabulary import load_verticals, load_vocabulary
+from yt8m_tf.vocabulary import chosen_vocabulary, load_verticals, load_vocabulary, without_descriptions
 
 _HEADER = "Index,Name,Vertical1,Vertical2,Vertical3\n"
 _ROWS = '2,c,Sports,"Food, drink",\n0,a,Games,,\n1,b,(Unknown),,\n3,d,Sports,Sports,Games\n4,e,,,\n'
@@ -107,3 +107,21 @@ def test_official_names(real_data_dir):
 def test_a_byte_order_mark_is_none_of_the_first_column(tmp_path):
     (tmp_path / "vocabulary.csv").write_text("\ufeffIndex,Name\n0,Zero\n1,One\n")
     assert load_vocabulary(tmp_path / "vocabulary.csv", 2) == ["Zero", "One"]
+
+
+def test_the_vocabulary_of_the_data_is_taken_where_it_names_all_classes(tmp_path):
+    (tmp_path / "vocabulary.csv").write_text("Index,Name\n0,Zero\n1,One\n")
+    own = str(tmp_path / "vocabulary.csv")
+    assert chosen_vocabulary(None, "vocabulary.csv", 2, str(tmp_path)) == own
+    assert chosen_vocabulary(None, "vocabulary.csv", 3, str(tmp_path)) is None  # of other classes: nobody asked for it
+    assert chosen_vocabulary(None, "words.csv", 2, str(tmp_path)) is None
+    assert chosen_vocabulary("", "vocabulary.csv", 2, str(tmp_path)) is None
+    assert chosen_vocabulary(own, "words.csv", 2, "elsewhere") == own
+    with pytest.raises(InputError, match="names 2 of 3 classes"):
+        chosen_vocabulary(own, "vocabulary.csv", 3, str(tmp_path))
+
+
+def test_descriptions_are_left_out(tmp_path):
+    path = tmp_path / "vocabulary.csv"
+    path.write_text('\ufeffIndex,Name,WikiUrl,Vertical1,WikiDescription\n0,"a, b",u,X,"two\nlines"\n1,é,u,,"z"\n')
+    assert without_descriptions(path) == 'Index,Name,Vertical1\n0,"a, b",X\n1,é,\n'

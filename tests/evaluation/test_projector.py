@@ -22,11 +22,16 @@ from werkzeug import wrappers
 from yt8m_tf import models
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation.projector import class_weights, write_projector
+from yt8m_tf.evaluation.projector import write_projector
+from yt8m_tf.models import class_layer
 from yt8m_tf.models.registry import registration
 from yt8m_tf.vocabulary import load_details
 
 _CLASSES = 17
+
+
+def class_weights(model: keras.Model, spec: InputSpec) -> np.ndarray:
+    return class_layer.class_weights(model, spec, "--projector")
 
 
 def _build(name: str, num_tags: int = 0) -> tuple[keras.Model, InputSpec]:

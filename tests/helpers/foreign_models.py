@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -85,3 +86,30 @@ def plain_scores(weights: np.ndarray, serialized: Sequence[bytes]) -> np.ndarray
     """[N, C] float64, computed without TensorFlow's graph."""
     rows = [tf.train.Example.FromString(record).features.feature["mean_rgb"].float_list.value for record in serialized]
     return 1 / (1 + np.exp(-np.array(rows, np.float64) @ weights.astype(np.float64)))
+
+
+def save_frames_model(
+    path: Path, weights: np.ndarray, batch: int | None = None, length: int | None = None, **changes: Any
+) -> str:
+    """A model with the interface of the starter code's export for MediaPipe: sigmoid(mean of real frames @ weights).
+
+    Args:
+      path: the directory.
+      weights: [1152, C].
+      batch, length: B and T; None: any.
+      changes: `frames`, `counts`: other specifications of the inputs; `output`: another name of the output.
+    """
+    module = tf.Module()
+    module.kernel = tf.Variable(weights, dtype=tf.float32)
+    frames = changes.get("frames", tf.TensorSpec([batch, length, len(weights)], tf.float32, "rgb_and_audio"))
+    counts = changes.get("counts", tf.TensorSpec([batch, 1], tf.int32, "num_frames"))
+
+    @tf.function(input_signature=[frames, counts])
+    def score(rgb_and_audio: tf.Tensor, num_frames: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Padding is 0, and counts nothing.
+        means = tf.reduce_sum(tf.cast(rgb_and_audio, tf.float32), axis=1) / tf.cast(num_frames, tf.float32)
+        return {changes.get("output", "predictions"): tf.sigmoid(means @ module.kernel)}
+
+    module.score = score
+    tf.saved_model.save(module, str(path), signatures={"serving_default": score})
+    return str(path)

@@ -48,8 +48,8 @@ from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.score_shards.soft_labels import SoftLabels
 from yt8m_tf.scoring.predictors import find_predictor
 from yt8m_tf.serving import bundle
+from yt8m_tf.serving.parts import Part, Parts
 from yt8m_tf.serving.scorer import load_scorer
-from yt8m_tf.serving.submission import Part, Parts
 from yt8m_tf.stacking import boosting, sizes, stack
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows

@@ -15,9 +15,10 @@ from shards import codes_of, decoded_mean
 from yt8m_tf.data.record_writing import video_example
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data import dataset, records
-from yt8m_tf.sample_data.dataset import Layout, global_average_precision, top_pairs, write_sample_data
+from yt8m_tf.sample_data.dataset import Layout, write_sample_data
 from yt8m_tf.sample_data.frames import FrameCounts
 from yt8m_tf.sample_data.generator import SampleConfig, make_model
+from yt8m_tf.sample_data.tally import global_average_precision, top_pairs
 
 CONFIG = SampleConfig(num_classes=24, num_topics=4, rgb_size=32, audio_size=8, seed=3)
 LAYOUT = Layout({"train": 50, "validate": 45, "test": 20}, videos_per_shard=30, levels=("video", "frame"))

@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from yt8m_tf.sample_data.dataset import global_average_precision, top_pairs
 from yt8m_tf.sample_data.generator import SampleConfig, make_model
+from yt8m_tf.sample_data.tally import global_average_precision, top_pairs
 
 CONFIG = SampleConfig(num_classes=24, num_topics=4, rgb_size=32, audio_size=8, seed=3)
 

@@ -19,7 +19,7 @@ from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.serving import inference
 from yt8m_tf.serving.bundle import MEMBER_LIMIT, check_target, unpacked, write_bundle
 from yt8m_tf.serving.inference import infer
-from yt8m_tf.serving.submission import Parts
+from yt8m_tf.serving.parts import Parts
 
 ROOT = Path(__file__).resolve().parents[2]
 # A loop, whose functions TensorFlow numbers in more places than others; and clustered weights.
@@ -117,15 +117,15 @@ def test_an_interrupted_inference_from_a_bundle_goes_on(rng, tmp_path, monkeypat
         with unpacked(tmp_path / "m.tgz") as directory:
             return infer(str(directory), shards, tmp_path / "out.csv", batch_size=4, progress=False)
 
-    written, real = [], inference.format_rows
+    written, real = [], inference.Selection.rows
 
-    def interrupted(ids, *rows):
+    def interrupted(selection, ids, *rows):
         written.append(len(ids))
         if len(written) > 3:
             raise KeyboardInterrupt
-        return real(ids, *rows)
+        return real(selection, ids, *rows)
 
-    monkeypatch.setattr(inference, "format_rows", interrupted)
+    monkeypatch.setattr(inference.Selection, "rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run()
     monkeypatch.undo()

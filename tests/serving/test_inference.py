@@ -16,8 +16,9 @@ from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.serving import inference
 from yt8m_tf.serving.inference import infer
 from yt8m_tf.serving.metadata import read_data
+from yt8m_tf.serving.parts import Parts
 from yt8m_tf.serving.scorer import load_scorer
-from yt8m_tf.serving.submission import Parts, format_rows
+from yt8m_tf.serving.submission import format_rows
 
 # Records of each shard: more than a batch of 8, less than one, none at all.
 COUNTS = (5, 19, 0, 3, 8, 1)
@@ -87,15 +88,15 @@ def test_resumed_run_ends_with_the_same_bytes_and_scores_only_what_is_missing(
 ):
     run(exported, tmp_path / "whole.csv")
     scored = []
-    real = inference.format_rows
+    real = inference.Selection.rows
 
-    def interrupted(ids, classes, scores):
+    def interrupted(selection, ids, classes, scores):
         if len(scored) >= batches_before:
             raise KeyboardInterrupt
         scored.append(len(ids))
-        return real(ids, classes, scores)
+        return real(selection, ids, classes, scores)
 
-    monkeypatch.setattr(inference, "format_rows", interrupted)
+    monkeypatch.setattr(inference.Selection, "rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(exported, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
@@ -103,7 +104,7 @@ def test_resumed_run_ends_with_the_same_bytes_and_scores_only_what_is_missing(
     done = sum(COUNTS[: len(finished)])
 
     written = []
-    monkeypatch.setattr(inference, "format_rows", lambda *rows: written.append(list(rows[0])) or real(*rows))
+    monkeypatch.setattr(inference.Selection, "rows", lambda *rows: written.append(list(rows[1])) or real(*rows))
     monkeypatch.setattr(Parts, "assemble", lambda parts: None)
     summary = run(exported, tmp_path / "out.csv")
     assert summary.num_scored == sum(COUNTS) - done

@@ -6,9 +6,14 @@ Prints a table, and writes metrics.json (everything, with calibration bins) and 
 Of a SavedModel, from elsewhere perhaps, only the highest scores of each video are known: a class that is not among them
 counts as not predicted, and BCE and calibration are left out, as is PERR if a video has more labels than scores.
 
+--thresholds writes, for each class, the score from which on predicting it gives the best F1 on these videos, for
+yt8m-infer --threshold: a class beyond a video's 20 highest scores counts as not predicted, and classes of few positives
+share one threshold. It takes no more memory than the metrics do, below 1 kB a video.
+
 Example:
 
   yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv
+  yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --thresholds=thresholds.csv
   yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv --projector
   yt8m-evaluate --saved_model=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video --input='validate*.tfrecord' \\
       --output=evaluation
@@ -18,12 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from yt8m_tf.bin import fault_flags, label_flags, model_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
+
+if TYPE_CHECKING:
+    from yt8m_tf.metrics.accumulator import Metrics
+    from yt8m_tf.metrics.rated_pairs import RatedMetrics
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
@@ -39,6 +49,13 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP 
 _VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, for names of classes.")
 _PROJECTOR = flags.DEFINE_bool(
     "projector", False, "Write the class weights of a run for TensorBoard's projector; --vocabulary names them."
+)
+_THRESHOLDS = flags.DEFINE_string("thresholds", None, "CSV file to write the thresholds of the best F1 to.")
+_MIN_POSITIVES = flags.DEFINE_integer(
+    "min_positives",
+    10,
+    "Videos of a class that its own threshold must rest on; classes of fewer share one, the best of all together.",
+    lower_bound=1,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
@@ -67,7 +84,7 @@ def _evaluate_saved_model() -> None:
     from yt8m_tf.evaluation import runs
     from yt8m_tf.evaluation.saved_models import evaluate_scorer
     from yt8m_tf.schema import NUM_CLASSES
-    from yt8m_tf.serving.metadata import read_metadata
+    from yt8m_tf.serving.metadata import read_names
     from yt8m_tf.serving.scorer import load_scorer
     from yt8m_tf.vocabulary import load_vocabulary
 
@@ -80,22 +97,49 @@ def _evaluate_saved_model() -> None:
     shards = list_shards(_INPUT.value, _DATA_DIR.value, "--input")
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     with locks.exclusive(output, "--output", "evaluates"), model_flags.saved_model() as directory:
-        num_classes = _NUM_CLASSES.value or (None if read_metadata(directory) else NUM_CLASSES)
-        scorer = load_scorer(directory, 1, model_flags.flag(), num_classes)
-        names = _VOCABULARY.value and load_vocabulary(Path(_VOCABULARY.value).expanduser(), scorer.num_classes)
-        metrics = evaluate_scorer(scorer, shards, batch_size=_BATCH_SIZE.value, faults=faults)
+        scorer = load_scorer(directory, 1, model_flags.flag(), _NUM_CLASSES.value, NUM_CLASSES)
+        own = _VOCABULARY.value and Path(_VOCABULARY.value).expanduser()
+        names = load_vocabulary(own, scorer.num_classes) if own else read_names(directory, scorer.num_classes)
+        metrics = evaluate_scorer(
+            scorer, shards, batch_size=_BATCH_SIZE.value, faults=faults, min_positives=_min_positives()
+        )
         context = {"model": model_flags.flag(), "patterns": list(_INPUT.value), "data_dir": _DATA_DIR.value}
         runs.write_evaluation(metrics, output, vocabulary=names, context=context)
+        told = _write_thresholds(metrics, names)
     print(runs.format_table(metrics))
     print("from the highest scores of each video: a class that is not among them counts as not predicted")
     print(f"written: {output / runs.METRICS_FILE}, {output / runs.CLASSES_FILE}")
+    for line in told:
+        print(line)
     for line in faults.summary():
         print(line)
+
+
+def _min_positives() -> int | None:
+    return _MIN_POSITIVES.value if _THRESHOLDS.value is not None else None
+
+
+def _write_thresholds(metrics: Metrics | RatedMetrics, names: Sequence[str] | None) -> list[str]:
+    """Writes the thresholds, if they were asked for; returns what to tell people."""
+    from yt8m_tf import files
+    from yt8m_tf.serving.thresholds import write_thresholds
+
+    found = metrics.thresholds
+    if found is None:
+        return []
+    path = files.local_path(_THRESHOLDS.value, "--thresholds")
+    write_thresholds(path, found, names)
+    own = int(found.own.sum())
+    return [
+        f"thresholds: {path} ({own:,} classes of {_MIN_POSITIVES.value} positives or more have one of their own, the"
+        f" other {len(found.own) - own:,} share {found.shared:.4f})"
+    ]
 
 
 def _evaluate_run() -> None:
     from yt8m_tf import files, locks, run_dir
     from yt8m_tf.evaluation import projector, runs
+    from yt8m_tf.models.class_layer import class_weights
     from yt8m_tf.training.checkpoints import load_trained
     from yt8m_tf.vocabulary import load_details
 
@@ -107,16 +151,26 @@ def _evaluate_run() -> None:
     if _VOCABULARY.value:
         details = load_details(Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes)
     if _PROJECTOR.value:
-        weights = projector.class_weights(trained.model, trained.experiment.data.spec)
+        weights = class_weights(trained.model, trained.experiment.data.spec, "--projector")
     patterns = _INPUT.value or trained.experiment.data.validation
     context = {"workdir": str(workdir), "step": trained.step, "patterns": list(patterns), "data_dir": _DATA_DIR.value}
     with locks.exclusive(output, "--output", "evaluates"):
         metrics = runs.evaluate_trained(
-            trained, patterns, _DATA_DIR.value, batch_size=_BATCH_SIZE.value, faults=faults, xla=_XLA.value
+            trained,
+            patterns,
+            _DATA_DIR.value,
+            batch_size=_BATCH_SIZE.value,
+            faults=faults,
+            xla=_XLA.value,
+            min_positives=_min_positives(),
         )
-        runs.write_evaluation(metrics, output, vocabulary=details["name"] if details else None, context=context)
+        names = details["name"] if details else None
+        runs.write_evaluation(metrics, output, vocabulary=names, context=context)
+        told = _write_thresholds(metrics, names)
     print(runs.format_table(metrics))
     print(f"written: {output / runs.METRICS_FILE}, {output / runs.CLASSES_FILE}")
+    for line in told:
+        print(line)
     if _PROJECTOR.value:
         projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details)
         print(f"class weights: tensorboard --logdir={workdir}, tab Projector")

@@ -52,7 +52,22 @@ _PRECISION = flags.DEFINE_string(
 _SIZE_LIMIT = flags.DEFINE_integer(
     "size_limit", SIZE_LIMIT, "Bytes that the SavedModel may take, uncompressed.", lower_bound=1
 )
-_VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, to travel with the model.")
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary",
+    None,
+    "The dataset's vocabulary.csv, whose names of classes travel with the model; the default is the run's"
+    " data.vocabulary below --data_dir, if it is there; --vocabulary= for none.",
+)
+_CLASS_NAMES = flags.DEFINE_bool("class_names", False, "The signature serving_default also gives the classes' names.")
+_MEDIAPIPE = flags.DEFINE_bool(
+    "mediapipe",
+    False,
+    "Also a signature mediapipe, as the starter code exports models for MediaPipe: rgb_and_audio [B, T, 1152] float32"
+    " and num_frames [B, 1] to predictions. For frame-level models.",
+)
+_EMBEDDINGS = flags.DEFINE_bool(
+    "embeddings", False, "Also a signature embeddings: features to what goes into the layer that makes the classes."
+)
 _MEASURE_EXAMPLES = flags.DEFINE_integer(
     "measure_examples",
     100_000,
@@ -81,8 +96,10 @@ flags.adopt_module_key_flags(label_flags)
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
     from yt8m_tf.errors import InputError
+    from yt8m_tf.export.additions import Additions
     from yt8m_tf.run_dir import read_experiment
     from yt8m_tf.serving import bundle
+    from yt8m_tf.serving.metadata import read_names
 
     if (_WORKDIR.value is not None) == pack_flags.PACK.value:
         given = (
@@ -104,7 +121,8 @@ def main(_: Sequence[str]) -> None:
         "which": _CHECKPOINT.value,
         "data_dir": _DATA_DIR.value,
         "size_limit": _SIZE_LIMIT.value,
-        "vocabulary": os.path.expanduser(_VOCABULARY.value) if _VOCABULARY.value else None,
+        "vocabulary": _VOCABULARY.value and os.path.expanduser(_VOCABULARY.value),
+        "additions": Additions(_CLASS_NAMES.value, _MEDIAPIPE.value, _EMBEDDINGS.value),
         "measure_examples": _MEASURE_EXAMPLES.value,
         "tolerance": _TOLERANCE.value,
         "overwrite": _OVERWRITE.value,
@@ -112,6 +130,8 @@ def main(_: Sequence[str]) -> None:
     }
     print(pack_flags.pack(output, **options) if pack_flags.PACK.value else _export_run(output, **options))
     print(f"SavedModel: {output}")
+    if read_names(output) is None:
+        print("without names of classes; --vocabulary=FILE would take them along, for yt8m-infer --format=names")
     for line in faults.summary():
         print(line)
     if archive:

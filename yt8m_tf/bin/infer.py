@@ -1,4 +1,13 @@
-"""Scores records with a SavedModel and writes a submission file: VideoId,LabelConfidencePairs.
+"""Scores records with a SavedModel, and writes what it finds in each video: a submission for Kaggle, or names.
+
+Formats: csv, VideoId,LabelConfidencePairs; jsonl, an object with id, names, ids and scores on each line; parquet, the
+same as columns; names, a line for people: "id: name score, name score". Names are those that the SavedModel carries,
+or those of --vocabulary.
+
+With --segments=5 windows of five frames are scored, one after the other, with --segments=5:1 one for every frame. The
+file is then the submission of the 2019 challenge, Class,Segments, the 100,000 best segments of each class; or, with
+--format=jsonl, for each video an object with id and segments, each with start, end, names, ids and scores. With
+--video_model each score is multiplied by that of the whole video, from another SavedModel or the same one.
 
 Needs no model code. Interrupted, the same command goes on behind the last finished shard.
 
@@ -6,11 +15,18 @@ Example:
 
   yt8m-infer --saved_model=exported/resnet_like/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=submission.csv
   yt8m-infer --bundle=resnet_like.tgz --input='~/data/yt8m/2/video/test*.tfrecord' --output=submission.csv
+  yt8m-infer --saved_model=exported/resnet_like/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=labels.txt \\
+      --format=names --threshold=thresholds.csv --vocabulary=vocabulary.csv
+  yt8m-infer --saved_model=exported/clips/1 --input='~/data/yt8m/3/frame/test*.tfrecord' --output=segments.csv \\
+      --segments=5 --classes=segment_label_ids.csv --video_model=same
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -18,12 +34,35 @@ from yt8m_tf.bin import fault_flags, model_flags
 from yt8m_tf.bin.launch import launch
 
 _INPUT = flags.DEFINE_list("input", None, "Patterns of the shards to score, separated by commas.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The CSV file to write.", required=True)
-_TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", None, "The file to write.", required=True)
+_FORMAT = flags.DEFINE_enum("format", "csv", ["csv", "jsonl", "parquet", "names"], "Of the file.")
+_TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video, or segment, at most.", lower_bound=1)
+_SEGMENTS = flags.DEFINE_string(
+    "segments", None, "Score windows over clips: SIZE, or SIZE:STRIDE, in frames; the challenge wants 5."
+)
+_CLASSES = flags.DEFINE_string(
+    "classes", None, "The classes of segments to write: the dataset's segment_label_ids.csv. The default is all."
+)
+_VIDEO_MODEL = flags.DEFINE_string(
+    "video_model",
+    None,
+    "Multiply the scores of segments by those of whole videos: from the SavedModel in this directory, or same.",
+)
+_THRESHOLD = flags.DEFINE_string(
+    "threshold",
+    None,
+    "The score that a class must reach to be written: a number, or a file of yt8m-evaluate --thresholds. A video may"
+    " have no class then.",
+)
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary",
+    None,
+    "The dataset's vocabulary.csv, for names of classes; the default is what the SavedModel carries.",
+)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Records scored together; the default is 1024 at video level, 128 at frame level.",
+    "Records scored together; the default is 1024 at video level, 128 at frame level, 512 windows with --segments.",
     lower_bound=1,
 )
 flags.adopt_module_key_flags(fault_flags)
@@ -38,20 +77,45 @@ def main(_: Sequence[str]) -> None:
 
     output = files.local_path(_OUTPUT.value, "--output")
     shards = list_shards(_INPUT.value, source="--input")
+    vocabulary = None if _VOCABULARY.value is None else Path(_VOCABULARY.value).expanduser()
+    options: dict[str, Any] = {
+        "top_k": _TOP_K.value,
+        "layout": _FORMAT.value,
+        "vocabulary": vocabulary,
+        "batch_size": _BATCH_SIZE.value,
+        "faults": fault_flags.faults(),
+        "source": model_flags.flag(),
+    }
     with model_flags.saved_model() as directory:
-        summary = infer(
-            directory,
-            shards,
-            output,
-            top_k=_TOP_K.value,
-            batch_size=_BATCH_SIZE.value,
-            faults=fault_flags.faults(),
-            source=model_flags.flag(),
-        )
+        if _SEGMENTS.value is None:
+            _refuse({"--classes": _CLASSES, "--video_model": _VIDEO_MODEL}, "is for segments; add --segments=5")
+            summary = infer(directory, shards, output, threshold=_THRESHOLD.value, **options)
+        else:
+            _refuse({"--threshold": _THRESHOLD}, "is not for --segments; leave it out")
+            summary = _infer_segments(directory, shards, output, options)
     rate = summary.num_scored / max(summary.seconds, 1e-9)
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
     for line in summary.faults.summary():
         print(line)
+
+
+def _infer_segments(directory: str, shards: list[str], output: Path, options: dict[str, Any]) -> Any:
+    from yt8m_tf.serving.segment_inference import infer_segments
+    from yt8m_tf.serving.windows import Windows
+
+    classes, video_model = (
+        None if own.value is None else os.path.expanduser(own.value) for own in (_CLASSES, _VIDEO_MODEL)
+    )
+    windows = Windows.parse(_SEGMENTS.value)
+    return infer_segments(directory, shards, output, windows, classes=classes, video_model=video_model, **options)
+
+
+def _refuse(given: dict[str, Any], why: str) -> None:
+    from yt8m_tf.errors import InputError
+
+    for name, own in given.items():
+        if own.value is not None:
+            raise InputError(f"{name}={own.value}: {why}")
 
 
 def run() -> None:

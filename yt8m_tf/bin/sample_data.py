@@ -15,6 +15,14 @@ model reaches: results on sample data are to be read against that. The same flag
 
 Clips last 12 to 30 frames, to be small; --min_frames=120 --max_frames=300 gives the lengths of real ones (260 KB each).
 
+With --segments, clips have scenes with classes of their own, and frame-level records have ratings of segments in the
+format of 2019: 5 for each clip, of half of the classes. Clips last 20 to 40 frames. There are two more files:
+
+  <output_dir>/segment_label_ids.csv   the classes that are rated
+  <output_dir>/true_segments.csv       the classes of each scene, before any were made wrong by raters
+
+and sample_data.json states the best reachable MAP of segments.
+
 With --from_video_level, frame-level shards are made from existing video-level ones, real ones included: the same ids,
 labels, file names and order, and frames whose decoded mean is the video-level feature, up to half a quantisation step
 at most. Lengths are then 120 to 300 frames, or those of --frame_count_histogram. Results on them are synthetic.
@@ -22,6 +30,7 @@ at most. Lengths are then 120 to 300 frames, or those of --frame_count_histogram
 Example:
 
   yt8m-sample-data --output_dir=sample
+  yt8m-sample-data --output_dir=segments --segments
   yt8m-sample-data --output_dir=frames --from_video_level='~/data/yt8m/2/video/train00*.tfrecord'
 """
 
@@ -46,11 +55,14 @@ _VIDEOS_PER_SHARD = flags.DEFINE_integer("videos_per_shard", 700, "Videos in a s
 
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", 60, "Classes; the real data has 3862.")
 _NUM_TOPICS = flags.DEFINE_integer("num_topics", 12, "Topics, which make classes occur together.")
-_LABELS_PER_VIDEO = flags.DEFINE_float("labels_per_video", 3.0, "Mean number of labels.")
+_LABELS_PER_VIDEO = flags.DEFINE_float(
+    "labels_per_video", 3.0, "Mean number of labels; with --segments that of a scene."
+)
 _NOISE_LABELS = flags.DEFINE_float("noise_labels", 0.1, "Share of wrong labels; as many right ones are missing.")
 _RGB_SIZE = flags.DEFINE_integer("rgb_size", 1024, "Size of the rgb feature.")
 _AUDIO_SIZE = flags.DEFINE_integer("audio_size", 128, "Size of the audio feature; 0 for records without it.")
 
+_SEGMENTS = flags.DEFINE_bool("segments", False, "Write scenes with classes of their own, and ratings of segments.")
 _MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "Frames of the shortest clip.")
 _MAX_FRAMES = flags.DEFINE_integer("max_frames", None, "Frames of the longest clip.")
 _FRAME_COUNT_HISTOGRAM = flags.DEFINE_string(
@@ -63,11 +75,13 @@ _FROM_VIDEO_LEVEL = flags.DEFINE_string(
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files, locks
-    from yt8m_tf.errors import Interrupted
+    from yt8m_tf.errors import InputError, Interrupted
     from yt8m_tf.sample_data.dataset import write_clips
 
     directory = files.local_path(_OUTPUT_DIR.value, "--output_dir")
     output_dir, videos = str(directory), _FROM_VIDEO_LEVEL.value
+    if videos and _SEGMENTS.value:
+        raise InputError("--segments: what is in the videos of --from_video_level, and when, is not known; give one")
     try:
         with locks.exclusive(directory, "--output_dir", "writes sample data"):
             if videos:
@@ -82,6 +96,7 @@ def main(_: Sequence[str]) -> None:
 def _generate(output_dir: str) -> dict[str, Any]:
     from yt8m_tf.sample_data.dataset import Layout, write_sample_data
     from yt8m_tf.sample_data.generator import SampleConfig
+    from yt8m_tf.sample_data.segment_dataset import write_segment_data
 
     config = SampleConfig(
         num_classes=_NUM_CLASSES.value,
@@ -94,7 +109,8 @@ def _generate(output_dir: str) -> dict[str, Any]:
     )
     num_videos = {"train": _NUM_TRAIN.value, "validate": _NUM_VALIDATE.value, "test": _NUM_TEST.value}
     layout = Layout(num_videos, _VIDEOS_PER_SHARD.value, _LEVELS.value)
-    return write_sample_data(output_dir, config, layout, _frame_counts(), _OVERWRITE.value)
+    write = write_segment_data if _SEGMENTS.value else write_sample_data
+    return write(output_dir, config, layout, _frame_counts(), _OVERWRITE.value)
 
 
 def _frame_counts() -> Any:
@@ -104,7 +120,7 @@ def _frame_counts() -> Any:
     if _FRAME_COUNT_HISTOGRAM.value:
         shortest, longest = 1, schema.MAX_FRAMES
     else:
-        shortest, longest = (120, 300) if _FROM_VIDEO_LEVEL.value else (12, 30)
+        shortest, longest = (120, 300) if _FROM_VIDEO_LEVEL.value else (20, 40) if _SEGMENTS.value else (12, 30)
     shortest = shortest if _MIN_FRAMES.value is None else _MIN_FRAMES.value
     longest = longest if _MAX_FRAMES.value is None else _MAX_FRAMES.value
     return FrameCounts(shortest, longest, _FRAME_COUNT_HISTOGRAM.value)
@@ -117,12 +133,21 @@ def _report(output_dir: str, summary: dict[str, Any]) -> str:
         if sizes:
             lines.append(f"  {level}/  {len(sizes)} shards, {sum(sizes) / 1e6:.1f} MB")
     for split, values in summary.get("splits", {}).items():
-        lines.append(f"  {split}: {values['num_videos']} videos, {values['labels_per_video']:.2f} labels per video")
+        text = f"  {split}: {values['num_videos']} videos, {values['labels_per_video']:.2f} labels per video"
+        if "num_ratings" in values:
+            text += f", {values['num_ratings']} ratings of segments, {values['num_present']} of them present"
+        lines.append(text)
     for split, gaps in summary.get("best_reachable_gap", {}).items():
         if gaps:
             reached = ", ".join(f"{gap:.4f} ({level} level)" for level, gap in gaps.items())
             prior = summary["class_prior_gap"][split]
             lines.append(f"  best reachable GAP on {split}: {reached}; the class prior alone: {prior:.4f}")
+    for split, maps in summary.get("best_reachable_map", {}).items():
+        if maps:
+            reached = f"{maps['clip']:.4f}, {maps['segment']:.4f} from a scene alone"
+            lines.append(
+                f"  best reachable MAP on {split}: {reached}; of whole videos: {summary['video_map'][split]:.4f}"
+            )
     return "\n".join(lines)
 
 

@@ -4,11 +4,16 @@ Given the runs of all folds of a model, each training shard is scored by the run
 by the mean of all runs. Interrupted, the same command goes on; started several times at once, the processes share the
 shards among themselves.
 
+--kind=embeddings writes what goes into the model's last layer that is as wide as the classes, in float16, in place of
+scores: as shards with the feature `embedding`, which yt8m-train reads, or as NumPy's .npy with the ids beside it.
+
 Example:
 
   yt8m-score --model='runs/moe/fold_*' --data_dir=~/data/yt8m/2/video --input='train*.tfrecord' \\
       --output=scores/moe/train
   yt8m-score --model=exported/student/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=scores/student/test
+  yt8m-score --model=runs/resnet_like --input='~/data/yt8m/2/video/train*.tfrecord' --output=embeddings/train \\
+      --kind=embeddings
 """
 
 from __future__ import annotations
@@ -25,7 +30,9 @@ _MODEL = flags.DEFINE_list(
 )
 _INPUT = flags.DEFINE_list("input", None, "Patterns of shards, relative to --data_dir.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What --input is relative to.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory for the score shards.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory for the score shards, or the embeddings.", required=True)
+_KIND = flags.DEFINE_enum("kind", "scores", ["scores", "embeddings"], "What to write of each video.")
+_FORMAT = flags.DEFINE_enum("format", "tfrecord", ["tfrecord", "npy"], "Of embeddings.")
 _TOP_K = flags.DEFINE_integer("top_k", 100, "Classes of each video.", lower_bound=1)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -44,6 +51,8 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.scoring.predictors import find_predictor
     from yt8m_tf.scoring.score import score
 
+    if _KIND.value == "embeddings":
+        return _embed()
     output = files.local_path(_OUTPUT.value, "--output")
     models = files.matching(_MODEL.value, "--model")
     predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in models]
@@ -60,6 +69,42 @@ def main(_: Sequence[str]) -> None:
     print(
         f"{_OUTPUT.value}: scores of {sum(counts.values()):,} videos of {len(counts):,} shards ({rate:,.0f} videos/s)"
     )
+    for line in summary.faults.summary():
+        print(line)
+
+
+def _embed() -> None:
+    from yt8m_tf import files
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.errors import InputError
+    from yt8m_tf.scoring import embeddings
+
+    output = files.local_path(_OUTPUT.value, "--output")
+    models = files.matching(_MODEL.value, "--model")
+    if len(models) > 1:
+        raise InputError(
+            f"--model: {len(models)} models, and each has embeddings of its own; give one, or combine them with"
+            " yt8m-ensemble"
+        )
+    summary = embeddings.embed(
+        embeddings.load_embedder(models[0], _CHECKPOINT.value),
+        list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
+        output,
+        kind=_FORMAT.value,
+        batch_size=_BATCH_SIZE.value,
+        faults=fault_flags.faults(),
+    )
+    manifest, rate = summary.manifest, summary.num_embedded / max(summary.seconds, 1e-9)
+    count = sum(shard.num_videos for shard in manifest.shards.values())
+    print(
+        f"{_OUTPUT.value}: embeddings of {manifest.size:,} numbers of {count:,} videos of {len(manifest.shards):,}"
+        f" shards ({rate:,.0f} videos/s)"
+    )
+    if manifest.kind == "tfrecord":
+        print(
+            "to train on them, in a configuration: data: {features: {"
+            f"{embeddings.FEATURE}: {{size: {manifest.size}, dtype: float16}}}}}}"
+        )
     for line in summary.faults.summary():
         print(line)
 

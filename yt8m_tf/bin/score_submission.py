@@ -1,12 +1,18 @@
-"""GAP@20 of a submission file against known labels.
+"""GAP@20 of a submission file against known labels, or MAP@100,000 of one of segments against ratings.
 
 The labels come from labelled shards, or from a CSV file with the columns id,labels, such as the test_labels.csv of the
 sample data. Every video of the labels must be in the submission, and no other.
+
+A file with the header Class,Segments is one of segments. Its labels are the ratings in frame-level shards; segments
+that were not rated are unknown: they count among the 100,000 of their class, and for nothing else. Both means are
+printed: over all classes with a positive rating, and over those of them that the file has.
 
 Example:
 
   yt8m-score-submission --submission=submission.csv --labels='~/data/yt8m/2/video/validate*.tfrecord'
   yt8m-score-submission --submission=submission.csv --labels=sample/test_labels.csv
+  yt8m-score-submission --submission=segments.csv --labels='~/data/yt8m/3/frame/validate*.tfrecord' \\
+      --classes=segment_label_ids.csv --num_classes=3862
 """
 
 from __future__ import annotations
@@ -26,23 +32,58 @@ _LABELS = flags.DEFINE_string(
 _NUM_CLASSES = flags.DEFINE_integer(
     "num_classes", 4716, "Classes of the data; the 2018 version has 3862. An id that is not below it is an error.", 1
 )
+_CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "The classes that a submission of segments may have: the dataset's segment_label_ids.csv. The default is all.",
+)
 flags.adopt_module_key_flags(label_flags)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf.serving.segment_submission import is_segment_submission
+
+    submission = Path(_SUBMISSION.value).expanduser()
+    print(_score_segments(submission) if is_segment_submission(submission) else _score_videos(submission))
+
+
+def _score_videos(submission: Path) -> str:
+    from yt8m_tf.errors import InputError
     from yt8m_tf.evaluation import submissions
 
+    if _CLASSES.value is not None:
+        raise InputError(
+            f"--classes={_CLASSES.value}: is for a submission with the header Class,Segments; leave it out"
+        )
     if _LABELS.value.endswith(".csv"):
         labels = submissions.read_csv_labels(Path(_LABELS.value).expanduser(), _NUM_CLASSES.value)
     else:
         labels = submissions.read_shard_labels(_LABELS.value, _NUM_CLASSES.value)
     policy = label_flags.ON_UNLABELLED.value
-    submission = Path(_SUBMISSION.value).expanduser()
     gap, num_unlabelled = submissions.submission_gap(submission, labels, _NUM_CLASSES.value, policy)
     num_videos = len(labels) - (num_unlabelled if policy == "skip" else 0)
-    print(f"GAP@20 {gap:.6f} ({num_videos:,} videos, {sum(map(len, labels.values())):,} labels)")
+    text = f"GAP@20 {gap:.6f} ({num_videos:,} videos, {sum(map(len, labels.values())):,} labels)"
     if num_unlabelled:
-        print(f"{'left out' if policy == 'skip' else 'took for negative'} {num_unlabelled:,} videos without labels")
+        done = "left out" if policy == "skip" else "took for negative"
+        text += f"\n{done} {num_unlabelled:,} videos without labels"
+    return text
+
+
+def _score_segments(submission: Path) -> str:
+    from yt8m_tf.evaluation.segment_submissions import read_ratings, submission_map
+    from yt8m_tf.metrics.segment_map import MAX_SEGMENTS
+    from yt8m_tf.serving.segment_submission import read_classes
+
+    num_classes, path = _NUM_CLASSES.value, _CLASSES.value
+    classes = range(num_classes) if path is None else read_classes(Path(path).expanduser(), num_classes)
+    ratings = read_ratings(_LABELS.value, num_classes)
+    found = submission_map(submission, ratings, classes if path is None else frozenset(classes))
+    name = f"MAP@{MAX_SEGMENTS}"
+    return (
+        f"{name} {found.mean:.6f} over all {len(found.average_precision):,} classes with a positive rating\n"
+        f"{name} {found.mean_of_listed:.6f} over the {len(found.listed):,} of them in the submission\n"
+        f"{found.num_rated:,} of {ratings.num_ratings:,} ratings are of segments in its lists"
+    )
 
 
 def run() -> None:

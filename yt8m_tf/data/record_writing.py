@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import files
+from yt8m_tf import files, schema
 from yt8m_tf.errors import InputError
 
 MEAN = "mean_"  # video-level key of a feature: this and the feature's name
@@ -33,6 +33,22 @@ class VideoRecord:
     id_key: str = "id"
 
 
+@dataclasses.dataclass(frozen=True)
+class Ratings:
+    """What was rated in the segments of a clip: lists of one length, an entry for each pair of a segment and a class.
+
+    Attributes:
+      starts, ends: seconds.
+      classes: class numbers.
+      scores: from 0, absent, to 1, present.
+    """
+
+    starts: Sequence[int]
+    ends: Sequence[int]
+    classes: Sequence[int]
+    scores: Sequence[float]
+
+
 def video_example(record: VideoRecord) -> bytes:
     """Serialises a `tf.train.Example`, the same bytes for the same record."""
     features = _context(record)
@@ -41,19 +57,20 @@ def video_example(record: VideoRecord) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
 
 
-def clip_example(record: VideoRecord, frames: Mapping[str, np.ndarray]) -> bytes:
+def clip_example(record: VideoRecord, frames: Mapping[str, np.ndarray], ratings: Ratings | None = None) -> bytes:
     """Serialises a `tf.train.SequenceExample`, the same bytes for the same record.
 
     Args:
       record: whose features are left out.
       frames: {name: [T, D]} of uint8, or of floats, whose bytes are stored.
+      ratings: of its segments; None leaves their fields out.
     """
     lists = {}
     for name, codes in frames.items():
         rows = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[row.tobytes()])) for row in codes]
         lists[name] = tf.train.FeatureList(feature=rows)
     clip = tf.train.SequenceExample(
-        context=tf.train.Features(feature=_context(record)),
+        context=tf.train.Features(feature=_context(record) | _rated(ratings)),
         feature_lists=tf.train.FeatureLists(feature_list=lists),
     )
     return clip.SerializeToString(deterministic=True)
@@ -82,3 +99,16 @@ def _context(record: VideoRecord) -> dict[str, tf.train.Feature]:
     if record.labels is not None:
         context["labels"] = tf.train.Feature(int64_list=tf.train.Int64List(value=record.labels))
     return context
+
+
+def _rated(ratings: Ratings | None) -> dict[str, tf.train.Feature]:
+    if ratings is None:
+        return {}
+    integers = {
+        schema.SEGMENT_STARTS_KEY: ratings.starts,
+        schema.SEGMENT_ENDS_KEY: ratings.ends,
+        schema.SEGMENT_CLASSES_KEY: ratings.classes,
+    }
+    fields = {key: tf.train.Feature(int64_list=tf.train.Int64List(value=own)) for key, own in integers.items()}
+    scores = tf.train.Feature(float_list=tf.train.FloatList(value=ratings.scores))
+    return fields | {schema.SEGMENT_SCORES_KEY: scores}

@@ -39,6 +39,7 @@ def evaluate_trained(
     batch_size: int | None = None,
     faults: Faults,
     xla: bool = True,
+    min_positives: int | None = None,
     progress: bool = True,
 ) -> Metrics | RatedMetrics:
     """Evaluates a trained model on one device: on labelled shards, or on ratings where it was trained on these.
@@ -51,6 +52,7 @@ def evaluate_trained(
       faults: what to do about damaged shards and empty clips.
       xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the
         statistics.
+      min_positives: see `MetricAccumulator.result`.
       progress: whether to show a progress bar.
 
     Raises:
@@ -78,7 +80,7 @@ def evaluate_trained(
     batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
     kind = RatedAccumulator if data.segments else MetricAccumulator
     accumulator: Accumulator[Metrics | RatedMetrics] = kind(data.num_classes)
-    return evaluate(step, batches, accumulator, progress=progress)
+    return evaluate(step, batches, accumulator, progress=progress, min_positives=min_positives)
 
 
 def format_table(metrics: Metrics | RatedMetrics) -> str:

@@ -20,7 +20,13 @@ from yt8m_tf.serving.scorer import Scorer
 
 
 def evaluate_scorer(
-    scorer: Scorer, shards: Sequence[str], *, batch_size: int | None = None, faults: Faults, progress: bool = True
+    scorer: Scorer,
+    shards: Sequence[str],
+    *,
+    batch_size: int | None = None,
+    faults: Faults,
+    min_positives: int | None = None,
+    progress: bool = True,
 ) -> Metrics:
     """The metrics that the highest scores of each video tell; a class that is not among them counts as not predicted.
 
@@ -29,6 +35,7 @@ def evaluate_scorer(
       shards: paths of labelled shards, of the level that the model reads.
       batch_size: see `inference.infer`.
       faults: what to do about damaged shards and, of models that say that they read clips, clips without frames.
+      min_positives: see `MetricAccumulator.result`.
       progress: whether to show a progress bar.
 
     Returns:
@@ -57,7 +64,7 @@ def evaluate_scorer(
             statistics = top_score_statistics(classes[keep], scores[keep], labels, scorer.num_classes)
             accumulator.update(statistics, ids[keep])
             bar.update(bytes_in_shards(serialized))
-    return (accumulator or MetricAccumulator(scorer.num_classes)).result()
+    return (accumulator or MetricAccumulator(scorer.num_classes)).result(min_positives)
 
 
 def _check_ids(scorer: Scorer, ids: np.ndarray, serialized: tf.Tensor) -> None:

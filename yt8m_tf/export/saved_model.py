@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,17 @@ from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.additions import NOTHING_MORE, Additions, frames_function, frames_specs
 from yt8m_tf.export.precision import FLOAT16, Precision
 from yt8m_tf.export.reproducible import make_reproducible
 from yt8m_tf.export.stored import Stored
 from yt8m_tf.layers import recurrent
 from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.models.class_layer import embedding_model
 from yt8m_tf.serving.limits import SIZE_LIMIT
-from yt8m_tf.serving.metadata import METADATA_FILE, describe
-
-VOCABULARY_FILE = "vocabulary.csv"
+from yt8m_tf.serving.metadata import METADATA_FILE, VOCABULARY_FILE, describe
+from yt8m_tf.vocabulary import without_descriptions
 
 
 class TooLargeError(InputError):
@@ -82,13 +82,15 @@ def export_saved_model(
     size_limit: int = SIZE_LIMIT,
     metadata: Mapping[str, Any] | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
+    additions: Additions = NOTHING_MORE,
     read: Callable[[keras.Variable], np.ndarray] = keras.ops.convert_to_numpy,
     overwrite: bool = False,
 ) -> ExportedSize:
     """`write_saved_model` to a directory that appears when it is whole; `trained.export_trained` measures it, too.
 
     Args:
-      model, data, precision, size_limit, metadata, vocabulary, read: see `write_saved_model`.
+      model, data, precision, size_limit, metadata, vocabulary, additions, read: see
+        `write_saved_model`.
       directory: where to; its parents are made. For TF Serving: `NAME/1`.
       overwrite: whether to replace a SavedModel that is there already.
 
@@ -96,7 +98,9 @@ def export_saved_model(
       InputError: `directory` is taken; see `write_saved_model`.
     """
     with replacing(directory, overwrite) as temporary:
-        return write_saved_model(model, data, temporary, precision, size_limit, metadata or {}, vocabulary, read)
+        return write_saved_model(
+            model, data, temporary, precision, size_limit, metadata or {}, vocabulary, additions, read
+        )
 
 
 @contextlib.contextmanager
@@ -125,6 +129,7 @@ def write_saved_model(
     size_limit: int,
     metadata: Mapping[str, Any],
     vocabulary: str | os.PathLike[str] | None = None,
+    additions: Additions = NOTHING_MORE,
     read: Callable[[keras.Variable], np.ndarray] = keras.ops.convert_to_numpy,
 ) -> ExportedSize:
     """Writes a model as a SavedModel.
@@ -137,7 +142,7 @@ def write_saved_model(
         feature [B, T, D], and `num_frames` [B] int32. Features have the dtype of the records: of YouTube-8M float32 at
         video level and uint8 codes at frame level.
     A record without an id, or at frame level without frames, is an error of `serving_default`; `features` gives a clip
-    of no frames the scores 0.
+    of no frames the scores 0. `Additions` may be more.
 
     Args:
       model: from the inputs of `models.registry.model_inputs` to [B, C] logits.
@@ -146,24 +151,27 @@ def write_saved_model(
       precision: of the stored weights; the arithmetic is float32 whatever it is.
       size_limit: bytes that all files together may take.
       metadata: what to add to `assets/metadata.json`; it must be possible to write it as JSON.
-      vocabulary: a CSV file to put beside it.
+      vocabulary: a CSV file to put beside it, without its descriptions.
+      additions: what the SavedModel has beside that.
       read: gives the value of a variable of `model`, if it is not in the variable; it is asked for one after another.
 
     Raises:
-      InputError: the vocabulary cannot be read, a weight does not fit float16, or the model takes more than
-        `size_limit` bytes.
+      InputError: the vocabulary cannot be read, something of `additions` cannot be had, a weight does not fit
+        float16, or the model takes more than `size_limit` bytes.
     """
     if vocabulary is not None and not Path(vocabulary).is_file():
         raise InputError(
             f"--vocabulary={vocabulary}: no such file; give the dataset's vocabulary.csv, or leave the flag out"
         )
-    module = InferenceModule(model, data, precision, read)
+    names = additions.names(vocabulary, data.num_classes)
+    module = InferenceModule(model, data, precision, read, names, additions)
     with tempfile.TemporaryDirectory() as staging:
         files.write_json(Path(staging) / METADATA_FILE, describe(data, str(precision), metadata))
         module.metadata = tf.saved_model.Asset(os.path.join(staging, METADATA_FILE))
         if vocabulary is not None:
-            copy = shutil.copyfile(vocabulary, os.path.join(staging, VOCABULARY_FILE))
-            module.vocabulary = tf.saved_model.Asset(copy)
+            copy = Path(staging, VOCABULARY_FILE)
+            copy.write_text(without_descriptions(Path(vocabulary)), encoding="utf-8")
+            module.vocabulary = tf.saved_model.Asset(os.fspath(copy))
         tf.saved_model.save(module, os.fspath(directory), signatures=module.signatures())
     make_reproducible(directory)
     layers: dict[str, int] = {}
@@ -181,13 +189,14 @@ def bytes_on_disk(directory: Path) -> int:
 
 
 class InferenceModule(tf.Module):
-    """The variables that inference needs, as they are stored, and the two signatures over them.
+    """The variables that inference needs, as they are stored, and the signatures over them.
 
     The Keras model is traced with what these variables hold in place of its own, and is not an attribute: else its
     variables, and whatever hangs on them, would be saved too.
 
     Args:
-      model, data, precision, read: see `write_saved_model`.
+      model, data, precision, read, additions: see `write_saved_model`.
+      names: of the classes, for the output `class_names`; None: without it.
     """
 
     def __init__(
@@ -196,19 +205,24 @@ class InferenceModule(tf.Module):
         data: DataConfig,
         precision: Precision,
         read: Callable[[keras.Variable], np.ndarray] = keras.ops.convert_to_numpy,
+        names: Sequence[str] | None = None,
+        additions: Additions = NOTHING_MORE,
     ):
         super().__init__(name="inference")
         recurrent.forbid_fused_kernels(model)
         # `weights` leaves out seeds and metrics, which `variables` has.
         self.weights = {variable.path: Stored(variable, read(variable), precision) for variable in model.weights}
 
-        def logits_of(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        def call(function: keras.Model, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
             casts = [
                 (variable, tf.cast(self.weights[variable.path].read(), variable.dtype)) for variable in model.weights
             ]
             inputs = model_inputs(features, data.spec)
             with keras.StatelessScope(state_mapping=casts):
-                logits = tf.cast(model(inputs, training=False), tf.float32)  # [B, C]
+                return tf.cast(function(inputs, training=False), tf.float32)
+
+        def logits_of(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            logits = call(model, features)  # [B, C]
             if "num_frames" in features:
                 logits = tf.where(features["num_frames"][:, None] > 0, logits, -np.inf)
             return logits
@@ -222,20 +236,29 @@ class InferenceModule(tf.Module):
                     parsed["num_frames"] = tf.identity(parsed["num_frames"])
             # Of the logits, not of the scores: those near 1 are equal in float32 where the logits differ.
             logits, classes = tf.math.top_k(logits_of(parsed), min(TOP_K, data.num_classes))  # [B, k]
-            return {"video_id": video_id, "class_indexes": classes, "predictions": tf.sigmoid(logits)}
+            found = {"video_id": video_id, "class_indexes": classes, "predictions": tf.sigmoid(logits)}
+            return found if names is None else found | {"class_names": tf.gather(tf.constant(names), classes)}
 
         def score(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {"predictions": tf.sigmoid(logits_of(features))}
 
         self.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         self.score = tf.function(score)
-        self._specs = feature_specs(data)
+        specs = feature_specs(data)
+        self._more: dict[str, tuple[Any, Any]] = {}
+        if additions.mediapipe:
+            self._more["mediapipe"] = tf.function(frames_function(score, data)), frames_specs(data)
+        if additions.embeddings:
+            embed = embedding_model(model, data.spec, "--embeddings")
+            self._more["embeddings"] = tf.function(lambda features: {"embeddings": call(embed, features)}), specs
+        self._specs = specs
 
     def signatures(self) -> dict[str, Any]:
         """Signature name to concrete function."""
         return {
             "serving_default": self.serve.get_concrete_function(),
             "features": self.score.get_concrete_function(self._specs),
+            **{name: function.get_concrete_function(specs) for name, (function, specs) in self._more.items()},
         }
 
 

@@ -26,6 +26,7 @@ from yt8m_tf.data.pipeline import evaluation_stream, limited, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import lite, measure, saved_model
+from yt8m_tf.export.additions import NOTHING_MORE, Additions, frames_specs
 from yt8m_tf.export.precision import ENTRIES, FLOAT16, Precision, growing_rules, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.stored import stored_bytes
@@ -35,7 +36,7 @@ from yt8m_tf.layers.noise import GaussianNoise
 from yt8m_tf.serving.limits import SIZE_LIMIT
 from yt8m_tf.serving.metadata import METADATA_FILE, without_paths
 from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
-from yt8m_tf.vocabulary import load_vocabulary
+from yt8m_tf.vocabulary import chosen_vocabulary
 
 # Enough to tell the difference between two models that are almost the same; 1.5 GB are on disk meanwhile.
 MEASURE_EXAMPLES = 100_000
@@ -53,6 +54,7 @@ def export_trained(
     precision: Precision = FLOAT16,
     size_limit: int = SIZE_LIMIT,
     vocabulary: str | None = None,
+    additions: Additions = NOTHING_MORE,
     measure_examples: int = MEASURE_EXAMPLES,
     tolerance: float | None = None,
     tflite: bool = False,
@@ -73,7 +75,9 @@ def export_trained(
       output: the SavedModel's directory.
       data_dir: what the run's `data.validation` is relative to.
       which: "best" or "last" checkpoint.
-      precision, size_limit, vocabulary, overwrite: see `saved_model.export_saved_model`.
+      precision, size_limit, additions, overwrite: see `saved_model.export_saved_model`.
+      vocabulary: with the names of the classes; None: the run's `data.vocabulary` below `data_dir`, if it is there and
+        names them all; "": none.
       measure_examples: compare on the first so many validation examples.
       tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
       tflite: also write `assets.extra/model.tflite` (`lite`), with float16 weights whatever `precision` is. Its GAP@20
@@ -88,13 +92,15 @@ def export_trained(
     """
     start = time.perf_counter()
     source = _Source(Path(workdir), which, data_dir, measure_examples, faults or Faults(on_empty="skip"), progress)
-    if vocabulary is not None:
-        load_vocabulary(vocabulary, source.data.num_classes)  # refuses that of another version of the dataset
+    vocabulary = chosen_vocabulary(vocabulary, source.data.vocabulary, source.data.num_classes, data_dir)
+    additions.names(vocabulary, source.data.num_classes)  # refuses what cannot be done before minutes of work
+    if additions.mediapipe:
+        frames_specs(source.data)
     with saved_model.replacing(output, overwrite) as temporary, _scratch(temporary) as scratch:
         _check_rules(source, precision, size_limit)
         reference = _score_trained(source, Path(scratch, "scores"))
         gc.collect()  # weights and the graphs that were traced over them hold each other
-        size = _write(source, temporary, precision, size_limit, vocabulary, tflite)
+        size = _write(source, temporary, precision, size_limit, vocabulary, additions, tflite)
         gc.collect()
         comparison, load_seconds, rates = _measure(source, temporary, reference)
         comparison.check(measure.TOLERANCE[precision.coarsest] if tolerance is None else tolerance)
@@ -212,7 +218,13 @@ def _score_trained(source: _Source, expected: Path) -> measure.Reference:
 
 
 def _write(
-    source: _Source, directory: Path, precision: Precision, size_limit: int, vocabulary: str | None, tflite: bool
+    source: _Source,
+    directory: Path,
+    precision: Precision,
+    size_limit: int,
+    vocabulary: str | None,
+    additions: Additions,
+    tflite: bool,
 ) -> saved_model.ExportedSize:
     trained, read = open_trained(source.workdir, source.which)
     weights, metadata = trained.model.weights, _metadata(trained, source.workdir)
@@ -224,7 +236,7 @@ def _write(
             return values
 
         size = saved_model.write_saved_model(
-            trained.model, source.data, directory, precision, size_limit, metadata, vocabulary, read_next
+            trained.model, source.data, directory, precision, size_limit, metadata, vocabulary, additions, read_next
         )
     if tflite:
         path = directory / lite.LITE_FILE

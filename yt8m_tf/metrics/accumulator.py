@@ -20,6 +20,7 @@ from yt8m_tf.metrics.batch_statistics import (
     SUMS,
     TOP_K,
 )
+from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
 # `Metrics.scalars` as people read them.
 TITLES = {
@@ -75,6 +76,7 @@ class Metrics:
     num_positives: np.ndarray
     calibration: np.ndarray
     pairs_above: np.ndarray
+    thresholds: BestThresholds | None = None
 
     def scalars(self) -> dict[str, float]:
         """The metrics that are known, by the names under which they are logged and written."""
@@ -166,8 +168,11 @@ class MetricAccumulator:
         result._add(arrays["keys"].view(np.uint32), arrays["classes"], sums)
         return result
 
-    def result(self) -> Metrics:
+    def result(self, min_positives: int | None = None) -> Metrics:
         """The metrics of all videos gathered.
+
+        Args:
+          min_positives: also look for the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
 
         Raises:
           InputError: there are no videos, or none of them has a label.
@@ -199,6 +204,7 @@ class MetricAccumulator:
             num_positives=positives.copy(),
             calibration=sums["calibration"].copy(),
             pairs_above=_pairs_above(ordered),
+            thresholds=best_thresholds(keys, classes, positives, min_positives) if min_positives else None,
         )
 
     def _add(self, keys: np.ndarray, classes: np.ndarray, sums: Mapping[str, Any]) -> None:

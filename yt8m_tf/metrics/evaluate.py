@@ -28,7 +28,7 @@ class Accumulator(Protocol[MetricsT]):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self: ...
 
-    def result(self) -> MetricsT: ...
+    def result(self, min_positives: int | None = None) -> MetricsT: ...
 
 
 def evaluate(
@@ -41,6 +41,7 @@ def evaluate(
     progress: bool = True,
     leave: bool = True,
     gather: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+    min_positives: int | None = None,
 ) -> MetricsT:
     """All metrics in one pass.
 
@@ -56,6 +57,7 @@ def evaluate(
       leave: whether it stays on the screen.
       gather: where several workers evaluate a part each: from `Accumulator.arrays` to all workers' arrays, one
         after the other along the first axis.
+      min_positives: see `MetricAccumulator.result`.
 
     Raises:
       InputError: a NaN score, nothing to evaluate, no labels.
@@ -67,7 +69,7 @@ def evaluate(
             bar.update(accumulator.num_examples - before)
     if gather is not None:
         accumulator = type(accumulator).from_arrays(gather(accumulator.arrays()))
-    return accumulator.result()
+    return accumulator.result(min_positives)
 
 
 def _one_ahead(step: Step, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Any]]:

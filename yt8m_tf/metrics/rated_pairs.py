@@ -16,6 +16,7 @@ import tensorflow as tf
 from yt8m_tf import schema
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import average_precision, pair_keys, shown_id, sigmoid
+from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
 # A class whose rating, soft perhaps, is this or more is present in the segment.
 PRESENT_FROM = 0.5
@@ -35,6 +36,7 @@ class RatedMetrics:
       average_precision: [C] float64; NaN where the class is present nowhere.
       num_positives: [C] int64, the segments that the class is present in.
       num_rated: [C] int64, the segments that it was rated in.
+      thresholds: of the best F1 over rated pairs, if they were asked for.
     """
 
     BEST_BY: ClassVar[str] = "map"
@@ -46,6 +48,7 @@ class RatedMetrics:
     average_precision: np.ndarray
     num_positives: np.ndarray
     num_rated: np.ndarray
+    thresholds: BestThresholds | None = None
 
     def scalars(self) -> dict[str, float]:
         """The metrics, by the names under which they are logged and written."""
@@ -134,8 +137,11 @@ class RatedAccumulator:
         result._loss, result.num_examples = float(arrays["loss"].sum()), int(arrays["num_examples"].sum())
         return result
 
-    def result(self) -> RatedMetrics:
+    def result(self, min_positives: int | None = None) -> RatedMetrics:
         """The metrics of all segments gathered.
+
+        Args:
+          min_positives: also look for the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
 
         Raises:
           InputError: there are no segments, or no class is present in one.
@@ -161,6 +167,7 @@ class RatedAccumulator:
             average_precision=precision,
             num_positives=positives,
             num_rated=num_rated,
+            thresholds=best_thresholds(keys, classes, positives, min_positives) if min_positives else None,
         )
 
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:

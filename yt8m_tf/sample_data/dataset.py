@@ -27,6 +27,7 @@ from yt8m_tf.sample_data.output import (
     write_text,
 )
 from yt8m_tf.sample_data.records import make_clips
+from yt8m_tf.sample_data.tally import Tally
 
 SPLITS = ("train", "validate", "test")
 _NUM_IDS = 62**4 // len(SPLITS)  # of 4 letters or digits, for each split
@@ -87,7 +88,7 @@ def write_sample_data(
     planned = [f"{level}/{name}" for _, name, _ in layout.shards() for level in layout.levels]
     start_output(output_dir, planned, overwrite)
     model = make_model(config)
-    tallies = {split: _Tally(config.num_classes) for split in layout.num_videos}
+    tallies = {split: Tally(config.num_classes) for split in layout.num_videos}
     shard_bytes: dict[str, int] = {}
     hidden, truth = [("id", "labels")], [("id", "labels")]
     with Progress(total=sum(layout.num_videos.values()), unit=" videos", desc="sample data") as progress:
@@ -105,11 +106,11 @@ def write_sample_data(
                 means: list[dict[str, np.ndarray]] = []
                 shard_bytes[f"frame/{name}"] = write_shard(path, _clips(records, counts, rng, means))
                 seen["frame"] = {key: np.stack([mean[key] for mean in means]) for key in features}
-            tallies[split].add(labels, model, seen if split != "train" else {})
+            tallies[split].add(labels, _best_scores(model, labels, seen) if split != "train" else {})
             ids = [record.video_id.decode() for record in records]
-            truth += zip(ids, map(_label_text, true), strict=True)
+            truth += zip(ids, map(label_text, true), strict=True)
             if split == "test":
-                hidden += zip(ids, map(_label_text, labels), strict=True)
+                hidden += zip(ids, map(label_text, labels), strict=True)
             progress.update(len(numbers))
     write_text(os.path.join(output_dir, VOCABULARY), vocabulary_text(model, tallies["train"].class_counts))
     write_text(os.path.join(output_dir, TEST_LABELS), csv_text(hidden))
@@ -151,62 +152,12 @@ def write_clips(
     return finish_output(output_dir, {"parameters": parameters}, shard_bytes)
 
 
-def top_pairs(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 20 highest scores of every video [N, C], and whether each is a label; both [N * 20]."""
-    columns = np.argsort(-scores, axis=1, kind="stable")[:, :20]
-    return np.take_along_axis(scores, columns, axis=1).ravel(), np.take_along_axis(labels, columns, axis=1).ravel()
-
-
-def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
-    """GAP of pooled pairs, in float64; positives among equal scores count with the precision after all of these.
-
-    Args:
-      scores, hits: [M], see `top_pairs`.
-      num_positives: all labels of all videos, those outside the top 20 as well.
-    """
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], hits[order]
-    ranks = np.searchsorted(-scores, -scores, side="right")  # [M] pairs with at least this score
-    precision = np.cumsum(hits)[ranks - 1] / ranks
-    return float(precision[hits].sum() / num_positives)
-
-
-class _Tally:
-    """Counts the labels of a split, and gathers what its GAPs need: 20 pairs a video."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_videos = 0
-        self.class_counts = np.zeros(num_classes, np.int64)
-        self._pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-
-    def add(self, labels: np.ndarray, model: SampleModel, seen: dict[str, dict[str, np.ndarray]]) -> None:
-        """Takes in the labels [N, C] of a shard, and the features that are seen at each level."""
-        self.num_videos += len(labels)
-        self.class_counts += labels.sum(axis=0)
-        scores = {level: model.posterior(features) for level, features in seen.items()}
-        if scores:
-            scores["prior"] = np.broadcast_to(model.class_prior, labels.shape)
-        for key, values in scores.items():
-            self._pairs.setdefault(key, []).append(top_pairs(values, labels))
-
-    def statistics(self) -> dict[str, float]:
-        """Numbers of videos and labels."""
-        labels = int(self.class_counts.sum())
-        classes = int(np.count_nonzero(self.class_counts))
-        mean = labels / max(self.num_videos, 1)
-        return {"num_videos": self.num_videos, "labels_per_video": mean, "classes_with_videos": classes}
-
-    def gaps(self) -> dict[str, float]:
-        """GAP by level; nothing for a split without videos."""
-        return {key: self._gap(key) for key in self._pairs if key != "prior"}
-
-    def prior_gap(self) -> float | None:
-        """GAP of the class prior."""
-        return self._gap("prior") if self._pairs else None
-
-    def _gap(self, key: str) -> float:
-        scores, hits = (np.concatenate(parts) for parts in zip(*self._pairs[key], strict=True))
-        return global_average_precision(scores, hits, int(self.class_counts.sum()))
+def _best_scores(
+    model: SampleModel, labels: np.ndarray, seen: Mapping[str, dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The posterior of the features that are seen at each level, and the class prior, [N, C] each."""
+    scores = {level: model.posterior(features) for level, features in seen.items()}
+    return scores | {"prior": np.broadcast_to(model.class_prior, labels.shape)}
 
 
 def _records(split: str, numbers: range, labels: np.ndarray, features: dict[str, np.ndarray]) -> list[VideoRecord]:
@@ -215,7 +166,7 @@ def _records(split: str, numbers: range, labels: np.ndarray, features: dict[str,
     for row, number in enumerate(numbers):
         written = None if split == "test" else np.flatnonzero(labels[row]).tolist()
         values = {name: array[row] for name, array in features.items()}
-        records.append(VideoRecord(_video_id(SPLITS.index(split) * _NUM_IDS + number), written, values))
+        records.append(VideoRecord(video_id(split, number), written, values))
     return records
 
 
@@ -231,12 +182,13 @@ def _clips(
         yield clip_example(record, clip)
 
 
-def _video_id(number: int) -> bytes:
-    """4 letters or digits, scattered, different for every number below 62 ** 4."""
+def video_id(split: str, number: int) -> bytes:
+    """4 letters or digits, scattered, different for every number of a video in its split."""
     alphabet = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    number = number * 7_368_787 % 62**4  # a prime, so that no two numbers fall together
-    return bytes(alphabet[number // 62**place % 62] for place in range(4))
+    place_of = (SPLITS.index(split) * _NUM_IDS + number) * 7_368_787 % 62**4  # a prime, so that no two fall together
+    return bytes(alphabet[place_of // 62**place % 62] for place in range(4))
 
 
-def _label_text(labels: np.ndarray) -> str:
+def label_text(labels: np.ndarray) -> str:
+    """The classes of [C] bool, as the files of hidden labels have them."""
     return " ".join(map(str, np.flatnonzero(labels)))

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -149,8 +150,13 @@ class SampleModel:
         Returns:
           The true labels and the written ones, [N, C] bool each, and the features, {name: [N, D] float32}.
         """
-        topics = rng.choice(len(self.topic_prior), num_videos, p=self.topic_prior)
-        true = np.zeros((num_videos, len(self.add)), bool)
+        return self.sample_of_topics(rng.choice(len(self.topic_prior), num_videos, p=self.topic_prior), rng)
+
+    def sample_of_topics(
+        self, topics: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Draws videos of known topics [N]; the rest is as in `sample_with_truth`."""
+        true = np.zeros((len(topics), len(self.add)), bool)
         written = true.copy()
         while (empty := np.flatnonzero(~written.any(axis=1))).size:
             probability = self.label_probability[topics[empty]]  # [N, C]
@@ -159,23 +165,53 @@ class SampleModel:
             written[empty] = rng.random(probability.shape) < kept
         return true, written, {name: feature.sample(true, rng) for name, feature in self.features.items()}
 
-    def posterior(self, features: dict[str, np.ndarray], batch_size: int = 64) -> np.ndarray:
+    def posterior(
+        self, features: dict[str, np.ndarray], batch_size: int = 64, topic_prior: np.ndarray | None = None
+    ) -> np.ndarray:
         """The exact probability of every written label given a video's features.
 
         Args:
           features: {name: [N, D]}, every feature of the model.
           batch_size: videos at a time; bounds the memory.
+          topic_prior: [N, T], what is known of each video's topic beside its features, up to a factor; None: the
+            model's prior.
 
         Returns:
           [N, C] float64.
         """
-        size = len(next(iter(features.values())))
-        starts = range(0, size, batch_size)
-        parts = [self._posterior({k: v[i : i + batch_size] for k, v in features.items()}) for i in starts]
+        priors = self.topic_prior if topic_prior is None else topic_prior
+        parts = [
+            self._posterior(some, priors if topic_prior is None else priors[rows])
+            for rows, some in _in_batches(features, batch_size)
+        ]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.add)))
 
-    def _posterior(self, features: dict[str, np.ndarray]) -> np.ndarray:
-        """Bayes' rule; A axes of rgb carry G classes each, and S = 2 ** G subsets of them are summed over."""
+    def topic_likelihood(self, features: dict[str, np.ndarray], batch_size: int = 64) -> np.ndarray:
+        """[N, T]: the likelihood of a video's features given each topic, up to a factor for each video."""
+        parts = []
+        for _, some in _in_batches(features, batch_size):
+            given = self._given_topic(some)
+            logs = given.log_likelihood + np.log(-np.expm1(given.log_none) / given.some)
+            parts.append(np.exp(logs - logs.max(axis=1, keepdims=True)))
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.topic_prior)))
+
+    def _posterior(self, features: dict[str, np.ndarray], topic_prior: np.ndarray) -> np.ndarray:
+        """Bayes' rule; the prior of topics is [T] or [B, T]."""
+        given = self._given_topic(features)
+        with np.errstate(divide="ignore"):  # a topic may be impossible
+            log_topic = np.log(topic_prior / given.some) + given.log_likelihood  # [B, T]
+        topic = np.exp(log_topic - log_topic.max(axis=1, keepdims=True))
+        total = np.sum(topic * -np.expm1(given.log_none), axis=1)  # [B]
+
+        by_axis = given.by_axis
+        result = np.empty((len(given.likelihood), by_axis.group, by_axis.num_axes))
+        for g in range(by_axis.group):
+            joint = np.einsum("tsa,bsa->bta", given.subset_prior * given.written[:, g], given.likelihood, optimize=True)
+            result[:, g] = np.einsum("bt,bta->ba", topic, joint / given.evidence, optimize=True) / total[:, None]
+        return result.reshape(len(result), -1)[:, : len(self.add)]
+
+    def _given_topic(self, features: dict[str, np.ndarray]) -> _GivenTopic:
+        """A axes of rgb carry G classes each, and S = 2 ** G subsets of them are summed over."""
         num_classes = len(self.add)
         num_axes = int(self.features["rgb"].axes.max()) + 1  # A
         by_axis = _ByAxis(num_axes, -(-num_classes // num_axes))
@@ -192,15 +228,8 @@ class SampleModel:
         share = np.einsum("tsa,bsa->bta", subset_prior * any_written, likelihood, optimize=True) / evidence
         log_none = np.log1p(-np.minimum(share, 1 - 1e-15)).sum(axis=2)  # [B, T]
         some = -np.expm1(np.sum(np.log1p(-self.written_probability), axis=1))  # [T]: something written, given the topic
-        log_topic = np.log(self.topic_prior / some) + np.log(evidence).sum(axis=2)  # [B, T]
-        topic = np.exp(log_topic - log_topic.max(axis=1, keepdims=True))
-        total = np.sum(topic * -np.expm1(log_none), axis=1)  # [B]
-
-        result = np.empty((len(likelihood), by_axis.group, num_axes))
-        for g in range(by_axis.group):
-            joint = np.einsum("tsa,bsa->bta", subset_prior * written[:, g], likelihood, optimize=True)
-            result[:, g] = np.einsum("bt,bta->ba", topic, joint / evidence, optimize=True) / total[:, None]
-        return result.reshape(len(result), -1)[:, :num_classes]
+        log_likelihood = np.log(evidence).sum(axis=2)  # [B, T]
+        return _GivenTopic(by_axis, likelihood, subset_prior, written, evidence, log_likelihood, log_none, some)
 
     def _likelihood(self, features: dict[str, np.ndarray], by_axis: _ByAxis) -> np.ndarray:
         """[B, S, A]: likelihood of what is seen of an axis's classes given a subset, up to a factor per [B, A]."""
@@ -215,6 +244,38 @@ class SampleModel:
             ratio = audio.strengths * (seen - audio.strengths / 2) / variance  # [B, C]: log odds for a label
             log_likelihood = log_likelihood + by_axis.subsets @ by_axis.arrange(ratio)
         return np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _GivenTopic:
+    """What `SampleModel._given_topic` computes of B videos.
+
+    Attributes:
+      by_axis: how classes are arranged.
+      likelihood: [B, S, A], see `SampleModel._likelihood`.
+      subset_prior: [T, S, A], of the true labels of an axis.
+      written: [S, G, A], of a written label given the true ones of its axis.
+      evidence: [B, T, A], of what is seen of an axis.
+      log_likelihood: [B, T], of all axes.
+      log_none: [B, T], that nothing is written, given the features.
+      some: [T], the probability that anything is written.
+    """
+
+    by_axis: _ByAxis
+    likelihood: np.ndarray
+    subset_prior: np.ndarray
+    written: np.ndarray
+    evidence: np.ndarray
+    log_likelihood: np.ndarray
+    log_none: np.ndarray
+    some: np.ndarray
+
+
+def _in_batches(features: dict[str, np.ndarray], batch_size: int) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    """Slices of so many rows, and the features of each."""
+    for start in range(0, len(next(iter(features.values()))), batch_size):
+        rows = slice(start, start + batch_size)
+        yield rows, {name: values[rows] for name, values in features.items()}
 
 
 @dataclasses.dataclass(frozen=True)

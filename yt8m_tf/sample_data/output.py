@@ -20,6 +20,8 @@ SUMMARY = "sample_data.json"
 VOCABULARY = "vocabulary.csv"
 TEST_LABELS = "test_labels.csv"
 TRUE_LABELS = "true_labels.csv"
+TRUE_SEGMENTS = "true_segments.csv"
+SEGMENT_CLASSES = "segment_label_ids.csv"
 _UNFINISHED = SUMMARY + ".tmp"  # names the shards of a run that has not ended
 _TOPICS = (
     *("Kites", "Lighthouses", "Beekeeping", "Origami", "Tram rides", "Bread baking", "Rock pools", "Fountain pens"),
@@ -122,7 +124,7 @@ def _remove_earlier(output_dir: str) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: lists no shards ({error!r}); remove {output_dir} yourself") from error
     # The list of shards goes last: until then, a run that is killed here can be repeated.
-    texts = (VOCABULARY, TEST_LABELS, TRUE_LABELS)
+    texts = (VOCABULARY, TEST_LABELS, TRUE_LABELS, TRUE_SEGMENTS, SEGMENT_CLASSES)
     for name in (*shards, *(shard + ".tmp" for shard in shards), *texts, SUMMARY, _UNFINISHED):
         full = os.path.join(output_dir, name)
         if os.path.exists(full) and os.path.realpath(full).startswith(os.path.realpath(output_dir) + os.sep):

@@ -1,4 +1,4 @@
-"""From shards to a submission file with any SavedModel that scores serialized records; needs no model code.
+"""From shards to scores in a file with any SavedModel that scores serialized records; needs no model code.
 
 Two batches are under way at a time, in threads: while one is parsed, another one is scored, and rows are written
 beside both. Borders of batches do not depend on where a run starts, so that a resumed one ends with the same bytes.
@@ -7,9 +7,10 @@ beside both. Borders of batches do not depend on where a run starts, so that a r
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,53 @@ from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.serving.formats import FORMATS, Format, Rows
+from yt8m_tf.serving.metadata import read_names
+from yt8m_tf.serving.parts import Part, Parts, check_target, parts_directory
 from yt8m_tf.serving.scorer import Scorer, fingerprint, load_scorer
-from yt8m_tf.serving.submission import Part, Parts, check_target, format_rows, parts_directory
+from yt8m_tf.serving.thresholds import Thresholds, read_thresholds
+from yt8m_tf.vocabulary import load_vocabulary
 
 _FRAMING_BYTES = 16  # what a shard adds to each record
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which of a model's scores are written, and how.
+
+    Attributes:
+      layout: "csv", "jsonl", "parquet" or "names" (`formats.FORMATS`).
+      top_k: the most pairs of a video.
+      thresholds: what a score must reach to be written; None: nothing.
+      names: the names of the C classes, where they are known.
+    """
+
+    layout: str = "csv"
+    top_k: int = TOP_K
+    thresholds: Thresholds | None = None
+    names: Sequence[str] | None = None
+
+    @property
+    def format(self) -> Format:
+        """How rows are written."""
+        return FORMATS[self.layout]
+
+    def describe(self) -> dict[str, Any]:
+        """All that rows depend on, for JSON; what a plain submission does not have is left out."""
+        found: dict[str, Any] = {"top_k": self.top_k}
+        if self.layout != "csv":
+            found["format"] = self.layout
+        if self.thresholds is not None:
+            found["threshold"] = self.thresholds.describe()
+        if self.names is not None and self.format.has_names:
+            found["vocabulary"] = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        return found
+
+    def rows(self, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> bytes:
+        """What is written of [B] videos, of which the highest scores are known."""
+        classes, scores = classes[:, : self.top_k], scores[:, : self.top_k]
+        keep = None if self.thresholds is None else self.thresholds.reached(classes, scores)
+        return self.format.encode(Rows(ids, classes, scores, keep, self.names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +92,9 @@ def infer(
     output: str | os.PathLike[str],
     *,
     top_k: int = TOP_K,
+    layout: str = "csv",
+    threshold: float | str | os.PathLike[str] | None = None,
+    vocabulary: str | Path | None = None,
     batch_size: int | None = None,
     faults: Faults | None = None,
     progress: bool = True,
@@ -61,23 +108,56 @@ def infer(
     Args:
       saved_model: directory of a SavedModel (`load_scorer`).
       shards: paths.
-      output: the submission file; it appears when it is whole.
+      output: the file; it appears when it is whole.
       top_k: pairs of a row.
+      layout: "csv", a submission for Kaggle; "jsonl"; "parquet"; or "names", lines for people (`formats`).
+      threshold: what a score must reach to be written: a number, or a file of yt8m-evaluate with one for each class.
+      vocabulary: a file with the names of the classes; None: the names that the SavedModel carries.
       batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
       faults: what to do about damaged shards and clips without frames; what is skipped is recorded here.
       progress: whether to show a progress bar.
       source: what messages call the model (`load_scorer`).
 
     Raises:
-      InputError: see `load_scorer` and `submission.Parts`; damage, a record that does not suit the model, a clip
-        without frames, or a score that is NaN.
+      InputError: see `load_scorer`, `Parts`, `load_vocabulary` and `read_thresholds`; names that are needed and not
+        known, damage, a record that does not suit the model, a clip without frames, or a score that is NaN.
     """
-    scorer = load_scorer(saved_model, top_k, source)
+    scorer, selection = _load(saved_model, source, top_k, layout, threshold, vocabulary)
     batch_size = batch_size or default_batch_size(scorer, shards)
     faults = faults or Faults()
     faults.of_model(f"the model in {scorer.path}")
+    run = {"model": fingerprint(saved_model), "input": list(shards), "batch_size": batch_size, **selection.describe()}
+
+    def score(parts: Parts, bar: Progress) -> None:
+        _score_shards(scorer, shards, parts, selection, batch_size, faults, bar)
+
+    return write_in_parts(output, shards, run, selection.format, score, faults, progress)
+
+
+def write_in_parts(
+    output: str | os.PathLike[str],
+    shards: Sequence[str],
+    run: Mapping[str, Any],
+    layout: Format,
+    score: Callable[[Parts, Progress], None],
+    faults: Faults,
+    progress: bool = True,
+) -> InferenceSummary:
+    """Writes what is found in shards; goes on behind those that an earlier process finished.
+
+    Args:
+      output: the file; it appears when it is whole.
+      shards: paths.
+      run: everything that the rows depend on, but the content of shards (`Parts`).
+      layout: how the parts are put together.
+      score: adds the rows of all shards that `Parts.finished` lacks, finishes each, and moves the bar by their bytes.
+      faults: what was met in the shards that are finished is recorded here, too.
+      progress: whether to show a progress bar.
+
+    Raises:
+      InputError: see `Parts`; the output cannot be written there; no video was scored.
+    """
     sizes = [tf.io.gfile.stat(shard).length for shard in shards]
-    run = {"model": fingerprint(saved_model), "input": list(shards), "top_k": top_k, "batch_size": batch_size}
 
     def is_current(index: int, part: Part) -> bool:
         return not part.damage or integrity.is_damaged_as(shards[index], part.damage)
@@ -86,16 +166,16 @@ def infer(
     check_target(output)
     with (
         exclusive(parts_directory(output), "--output", "writes its parts", value=Path(output)),
-        Parts(output, run, sizes, is_current) as parts,
+        Parts(output, run, sizes, is_current, layout) as parts,
     ):
-        for shard, part in zip(shards, parts.finished, strict=False):
-            _restore(faults, shard, part)
+        for part in parts.finished:
+            _restore(faults, part)
         start, before = time.perf_counter(), sum(part.num_records for part in parts.finished)
         with Progress(
             total=sum(sizes), desc="infer", unit="B", unit_scale=True, mininterval=0.5, disable=not progress
         ) as bar:
             bar.update(sum(sizes[: len(parts.finished)]))
-            _score_shards(scorer, shards, parts, top_k, batch_size, faults, bar)
+            score(parts, bar)
         seconds = time.perf_counter() - start
         num_records, num_rows = (
             sum(getattr(part, name) for part in parts.finished) for name in ("num_records", "num_rows")
@@ -107,8 +187,41 @@ def infer(
     return InferenceSummary(num_rows, num_records - before, seconds, faults)
 
 
+def _load(
+    saved_model: str,
+    source: str | None,
+    top_k: int,
+    layout: str,
+    threshold: float | str | os.PathLike[str] | None,
+    vocabulary: str | Path | None,
+) -> tuple[Scorer, Selection]:
+    """The model, and what to write of its scores.
+
+    A model that does not say how many classes it has is taken to have those of the vocabulary, or of the thresholds.
+    """
+    scorer = load_scorer(saved_model, top_k, source)
+    num_classes = scorer.data.num_classes if scorer.data else None
+    names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
+    if FORMATS[layout].needs_names and names is None:
+        raise InputError(f"--format={layout}: the model carries no names of its classes; give --vocabulary=FILE")
+    if num_classes is None and names is not None:
+        num_classes = len(names)
+    thresholds = None if threshold is None else read_thresholds(threshold, num_classes)
+    if num_classes is None and thresholds is not None:
+        num_classes = thresholds.num_classes
+    if num_classes is not None:
+        scorer = dataclasses.replace(scorer, num_classes=num_classes)
+    return scorer, Selection(layout, top_k, thresholds, names)
+
+
 def _score_shards(
-    scorer: Scorer, shards: Sequence[str], parts: Parts, top_k: int, batch_size: int, faults: Faults, bar: Progress
+    scorer: Scorer,
+    shards: Sequence[str],
+    parts: Parts,
+    selection: Selection,
+    batch_size: int,
+    faults: Faults,
+    bar: Progress,
 ) -> None:
     """Scores what `parts` does not have yet, and finishes all of its shards."""
     # The batch that holds the first unfinished record starts in an earlier shard, if batches are to be those of a run
@@ -131,7 +244,7 @@ def _score_shards(
                 rows = tuple(result[owners == index] for result in results)
                 keep = usable(scorer, shards[index], rows[0], rows[2], faults)
                 ids, classes, scores = (values[keep] for values in rows)
-                parts.add(format_rows(ids, classes[:, :top_k], scores[:, :top_k]), len(keep), len(ids))
+                parts.add(selection.rows(ids, classes, scores), len(keep), len(ids))
         scored += len(owners)
         bar.set_postfix_str(f"{scored / (time.perf_counter() - start):.0f} videos/s", refresh=False)
         bar.update(bytes_in_shards(serialized))
@@ -161,7 +274,7 @@ def scored_batches(
         except records.PARSE_FAILURES as error:
             if (results := _scores_without_empty(scorer, serialized, faults)) is not None:
                 return owners, serialized, results
-            raise _bad_record(scorer, [shards[index] for index in np.unique(owners)], faults, error) from error
+            raise bad_record(scorer, [shards[index] for index in np.unique(owners)], faults, error) from error
 
     return in_order(score, read_batches([shards], batch_size, faults, first, used), batches_under_way())
 
@@ -230,7 +343,7 @@ def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
     return scoring_batch_size(level or "video")
 
 
-def _bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Exception) -> InputError:
+def bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Exception) -> InputError:
     """Names the record that the model cannot read."""
     if scorer.data is not None and (problem := faults.find_bad_record(shards, scorer.data.records)):
         return InputError(problem)
@@ -240,7 +353,7 @@ def _bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Ex
     )
 
 
-def _restore(faults: Faults, shard: str, part: Part) -> None:
+def _restore(faults: Faults, part: Part) -> None:
     if part.damage:
         faults.meet(part.damage)
     faults.num_empty += part.num_records - part.num_rows

@@ -14,8 +14,10 @@ import yt8m_tf
 from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
+from yt8m_tf.vocabulary import load_vocabulary
 
 METADATA_FILE = "metadata.json"
+VOCABULARY_FILE = "vocabulary.csv"
 
 
 def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +57,20 @@ def read_data(directory: str | os.PathLike[str]) -> DataConfig | None:
     except InputError as error:
         path = os.path.join(os.fspath(directory), "assets", METADATA_FILE)
         raise InputError(f"{path}: {error}; export or fetch the model again") from error
+
+
+def read_names(directory: str | os.PathLike[str], num_classes: int | None = None) -> list[str] | None:
+    """The names of the classes that a SavedModel carries; None where it carries none.
+
+    Args:
+      directory: of the SavedModel.
+      num_classes: C; None: as many as have names.
+
+    Raises:
+      InputError: what it carries are no names of its classes.
+    """
+    path = os.path.join(os.fspath(directory), "assets", VOCABULARY_FILE)
+    return load_vocabulary(path, num_classes) if tf.io.gfile.exists(path) else None
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 Any model with the export signature of the YouTube-8M starter code will do, of TensorFlow 1 too: what such models do
 differently (a fixed batch size, a dimension for each clip, the order and the type of the outputs) is evened out here.
+So will one with that of its export for MediaPipe (`frames_model`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from yt8m_tf import files, schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.serving.frames_model import of_records, takes_frames
 from yt8m_tf.serving.metadata import read_data
 
 SIGNATURE = "serving_default"
@@ -123,7 +125,11 @@ class Scorer:
 
 
 def load_scorer(
-    directory: str, top_k: int = TOP_K, source: str | None = None, num_classes: int | None = None
+    directory: str,
+    top_k: int = TOP_K,
+    source: str | None = None,
+    num_classes: int | None = None,
+    assumed_classes: int = _MOST_CLASSES,
 ) -> Scorer:
     """Loads a SavedModel and checks that it can be used here.
 
@@ -131,7 +137,8 @@ def load_scorer(
       directory: of the SavedModel. Of several graphs in it the one with the tag "serve" is taken.
       top_k: scores wanted of each record.
       source: the flag and its value that messages name; None: `--saved_model=DIRECTORY`.
-      num_classes: of a model that does not say it; None: any number.
+      num_classes: what the model must predict; None: any number.
+      assumed_classes: of a model that does not say it, where `num_classes` does not either.
 
     Raises:
       InputError: `directory` holds no SavedModel, or one without a signature that takes one [B] string tensor and gives
@@ -149,7 +156,9 @@ def load_scorer(
     if SIGNATURE not in loaded.signatures:
         known = ", ".join(loaded.signatures) or "none"
         raise InputError(f"{where}: no signature '{SIGNATURE}' (it has: {known}); export it with yt8m-export")
-    signature = loaded.signatures[SIGNATURE]
+    signature, data = loaded.signatures[SIGNATURE], read_data(directory)
+    if takes_frames(signature):
+        signature, data = of_records(signature, where, num_classes)
     inputs = signature.structured_input_signature[1]
     if len(inputs) != 1 or any(s.dtype != tf.string or s.shape.rank not in (1, None) for s in inputs.values()):
         found = ", ".join(f"{name}: {spec.dtype.name} {spec.shape}" for name, spec in inputs.items())
@@ -164,10 +173,9 @@ def load_scorer(
     given = outputs["predictions"].shape[-1]
     if not 1 <= top_k <= max(given or top_k, TOP_K):
         raise InputError(f"--top_k={top_k}: the model gives the {given} highest scores of a video; give 1 to {given}")
-    data = read_data(directory)
     if data and num_classes not in (None, data.num_classes):
         raise InputError(f"--num_classes={num_classes}: the model predicts {data.num_classes}; leave the flag out")
-    classes = data.num_classes if data else num_classes or _MOST_CLASSES
+    classes = data.num_classes if data else num_classes or assumed_classes
     return Scorer(source or directory, signature, data, classes, loaded)
 
 

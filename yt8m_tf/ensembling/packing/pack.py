@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +18,14 @@ from yt8m_tf.ensembling.packing.measure import Option, measure_options, rules_fo
 from yt8m_tf.ensembling.packing.report import Choice
 from yt8m_tf.ensembling.packing.selection import Item, Point, frontier, select, with_fitted_weights
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.additions import NOTHING_MORE, Additions
 from yt8m_tf.export.precision import Precision, Rule
 from yt8m_tf.export.report import ExportReport
 from yt8m_tf.export.saved_model import TooLargeError, check_target
 from yt8m_tf.export.trained import MEASURE_EXAMPLES, export_trained
 from yt8m_tf.serving.limits import SIZE_LIMIT
 from yt8m_tf.stacking.inputs import StackInputs
-from yt8m_tf.vocabulary import load_vocabulary
+from yt8m_tf.vocabulary import chosen_vocabulary, without_descriptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ def pack(
     size_limit: int = SIZE_LIMIT,
     measure_examples: int = MEASURE_EXAMPLES,
     vocabulary: str | None = None,
+    additions: Additions = NOTHING_MORE,
     tolerance: float | None = None,
     overwrite: bool = False,
     faults: Faults | None = None,
@@ -65,7 +66,7 @@ def pack(
       size_limit: bytes of the SavedModel.
       measure_examples: choose on the first so many held-out videos, in whole shards, and let the export measure on so
         many validation videos.
-      vocabulary, tolerance, overwrite, faults: see `export_trained`.
+      vocabulary, additions, tolerance, overwrite, faults: see `export_trained`.
       progress: whether to show progress bars.
 
     Raises:
@@ -75,9 +76,10 @@ def pack(
     data = members[0].predictor.data
     list_shards(data.validation, data_dir, "data.validation")  # what the export will measure on, hours from here
     budget = size_limit
+    vocabulary = chosen_vocabulary(vocabulary, data.vocabulary, data.num_classes, data_dir)
+    additions.names(vocabulary, data.num_classes)
     if vocabulary is not None:
-        load_vocabulary(vocabulary, data.num_classes)
-        budget -= os.path.getsize(vocabulary)
+        budget -= len(without_descriptions(vocabulary).encode())
     shards = enough_shards(held_out_shards(members[0], data_dir), members[0], measure_examples)
     names = [member.name for member in members]
     StackInputs([member.scores for member in members], names, shards)  # checks that they belong together
@@ -95,7 +97,8 @@ def pack(
                 cache / "run",
                 data_dir=data_dir,
                 size_limit=size_limit,
-                vocabulary=vocabulary,
+                vocabulary=vocabulary or "",
+                additions=additions,
                 measure_examples=measure_examples,
                 tolerance=tolerance,
                 overwrite=overwrite,

@@ -1,0 +1,126 @@
+"""What a SavedModel has by choice: names of classes, MediaPipe's signature, embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_models import FEATURES, MAX_FRAMES, NUM_CLASSES, tiny_data, tiny_model, tiny_records
+
+from yt8m_tf import models
+from yt8m_tf.errors import InputError
+from yt8m_tf.export.additions import Additions
+from yt8m_tf.export.precision import FLOAT32
+from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.models.class_layer import class_weights
+from yt8m_tf.serving.scorer import load_scorer
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Of a level: the data, the model, and what was loaded of its SavedModel with everything."""
+    made = {}
+
+    def export(level):
+        if level not in made:
+            data, root = tiny_data(level), tmp_path_factory.mktemp("additions")
+            model = tiny_model(data, np.random.default_rng(1))
+            text = "".join(f'{c},"name {c}, é","a long\ndescription"\n' for c in range(NUM_CLASSES))
+            (root / "words.csv").write_text(f"Index,Name,WikiDescription\n{text}", encoding="utf-8")
+            additions = Additions(class_names=True, mediapipe=level == "frame", embeddings=True)
+            options = {"precision": FLOAT32, "vocabulary": root / "words.csv", "additions": additions}
+            export_saved_model(model, data, root / "m", **options)
+            made[level] = data, model, root / "m", tf.saved_model.load(str(root / "m"))
+        return made[level]
+
+    return export
+
+
+def test_names_stand_beside_classes_and_scores(exported, rng):
+    data, _, path, loaded = exported("video")
+    served = loaded.signatures["serving_default"](examples=tf.constant(tiny_records(data, rng, 5)))
+    names = [[name.decode() for name in row] for row in served["class_names"].numpy()]
+    assert names == [[f"name {c}, é" for c in row] for row in served["class_indexes"].numpy()]
+    assert load_scorer(str(path))(tf.constant(tiny_records(data, rng, 5)))[1].shape == (5, 20)
+    assert "description" not in (path / "assets" / "vocabulary.csv").read_text(encoding="utf-8")
+
+
+def test_mediapipe_takes_dequantised_frames(exported, rng):
+    """Values of no code, more frames than the model reads; what comes after a clip's end means nothing."""
+    _, model, _, loaded = exported("frame")
+    length = MAX_FRAMES + 5
+    frames = rng.normal(size=(4, length, sum(FEATURES.values()))).astype(np.float32)
+    num_frames = np.array([[1], [MAX_FRAMES], [length], [7]], np.int32)
+    signature = loaded.signatures["mediapipe"]
+    inputs = signature.structured_input_signature[1]
+    assert inputs["rgb_and_audio"].shape.as_list() == [None, None, 64] and inputs["num_frames"].shape[1] == 1
+    scores = signature(rgb_and_audio=frames, num_frames=num_frames)["predictions"].numpy()
+
+    rgb, audio = np.split(frames, [FEATURES["rgb"]], axis=2)
+    for row, count in enumerate(np.minimum(num_frames[:, 0], MAX_FRAMES)):
+        clip = {"rgb": rgb[row : row + 1, :count], "audio": audio[row : row + 1, :count]}
+        clip["num_frames"] = np.array([count], np.int32)
+        logits = np.asarray(model(clip, training=False), np.float64)[0]
+        np.testing.assert_allclose(scores[row], 1 / (1 + np.exp(-logits)), atol=1e-6, rtol=0)
+
+
+def test_mediapipe_agrees_with_features_on_codes(exported, rng):
+    _, _, _, loaded = exported("frame")
+    codes = {name: rng.integers(0, 256, (3, MAX_FRAMES, size), np.uint8) for name, size in FEATURES.items()}
+    counts = np.array([MAX_FRAMES, 1, 0], np.int32)
+    expected = loaded.signatures["features"](**codes, num_frames=counts)["predictions"].numpy()
+    joined = np.concatenate([codes["rgb"], codes["audio"]], axis=2) * np.float32(4 / 255) + np.float32(4 / 512 - 2)
+    scores = loaded.signatures["mediapipe"](rgb_and_audio=joined, num_frames=counts[:, None])["predictions"].numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-6, rtol=0)
+    assert (scores[2] == 0).all()
+
+
+@pytest.mark.parametrize("level", ["video", "frame"])
+def test_embeddings_are_what_the_classes_are_made_of(exported, rng, level):
+    """Their product with the last layer's kernel, and its bias, are the logits."""
+    _, model, _, loaded = exported(level)
+    shape = (5,) if level == "video" else (5, 9)
+    inputs = {
+        name: rng.normal(size=(*shape, size)).astype(np.float32)
+        if level == "video"
+        else rng.integers(0, 256, (*shape, size), np.uint8)
+        for name, size in FEATURES.items()
+    }
+    if level == "frame":
+        inputs["num_frames"] = np.arange(1, 6, dtype=np.int32)
+    vectors = loaded.signatures["embeddings"](**inputs)["embeddings"].numpy()
+    assert vectors.shape == (5, 64) and vectors.dtype == np.float32
+    kernel, bias = (np.asarray(value, np.float64) for value in model.get_layer("logits").get_weights())
+    scores = loaded.signatures["features"](**inputs)["predictions"].numpy()
+    np.testing.assert_allclose(1 / (1 + np.exp(-(vectors @ kernel + bias))), scores, atol=1e-6, rtol=0)
+
+
+def test_embeddings_of_a_mean_stand_side_by_side(rng, tmp_path):
+    """Those of the logistic members are their inputs; a member of some features has those; neighbours are left out."""
+    data = tiny_data("video", features={"rgb": 6, "audio": 3})
+    members = [
+        {"name": "logistic", "features": ["audio"]},
+        {"name": "weighted_mean", "members": [{"name": "logistic"}, {"name": "nearest_neighbors", "capacity": 9}]},
+    ]
+    model = models.build_model({"name": "weighted_mean", "members": members}, data.spec)
+    export_saved_model(model, data, tmp_path / "m", precision=FLOAT32, additions=Additions(embeddings=True))
+    inputs = {"rgb": rng.normal(size=(4, 6)).astype(np.float32), "audio": rng.normal(size=(4, 3)).astype(np.float32)}
+    vectors = tf.saved_model.load(str(tmp_path / "m")).signatures["embeddings"](**inputs)["embeddings"].numpy()
+    expected = np.concatenate([inputs["audio"], inputs["rgb"], inputs["audio"]], axis=1)
+    np.testing.assert_array_equal(vectors, expected)
+    assert class_weights(model, data.spec, "").shape == (NUM_CLASSES, vectors.shape[1])
+
+
+def test_what_cannot_be_added_is_one_line(rng, tmp_path):
+    data = tiny_data("video")
+    model = tiny_model(data, rng)
+    for additions, message in (
+        (Additions(class_names=True), r"^--class_names: no names are known; give --vocabulary=FILE"),
+        (Additions(mediapipe=True), r"^--mediapipe: the model reads rgb and audio at video level, and MediaPipe gives"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_saved_model(model, data, tmp_path / "m", additions=additions)
+    neighbors = models.build_model({"name": "nearest_neighbors", "capacity": 9}, data.spec)
+    with pytest.raises(InputError, match=r"^--embeddings: model 'nearest_neighbors' has no layer that makes"):
+        export_saved_model(neighbors, data, tmp_path / "m", additions=Additions(embeddings=True))
+    assert not (tmp_path / "m").exists()

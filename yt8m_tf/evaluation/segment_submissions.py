@@ -1,0 +1,153 @@
+"""MAP@K of a submission of segments against the ratings in frame-level shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf import schema
+from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.shards import list_shards
+from yt8m_tf.errors import InputError
+from yt8m_tf.metrics.segment_map import (
+    MAX_SEGMENTS,
+    ClassRatings,
+    SegmentMap,
+    mean_average_precision,
+    ratings_by_class,
+)
+from yt8m_tf.serving.segment_submission import read_submission
+
+_GIVE = "give frame-level shards with ratings, such as those of 2019's validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentRatings:
+    """The ratings of many videos.
+
+    Attributes:
+      names: of each rated segment, `video:start`, by number.
+      by_class: what was rated of each class, segments by number.
+    """
+
+    names: Sequence[bytes]
+    by_class: Mapping[int, ClassRatings]
+
+    @property
+    def num_ratings(self) -> int:
+        """Rated pairs of a segment and a class."""
+        return sum(len(own.segments) for own in self.by_class.values())
+
+
+def read_ratings(pattern: str, num_classes: int) -> SegmentRatings:
+    """Ratings of segments from shards.
+
+    A start beyond its clip counts as any other: it was rated.
+
+    Args:
+      pattern: of frame-level shards.
+      num_classes: no class may reach it.
+
+    Raises:
+      InputError: no shard matches; one is damaged, or holds a record without an id, the id of an earlier record or
+        ratings that are none; there are no ratings at all.
+    """
+    numbers: dict[bytes, int] = {}
+    videos: set[bytes] = set()
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for path in list_shards([pattern], source="--labels"):
+        for number, serialized in enumerate(integrity.good_records(path)):
+            try:
+                video_id, (starts, classes, scores) = _parse(serialized, num_classes)
+                if video_id in videos:
+                    raise ValueError("its id is that of an earlier record; give each shard once")
+            except ValueError as error:
+                name = record_check.video_id(serialized) or "no id"
+                raise InputError(f"--labels: {path}: record {number} ({name}): {error}") from error
+            videos.add(video_id)
+            segments = [numbers.setdefault(b"%s:%d" % (video_id, start), len(numbers)) for start in starts.tolist()]
+            parts.append((np.array(segments, np.int64), classes, scores))
+        if damage := integrity.scan_shard(path).damage:
+            raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
+    if not numbers:
+        raise InputError(f"--labels={pattern}: no record has ratings of segments; {_GIVE}")
+    return SegmentRatings(list(numbers), ratings_by_class(*map(np.concatenate, zip(*parts, strict=True))))
+
+
+def submission_map(path: Path, ratings: SegmentRatings, classes: Collection[int], k: int = MAX_SEGMENTS) -> SegmentMap:
+    """MAP@K of a submission, in 11 s and 0.9 GB for 20 million segments in it and a million ratings.
+
+    Args:
+      path: of the file (`serving.segment_submission`).
+      ratings: of the segments.
+      classes: those that the submission may have. Ratings of others are left out.
+      k: K.
+
+    Raises:
+      InputError: see `read_submission`; no class was rated present; none of the segments of such a class was rated.
+    """
+    by_class = {class_id: own for class_id, own in ratings.by_class.items() if class_id in classes}
+    if not any(own.num_positives for own in by_class.values()):
+        raise InputError("--labels: no class that may be submitted was rated present; give shards with such ratings")
+    result = mean_average_precision(_numbered(path, ratings, classes, k), by_class, k)
+    if not result.num_rated:
+        raise InputError(f"--submission={path}: none of its segments was rated; give --labels of the same videos")
+    return result
+
+
+def _numbered(
+    path: Path, ratings: SegmentRatings, classes: Collection[int], k: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The lists of a submission: the numbers of segments, and -1 for those that were not rated for the class."""
+    for class_id, names in read_submission(path, classes, k):
+        own = ratings.by_class.get(class_id)
+        # Small tables stay in the processor's cache: a look-up takes a tenth of the time that one of all names does.
+        numbers = {} if own is None else {ratings.names[number]: number for number in own.segments.tolist()}
+        yield class_id, np.fromiter(map(numbers.get, names, itertools.repeat(-1)), np.int64, len(names))
+
+
+def _parse(serialized: bytes, num_classes: int) -> tuple[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The id of a clip, and the starts, classes and scores of its ratings, [N] each.
+
+    Raises:
+      ValueError: says what is wrong with it.
+    """
+    record = record_check.parse_record(serialized)
+    if record is None:
+        raise ValueError(f"{len(serialized)} bytes that are no record; give YouTube-8M shards")
+    if record_check.record_level(record) == "video":
+        raise ValueError(f"a record of the video level, which has no ratings of segments; {_GIVE}")
+    context = record.context.feature
+    video_id = next((own for key in schema.ID_KEYS for own in context[key].bytes_list.value if own), None)
+    if video_id is None:
+        raise ValueError("has no id; give YouTube-8M shards")
+    return video_id, _ratings(context, num_classes)
+
+
+def _ratings(context: Mapping[str, tf.train.Feature], num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    starts, classes = (
+        np.array(context[key].int64_list.value, np.int64)
+        for key in (schema.SEGMENT_STARTS_KEY, schema.SEGMENT_CLASSES_KEY)
+    )
+    scores = np.array(context[schema.SEGMENT_SCORES_KEY].float_list.value, np.float32)
+    lengths = {
+        schema.SEGMENT_STARTS_KEY: len(starts),
+        schema.SEGMENT_CLASSES_KEY: len(classes),
+        schema.SEGMENT_SCORES_KEY: len(scores),
+    }
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{count} of '{key}'" for key, count in lengths.items())
+        raise ValueError(f"lists of ratings differ in length: {listed}; write the shard again")
+    for values, wrong, key, wanted in (
+        (starts, starts < 0, schema.SEGMENT_STARTS_KEY, "a second, from 0"),
+        (classes, (classes < 0) | (classes >= num_classes), schema.SEGMENT_CLASSES_KEY, f"below {num_classes}"),
+        (scores, ~((scores >= 0) & (scores <= 1)), schema.SEGMENT_SCORES_KEY, "a rating from 0 to 1"),
+    ):
+        if wrong.any():
+            raise ValueError(f"'{key}' holds {values[wrong][0]}, which is not {wanted}; write the shard again")
+    return starts, classes, scores

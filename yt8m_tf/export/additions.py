@@ -1,0 +1,82 @@
+"""What a SavedModel may have beside its two signatures."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.errors import InputError
+from yt8m_tf.vocabulary import load_vocabulary
+
+# What the starter code's MediaPipe interface joins, in this order.
+_JOINED = ("rgb", "audio")
+
+
+@dataclasses.dataclass(frozen=True)
+class Additions:
+    """Outputs and signatures that a SavedModel has by choice.
+
+    Attributes:
+      class_names: `serving_default` also gives `class_names` [B, k] string. Needs a vocabulary.
+      mediapipe: a signature `mediapipe` with the interface of the starter code's export for MediaPipe:
+        `rgb_and_audio` [B, T, 1152] float32, dequantised, rgb first, and `num_frames` [B, 1] int32 -> `predictions`
+        [B, C] float32 probabilities. For models of rgb and audio at frame level; frames after `max_frames` are cut.
+        https://github.com/google/youtube-8m/blob/master/export_model_mediapipe.py
+      embeddings: a signature `embeddings`, from what `features` takes to `embeddings` [B, D] float32, what goes into
+        the last layer that is as wide as the classes (`class_layer.embedding_model`).
+    """
+
+    class_names: bool = False
+    mediapipe: bool = False
+    embeddings: bool = False
+
+    def names(self, vocabulary: str | os.PathLike[str] | None, num_classes: int) -> list[str] | None:
+        """The names for the output `class_names`; None: it is not wanted.
+
+        Raises:
+          InputError: it is wanted, and no vocabulary is known.
+        """
+        if not self.class_names:
+            return None
+        if vocabulary is None:
+            raise InputError("--class_names: no names are known; give --vocabulary=FILE, or leave the flag out")
+        return load_vocabulary(os.fspath(vocabulary), num_classes)
+
+
+NOTHING_MORE = Additions()
+
+
+def frames_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
+    """The arguments of the signature `mediapipe`.
+
+    Raises:
+      InputError: the model reads something else than frames of rgb and audio.
+    """
+    if data.level != "frame" or {*data.sizes} != {*_JOINED}:
+        raise InputError(
+            f"--mediapipe: the model reads {' and '.join(data.sizes)} at {data.level} level, and MediaPipe gives frames"
+            " of rgb and audio; leave the flag out, or export a model of these"
+        )
+    size = sum(data.sizes.values())
+    return {
+        "rgb_and_audio": tf.TensorSpec([None, None, size], tf.float32, name="rgb_and_audio"),
+        "num_frames": tf.TensorSpec([None, 1], tf.int32, name="num_frames"),
+    }
+
+
+def frames_function(
+    score: Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]], data: DataConfig
+) -> Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]:
+    """What the signature `mediapipe` computes, from what `features` does: `score` takes float32 frames as they are."""
+
+    def score_frames(arguments: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        frames = arguments["rgb_and_audio"][:, : data.max_frames]  # [B, T, D]
+        parts = tf.split(frames, [data.sizes[name] for name in _JOINED], axis=2)
+        num_frames = tf.minimum(arguments["num_frames"][:, 0], tf.shape(frames)[1])
+        return score({**dict(zip(_JOINED, parts, strict=True)), "num_frames": num_frames})
+
+    return score_frames

@@ -1,0 +1,260 @@
+"""Scores windows over clips with a SavedModel, and by option whole clips beside them, in one pass over the shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from yt8m_tf.console.progress import Progress
+from yt8m_tf.data import integrity, records
+from yt8m_tf.data.batches import batches_under_way, read_batches
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.threads import in_order
+from yt8m_tf.errors import InputError
+from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.serving.formats import Rows
+from yt8m_tf.serving.inference import InferenceSummary, bad_record, bytes_in_shards, write_in_parts
+from yt8m_tf.serving.metadata import read_names
+from yt8m_tf.serving.parts import Parts
+from yt8m_tf.serving.scorer import Scorer, fingerprint, load_scorer
+from yt8m_tf.serving.segment_formats import SegmentRows, segment_format
+from yt8m_tf.serving.segment_submission import read_classes
+from yt8m_tf.serving.windows import CutClip, Windows, cut_clip
+from yt8m_tf.vocabulary import load_vocabulary
+
+SAME_MODEL = "same"
+_CLIPS = 32  # whose windows are scored together: some 2,000 windows of 300 frames each
+_BATCH_SIZE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentScorer:
+    """Scores the windows of clips.
+
+    Attributes:
+      scorer: of windows.
+      of_video: of whole clips, whose scores those of windows are multiplied by; None: they are not.
+      windows: which.
+      classes: [L] ascending, the classes that are written; None: all.
+      top_k: the most of them of each window.
+      batch_size: windows that are scored together.
+    """
+
+    scorer: Scorer
+    of_video: Scorer | None
+    windows: Windows
+    classes: np.ndarray | None
+    top_k: int
+    batch_size: int
+
+    def __call__(self, serialized: tf.Tensor) -> list[tuple[CutClip, SegmentRows | None]]:
+        """Scores clips [B].
+
+        Returns:
+          Each clip, and what is written of its windows; None for a clip without frames.
+
+        Raises:
+          records.PARSE_FAILURES, google.protobuf.message.DecodeError: a record does not suit a model.
+          InputError: the outputs of a model are none (`Scorer`).
+        """
+        data = self.scorer.data
+        keys = None if data is None else [data.key_of(name) for name in data.stored]
+        clips = [cut_clip(record, self.windows, keys, self.scorer.id_keys) for record in serialized.numpy()]
+        used = [number for number, clip in enumerate(clips) if clip.num_frames]
+        if not used:
+            return [(clip, None) for clip in clips]
+        clip_of = np.repeat(np.arange(len(used)), [len(clips[number].records) for number in used])
+        windows = [record for number in used for record in clips[number].records]
+        classes, scores = _scores(self.scorer, windows, self.batch_size)
+        if self.of_video is not None:
+            whole = _scores(self.of_video, tf.gather(serialized, used).numpy().tolist(), _CLIPS)
+            scores = scores * _matching(clip_of, classes, *whole)
+        classes, scores, keep = self._selected(classes, scores)
+        bounds = np.searchsorted(clip_of, np.arange(1, len(used)))
+        parts = zip(*(np.split(values, bounds) for values in (classes, scores, keep)), strict=True)
+        rows = {number: self._rows(clips[number], *own) for number, own in zip(used, parts, strict=True)}
+        return [(clip, rows.get(number)) for number, clip in enumerate(clips)]
+
+    def _selected(self, classes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The highest pairs [W, top_k] of classes that are written, and which of them are pairs at all.
+
+        A score of 0, which a class without a score of the video has, is none. NaN comes first, for the caller to find.
+        """
+        keep = scores != 0
+        if self.classes is not None:
+            keep &= np.isin(classes, self.classes)
+        ranks = np.where(np.isnan(scores), -np.inf, np.where(keep, -scores, np.inf))
+        order = np.argsort(ranks, axis=1, kind="stable")[:, : self.top_k]
+        chosen = (np.take_along_axis(values, order, axis=1) for values in (classes, scores, keep))
+        return tuple(chosen)  # type: ignore[return-value]
+
+    def _rows(self, clip: CutClip, classes: np.ndarray, scores: np.ndarray, keep: np.ndarray) -> SegmentRows:
+        starts = np.array(clip.starts, np.int32)
+        ids = np.array([clip.video_id] * len(starts), object)
+        ends = np.minimum(starts + self.windows.size, clip.num_frames)
+        return SegmentRows(starts, ends, Rows(ids, classes, scores, keep))
+
+
+def infer_segments(
+    saved_model: str,
+    shards: Sequence[str],
+    output: str | os.PathLike[str],
+    windows: Windows,
+    *,
+    classes: str | Path | None = None,
+    video_model: str | None = None,
+    top_k: int = TOP_K,
+    layout: str = "csv",
+    vocabulary: str | Path | None = None,
+    batch_size: int | None = None,
+    faults: Faults | None = None,
+    progress: bool = True,
+    source: str | None = None,
+) -> InferenceSummary:
+    """Scores the windows of all clips of frame-level `shards`, and writes `output`.
+
+    A score is the model's for the frames of the window, times that of the whole clip where `video_model` says so; a
+    class that is not among the highest of the clip then has none. Finished shards are kept as `inference.infer` does,
+    so that an interrupted run goes on behind them.
+
+    Args:
+      saved_model: directory of a SavedModel that reads clips (`load_scorer`); it gives the highest classes of each
+        window, 20 as yt8m-export writes it.
+      shards: paths.
+      output: the file; it appears when it is whole.
+      windows: which frames are scored together.
+      classes: a file with the classes to write (`segment_submission.read_classes`); None: all.
+      video_model: directory of a SavedModel for whole clips, or `SAME_MODEL`; None: scores of windows alone count.
+      top_k: classes of each window, at most.
+      layout: "csv", the submission of the 2019 challenge; or "jsonl" (`segment_formats`).
+      vocabulary: a file with the names of the classes for JSON; None: the names that the SavedModel carries.
+      batch_size: windows that are scored together; 512 unless given.
+      faults, progress, source: see `inference.infer`.
+
+    Returns:
+      What was done; rows are videos.
+
+    Raises:
+      InputError: as `inference.infer`, and: a model that reads no clips, shards that hold none, classes that are no
+        list, an id that cannot stand in a submission.
+    """
+    scorer = load_scorer(saved_model, top_k, source)
+    of_video = scorer if video_model == SAME_MODEL else _video_scorer(video_model)
+    for own in filter(None, (scorer, of_video)):
+        _check_reads_clips(own, shards)
+    num_classes = scorer.data.num_classes if scorer.data else None
+    listed = None if classes is None else read_classes(classes, num_classes)
+    format_ = segment_format(layout, num_classes or scorer.num_classes, listed)
+    names = None
+    if format_.has_names:
+        names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
+    batch_size, faults = batch_size or _BATCH_SIZE, faults or Faults()
+    faults.of_model(f"the model in {scorer.path}")
+    run = {
+        "model": fingerprint(saved_model),
+        "input": list(shards),
+        "batch_size": batch_size,
+        "top_k": top_k,
+        "segments": dataclasses.asdict(windows),
+        "format": layout,
+        "classes": listed,
+        "video_model": video_model if video_model in (None, SAME_MODEL) else fingerprint(video_model),
+        "vocabulary": names,
+    }
+    chosen = None if listed is None else np.array(listed)
+    score = SegmentScorer(scorer, of_video, windows, chosen, top_k, batch_size)
+
+    def score_shards(parts: Parts, bar: Progress) -> None:
+        for shard in shards[len(parts.finished) :]:
+            for segments, num_bytes in _scored(score, shard, faults):
+                kept = [_named(own, names) for own in segments if own is not None]
+                parts.add(b"".join(map(format_.encode, kept)), len(segments), len(kept))
+                bar.update(num_bytes)
+            parts.finish_shard(faults.damaged.get(shard))
+
+    return write_in_parts(output, shards, run, format_, score_shards, faults, progress)
+
+
+def _video_scorer(directory: str | None) -> Scorer | None:
+    if directory is None:
+        return None
+    return load_scorer(directory, source=f"--video_model={directory}")
+
+
+def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
+    level = scorer.data.level if scorer.data else integrity.first_level(shards)
+    if level == "video":
+        reads = "the model reads" if scorer.data else f"'{shards[0]}' holds"
+        raise InputError(f"--segments: {reads} records of the video level; windows need a model of clips, and clips")
+    if scorer.data and (inside := [name for name, own in scorer.data.stored.items() if own.in_context]):
+        raise InputError(
+            f"--segments: the model reads '{inside[0]}' from the context of a record; windows are cut out of lists of"
+            " frames"
+        )
+
+
+def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[list[SegmentRows | None], int]]:
+    """What is written of some clips at a time, None for those without frames; and the bytes of their records."""
+
+    def score_some(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[list[tuple[CutClip, SegmentRows | None]], int]:
+        try:
+            return score(batch[1]), bytes_in_shards(batch[1])
+        except (*records.PARSE_FAILURES, DecodeError) as error:
+            raise bad_record(score.scorer, [shard], faults, error) from error
+
+    # A few clips at a time, from the start of the shard: a run that goes on scores the same windows together.
+    for found, num_bytes in in_order(score_some, read_batches([[shard]], _CLIPS, faults), batches_under_way()):
+        for clip, segments in found:
+            _check(score.scorer, shard, clip, segments, faults)
+        yield [segments for _, segments in found], num_bytes
+
+
+def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | None, faults: Faults) -> None:
+    """As `inference.usable`, of one clip."""
+    if not clip.video_id:
+        problem = scorer.data and faults.find_bad_record([shard], scorer.data.records)
+        raise InputError(problem or f"{shard}: a record without an id; write the shard again, with ids")
+    name = clip.video_id.decode(errors="replace")
+    if segments is None:
+        if scorer.data is not None:
+            faults.meet_empty(shard, scorer.data.records, 1)
+        elif faults.on_empty == "error":
+            raise InputError(f"{shard}: video '{name}' has no frames; --on_empty=skip leaves such clips out")
+        else:
+            faults.num_empty += 1
+    elif np.isnan(segments.rows.scores).any():
+        raise InputError(f"{shard}: the model in {scorer.path} scores video '{name}' NaN; train it with finite weights")
+
+
+def _scores(scorer: Scorer, serialized: Sequence[bytes], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and scores [N, k] of records."""
+    starts = range(0, len(serialized), batch_size)
+    found = [scorer(tf.constant(serialized[start : start + batch_size]))[1:] for start in starts]
+    classes, scores = (np.concatenate(values) for values in zip(*found, strict=True))
+    return classes, scores
+
+
+def _matching(clip_of: np.ndarray, classes: np.ndarray, of_clips: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The scores of the same classes of whole clips, 0 where a clip does not have one.
+
+    Args:
+      clip_of: [W], the clip of each window.
+      classes: [W, k], of windows.
+      of_clips, scores: [N, j], of whole clips.
+    """
+    span = 1 + max(int(classes.max(initial=0)), int(of_clips.max(initial=0)))
+    known = (np.arange(len(of_clips))[:, None] * span + of_clips).ravel()
+    order = np.argsort(known)
+    wanted = clip_of[:, None] * span + classes
+    places = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
+    return np.where(known[places] == wanted, scores.ravel()[places], np.float32(0))
+
+
+def _named(segments: SegmentRows, names: Sequence[str] | None) -> SegmentRows:
+    return dataclasses.replace(segments, rows=dataclasses.replace(segments.rows, names=names))

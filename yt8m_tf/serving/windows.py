@@ -1,0 +1,100 @@
+"""Windows over clips, as records of their own: any model that reads clips scores them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+import tensorflow as tf
+
+from yt8m_tf import schema
+from yt8m_tf.errors import InputError
+
+_DROPPED = (
+    schema.LABELS_KEY,
+    schema.SEGMENT_STARTS_KEY,
+    schema.SEGMENT_ENDS_KEY,
+    schema.SEGMENT_CLASSES_KEY,
+    schema.SEGMENT_SCORES_KEY,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Which frames of a clip are scored together.
+
+    Attributes:
+      size: frames of a window; one at the end of a clip may have fewer.
+      stride: frames from the start of a window to that of the next.
+    """
+
+    size: int = 5
+    stride: int = 5
+
+    @classmethod
+    def parse(cls, text: str, flag: str = "--segments") -> Windows:
+        """From `SIZE` or `SIZE:STRIDE`; without a stride windows follow each other.
+
+        Raises:
+          InputError: these are no whole numbers from 1 to `schema.MAX_FRAMES`.
+        """
+        words = text.split(":")
+        fits = all(word.isascii() and word.isdecimal() and 1 <= int(word) <= schema.MAX_FRAMES for word in words)
+        if not fits or len(words) > 2:
+            raise InputError(f"{flag}={text}: give SIZE or SIZE:STRIDE, from 1 to {schema.MAX_FRAMES} frames each")
+        return cls(int(words[0]), int(words[-1]))
+
+    def starts(self, num_frames: int) -> range:
+        """The first frame of each window of a clip."""
+        return range(0, num_frames, self.stride)
+
+
+@dataclasses.dataclass(frozen=True)
+class CutClip:
+    """The windows of a clip.
+
+    Attributes:
+      video_id: "" where the record has none.
+      num_frames: of its shortest feature.
+      starts: the first frame of each window.
+      records: [W] serialized, each with the id of the clip and the frames of a window.
+    """
+
+    video_id: bytes
+    num_frames: int
+    starts: Sequence[int]
+    records: Sequence[bytes]
+
+
+def cut_clip(
+    serialized: bytes, windows: Windows, keys: Collection[str] | None = None, id_keys: Sequence[str] = schema.ID_KEYS
+) -> CutClip:
+    """Cuts the frames of a record into windows.
+
+    Args:
+      serialized: a `tf.train.SequenceExample`.
+      windows: which.
+      keys: of the lists of frames that are wanted; None: all.
+      id_keys: the keys that its id may be under.
+
+    Raises:
+      google.protobuf.message.DecodeError: it is no such record.
+    """
+    record = tf.train.SequenceExample.FromString(serialized)
+    context, lists = record.context.feature, record.feature_lists.feature_list
+    video_id = next((own for key in id_keys for own in context[key].bytes_list.value if own), b"")
+    frames = {key: own.feature for key, own in lists.items() if keys is None or key in keys}
+    lacking = keys is not None and not set(keys) <= set(frames)
+    num_frames = 0 if lacking else min(map(len, frames.values()), default=0)
+    shared = {key: own for key, own in context.items() if key not in _DROPPED}
+    records = []
+    for start in windows.starts(num_frames):
+        stop = min(start + windows.size, num_frames)
+        window = tf.train.SequenceExample(
+            context=tf.train.Features(feature=shared),
+            feature_lists=tf.train.FeatureLists(
+                feature_list={key: tf.train.FeatureList(feature=own[start:stop]) for key, own in frames.items()}
+            ),
+        )
+        records.append(window.SerializeToString())
+    return CutClip(video_id, num_frames, windows.starts(num_frames), records)
