@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 COMMANDS = (
     "download",
     "convert",
+    "extract",
     "train",
     "evaluate",
     "export",

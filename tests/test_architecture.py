@@ -20,7 +20,7 @@ _LEVELS = (
     ("catalogue", "pipelines", "report"),
     ("ensembling",),
     ("evaluation", "export", "scoring"),
-    ("stacking", "training"),
+    ("extraction", "stacking", "training"),
     ("codebook", "conversion", "download", "sample_data", "score_shards", "serving"),
     ("models",),
     ("data", "layers", "losses", "metrics"),

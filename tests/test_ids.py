@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 from yt8m_tf.data.record_check import check_record
+from yt8m_tf.data.statistics import class_prior
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.score_shards import records as score_records
@@ -25,6 +27,7 @@ from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.score_shards.soft_labels import beside
 from yt8m_tf.serving.inference import infer
+from yt8m_tf.stacking.inputs import StackInputs
 
 _DATA = DataConfig(features={"rgb": 2}, num_classes=6, shuffle_records=0)
 _FRAME = dataclasses.replace(_DATA, level="frame", max_frames=4)
@@ -92,8 +95,8 @@ def test_stacking(rng: np.random.Generator, tmp_path: Path) -> None:
             world.inputs("train", world.train).read(str(shard))
 
 
-def _scores(directory: Path, ids: list[bytes]) -> Manifest:
-    manifest = Manifest(("model",), "fingerprint", 6, 2, "video")
+def _scores(directory: Path, ids: list[bytes], keys: Mapping[str, str] | None = None) -> Manifest:
+    manifest = Manifest(("model",), "fingerprint", 6, 2, "video", keys=keys or {})
     start(directory, manifest)
     rows = [(video, np.array([1, 2], np.int32), np.array([0.5, 0.25], np.float16)) for video in ids]
     score_records.write_shard(directory / "x.tfrecord", rows)
@@ -112,3 +115,31 @@ def test_an_id_of_two_scores(tmp_path: Path) -> None:
     _scores(tmp_path / "soft", [b"b", b"a"])
     soft = beside(LabelsConfig(soft="soft"), str(tmp_path), 6)
     assert "soft_scores" in next(training_stream([shard], _DATA, 2, seed=0, faults=Faults(), beside=soft))
+
+
+def test_ids_and_labels_under_keys_of_their_own(tmp_path: Path) -> None:
+    """In reading, soft labels, stacking and messages; what stands under the standard keys is nothing then."""
+    keys = {"id": "vid", "labels": "tags"}
+    data = dataclasses.replace(_DATA, keys=keys)
+    serialized = []
+    for record in _records("video", b"a", b"b"):
+        message = tf.train.Example.FromString(record)
+        fields = message.features.feature
+        fields["vid"].CopyFrom(fields["id"])
+        fields["id"].bytes_list.value[0] = b"same"
+        fields["tags"].int64_list.value.extend([2, 4])
+        serialized.append(message.SerializeToString())
+    shard = str(write_shard(tmp_path / "x.tfrecord", serialized))
+    batch = next(evaluation_stream([shard], data, 2, faults=Faults()))
+    assert batch["id"].numpy().tolist() == [b"a", b"b"] and batch["labels"][:, :2].numpy().tolist() == [[2, 4]] * 2
+    np.testing.assert_array_less(class_prior([shard], data, 2, Faults())[1], class_prior([shard], data, 2, Faults())[2])
+    _scores(tmp_path / "soft", [b"b", b"a"], keys)
+    soft = beside(LabelsConfig(soft="soft"), str(tmp_path), 6, data.id_keys)
+    assert "soft_scores" in next(training_stream([shard], data, 2, seed=0, faults=Faults(), beside=soft))
+    found = StackInputs([tmp_path / "soft"], ["model"], [shard]).read(shard)
+    assert found.ids.tolist() == [b"a", b"b"] and found.labels.tolist() == [[2, 4]] * 2
+    wrong = dataclasses.replace(data, keys={"id": "videoid"})
+    message = check_record(serialized[0], wrong, need_labels=True)
+    assert message is not None and message.startswith(
+        "no 'videoid' (it has: id, labels, mean_rgb, tags, vid); name its key"
+    )

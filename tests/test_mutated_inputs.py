@@ -17,11 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from input_kinds import KINDS, Input
+from conversion_kinds import KINDS as CONVERSION_KINDS
+from input_kinds import KINDS as OTHER_KINDS
+from input_kinds import Input
 from mutated import mutate
 
 from yt8m_tf.errors import InputError
 
+KINDS = {**OTHER_KINDS, **CONVERSION_KINDS}
 # How many inputs there are of all kinds together; a kind has its share of them, and never fewer than `_FEWEST`.
 _TOTAL = int(os.environ.get("YT8M_MUTATED_INPUTS", "0"))
 _FEWEST = 10

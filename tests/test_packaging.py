@@ -11,7 +11,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent
 _FILES = sorted((_ROOT / "yt8m_tf").rglob("*.py"))
 # Imported behind an extra: the name of the extra.
-_EXTRAS = {"dask": "cluster", "distributed": "cluster", "pyarrow": "parquet"}
+_EXTRAS = {"dask": "cluster", "distributed": "cluster", "av": "video", "pyarrow": "parquet"}
 
 
 def _imported() -> set[str]:

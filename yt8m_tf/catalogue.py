@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
 
 PUBLISHED_FILE = "published.csv"
 DEPARTURES_FILE = "departures.csv"
 SIZES_FILE = "model_sizes.csv"
-_SIZES_HEADER = ("configuration", "model", "level", "parameters", "float16_bytes")
+_SIZES_HEADER = ("configuration", "model", "level", "parameters", "float16_bytes", "features")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Entry:
       level: of the records that it reads.
       num_parameters: trainable ones.
       float16_bytes: the weights as a float16 export stores them.
+      features: the features that it takes, as `NAME:SIZE`, with the dtype where it is not YouTube-8M's.
       published_gap, published_bce: GAP@20 and BCE as published, where they are.
     """
 
@@ -43,6 +45,7 @@ class Entry:
     level: str
     num_parameters: int
     float16_bytes: int
+    features: tuple[str, ...]
     published_gap: float | None = None
     published_bce: float | None = None
 
@@ -69,6 +72,7 @@ def describe(
         size["level"],
         int(size["parameters"]),
         int(size["float16_bytes"]),
+        tuple(size["features"].split()),
         _number(figures.get("gap_at_20")),
         _number(figures.get("bce")),
     )
@@ -96,6 +100,16 @@ def measure(selector: str) -> Entry:
         run.data.level,
         sum(int(np.prod(variable.shape)) for variable in model.trainable_weights),
         sum(int(np.prod(variable.shape)) * (2 if is_compressible(variable) else 4) for variable in stored),
+        features_of(run.data),
+    )
+
+
+def features_of(data: RecordsConfig) -> tuple[str, ...]:
+    """Each feature of a configuration as `NAME:SIZE`, and its dtype where that is not YouTube-8M's."""
+    usual = "float_list" if data.level == "video" else "uint8"
+    return tuple(
+        f"{name}:{feature.size}{'' if feature.dtype == usual else f':{feature.dtype}'}"
+        for name, feature in data.stored.items()
     )
 
 
@@ -122,7 +136,7 @@ def read_departures() -> list[dict[str, str]]:
 
 
 def read_sizes() -> dict[str, dict[str, str]]:
-    """The rows of `configs/model_sizes.csv`, by selector: model, level, parameters, float16_bytes."""
+    """The rows of `configs/model_sizes.csv`, by selector: model, level, parameters, float16_bytes, features."""
     with open(strict_yaml.shipped_file(SIZES_FILE), encoding="utf-8", newline="") as file:
         return {row["configuration"]: row for row in csv.DictReader(file)}
 
@@ -133,7 +147,8 @@ def sizes_table(entries: Iterable[Entry]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_SIZES_HEADER)
     for entry in entries:
-        writer.writerow((entry.selector, entry.model, entry.level, entry.num_parameters, entry.float16_bytes))
+        sizes = entry.num_parameters, entry.float16_bytes
+        writer.writerow((entry.selector, entry.model, entry.level, *sizes, " ".join(entry.features)))
     return text.getvalue()
 
 
@@ -149,8 +164,10 @@ def format_table(entries: Iterable[Entry]) -> str:
 _HEAD = """\
 # Models
 
-Written by `yt8m-models --markdown=docs/MODELS.md`; a test compares. Parameters are the trainable ones; float16 is what
-the weights take in the exported SavedModel. Published scores are GAP@20, with their sources in `configs/published.csv`.
+Written by `yt8m-models --markdown=docs/MODELS.md`; a test compares. Features are those that a configuration takes, each
+with its size: of YouTube-8M unless a dtype says otherwise, and others by `data.features` (every model takes features of
+any names and sizes but where its section says so). Parameters are the trainable ones; float16 is what the weights take
+in the exported SavedModel. Published scores are GAP@20, with their sources in `configs/published.csv`.
 Scores on real records are GAP@20 on 20 validation shards after training on 120 others, hidden layers of 512 and 6
 passes ([RESULTS.md](RESULTS.md)): they compare with each other, not with the published ones. How fast a training step
 is was measured on two CPU cores ([BENCHMARKS.md](BENCHMARKS.md)).
@@ -207,8 +224,10 @@ def _departures() -> list[str]:
 
 
 def _configuration_table(entries: Iterable[Entry]) -> list[str]:
-    lines = ["| configuration | level | parameters | float16 | published |", "|---|---|---|---|---|"]
-    lines += [f"| {' | '.join((f'`{entry.selector}`', *_cells(entry)))} |" for entry in entries]
+    lines = ["| configuration | level | features | parameters | float16 | published |", "|---|---|---|---|---|---|"]
+    for entry in entries:
+        level, *others = _cells(entry)
+        lines.append(f"| {' | '.join((f'`{entry.selector}`', level, ', '.join(entry.features), *others))} |")
     return [*lines, ""]
 
 

@@ -27,7 +27,7 @@ _OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
 _COMMANDS = (
     "download",
     "convert",
-    "convert",
+    "extract",
     "train",
     "evaluate",
     "export",
@@ -134,6 +134,10 @@ def test_a_wrong_configuration_is_told_before_tensorflow_is_imported() -> None:
     """By every command that takes --config."""
     commands = {
         "train": (("--config=first_level/logistic.yaml", "--workdir=x"), "train.epoch=1", "train.epochs"),
+        "kmeans": (
+            ("--config=first_level/logistic.yaml", "--input=x", "--output=x.npz"),
+            *("train.epoch=1", "train.epochs"),
+        ),
         "pipeline": (("--config=pipelines/real_best.yaml", "--workdir=x"), "num_fold=3", "num_folds"),
         "stack": (("--output=x", "--scores=x", "--input=x"), "num_tree=3", "num_trees"),
     }
@@ -275,6 +279,7 @@ _PLACES = [
     ("strip", "output", ("--input=run",)),
     ("inspect", "json", ("x",)),
     ("inspect", "salvage_to", ("x",)),
+    ("extract", "output_dir", ("--input=x", "--features=audio=log_mel")),
     ("sample-data", "output_dir", ()),
 ]
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import feature_kinds
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import run_command
 from shards import frame_record, write_shard
 
 from yt8m_tf import models
@@ -267,3 +269,28 @@ def test_help_has_an_example_and_imports_no_framework() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set() True\n"
+
+
+@pytest.mark.parametrize("kind", ["clip_bytes", "three"])
+def test_frames_of_other_kinds_are_sampled_decoded(kind: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    data = feature_kinds.data_of(kind, "frame")
+    records, clips = feature_kinds.records(kind, "frame", rng, 5)
+    shard = str(write_shard(tmp_path / "train0.tfrecord", records))
+    sample = kmeans.sample_frames([shard], data.records, 40, frames_per_clip=8, seed=1, faults=Faults(), progress=False)
+    expected = []
+    for clip in clips:  # 8 frames of a clip are all of it
+        count = min(len(values) for name, values in clip.features.items() if not data.stored[name].in_context)
+        wide = [np.broadcast_to(v, (count, v.shape[1])) if len(v) == 1 else v[:count] for v in clip.features.values()]
+        expected.append(np.concatenate(wide, axis=1))
+    expected = np.concatenate(expected)
+    assert sample.dtype == np.float32 and sample.shape == expected.shape
+    order, wanted = (np.lexsort(rows.T) for rows in (sample, expected))
+    np.testing.assert_allclose(sample[order], expected[wanted], atol=1e-6)
+
+
+def test_the_command_takes_features_from_one_place(tmp_path: Path) -> None:
+    common = ("kmeans", f"--input={tmp_path}/x", f"--output={tmp_path}/y.npz")
+    done = run_command(*common, "--config=first_level/nextvlad.yaml", "--features=rgb:8")
+    assert done.returncode != 0 and "says which features there are; leave --features out" in done.stderr
+    done = run_command(*common, "--config=first_level/logistic.yaml")
+    assert done.returncode != 0 and "data.level is video, and only clips have frames" in done.stderr

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.config.strict_yaml import parse
 from yt8m_tf.errors import InputError
 
@@ -20,6 +23,19 @@ from yt8m_tf.errors import InputError
         ({"features": {"id": 8}}, r"data\.features\.id: batches hold something else under that name"),
         ({"features": {"rgb": 8, "soft_classes": 8}}, r"data\.features\.soft_classes: batches hold"),
         ({"keys": {"rgb": "labels"}}, r"data\.keys\.rgb: 'labels' is no feature"),
+        ({"features": {"clip": {"dtype": "float16"}}}, r"'data\.features\.clip\.size' is missing; it has no default"),
+        ({"features": {"clip": {"size": 0}}}, r"'data\.features\.clip': size must be positive, got 0"),
+        (
+            {"features": {"clip": {"size": 4, "dtype": "int8"}}},
+            r"clip\.dtype': 'int8' is not one of uint8, float16, float32",
+        ),
+        (
+            {"features": {"clip": {"size": 4, "range": [1, 1]}}},
+            r"clip': range must be \[lowest, highest\], got \[1\.0, 1\.0\]",
+        ),
+        ({"features": {"clip": "512 floats"}}, r"'data\.features\.clip': '512 floats' is not a whole number"),
+        ({"keys": {"id": "x", "rgb": "x"}}, r"data\.keys\.rgb: 'x' is no feature"),
+        ({"max_frame_difference": -1}, "max_frame_difference must be at least 0"),
         ({"shuffle_records": -1}, "shuffle_records must not be negative"),
         ({"max_labels": 0}, "max_labels must be positive"),
     ],
@@ -28,3 +44,34 @@ def test_data_out_of_range_is_refused(values: dict[str, Any], message: str) -> N
     with pytest.raises(InputError, match=message) as caught:
         parse(DataConfig, values, "data")
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_size_alone_stands_for() -> None:
+    values: dict[str, Any] = {"features": {"rgb": 8, "clip": {"size": 4, "dtype": "uint8", "range": [0, 6]}}}
+    video, frame = (parse(DataConfig, {**values, "level": level}, "data") for level in ("video", "frame"))
+    codes = FeatureConfig(4, "uint8", (0.0, 6.0))
+    assert video.stored == {"rgb": FeatureConfig(8, "float_list"), "clip": codes}
+    assert frame.stored == {"rgb": FeatureConfig(8, "uint8", (-2.0, 2.0)), "clip": codes}
+    assert video.spec.features == frame.spec.features == {"rgb": 8, "clip": 4}
+    assert dict(frame.spec.ranges) == {"clip": (0.0, 6.0)}  # what is not YouTube-8M's
+
+
+@pytest.mark.parametrize(
+    ("keys", "id_keys", "labels"), [({}, ("id", "video_id"), "labels"), ({"id": "a", "labels": "b"}, ("a",), "b")]
+)
+def test_keys_of_ids_and_labels(keys: dict[str, str], id_keys: tuple[str, ...], labels: str) -> None:
+    data = DataConfig(keys={**keys, "rgb": "c"})
+    assert (data.id_keys, data.labels_key, data.key_of("rgb"), data.key_of("audio")) == (
+        id_keys,
+        labels,
+        "c",
+        "mean_audio",
+    )
+    assert data.other_keys == keys
+
+
+def test_codes_of_any_range_decode_by_the_same_formula() -> None:
+    """By hand: (b - a) / 255 a step, and half of (b - a) / 256 from a; YouTube-8M's is that of [-2, 2]."""
+    codes = np.array([0, 255], np.uint8)
+    np.testing.assert_allclose(schema.dequantise(codes), [-1.9921875, 2.0078125], rtol=1e-7)
+    np.testing.assert_allclose(schema.dequantise(codes, (0.0, 51.2)), [0.1, 51.3], rtol=1e-6)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig
-from yt8m_tf.config.strict_yaml import apply_overrides
+from yt8m_tf.config.features import FeatureConfig
+from yt8m_tf.config.strict_yaml import apply_overrides, parse, to_dict
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import load_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
@@ -31,6 +34,29 @@ def _data(*overrides: str) -> DataConfig:
 )
 def test_features_are_changed_one_by_one(overrides: tuple[str, ...], features: dict[str, int]) -> None:
     assert _data(*overrides).features == features
+
+
+_LONG = "data.features.clip={size: 512, dtype: float16, range: [-2, 2]}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "features"),
+    [
+        ((_LONG,), {"rgb": 1024, "audio": 128, "clip": FeatureConfig(512, "float16", (-2.0, 2.0))}),
+        (
+            (_LONG, "data.features.clip=256"),
+            {"rgb": 1024, "audio": 128, "clip": FeatureConfig(256, "float16", (-2.0, 2.0))},
+        ),
+        ((_LONG, "data.features.clip.range=null"), {"rgb": 1024, "audio": 128, "clip": FeatureConfig(512, "float16")}),
+        ((_LONG, "data.features.clip=null"), {"rgb": 1024, "audio": 128}),
+        (("data.features.rgb.dtype=float32",), {"rgb": FeatureConfig(1024, "float32"), "audio": 128}),
+        (("data.features={clip: {size: 8}}",), {"clip": FeatureConfig(8)}),
+    ],
+)
+def test_how_a_feature_is_stored_is_changed_key_by_key(overrides: tuple[str, ...], features: dict[str, Any]) -> None:
+    data = _data(*overrides)
+    assert data.features == features
+    assert parse(DataConfig, to_dict(data), "data") == data
 
 
 def test_other_mappings() -> None:

@@ -66,7 +66,7 @@ def test_what_youtube_8m_has_is_left_to_the_defaults(rng: np.random.Generator) -
 
 def test_what_is_seen_beside_the_features_is_said(rng: np.random.Generator) -> None:
     records, _ = feature_kinds.records("three", "frame", rng, 60)
-    assert "    # in the context, a vector for all frames: text: {size: 5, dtype: float32, in_context: true}" in [
+    assert "    # in the context, a vector for all frames: text: {size: 6, dtype: float32, in_context: true}" in [
         line.partition("  # float32")[0] for line in _section(records)
     ]
     (note,) = [line for line in _section(feature_kinds.records("one_list", "frame", rng, 20)[0]) if "'clip'" in line]

@@ -198,9 +198,9 @@ _PROBLEMS = {
     "NaN in the context": (
         ("three", {}),
         lambda context, lists: context["text"].bytes_list.value.__setitem__(
-            0, np.array([0, np.nan, 0, 0, 0], "<f4").tobytes()
+            0, np.array([0, np.nan, 0, 0, 0, 0], "<f4").tobytes()
         ),
-        "'text' holds nan at 1, 1 of 5 values are not finite; write the shard again",
+        "'text' holds nan at 1, 1 of 6 values are not finite; write the shard again",
     ),
 }
 

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from faulty_server import FaultyServer
 
-from yt8m_tf.download.client import _CHUNK, Client, FetchError, Listener, Patience, Stopped
+from yt8m_tf.download.client import Client, FetchError, Listener, Patience, Stopped
+from yt8m_tf.download.parts import CHUNK
 
 _CONTENT = np.random.default_rng(1).bytes(600_000)  # several chunks
 _MD5 = hashlib.md5(_CONTENT).hexdigest()
-_PATIENCE = Patience(timeout=0.2, retries=2)
+_PATIENCE = Patience(timeout=5.0, retries=2)
+_STALLED = Patience(timeout=0.2, retries=2)
 
 
 def _server(*faults: str, otherwise: str = "") -> FaultyServer:
@@ -25,7 +27,8 @@ def _server(*faults: str, otherwise: str = "") -> FaultyServer:
 
 
 def _fetch(server: FaultyServer, path: Path, listener: Listener | None = None) -> None:
-    with server.running() as address, Client(_PATIENCE, "look again") as client:
+    patience = _STALLED if "stall" in {server.fault("/x", 0), server.fault("/x", 99)} else _PATIENCE
+    with server.running() as address, Client(patience, "look again") as client:
         client.fetch(f"{address}/x", path, _MD5, listener)
 
 
@@ -33,7 +36,7 @@ def _check_starts(server: FaultyServer, starts: Sequence[int]) -> None:
     """Each answer was asked for from where the one before broke off, or from a piece before at most."""
     assert len(server.answers) == len(starts)
     for answer, start in zip(server.answers, starts, strict=True):
-        assert max(0, start - 2 * _CHUNK) <= answer.start <= start
+        assert max(0, start - 2 * CHUNK) <= answer.start <= start
 
 
 _HALF = len(_CONTENT) // 2

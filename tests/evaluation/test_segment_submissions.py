@@ -150,3 +150,6 @@ def test_the_flag_for_classes_is_for_segments_alone(world: Path) -> None:
     (world / "segments.csv").write_text("VideoId,LabelConfidencePairs\na,1 0.5\n")
     code, _, stderr = _command(world, "--classes=classes.csv")
     assert code == 1 and "--classes=classes.csv: is for a submission with the header Class,Segments" in stderr
+    (world / "segments.csv").unlink()
+    code, _, stderr = _command(world, "--classes=classes.csv")
+    assert code == 1 and "segments.csv: cannot be read: No such file" in stderr and stderr.count("\n") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from shards import frame_record, write_shard
 from tiny_models import FEATURES, MAX_FRAMES, NUM_CLASSES, tiny_data, tiny_model, tiny_records
 
 from yt8m_tf import models
@@ -13,6 +14,7 @@ from yt8m_tf.export.additions import Additions
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.models.class_layer import class_weights
+from yt8m_tf.serving.inference import infer
 from yt8m_tf.serving.scorer import load_scorer
 
 
@@ -93,6 +95,36 @@ def test_embeddings_are_what_the_classes_are_made_of(exported, rng, level):
     kernel, bias = (np.asarray(value, np.float64) for value in model.get_layer("logits").get_weights())
     scores = loaded.signatures["features"](**inputs)["predictions"].numpy()
     np.testing.assert_allclose(1 / (1 + np.exp(-(vectors @ kernel + bias))), scores, atol=1e-6, rtol=0)
+
+
+def test_clips_are_scored_by_their_means(rng, tmp_path):
+    """By a video-level model, which the command has of its signature `frames`."""
+    data, clips = tiny_data("video"), tiny_data("frame")
+    model = tiny_model(data, rng)
+    export_saved_model(model, data, tmp_path / "m", precision=FLOAT32, additions=Additions(frames=True))
+    frames = [
+        {name: rng.integers(0, 256, (count, size), np.uint8) for name, size in FEATURES.items()}
+        for count in (1, 7, MAX_FRAMES)
+    ]
+    records = [frame_record(f"clip{i}".encode(), [1], **clip) for i, clip in enumerate(frames)]
+    means = {
+        name: np.stack([(clip[name] * (4 / 255) + 4 / 512 - 2).mean(axis=0) for clip in frames]) for name in FEATURES
+    }
+    expected = 1 / (1 + np.exp(-np.asarray(model(means, training=False), np.float64)))
+    ids, classes, scores = load_scorer(str(tmp_path / "m"), signature_name="frames")(tf.constant(records))
+    assert ids.tolist() == [b"clip0", b"clip1", b"clip2"]
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, classes, 1), atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(classes[:, 0], expected.argmax(axis=1))
+
+    write_shard(tmp_path / "clips.tfrecord", records)
+    infer(str(tmp_path / "m"), [str(tmp_path / "clips.tfrecord")], tmp_path / "out.csv", signature="frames")
+    rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[1].split()[0]) for row in rows] == classes[:, 0].tolist()
+    with pytest.raises(InputError, match=r"^--frames: the model reads frame-level records as it is"):
+        export_saved_model(tiny_model(clips, rng), clips, tmp_path / "n", additions=Additions(frames=True))
+    export_saved_model(model, data, tmp_path / "without", precision=FLOAT32)
+    with pytest.raises(InputError, match=r"no signature 'frames' .*; export it with yt8m-export --frames$"):
+        load_scorer(str(tmp_path / "without"), signature_name="frames")
 
 
 def test_embeddings_of_a_mean_stand_side_by_side(rng, tmp_path):

@@ -12,15 +12,12 @@ import socket
 import string
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
 
 import numpy as np
-
-_PIECE = 1 << 15  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +49,10 @@ class FaultyServer:
         "stall" (nothing comes after one half), "wrong" (other bytes, whose MD5 differs), "no range" (all of the file,
         whatever part was asked for), "other range" (from the second byte on), or a status such as "404", "429 after 1"
         and "503 after 2" with the header Retry-After.
-      pause: seconds between the pieces of an answer.
     """
 
-    def __init__(
-        self,
-        files: Mapping[str, bytes],
-        fault: Callable[[str, int], str] = lambda path, number: "",
-        pause: float = 0.0,
-    ):
-        self.files, self.fault, self.pause, self.answers = dict(files), fault, pause, list[Answer]()
+    def __init__(self, files: Mapping[str, bytes], fault: Callable[[str, int], str] = lambda path, number: ""):
+        self.files, self.fault, self.answers = dict(files), fault, list[Answer]()
         self.lock, self.closed = threading.Lock(), threading.Event()
         self._num_gets = 0
 
@@ -71,13 +62,9 @@ class FaultyServer:
             number, self._num_gets = self._num_gets, self._num_gets + (not path.endswith(".json"))
         return self.fault(path, number)
 
-    def sent(self, path: str) -> int:
-        """The bytes of a file that were sent, in all."""
-        return sum(answer.sent for answer in self.answers if answer.path == path)
-
-    def faults(self, path: str) -> list[str]:
-        """What was wrong with the answers to GETs of a file, in their order."""
-        return [answer.fault for answer in self.answers if answer.path == path and answer.method == "GET"]
+    def sent_whole(self, path: str) -> int:
+        """The bytes of a file that were sent in right answers."""
+        return sum(answer.sent for answer in self.answers if answer.path == path and not answer.fault)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
@@ -145,9 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         sent = body[: len(body) // 2] if is_broken else body
         self._note(start, len(sent), fault)
         with contextlib.suppress(ConnectionError):
-            for piece in range(0, len(sent), _PIECE):
-                time.sleep(self.owner.pause)
-                self.wfile.write(sent[piece : piece + _PIECE])
+            self.wfile.write(sent)
             if fault == "stall":
                 self.connection.settimeout(0.01)
                 while not self.owner.closed.is_set() and not self._hung_up():
@@ -179,11 +164,9 @@ def make_shards(num_shards: int, size: int = 5000) -> dict[str, bytes]:
     return {f"traina{string.ascii_letters[i]}.tfrecord": rng.bytes(size + 7 * i) for i in range(num_shards)}
 
 
-def publish(
-    shards: Mapping[str, bytes], fault: Callable[[str, int], str] = lambda path, number: "", pause: float = 0.0
-) -> FaultyServer:
+def publish(shards: Mapping[str, bytes], fault: Callable[[str, int], str] = lambda path, number: "") -> FaultyServer:
     """A server of the partition 2/video/train; `fault` is of its files alone, never of the plan."""
     plan = {"files": {name: hashlib.md5(content).hexdigest() for name, content in shards.items()}}
     files = {f"/2/video/train/{name}": content for name, content in shards.items()}
     files["/2/download_plans/video_train.json"] = json.dumps(plan).encode()
-    return FaultyServer(files, lambda path, number: "" if path.endswith(".json") else fault(path, number), pause)
+    return FaultyServer(files, lambda path, number: "" if path.endswith(".json") else fault(path, number))

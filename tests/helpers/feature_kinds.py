@@ -15,7 +15,7 @@ from yt8m_tf import schema
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 
-NUM_CLASSES = 6
+NUM_CLASSES = 4
 MAX_FRAMES = 7
 _FLOATS = {"size": 6, "dtype": "float_list"}
 
@@ -55,10 +55,10 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
             "features": {
                 "rgb": {"size": 8, "dtype": "uint8", "range": [0, 6]},
                 "audio": 4,
-                "text": {"size": 5, "dtype": "float32", "in_context": True},
+                "text": {"size": 6, "dtype": "float32", "in_context": True},
             }
         },
-        "video": {"features": {"rgb": 8, "audio": 4, "text": {"size": 5, "dtype": "float32"}}},
+        "video": {"features": {"rgb": 8, "audio": 4, "text": {"size": 6, "dtype": "float32"}}},
     },
     "one_list": {  # a tf.train.Example that holds all frames of a clip in one list
         "frame": {"features": {"clip": {**_FLOATS, "in_context": True}, "audio": {"size": 4, "in_context": True}}},

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 import yaml
+from backbones import write_inception, write_vggish
 from mutated import framed
 from shards import frame_record, video_record, write_shard
+from videos import Clip
 
 from yt8m_tf import run_dir, vocabulary
 from yt8m_tf.codebook import centroids
@@ -29,11 +32,18 @@ from yt8m_tf.data import inspection, integrity, pipeline, records
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import Reader, check_record, parse_record
+from yt8m_tf.data.record_writing import Ratings, VideoRecord, clip_example
 from yt8m_tf.ensembling.weighted_mean import read_weights
 from yt8m_tf.errors import InputError
-from yt8m_tf.evaluation import submissions
+from yt8m_tf.evaluation import segment_submissions, submissions
+from yt8m_tf.evaluation.segment_submissions import SegmentRatings
 from yt8m_tf.export import precision, strip
 from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.extraction import workers
+from yt8m_tf.extraction.backbones import Recipe, load_backbones, read_recipe
+from yt8m_tf.extraction.inception import Inception
+from yt8m_tf.extraction.vggish import VGGish
+from yt8m_tf.metrics.segment_map import ratings_by_class
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import load_experiment, parse_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
@@ -46,10 +56,12 @@ from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, finish, known_inputs, read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.score_shards.soft_labels import SoftLabels
+from yt8m_tf.scoring import embeddings
 from yt8m_tf.scoring.predictors import find_predictor
-from yt8m_tf.serving import bundle
+from yt8m_tf.serving import bundle, segment_submission
 from yt8m_tf.serving.parts import Part, Parts
 from yt8m_tf.serving.scorer import load_scorer
+from yt8m_tf.serving.thresholds import read_thresholds
 from yt8m_tf.stacking import boosting, sizes, stack
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
@@ -455,6 +467,46 @@ def _submission(directory: Path) -> Input:
     return _input(path, call)
 
 
+def _segment_submission(directory: Path) -> Input:
+    path = directory / "segments.csv"
+    segment_submission.write_submission(path, [(c, [b"v%d:%d" % (n, c) for n in range(_VIDEOS)]) for c in range(4)])
+    segments = [f"v{number}:2".encode() for number in range(_VIDEOS)]
+    rated = ratings_by_class(np.arange(_VIDEOS), np.full(_VIDEOS, 2), np.arange(_VIDEOS) % 2)
+
+    def call() -> None:
+        found = segment_submissions.submission_map(path, SegmentRatings(segments, rated), range(_CLASSES))
+        assert 0 <= found.mean <= 1
+
+    return _input(path, call)
+
+
+def _segment_classes(directory: Path) -> Input:
+    path = directory / "segment_label_ids.csv"
+    path.write_text("".join(f"{line}\n" for line in ("Index", 3, 7, 11)))
+
+    def call() -> None:
+        found = segment_submission.read_classes(path, _CLASSES)
+        assert found == sorted(set(found))
+        assert 0 <= found[0] <= found[-1] < _CLASSES
+
+    return _input(path, call)
+
+
+def _ratings(directory: Path) -> Input:
+    frames = {name: np.zeros((_FRAMES, size), np.uint8) for name, size in _FEATURES.items()}
+    rated = Ratings([0, 5, 5], [5, 10, 10], [1, 1, 2], [1.0, 0.0, 0.5])
+    path = write_shard(
+        directory / "rated.tfrecord",
+        [clip_example(VideoRecord(b"v%d" % number, [1], {}), frames, rated) for number in range(_VIDEOS)],
+    )
+
+    def call() -> None:
+        found = segment_submissions.read_ratings(str(path), _CLASSES)
+        assert set(found.by_class) <= set(range(_CLASSES))
+
+    return _input(path, call)
+
+
 def _csv_labels(directory: Path) -> Input:
     path = directory / "labels.csv"
     path.write_text("\n".join(["id,labels", *(f"v{number},{number} 3" for number in range(_VIDEOS)), ""]))
@@ -479,6 +531,32 @@ def _vocabulary(directory: Path) -> Input:
         assert verticals.size == 0 or verticals.any(axis=0).all()
 
     return _input(path, call)
+
+
+def _thresholds(directory: Path) -> Input:
+    path = directory / "thresholds.csv"
+    path.write_text("class,name,threshold\n" + "".join(f'{c},"a, {c}",0.{c + 1}5\n' for c in range(_CLASSES)))
+
+    def call() -> None:
+        scores = read_thresholds(path, _CLASSES).scores
+        assert scores.shape == (_CLASSES,) and ((scores >= 0) & (scores <= 1)).all()
+
+    return _input(path, call)
+
+
+def _embeddings(directory: Path) -> Input:
+    """What an interrupted `score --kind=embeddings` goes on from."""
+    path = directory / embeddings.MANIFEST
+    manifest = embeddings.EmbeddingsManifest("m", "f", 4, "npy", {"a": embeddings.EmbeddedShard(10, 2)})
+    path.write_text(json.dumps(strict_yaml.to_dict(manifest)))
+    data = DataConfig(features=_FEATURES, num_classes=_CLASSES)
+    embedder = embeddings.Embedder(Path("m"), data, "f", 4, lambda batch: batch["rgb"])
+
+    def call() -> None:
+        for shard in embeddings._begin(directory, embedder, "npy").shards.values():
+            assert type(shard.num_videos) is type(shard.num_bytes) is int
+
+    return _input(path, call, str(directory))
 
 
 def _histogram(directory: Path) -> Input:
@@ -681,6 +759,73 @@ def _part(name: str) -> Callable[[Path], Input]:
     return make
 
 
+# --- videos, and what their features are made with -------------------------------------------------------------------
+
+
+def _video(suffix: str) -> Callable[[Path], Input]:
+    """What is wrong with a video is a row of the report."""
+
+    def make(directory: Path) -> Input:
+        path = Clip("disc", 440.0, 1).write(directory / f"clip{suffix}", seconds=2.0)
+        recipe = Recipe({"audio": "log_mel", "rgb": f"keras:{_mean_colour(directory)}"}, max_seconds=5)
+        part = directory / "part.npz"
+
+        def call() -> None:
+            outcome = workers.run_task(workers.Task(str(path), part), recipe)
+            if outcome.problem is not None:
+                assert outcome.problem.isprintable() and "Traceback" not in outcome.problem
+                assert not re.match(r"[A-Z]\w*Error", outcome.problem), outcome.problem
+                return
+            _, encoded = workers.read_part(part)
+            assert {len(values) for values in encoded.frames.values()} == {outcome.num_frames}
+            assert 1 <= outcome.num_frames <= 5
+
+        return _input(path, call)
+
+    return make
+
+
+def _mean_colour(directory: Path) -> Path:
+    inputs = keras.Input([4, 4, 3])
+    keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save(directory / "mean.keras")
+    return directory / "mean.keras"
+
+
+def _recipe(directory: Path) -> Input:
+    path = directory / "extraction.json"
+    path.write_text(json.dumps(strict_yaml.to_dict(Recipe({"audio": "log_mel"}))))
+    return _input(path, lambda: load_backbones(read_recipe(path, "--extract")))
+
+
+def _part_of_extraction(directory: Path) -> Input:
+    """One that is damaged is made again."""
+    video = _video(".mkv")(directory)
+    video.open()
+    part = directory / "part.npz"
+
+    def call() -> None:
+        with contextlib.suppress(ValueError, OSError):
+            outcome, encoded = workers.read_part(part)
+            assert encoded.num_frames == outcome.num_frames and encoded.frames.keys() == outcome.sizes.keys()
+
+    return _input(part, call)
+
+
+def _published(name: str) -> Callable[[Path], Input]:
+    """A file of the published backbones; small ones stand for them."""
+
+    def make(directory: Path) -> Input:
+        rng = _rng()
+        if name.startswith("vggish"):
+            small: dict[str, Any] = {"channels": (2, 2, 3, 3), "units": (5, 4, 3)}
+            write_vggish(directory, rng, **small)
+            return _input(directory / name, lambda: VGGish(directory, **small))
+        write_inception(directory, rng)
+        return _input(directory / name, lambda: Inception(directory))
+
+    return make
+
+
 KINDS: Mapping[str, Kind] = {
     "video record": Kind("record", _record("video"), 12),
     "frame record": Kind("record", _record("frame"), 12),
@@ -713,8 +858,13 @@ KINDS: Mapping[str, Kind] = {
     "pipeline": Kind("yaml", _pipeline, 3),
     "precision": Kind("yaml", _precision, 3),
     "submission": Kind("csv", _submission, 6),
+    "submission of segments": Kind("csv", _segment_submission, 4),
+    "classes of segments": Kind("csv", _segment_classes, 3),
+    "shard of ratings": Kind("records", _ratings, 3),
     "labels": Kind("csv", _csv_labels, 4),
     "vocabulary": Kind("csv", _vocabulary, 6),
+    "thresholds": Kind("csv", _thresholds, 3),
+    "embeddings": Kind("json", _embeddings, 2),
     "frame counts": Kind("csv", _histogram, 3),
     "centroids": Kind("npz", _centroids, 5),
     "rows of a stacking": Kind("npz", _rows, 4),
@@ -732,4 +882,12 @@ KINDS: Mapping[str, Kind] = {
     "frontier of a packing": Kind("json", _packed(_FRONTIER), 0.3),
     "report of an export": Kind("json", _packed(_EXPORT_REPORT), 0.3),
     "TF_CONFIG": Kind("json", _tf_config, 3),
+    "video in MP4": Kind("bytes", _video(".mp4"), 2),
+    "video in Matroska": Kind("bytes", _video(".mkv"), 2),
+    "recipe of features": Kind("json", _recipe, 2),
+    "features of a video": Kind("npz", _part_of_extraction, 2),
+    "checkpoint of VGGish": Kind("bytes", _published("vggish_model.ckpt"), 1),
+    "PCA of VGGish": Kind("npz", _published("vggish_pca_params.npz"), 1),
+    "graph of Inception": Kind("bytes", _published("classify_image_graph_def.pb"), 0.3),
+    "PCA of Inception": Kind("bytes", _published("eigenvals.npy"), 1),
 }

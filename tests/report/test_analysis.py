@@ -10,6 +10,7 @@ import pytest
 from report_world import random_predictions
 
 from yt8m_tf.metrics.accumulator import global_average_precision
+from yt8m_tf.report import predictions
 from yt8m_tf.report.analysis import (
     confusions,
     ensemble_gaps,
@@ -134,3 +135,8 @@ def test_means_of_more_and_more_models(rng: np.random.Generator, tmp_path: Path)
                     hits.append(own[top])
             total = sum(int(labels.sum()) for _, labels in everything)
             assert gap == pytest.approx(global_average_precision(np.array(tops), np.array(hits), total), abs=1e-9)
+
+
+def test_shards_are_taken_from_the_whole_list() -> None:
+    assert predictions._spread("abcdefghij", 4) == ["a", "c", "f", "h"]
+    assert predictions._spread("abc", 3) == predictions._spread("abc", 0) == ["a", "b", "c"]

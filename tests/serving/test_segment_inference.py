@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import run_command
+from shards import codes_of, decoded_mean
 from tiny_models import NUM_CLASSES, empty_clip, float_scores, tiny_data, tiny_model, tiny_records, write_shard
 
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.additions import Additions
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.serving import segment_inference
@@ -223,6 +225,24 @@ def test_models_and_shards_of_videos_and_ids_with_spaces_are_refused(world, tmp_
     shard = write_shard(tmp_path / "clips.tfrecord", tiny_records(tiny_data("frame"), rng, 2, prefix="a b"))
     with pytest.raises(InputError, match="video 'a b0': an id with spaces cannot stand in a submission"):
         infer_segments(str(world[0] / "one"), [shard], tmp_path / "out", WINDOWS, progress=False)
+
+
+def test_a_model_of_videos_scores_windows_by_their_means(world, tmp_path: Path, rng) -> None:
+    data = tiny_data("video")
+    model = tiny_model(data, rng)
+    export_saved_model(model, data, tmp_path / "m", precision=FLOAT32, additions=Additions(frames=True))
+    infer_segments(
+        str(tmp_path / "m"), world[3][:1], tmp_path / "out", WINDOWS, layout="jsonl", progress=False, signature="frames"
+    )
+    rows = [json.loads(line)["segments"] for line in (tmp_path / "out").read_text().splitlines()]
+    for row, record in zip(rows, world[4], strict=False):
+        for segment, window in zip(row, plain_windows(record, 5, 5)[1].values(), strict=True):
+            codes = codes_of(tf.train.SequenceExample.FromString(window))
+            length = min(map(len, codes.values()))
+            means = {name: decoded_mean(own[:length]).astype(np.float32)[None] for name, own in codes.items()}
+            expected = 1 / (1 + np.exp(-np.asarray(model(means, training=False))[0]))
+            np.testing.assert_allclose(segment["scores"], expected[segment["ids"]], atol=1e-5)
+    assert len(rows) == COUNTS[0]
 
 
 def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +360,25 @@ def test_init_from_reads_the_best_weights_and_nothing_else(tmp_path: Path) -> No
     for name, value in started.items():
         if name.startswith("ema/"):
             np.testing.assert_array_equal(value, saved[2][name.replace("ema/", "model/", 1)])
+
+
+def test_init_from_a_model_of_other_classes(tmp_path: Path) -> None:
+    """The message lists what cannot be taken as the flag wants it, and with it all else is."""
+    variables = _fill(_state(_experiment()).named(), 1.0)
+    checkpoints.save(tmp_path, 1, variables, {"best_step": 1})
+    saved = _values(variables)
+    other = _experiment()
+    other = dataclasses.replace(other, data=dataclasses.replace(other.data, num_classes=other.data.num_classes + 2))
+    with pytest.raises(InputError) as error:
+        checkpoints.init_from([tmp_path], _state(other).named())
+    exclude = re.search(r"add it to --init_exclude=(\S+)$", str(error.value))
+    assert exclude and set(exclude[1].split(",")) == {"logits/kernel", "logits/bias"}
+    started = _fill(_state(other).named(), -100.0)
+    checkpoints.init_from([tmp_path], started, exclude[1].split(","))
+    taken = {name for name in started if name.startswith("model/") and "/logits/" not in name}
+    assert taken
+    for name in taken:
+        np.testing.assert_array_equal(_values(started)[name], saved[name], err_msg=name)
 
 
 def test_init_from_prefers_the_averages(tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def _report(summary: Summary, directory: Path, low: float, high: float) -> str:
     lines = [f"{directory}: {num_videos:,} videos ({counts}) in {num_shards:,} shards at {levels} level{there}"]
     if summary.num_problems:
         lines.append(f"left out: {summary.num_problems:,} videos; {directory / 'report.csv'} says why")
-    for name, share in summary.outside.items():
+    for name, (count, num_values) in summary.outside.items():
         lines.append(
-            f"{name}: {share:.2%} of the values were outside [{low:g}, {high:g}] and were clipped; --range=LOW,HIGH or"
-            " --dtype=float16 keeps them"
+            f"{name}: {count:,} of {num_values:,} values were outside [{low:g}, {high:g}] and were clipped;"
+            " --range=LOW,HIGH or --dtype=float16 keeps them"
         )
     return "\n".join(lines)
 

@@ -65,6 +65,11 @@ _MEDIAPIPE = flags.DEFINE_bool(
     "Also a signature mediapipe, as the starter code exports models for MediaPipe: rgb_and_audio [B, T, 1152] float32"
     " and num_frames [B, 1] to predictions. For frame-level models.",
 )
+_FRAMES = flags.DEFINE_bool(
+    "frames",
+    False,
+    "Also a signature frames, which takes frame-level records and averages their frames. For video-level models.",
+)
 _EMBEDDINGS = flags.DEFINE_bool(
     "embeddings", False, "Also a signature embeddings: features to what goes into the layer that makes the classes."
 )
@@ -122,7 +127,7 @@ def main(_: Sequence[str]) -> None:
         "data_dir": _DATA_DIR.value,
         "size_limit": _SIZE_LIMIT.value,
         "vocabulary": _VOCABULARY.value and os.path.expanduser(_VOCABULARY.value),
-        "additions": Additions(_CLASS_NAMES.value, _MEDIAPIPE.value, _EMBEDDINGS.value),
+        "additions": Additions(_CLASS_NAMES.value, _MEDIAPIPE.value, _EMBEDDINGS.value, _FRAMES.value),
         "measure_examples": _MEASURE_EXAMPLES.value,
         "tolerance": _TOLERANCE.value,
         "overwrite": _OVERWRITE.value,

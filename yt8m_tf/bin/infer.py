@@ -4,6 +4,9 @@ Formats: csv, VideoId,LabelConfidencePairs; jsonl, an object with id, names, ids
 same as columns; names, a line for people: "id: name score, name score". Names are those that the SavedModel carries,
 or those of --vocabulary.
 
+With --extract the input is videos, whose features are made first, as yt8m-extract makes them: --extract=DIR takes what
+that command left in DIR, --extract=NAME=BACKBONE,... says it anew. No shards are left behind.
+
 With --segments=5 windows of five frames are scored, one after the other, with --segments=5:1 one for every frame. The
 file is then the submission of the 2019 challenge, Class,Segments, the 100,000 best segments of each class; or, with
 --format=jsonl, for each video an object with id and segments, each with start, end, names, ids and scores. With
@@ -19,21 +22,23 @@ Example:
       --format=names --threshold=thresholds.csv --vocabulary=vocabulary.csv
   yt8m-infer --saved_model=exported/clips/1 --input='~/data/yt8m/3/frame/test*.tfrecord' --output=segments.csv \\
       --segments=5 --classes=segment_label_ids.csv --video_model=same
+  yt8m-infer --saved_model=exported/mine/1 --input=clip.mp4 --extract=mine --output=names.txt --format=names
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags, model_flags
+from yt8m_tf.bin import fault_flags, model_flags, recipe_flags
 from yt8m_tf.bin.launch import launch
 
-_INPUT = flags.DEFINE_list("input", None, "Patterns of the shards to score, separated by commas.", required=True)
+_INPUT = flags.DEFINE_list("input", None, "Patterns of the shards, or of the videos, to score.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write.", required=True)
 _FORMAT = flags.DEFINE_enum("format", "csv", ["csv", "jsonl", "parquet", "names"], "Of the file.")
 _TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video, or segment, at most.", lower_bound=1)
@@ -65,6 +70,16 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "Records scored together; the default is 1024 at video level, 128 at frame level, 512 windows with --segments.",
     lower_bound=1,
 )
+_SIGNATURE = flags.DEFINE_enum(
+    "signature",
+    "serving_default",
+    ["serving_default", "frames"],
+    "What scores the records; frames: frame-level records by a video-level model, exported with --frames.",
+)
+_EXTRACT = flags.DEFINE_list(
+    "extract", None, "The input is videos: the directory of yt8m-extract, or NAME=BACKBONE for each feature."
+)
+flags.adopt_module_key_flags(recipe_flags)
 flags.adopt_module_key_flags(fault_flags)
 flags.adopt_module_key_flags(model_flags)
 flags.mark_flags_as_mutual_exclusive(["saved_model", "bundle"], required=True)
@@ -72,11 +87,9 @@ flags.mark_flags_as_mutual_exclusive(["saved_model", "bundle"], required=True)
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
-    from yt8m_tf.data.shards import list_shards
     from yt8m_tf.serving.inference import infer
 
     output = files.local_path(_OUTPUT.value, "--output")
-    shards = list_shards(_INPUT.value, source="--input")
     vocabulary = None if _VOCABULARY.value is None else Path(_VOCABULARY.value).expanduser()
     options: dict[str, Any] = {
         "top_k": _TOP_K.value,
@@ -85,8 +98,9 @@ def main(_: Sequence[str]) -> None:
         "batch_size": _BATCH_SIZE.value,
         "faults": fault_flags.faults(),
         "source": model_flags.flag(),
+        "signature": _SIGNATURE.value,
     }
-    with model_flags.saved_model() as directory:
+    with model_flags.saved_model() as directory, _shards(directory, output) as shards:
         if _SEGMENTS.value is None:
             _refuse({"--classes": _CLASSES, "--video_model": _VIDEO_MODEL}, "is for segments; add --segments=5")
             summary = infer(directory, shards, output, threshold=_THRESHOLD.value, **options)
@@ -97,6 +111,30 @@ def main(_: Sequence[str]) -> None:
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
     for line in summary.faults.summary():
         print(line)
+
+
+@contextlib.contextmanager
+def _shards(saved_model: str, output: Path) -> Iterator[list[str]]:
+    """The shards to score: those of the input, or of its videos, which are there for as long as the block lasts."""
+    from yt8m_tf.data.shards import list_shards
+
+    if _EXTRACT.value is None:
+        yield list_shards(_INPUT.value, source="--input")
+        return
+    from yt8m_tf.extraction.extract import check_suits, extracted
+    from yt8m_tf.extraction.video_files import find_videos
+    from yt8m_tf.serving.metadata import read_data
+
+    data = read_data(saved_model)
+    level = data.level if data else "video"
+    recipe = recipe_flags.recipe_or_stored(_EXTRACT.value, "--extract")
+    check_suits(recipe, data.sizes if data else {}, model_flags.flag(), "--extract")
+    directory = output.with_name(output.name + ".videos")
+    with extracted(find_videos(_INPUT.value, None, directory), recipe, directory, level) as found:
+        for row in found.report:
+            if said := "; ".join(filter(None, [row.outcome.problem, *row.outcome.notes])):
+                print(f"{row.file}: {said}")
+        yield [str(directory / shard) for shard in found.written.shards]
 
 
 def _infer_segments(directory: str, shards: list[str], output: Path, options: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from absl import flags
 
 from yt8m_tf.bin import fault_flags
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.console.quiet import import_quietly
 
 _INPUT = flags.DEFINE_list("input", None, "Patterns of frame-level shards, separated by commas.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The file of centroids to write, .npz.", required=True)
@@ -46,18 +47,24 @@ flags.adopt_module_key_flags(fault_flags)
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
-    from yt8m_tf.codebook import centroids, kmeans
-    from yt8m_tf.config.data import RecordsConfig
-    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.config.experiment import load_values
     from yt8m_tf.errors import InputError, Interrupted
 
     output = files.local_path(_OUTPUT.value, "--output")
     if _CONFIG.value and flags.FLAGS["features"].present:
         raise InputError(f"--config={_CONFIG.value}: says which features there are; leave --features out")
-    if _CONFIG.value:
-        from yt8m_tf.models.registry import load_experiment
+    # What is wrong with the configuration is told before the long import.
+    values = load_values(_CONFIG.value, _SET.value) if _CONFIG.value else None
+    import_quietly()
 
-        data, features_flag = load_experiment(_CONFIG.value, _SET.value).data.records, ""
+    from yt8m_tf.codebook import centroids, kmeans
+    from yt8m_tf.config.data import RecordsConfig
+    from yt8m_tf.data.shards import list_shards
+
+    if values is not None:
+        from yt8m_tf.models.registry import parse_experiment
+
+        data, features_flag = parse_experiment(values).data.records, ""
         if data.level == "video":
             raise InputError(f"--config={_CONFIG.value}: data.level is video, and only clips have frames")
     else:
@@ -93,7 +100,7 @@ def main(_: Sequence[str]) -> None:
 
 def run() -> None:
     """The console script."""
-    launch(main)
+    launch(main, framework=False)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from absl import flags
 from yt8m_tf.serving.limits import SIZE_LIMIT
 
 _SAVED_MODEL = flags.DEFINE_string(
-    "saved_model", None, "Directory of a SavedModel: of yt8m-export, or any with the starter code's export signature."
+    "saved_model",
+    None,
+    "Directory of a SavedModel: of yt8m-export, or any with the interface of the starter code's exports.",
 )
 _BUNDLE = flags.DEFINE_string("bundle", None, "A .tgz archive of such a SavedModel, in its place.")
 _SIZE_LIMIT = flags.DEFINE_integer("size_limit", SIZE_LIMIT, "Bytes that a bundle may unpack to.", lower_bound=1)

@@ -241,3 +241,12 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
             if feature.dtype == "uint8" and feature.range and feature.range != schema.CODE_RANGE
         }
         return InputSpec(self.level, self.sizes, self.num_classes, longest, self.verticals, self.frames, ranges)
+
+
+def frames_of(data: DataConfig) -> DataConfig:
+    """The frame-level records whose means are the video-level features of `data`.
+
+    They hold each feature under its own name, in uint8 codes of YouTube-8M's range; id and labels are where those of
+    `data` are.
+    """
+    return dataclasses.replace(data, level="frame", features=data.sizes, keys=data.other_keys)

@@ -55,14 +55,14 @@ class Summary:
       written: the shards.
       levels: of them.
       num_problems: videos that were left out; the report names them.
-      outside: name of a feature to the share of its values outside the range of the codes, if there are any.
+      outside: name of a feature to the values outside the range of the codes, if there are any, and to all of them.
       is_new: whether anything was done.
     """
 
     written: Written
     levels: Sequence[schema.Level]
     num_problems: int
-    outside: Mapping[str, float]
+    outside: Mapping[str, tuple[int, int]]
     is_new: bool
 
 
@@ -175,12 +175,12 @@ def _merge(
     return found, problems
 
 
-def _outside(parts: Iterable[StagedPart]) -> dict[str, float]:
+def _outside(parts: Iterable[StagedPart]) -> dict[str, tuple[int, int]]:
     outside, num_values = Counter[str](), Counter[str]()
     for part in parts:
         outside.update(part.outside)
         num_values.update(part.num_values)
-    return {name: count / num_values[name] for name, count in outside.items() if count}
+    return {name: (count, num_values[name]) for name, count in outside.items() if count}
 
 
 def _write_report(path: Path, problems: Sequence[Problem]) -> None:

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from yt8m_tf.config.strict_yaml import nearest
-from yt8m_tf.conversion.rows import column_names, import_parquet, open_parquet, read_rows
+from yt8m_tf.conversion.rows import column_names, import_parquet, open_parquet, parquet_batches, read_rows
 from yt8m_tf.conversion.tables import text_of
 from yt8m_tf.conversion.videos import Chunk, Problem, Video
 from yt8m_tf.errors import InputError
 
 SUFFIXES = (".csv", ".parquet")
 _NUMBERED = re.compile(r"(.*?[A-Za-z].*?)_?(\d+)")
-_ROWS = 64  # of a Parquet file, at a time
 
 
 def chunks(paths: Sequence[str]) -> list[Chunk]:
@@ -73,9 +72,9 @@ class TableReader:
         if path.suffix.lower() == ".csv":
             yield from read_rows(path, columns, "--input")
             return
-        file = open_parquet(path, "--input")
-        number = sum(file.metadata.row_group(before).num_rows for before in range(part))
-        for batch in file.iter_batches(_ROWS, row_groups=[part], columns=columns):
+        about = open_parquet(path, "--input").metadata
+        number = sum(about.row_group(before).num_rows for before in range(part))
+        for batch in parquet_batches(path, columns, "--input", [part]):
             for row in range(batch.num_rows):
                 number += 1
                 yield number, {name: batch.column(name)[row] for name in columns}
@@ -134,8 +133,8 @@ def _list_columns(path: Path, there: Sequence[str]) -> list[str]:
 def _vector(row: Mapping[str, Any], columns: Sequence[str]) -> np.ndarray:
     """[D] from a number in each of several columns."""
     try:
-        return np.array([float(_plain(row[column])) for column in columns], np.float32)
-    except (TypeError, ValueError) as error:
+        return np.array([float(_plain(row[column])) for column in columns], np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a number in each of {columns[0]} to {columns[-1]}") from error
 
 
@@ -165,8 +164,8 @@ def _array(cell: Any) -> np.ndarray:
 
 def _checked(lists: Any) -> np.ndarray:
     try:
-        return np.asarray(lists, np.float32)
-    except (TypeError, ValueError) as error:
+        return np.asarray(lists, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError("not lists of numbers, all of the same size") from error
 
 

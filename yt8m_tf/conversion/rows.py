@@ -14,6 +14,7 @@ from yt8m_tf.errors import InputError
 
 # A cell may hold all frames of a video.
 csv.field_size_limit(1 << 31)
+_ROWS = 64  # of a Parquet file, at a time
 
 
 def is_table(path: Path) -> bool:
@@ -58,20 +59,38 @@ def read_rows(path: Path, columns: Sequence[str], flag: str) -> Iterator[tuple[i
             f"{flag}={path}: has no column '{missing[0]}'{nearest(missing[0], there)}; it has: {', '.join(there)}"
         )
     if _is_parquet(path, flag):
-        number = 0
-        for batch in open_parquet(path, flag).iter_batches(batch_size=256, columns=list(columns)):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        rows = (row for batch in parquet_batches(path, columns, flag) for row in batch.to_pylist())
+        yield from enumerate(rows, 1)
         return
     with _readable(path, flag), path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        for row in rows:
+        reader = csv.DictReader(file, strict=True)
+        for row in reader:
             if None in row or None in row.values():
                 raise InputError(
-                    f"{flag}={path}: line {rows.line_num}: has another number of cells than line 1; write it again"
+                    f"{flag}={path}: line {reader.line_num}: has another number of cells than line 1; write it again"
                 )
-            yield rows.line_num, row
+            yield reader.line_num, row
+
+
+def parquet_batches(
+    path: Path, columns: Sequence[str], flag: str, row_groups: Sequence[int] | None = None
+) -> Iterator[Any]:
+    """The rows of a Parquet file as `pyarrow.RecordBatch`, some at a time.
+
+    Args:
+      path: the file.
+      columns: that are read.
+      flag: that it was named by, for messages.
+      row_groups: by number; None: all.
+
+    Raises:
+      InputError: it is damaged, or pyarrow is not installed.
+    """
+    file = open_parquet(path, flag)
+    try:
+        yield from file.iter_batches(_ROWS, row_groups=row_groups, columns=list(columns))
+    except Exception as error:  # Arrow's own errors are of a dozen kinds
+        raise InputError(f"{flag}={path}: damaged ({_one_line(error)}); write the file again") from error
 
 
 def open_parquet(path: Path, flag: str) -> Any:
@@ -81,11 +100,9 @@ def open_parquet(path: Path, flag: str) -> Any:
       InputError: it cannot be read, or pyarrow is not installed.
     """
     parquet = import_parquet(path, flag)
-    import pyarrow as pa
-
     try:
         return parquet.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:
         raise InputError(f"{flag}={path}: cannot be read ({_one_line(error)}); give a Parquet file") from error
 
 

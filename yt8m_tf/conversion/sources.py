@@ -44,12 +44,12 @@ def open_source(
     if len(kinds) > 1:
         shown = " and ".join(next(path for suffix, path in suffixes.items() if suffix in kind) for kind in kinds)
         raise InputError(f"{_FLAG}: {shown} are of different kinds; convert them one kind after the other")
-    if kinds[0] is array_files.SUFFIXES:
-        if unnamed := [path for path in found.get("", []) if path.lower().endswith(".npy")]:
-            raise InputError(f"{_FLAG}={unnamed[0]}: does not name its feature; write NAME=PATTERN, as in rgb=*.npy")
-        return array_files.ArrayReader(wanted), array_files.chunks(found)
-    if named := [name for name in found if name]:
+    if unnamed := [path for path in found.get("", []) if _is_npy(path)]:
+        raise InputError(f"{_FLAG}={unnamed[0]}: does not name its feature; write NAME=PATTERN, as in rgb=*.npy")
+    if named := [name for name, paths in found.items() if name and not all(map(_is_npy, paths))]:
         raise InputError(f"{_FLAG}={named[0]}=...: only .npy files are named; leave '{named[0]}=' out")
+    if kinds[0] is array_files.SUFFIXES:
+        return array_files.ArrayReader(wanted), array_files.chunks(found)
     paths = found[""]
     if kinds[0] is mediapipe.SUFFIXES:
         return mediapipe.MediaPipeReader(wanted), mediapipe.chunks(paths)
@@ -68,3 +68,7 @@ def _find(patterns: Sequence[str]) -> dict[str, list[str]]:
             raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'")
         found.setdefault(name, set()).update(paths)
     return {name: sorted(paths) for name, paths in found.items()}
+
+
+def _is_npy(path: str) -> bool:
+    return path.lower().endswith(".npy")

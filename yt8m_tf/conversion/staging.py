@@ -23,7 +23,7 @@ from yt8m_tf import files
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.conversion.encoding import Encoded, EncodingError, Storage, encode
 from yt8m_tf.conversion.videos import Chunk, Problem, Reader
-from yt8m_tf.errors import InputError
+from yt8m_tf.errors import InputError, plain
 from yt8m_tf.processes import follow
 
 STAGING = ".staging"
@@ -127,7 +127,7 @@ class Staging:
                     if encoded.num_frames:
                         file.write(encoded.frames[name].tobytes())
                     file.write(encoded.means[name].astype(_MEAN).tobytes())
-        part = StagedPart(videos, tuple(map(tuple, problems)), outside, num_values)
+        part = StagedPart(videos, tuple(tuple(map(plain, problem)) for problem in problems), outside, num_values)
         files.write_json(self._about(key), strict_yaml.to_dict(part))
 
     def make_missing(self, chunks: Mapping[str, Chunk], jobs: int) -> Iterator[str]:

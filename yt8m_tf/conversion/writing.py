@@ -138,7 +138,9 @@ def write_dataset(
     for level in layout.levels:
         with files.whole_file(directory / level / DATA_SECTION) as temporary:
             section = {"data": _data_section(level, layout, table, dealt, longest)}
-            temporary.write_text(yaml.safe_dump(section, sort_keys=False, width=110), encoding="utf-8")
+            temporary.write_text(
+                yaml.safe_dump(section, sort_keys=False, default_flow_style=None, width=110), encoding="utf-8"
+            )
     written = dataclasses.replace(written, is_whole=True)
     _record(directory, written)
     return written

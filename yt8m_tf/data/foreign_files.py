@@ -12,7 +12,7 @@ _LARGEST_RECORD = 64 << 20
 
 _UNPACK = "unpack it"
 _FEATURES = "compute features, and write them as tf.train.SequenceExample with tf.io.TFRecordWriter"
-_WRITE = "write each row as a tf.train.Example with tf.io.TFRecordWriter"
+_CONVERT = "make shards of it with yt8m-convert"
 # First bytes, from an offset on: what the file is, and the remedy.
 _MAGIC = (
     (0, b"\x1f\x8b", "compressed with gzip", _UNPACK),
@@ -24,9 +24,9 @@ _MAGIC = (
     (4, b"ftyp", "an MP4 video", _FEATURES),
     (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video", _FEATURES),
     (8, b"AVI ", "an AVI video", _FEATURES),
-    (0, b"\x93NUMPY", "a NumPy array", _WRITE),
-    (0, b"PAR1", "a Parquet table", _WRITE),
-    (0, b"\x89HDF", "an HDF5 file", _WRITE),
+    (0, b"\x93NUMPY", "a NumPy array", _CONVERT),
+    (0, b"PAR1", "a Parquet table", _CONVERT),
+    (0, b"\x89HDF", "an HDF5 file", "save its arrays as .npz files, and make shards of them with yt8m-convert"),
     (0, b"<?xml", "an XML file, perhaps what a server says in place of a shard", "fetch the shard again"),
     (0, b"<!DOCTYPE", "a web page, perhaps what a server says in place of a shard", "fetch the shard again"),
     (0, b"<html", "a web page, perhaps what a server says in place of a shard", "fetch the shard again"),
@@ -54,11 +54,12 @@ def kind_of(path: str) -> str | None:
                 return f"{kind}: {remedy}"
         if size <= _LARGEST_RECORD and _is_record(head + file.read()):
             return (
-                "a single serialized record, without the framing of a TFRecord file: write it with tf.io.TFRecordWriter"
+                "a single serialized record, without the framing of a TFRecord file: make shards of features.pb files"
+                " with yt8m-convert, or write it with tf.io.TFRecordWriter"
             )
     if _is_text(head):
-        columns = head.split(b"\n")[0].count(b",")
-        return f"{'a CSV' if columns else 'a text'} file: {_WRITE}"
+        is_table = b"," in head.split(b"\n")[0]
+        return f"a CSV file: {_CONVERT}" if is_table else "a text file: give TFRecord files"
     if crc32c.next_header(path, 0, searched := min(size, _SEARCHED_BYTES)) == searched:
         return "no record starts anywhere in it; give YouTube-8M shards, or fetch it again"
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import random
 import re
 import threading
@@ -17,8 +16,8 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 import yt8m_tf
+from yt8m_tf.download.parts import CHUNK, Part
 
-_CHUNK = 1 << 15  # bytes, at a time; what a break cuts off of them is lost
 _PROGRESS = 1 << 20  # bytes of one answer after which a break counts as the first one
 _WRONG_COPIES = 3  # whole files with another MD5 than the plan's, before the file is given up
 _LONGEST_BACKOFF = 60.0  # seconds
@@ -134,7 +133,7 @@ class Client:
         """
         listener = listener or Listener()
         tries, wrong = _Tries(url, self._patience, self._stop, listener.waiting), 0
-        with _Part(path, listener.received) as part:
+        with Part(path, listener.received) as part:
             while part.md5() != md5:
                 before = part.size
                 try:
@@ -152,7 +151,7 @@ class Client:
                         tries.start_over()
                     tries.wait(error)
 
-    def _append(self, url: str, part: _Part, listener: Listener) -> None:
+    def _append(self, url: str, part: Part, listener: Listener) -> None:
         """Asks for what is missing, and appends it.
 
         Raises:
@@ -167,7 +166,7 @@ class Client:
                     raise _BrokenError(f"{response.status_code} {response.reason} to a range of bytes")
             if total is not None:
                 listener.sized(total)
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in response.iter_content(CHUNK):
                 if self._stop.is_set():
                     raise Stopped
                 part.append(chunk)
@@ -244,56 +243,6 @@ class _Tries:
             self._waiting(f"{error}, next try in {seconds:.0f} s")
         if self._stop.wait(seconds):
             raise Stopped
-
-
-class _Part:
-    """A file that is appended to, and its MD5, which is computed as the bytes come.
-
-    Args:
-      path: an earlier part, whose bytes are hashed, or no file yet.
-      received: told the number of bytes that are added.
-    """
-
-    def __init__(self, path: Path, received: Callable[[int], None]):
-        self._path, self._file, self._received = path, path.open("a+b"), received
-        self._hash, self.size = new_md5(), 0
-        self._file.seek(0)
-        while chunk := self._file.read(_CHUNK):
-            self._hash.update(chunk)
-            self.size += len(chunk)
-
-    def __enter__(self) -> _Part:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        if error is not None and not self.size:
-            self._path.unlink(missing_ok=True)
-
-    def md5(self) -> str:
-        """Of all bytes so far."""
-        return self._hash.hexdigest()
-
-    def append(self, chunk: bytes) -> None:
-        """Adds bytes, which the system has when the function returns."""
-        self._file.write(chunk)
-        self._file.flush()
-        self._hash.update(chunk)
-        self.size += len(chunk)
-        self._received(len(chunk))
-
-    def start_over(self) -> None:
-        """Throws everything away."""
-        self._file.truncate(0)
-        self._received(-self.size)
-        self._hash, self.size = new_md5(), 0
-
-
-def new_md5() -> hashlib._Hash:
-    """A hash for finding damage, also where MD5 is not allowed for security."""
-    return hashlib.md5(usedforsecurity=False)
 
 
 def _length(response: requests.Response) -> int | None:

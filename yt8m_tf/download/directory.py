@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yt8m_tf.console.progress import Progress
-from yt8m_tf.download.client import new_md5
 from yt8m_tf.download.known import KnownFiles
+from yt8m_tf.download.parts import new_md5
 from yt8m_tf.download.plan import Names, Partition, PublishedFile, colliding
 from yt8m_tf.errors import InputError
 

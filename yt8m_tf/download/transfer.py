@@ -14,7 +14,7 @@ from yt8m_tf import files
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.download.client import Client, FetchError, Listener, Stopped
 
-_ENDING = 2.0  # seconds that connections have to end; what does not is ended with the process
+_ENDING = 0.5  # seconds that connections have to end; what does not is ended with the process
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.data import DataConfig, frames_of
+from yt8m_tf.data.clips import decode_features
+from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
+from yt8m_tf.layers.masking import clip_mask, masked_mean
 from yt8m_tf.vocabulary import load_vocabulary
 
 # What the starter code's MediaPipe interface joins, in this order.
@@ -26,6 +29,8 @@ class Additions:
         `rgb_and_audio` [B, T, 1152] float32, dequantised, rgb first, and `num_frames` [B, 1] int32 -> `predictions`
         [B, C] float32 probabilities. For models of rgb and audio at frame level; frames after `max_frames` are cut.
         https://github.com/google/youtube-8m/blob/master/export_model_mediapipe.py
+      frames: a signature `frames`, for models of video-level features: takes serialized frame-level records
+        (`config.data.frames_of`), whose frames it dequantises and averages, and gives what `serving_default` does.
       embeddings: a signature `embeddings`, from what `features` takes to `embeddings` [B, D] float32, what goes into
         the last layer that is as wide as the classes (`class_layer.embedding_model`).
     """
@@ -33,6 +38,14 @@ class Additions:
     class_names: bool = False
     mediapipe: bool = False
     embeddings: bool = False
+    frames: bool = False
+
+    def check(self, data: DataConfig) -> None:
+        """Raises InputError where a model that reads `data` cannot have a signature that is wanted."""
+        if self.mediapipe:
+            frames_specs(data)
+        if self.frames and data.level == "frame":
+            raise InputError("--frames: the model reads frame-level records as it is; leave the flag out")
 
     def names(self, vocabulary: str | os.PathLike[str] | None, num_classes: int) -> list[str] | None:
         """The names for the output `class_names`; None: it is not wanted.
@@ -48,6 +61,26 @@ class Additions:
 
 
 NOTHING_MORE = Additions()
+
+
+def means_of_records(examples: tf.Tensor, data: DataConfig) -> dict[str, tf.Tensor]:
+    """Frame-level records as a video-level model reads them.
+
+    Args:
+      examples: [B] serialized `tf.train.SequenceExample`, of one frame at least (an error of the graph).
+      data: of the model.
+
+    Returns:
+      "id" [B] string, and for each feature the mean of its dequantised frames, [B, D] float32.
+    """
+    clips = frames_of(data)
+    batch = parse_records(examples, clips.records)
+    check = tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"])
+    with tf.control_dependencies([check]):
+        batch["num_frames"] = tf.identity(batch["num_frames"])
+    decoded = decode_features(batch, clips.spec)
+    mask = clip_mask(decoded)
+    return {"id": batch["id"]} | {name: masked_mean(decoded[name], mask) for name in data.sizes}
 
 
 def frames_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:

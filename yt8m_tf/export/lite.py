@@ -1,8 +1,9 @@
 """The `features` signature as a LiteRT (TensorFlow Lite) model with float16 weights.
 
-Only operations that every LiteRT runtime has are used. All video-level models without recurrent layers convert;
-recurrent layers do not (lists of tensors), nor do frame-level models but for cluster_resnet (`tf.Einsum`, or a
-`tf.StridedSlice` that adds an axis).
+Only operations that every LiteRT runtime has are used. All video-level models without recurrent layers convert, and
+frame-level ones that take means of frames, attend to them or assign them to clusters: logistic, moe, mean_fcn,
+attention_net, netvlad, nextvlad and cluster_resnet. Recurrent layers do not (lists of tensors), nor do transformer and
+what takes maxima over frames, such as dbof (a `tf.StridedSlice` that adds an axis, `tf.BitwiseAnd`).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def convert(
     reason = _reason(str(failure))
     raise InputError(
         f"--tflite: model '{model.name}' does not convert with LiteRT's built-in operations ({reason}); leave --tflite"
-        " out, or export a video-level model without recurrent layers"
+        " out, or export a model that does (a video-level one without recurrent layers, logistic, mean_fcn, nextvlad)"
     ) from failure
 
 

@@ -27,7 +27,7 @@ from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
-from yt8m_tf.export.additions import NOTHING_MORE, Additions, frames_function, frames_specs
+from yt8m_tf.export.additions import NOTHING_MORE, Additions, frames_function, frames_specs, means_of_records
 from yt8m_tf.export.precision import FLOAT16, Precision
 from yt8m_tf.export.reproducible import make_reproducible
 from yt8m_tf.export.stored import Stored
@@ -234,6 +234,9 @@ class InferenceModule(tf.Module):
                 check = tf.debugging.Assert(tf.reduce_all(parsed["num_frames"] > 0), ["a clip has no frames"])
                 with tf.control_dependencies([check]):
                     parsed["num_frames"] = tf.identity(parsed["num_frames"])
+            return highest(video_id, parsed)
+
+        def highest(video_id: tf.Tensor, parsed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             # Of the logits, not of the scores: those near 1 are equal in float32 where the logits differ.
             logits, classes = tf.math.top_k(logits_of(parsed), min(TOP_K, data.num_classes))  # [B, k]
             found = {"video_id": video_id, "class_indexes": classes, "predictions": tf.sigmoid(logits)}
@@ -242,10 +245,18 @@ class InferenceModule(tf.Module):
         def score(features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {"predictions": tf.sigmoid(logits_of(features))}
 
-        self.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def serve_frames(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            means = means_of_records(examples, data)
+            return highest(means.pop("id"), means)
+
+        records = tf.TensorSpec([None], tf.string, name="examples")
+        self.serve = tf.function(serve, input_signature=[records])
         self.score = tf.function(score)
         specs = feature_specs(data)
         self._more: dict[str, tuple[Any, Any]] = {}
+        additions.check(data)
+        if additions.frames:
+            self._more["frames"] = tf.function(serve_frames), records
         if additions.mediapipe:
             self._more["mediapipe"] = tf.function(frames_function(score, data)), frames_specs(data)
         if additions.embeddings:

@@ -26,7 +26,7 @@ from yt8m_tf.data.pipeline import evaluation_stream, limited, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import lite, measure, saved_model
-from yt8m_tf.export.additions import NOTHING_MORE, Additions, frames_specs
+from yt8m_tf.export.additions import NOTHING_MORE, Additions
 from yt8m_tf.export.precision import ENTRIES, FLOAT16, Precision, growing_rules, unused_rules
 from yt8m_tf.export.report import REPORT_FILE, ExportReport, peak_bytes
 from yt8m_tf.export.stored import stored_bytes
@@ -94,8 +94,7 @@ def export_trained(
     source = _Source(Path(workdir), which, data_dir, measure_examples, faults or Faults(on_empty="skip"), progress)
     vocabulary = chosen_vocabulary(vocabulary, source.data.vocabulary, source.data.num_classes, data_dir)
     additions.names(vocabulary, source.data.num_classes)  # refuses what cannot be done before minutes of work
-    if additions.mediapipe:
-        frames_specs(source.data)
+    additions.check(source.data)
     with saved_model.replacing(output, overwrite) as temporary, _scratch(temporary) as scratch:
         _check_rules(source, precision, size_limit)
         reference = _score_trained(source, Path(scratch, "scores"))

@@ -30,7 +30,7 @@ from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.serving.formats import FORMATS, Format, Rows
 from yt8m_tf.serving.metadata import read_names
 from yt8m_tf.serving.parts import Part, Parts, check_target, parts_directory
-from yt8m_tf.serving.scorer import Scorer, fingerprint, load_scorer
+from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint, load_scorer
 from yt8m_tf.serving.thresholds import Thresholds, read_thresholds
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -99,6 +99,7 @@ def infer(
     faults: Faults | None = None,
     progress: bool = True,
     source: str | None = None,
+    signature: str = SIGNATURE,
 ) -> InferenceSummary:
     """Scores all records of `shards`, in order, and writes `output`.
 
@@ -117,16 +118,19 @@ def infer(
       faults: what to do about damaged shards and clips without frames; what is skipped is recorded here.
       progress: whether to show a progress bar.
       source: what messages call the model (`load_scorer`).
+      signature: what scores the records (`load_scorer`).
 
     Raises:
       InputError: see `load_scorer`, `Parts`, `load_vocabulary` and `read_thresholds`; names that are needed and not
         known, damage, a record that does not suit the model, a clip without frames, or a score that is NaN.
     """
-    scorer, selection = _load(saved_model, source, top_k, layout, threshold, vocabulary)
+    scorer, selection = _load(saved_model, source, top_k, layout, threshold, vocabulary, signature)
     batch_size = batch_size or default_batch_size(scorer, shards)
     faults = faults or Faults()
     faults.of_model(f"the model in {scorer.path}")
     run = {"model": fingerprint(saved_model), "input": list(shards), "batch_size": batch_size, **selection.describe()}
+    if signature != SIGNATURE:
+        run["signature"] = signature
 
     def score(parts: Parts, bar: Progress) -> None:
         _score_shards(scorer, shards, parts, selection, batch_size, faults, bar)
@@ -194,12 +198,13 @@ def _load(
     layout: str,
     threshold: float | str | os.PathLike[str] | None,
     vocabulary: str | Path | None,
+    signature: str,
 ) -> tuple[Scorer, Selection]:
     """The model, and what to write of its scores.
 
     A model that does not say how many classes it has is taken to have those of the vocabulary, or of the thresholds.
     """
-    scorer = load_scorer(saved_model, top_k, source)
+    scorer = load_scorer(saved_model, top_k, source, signature_name=signature)
     num_classes = scorer.data.num_classes if scorer.data else None
     names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
     if FORMATS[layout].needs_names and names is None:

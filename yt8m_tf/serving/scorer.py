@@ -18,13 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files, schema
-from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.data import DataConfig, frames_of
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.serving.frames_model import of_records, takes_frames
 from yt8m_tf.serving.metadata import read_data
 
 SIGNATURE = "serving_default"
+FRAMES = "frames"  # of a video-level model, takes frame-level records
 _OUTPUTS = {
     "video_id": (tf.string,),
     "class_indexes": (tf.int32, tf.int64),
@@ -130,6 +131,7 @@ def load_scorer(
     source: str | None = None,
     num_classes: int | None = None,
     assumed_classes: int = _MOST_CLASSES,
+    signature_name: str = SIGNATURE,
 ) -> Scorer:
     """Loads a SavedModel and checks that it can be used here.
 
@@ -138,6 +140,8 @@ def load_scorer(
       top_k: scores wanted of each record.
       source: the flag and its value that messages name; None: `--saved_model=DIRECTORY`.
       num_classes: what the model must predict; None: any number.
+      signature_name: what scores the records: `serving_default`, or "frames", which takes frame-level records for a
+        video-level model.
       assumed_classes: of a model that does not say it, where `num_classes` does not either.
 
     Raises:
@@ -153,23 +157,26 @@ def load_scorer(
     if not is_there:
         raise InputError(f"{where}: no saved_model.pb there; give the directory that yt8m-export wrote")
     loaded = load_saved_model(directory, where)
-    if SIGNATURE not in loaded.signatures:
+    if signature_name not in loaded.signatures:
         known = ", ".join(loaded.signatures) or "none"
-        raise InputError(f"{where}: no signature '{SIGNATURE}' (it has: {known}); export it with yt8m-export")
-    signature, data = loaded.signatures[SIGNATURE], read_data(directory)
+        remedy = "export it with yt8m-export" + ("" if signature_name == SIGNATURE else f" --{signature_name}")
+        raise InputError(f"{where}: no signature '{signature_name}' (it has: {known}); {remedy}")
+    signature, data = loaded.signatures[signature_name], read_data(directory)
+    if data and signature_name == FRAMES:
+        data = frames_of(data)
     if takes_frames(signature):
         signature, data = of_records(signature, where, num_classes)
     inputs = signature.structured_input_signature[1]
     if len(inputs) != 1 or any(s.dtype != tf.string or s.shape.rank not in (1, None) for s in inputs.values()):
         found = ", ".join(f"{name}: {spec.dtype.name} {spec.shape}" for name, spec in inputs.items())
-        raise InputError(f"{where}: '{SIGNATURE}' takes {found}, not one string tensor [B] of serialized records")
+        raise InputError(f"{where}: '{signature_name}' takes {found}, not one string tensor [B] of serialized records")
     outputs = signature.structured_outputs
     if missing := [name for name in _OUTPUTS if name not in outputs]:
-        raise InputError(f"{where}: '{SIGNATURE}' does not give {missing[0]} (it gives: {', '.join(outputs)})")
+        raise InputError(f"{where}: '{signature_name}' does not give {missing[0]} (it gives: {', '.join(outputs)})")
     for name, dtypes in _OUTPUTS.items():
         if outputs[name].dtype not in dtypes:
             wanted = " or ".join(dtype.name for dtype in dtypes)
-            raise InputError(f"{where}: '{SIGNATURE}' gives {name} as {outputs[name].dtype.name}, not {wanted}")
+            raise InputError(f"{where}: '{signature_name}' gives {name} as {outputs[name].dtype.name}, not {wanted}")
     given = outputs["predictions"].shape[-1]
     if not 1 <= top_k <= max(given or top_k, TOP_K):
         raise InputError(f"--top_k={top_k}: the model gives the {given} highest scores of a video; give 1 to {given}")

@@ -22,7 +22,7 @@ from yt8m_tf.serving.formats import Rows
 from yt8m_tf.serving.inference import InferenceSummary, bad_record, bytes_in_shards, write_in_parts
 from yt8m_tf.serving.metadata import read_names
 from yt8m_tf.serving.parts import Parts
-from yt8m_tf.serving.scorer import Scorer, fingerprint, load_scorer
+from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint, load_scorer
 from yt8m_tf.serving.segment_formats import SegmentRows, segment_format
 from yt8m_tf.serving.segment_submission import read_classes
 from yt8m_tf.serving.windows import CutClip, Windows, cut_clip
@@ -116,6 +116,7 @@ def infer_segments(
     faults: Faults | None = None,
     progress: bool = True,
     source: str | None = None,
+    signature: str = SIGNATURE,
 ) -> InferenceSummary:
     """Scores the windows of all clips of frame-level `shards`, and writes `output`.
 
@@ -135,7 +136,8 @@ def infer_segments(
       layout: "csv", the submission of the 2019 challenge; or "jsonl" (`segment_formats`).
       vocabulary: a file with the names of the classes for JSON; None: the names that the SavedModel carries.
       batch_size: windows that are scored together; 512 unless given.
-      faults, progress, source: see `inference.infer`.
+      faults, progress, source, signature: see `inference.infer`; the model for whole clips is called by its
+        `serving_default`, unless it is the same one.
 
     Returns:
       What was done; rows are videos.
@@ -144,7 +146,7 @@ def infer_segments(
       InputError: as `inference.infer`, and: a model that reads no clips, shards that hold none, classes that are no
         list, an id that cannot stand in a submission.
     """
-    scorer = load_scorer(saved_model, top_k, source)
+    scorer = load_scorer(saved_model, top_k, source, signature_name=signature)
     of_video = scorer if video_model == SAME_MODEL else _video_scorer(video_model)
     for own in filter(None, (scorer, of_video)):
         _check_reads_clips(own, shards)
@@ -166,6 +168,7 @@ def infer_segments(
         "classes": listed,
         "video_model": video_model if video_model in (None, SAME_MODEL) else fingerprint(video_model),
         "vocabulary": names,
+        "signature": signature,
     }
     chosen = None if listed is None else np.array(listed)
     score = SegmentScorer(scorer, of_video, windows, chosen, top_k, batch_size)
@@ -191,7 +194,8 @@ def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
     level = scorer.data.level if scorer.data else integrity.first_level(shards)
     if level == "video":
         reads = "the model reads" if scorer.data else f"'{shards[0]}' holds"
-        raise InputError(f"--segments: {reads} records of the video level; windows need a model of clips, and clips")
+        hint = "give clips and a model of clips; --signature=frames takes a model exported with --frames for one"
+        raise InputError(f"--segments: {reads} records of the video level; {hint}")
     if scorer.data and (inside := [name for name, own in scorer.data.stored.items() if own.in_context]):
         raise InputError(
             f"--segments: the model reads '{inside[0]}' from the context of a record; windows are cut out of lists of"

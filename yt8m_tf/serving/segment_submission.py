@@ -54,13 +54,17 @@ def read_classes(path: str | Path, num_classes: int | None = None, flag: str = "
     return sorted(lines)
 
 
-def is_segment_submission(path: Path) -> bool:
-    """Whether a file starts with the header of such a submission; False where it cannot be read."""
+def is_segment_submission(path: Path, flag: str = "--submission") -> bool:
+    """Whether a file starts with the header of such a submission.
+
+    Raises:
+      InputError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return _is_header(file.readline(len(_BYTE_ORDER_MARK) + len(HEADER) + 2))
-    except OSError:
-        return False
+    except OSError as error:
+        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
 
 
 def write_submission(path: Path, lists: Iterable[tuple[int, Iterable[bytes]]]) -> None:

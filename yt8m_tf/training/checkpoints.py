@@ -210,12 +210,33 @@ def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Se
     }
     prefixes = [_initial_prefix(source) for source in sources]
     for number, prefix in enumerate(prefixes):
-        saved = {name for name, _ in _list_variables(prefix)}
+        saved = dict(_list_variables(prefix))
         last = number == len(prefixes) - 1  # what is missing in the last one too is an error there
-        found = {name: path for name, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved}
-        _assign(prefix, variables, {n: f"ema/{p}" if f"ema/{p}" in saved else f"model/{p}" for n, p in found.items()})
+        found = {n: path for n, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved.keys()}
+        names = {n: f"ema/{path}" if f"ema/{path}" in saved else f"model/{path}" for n, path in found.items()}
+        _check_shapes(prefix, saved, variables, names)
+        _assign(prefix, variables, names)
         _check_finite(sources[number], {path: variables[name] for name, path in found.items()})
         wanted = {name: path for name, path in wanted.items() if name not in found}
+
+
+def _check_shapes(
+    prefix: Path, saved: Mapping[str, Sequence[int]], variables: Mapping[str, Any], names: Mapping[str, str]
+) -> None:
+    """Names all variables of another shape, and how to start them afresh: a head for other classes is such a case."""
+    others = [
+        (source, list(variables[name].shape))
+        for name, source in names.items()
+        if source in saved and list(saved[source]) != list(variables[name].shape)
+    ]
+    if not others:
+        return
+    (first, shape), paths = others[0], dict.fromkeys(source.partition("/")[2] for source, _ in others)
+    raise InputError(
+        f"--init_from: checkpoint '{prefix.parent}' is of another model: '{first}' {shape} is needed, the checkpoint"
+        f" has it as {list(saved[first])}; to start what has another shape afresh, such as the head for other classes,"
+        f" add it to --init_exclude={','.join(paths)}"
+    )
 
 
 def _check_finite(source: Path, started: Mapping[str, Any]) -> None:

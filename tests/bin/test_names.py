@@ -1,0 +1,50 @@
+"""From a run to the names of what is in each video, by the commands."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+from commands import run_command
+
+_OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
+
+
+def test_from_a_run_to_names(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(_OLD / "data", data)
+    names = ["Game", "Food", "Car", "Guitar", "Dance", "Animal"]
+    (data / "vocabulary.csv").write_text("Index,Name\n" + "".join(f"{c},{name}\n" for c, name in enumerate(names)))
+    model, shards = f"--saved_model={tmp_path / 'm'}", f"--input={data / 'validate0000.tfrecord'}"
+
+    done = run_command(
+        *("export", f"--workdir={_OLD / 'run'}", f"--data_dir={data}", f"--output={tmp_path / 'm'}"),
+        *("--checkpoint=last", "--measure_examples=50", "--tolerance=1"),
+    )
+    assert done.returncode == 0 and "without names" not in done.stdout, done.stderr
+    assert (tmp_path / "m" / "assets" / "vocabulary.csv").is_file()
+
+    thresholds = tmp_path / "thresholds.csv"
+    done = run_command(
+        *("evaluate", model, shards, f"--output={tmp_path / 'evaluation'}"),
+        *(f"--thresholds={thresholds}", "--min_positives=3"),
+    )
+    assert done.returncode == 0 and f"thresholds: {thresholds} (" in done.stdout, done.stderr
+    with open(thresholds, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == names
+    predicted = {row["name"]: int(row["predicted"]) for row in rows}
+    assert sum(predicted.values()) > 0
+
+    done = run_command(
+        *("infer", model, shards, f"--output={tmp_path / 'labels.txt'}"),
+        *("--format=names", f"--threshold={thresholds}"),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(": ") for line in (tmp_path / "labels.txt").read_text().splitlines()]
+    found = [pair.rsplit(" ", 1)[0] for _, *pairs in lines for pair in ", ".join(pairs).split(", ") if pair]
+    assert {name: found.count(name) for name in names} == predicted
+
+    done = run_command("infer", model, shards, f"--output={tmp_path / 'x'}", f"--threshold={tmp_path / 'none.csv'}")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "none.csv: cannot be read" in done.stderr

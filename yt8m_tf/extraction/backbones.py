@@ -1,0 +1,213 @@
+"""What features are made with: a recipe, and the backbones that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from yt8m_tf import schema
+from yt8m_tf.config import checks, strict_yaml
+from yt8m_tf.conversion.encoding import Storage
+from yt8m_tf.errors import InputError
+
+INCEPTION, VGGISH, LOG_MEL = "inception", "vggish", "log_mel"
+PUBLISHED = frozenset({INCEPTION, VGGISH})  # the backbones of YouTube-8M's own features
+_KINDS = (INCEPTION, VGGISH, LOG_MEL, "keras:FILE.keras[:LAYER]", "saved_model:DIR[:OUTPUT]", "applications:NAME")
+_KERAS = re.compile(r"keras:(.*?\.keras)(?::(.+))?")
+_SAVED_MODEL = re.compile(r"saved_model:(.+?)(?::(\w+))?")
+_APPLICATION = re.compile(r"applications:(\w+)")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_TAKEN = ("id", "video_id", "labels")  # by other fields of a record
+
+RECIPE = "extraction.json"
+# What is made of pixels from 0 to 255: nothing, [0, 1], or what `keras.applications` has under these names.
+Scaling = Literal["none", "unit", "tf", "torch", "caffe"]
+WithoutAudio = Literal["silence", "skip"]
+
+
+class PictureBackbone(Protocol):
+    """Makes features of pictures."""
+
+    size: int
+
+    def prepare(self, picture: np.ndarray) -> np.ndarray:
+        """Of a picture [H, W, 3] uint8 what the features need, which takes little memory."""
+
+    def __call__(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """The features of N prepared pictures: [N, D] float32."""
+
+
+class SoundBackbone(Protocol):
+    """Makes features of sound."""
+
+    size: int
+
+    def __call__(self, seconds: np.ndarray) -> np.ndarray:
+        """The features of seconds of sound: [N, 16000] float32 in [-1, 1] -> [N, D] float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What features are made of videos, and how.
+
+    Attributes:
+      features: name of a feature to its backbone, such as "inception" or "keras:model.keras".
+      inception, vggish: directories of the published files.
+      image_size, scaling: of Keras models, SavedModels and applications that take pictures
+        (`networks.PictureNetwork`).
+      max_seconds: of a video; what comes later is left out.
+      without_audio: of a video that has no sound: take silence, or leave the video out.
+      storage: of the frames in records.
+    """
+
+    features: Mapping[str, str]
+    inception: str | None = None
+    vggish: str | None = None
+    image_size: int | None = None
+    scaling: Scaling | None = None
+    max_seconds: int = schema.MAX_FRAMES
+    without_audio: WithoutAudio = "silence"
+    storage: Storage = dataclasses.field(default_factory=Storage)
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "max_seconds")
+
+    @property
+    def weights(self) -> list[Path]:
+        """The files and directories of the user's that the features depend on."""
+        named = [
+            match[1]
+            for text in self.features.values()
+            for form in (_KERAS, _SAVED_MODEL)
+            if (match := form.fullmatch(text))
+        ]
+        directories = ((INCEPTION, self.inception), (VGGISH, self.vggish))
+        given = [path for kind, path in directories if path is not None and kind in self.features.values()]
+        return [Path(path).expanduser() for path in (*named, *given)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbones:
+    """The backbones of a recipe, by the names of their features."""
+
+    pictures: Mapping[str, PictureBackbone]
+    sounds: Mapping[str, SoundBackbone]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the features, by name: those of pictures come first."""
+        pictures = {name: backbone.size for name, backbone in self.pictures.items()}
+        return pictures | {name: backbone.size for name, backbone in self.sounds.items()}
+
+
+class LogMel:
+    """The mean of a second's log-mel spectrogram: features of sound that need no weights."""
+
+    size = 64
+
+    def __call__(self, seconds: np.ndarray) -> np.ndarray:
+        """[N, 16000] float32 in [-1, 1] -> [N, 64] float32."""
+        from yt8m_tf.extraction.log_mel import log_mel
+
+        return log_mel(seconds).mean(axis=1)
+
+
+def parse_features(values: Sequence[str], flag: str = "--features") -> dict[str, str]:
+    """Reads NAME=BACKBONE.
+
+    Raises:
+      InputError: a value is of another form, or a name occurs twice.
+    """
+    features: dict[str, str] = {}
+    for value in values:
+        name, _, backbone = value.partition("=")
+        if not backbone or not _NAME.fullmatch(name):
+            raise InputError(f"{flag}={value}: must be NAME=BACKBONE, such as rgb=inception")
+        if name in _TAKEN:
+            raise InputError(f"{flag}={value}: records hold something else under '{name}'; call the feature otherwise")
+        if name in features:
+            raise InputError(f"{flag}={value}: '{name}' occurs twice; give each feature a name of its own")
+        features[name] = _with_whole_path(backbone)
+    return features
+
+
+def _with_whole_path(text: str) -> str:
+    """A backbone whose file is named from the root: a recipe is used from other directories, too."""
+    for form in (_KERAS, _SAVED_MODEL):
+        if match := form.fullmatch(text):
+            path = str(Path(match[1]).expanduser().absolute())
+            return text.partition(":")[0] + ":" + path + text[match.end(1) :]
+    return text
+
+
+def read_recipe(place: Path, flag: str) -> Recipe:
+    """The recipe that yt8m-extract wrote.
+
+    Args:
+      place: the directory of its shards, or the file.
+      flag: that names it, for messages.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = place / RECIPE if place.is_dir() else place
+    remedy = f"give {flag}=DIR, where yt8m-extract wrote {RECIPE}, or {flag}=NAME=BACKBONE,..."
+    recipe: Recipe = strict_yaml.read_json(path, Recipe, remedy)
+    return recipe
+
+
+def load_backbones(recipe: Recipe) -> Backbones:
+    """Loads what a recipe names.
+
+    Raises:
+      InputError: a backbone is unknown, its files are missing or damaged, or no feature is named.
+    """
+    if not recipe.features:
+        raise InputError("features: none are named; give NAME=BACKBONE, such as rgb=inception")
+    pictures: dict[str, PictureBackbone] = {}
+    sounds: dict[str, SoundBackbone] = {}
+    for name, text in recipe.features.items():
+        if text == INCEPTION:
+            from yt8m_tf.extraction.inception import Inception
+
+            pictures[name] = Inception(_directory(recipe.inception, name, text))
+        elif text == VGGISH:
+            from yt8m_tf.extraction.vggish import VGGish
+
+            sounds[name] = VGGish(_directory(recipe.vggish, name, text))
+        elif text == LOG_MEL:
+            sounds[name] = LogMel()
+        else:
+            _add_network(recipe, name, text, pictures, sounds)
+    return Backbones(pictures, sounds)
+
+
+def _add_network(
+    recipe: Recipe, name: str, text: str, pictures: dict[str, PictureBackbone], sounds: dict[str, SoundBackbone]
+) -> None:
+    from yt8m_tf.extraction import networks
+
+    where = f"{name}={text}"
+    if match := _KERAS.fullmatch(text):
+        network = networks.load_keras(Path(match[1]).expanduser(), match[2], where)
+    elif match := _SAVED_MODEL.fullmatch(text):
+        network = networks.load_saved_model(Path(match[1]).expanduser(), match[2], where)
+    elif match := _APPLICATION.fullmatch(text):
+        network = networks.load_application(match[1], recipe.image_size, where)
+    else:
+        raise InputError(f"{where}: no such backbone; give one of {', '.join(_KINDS)}")
+    if network.takes_pictures:
+        pictures[name] = networks.PictureNetwork(network, recipe.image_size, recipe.scaling, where)
+    else:
+        sounds[name] = networks.SoundNetwork(network, where)
+
+
+def _directory(given: str | None, name: str, kind: str) -> Path:
+    if given is None:
+        raise InputError(f"{name}={kind}: needs --{kind}=DIR, the directory of the published files")
+    return Path(given).expanduser()

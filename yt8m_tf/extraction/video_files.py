@@ -1,0 +1,52 @@
+"""Which files are the videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from yt8m_tf import files
+from yt8m_tf.conversion.rows import is_table
+from yt8m_tf.conversion.tables import LabelTable
+from yt8m_tf.errors import InputError
+
+
+def find_videos(
+    patterns: Sequence[str], table: LabelTable | None, leave_out: Path, flag: str = "--input"
+) -> dict[str, Path]:
+    """The files of a folder, or that patterns name, by the ids of their videos.
+
+    The id is the name of the file without its suffix, or with it where the table has it so.
+
+    Args:
+      patterns: files, patterns, or directories, which stand for all files in and below them that are neither hidden nor
+        tables.
+      table: of labels; None: there is none.
+      leave_out: a directory whose files are none of the videos, since shards are written there.
+      flag: for messages.
+
+    Raises:
+      InputError: there is no file, or two have the same id.
+    """
+    found: dict[str, Path] = {}
+    for path in _files(patterns, flag):
+        if leave_out.resolve() in path.resolve().parents:
+            continue
+        video_id = path.name if table is not None and path.name in table.rows else path.stem
+        if (same := found.setdefault(video_id, path)) != path:
+            raise InputError(f"{flag}: {same} and {path} have the same id, '{video_id}'; rename one of them")
+    if not found:
+        raise InputError(f"{flag}={','.join(patterns)}: no file there; name a directory of videos, or a pattern")
+    return found
+
+
+def _files(patterns: Sequence[str], flag: str) -> Iterator[Path]:
+    for path in files.matching(patterns, flag):
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, below, names in os.walk(path):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            inside = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+            yield from (file for file in inside if not is_table(file))
