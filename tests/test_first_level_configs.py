@@ -13,7 +13,10 @@ from yt8m_tf.models import registry
 
 CONFIG_DIR = Path(strict_yaml.__file__).resolve().parents[2] / "configs"
 ZOO = yaml.safe_load((CONFIG_DIR / "zoo.yaml").read_text())
-PATHS = [*sorted((CONFIG_DIR / "first_level").glob("*.yaml")), CONFIG_DIR / "second_level" / "final_network.yaml"]
+PATHS = [
+    *(path for group in ("first_level", "segments") for path in sorted((CONFIG_DIR / group).glob("*.yaml"))),
+    CONFIG_DIR / "second_level" / "final_network.yaml",
+]
 every_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -135,3 +138,15 @@ def test_published_scores():
         assert f"# {row['name']}, {row['level']} level: published GAP@20 {row['gap_at_20']}" in comment
         assert not row["bce"] or f"BCE {row['bce']}".rstrip("0") in comment
     assert set(published) <= set(catalogue.selectors())
+
+
+@pytest.mark.parametrize(
+    ("segments", "videos"),
+    [("frame_logistic", "frame_logistic"), ("nextvlad", "nextvlad"), ("nextvlad_context", "nextvlad")],
+)
+def test_models_of_segments_start_from_those_of_whole_videos(segments, videos):
+    own, whole = (
+        registry.load_experiment(f"{path}.yaml") for path in (f"segments/{segments}", f"first_level/{videos}")
+    )
+    assert own.model == whole.model and own.data.spec == whole.data.spec
+    assert own.data.segments is not None and whole.data.segments is None

@@ -37,14 +37,14 @@ def test_evaluate_adds_up_all_batches(capsys, rng):
     for batch in batches:
         accumulator.update(batch_statistics(batch["rgb"], batch["labels"], batch["valid"]))
     expected = accumulator.result()
-    actual = evaluate(step, batches, NUM_CLASSES, total=10)
+    actual = evaluate(step, batches, MetricAccumulator(NUM_CLASSES), total=10)
     assert actual.scalars() == expected.scalars()
     assert actual.num_videos == 10
     shown = capsys.readouterr().err
     assert "10 of 10" in shown and "videos/s" in shown
 
     without_ids = [{name: value for name, value in batch.items() if name != "id"} for batch in batches]
-    assert evaluate(step, without_ids, NUM_CLASSES, progress=False).scalars() == expected.scalars()
+    assert evaluate(step, without_ids, MetricAccumulator(NUM_CLASSES), progress=False).scalars() == expected.scalars()
     assert capsys.readouterr().err == ""
 
 
@@ -54,7 +54,7 @@ def test_evaluate_names_the_video_with_a_nan_score(rng):
     logits[2, 3] = math.nan
     batches[1]["rgb"] = tf.constant(logits)
     with pytest.raises(InputError, match="video v12: "):
-        evaluate(step, batches, NUM_CLASSES, progress=False)
+        evaluate(step, batches, MetricAccumulator(NUM_CLASSES), progress=False)
 
 
 @pytest.mark.parametrize("kind", ["no batches", "only padding", "no labels"])
@@ -66,4 +66,4 @@ def test_evaluating_nothing_is_an_error(kind, rng):
         batch["labels"] = -tf.ones_like(batch["labels"])
     message = "none of the 2 videos" if kind == "no labels" else "no videos to evaluate"
     with pytest.raises(InputError, match=message):
-        evaluate(step, [] if kind == "no batches" else [batch], NUM_CLASSES, progress=False)
+        evaluate(step, [] if kind == "no batches" else [batch], MetricAccumulator(NUM_CLASSES), progress=False)

@@ -33,6 +33,7 @@ from yt8m_tf.bin.usage import next_command
 
 if TYPE_CHECKING:
     from yt8m_tf.metrics.accumulator import Metrics
+    from yt8m_tf.metrics.rated_pairs import RatedMetrics
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
@@ -118,7 +119,7 @@ def _min_positives() -> int | None:
     return _MIN_POSITIVES.value if _THRESHOLDS.value is not None else None
 
 
-def _write_thresholds(metrics: Metrics, names: Sequence[str] | None) -> list[str]:
+def _write_thresholds(metrics: Metrics | RatedMetrics, names: Sequence[str] | None) -> list[str]:
     """Writes the thresholds, if they were asked for; returns what to tell people."""
     from yt8m_tf import files
     from yt8m_tf.serving.thresholds import write_thresholds

@@ -79,6 +79,7 @@ def main(_: Sequence[str]) -> None:
     import_quietly()
 
     from yt8m_tf import files, run_dir
+    from yt8m_tf.metrics.accumulator import TITLES
     from yt8m_tf.models.registry import parse_experiment
     from yt8m_tf.training import distribution, loop
     from yt8m_tf.training.profile import parse_steps
@@ -102,7 +103,8 @@ def main(_: Sequence[str]) -> None:
     )
     result = loop.train(experiment, options, strategy, faults)
     ending = "stopped early" if result.stopped_early else "finished"
-    print(f"{ending} at step {result.step:,}; best GAP@20 {result.best_gap:.5f} at step {result.best_step:,}")
+    best = f"best {TITLES[result.metric]} {result.best_gap:.5f} at step {result.best_step:,}"
+    print(f"{ending} at step {result.step:,}; {best}")
     print(f"run: {options.workdir}")
     print(next_command("evaluate", workdir=options.workdir, data_dir=_DATA_DIR.value))
     if profile is not None:

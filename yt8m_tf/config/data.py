@@ -16,12 +16,15 @@ from yt8m_tf.config import checks
 from yt8m_tf.config.features import FeatureConfig, completed
 from yt8m_tf.config.frames import FramesConfig
 from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.config.segments import SegmentsConfig
 
 # What `data.keys` may name beside features.
 _OTHER_KEYS = frozenset({"id", "labels"})
 # What records hold beside features, and what batches do.
 _RECORD_FIELDS = frozenset({*schema.ID_KEYS, schema.LABELS_KEY})
 _TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "soft_classes", "soft_scores", "num_unlabelled"}
+# What batches of segments hold beside features.
+_TAKEN_BY_SEGMENTS = frozenset({"rated_classes", "ratings"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +119,15 @@ class TargetsConfig:
       verticals: V, the verticals of the vocabulary that are predicted beside the classes, 25 in the 2018 version; 0:
         none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
       vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`; training reads it, with `verticals` alone.
-      max_labels: L, the most labels a video may have.
+      max_labels: L, the most labels a video, or ratings a segment, may have.
+      segments: examples are rated segments of clips (`SegmentsConfig`); null: whole videos with their labels.
     """
 
     num_classes: int = schema.NUM_CLASSES
     verticals: int = 0
     vocabulary: str = "vocabulary.csv"
     max_labels: int = 32
+    segments: SegmentsConfig | None = None
 
     def __post_init__(self) -> None:
         checks.positive(self, "num_classes", "max_labels")
@@ -131,8 +136,13 @@ class TargetsConfig:
 
 
 def targets_of(data: RecordsConfig) -> TargetsConfig | None:
-    """The labels that `data` wants read: a `DataConfig` says so, a mere `RecordsConfig` wants none."""
-    return data if isinstance(data, TargetsConfig) else None
+    """The labels of videos that `data` wants read: a `DataConfig` says so, a mere `RecordsConfig` wants none."""
+    return data if isinstance(data, TargetsConfig) and data.segments is None else None
+
+
+def ratings_of(data: RecordsConfig) -> DataConfig | None:
+    """The ratings of segments that `data` wants read in place of labels; None where examples are whole videos."""
+    return data if isinstance(data, DataConfig) and data.segments is not None else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +187,7 @@ class OrderConfig:
         all shards and takes its slice of the same global batch.
       shuffle_shards: shards of a group, which is shuffled by itself; clips are read from all of its shards at once.
       shuffle_records: records from which the next one is drawn at random (8192 at video level, 256 at frame level,
-        unless given); 0 keeps the order of the shards' records.
+        unless given); 0 keeps the order of the shards' records. Of segments it counts these (2048).
     """
 
     split: Literal["shard", "record"] = "shard"
@@ -197,6 +207,24 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
     def __post_init__(self) -> None:
         for part in (RecordsConfig, TargetsConfig, FoldsConfig, OrderConfig):
             part.__post_init__(self)
+        if self.segments is not None:
+            self._check_segments(self.segments)
+
+    def _check_segments(self, segments: SegmentsConfig) -> None:
+        if self.level != "frame":
+            raise ValueError("data.segments is for clips: leave it out, or set data.level: frame")
+        if self.verticals:
+            raise ValueError("data.segments: ratings are of classes, not of verticals; set data.verticals: 0")
+        if segments.length > self.max_frames:
+            raise ValueError(
+                f"data.segments: size + 2 * context is {segments.length}, more than data.max_frames:"
+                f" {self.max_frames}; lower data.segments.context"
+            )
+        if taken := self.features.keys() & _TAKEN_BY_SEGMENTS:
+            raise ValueError(
+                f"data.features.{min(taken)}: batches of segments hold something else under that name; call the"
+                " feature otherwise, and say in data.keys where records hold it"
+            )
 
     @property
     def records(self) -> RecordsConfig:

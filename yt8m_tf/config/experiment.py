@@ -37,6 +37,9 @@ class LabelsConfig:
 class LossConfig:
     """What training minimises; options that `name` does not use change nothing.
 
+    Of segments (`data.segments`) only what was rated counts: means over outputs become sums over an example's rated
+    outputs, and rankings compare rated outputs alone.
+
     The ranking losses, `lsep` and `rank_weighted_bce` compare scores of a whole batch: with several replicas of each
     replica's part, with accumulation of each part.
 
@@ -135,7 +138,8 @@ class TrainConfig:
       steps_per_epoch: updates between two evaluations.
       epochs: evaluations in all; the run ends after `epochs * steps_per_epoch` updates.
       validation_examples: evaluate on the first so many validation examples; null: on all.
-      early_stopping_patience: stop when GAP has not improved in more than so many evaluations; null: never.
+      early_stopping_patience: stop when GAP (of segments MAP) has not improved in more than so many evaluations; null:
+        never.
       mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
       prior_bias: where the output bias starts: "class", each class's log-odds, counted on the first
         `prior_examples` training examples; "uniform", those of 3 labels a video; "none", zero.
@@ -198,6 +202,14 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if self.loss.name == "bce_labels_tags" and not self.data.verticals:
             raise ValueError("loss.name bce_labels_tags weighs tags, and data.verticals is 0; set it, or use bce")
+        if self.data.segments is not None:
+            if self.labels.soft is not None:
+                raise ValueError("labels.soft are of whole videos, and data.segments trains on ratings: leave out one")
+            if self.train.mixup_alpha:
+                raise ValueError(
+                    "train.mixup_alpha: of two segments mixed hardly any class is rated in both; set it to 0 with"
+                    " data.segments"
+                )
 
 
 def load_values(selector: str, overrides: Sequence[str] = ()) -> Mapping[str, Any]:

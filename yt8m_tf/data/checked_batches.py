@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf.config.data import RecordsConfig, targets_of
+from yt8m_tf.config.data import RecordsConfig, ratings_of, targets_of
 from yt8m_tf.data import clip_reader, records
 from yt8m_tf.data.batch_stream import Batch
 from yt8m_tf.data.faults import Faults
@@ -75,8 +75,8 @@ def usable_records(
 
 
 def reads_directly(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> bool:
-    """Whether batches are read by `clip_reader`: local clips in lists of frames, of which none is to be left out."""
-    if data.level == "video" or any(feature.in_context for feature in data.stored.values()):
+    """Whether batches are read by `clip_reader`: whole local clips in lists of frames, none of which is left out."""
+    if data.level == "video" or ratings_of(data) or any(feature.in_context for feature in data.stored.values()):
         return False
     skips = faults.on_empty == "skip" or (need_labels and targets_of(data) and faults.on_unlabelled != "error")
     return clip_reader.is_local(shards) and not skips

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf.config.data import RecordsConfig
-from yt8m_tf.data import clip_reader
+from yt8m_tf.config.data import RecordsConfig, ratings_of
+from yt8m_tf.data import clip_reader, segments
 from yt8m_tf.data.batch_stream import Batch
 from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, untuned, usable_records, without_labels
 from yt8m_tf.data.faults import Faults
@@ -37,9 +37,13 @@ class EvaluationReader:
 
     def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
         """Batches by TensorFlow's parser, of any layout and from anywhere."""
-        pairs = serialized_records(self.groups, start, 0, self._limits(good), num_groups=len(self.groups.shards))
-        pairs = usable_records(pairs, self.data, self.faults)
-        parsed = pairs.batch(self.batch_size).map(self._parse, num_parallel_calls=PARSERS, deterministic=True)
+        rated, shards = ratings_of(self.data), self.groups.shards
+        attach = segments.cutter(rated, self.faults) if rated else None
+        pairs = serialized_records(self.groups, start, 0, self._limits(good), len(shards), attach=attach)
+        if not rated:
+            pairs = usable_records(pairs, self.data, self.faults)
+        make = self._segments if rated else self._parse
+        parsed = pairs.batch(self.batch_size).map(make, num_parallel_calls=PARSERS, deterministic=True)
         return untuned(parsed.prefetch(2))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
@@ -59,13 +63,24 @@ class EvaluationReader:
 
     @tf.autograph.experimental.do_not_convert
     def _parse(self, positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        missing = self.batch_size - tf.shape(serialized)[0]
-        filled = tf.concat([serialized, tf.repeat(serialized[:1], missing)], axis=0)
-        batch = parse_checked(filled, self.data, self.faults)
-        valid = tf.range(self.batch_size) < self.batch_size - missing
+        batch = parse_checked(self._filled_up(serialized), self.data, self.faults)
+        valid = self._valid(positions)
         if "labels" in batch and self.faults.on_unlabelled == "negative":
             batch["num_unlabelled"] = tf.math.count_nonzero(valid & without_labels(batch["labels"]))
         return batch | {"valid": valid, "position": positions[-1]}
+
+    @tf.autograph.experimental.do_not_convert
+    def _segments(self, positions: tf.Tensor, found: Batch) -> Batch:
+        batch = {name: self._filled_up(values) for name, values in found.items()}
+        return batch | {"valid": self._valid(positions), "position": positions[-1]}
+
+    def _valid(self, positions: tf.Tensor) -> tf.Tensor:
+        return tf.range(self.batch_size) < tf.shape(positions)[0]
+
+    def _filled_up(self, values: tf.Tensor) -> tf.Tensor:
+        """[n, ...] to [batch_size, ...] with copies of the first one."""
+        missing = self.batch_size - tf.shape(values)[0]
+        return tf.concat([values, tf.repeat(values[:1], missing, axis=0)], axis=0)
 
     def _filled(self, found: tuple[np.ndarray, np.ndarray]) -> tuple[tuple[Any, int], np.ndarray]:
         """The locators of a batch, filled up; and with them its position and how many were there."""

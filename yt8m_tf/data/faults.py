@@ -28,6 +28,7 @@ class Faults:
       damaged: what was found damaged and skipped, by shard.
       num_empty: clips without frames that were left out, each time that one was read.
       num_unlabelled: the same for videos without labels that were left out, or taken for negative.
+      num_beyond: the same for rated segments that start beyond their clips, which are left out.
     """
 
     on_damaged: Action = "error"
@@ -37,6 +38,7 @@ class Faults:
     damaged: dict[str, Damage] = dataclasses.field(default_factory=dict)
     num_empty: int = 0
     num_unlabelled: int = 0
+    num_beyond: int = 0
 
     def meet(self, damage: Damage) -> None:
         """Records damage that is to be skipped.
@@ -96,4 +98,6 @@ class Faults:
         if self.num_unlabelled:
             done = "left out" if self.on_unlabelled == "skip" else "took for negative"
             lines.append(f"{done} {self.num_unlabelled:,} videos without labels")
+        if self.num_beyond:
+            lines.append(f"left out {self.num_beyond:,} rated segments that start beyond their clips")
         return lines

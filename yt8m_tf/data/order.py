@@ -70,7 +70,8 @@ def serialized_records(
       num_groups: where to stop; None goes on for ever.
       interleave: with a shuffle window, read all shards of a group at once instead of one after the other. It takes a
         sixth more time at video level, where the window holds whole shards and has no need of it.
-      attach: from the index of a shard and its records to a dataset of what takes the records' place, one each.
+      attach: from the index of a shard and its records to a dataset of what takes the records' place; what one record
+        gives is one thing, or any number of things, each of which has a position then.
       open_shard: from the index of a shard and how many of its records to read to a dataset of what stands for each of
         them; None: the records themselves.
     """

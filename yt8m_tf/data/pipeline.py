@@ -6,13 +6,16 @@ very next record.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf.config.data import DataConfig, RecordsConfig
-from yt8m_tf.data import integrity
+from yt8m_tf import schema
+from yt8m_tf.config.data import DataConfig, RecordsConfig, ratings_of
+from yt8m_tf.data import integrity, records, segments
 from yt8m_tf.data.batch_stream import Batch, BatchStream, BesideRecords, needs_labels
 from yt8m_tf.data.checked_batches import reads_directly
 from yt8m_tf.data.evaluation_reader import EvaluationReader
@@ -25,6 +28,7 @@ from yt8m_tf.schema import Level
 
 # Records to draw the next one from where the configuration does not say: some 40 MB of videos, 70 MB of clips.
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
+_SHUFFLE_SEGMENTS = 2048  # 12 MB of five frames, 150 MB with 30 frames before and after them
 _LOOKED_AT = 32  # shards of which the first record is looked at before a run begins
 
 
@@ -57,8 +61,8 @@ def training_stream(
       distribute: `strategy.distribute_datasets_from_function`, where there are several replicas.
 
     Returns:
-      Batches of `records.parse_records` without the id, and with what is read beside the records,
-      as `distribute` gives them to the replicas.
+      Batches of `records.parse_records`, or of `segments.parse_segments`, without the id, and with what is read beside
+      the records, as `distribute` gives them to the replicas.
 
     Raises:
       InputError: a batch that cannot be shared evenly, fewer shards than workers, or no usable record in any shard;
@@ -78,6 +82,7 @@ def training_stream(
     attached = beside(own) if beside else None
     need_labels = needs_labels(attached)
     _check_any_record(own, data, faults)
+    window = _SHUFFLE_SEGMENTS if data.segments else _SHUFFLE_RECORDS[data.level]
     groups = ShardGroups(own, data.shuffle_shards, seed)
     part = slice(None)
     if not by_shard and num_workers > 1:
@@ -87,7 +92,7 @@ def training_stream(
         groups,
         data,
         faults,
-        window=_SHUFFLE_RECORDS[data.level] if data.shuffle_records is None else data.shuffle_records,
+        window=window if data.shuffle_records is None else data.shuffle_records,
         batch_size=batch_size // num_workers if by_shard else batch_size,
         part=part,
         replicas=replicas,
@@ -116,13 +121,13 @@ def evaluation_stream(
 
     Args:
       shards: paths.
-      data: what the records hold (`records.parse_records`).
+      data: what the records hold (`records.parse_records`, and with `data.segments` `segments.parse_segments`).
       batch_size: rows of every batch.
       faults: what to do about damage, clips without frames and, if labels are read, videos without them.
       records_per_shard: read only the first so many of each shard.
 
     Returns:
-      Batches of `records.parse_records` and "valid" [B] bool: the last batch is filled up with copies of its first row,
+      What it gives, in batches, and "valid" [B] bool: the last batch is filled up with copies of its first row,
       which are not valid, so that every batch has one shape.
     """
     groups = ShardGroups(shards, 1, None)
@@ -170,10 +175,14 @@ def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faul
             continue
         if problem := faults.check_record(first, data, need_labels=need_labels):
             raise InputError(f"{shard}: record 0{integrity.named(first, data.id_keys)}: {problem}")
+    if rated := ratings_of(data):
+        _check_any_segment(shards, rated)
 
 
 def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults) -> None:
     """Refuses shards that an endless stream would search for ever for a first record."""
+    if rated := ratings_of(data):
+        return _check_any_segment(shards, rated)
 
     def is_left_out(record: bytes) -> bool:
         frames, labels = faults.on_empty != "skip", faults.on_unlabelled != "skip"
@@ -186,3 +195,18 @@ def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults
     damage = integrity.find_damage(shards)
     reason = str(damage) if damage else f"'{shards[0]}', for one, is empty or has only videos that are left out"
     raise InputError(f"no usable record in {len(shards)} training shards ({reason}); correct data.train")
+
+
+def _check_any_segment(shards: Sequence[str], data: DataConfig) -> None:
+    """Refuses shards in which nothing is rated."""
+    for shard in shards:
+        left = integrity.good_records(shard)
+        while some := list(itertools.islice(left, 64)):
+            with contextlib.suppress(*records.PARSE_FAILURES):  # the stream says which record does not fit
+                if not segments.any_inside(some, data):
+                    continue
+            return
+    raise InputError(
+        f"no rated segment within a clip of {len(shards)} shards ('{shards[0]}', for one); data.segments needs shards"
+        f" with '{schema.SEGMENT_STARTS_KEY}', such as those of 3/frame/validate: give such, or set data.segments: null"
+    )

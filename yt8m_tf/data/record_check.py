@@ -9,8 +9,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from yt8m_tf import schema
-from yt8m_tf.config.data import RecordsConfig, TargetsConfig, targets_of
+from yt8m_tf.config.data import RecordsConfig, TargetsConfig, ratings_of, targets_of
 from yt8m_tf.data.feature_check import check_clip, check_vector, describe, keys_of
+from yt8m_tf.data.rating_check import check_ratings
 
 ON_UNLABELLED_HINT = "--on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
 
@@ -152,12 +153,15 @@ def check_record(
     if record is None:
         return f"{len(serialized)} bytes that are no tf.train.Example or SequenceExample; give YouTube-8M shards"
     context, lists = record.context.feature, record.feature_lists.feature_list
-    found = record_level(record)
+    found, rated = record_level(record), ratings_of(data)
     if found and found != data.level and not _has_features(record, data):
-        return f"a {found}-level record; {reader.level_hint(found, data.level)}"
+        hint = "give frame-level shards with ratings" if rated else reader.level_hint(found, data.level)
+        return f"a {found}-level record; {hint}"
     problem = _check_id(context, data.id_keys, reader)
     if not problem and (targets := targets_of(data)):
         problem = _check_labels(context, data.labels_key, targets, need_labels, reader)
+    if not problem and rated:
+        problem = check_ratings(context, rated, reader)
     if problem:
         return problem
     if data.level == "video":

@@ -11,6 +11,7 @@ import tensorflow as tf
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.segments import parse_ratings
 from yt8m_tf.errors import InputError
 from yt8m_tf.schema import MEAN_LABELS_PER_VIDEO
 
@@ -54,6 +55,41 @@ def class_prior(
         raise InputError(f"{looked}, from '{shards[0]}' on; data.train must match labelled shards")
     videos = labelled if faults.on_unlabelled == "skip" else total
     return (counts + uniform_prior(data.num_classes, membership)) / (videos + 1.0)
+
+
+def rating_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faults: Faults) -> np.ndarray:
+    """The mean rating of each class in the segments in which it was rated, on the first records of every few shards.
+
+    It is smoothed with one pseudo-rating of `uniform_prior`, which is that of a class that was not rated.
+
+    Args:
+      shards: with ratings.
+      data: what they hold.
+      num_examples: records to look at; they are taken evenly from the shards.
+      faults: says what records must hold.
+
+    Returns:
+      [C] float64, strictly between 0 and 1.
+
+    Raises:
+      InputError: ratings that do not fit `data`.
+    """
+    each = -(-num_examples // len(shards))
+    sums, counts, total = np.zeros(data.num_classes), np.zeros(data.num_classes), 0
+    for shard in shards:
+        first = itertools.islice(integrity.good_records(shard), each)
+        while batch := list(itertools.islice(first, 256)):
+            try:
+                _, _, classes, ratings = (values.numpy() for values in parse_ratings(tf.constant(batch), data))
+            except records.PARSE_FAILURES as error:
+                problem = faults.find_bad_record([shard], data, need_whole=False)
+                raise InputError(problem or f"{shard}: {' '.join(str(error).split())}") from error
+            sums += np.bincount(classes, ratings, minlength=data.num_classes)
+            counts += np.bincount(classes, minlength=data.num_classes)
+            total += len(batch)
+        if total >= num_examples:
+            break
+    return (sums + uniform_prior(data.num_classes)) / (counts + 1.0)
 
 
 def _count_labels(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from yt8m_tf.config.data import DataConfig
-from yt8m_tf.data import clip_reader
+from yt8m_tf.data import clip_reader, segments
 from yt8m_tf.data.batch_stream import Batch, BesideRecords, needs_labels
 from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, untuned, usable_records, without_labels
 from yt8m_tf.data.faults import Faults
@@ -43,11 +43,18 @@ class TrainingReader:
     def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
         """Batches by TensorFlow's parser, of any layout and from anywhere, and what is read beside the records."""
         # A window of clips holds less than a shard.
-        interleave, attach = self.data.level == "frame", self.beside.attach if self.beside else None
+        interleave = self.data.level == "frame"
+        attach: Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset] | None = None
+        make: Callable[..., Batch] = self._parse
+        if self.beside:
+            attach = self.beside.attach
+        if self.data.segments:
+            attach, make = segments.cutter(self.data, self.faults), self._segments
         pairs = serialized_records(self.groups, start, self.window, good, interleave=interleave, attach=attach)
-        pairs = usable_records(pairs, self.data, self.faults, needs_labels(self.beside))
-        serialized = pairs.batch(self.batch_size, drop_remainder=True)
-        dataset = serialized.map(self._parse, num_parallel_calls=PARSERS, deterministic=True)
+        if not self.data.segments:
+            pairs = usable_records(pairs, self.data, self.faults, needs_labels(self.beside))
+        batches = pairs.batch(self.batch_size, drop_remainder=True)
+        dataset = batches.map(make, num_parallel_calls=PARSERS, deterministic=True)
         return untuned((dataset.unbatch() if self.replicas > 1 else dataset).prefetch(2 * self.replicas))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
@@ -71,6 +78,15 @@ class TrainingReader:
             scalars["num_unlabelled"] = tf.math.count_nonzero(without_labels(batch["labels"]))
         if self.beside:
             batch |= self.beside.decode(*others)
+        return self._shared(batch, scalars)
+
+    @tf.autograph.experimental.do_not_convert
+    def _segments(self, positions: tf.Tensor, found: Batch) -> Batch:
+        own = {name: values[self.part] for name, values in found.items() if name != "id"}
+        return self._shared(own, {"position": positions[-1]})
+
+    def _shared(self, batch: Batch, scalars: Batch) -> Batch:
+        """One batch, or of each replica its part."""
         if self.replicas > 1:
             batch = {name: tf.stack(tf.split(value, self.replicas)) for name, value in batch.items()}
             scalars = {name: tf.repeat(value, self.replicas) for name, value in scalars.items()}

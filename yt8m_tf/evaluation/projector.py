@@ -13,12 +13,16 @@ from tensorboard.plugins.projector import ProjectorConfig, visualize_embeddings
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import Metrics
+from yt8m_tf.metrics.rated_pairs import RatedMetrics
 
 _TENSOR = "class_weights"
 
 
 def write_projector(
-    directory: Path, weights: np.ndarray, metrics: Metrics, details: Mapping[str, Sequence[str]] | None = None
+    directory: Path,
+    weights: np.ndarray,
+    metrics: Metrics | RatedMetrics,
+    details: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes what the projector shows of a run; what was there of it is replaced.
 
@@ -57,7 +61,7 @@ def write_projector(
         raise InputError(f"--projector: '{directory}' cannot be written ({reason}); mend the directory") from error
 
 
-def _metadata(metrics: Metrics, details: Mapping[str, Sequence[str]]) -> str:
+def _metadata(metrics: Metrics | RatedMetrics, details: Mapping[str, Sequence[str]]) -> str:
     """A table with a line for each class; the projector knows neither quotes nor tabs within a value.
 
     A name is never empty: the projector's search fails at the first one that is.

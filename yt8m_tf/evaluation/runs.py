@@ -19,11 +19,13 @@ from yt8m_tf.data import clips, pipeline, shards
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.metrics.accumulator import TITLES, Metrics
+from yt8m_tf.metrics.accumulator import TITLES, MetricAccumulator, Metrics
 from yt8m_tf.metrics.batch_statistics import NUM_BINS, compiled_statistics
-from yt8m_tf.metrics.evaluate import evaluate
+from yt8m_tf.metrics.evaluate import Accumulator, evaluate
+from yt8m_tf.metrics.rated_pairs import RatedAccumulator, RatedMetrics, rated_statistics
 from yt8m_tf.training import distribution
 from yt8m_tf.training.checkpoints import Trained
+from yt8m_tf.training.evaluation_step import NOT_FEATURES
 
 METRICS_FILE = "metrics.json"
 CLASSES_FILE = "classes.csv"
@@ -39,8 +41,8 @@ def evaluate_trained(
     xla: bool = True,
     min_positives: int | None = None,
     progress: bool = True,
-) -> Metrics:
-    """Evaluates a trained model on labelled shards, on one device.
+) -> Metrics | RatedMetrics:
+    """Evaluates a trained model on one device: on labelled shards, or on ratings where it was trained on these.
 
     Args:
       trained: from `load_trained`.
@@ -68,27 +70,30 @@ def evaluate_trained(
 
     @tf.function(autograph=False)
     def step(batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
-        return statistics(logits(prepare_clips(features, data.spec)), batch["labels"], batch["valid"])
+        features = {name: batch[name] for name in batch if name not in NOT_FEATURES}
+        predicted = logits(prepare_clips(features, data.spec))
+        if "ratings" in batch:
+            return rated_statistics(predicted, batch["rated_classes"], batch["ratings"], batch["valid"])
+        return statistics(predicted, batch["labels"], batch["valid"])
 
     batch_size = batch_size or pipeline.scoring_batch_size(data.level)
     batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
-    return evaluate(step, batches, data.num_classes, progress=progress, min_positives=min_positives)
+    kind = RatedAccumulator if data.segments else MetricAccumulator
+    accumulator: Accumulator[Metrics | RatedMetrics] = kind(data.num_classes)
+    return evaluate(step, batches, accumulator, progress=progress, min_positives=min_positives)
 
 
-def format_table(metrics: Metrics) -> str:
+def format_table(metrics: Metrics | RatedMetrics) -> str:
     """The metrics as aligned lines of plain text."""
     rows = [(TITLES[name], f"{value:.6f}") for name, value in metrics.scalars().items()]
-    rows += [
-        ("Videos", f"{metrics.num_videos:,}"),
-        ("Labels", f"{metrics.num_labels:,}"),
-        ("Classes with labels", f"{np.count_nonzero(metrics.num_positives):,} of {len(metrics.num_positives):,}"),
-    ]
+    rows += [(name.removeprefix("num_").capitalize(), f"{count:,}") for name, count in metrics.counts().items()]
+    present = f"{np.count_nonzero(metrics.num_positives):,} of {len(metrics.num_positives):,}"
+    rows.append(("Classes with labels" if isinstance(metrics, Metrics) else "Classes present", present))
     return tables.aligned(rows, num_left=1)
 
 
 def write_evaluation(
-    metrics: Metrics,
+    metrics: Metrics | RatedMetrics,
     directory: str | Path,
     *,
     vocabulary: Sequence[str] | None = None,
@@ -115,9 +120,23 @@ def write_evaluation(
         ) from error
 
 
-def _json(metrics: Metrics, context: Mapping[str, Any]) -> str:
+def _json(metrics: Metrics | RatedMetrics, context: Mapping[str, Any]) -> str:
+    content = {
+        "metrics": metrics.scalars(),
+        **metrics.counts(),
+        "num_classes": len(metrics.num_positives),
+        "num_classes_with_labels": int(np.count_nonzero(metrics.num_positives)),
+        "calibration": _calibration(metrics) if isinstance(metrics, Metrics) else None,
+        "context": dict(context),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _calibration(metrics: Metrics) -> list[dict[str, float | None]] | None:
     pairs, scores, positives = metrics.calibration
-    bins = [
+    if not pairs.any():
+        return None
+    return [
         {
             "from": b / NUM_BINS,
             "to": (b + 1) / NUM_BINS,
@@ -127,25 +146,21 @@ def _json(metrics: Metrics, context: Mapping[str, Any]) -> str:
         }
         for b in range(NUM_BINS)
     ]
-    content = {
-        "metrics": metrics.scalars(),
-        "num_videos": metrics.num_videos,
-        "num_labels": metrics.num_labels,
-        "num_classes": len(metrics.num_positives),
-        "num_classes_with_labels": int(np.count_nonzero(metrics.num_positives)),
-        "calibration": bins if pairs.any() else None,
-        "context": dict(context),
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _csv(metrics: Metrics, vocabulary: Sequence[str] | None) -> str:
+def _csv(metrics: Metrics | RatedMetrics, vocabulary: Sequence[str] | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", *(["name"] if vocabulary is not None else []), "num_positives", "average_precision"])
-    for index, (count, precision) in enumerate(zip(metrics.num_positives, metrics.average_precision, strict=True)):
-        name = [vocabulary[index]] if vocabulary is not None else []
-        writer.writerow([index, *name, int(count), repr(float(precision)) if count else ""])
+    columns: dict[str, Sequence[Any]] = {"class": range(len(metrics.num_positives))}
+    if vocabulary is not None:
+        columns["name"] = vocabulary
+    if isinstance(metrics, RatedMetrics):
+        columns["num_rated"] = metrics.num_rated.tolist()
+    columns["num_positives"] = metrics.num_positives.tolist()
+    precisions = zip(metrics.num_positives, metrics.average_precision, strict=True)
+    columns["average_precision"] = [repr(float(precision)) if count else "" for count, precision in precisions]
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
 
 

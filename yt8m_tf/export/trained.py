@@ -149,7 +149,8 @@ class _Source:
         self.workdir, self.which, self._num_examples, self._progress = workdir, which, num_examples, progress
         self._faults = faults
         faults.of_model(f"the model in {workdir}")
-        self.data: DataConfig = run_dir.read_experiment(workdir).data
+        # What is exported scores clips: of a model of rated segments, too, it is measured on whole ones.
+        self.data: DataConfig = dataclasses.replace(run_dir.read_experiment(workdir).data, segments=None)
         self._shards = list_shards(self.data.validation, data_dir, "data.validation")
         self._counted = False
 

@@ -1,4 +1,9 @@
-"""Losses on logits. Targets lie in [0, 1] and may be soft."""
+"""Losses on logits. Targets lie in [0, 1] and may be soft; some of them may be unknown, and then count nowhere.
+
+Where all targets are known, losses are means over batch and outputs. Where some are not, what is summed up is the known
+outputs, and divided by the number of examples: every rating counts alike, whatever else its batch holds, and the mean
+of several replicas' losses is that of their batches together.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,11 @@ import tensorflow as tf
 from yt8m_tf.config.experiment import LossConfig
 from yt8m_tf.losses import ranking
 
-# Maps logits and targets, both [B, C + V] (classes first, then tags, if there are any), to a float32 scalar.
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Maps logits and targets, both [B, C + V] (classes first, then tags, if there are any), and perhaps which targets are
+# known ([B, C + V] bool; an unknown one is 0), to a float32 scalar.
+Loss = Callable[..., tf.Tensor]
 # Takes the positives of the unweighted targets beside the targets themselves, [B, C + V] bool.
-_OwnLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+_OwnLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
 def make_loss(config: LossConfig, num_classes: int, target_weights: np.ndarray | None = None) -> Loss:
@@ -27,37 +33,37 @@ def make_loss(config: LossConfig, num_classes: int, target_weights: np.ndarray |
     """
 
     def pairs(pair_loss: ranking.PairLoss, within_example: bool = False) -> _OwnLoss:
-        return lambda logits, _, positive: ranking.mean_over_pairs(
-            logits, positive, pair_loss, config.negatives, within_example
+        return lambda logits, _, positive, known: ranking.mean_over_pairs(
+            logits, positive, pair_loss, config.negatives, within_example, known
         )
 
     soft_ranking = pairs(ranking.softplus_with_margin)
     losses: dict[str, _OwnLoss] = {
-        "bce": lambda logits, targets, _: bce(logits, targets),
-        "mse": lambda logits, targets, _: mse(logits, targets),
+        "bce": lambda logits, targets, _, known: bce(logits, targets, known),
+        "mse": lambda logits, targets, _, known: mse(logits, targets, known),
         "soft_ranking": soft_ranking,
         "soft_ranking_per_example": pairs(ranking.softplus_with_margin, within_example=True),
         "sigmoid_ranking": pairs(ranking.log_one_plus_sigmoid),
         "hinge_ranking": pairs(ranking.hinge),
-        "lsep": lambda logits, _, positive: ranking.lsep(logits, positive, config.negatives),
+        "lsep": lambda logits, _, positive, known: ranking.lsep(logits, positive, config.negatives, known),
         "rank_weighted_bce": rank_weighted_bce,
-        "bce_plus_soft_ranking": lambda logits, targets, positive: (
-            bce(logits, targets) + config.ranking_weight * soft_ranking(logits, targets, positive)
+        "bce_plus_soft_ranking": lambda logits, targets, positive, known: (
+            bce(logits, targets, known) + config.ranking_weight * soft_ranking(logits, targets, positive, known)
         ),
-        "bce_plus_poisson": lambda logits, targets, _: (
-            bce(logits, targets) + config.poisson_weight * poisson_of_counts(logits, targets)
+        "bce_plus_poisson": lambda logits, targets, _, known: (
+            bce(logits, targets, known) + config.poisson_weight * poisson_of_counts(logits, targets, known)
         ),
-        "bce_labels_tags": lambda logits, targets, _: bce_labels_tags(
-            logits, targets, num_classes, config.label_weight, config.tag_weight, config.separate_means
+        "bce_labels_tags": lambda logits, targets, _, known: bce_labels_tags(
+            logits, targets, num_classes, config.label_weight, config.tag_weight, config.separate_means, known
         ),
     }
     own_loss = losses[config.name]
 
-    def loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def loss(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
         positive = positives(targets, config.positive_above)
         if target_weights is not None:
             targets *= target_weights.astype(np.float32)
-        return own_loss(logits, targets, positive)
+        return own_loss(logits, targets, positive, known)
 
     return loss
 
@@ -82,30 +88,33 @@ def positives(targets: tf.Tensor, above: float) -> tf.Tensor:
     return targets > above
 
 
-def bce(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def bce(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
     """Binary cross-entropy.
 
     Args:
       logits: [B, C], any float type and any magnitude.
       targets: [B, C] in [0, 1].
+      known: [B, C] bool, which targets count; None: all.
 
     Returns:
-      float32 scalar: the mean over batch and classes, in nats.
+      float32 scalar: the mean over batch and classes, in nats; with `known` the sum over what is known, by example.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+    return _mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits), known)
 
 
-def mse(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def mse(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
     """Mean squared error of the scores, sigmoid(logits), over batch and classes; arguments as `bce`.
 
     The published code takes that of the logits themselves, whose minimum is no probability.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
-    return tf.reduce_mean(tf.square(tf.sigmoid(logits) - targets))
+    return _mean(tf.square(tf.sigmoid(logits) - targets), known)
 
 
-def rank_weighted_bce(logits: tf.Tensor, targets: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
+def rank_weighted_bce(
+    logits: tf.Tensor, targets: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | None = None
+) -> tf.Tensor:
     """Binary cross-entropy, each output's weighted by the number of outputs of the other kind on its wrong side.
 
     The weight, at least 1, is for a positive the number of negatives of the whole batch that score higher, for a
@@ -113,30 +122,34 @@ def rank_weighted_bce(logits: tf.Tensor, targets: tf.Tensor, positive: tf.Tensor
     in sorted order, which ends in an error of shapes, and rounds the soft targets of mixup down to 0.
 
     Args:
-      logits, targets: as `bce`.
+      logits, targets, known: as `bce`.
       positive: [B, C] bool, `positives` of the targets.
 
     Returns:
-      float32 scalar: the mean over batch and classes of weight times cross-entropy. It is large at the start, when
+      float32 scalar: the mean, as of `bce`, of weight times cross-entropy. It is large at the start, when
       nothing is ranked yet.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
-    weights = tf.maximum(ranking.misranked_counts(tf.stop_gradient(logits), positive), 1.0)
-    return tf.reduce_mean(weights * tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+    weights = tf.maximum(ranking.misranked_counts(tf.stop_gradient(logits), positive, known), 1.0)
+    return _mean(weights * tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits), known)
 
 
-def poisson_of_counts(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def poisson_of_counts(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
     """Negative log likelihood of each example's number of labels, were it Poisson with the sum of scores as its rate.
 
     Args:
-      logits, targets: as `bce`; a soft target counts as that part of a label.
+      logits, targets, known: as `bce`; a soft target counts as that part of a label. Of the classes that are known both
+        the labels and the rate are taken.
 
     Returns:
       float32 scalar: rate - count * log(rate), the mean over the batch. log(count!), which no weight can change, is
       left out.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
-    log_rate = tf.reduce_logsumexp(tf.math.log_sigmoid(logits), axis=1)  # [B]; finite where all scores underflow
+    log_scores = tf.math.log_sigmoid(logits)
+    if known is not None:
+        log_scores = tf.where(known, log_scores, -ranking.FAR)
+    log_rate = tf.reduce_logsumexp(log_scores, axis=1)  # [B]; finite where all scores underflow
     return tf.reduce_mean(tf.exp(log_rate) - tf.reduce_sum(targets, axis=1) * log_rate)
 
 
@@ -147,11 +160,12 @@ def bce_labels_tags(
     label_weight: float,
     tag_weight: float,
     separate_means: bool = True,
+    known: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Binary cross-entropy with one weight for classes and one for tags.
 
     Args:
-      logits, targets: as `bce`, [B, C + V].
+      logits, targets, known: as `bce`, [B, C + V].
       num_classes: C.
       label_weight, tag_weight: of the first C and of the last V outputs.
       separate_means: take the mean of classes and that of tags by themselves, as in the original. Else one of all: a
@@ -164,11 +178,20 @@ def bce_labels_tags(
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     terms = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
     if separate_means:
-        return label_weight * tf.reduce_mean(terms[:, :num_classes]) + tag_weight * tf.reduce_mean(
-            terms[:, num_classes:]
+        classes, tags = slice(None, num_classes), slice(num_classes, None)
+        of_classes, of_tags = (
+            _mean(terms[:, own], None if known is None else known[:, own]) for own in (classes, tags)
         )
+        return label_weight * of_classes + tag_weight * of_tags
     weights = [label_weight] * num_classes + [tag_weight] * (logits.shape[1] - num_classes)
-    return tf.reduce_mean(weights * terms)
+    return _mean(weights * terms, known)
+
+
+def _mean(terms: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
+    """Of [B, C] float32 terms the mean, or the mean over the examples of the sum of what is known."""
+    if known is None:
+        return tf.reduce_mean(terms)
+    return tf.reduce_mean(tf.reduce_sum(tf.where(known, terms, 0.0), axis=1))
 
 
 def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
@@ -190,6 +213,21 @@ def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     return tf.tensor_scatter_nd_max(tf.zeros([batch_size, num_classes]), indices, updates)
 
 
+def rated_targets(classes: tf.Tensor, ratings: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Targets, and which of them are known, from lists of ratings.
+
+    Args:
+      classes: [B, L] integers below C, each once in its list; negative ones are padding.
+      ratings: [B, L] float32 in [0, 1].
+      num_classes: C.
+
+    Returns:
+      [B, C] float32, 0 where unknown, and [B, C] bool.
+    """
+    known = dense_targets(classes, num_classes) > 0.0
+    return _spread(classes, ratings, tf.shape(known)), known
+
+
 def soften(
     targets: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, weight: float, unlisted_hard: bool = False
 ) -> tf.Tensor:
@@ -206,18 +244,23 @@ def soften(
     Returns:
       [B, C] float32.
     """
+    soft = _spread(classes, scores, tf.shape(targets))
+    if unlisted_hard:
+        share = weight * _spread(classes, tf.ones_like(scores), tf.shape(targets))  # [B, C]
+    else:
+        share = tf.where(tf.reduce_any(classes >= 0, axis=1, keepdims=True), weight, 0.0)  # [B, 1]
+    return share * soft + (1.0 - share) * targets
+
+
+def _spread(classes: tf.Tensor, scores: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Lists [B, K] of classes, negative ones being padding, and their scores -> [B, C] float32, 0 where none is."""
     batch_size, length = tf.unstack(tf.shape(classes))
     rows = tf.repeat(tf.range(batch_size), length)  # [B * K]
     flat = tf.reshape(classes, [-1])
     places = tf.stack([rows, tf.maximum(flat, 0)], axis=1)
     # Padding adds a zero to class 0.
     updates = tf.where(flat >= 0, tf.reshape(tf.cast(scores, tf.float32), [-1]), 0.0)
-    soft = tf.scatter_nd(places, updates, tf.shape(targets))
-    if unlisted_hard:
-        share = weight * tf.scatter_nd(places, tf.cast(flat >= 0, tf.float32), tf.shape(targets))  # [B, C]
-    else:
-        share = tf.where(tf.reduce_any(classes >= 0, axis=1, keepdims=True), weight, 0.0)  # [B, 1]
-    return share * soft + (1.0 - share) * targets
+    return tf.scatter_nd(places, updates, shape)
 
 
 def with_tags(targets: tf.Tensor, membership: np.ndarray) -> tf.Tensor:

@@ -1,10 +1,11 @@
 """Losses over pairs of a positive and a negative score, and weights by rank, in bounded memory.
 
 All of them look at the scores of a whole batch (a part of it under gradient accumulation, each replica's own under
-several replicas). An output is a positive (`losses.positives`) or a negative; a positive is compared with the highest
-negatives only. Every positive counts, however many there are: they are gathered to the front of a
-list, which is worked off in chunks by a loop of as many turns as the batch needs. A chunk gives the loss and its
-gradient at once, so nothing larger than one chunk's pairs, and nothing of the loop, is kept for a backward pass.
+several replicas). An output is a positive (`losses.positives`), a negative, or unknown, and then takes part in no
+comparison; a positive is compared with the highest negatives only. Every positive counts, however many there are: they
+are gathered to the front of a list, which is worked off in chunks by a loop of as many turns as the batch needs. A
+chunk gives the loss and its gradient at once, so nothing larger than one chunk's pairs, and nothing of the loop, is
+kept for a backward pass.
 
 Gradients flow to positives and negatives alike. A batch without positives, or without negatives, has loss 0.
 """
@@ -20,7 +21,7 @@ import tensorflow as tf
 MAX_PAIRS = 2**20
 _MAX_POSITIVES = 1024
 # Stands for a score that is out of the race: pairs with it have no loss and no slope, and it leaves room to subtract.
-_FAR = 1e30
+FAR = 1e30
 
 # Maps differences, negative minus positive, to each pair's loss and its derivative; all of one shape.
 PairLoss = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -46,7 +47,12 @@ def hinge(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def mean_over_pairs(
-    logits: tf.Tensor, positive: tf.Tensor, pair_loss: PairLoss, negatives: int, within_example: bool = False
+    logits: tf.Tensor,
+    positive: tf.Tensor,
+    pair_loss: PairLoss,
+    negatives: int,
+    within_example: bool = False,
+    known: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """The mean of a loss over pairs of a positive and one of the highest negatives.
 
@@ -59,6 +65,7 @@ def mean_over_pairs(
       pair_loss: the loss of a difference of two scores, and its derivative.
       negatives: so many per example, fewer where there are not as many: the `negatives * B` highest of the batch.
       within_example: pair a positive with the `negatives` highest of its own example instead.
+      known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
       float32 scalar: the mean over all pairs, so that every positive counts alike.
@@ -69,25 +76,27 @@ def mean_over_pairs(
     logits = tf.cast(logits, tf.float32)
     if not logits.shape.is_fully_defined():
         raise ValueError(f"a ranking loss needs logits of a static shape, got {logits.shape}")
+    negative = _negatives(positive, known)
 
     @tf.custom_gradient
     def mean(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         groups = logits.shape[0] if within_example else 1
-        scores, own = (tf.reshape(values, [groups, -1]) for values in (logits, positive))
-        loss, gradient = _over_groups(scores, own, pair_loss, negatives * logits.shape[0] // groups)
+        scores, own, others = (tf.reshape(values, [groups, -1]) for values in (logits, positive, negative))
+        loss, gradient = _over_groups(scores, own, others, pair_loss, negatives * logits.shape[0] // groups)
         gradient = tf.reshape(gradient, logits.shape)
         return loss, lambda upstream: upstream * gradient
 
     return mean(logits)
 
 
-def lsep(logits: tf.Tensor, positive: tf.Tensor, negatives: int) -> tf.Tensor:
+def lsep(logits: tf.Tensor, positive: tf.Tensor, negatives: int, known: tf.Tensor | None = None) -> tf.Tensor:
     """log(1 + mean of exp(n - p)) over the pairs of `mean_over_pairs`, without forming them: the mean is a product.
 
     Args:
       logits: [B, C].
       positive: [B, C] bool.
       negatives: so many per example, of the whole batch's highest.
+      known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
       float32 scalar.
@@ -96,27 +105,30 @@ def lsep(logits: tf.Tensor, positive: tf.Tensor, negatives: int) -> tf.Tensor:
       Li, Song and Luo, https://arxiv.org/abs/1704.03135. There the sum over an example's pairs stands under the
       logarithm, here the mean over the batch's.
     """
+    negative = tf.reshape(_negatives(positive, known), [-1])
     scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
-    size, num_positives = tf.size(scores), _count(positive)
-    num_highest = tf.minimum(negatives * tf.shape(logits)[0], size)
-    highest, _ = tf.math.top_k(tf.where(positive, -_FAR, scores), num_highest)
-    num_negatives = tf.minimum(num_highest, size - num_positives)
+    num_positives = _count(positive)
+    num_highest = tf.minimum(negatives * tf.shape(logits)[0], tf.size(scores))
+    highest, _ = tf.math.top_k(tf.where(negative, scores, -FAR), num_highest)
+    num_negatives = tf.minimum(num_highest, _count(negative))
     log_mean_negative = tf.reduce_logsumexp(highest) - _log_count(num_negatives)
-    log_mean_positive = tf.reduce_logsumexp(tf.where(positive, -scores, -_FAR)) - _log_count(num_positives)
+    log_mean_positive = tf.reduce_logsumexp(tf.where(positive, -scores, -FAR)) - _log_count(num_positives)
     return tf.math.softplus(log_mean_negative + log_mean_positive)
 
 
-def misranked_counts(logits: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
+def misranked_counts(logits: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
     """How many outputs of the other kind stand on the wrong side of each, over the whole batch.
 
     Args:
       logits: [B, C], up to 2**31 of them.
       positive: [B, C] bool.
+      known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
       [B, C] float32: for a positive, the negatives that score higher; for a negative, the positives that score
-      lower. Equal scores are not misranked.
+      lower. Equal scores are not misranked. Of an unknown output it means nothing.
     """
+    negative = tf.reshape(_negatives(positive, known), [-1])
     scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
     # One sort of integers that hold it all: the score as an integer of the same order, the kind (so that negatives
     # come first among equal scores), the place. XLA compiles searches in sorted lists to comparisons of all with all.
@@ -127,20 +139,21 @@ def misranked_counts(logits: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
     place = tf.cast(tf.bitwise.bitwise_and(keys, tf.constant(2**31 - 1, tf.int64)), tf.int32)
     sorted_positive = tf.bitwise.bitwise_and(keys, tf.constant(2**31, tf.int64)) != 0
     positives_below = tf.cumsum(tf.cast(sorted_positive, tf.int32))
-    negatives_below = tf.cumsum(tf.cast(~sorted_positive, tf.int32))
-    counts = tf.where(sorted_positive, _count(~positive) - negatives_below, positives_below)
+    sorted_negative = ~sorted_positive if known is None else tf.gather(negative, place)
+    negatives_below = tf.cumsum(tf.cast(sorted_negative, tf.int32))
+    counts = tf.where(sorted_positive, _count(negative) - negatives_below, positives_below)
     counts = tf.tensor_scatter_nd_update(tf.zeros_like(place), place[:, None], counts)
     return tf.reshape(tf.cast(counts, tf.float32), tf.shape(logits))
 
 
 def _over_groups(
-    scores: tf.Tensor, positive: tf.Tensor, pair_loss: PairLoss, negatives: int
+    scores: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, pair_loss: PairLoss, negatives: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The mean over the pairs of each positive with the highest negatives of its group, and its gradient.
 
     Args:
       scores: [G, S] float32.
-      positive: [G, S] bool.
+      positive, negative: [G, S] bool; neither is unknown.
       pair_loss: see `mean_over_pairs`.
       negatives: N, of a group.
 
@@ -149,7 +162,7 @@ def _over_groups(
     """
     groups, size = scores.shape
     negatives = min(negatives, size)
-    highest, places = tf.math.top_k(tf.where(positive, -_FAR, scores), negatives)  # [G, N]
+    highest, places = tf.math.top_k(tf.where(negative, scores, -FAR), negatives)  # [G, N]
     flat_scores, flat_positive = tf.reshape(scores, [-1]), tf.reshape(positive, [-1])
     chunk = max(1, min(MAX_PAIRS // negatives, _MAX_POSITIVES))
     num_positives, order = _count(positive), _positions(flat_positive, chunk)
@@ -157,7 +170,7 @@ def _over_groups(
     def one_chunk(first: tf.Tensor, total: tf.Tensor, gradient: tf.Tensor, by_negative: tf.Tensor) -> Any:
         own = tf.slice(order, [first], [chunk])
         group = own // size
-        values = tf.where(first + tf.range(chunk) < num_positives, tf.gather(flat_scores, own), _FAR)
+        values = tf.where(first + tf.range(chunk) < num_positives, tf.gather(flat_scores, own), FAR)
         against = tf.gather(highest, group) if groups > 1 else highest
         losses, slopes = pair_loss(against - values[:, None])  # [chunk, N]
         total += tf.reduce_sum(losses, axis=0)  # [N]; one long sum in float32 would lose digits
@@ -174,11 +187,15 @@ def _over_groups(
     )
     flat_places = tf.reshape(places + size * tf.range(groups)[:, None], [-1, 1])
     gradient = tf.tensor_scatter_nd_add(gradient, flat_places, tf.reshape(by_negative, [-1]))
-    of_group = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)  # [G]
-    pairs = tf.cast(of_group, tf.float32) * tf.cast(tf.minimum(negatives, size - of_group), tf.float32)
+    of_group, others = (tf.reduce_sum(tf.cast(kind, tf.int32), axis=1) for kind in (positive, negative))  # [G]
+    pairs = tf.cast(of_group, tf.float32) * tf.cast(tf.minimum(negatives, others), tf.float32)
     scale = 1.0 / tf.maximum(tf.reduce_sum(pairs), 1.0)
     total = tf.cast(tf.reduce_sum(tf.cast(total, tf.float64)), tf.float32)
     return total * scale, gradient * scale
+
+
+def _negatives(positive: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
+    return ~positive if known is None else ~positive & known
 
 
 def _positions(mask: tf.Tensor, room: int) -> tf.Tensor:

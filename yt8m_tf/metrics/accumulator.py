@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,6 +62,8 @@ class Metrics:
         the others. With `num_labels` the curve of precision against recall, whose area is GAP but for the steps.
     """
 
+    BEST_BY: ClassVar[str] = "gap_at_20"
+
     gap: float
     hit_at_1: float
     perr: float
@@ -82,13 +84,19 @@ class Metrics:
         names["calibration_error"] = self.calibration_error
         return {name: value for name, value in names.items() if not math.isnan(value)}
 
+    def counts(self) -> dict[str, int]:
+        """What the metrics are of, by the names under which it is written."""
+        return {"num_videos": self.num_videos, "num_labels": self.num_labels}
+
 
 class MetricAccumulator:
     """Gathers the statistics of batches: 120 bytes a video (144 with the room to grow), and the sums.
 
-    A pair is a uint32 key of score and hit (`_pair_keys`) and a uint16 class. Above 65,536 classes the latter is a
+    A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. Above 65,536 classes the latter is a
     uint32: 160 bytes a video, and 192.
     """
+
+    UNIT: ClassVar[str] = "videos"
 
     def __init__(self, num_classes: int, width: int = TOP_K) -> None:
         """`num_classes` is C, `width` the pairs of a video where they are fewer than 20."""
@@ -104,6 +112,11 @@ class MetricAccumulator:
         """Videos gathered so far."""
         return int(self._sums["num_videos"])
 
+    @property
+    def num_examples(self) -> int:
+        """The same, by the name that all accumulators have for it."""
+        return self.num_videos
+
     def update(self, statistics: Mapping[str, Any], ids: Sequence[str | bytes] | None = None) -> None:
         """Adds one batch.
 
@@ -118,15 +131,17 @@ class MetricAccumulator:
         if arrays["not_finite"].any():
             row = int(arrays["not_finite"].argmax())
             name = (
-                f"number {self.num_videos + int(arrays['valid'][:row].sum()) + 1}" if ids is None else _text(ids[row])
+                f"number {self.num_videos + int(arrays['valid'][:row].sum()) + 1}"
+                if ids is None
+                else shown_id(ids[row])
             )
             raise InputError(
                 f"video {name}: its scores are NaN or its loss is not finite; look for NaN in its features"
                 " (yt8m-inspect), and in the training run for divergence"
             )
         valid = arrays["valid"]
-        scores = arrays["top_scores"] if "top_scores" in arrays else _sigmoid(arrays["top_logits"])
-        keys = _pair_keys(scores[valid], arrays["hits"][valid])
+        scores = arrays["top_scores"] if "top_scores" in arrays else sigmoid(arrays["top_logits"])
+        keys = pair_keys(scores[valid], arrays["hits"][valid])
         self._add(keys, arrays["top_classes"][valid], {name: arrays[name] for name in SUMS})
 
     def merge(self, other: MetricAccumulator) -> None:
@@ -173,19 +188,19 @@ class MetricAccumulator:
                 f"none of the {count} videos evaluated has labels; evaluate labelled shards, not the test set"
             )
         keys, classes = self._keys[:count].ravel(), self._classes[:count].ravel()
-        precision = _average_precision(keys, classes, positives)
+        precisions = average_precision(keys, classes, positives)
         ordered = np.sort(keys)
         pairs, scores, hits = sums["calibration"]
         return Metrics(
             gap=_gap(ordered, num_labels),
             hit_at_1=float(sums["hit_at_1"] / count),
             perr=float(sums["perr"] / count),
-            map=float(np.nanmean(precision)),
+            map=float(np.nanmean(precisions)),
             bce=float(sums["bce"] / count),
             calibration_error=float(np.abs(scores - hits).sum() / pairs.sum()) if pairs.any() else math.nan,
             num_videos=count,
             num_labels=num_labels,
-            average_precision=precision,
+            average_precision=precisions,
             num_positives=positives.copy(),
             calibration=sums["calibration"].copy(),
             pairs_above=_pairs_above(ordered),
@@ -222,16 +237,16 @@ def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives
     scores = np.asarray(scores, np.float32)
     if not (scores >= 0).all():
         raise ValueError("scores must be 0 or more, and not NaN")
-    return _gap(np.sort(_pair_keys(scores, np.asarray(hits, bool)).ravel()), num_positives)
+    return _gap(np.sort(pair_keys(scores, np.asarray(hits, bool)).ravel()), num_positives)
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Scores as float32, rounded once: a function of the logit and nothing else."""
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Scores of logits of any shape as float32, rounded once: a function of the logit and nothing else."""
     with np.errstate(over="ignore"):  # exp of a large number is inf, and the score 0
         return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
-def _pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
+def pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """Scores and hits as uint32 whose descending order is that of ranking: by score, negatives first among equals.
 
     The bits of floats that are not negative order as the floats do; the shift drops the sign bit, that of -0 too.
@@ -258,8 +273,17 @@ def _pairs_above(ordered: np.ndarray) -> np.ndarray:
     return np.stack([hits, pairs - hits])
 
 
-def _average_precision(keys: np.ndarray, classes: np.ndarray, num_positives: np.ndarray) -> np.ndarray:
-    """[C] float64: `_gap` of each class's pairs, from one sort of all; NaN where `num_positives` [C] is 0."""
+def average_precision(keys: np.ndarray, classes: np.ndarray, num_positives: np.ndarray) -> np.ndarray:
+    """The average precision of each class, from one sort of all pairs.
+
+    Args:
+      keys: [N] uint32, `pair_keys`.
+      classes: [N] integers below C.
+      num_positives: [C] integers, of each class all positives, those that are not among the pairs included.
+
+    Returns:
+      [C] float64; NaN where `num_positives` is 0.
+    """
     num_classes = len(num_positives)
     # Ascending: by class, then descending by key; the lowest bit is the hit now.
     ordered = np.sort((classes.astype(np.uint64) << 32) | ~keys)
@@ -278,5 +302,6 @@ def _grow(array: np.ndarray, capacity: int) -> np.ndarray:
     return grown
 
 
-def _text(video_id: str | bytes) -> str:
+def shown_id(video_id: str | bytes) -> str:
+    """An id for a message."""
     return video_id.decode(errors="replace") if isinstance(video_id, bytes) else str(video_id)

@@ -130,8 +130,8 @@ def top_score_statistics(
 
 def concatenate_statistics(parts: Sequence[Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
     """The statistics of a batch from those of its parts, in order, such as the replicas' of `strategy.run`."""
-    together = {name: tf.concat([part[name] for part in parts], axis=0) for name in PER_VIDEO}
-    return together | {name: tf.add_n([part[name] for part in parts]) for name in SUMS}
+    columns = {name: [part[name] for part in parts] for name in parts[0]}
+    return {name: tf.add_n(own) if name in SUMS else tf.concat(own, axis=0) for name, own in columns.items()}
 
 
 def _sums_over_classes(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

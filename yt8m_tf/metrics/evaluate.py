@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
 from yt8m_tf.console.progress import Progress
-from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
 
 Step = Callable[[dict[str, Any]], Mapping[str, Any]]
+MetricsT = TypeVar("MetricsT", covariant=True)
+
+
+class Accumulator(Protocol[MetricsT]):
+    """What gathers the statistics of batches: `MetricAccumulator`, or of rated segments `RatedAccumulator`."""
+
+    UNIT: ClassVar[str]
+
+    @property
+    def num_examples(self) -> int: ...
+
+    def update(self, statistics: Mapping[str, Any], ids: Any = None) -> None: ...
+
+    def arrays(self) -> dict[str, np.ndarray]: ...
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self: ...
+
+    def result(self, min_positives: int | None = None) -> MetricsT: ...
 
 
 def evaluate(
     step: Step,
     batches: Iterable[Mapping[str, Any]],
-    num_classes: int,
+    accumulator: Accumulator[MetricsT],
     *,
     total: int | None = None,
     description: str = "evaluate",
@@ -24,33 +42,33 @@ def evaluate(
     leave: bool = True,
     gather: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
     min_positives: int | None = None,
-) -> Metrics:
+) -> MetricsT:
     """All metrics in one pass.
 
     Args:
-      step: from a batch without its ids to its statistics (`batch_statistics`); compiled and distributed by
-        the caller.
-      batches: {"id": [B] strings, optional; the features; "labels": [B, L] int32; "valid": [B] bool}.
-      num_classes: C.
-      total: the number of videos, if known, for the progress bar.
+      step: from a batch without its ids to its statistics (`batch_statistics`, `rated_statistics`); compiled and
+        distributed by the caller.
+      batches: of `pipeline.evaluation_stream`: {"id": [B] strings, optional; the features; the labels, or the ratings;
+        "valid": [B] bool}.
+      accumulator: of such statistics, new.
+      total: the number of examples, if known, for the progress bar.
       description: what the progress bar is called.
       progress: whether to show it, on standard error.
       leave: whether it stays on the screen.
-      gather: where several workers evaluate a part each: from `MetricAccumulator.arrays` to all workers' arrays, one
+      gather: where several workers evaluate a part each: from `Accumulator.arrays` to all workers' arrays, one
         after the other along the first axis.
       min_positives: see `MetricAccumulator.result`.
 
     Raises:
-      InputError: a NaN score, no videos, no labels.
+      InputError: a NaN score, nothing to evaluate, no labels.
     """
-    accumulator = MetricAccumulator(num_classes)
-    with Progress(total=total, desc=description, unit=" videos", disable=not progress, leave=leave) as bar:
+    with Progress(total=total, desc=description, unit=f" {accumulator.UNIT}", disable=not progress, leave=leave) as bar:
         for statistics, ids in _one_ahead(step, batches):
-            before = accumulator.num_videos
+            before = accumulator.num_examples
             accumulator.update(statistics, ids)
-            bar.update(accumulator.num_videos - before)
+            bar.update(accumulator.num_examples - before)
     if gather is not None:
-        accumulator = MetricAccumulator.from_arrays(gather(accumulator.arrays()))
+        accumulator = type(accumulator).from_arrays(gather(accumulator.arrays()))
     return accumulator.result(min_positives)
 
 

@@ -60,7 +60,7 @@ def _train(stage: Stage, where: Where) -> dict[str, Any]:
         progress=where.progress,
     )
     result = loop.train(parse_experiment(values), options, distribution.make_strategy(), Faults())
-    return {"gap_at_20": result.best_gap, "step": result.step}
+    return {result.metric: result.best_gap, "step": result.step}
 
 
 def _score(stage: Stage, where: Where) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
     )
     context = {"workdir": stage.options["run"], "step": trained.step, "patterns": list(stage.shards)}
     runs.write_evaluation(metrics, where.workdir / stage.output, context=context)
-    return {"gap_at_20": metrics.gap}
+    return {metrics.BEST_BY: metrics.scalars()[metrics.BEST_BY]}
 
 
 def _export(stage: Stage, where: Where) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def summary(results: dict[str, Any], workdir: Path, limit: float | None = None) 
     rows += [[name, *(f"{gaps[split][name]:.5f}" for split in splits)] for name in gaps[splits[0]]]
     for name, result in results.items():  # in the order of the stages
         kind, _, what = name.partition(" ")
-        if kind in ("evaluate", "export"):
+        if kind in ("evaluate", "export") and "gap_at_20" in result:  # not of rated segments
             cells = [f"{result['gap_at_20']:.5f}" if split == "validation" else "" for split in splits]
             rows.append([what if kind == "evaluate" else f"{what}, exported ({result['bytes'] / 1e6:,.1f} MB)", *cells])
     if limit is not None:

@@ -332,7 +332,10 @@ def _together(changes: Mapping[str, Changes]) -> list[tuple[str, str]]:
 
 def _check_result(kind: Kind, result: Mapping[str, Any]) -> None:
     """Raises InputError where a result lacks what is read of it."""
-    numbers = {key: result.get(key) for key in _NUMBERS.get(kind, ("seconds",))}
+    names = _NUMBERS.get(kind, ("seconds",))
+    if "map" in result:  # of rated segments
+        names = ["map" if name == "gap_at_20" else name for name in names]
+    numbers = {key: result.get(key) for key in names}
     if kind == "stack":
         gaps = result.get("gaps")
         if not gaps or not isinstance(gaps, Mapping) or not all(isinstance(own, Mapping) for own in gaps.values()):

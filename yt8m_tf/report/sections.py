@@ -143,7 +143,7 @@ def mean_history(run: Run, key: str) -> figures.Line:
                 found.setdefault(entry["step"], []).append(entry[key])
     steps = sorted(found)
     values = [sum(found[step]) / len(found[step]) for step in steps]
-    best = max((entry["gap_at_20"] for history in run.histories for entry in history), default=0.0)
+    best = max((entry.get("gap_at_20", 0.0) for history in run.histories for entry in history), default=0.0)
     return figures.Line(run.name, steps, values, best)
 
 

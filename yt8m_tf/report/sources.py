@@ -118,7 +118,8 @@ def read_workdir(path: Path) -> Workdir:
         places = (
             [path / "evaluation" / name, path / "runs" / name / "evaluation"] if pipeline else [path / "evaluation"]
         )
-        if found := [place for place in places if (place / METRICS_FILE).is_file()]:
+        of_segments = runs[name].experiment.data.segments is not None  # they have no GAP to compare
+        if not of_segments and (found := [place for place in places if (place / METRICS_FILE).is_file()]):
             evaluations[name] = _read_evaluation(found[0])
     stacked = path / "stacked"
     gaps = _read_json(stacked / STACK_REPORT, {}).get("gaps", {})

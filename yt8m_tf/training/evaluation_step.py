@@ -11,9 +11,13 @@ from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.data import clips
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.metrics.batch_statistics import compiled_statistics, concatenate_statistics
+from yt8m_tf.metrics.rated_pairs import rated_statistics
 from yt8m_tf.training import distribution
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import compiled
+
+# What batches of an evaluation hold beside features and numbers of frames.
+NOT_FEATURES = frozenset({"labels", "rated_classes", "ratings", "valid"})
 
 
 class EvaluationStep:
@@ -34,7 +38,10 @@ class EvaluationStep:
         self._run = tf.function(lambda batch: strategy.run(self._replica_statistics, args=(batch,)), autograph=False)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """`batch_statistics` of one batch: features, labels and "valid", of this worker's replicas together."""
+        """`batch_statistics` of one batch, features, labels and "valid", of this worker's replicas together.
+
+        Where the batch has "rated_classes" and "ratings" in place of labels, `rated_statistics`.
+        """
         if distribution.is_single(self._strategy):
             return self._run(batch)
         replicas = distribution.local_replicas(self._strategy)
@@ -48,8 +55,10 @@ class EvaluationStep:
         return concatenate_statistics([dict(zip(outputs, part, strict=True)) for part in zip(*values, strict=True)])
 
     def _replica_statistics(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        features = {name: batch[name] for name in batch if name not in ("labels", "valid")}
+        features = {name: batch[name] for name in batch if name not in NOT_FEATURES}
         logits = self._predict(prepare_clips(features, self._spec))
+        if "ratings" in batch:
+            return rated_statistics(logits, batch["rated_classes"], batch["ratings"], batch["valid"])
         return self._statistics(logits, batch["labels"], batch["valid"])
 
     def _logits(self, features: Mapping[str, Any]) -> tf.Tensor:

@@ -27,8 +27,9 @@ from yt8m_tf.data.batch_stream import BatchStream
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError, Interrupted
-from yt8m_tf.metrics.accumulator import Metrics
-from yt8m_tf.metrics.evaluate import evaluate
+from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
+from yt8m_tf.metrics.evaluate import Accumulator, evaluate
+from yt8m_tf.metrics.rated_pairs import RatedAccumulator, RatedMetrics
 from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.score_shards import soft_labels
 from yt8m_tf.training import checkpoints, distribution, inputs, memory
@@ -90,8 +91,9 @@ class TrainResult:
 
     Attributes:
       step: the last one.
-      best_gap: the highest GAP@20 on the validation set.
+      best_gap: the highest GAP@20 on the validation set; of rated segments MAP.
       best_step: the step that reached it.
+      metric: the name of that metric.
       stopped_early: whether the run stopped before its last epoch.
       skipped: a line for each kind of fault that was skipped, by all workers together; given to the chief alone.
     """
@@ -100,6 +102,7 @@ class TrainResult:
     best_gap: float
     best_step: int
     stopped_early: bool
+    metric: str = Metrics.BEST_BY
     skipped: tuple[str, ...] = ()
 
 
@@ -228,7 +231,9 @@ class _Run:
                 self._evaluate(bar)
                 self.evaluation_due = False
                 self._save()
-        return TrainResult(self.step, self.plateau.best_gap, self.best_step, self._stopped_early(), self._skipped())
+        kind = RatedMetrics if self.experiment.data.segments else Metrics
+        ending = self._stopped_early(), kind.BEST_BY, self._skipped()
+        return TrainResult(self.step, self.plateau.best_gap, self.best_step, *ending)
 
     def _train_epoch(self, bar: Progress) -> None:
         """Updates up to the next evaluation."""
@@ -327,12 +332,12 @@ class _Run:
         """Evaluates on the validation set; steers the schedule, early stopping and the best checkpoint."""
         start = time.perf_counter()
         metrics = self._validation_metrics()
-        is_best = self.plateau.update(metrics.gap, self.experiment.schedule)
+        scalars = metrics.scalars()
+        is_best = self.plateau.update(scalars[metrics.BEST_BY], self.experiment.schedule)
         self.best_step = self.step if is_best else self.best_step
         epoch = self.step // self.experiment.train.steps_per_epoch
         if not self.is_chief:
             return
-        scalars = metrics.scalars()
         self.summaries.evaluation(self.step, metrics, is_best)
         if self.options.histograms:
             self.summaries.histograms(self.step, self.state)
@@ -340,17 +345,18 @@ class _Run:
             "step": self.step,
             "epoch": epoch,
             **scalars,
-            "num_videos": metrics.num_videos,
+            **metrics.counts(),
             "seconds": round(time.perf_counter() - start, 3),
         }
         run_dir.append_history(self.options.workdir, entry)
         if self.show:
-            shown = "  ".join(f"{name} {scalars[name]:.4f}" for name in ("gap_at_20", "hit_at_1", "perr", "map"))
+            names = [name for name in ("gap_at_20", "hit_at_1", "perr", "map") if name in scalars]
+            shown = "  ".join(f"{name} {scalars[name]:.4f}" for name in names)
             bar.write(
                 f"epoch {epoch}, step {self.step:,}: {shown}  bce {scalars['bce']:.6f}{'  (best)' if is_best else ''}"
             )
 
-    def _validation_metrics(self) -> Metrics:
+    def _validation_metrics(self) -> Metrics | RatedMetrics:
         experiment, workers = self.experiment, distribution.num_workers(self.strategy)
         worker = distribution.worker_index(self.strategy)
         own = shards.worker_share(self.validation_shards, worker, workers)
@@ -361,10 +367,12 @@ class _Run:
             stream = pipeline.limited(stream, limit * (worker + 1) // workers - limit * worker // workers)
         if workers == 1:  # several end at the next step, together
             stream = self._until_interrupted(stream)
+        kind = RatedAccumulator if experiment.data.segments else MetricAccumulator
+        accumulator: Accumulator[Metrics | RatedMetrics] = kind(experiment.data.num_classes)
         return evaluate(
             self.evaluation_step,
             stream,
-            experiment.data.num_classes,
+            accumulator,
             gather=functools.partial(distribution.gather, self.strategy),
             progress=self.show,
             leave=False,
@@ -405,6 +413,8 @@ class _Run:
     @functools.cached_property
     def _class_prior(self) -> np.ndarray:
         data, config = self.experiment.data, self.experiment.train
+        if data.segments:
+            return statistics.rating_prior(self.train_shards, data, config.prior_examples, self.faults)
         return statistics.class_prior(self.train_shards, data, config.prior_examples, self.faults, self.membership)
 
     def _saved_state(self) -> checkpoints.State | None:

@@ -14,7 +14,9 @@ from yt8m_tf.data import clips, pipeline
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.layers.neighbors import NeighborVotes
+from yt8m_tf.metrics.rated_pairs import PRESENT_FROM
 from yt8m_tf.models.registry import parts
+from yt8m_tf.training.evaluation_step import NOT_FEATURES
 
 
 def fill(
@@ -53,14 +55,22 @@ def _videos(
     names = [tensor.name for tensor in inputs_of.inputs]
     for batch in pipeline.evaluation_stream(shards, data, size, faults=faults, records_per_shard=each):
         valid = np.asarray(batch["valid"])
-        given: Mapping[str, Any] = {key: batch[key] for key in batch if key not in ("id", "labels", "valid")}
+        given: Mapping[str, Any] = {key: batch[key] for key in batch if key not in NOT_FEATURES | {"id"}}
         inputs = clips.decode_features(prepare_clips(given, data.spec), data.spec)
         found = keras.tree.flatten(inputs_of([inputs[name] for name in names], training=False))
         batches.append([np.asarray(values)[valid] for values in found])
-        labels += [own[own != schema.NO_LABEL] for own in np.asarray(batch["labels"])[valid]]
+        labels += [own[own != schema.NO_LABEL] for own in _labels(batch)[valid]]
     rows = np.linspace(0, len(labels), min(len(labels), layer.capacity), endpoint=False).astype(np.int64)
     features = [np.concatenate(parts)[rows] for parts in zip(*batches, strict=True)]
     return features, [labels[row] for row in rows]
+
+
+def _labels(batch: Mapping[str, Any]) -> np.ndarray:
+    """[B, L] class ids, padded with `schema.NO_LABEL`; of rated segments those of the classes that are present."""
+    if "labels" in batch:
+        return np.asarray(batch["labels"])
+    present = np.asarray(batch["ratings"]) >= PRESENT_FROM
+    return np.where(present, np.asarray(batch["rated_classes"]), schema.NO_LABEL)
 
 
 def _with_tags(labels: np.ndarray, num_classes: int, membership: np.ndarray | None) -> np.ndarray:

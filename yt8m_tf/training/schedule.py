@@ -28,6 +28,8 @@ def planned_factor(config: ScheduleConfig, step: int, total_steps: int) -> float
 class Plateau:
     """Watches 1 - GAP over the evaluations of a run; what it knows is saved with every checkpoint.
 
+    Of a run on rated segments it is MAP that takes the place of GAP.
+
     Attributes:
       factor: of the learning rate, reached by the reductions so far.
       best: the lowest 1 - GAP that counted as an improvement for the schedule (by more than its threshold).

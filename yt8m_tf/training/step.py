@@ -186,7 +186,7 @@ class TrainStep:
     def _compute(self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor) -> Any:
         """The mean loss of a batch, its gradients, and the new batch statistics."""
         inputs = clips.decode_features(batch, self._spec)
-        targets = losses.dense_targets(batch["labels"], self._spec.num_classes)
+        targets, known = self._targets(batch)
         if "soft_classes" in batch:
             labels = self._experiment.labels
             soft = batch["soft_classes"], batch["soft_scores"]
@@ -201,10 +201,16 @@ class TrainStep:
             logits, others, penalties = self._state.model.stateless_call(
                 values, self._state.other_values(seed), inputs, training=True, return_losses=True
             )
-            loss = self._loss(logits, targets)
+            loss = self._loss(logits, targets, known)
             scaled = tf.add_n([loss, *penalties]) * self._state.loss_scale_value()
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, values)]
         return loss, gradients, self._state.only_statistics(others)
+
+    def _targets(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The hard targets of a batch, [B, C], and of segments which of them are known."""
+        if self._experiment.data.segments is None:
+            return losses.dense_targets(batch["labels"], self._spec.num_classes), None
+        return losses.rated_targets(batch["rated_classes"], batch["ratings"], self._spec.num_classes)
 
     def _compute_and_update(
         self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor, step: tf.Tensor, rate: tf.Tensor

@@ -15,6 +15,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import NUM_THRESHOLDS, Metrics
+from yt8m_tf.metrics.rated_pairs import RatedMetrics
 from yt8m_tf.training import hparams
 from yt8m_tf.training.state import TrainState
 
@@ -50,13 +51,15 @@ class Summaries:
             for name, value in values.items():
                 tf.summary.scalar(f"{group}/{name}", value)
 
-    def evaluation(self, step: int, metrics: Metrics, is_best: bool) -> None:
-        """Writes the metrics of an evaluation, and its curve of precision against recall; a best one as such too."""
+    def evaluation(self, step: int, metrics: Metrics | RatedMetrics, is_best: bool) -> None:
+        """Writes the metrics of an evaluation, and of videos the curve of precision against recall; a best one as such
+        too."""
         self.scalars(step, "validation", metrics.scalars())
         if is_best:
             self.scalars(step, hparams.BEST, metrics.scalars() | {"step": step})
-        with self._writing(step):
-            tf.summary.experimental.write_raw_pb(_precision_recall(metrics))
+        if isinstance(metrics, Metrics):
+            with self._writing(step):
+                tf.summary.experimental.write_raw_pb(_precision_recall(metrics))
 
     def histograms(self, step: int, state: TrainState) -> None:
         """Writes the distribution of every trainable variable's values."""

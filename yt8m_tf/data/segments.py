@@ -1,0 +1,166 @@
+"""Cuts rated segments out of clips: each start of a record's ratings is an example of its own frames.
+
+Segments are cut where their records are read, before they are shuffled: what travels on is a few frames, not the clip,
+a batch does not get all segments of one video at once, and a position in the data counts segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf import schema
+from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data import records
+from yt8m_tf.data.checked_batches import parse_checked, usable_records
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.schema import NO_LABEL
+
+# Records that are parsed together; their segments wait in memory, of every shard that is being read.
+_PARSED = 8
+
+
+def cutter(data: DataConfig, faults: Faults) -> Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset]:
+    """For `order.serialized_records`: from a shard's records to a dataset of the segments rated in them.
+
+    Args:
+      data: with `segments`.
+      faults: what to do about clips without frames; segments beyond their clips are counted here.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def parse(_: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        return parse_segments(serialized, data, faults)
+
+    def cut(_: tf.Tensor, serialized: tf.data.Dataset) -> tf.data.Dataset:
+        return usable_records(serialized.enumerate(), data, faults).batch(_PARSED).map(parse).unbatch()
+
+    return cut
+
+
+def parse_segments(serialized: tf.Tensor, data: DataConfig, faults: Faults) -> dict[str, tf.Tensor]:
+    """Parses clips, and cuts out their rated segments, in the order of the records and of their first ratings.
+
+    Args:
+      serialized: [B] strings, `tf.train.SequenceExample`.
+      data: with `segments`.
+      faults: segments that start beyond their clips, or beyond `data.max_frames`, are left out, and counted here.
+
+    Returns:
+      Of N segments, which may be 0: "id" [N] string, the video's and the start, as in "6l0e:100"; each feature
+      [N, W, D] as it is stored, W being `data.segments.length`; "num_frames" [N] int32, from 1 to W, what comes after
+      them means nothing; "rated_classes" [N, L] int32, each once, padded with -1; "ratings" [N, L] float32 in [0, 1],
+      of a class that was rated several times in a segment their mean.
+
+    Raises:
+      records.PARSE_FAILURES: when run on a record that does not fit `data`, or has no frames.
+    """
+    assert data.segments is not None
+    clips = parse_checked(serialized, data, faults)
+    rows, starts, classes, scores = parse_ratings(serialized, data)
+    lengths = tf.gather(clips["num_frames"], rows)
+    inside = starts < tf.cast(lengths, tf.int64)
+    with tf.control_dependencies([_count_beyond(rows, starts, ~inside, faults)]):
+        rows, starts, classes, scores = (tf.boolean_mask(value, inside) for value in (rows, starts, classes, scores))
+    segments, owners = _distinct(rows, starts)  # [N, 2], [ratings]
+    rows, first = segments[:, 0], tf.cast(segments[:, 1], tf.int32)
+    ids = tf.strings.join([tf.gather(clips["id"], rows), tf.strings.as_string(first)], ":")
+    end = tf.minimum(first + data.segments.size + data.segments.context, tf.gather(clips["num_frames"], rows))
+    first = tf.maximum(first - data.segments.context, 0)
+    places = first[:, None] + tf.range(data.segments.length)  # [N, W]
+    features = {name: _gather_frames(clips[name], rows, places) for name in data.features}
+    rated_classes, ratings = _padded(owners, tf.shape(segments)[0], classes, scores, data.max_labels)
+    return {
+        "id": ids,
+        **features,
+        "num_frames": end - first,
+        "rated_classes": rated_classes,
+        "ratings": ratings,
+    }
+
+
+def any_inside(serialized: Sequence[bytes], data: DataConfig) -> bool:
+    """Whether one of these clips has a rated segment that starts within it.
+
+    Raises:
+      records.PARSE_FAILURES: a record that does not fit `data`.
+    """
+    starts = tf.io.parse_example(serialized, _int64_list(schema.SEGMENT_STARTS_KEY))[schema.SEGMENT_STARTS_KEY]
+    lengths = tf.minimum(records.clip_lengths(tf.constant(serialized), data), data.max_frames)
+    return bool(tf.reduce_any(starts.values < tf.cast(tf.gather(lengths, starts.value_rowids()), tf.int64)))
+
+
+def _int64_list(key: str) -> dict[str, tf.io.RaggedFeature]:
+    return {key: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)}
+
+
+def parse_ratings(serialized: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Parses the ratings alone, each pair of a segment and a class once.
+
+    Args:
+      serialized: [B] strings, `tf.train.SequenceExample`.
+      data: says the number of classes.
+
+    Returns:
+      Of R pairs the number of the record, the start, the class, int64 [R] each, and the mean rating, [R] float32.
+
+    Raises:
+      records.PARSE_FAILURES: when run on ratings that do not fit `data`.
+    """
+    integers = (schema.SEGMENT_STARTS_KEY, schema.SEGMENT_CLASSES_KEY, schema.SEGMENT_ENDS_KEY)
+    lists = {schema.SEGMENT_SCORES_KEY: tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int32)}
+    for key in integers:
+        lists |= _int64_list(key)
+    parsed = tf.io.parse_example(serialized, lists)
+    starts, classes, ends = (parsed[key] for key in integers)
+    scores = parsed[schema.SEGMENT_SCORES_KEY]
+    each = starts.row_lengths()
+    right = (
+        tf.reduce_all(tf.equal(each, classes.row_lengths()) & tf.equal(each, scores.row_lengths())),
+        # Nobody reads the ends, and a record may leave them out.
+        tf.reduce_all(tf.equal(each, ends.row_lengths()) | tf.equal(ends.row_lengths(), 0)),
+        tf.reduce_all(starts.values >= 0),
+        tf.reduce_all((classes.values >= 0) & (classes.values < data.num_classes)),
+        tf.reduce_all((scores.values >= 0.0) & (scores.values <= 1.0)),
+    )
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(right), ["ratings that do not fit"])]):
+        rows = tf.cast(starts.value_rowids(), tf.int64)
+    pairs, owners = _distinct(rows, starts.values, classes.values)
+    means = tf.math.unsorted_segment_mean(scores.values, owners, tf.shape(pairs)[0])
+    return pairs[:, 0], pairs[:, 1], pairs[:, 2], means
+
+
+def _distinct(*columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The distinct rows of int64 columns, in the order in which they come first, and which of them each row is."""
+    return tf.raw_ops.UniqueV2(x=tf.stack(columns, axis=1), axis=[0])
+
+
+def _count_beyond(rows: tf.Tensor, starts: tf.Tensor, beyond: tf.Tensor, faults: Faults) -> tf.Operation:
+    def count(number: np.int32) -> np.int32:
+        faults.num_beyond += int(number)
+        return number
+
+    segments, _ = _distinct(tf.boolean_mask(rows, beyond), tf.boolean_mask(starts, beyond))
+    return tf.numpy_function(count, [tf.shape(segments)[0]], tf.int32)
+
+
+def _gather_frames(frames: tf.Tensor, rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Of [B, T, D] the frames at places [N, W] of rows [N]; after the last one it is that one."""
+    length = tf.shape(frames)[1]
+    flat = tf.cast(rows, tf.int32)[:, None] * length + tf.minimum(places, length - 1)
+    return tf.gather(tf.reshape(frames, [-1, frames.shape[2]]), flat)
+
+
+def _padded(
+    owners: tf.Tensor, count: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, most: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Ratings, each of a segment, as lists: [count, most] classes (int32) and scores (float32)."""
+    order = tf.argsort(owners, stable=True)
+    owners = tf.gather(owners, order)
+    ragged = tf.RaggedTensor.from_value_rowids(tf.cast(tf.gather(classes, order), tf.int32), owners, count)
+    fits = tf.reduce_all(ragged.row_lengths() <= most)
+    with tf.control_dependencies([tf.debugging.Assert(fits, ["more than max_labels ratings of a segment"])]):
+        rated = ragged.to_tensor(NO_LABEL, shape=[None, most])
+    return rated, ragged.with_values(tf.gather(scores, order)).to_tensor(0.0, shape=[None, most])
