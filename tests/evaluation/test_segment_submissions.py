@@ -102,6 +102,7 @@ def test_a_line_that_cannot_be_read_is_named(world: Path, rows: str, message: st
         (rated_record(b"a", [0], [1], [1]), "(a): its id is that of an earlier record"),
         (rated_record(b"", [0], [1], [1]), "record 0 (no id): has no id"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "record",  # bytes of maps differ between processes
 )
 def test_ratings_that_are_none_are_named(world: Path, record: bytes, message: str) -> None:
     write_shard(world / "wrong.tfrecord", [record])
