@@ -75,3 +75,10 @@ def test_codes_of_any_range_decode_by_the_same_formula() -> None:
     codes = np.array([0, 255], np.uint8)
     np.testing.assert_allclose(schema.dequantise(codes), [-1.9921875, 2.0078125], rtol=1e-7)
     np.testing.assert_allclose(schema.dequantise(codes, (0.0, 51.2)), [0.1, 51.3], rtol=1e-6)
+
+
+def test_a_fold_that_is_not_there_is_refused() -> None:
+    assert DataConfig(num_folds=5, fold=4).fold == 4
+    for fold in (5, -1):
+        with pytest.raises(ValueError, match="fold"):
+            DataConfig(num_folds=5, fold=fold)

@@ -154,7 +154,7 @@ def test_files_that_are_no_shards(tmp_path, records):
     text.write_text("VideoId,LabelConfidencePairs\n")
     packed.write_bytes(gzip.compress(Path(write_shard(tmp_path / "a", records)).read_bytes()))
     for path, reason in (
-        (text, "a CSV file: write each row as a tf.train.Example with tf.io.TFRecordWriter"),
+        (text, "a CSV file: make shards of it with yt8m-convert"),
         (packed, "compressed with gzip: unpack it"),
         (tmp_path, f"cannot be read: {tmp_path}; Is a directory"),
     ):

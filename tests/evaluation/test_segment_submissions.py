@@ -87,10 +87,16 @@ def test_a_line_that_cannot_be_read_is_named(world: Path, rows: str, message: st
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (rated_record(b"x", [0, 5], [1], [1]), "lists of ratings differ in length: 2 of 'segment_start_times', 1 of"),
-        (rated_record(b"x", [0], [1], [1.5]), "'segment_scores' holds 1.5, which is not a rating from 0 to 1"),
-        (rated_record(b"x", [0], [1], [np.nan]), "'segment_scores' holds nan"),
-        (rated_record(b"x", [0], [4716], [1]), "'segment_labels' holds 4716, which is not below 4716"),
+        (
+            rated_record(b"x", [0, 5], [1], [1]),
+            "lists of ratings of different lengths: 2 in 'segment_start_times', 1 in",
+        ),
+        (rated_record(b"x", [0], [1], [1.5]), "the rating of class 1 at second 0 is 1.5, not in [0, 1]"),
+        (rated_record(b"x", [0], [1], [np.nan]), "the rating of class 1 at second 0 is nan, not"),
+        (
+            rated_record(b"x", [0], [4716], [1]),
+            "class 4716, rated at second 0, is not below 4716, the classes of --num",
+        ),
         (rated_record(b"x", [-5], [1], [1]), "'segment_start_times' holds -5"),
         (video_record(b"x", [1], rgb=np.zeros(2, np.float32)), "(x): a record of the video level"),
         (rated_record(b"a", [0], [1], [1]), "(a): its id is that of an earlier record"),

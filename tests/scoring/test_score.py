@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +27,7 @@ from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.locks import Claims
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import read_manifest
@@ -66,6 +69,25 @@ def folds(
 def _score(runs: Sequence[Path], shards: Sequence[str], output: Path, **options: Any) -> score.ScoringSummary:
     predictors = [find_predictor(run, xla=False) for run in runs]
     return score.score(predictors, shards, output, progress=False, **{"batch_size": 16, "xla": False} | options)
+
+
+def test_a_shard_that_another_process_scores_is_waited_for(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    data_dir, runs = folds
+    shards = list_shards(["validate*.tfrecord"], str(data_dir))
+    whole = _score(runs, shards, tmp_path / "whole").manifest
+    output, name = tmp_path / "scores", os.path.basename(shards[0])
+    output.mkdir()
+    with Claims(output) as other, ThreadPoolExecutor(1) as threads:
+        other.take(name)
+        scoring = threads.submit(_score, runs, shards, output)
+        while not scoring.done() and len(list(output.glob("*.tfrecord"))) < len(shards) - 1:
+            time.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            scoring.result(timeout=0.2)
+        shutil.copy(tmp_path / "whole" / name, output / name)
+        other.release(name)
+        summary = scoring.result()
+    assert summary.manifest.shards == whole.shards and summary.num_scored == sum(whole.shards.values()) - 20
 
 
 def _read(output: Path, name: str) -> ShardScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import run_command
-from shards import codes_of, decoded_mean
+from shards import codes_of, decoded_mean, frame_record
 from tiny_models import NUM_CLASSES, empty_clip, float_scores, tiny_data, tiny_model, tiny_records, write_shard
 
 from yt8m_tf.data.faults import Faults
@@ -63,7 +64,7 @@ def plain_windows(record: bytes, size: int, stride: int) -> tuple[str, dict[int,
 
 
 def plain_scores(world, size: int, stride: int, model: str = "one") -> dict[str, dict[int, dict[int, float]]]:
-    """By video and start, the 20 highest classes and their scores."""
+    """By video and start, the scores of all classes."""
     windows = [plain_windows(record, size, stride) for record in world[4]]
     scores = iter(float_scores(world[2][model], world[1], [own for _, found in windows for own in found.values()]))
     found: dict[str, dict[int, dict[int, float]]] = {}
@@ -71,15 +72,15 @@ def plain_scores(world, size: int, stride: int, model: str = "one") -> dict[str,
         found[video] = {}
         for start in starts:
             row = next(scores)
-            found[video][start] = {int(c): float(row[c]) for c in np.argsort(-row)[:20]}
+            found[video][start] = dict(enumerate(row.tolist()))
     return found
 
 
-def whole_scores(world, model: str) -> dict[str, dict[int, float]]:
-    """By video, the 20 highest classes of the whole clip and their scores."""
+def whole_scores(world, model: str, k: int) -> dict[str, dict[int, float]]:
+    """By video, the k highest classes of the whole clip and their scores."""
     rows = float_scores(world[2][model], world[1], world[4])
     ids = [plain_windows(record, 5, 5)[0] for record in world[4]]
-    return {video: {int(c): float(row[c]) for c in np.argsort(-row)[:20]} for video, row in zip(ids, rows, strict=True)}
+    return {video: {int(c): float(row[c]) for c in np.argsort(-row)[:k]} for video, row in zip(ids, rows, strict=True)}
 
 
 def best_segments(scores: dict[str, dict[int, dict[int, float]]], class_id: int) -> list[tuple[float, str]]:
@@ -110,13 +111,25 @@ def test_json_lines_hold_the_highest_listed_classes_of_every_window(world, tmp_p
             np.testing.assert_allclose(segment["scores"], [listed[c] for c in segment["ids"]], atol=1e-6)
 
 
-@pytest.mark.parametrize("video_model", [None, SAME_MODEL, "two"])
-def test_a_submission_ranks_the_segments_of_each_class(world, tmp_path: Path, video_model: str | None) -> None:
-    model = str(world[0] / "two") if video_model == "two" else video_model
+@pytest.mark.parametrize("video_model", [None, SAME_MODEL, "two", "two, its highest"])
+def test_a_submission_ranks_the_segments_of_each_class(
+    world, tmp_path: Path, monkeypatch, video_model: str | None
+) -> None:
+    """The last case is that of a model that gives the highest classes alone, as others' SavedModels do."""
+    model = str(world[0] / "two") if video_model not in (None, SAME_MODEL) else video_model
+    highest = video_model == "two, its highest"
+    if highest:
+        real = segment_inference.class_scorer
+
+        def of_highest(scorer, classes, batch_size, most_frames=None, signature=""):
+            own = real(scorer, classes, batch_size, most_frames, signature)
+            return own if most_frames else dataclasses.replace(own, all_classes=None)
+
+        monkeypatch.setattr(segment_inference, "class_scorer", of_highest)
     run(world, tmp_path / "out.csv", classes=world[0] / "classes.csv", video_model=model)
     expected = plain_scores(world, 5, 5)
     if video_model:
-        videos = whole_scores(world, "two" if video_model == "two" else "one")
+        videos = whole_scores(world, "one" if video_model == SAME_MODEL else "two", 20 if highest else NUM_CLASSES)
         expected = {
             video: {s: {c: v * videos[video][c] for c, v in p.items() if c in videos[video]} for s, p in own.items()}
             for video, own in expected.items()
@@ -257,11 +270,13 @@ def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:
 
 
 def test_windows_are_frames_that_all_features_have(world) -> None:
-    for record in world[4][:10]:
+    frames = {"rgb": np.arange(22, dtype=np.uint8).reshape(11, 2), "audio": np.arange(10, dtype=np.uint8)[:, None]}
+    for record in (*world[4][:10], frame_record(b"shorter", [1], **frames)):
         video, expected = plain_windows(record, 5, 3)
         cut = cut_clip(record, Windows(5, 3))
         assert (cut.video_id.decode(), list(cut.starts)) == (video, list(expected))
         for own, other in zip(cut.records, expected.values(), strict=True):
             found, wanted = (tf.train.SequenceExample.FromString(r) for r in (own, other))
             assert found.feature_lists == wanted.feature_lists and "labels" not in found.context.feature
+    assert cut.num_frames == 10 and list(cut.starts) == [0, 3, 6, 9]  # of the last one, whose audio ends first
     assert cut_clip(empty_clip(b"e"), Windows()).records == []

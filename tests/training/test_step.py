@@ -1,7 +1,8 @@
-"""Steps in float16 whose gradients overflow are skipped: they change nothing, on several replicas and in parts too."""
+"""Steps: replicas draw at random each for itself; in float16 a step that overflows is skipped, and changes nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -91,3 +92,25 @@ def test_only_skips_at_the_lowest_scale_are_counted(rng: np.random.Generator) ->
     step = TrainStep(state, experiment, strategy, xla=False)
     found = [int(step.train([_batch(strategy, rng, 1e30)], 0, [0.1])["skipped"]) for _ in range(4)]
     assert found == [0, 0, 1, 2] and float(state.loss_scale[0]) == 1.0
+
+
+def test_replicas_draw_dropout_of_their_own(rng: np.random.Generator, two_replicas: tf.distribute.Strategy) -> None:
+    """Of the same videos on both, the mean gradient would be that of one, if both dropped the same."""
+    batch = {"rgb": tf.constant(rng.normal(size=(4, _SIZE)), tf.float32), "labels": tf.constant([[0], [1], [2], [0]])}
+
+    def trained(strategy: tf.distribute.Strategy, dropout: float) -> np.ndarray:
+        model = {"name": "resnet_like", "inner_size": 8, "av_blocks": 0, "concat_blocks": 0, "dropout": dropout}
+        experiment = dataclasses.replace(_experiment(1), model=model, train=TrainConfig(batch_size=8))
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            state = TrainState(build_for_training(experiment), experiment)
+        step = TrainStep(state, experiment, strategy, xla=False)
+        single = strategy.num_replicas_in_sync == 1
+        step.train(
+            [batch if single else strategy.experimental_distribute_values_from_function(lambda _: batch)], 0, [0.1]
+        )
+        return _values(state)["model/rgb_fc_dense/kernel"]
+
+    one = tf.distribute.get_strategy()
+    np.testing.assert_allclose(trained(two_replicas, 0.0), trained(one, 0.0), rtol=0, atol=1e-5)
+    assert np.abs(trained(two_replicas, 0.5) - trained(one, 0.5)).max() > 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -180,10 +181,9 @@ class Layout:
         """Why a feature is left out."""
         if values.dtype() is not None:
             return f"{self.records - values.records:,} of {self.records:,} records lack it"
-        first, *others = sorted(values.sizes)
-        sizes = ", ".join(map(str, [first, *others][:4]))
-        if level == "video" and others and not any(size % first for size in others):
-            return f"sizes {sizes}; frames in one list? then level: frame, and size: {first} with in_context: true"
+        sizes = ", ".join(map(str, sorted(values.sizes)[:4]))
+        if level == "video" and len(values.sizes) > 1 and (size := math.gcd(*values.sizes)) > 1:
+            return f"sizes {sizes}; frames in one list? then level: frame, and size: {size} with in_context: true"
         return f"sizes {sizes}"
 
     def _id_like(self) -> set[str]:

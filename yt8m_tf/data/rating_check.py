@@ -29,7 +29,7 @@ def check_ratings(context: Mapping[str, tf.train.Feature], data: DataConfig, rea
 
     Args:
       context: of the record.
-      data: with `segments`.
+      data: its `num_classes` and `max_labels` count.
       reader: who reads, for the remedy.
     """
     lists: dict[str, Sequence[Any]] = {}

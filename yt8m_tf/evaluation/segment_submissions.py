@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from yt8m_tf import schema
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.rating_check import check_ratings
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.segment_map import (
@@ -57,13 +58,14 @@ def read_ratings(pattern: str, num_classes: int) -> SegmentRatings:
       InputError: no shard matches; one is damaged, or holds a record without an id, the id of an earlier record or
         ratings that are none; there are no ratings at all.
     """
+    data = DataConfig(level="frame", num_classes=num_classes, max_labels=num_classes)
     numbers: dict[bytes, int] = {}
     videos: set[bytes] = set()
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for path in list_shards([pattern], source="--labels"):
         for number, serialized in enumerate(integrity.good_records(path)):
             try:
-                video_id, (starts, classes, scores) = _parse(serialized, num_classes)
+                video_id, (starts, classes, scores) = _parse(serialized, data)
                 if video_id in videos:
                     raise ValueError("its id is that of an earlier record; give each shard once")
             except ValueError as error:
@@ -111,7 +113,7 @@ def _numbered(
         yield class_id, np.fromiter(map(numbers.get, names, itertools.repeat(-1)), np.int64, len(names))
 
 
-def _parse(serialized: bytes, num_classes: int) -> tuple[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _parse(serialized: bytes, data: DataConfig) -> tuple[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The id of a clip, and the starts, classes and scores of its ratings, [N] each.
 
     Raises:
@@ -126,28 +128,10 @@ def _parse(serialized: bytes, num_classes: int) -> tuple[bytes, tuple[np.ndarray
     video_id = next((own for key in schema.ID_KEYS for own in context[key].bytes_list.value if own), None)
     if video_id is None:
         raise ValueError("has no id; give YouTube-8M shards")
-    return video_id, _ratings(context, num_classes)
-
-
-def _ratings(context: Mapping[str, tf.train.Feature], num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if problem := check_ratings(context, data, record_check.Reader(model=f"--num_classes={data.num_classes}")):
+        raise ValueError(problem)
     starts, classes = (
         np.array(context[key].int64_list.value, np.int64)
         for key in (schema.SEGMENT_STARTS_KEY, schema.SEGMENT_CLASSES_KEY)
     )
-    scores = np.array(context[schema.SEGMENT_SCORES_KEY].float_list.value, np.float32)
-    lengths = {
-        schema.SEGMENT_STARTS_KEY: len(starts),
-        schema.SEGMENT_CLASSES_KEY: len(classes),
-        schema.SEGMENT_SCORES_KEY: len(scores),
-    }
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{count} of '{key}'" for key, count in lengths.items())
-        raise ValueError(f"lists of ratings differ in length: {listed}; write the shard again")
-    for values, wrong, key, wanted in (
-        (starts, starts < 0, schema.SEGMENT_STARTS_KEY, "a second, from 0"),
-        (classes, (classes < 0) | (classes >= num_classes), schema.SEGMENT_CLASSES_KEY, f"below {num_classes}"),
-        (scores, ~((scores >= 0) & (scores <= 1)), schema.SEGMENT_SCORES_KEY, "a rating from 0 to 1"),
-    ):
-        if wrong.any():
-            raise ValueError(f"'{key}' holds {values[wrong][0]}, which is not {wanted}; write the shard again")
-    return starts, classes, scores
+    return video_id, (starts, classes, np.array(context[schema.SEGMENT_SCORES_KEY].float_list.value, np.float32))

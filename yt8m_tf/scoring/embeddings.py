@@ -231,11 +231,11 @@ def _embed_shard(
             if empty.any():
                 faults.meet_empty(shard, embedder.data.records, int(empty.sum()))
                 num_empty += int(empty.sum())
-            halves = _halved(vectors, own, empty, shard, embedder)
+            halved = _halved(vectors, own, empty, shard, embedder)
             labels = records.parse_labels(serialized, embedder.data.labels_key).to_list()
             for index in np.flatnonzero(~empty):
                 ids.append(own[index])
-                yield own[index], labels[index], halves[index]
+                yield own[index], labels[index], halved[index]
 
     if kind == "tfrecord":
         with files.whole_file(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
@@ -253,14 +253,14 @@ def _embed_shard(
 def _halved(vectors: np.ndarray, ids: np.ndarray, empty: np.ndarray, shard: str, embedder: Embedder) -> np.ndarray:
     """[B, D] as float16, checked."""
     with np.errstate(over="ignore"):  # it is infinite then
-        halves = vectors.astype("<f2")
-    wrong = ~np.isfinite(halves).all(axis=1) & ~empty
+        halved = vectors.astype("<f2")
+    wrong = ~np.isfinite(halved).all(axis=1) & ~empty
     if wrong.any():
         raise InputError(
             f"{shard}: the model in {embedder.path} gives video '{ids[wrong][0].decode(errors='replace')}' an embedding"
             " that is NaN, or beyond float16's 65,504; train it with finite weights"
         )
-    return halves
+    return halved
 
 
 def _record(video_id: bytes, labels: Sequence[int], vector: np.ndarray) -> bytes:

@@ -18,6 +18,7 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.serving.class_scores import ClassScorer, ClassScores, class_scorer
 from yt8m_tf.serving.formats import Rows
 from yt8m_tf.serving.inference import InferenceSummary, bad_record, bytes_in_shards, write_in_parts
 from yt8m_tf.serving.metadata import read_names
@@ -38,20 +39,23 @@ class SegmentScorer:
     """Scores the windows of clips.
 
     Attributes:
-      scorer: of windows.
+      of_window: scores windows.
       of_video: of whole clips, whose scores those of windows are multiplied by; None: they are not.
       windows: which.
       classes: [L] ascending, the classes that are written; None: all.
       top_k: the most of them of each window.
-      batch_size: windows that are scored together.
     """
 
-    scorer: Scorer
-    of_video: Scorer | None
+    of_window: ClassScorer
+    of_video: ClassScorer | None
     windows: Windows
     classes: np.ndarray | None
     top_k: int
-    batch_size: int
+
+    @property
+    def scorer(self) -> Scorer:
+        """The model of windows."""
+        return self.of_window.scorer
 
     def __call__(self, serialized: tf.Tensor) -> list[tuple[CutClip, SegmentRows | None]]:
         """Scores clips [B].
@@ -71,11 +75,11 @@ class SegmentScorer:
             return [(clip, None) for clip in clips]
         clip_of = np.repeat(np.arange(len(used)), [len(clips[number].records) for number in used])
         windows = [record for number in used for record in clips[number].records]
-        classes, scores = _scores(self.scorer, windows, self.batch_size)
+        found = self.of_window(windows)
         if self.of_video is not None:
-            whole = _scores(self.of_video, tf.gather(serialized, used).numpy().tolist(), _CLIPS)
-            scores = scores * _matching(clip_of, classes, *whole)
-        classes, scores, keep = self._selected(classes, scores)
+            whole = self.of_video(tf.gather(serialized, used).numpy().tolist())
+            found = dataclasses.replace(found, scores=found.scores * _matching(clip_of, found, whole))
+        classes, scores, keep = self._selected(found.of_each(), found.scores)
         bounds = np.searchsorted(clip_of, np.arange(1, len(used)))
         parts = zip(*(np.split(values, bounds) for values in (classes, scores, keep)), strict=True)
         rows = {number: self._rows(clips[number], *own) for number, own in zip(used, parts, strict=True)}
@@ -90,7 +94,13 @@ class SegmentScorer:
         if self.classes is not None:
             keep &= np.isin(classes, self.classes)
         ranks = np.where(np.isnan(scores), -np.inf, np.where(keep, -scores, np.inf))
-        order = np.argsort(ranks, axis=1, kind="stable")[:, : self.top_k]
+        if ranks.shape[1] > self.top_k:
+            best = np.sort(np.argpartition(ranks, self.top_k - 1, axis=1)[:, : self.top_k], axis=1)
+            order = np.take_along_axis(
+                best, np.argsort(np.take_along_axis(ranks, best, axis=1), axis=1, kind="stable"), axis=1
+            )
+        else:
+            order = np.argsort(ranks, axis=1, kind="stable")
         chosen = (np.take_along_axis(values, order, axis=1) for values in (classes, scores, keep))
         return tuple(chosen)  # type: ignore[return-value]
 
@@ -121,12 +131,12 @@ def infer_segments(
     """Scores the windows of all clips of frame-level `shards`, and writes `output`.
 
     A score is the model's for the frames of the window, times that of the whole clip where `video_model` says so; a
-    class that is not among the highest of the clip then has none. Finished shards are kept as `inference.infer` does,
+    class that the model gives no score of the clip then has none. Finished shards are kept as `inference.infer` does,
     so that an interrupted run goes on behind them.
 
     Args:
-      saved_model: directory of a SavedModel that reads clips (`load_scorer`); it gives the highest classes of each
-        window, 20 as yt8m-export writes it.
+      saved_model: directory of a SavedModel that reads clips (`load_scorer`). One of yt8m-export gives the scores of
+        all classes; of another one, and by another signature, the classes are those that are among its highest, 20.
       shards: paths.
       output: the file; it appears when it is whole.
       windows: which frames are scored together.
@@ -146,9 +156,9 @@ def infer_segments(
       InputError: as `inference.infer`, and: a model that reads no clips, shards that hold none, classes that are no
         list, an id that cannot stand in a submission.
     """
-    scorer = load_scorer(saved_model, top_k, source, signature_name=signature)
-    of_video = scorer if video_model == SAME_MODEL else _video_scorer(video_model)
-    for own in filter(None, (scorer, of_video)):
+    scorer = load_scorer(saved_model, min(top_k, TOP_K), source, signature_name=signature)
+    other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
+    for own in (scorer, other):
         _check_reads_clips(own, shards)
     num_classes = scorer.data.num_classes if scorer.data else None
     listed = None if classes is None else read_classes(classes, num_classes)
@@ -171,7 +181,10 @@ def infer_segments(
         "signature": signature,
     }
     chosen = None if listed is None else np.array(listed)
-    score = SegmentScorer(scorer, of_video, windows, chosen, top_k, batch_size)
+    of_window = class_scorer(scorer, chosen, batch_size, windows.size, signature)
+    own_signature = signature if other is scorer else SIGNATURE
+    of_video = None if video_model is None else class_scorer(other, chosen, _CLIPS, signature=own_signature)
+    score = SegmentScorer(of_window, of_video, windows, chosen, top_k)
 
     def score_shards(parts: Parts, bar: Progress) -> None:
         for shard in shards[len(parts.finished) :]:
@@ -184,9 +197,7 @@ def infer_segments(
     return write_in_parts(output, shards, run, format_, score_shards, faults, progress)
 
 
-def _video_scorer(directory: str | None) -> Scorer | None:
-    if directory is None:
-        return None
+def _video_scorer(directory: str) -> Scorer:
     return load_scorer(directory, source=f"--video_model={directory}")
 
 
@@ -236,28 +247,17 @@ def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | No
         raise InputError(f"{shard}: the model in {scorer.path} scores video '{name}' NaN; train it with finite weights")
 
 
-def _scores(scorer: Scorer, serialized: Sequence[bytes], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and scores [N, k] of records."""
-    starts = range(0, len(serialized), batch_size)
-    found = [scorer(tf.constant(serialized[start : start + batch_size]))[1:] for start in starts]
-    classes, scores = (np.concatenate(values) for values in zip(*found, strict=True))
-    return classes, scores
-
-
-def _matching(clip_of: np.ndarray, classes: np.ndarray, of_clips: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The scores of the same classes of whole clips, 0 where a clip does not have one.
-
-    Args:
-      clip_of: [W], the clip of each window.
-      classes: [W, k], of windows.
-      of_clips, scores: [N, j], of whole clips.
-    """
-    span = 1 + max(int(classes.max(initial=0)), int(of_clips.max(initial=0)))
-    known = (np.arange(len(of_clips))[:, None] * span + of_clips).ravel()
+def _matching(clip_of: np.ndarray, of_windows: ClassScores, of_clips: ClassScores) -> np.ndarray:
+    """[W, K], the scores that clips have for the classes of their windows [W]; 0 where a clip does not have one."""
+    if of_windows.classes.ndim == 1 and np.array_equal(of_windows.classes, of_clips.classes):
+        return of_clips.scores[clip_of]
+    classes, of_each = of_windows.of_each(), of_clips.of_each()
+    span = 1 + max(int(classes.max()), int(of_each.max()))
+    known = (np.arange(len(of_each))[:, None] * span + of_each).ravel()
     order = np.argsort(known)
     wanted = clip_of[:, None] * span + classes
     places = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
-    return np.where(known[places] == wanted, scores.ravel()[places], np.float32(0))
+    return np.where(known[places] == wanted, of_clips.scores.ravel()[places], np.float32(0))
 
 
 def _named(segments: SegmentRows, names: Sequence[str] | None) -> SegmentRows:
