@@ -20,6 +20,7 @@ import tensorflow as tf
 import yaml
 from backbones import write_inception, write_vggish
 from mutated import framed
+from segments import rated_record
 from shards import frame_record, video_record, write_shard
 from videos import Clip
 
@@ -28,11 +29,13 @@ from yt8m_tf.codebook import centroids
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import LabelsConfig
+from yt8m_tf.config.segments import SegmentsConfig
 from yt8m_tf.data import inspection, integrity, pipeline, records
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import Reader, check_record, parse_record
 from yt8m_tf.data.record_writing import Ratings, VideoRecord, clip_example
+from yt8m_tf.data.segments import parse_segments
 from yt8m_tf.ensembling.weighted_mean import read_weights
 from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation import segment_submissions, submissions
@@ -154,6 +157,31 @@ def _record(level: str) -> Callable[[Path], Input]:
         return _input(path, call)
 
     return make
+
+
+def _rated_record(directory: Path) -> Input:
+    """One clip with ratings: TensorFlow's parser and the search for the reason must agree on it."""
+    path, shard = directory / "record", directory / "shard.tfrecord"
+    data = dataclasses.replace(_data("frame"), segments=SegmentsConfig(3, 1))
+    codes = {name: np.full((_FRAMES, size), 7, np.uint8) for name, size in _FEATURES.items()}
+    path.write_bytes(rated_record(b"v", [(0, 1, 1.0), (0, 2, 0.0), (2, 0, 0.5), (_FRAMES, 3, 1.0)], **codes))
+    parse = tf.function(lambda serialized: parse_segments(serialized, data, Faults()), autograph=False)
+
+    def call() -> None:
+        serialized = path.read_bytes()
+        problem = check_record(serialized, data, need_labels=False)
+        shard.write_bytes(framed([serialized]))
+        try:
+            found = parse(tf.constant([serialized]))
+        except records.PARSE_FAILURES as error:
+            assert Faults().find_bad_record([str(shard)], data), f"refused without reason: {error}"
+        else:
+            assert not problem or parse_record(serialized) is None, f"not refused: {problem}"
+            ratings, classes = found["ratings"].numpy(), found["rated_classes"].numpy()
+            assert ((ratings >= 0) & (ratings <= 1)).all() and (classes < _CLASSES).all()
+            assert found["rgb"].shape[1] == 5 and (found["num_frames"].numpy() >= 1).all()
+
+    return _input(path, call)
 
 
 def _shard(level: str) -> Callable[[Path], Input]:
@@ -829,6 +857,7 @@ def _published(name: str) -> Callable[[Path], Input]:
 KINDS: Mapping[str, Kind] = {
     "video record": Kind("record", _record("video"), 12),
     "frame record": Kind("record", _record("frame"), 12),
+    "rated record": Kind("record", _rated_record, 12),
     "video shard": Kind("records", _shard("video"), 0.4),
     "frame shard": Kind("records", _shard("frame"), 0.4),
     "inspected shard": Kind("records", _inspected, 1.5),

@@ -180,6 +180,20 @@ def test_segments_beyond_their_clips_are_told(tmp_path: Path, rng: np.random.Gen
     assert result.skipped == (f"left out {faults.num_beyond:,} rated segments that start beyond their clips",)
 
 
+@pytest.mark.slow
+def test_a_run_on_segments_is_exported_and_reported(data_dir: Path, whole: Path, tmp_path: Path) -> None:
+    """Both look at whole clips and their labels, or leave out what only these have."""
+    for command, *flags in (
+        ("export", f"--output={tmp_path / 'exported'}", f"--data_dir={data_dir}"),
+        ("evaluate", f"--output={tmp_path / 'evaluation'}", f"--data_dir={data_dir}"),
+        ("report", f"--output={tmp_path / 'report.html'}"),
+    ):
+        done = run_command(command, f"--workdir={whole}", *flags)
+        assert done.returncode == 0, done.stderr
+    metadata = json.loads((tmp_path / "exported" / "assets" / "metadata.json").read_text())
+    assert metadata["metrics"]["num_videos"] == 2 * 24
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

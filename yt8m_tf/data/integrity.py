@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import tensorflow as tf
 
 from yt8m_tf import schema
-from yt8m_tf.config.data import RecordsConfig
+from yt8m_tf.config.data import RecordsConfig, ratings_of
 from yt8m_tf.data import crc32c, foreign_files, records
+from yt8m_tf.data.ratings import parse_ratings
 from yt8m_tf.data.record_check import Reader, check_record, parse_record, record_level, video_id
 
 __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
@@ -157,6 +158,8 @@ def _refusal(serialized: list[bytes], data: RecordsConfig) -> str | None:
     """Why TensorFlow does not parse records; None where it does."""
     try:
         records.parse_records(tf.constant(serialized), data)
+        if rated := ratings_of(data):
+            parse_ratings(tf.constant(serialized), rated)
     except records.PARSE_FAILURES as error:
         reason = " ".join(str(getattr(error, "message", error)).split())
         return f"a damaged tf.train.Example or SequenceExample ({reason[:_SHOWN]})"

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import records
 from yt8m_tf.data.checked_batches import parse_checked, usable_records
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.ratings import distinct_rows, parse_ratings, parse_starts
 from yt8m_tf.schema import NO_LABEL
 
 # Records that are parsed together; their segments wait in memory, of every shard that is being read.
@@ -64,7 +64,7 @@ def parse_segments(serialized: tf.Tensor, data: DataConfig, faults: Faults) -> d
     inside = starts < tf.cast(lengths, tf.int64)
     with tf.control_dependencies([_count_beyond(rows, starts, ~inside, faults)]):
         rows, starts, classes, scores = (tf.boolean_mask(value, inside) for value in (rows, starts, classes, scores))
-    segments, owners = _distinct(rows, starts)  # [N, 2], [ratings]
+    segments, owners = distinct_rows(rows, starts)  # [N, 2], [ratings]
     rows, first = segments[:, 0], tf.cast(segments[:, 1], tf.int32)
     ids = tf.strings.join([tf.gather(clips["id"], rows), tf.strings.as_string(first)], ":")
     end = tf.minimum(first + data.segments.size + data.segments.context, tf.gather(clips["num_frames"], rows))
@@ -87,54 +87,9 @@ def any_inside(serialized: Sequence[bytes], data: DataConfig) -> bool:
     Raises:
       records.PARSE_FAILURES: a record that does not fit `data`.
     """
-    starts = tf.io.parse_example(serialized, _int64_list(schema.SEGMENT_STARTS_KEY))[schema.SEGMENT_STARTS_KEY]
+    starts = parse_starts(tf.constant(serialized))
     lengths = tf.minimum(records.clip_lengths(tf.constant(serialized), data), data.max_frames)
     return bool(tf.reduce_any(starts.values < tf.cast(tf.gather(lengths, starts.value_rowids()), tf.int64)))
-
-
-def _int64_list(key: str) -> dict[str, tf.io.RaggedFeature]:
-    return {key: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)}
-
-
-def parse_ratings(serialized: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Parses the ratings alone, each pair of a segment and a class once.
-
-    Args:
-      serialized: [B] strings, `tf.train.SequenceExample`.
-      data: says the number of classes.
-
-    Returns:
-      Of R pairs the number of the record, the start, the class, int64 [R] each, and the mean rating, [R] float32.
-
-    Raises:
-      records.PARSE_FAILURES: when run on ratings that do not fit `data`.
-    """
-    integers = (schema.SEGMENT_STARTS_KEY, schema.SEGMENT_CLASSES_KEY, schema.SEGMENT_ENDS_KEY)
-    lists = {schema.SEGMENT_SCORES_KEY: tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int32)}
-    for key in integers:
-        lists |= _int64_list(key)
-    parsed = tf.io.parse_example(serialized, lists)
-    starts, classes, ends = (parsed[key] for key in integers)
-    scores = parsed[schema.SEGMENT_SCORES_KEY]
-    each = starts.row_lengths()
-    right = (
-        tf.reduce_all(tf.equal(each, classes.row_lengths()) & tf.equal(each, scores.row_lengths())),
-        # Nobody reads the ends, and a record may leave them out.
-        tf.reduce_all(tf.equal(each, ends.row_lengths()) | tf.equal(ends.row_lengths(), 0)),
-        tf.reduce_all(starts.values >= 0),
-        tf.reduce_all((classes.values >= 0) & (classes.values < data.num_classes)),
-        tf.reduce_all((scores.values >= 0.0) & (scores.values <= 1.0)),
-    )
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(right), ["ratings that do not fit"])]):
-        rows = tf.cast(starts.value_rowids(), tf.int64)
-    pairs, owners = _distinct(rows, starts.values, classes.values)
-    means = tf.math.unsorted_segment_mean(scores.values, owners, tf.shape(pairs)[0])
-    return pairs[:, 0], pairs[:, 1], pairs[:, 2], means
-
-
-def _distinct(*columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The distinct rows of int64 columns, in the order in which they come first, and which of them each row is."""
-    return tf.raw_ops.UniqueV2(x=tf.stack(columns, axis=1), axis=[0])
 
 
 def _count_beyond(rows: tf.Tensor, starts: tf.Tensor, beyond: tf.Tensor, faults: Faults) -> tf.Operation:
@@ -142,7 +97,7 @@ def _count_beyond(rows: tf.Tensor, starts: tf.Tensor, beyond: tf.Tensor, faults:
         faults.num_beyond += int(number)
         return number
 
-    segments, _ = _distinct(tf.boolean_mask(rows, beyond), tf.boolean_mask(starts, beyond))
+    segments, _ = distinct_rows(tf.boolean_mask(rows, beyond), tf.boolean_mask(starts, beyond))
     return tf.numpy_function(count, [tf.shape(segments)[0]], tf.int32)
 
 

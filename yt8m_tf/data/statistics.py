@@ -11,7 +11,7 @@ import tensorflow as tf
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.segments import parse_ratings
+from yt8m_tf.data.ratings import parse_ratings
 from yt8m_tf.errors import InputError
 from yt8m_tf.schema import MEAN_LABELS_PER_VIDEO
 
