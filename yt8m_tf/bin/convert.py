@@ -56,11 +56,9 @@ flags.adopt_module_key_flags(table_flags)
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
-    from yt8m_tf.bin.usage import next_command
     from yt8m_tf.conversion.convert import Options, convert
     from yt8m_tf.conversion.encoding import Storage
     from yt8m_tf.conversion.sources import open_source
-    from yt8m_tf.conversion.writing import read_data_section
     from yt8m_tf.errors import InputError, Interrupted
 
     if wrong := [level for level in _LEVELS.value or () if level not in ("video", "frame")]:
@@ -83,13 +81,7 @@ def main(_: Sequence[str]) -> None:
     except KeyboardInterrupt as error:
         raise Interrupted.like(error, "interrupted; the same command goes on where it was") from error
     print(_report(summary, directory, options.storage.low, options.storage.high))
-    level = summary.levels[0]
-    if summary.written.num_videos["train"]:
-        config = {"video": "first_level/logistic.yaml", "frame": "first_level/frame_logistic.yaml"}[level]
-        data = f"data={read_data_section(directory, level)}"
-        print(next_command("train", config=config, set=data, data_dir=directory / level, workdir="runs/logistic"))
-    else:
-        print(next_command("inspect", str(directory / level / "*.tfrecord")))
+    print(table_flags.next_step(directory, summary.levels[0], summary.written.num_videos["train"]))
 
 
 def _report(summary: Summary, directory: Path, low: float, high: float) -> str:

@@ -63,8 +63,6 @@ _MOST_JOBS = 8
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
-    from yt8m_tf.bin.usage import next_command
-    from yt8m_tf.conversion.writing import read_data_section
     from yt8m_tf.errors import InputError, Interrupted
     from yt8m_tf.extraction.extract import Options, extract
     from yt8m_tf.extraction.video_files import find_videos
@@ -89,13 +87,7 @@ def main(_: Sequence[str]) -> None:
         raise Interrupted.like(error, "interrupted; the same command goes on behind the last video") from error
     for line in _summary(result, f"{output_dir}"):
         print(line)
-    level = _LEVELS.value[0]
-    if result.written.num_videos["train"]:
-        config = {"video": "first_level/logistic.yaml", "frame": "first_level/frame_logistic.yaml"}[level]
-        data = f"data={read_data_section(output_dir, level)}"
-        print(next_command("train", config=config, set=data, data_dir=output_dir / level, workdir="runs/logistic"))
-    else:
-        print(next_command("inspect", f"{output_dir / level}/*.tfrecord"))
+    print(table_flags.next_step(output_dir, _LEVELS.value[0], result.written.num_videos["train"]))
 
 
 def _summary(result: Extraction, output_dir: str) -> list[str]:

@@ -5,12 +5,14 @@ A command calls `flags.adopt_module_key_flags(table_flags)`, so that its `--help
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 if TYPE_CHECKING:
     from yt8m_tf.conversion.tables import LabelTable
+    from yt8m_tf.schema import Level
 
 _LABELS = flags.DEFINE_string("labels", None, "A CSV or Parquet table of videos: ids, labels, what they are for.")
 ID_COLUMN = flags.DEFINE_string("id_column", "id", "The column of the videos' ids.")
@@ -27,6 +29,18 @@ _VALIDATE_SHARE = flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=1.0,
 )
+
+
+def next_step(directory: Path, level: Level, num_train: int) -> str:
+    """The command that comes after making shards: training on them, or a look at them where none is for training."""
+    from yt8m_tf.bin.usage import next_command
+    from yt8m_tf.conversion.writing import read_data_section
+
+    if not num_train:
+        return next_command("inspect", str(directory / level / "*.tfrecord"))
+    config = {"video": "first_level/logistic.yaml", "frame": "first_level/frame_logistic.yaml"}[level]
+    data = f"data={read_data_section(directory, level)}"
+    return next_command("train", config=config, set=data, data_dir=directory / level, workdir="runs/logistic")
 
 
 def read_labels() -> LabelTable | None:

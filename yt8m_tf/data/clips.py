@@ -25,6 +25,13 @@ def model_inputs(batch: Mapping[str, tf.Tensor], spec: InputSpec) -> dict[str, t
     return decode_features(prepare_clips(batch, spec), spec)
 
 
+def with_frames(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """A parsed batch of clips, each of which has frames, or else the graph fails: records of other kinds have none."""
+    check = tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"])
+    with tf.control_dependencies([check]):
+        return {**batch, "num_frames": tf.identity(batch["num_frames"])}
+
+
 def prepare_clips(
     batch: Mapping[str, tf.Tensor], spec: InputSpec, seed: tf.Tensor | None = None
 ) -> dict[str, tf.Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from yt8m_tf.config.data import DataConfig, frames_of
-from yt8m_tf.data.clips import decode_features
+from yt8m_tf.data.clips import decode_features, with_frames
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers.masking import clip_mask, masked_mean
@@ -74,10 +74,7 @@ def means_of_records(examples: tf.Tensor, data: DataConfig) -> dict[str, tf.Tens
       "id" [B] string, and for each feature the mean of its dequantised frames, [B, D] float32.
     """
     clips = frames_of(data)
-    batch = parse_records(examples, clips.records)
-    check = tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"])
-    with tf.control_dependencies([check]):
-        batch["num_frames"] = tf.identity(batch["num_frames"])
+    batch = with_frames(parse_records(examples, clips.records))
     decoded = decode_features(batch, clips.spec)
     mask = clip_mask(decoded)
     return {"id": batch["id"]} | {name: masked_mean(decoded[name], mask) for name in data.sizes}

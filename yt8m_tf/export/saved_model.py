@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
-from yt8m_tf.data.clips import model_inputs
+from yt8m_tf.data.clips import model_inputs, with_frames
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.additions import NOTHING_MORE, Additions, frames_function, frames_specs, means_of_records
@@ -230,11 +230,7 @@ class InferenceModule(tf.Module):
         def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed = parse_records(examples, data.records)
             video_id = parsed.pop("id")
-            if data.level == "frame":  # a record of another kind has none
-                check = tf.debugging.Assert(tf.reduce_all(parsed["num_frames"] > 0), ["a clip has no frames"])
-                with tf.control_dependencies([check]):
-                    parsed["num_frames"] = tf.identity(parsed["num_frames"])
-            return highest(video_id, parsed)
+            return highest(video_id, parsed if data.level == "video" else with_frames(parsed))
 
         def highest(video_id: tf.Tensor, parsed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             # Of the logits, not of the scores: those near 1 are equal in float32 where the logits differ.
