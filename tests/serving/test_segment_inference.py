@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,31 @@ def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert f"{output}: {sum(COUNTS)} videos of 4 shards" in result.stdout
     assert [class_id for class_id, _ in read_submission(output, CLASSES)] == CLASSES
+
+
+def test_a_timeline_shows_the_scores_of_a_model_and_of_json_lines(world, tmp_path: Path) -> None:
+    """Both pages are the same, and their table has the scores that the model itself gives."""
+    run(world, tmp_path / "x.jsonl", layout="jsonl")
+    shards, ids = f"{world[0]}/test*.tfrecord", "--ids=s3_1,s1_30"
+    pages = []
+    for name, flags in (
+        ("model", [f"--saved_model={world[0] / 'one'}", f"--input={shards}"]),
+        ("lines", [f"--input={tmp_path / 'x.jsonl'}", f"--labels={shards}"]),
+    ):
+        page = tmp_path / f"{name}.html"
+        result = run_command("timeline", *flags, ids, f"--output={page}", "--top_k=2")
+        assert result.returncode == 0 and f"written: {page} (0.0 MB)" in result.stdout, result.stderr
+        pages.append(page.read_text())
+    assert pages[0] == pages[1]
+    expected = plain_scores(world, 5, 5)
+    for video, section in zip(("s3_1", "s1_30"), pages[0].split("<section ")[1:], strict=True):
+        assert f"Video {video} " in section and section.count("<li>class ") == 3  # its labels
+        best = {c: max(own[c] for own in expected[video].values()) for c in range(NUM_CLASSES)}
+        highest = sorted(best, key=lambda c: -best[c])[:2]
+        assert re.findall(r"<b>class (\d+)</b>", section) == [str(c) for c in highest]
+        shown = re.findall(r'data-value="([\d.]+)"', section)
+        scores = [own[c] for c in highest for own in expected[video].values()]
+        np.testing.assert_allclose(np.array(shown, float), scores, atol=6e-4)
 
 
 def test_windows_are_frames_that_all_features_have(world) -> None:

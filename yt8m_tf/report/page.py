@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import jinja2
 
 import yt8m_tf
 from yt8m_tf import files
@@ -16,6 +13,7 @@ from yt8m_tf.report import classes, ensembles, sections
 from yt8m_tf.report.parts import Section
 from yt8m_tf.report.predictions import STACKED, Predictions, find_predictions
 from yt8m_tf.report.sources import Workdir, main_model, read_workdir
+from yt8m_tf.report.template import render
 from yt8m_tf.vocabulary import load_vocabulary
 
 _LINKS = {
@@ -102,16 +100,8 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
 
 def _page(workdir: Workdir, model: str, content: Sequence[Section]) -> str:
     kind = "pipeline" if workdir.pipeline else "run"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names and ids are data
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["kind"] = lambda part: type(part).__name__.lower()
-    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         title=workdir.path.resolve().name,
         subtitle=f"Report of a {kind}, {workdir.path}, with a closer look at {model}.",
         links=[(section.name, _LINKS[section.name]) for section in content],

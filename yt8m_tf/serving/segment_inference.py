@@ -43,14 +43,14 @@ class SegmentScorer:
       of_video: of whole clips, whose scores those of windows are multiplied by; None: they are not.
       windows: which.
       classes: [L] ascending, the classes that are written; None: all.
-      top_k: the most of them of each window.
+      top_k: the most of them of each window; None: all.
     """
 
     of_window: ClassScorer
     of_video: ClassScorer | None
     windows: Windows
     classes: np.ndarray | None
-    top_k: int
+    top_k: int | None
 
     @property
     def scorer(self) -> Scorer:
@@ -94,7 +94,7 @@ class SegmentScorer:
         if self.classes is not None:
             keep &= np.isin(classes, self.classes)
         ranks = np.where(np.isnan(scores), -np.inf, np.where(keep, -scores, np.inf))
-        if ranks.shape[1] > self.top_k:
+        if self.top_k is not None and ranks.shape[1] > self.top_k:
             best = np.sort(np.argpartition(ranks, self.top_k - 1, axis=1)[:, : self.top_k], axis=1)
             order = np.take_along_axis(
                 best, np.argsort(np.take_along_axis(ranks, best, axis=1), axis=1, kind="stable"), axis=1
@@ -156,22 +156,27 @@ def infer_segments(
       InputError: as `inference.infer`, and: a model that reads no clips, shards that hold none, classes that are no
         list, an id that cannot stand in a submission.
     """
-    scorer = load_scorer(saved_model, min(top_k, TOP_K), source, signature_name=signature)
-    other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
-    for own in (scorer, other):
-        _check_reads_clips(own, shards)
+    score = load_segment_scorer(
+        *(saved_model, shards, windows),
+        classes=classes,
+        video_model=video_model,
+        top_k=top_k,
+        batch_size=batch_size,
+        source=source,
+        signature=signature,
+    )
+    scorer, listed = score.scorer, None if score.classes is None else score.classes.tolist()
     num_classes = scorer.data.num_classes if scorer.data else None
-    listed = None if classes is None else read_classes(classes, num_classes)
     format_ = segment_format(layout, num_classes or scorer.num_classes, listed)
     names = None
     if format_.has_names:
         names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
-    batch_size, faults = batch_size or _BATCH_SIZE, faults or Faults()
+    faults = faults or Faults()
     faults.of_model(f"the model in {scorer.path}")
     run = {
         "model": fingerprint(saved_model),
         "input": list(shards),
-        "batch_size": batch_size,
+        "batch_size": score.of_window.batch_size,
         "top_k": top_k,
         "segments": dataclasses.asdict(windows),
         "format": layout,
@@ -180,11 +185,6 @@ def infer_segments(
         "vocabulary": names,
         "signature": signature,
     }
-    chosen = None if listed is None else np.array(listed)
-    of_window = class_scorer(scorer, chosen, batch_size, windows.size, signature)
-    own_signature = signature if other is scorer else SIGNATURE
-    of_video = None if video_model is None else class_scorer(other, chosen, _CLIPS, signature=own_signature)
-    score = SegmentScorer(of_window, of_video, windows, chosen, top_k)
 
     def score_shards(parts: Parts, bar: Progress) -> None:
         for shard in shards[len(parts.finished) :]:
@@ -195,6 +195,48 @@ def infer_segments(
             parts.finish_shard(faults.damaged.get(shard))
 
     return write_in_parts(output, shards, run, format_, score_shards, faults, progress)
+
+
+def load_segment_scorer(
+    saved_model: str,
+    shards: Sequence[str],
+    windows: Windows,
+    *,
+    classes: str | Path | None = None,
+    video_model: str | None = None,
+    top_k: int | None = TOP_K,
+    batch_size: int | None = None,
+    source: str | None = None,
+    signature: str = SIGNATURE,
+) -> SegmentScorer:
+    """Loads what scores the windows of clips; arguments and errors are those of `infer_segments`.
+
+    `shards` are looked at where the SavedModel does not say which records it reads; `top_k` may be None: all classes.
+    """
+    scorer = load_scorer(saved_model, min(top_k or TOP_K, TOP_K), source, signature_name=signature)
+    other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
+    for own in (scorer, other):
+        _check_reads_clips(own, shards)
+    num_classes = scorer.data.num_classes if scorer.data else None
+    chosen = None if classes is None else np.array(read_classes(classes, num_classes))
+    of_window = class_scorer(scorer, chosen, batch_size or _BATCH_SIZE, windows.size, signature)
+    own_signature = signature if other is scorer else SIGNATURE
+    of_video = None if video_model is None else class_scorer(other, chosen, _CLIPS, signature=own_signature)
+    return SegmentScorer(of_window, of_video, windows, chosen, top_k)
+
+
+def score_clip(score: SegmentScorer, shard: str, serialized: bytes) -> SegmentRows:
+    """Scores the windows of one clip, a record of `shard`.
+
+    Raises:
+      InputError: as `infer_segments`, of this record; it has no frames.
+    """
+    faults = Faults()
+    faults.of_model(f"the model in {score.scorer.path}")
+    ((clip, segments),) = _scores_of(score, shard, tf.constant([serialized]), faults)
+    _check(score.scorer, shard, clip, segments, faults)
+    assert segments is not None
+    return segments
 
 
 def _video_scorer(directory: str) -> Scorer:
@@ -218,16 +260,23 @@ def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[
     """What is written of some clips at a time, None for those without frames; and the bytes of their records."""
 
     def score_some(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[list[tuple[CutClip, SegmentRows | None]], int]:
-        try:
-            return score(batch[1]), bytes_in_shards(batch[1])
-        except (*records.PARSE_FAILURES, DecodeError) as error:
-            raise bad_record(score.scorer, [shard], faults, error) from error
+        return _scores_of(score, shard, batch[1], faults), bytes_in_shards(batch[1])
 
     # A few clips at a time, from the start of the shard: a run that goes on scores the same windows together.
     for found, num_bytes in in_order(score_some, read_batches([[shard]], _CLIPS, faults), batches_under_way()):
         for clip, segments in found:
             _check(score.scorer, shard, clip, segments, faults)
         yield [segments for _, segments in found], num_bytes
+
+
+def _scores_of(
+    score: SegmentScorer, shard: str, serialized: tf.Tensor, faults: Faults
+) -> list[tuple[CutClip, SegmentRows | None]]:
+    """What `score` gives for clips of a shard; of one that it cannot read the message names the record."""
+    try:
+        return score(serialized)
+    except (*records.PARSE_FAILURES, DecodeError) as error:
+        raise bad_record(score.scorer, [shard], faults, error) from error
 
 
 def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | None, faults: Faults) -> None:
@@ -240,7 +289,8 @@ def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | No
         if scorer.data is not None:
             faults.meet_empty(shard, scorer.data.records, 1)
         elif faults.on_empty == "error":
-            raise InputError(f"{shard}: video '{name}' has no frames; --on_empty=skip leaves such clips out")
+            hint = faults.reader.flag_hint("--on_empty=skip leaves such clips out")
+            raise InputError(f"{shard}: video '{name}' has no frames{hint}")
         else:
             faults.num_empty += 1
     elif np.isnan(segments.rows.scores).any():
