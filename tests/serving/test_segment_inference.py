@@ -146,6 +146,16 @@ def test_a_submission_ranks_the_segments_of_each_class(
     assert sum(map(len, lists.values())) > 100
 
 
+def test_of_equal_scores_the_lowest_classes_are_written(world) -> None:
+    """As many as are wanted in the order of the classes, whether others are left out or not."""
+    scorer = segment_inference.load_segment_scorer(str(world[0] / "one"), world[3], WINDOWS, top_k=4)
+    scores = np.array([[0.5, 0.25, 0.5, 0.75, 0.5, 0.0], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25]], np.float32)
+    classes = np.broadcast_to(np.arange(6), scores.shape)
+    for top_k in (4, None):
+        found, _, keep = dataclasses.replace(scorer, top_k=top_k)._selected(classes, scores)
+        assert [row[own].tolist()[:4] for row, own in zip(found, keep, strict=True)] == [[3, 0, 2, 4], [2, 3, 4, 5]]
+
+
 def test_top_k_and_no_list_of_classes(world, tmp_path: Path) -> None:
     run(world, tmp_path / "out.csv", top_k=1)
     segments = [name for _, names in read_submission(tmp_path / "out.csv", range(NUM_CLASSES)) for name in names]
@@ -268,16 +278,21 @@ def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert f"{output}: {sum(COUNTS)} videos of 4 shards" in result.stdout
     assert [class_id for class_id, _ in read_submission(output, CLASSES)] == CLASSES
+    last = f"next: yt8m-score-submission --submission={output} --labels='{world[0]}/test*.tfrecord'"
+    assert result.stdout.splitlines()[-1] == f"{last} --classes={world[0] / 'classes.csv'}"
 
 
 def test_a_timeline_shows_the_scores_of_a_model_and_of_json_lines(world, tmp_path: Path) -> None:
     """Both pages are the same, and their table has the scores that the model itself gives."""
-    run(world, tmp_path / "x.jsonl", layout="jsonl")
-    shards, ids = f"{world[0]}/test*.tfrecord", "--ids=s3_1,s1_30"
+    model, shards, ids = f"--saved_model={world[0] / 'one'}", f"{world[0]}/test*.tfrecord", "--ids=s3_1,s1_30"
+    lines = tmp_path / "x.jsonl"
+    result = run_command("infer", model, f"--input={shards}", f"--output={lines}", "--segments=5", "--format=jsonl")
+    last = f"next: yt8m-timeline --input={lines} --labels='{shards}' --output=timeline.html"
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == last, result.stderr
     pages = []
     for name, flags in (
-        ("model", [f"--saved_model={world[0] / 'one'}", f"--input={shards}"]),
-        ("lines", [f"--input={tmp_path / 'x.jsonl'}", f"--labels={shards}"]),
+        ("model", [model, f"--input={shards}"]),
+        ("lines", [f"--input={lines}", f"--labels={shards}"]),
     ):
         page = tmp_path / f"{name}.html"
         result = run_command("timeline", *flags, ids, f"--output={page}", "--top_k=2")

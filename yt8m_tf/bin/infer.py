@@ -111,6 +111,24 @@ def main(_: Sequence[str]) -> None:
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
     for line in summary.faults.summary():
         print(line)
+    if _SEGMENTS.value is not None and (following := _next()):
+        print(following)
+
+
+def _next() -> str | None:
+    """What comes after segments: MAP of a submission, where there are shards that may have ratings, or a page."""
+    from yt8m_tf.bin.usage import next_command
+
+    of_videos, several = _EXTRACT.value is not None, len(_INPUT.value) > 1
+    if _FORMAT.value == "jsonl":
+        more = {} if of_videos else {"labels": _INPUT.value}
+        if of_videos and Path(_INPUT.value[0]).is_file() and not several:
+            more = {"video": _INPUT.value[0]}
+        return next_command("timeline", input=[_OUTPUT.value], **more, output="timeline.html")
+    if of_videos or several:
+        return None
+    classes = {} if _CLASSES.value is None else {"classes": _CLASSES.value}
+    return next_command("score-submission", submission=_OUTPUT.value, labels=_INPUT.value[0], **classes)
 
 
 @contextlib.contextmanager
