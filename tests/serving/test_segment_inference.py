@@ -50,7 +50,7 @@ def run(world, output: Path, windows: Windows = WINDOWS, **options):
     return infer_segments(str(world[0] / "one"), world[3], output, windows, progress=False, **options)
 
 
-def plain_windows(record: bytes, size: int, stride: int) -> tuple[str, dict[int, bytes]]:
+def plain_windows(record: bytes, size: int, stride: int, context: int = 0) -> tuple[str, dict[int, bytes]]:
     """The id of a clip, and by start a record of its own for the frames of each window that all features have."""
     clip = tf.train.SequenceExample.FromString(record)
     length = min(len(own.feature) for own in clip.feature_lists.feature_list.values())
@@ -58,15 +58,17 @@ def plain_windows(record: bytes, size: int, stride: int) -> tuple[str, dict[int,
     for start in range(0, length, stride):
         window = tf.train.SequenceExample.FromString(record)
         for own in window.feature_lists.feature_list.values():
-            del own.feature[min(start + size, length) :]
-            del own.feature[:start]
+            del own.feature[min(start + size + context, length) :]
+            del own.feature[: max(start - context, 0)]
         found[start] = window.SerializeToString()
     return clip.context.feature["id"].bytes_list.value[0].decode(), found
 
 
-def plain_scores(world, size: int, stride: int, model: str = "one") -> dict[str, dict[int, dict[int, float]]]:
+def plain_scores(
+    world, size: int, stride: int, model: str = "one", context: int = 0
+) -> dict[str, dict[int, dict[int, float]]]:
     """By video and start, the scores of all classes."""
-    windows = [plain_windows(record, size, stride) for record in world[4]]
+    windows = [plain_windows(record, size, stride, context) for record in world[4]]
     scores = iter(float_scores(world[2][model], world[1], [own for _, found in windows for own in found.values()]))
     found: dict[str, dict[int, dict[int, float]]] = {}
     for video, starts in windows:
@@ -234,6 +236,7 @@ def test_what_cannot_be_scored_is_one_line(world, tmp_path: Path) -> None:
     assert "--segments=5:5:5: give SIZE" in fails("--segments=5:5:5")
     assert "--format=parquet: segments are written as csv" in fails("--segments=5", "--format=parquet")
     assert "--classes=x.csv: is for segments; add --segments=5" in fails("--classes=x.csv")
+    assert "--mean_with=a,b: is for segments; add --segments=5" in fails("--mean_with=a,b")
     assert "--threshold=0.5: is not for --segments" in fails("--segments=5", "--threshold=0.5")
     assert "--video_model=none: no saved_model.pb there" in fails("--segments=5", "--video_model=none")
 
@@ -280,6 +283,32 @@ def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:
     assert [class_id for class_id, _ in read_submission(output, CLASSES)] == CLASSES
     last = f"next: yt8m-score-submission --submission={output} --labels='{world[0]}/test*.tfrecord'"
     assert result.stdout.splitlines()[-1] == f"{last} --classes={world[0] / 'classes.csv'}"
+
+
+def test_a_model_sees_the_context_that_it_was_trained_with_and_others_may_join_it(world, tmp_path: Path) -> None:
+    root, data, models, *_ = world
+    metadata = {"experiment": {"data": {"segments": {"size": 5, "context": 3}}}}
+    export_saved_model(models["two"], data, tmp_path / "context", precision=FLOAT32, metadata=metadata)
+    result = run_command(
+        *("infer", f"--saved_model={root / 'one'}", f"--input={root}/test*.tfrecord", f"--output={tmp_path / 'out'}"),
+        *("--segments=5:4", "--format=jsonl", "--top_k=30", f"--mean_with={tmp_path / 'context'}"),
+    )
+    assert result.returncode == 0, result.stderr
+    without, with_context = plain_scores(world, 5, 4), plain_scores(world, 5, 4, "two", 3)
+    for line in (tmp_path / "out").read_text().splitlines():
+        video, segments = json.loads(line).values()
+        assert [segment["start"] for segment in segments] == list(without[video])
+        for segment in segments:
+            one, two = (own[video][segment["start"]] for own in (without, with_context))
+            expected = [(one[c] + two[c]) / 2 for c in segment["ids"]]
+            np.testing.assert_allclose(segment["scores"], expected, atol=1e-6)
+
+
+def test_models_without_a_mean_are_refused(world, tmp_path: Path, rng) -> None:
+    other = tiny_data("frame", num_classes=31)
+    export_saved_model(tiny_model(other, rng), other, tmp_path / "other", precision=FLOAT32)
+    with pytest.raises(InputError, match=r"--mean_with=.*other: predicts 31 classes, and the first model 30;"):
+        run(world, tmp_path / "out", mean_with=[str(tmp_path / "other")])
 
 
 def test_a_timeline_shows_the_scores_of_a_model_and_of_json_lines(world, tmp_path: Path) -> None:
