@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from segments import rated_record
+from shards import frame_record, write_shard
+from tiny_models import NUM_CLASSES, tiny_data, tiny_model
 
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
@@ -16,10 +19,13 @@ from yt8m_tf.data import clips, pipeline
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
+from yt8m_tf.export.precision import FLOAT32
+from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.metrics.accumulator import average_precision, pair_keys
 from yt8m_tf.pipelines import plan, runner
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
+from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.stages import make_stages
 from yt8m_tf.run_dir import read_experiment
 from yt8m_tf.sample_data.dataset import Layout
@@ -103,6 +109,29 @@ def test_a_plan_counts_the_frames_of_segments(tmp_path: Path) -> None:
     assert "infer_segments test" in plan.describe(stages, settings, str(tmp_path), tmp_path / "run", 1.0)
 
 
+def test_windows_are_scored_with_the_mean_and_measured_where_there_are_ratings(tmp_path: Path, rng) -> None:
+    data = tiny_data("frame")
+    export_saved_model(tiny_model(data, rng), data, tmp_path / "run" / "one", precision=FLOAT32)
+    frames = {name: rng.integers(0, 256, (12, size)).astype(np.uint8) for name, size in data.features.items()}
+    ratings = [(0, 4, 1.0), (5, 4, 0.0), (10, 7, 1.0)]
+    write_shard(tmp_path / "rated.tfrecord", [rated_record(b"a", ratings, **frames)])
+    write_shard(tmp_path / "unrated.tfrecord", [frame_record(b"a", [1], **frames)])
+    (tmp_path / "classes.csv").write_text("Index\n4\n7\n")
+    options = {"saved_models": ["one", "one"], "size": 5, "classes": "classes.csv", "num_classes": NUM_CLASSES}
+    where, results = Where(str(tmp_path), tmp_path / "run", progress=False), {}
+    for name in ("rated", "unrated"):
+        stage = Stage(name, "infer_segments", (), f"segments/{name}.csv", options, (f"{name}.tfrecord",))
+        results[name] = execute(stage, where)
+    lines = (tmp_path / "run/segments/rated.csv").read_text().splitlines()
+    assert lines == (tmp_path / "run/segments/unrated.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["Class", "4", "7"]
+    ranked = lines[1].split(",")[1].split()  # of class 4
+    assert sorted(ranked) == ["a:0", "a:10", "a:5"]
+    of_four = 1.0 if ranked.index("a:0") < ranked.index("a:5") else 0.5
+    assert results["rated"]["map"] == (of_four + 1.0) / 2 and results["rated"]["videos"] == 1
+    assert "map" not in results["unrated"]
+
+
 def test_the_table_of_a_pipeline_without_stacking(tmp_path: Path) -> None:
     results = {
         "evaluate videos": {"gap_at_20": 0.5},
@@ -128,8 +157,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4,200 training clips, and 1,400 to validate on, with five ratings each."""
     directory = tmp_path_factory.mktemp("sample")
     config = SampleConfig(num_classes=_CLASSES, rgb_size=128, audio_size=16)
-    layout = Layout({"train": 4200, "validate": 1400, "test": 50}, levels=("frame",))
-    write_segment_data(str(directory), config, layout, FrameCounts(10, 40))
+    layout = Layout({"train": 4200, "validate": 1400, "test": 50}, 700, ("frame",))
+    write_segment_data(str(directory), config, layout, FrameCounts(20, 40))
     return directory
 
 
