@@ -43,6 +43,7 @@ _COMMANDS = (
     "inspect",
     "sample-data",
     "score-submission",
+    "timeline",
 )
 _SMALL = (
     "--set=data.features={rgb: 8, audio: 4}",

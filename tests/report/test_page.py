@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from report_world import NAMES, write_pipeline
+from report_world import NAMES, write_pipeline, write_segment_run
 
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
@@ -211,6 +211,28 @@ def test_a_run_alone(learnable_shards: Callable[..., Path], tmp_path: Path) -> N
     page = _page(workdir, tmp_path / "whole.html", dataclasses.replace(_QUIET, data_dir=str(data_dir), num_shards=1))
     assert "run: 64 videos" in page.text and f"{metrics.gap:.4f}" in page.text
     assert sorted(workdir.rglob("*")) == before  # a report writes nothing there
+
+
+def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
+    write_segment_run(tmp_path / "x", "one", [0.5, 0.6125], evaluated=True)
+    write_segment_run(tmp_path / "x", "two", [0.7], evaluated=False)
+    workdir = read_workdir(tmp_path / "x")
+    assert main_model(workdir) == "one" and not workdir.evaluations
+    page = _page(tmp_path / "x", tmp_path / "report.html")
+    assert page.open == []
+    for row in (
+        ["one logistic", "5 and 2 on each side", "0.6125", "0.2500", "0.6125"],
+        ["two logistic", "5 and 2 on each side", "", "", "0.7000"],
+    ):
+        assert row in [[cell.strip() for cell in found] for found in page.rows]
+    command = f"two is not evaluated: yt8m-evaluate --workdir={tmp_path}/x/runs/two --data_dir=DATA"
+    assert command in page.text and "one is not evaluated" not in page.text
+    for tile in ("MAP over rated pairs0.6125", "ratings34", "of them present50%"):
+        assert tile in page.text
+    assert page.row("Fish & chips") == ["Fish & chips", "2", "9", "3", "0.125"]
+    assert page.row(NAMES[1]) == [NAMES[1], "1", "3", "0", ""]
+    assert "1 of 6 classes were rated nowhere, 1 were rated absent alone" in page.text
+    assert "No confusions" not in page.text and "No evaluation yet" not in page.text  # there is nothing of whole videos
 
 
 def test_bad_directories_are_one_line(pipeline: Path, tmp_path: Path) -> None:
