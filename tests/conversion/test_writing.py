@@ -76,7 +76,7 @@ def test_records_are_those_of_the_dataset(tmp_path: Path) -> None:
             seen[video_id] = name
     assert seen.keys() == _TABLE.rows.keys()
     data = yaml.safe_load((tmp_path / "frame" / "data.yaml").read_text())["data"]
-    assert data == {"level": "frame", "features": _SIZES, "num_classes": 5}
+    assert data == {"level": "frame", "features": _SIZES, "num_classes": 5, "vocabulary": "../vocabulary.csv"}
 
 
 def test_the_same_videos_give_the_same_bytes(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def _data_section(
     }
     if table.class_names:
         data["num_classes"] = len(table.class_names)
+        data["vocabulary"] = f"../{VOCABULARY}"  # relative to --data_dir, the directory of the level
     rows = [table.rows[video_id] for ids in dealt.values() for video_id in ids]
     most = max((len(row.labels or ()) for row in rows), default=0)
     if most > TargetsConfig.max_labels:
