@@ -150,6 +150,13 @@ def test_output_that_cannot_be_written_is_named_before_the_work(tmp_path: Path, 
     assert not list((tmp_path / "new").iterdir())
 
 
+def test_shards_are_not_written_over(tmp_path: Path) -> None:
+    shard = tmp_path / "train0.tfrecord"
+    shard.write_bytes(b"")
+    result = run_command("kmeans", f"--input={tmp_path}/train*", f"--output={tmp_path}/./train0.tfrecord")
+    assert result.returncode == 1 and "would write over" in result.stderr and not shard.read_bytes()
+
+
 def test_centroids_are_assigned_on_every_replica(
     tmp_path: Path, rng: np.random.Generator, two_replicas: tf.distribute.Strategy
 ) -> None:

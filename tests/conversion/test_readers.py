@@ -210,6 +210,8 @@ def test_inputs_that_cannot_be_used(patterns: list[str], message: str, tmp_path:
     given = [f"{p[:2]}{tmp_path}/{p[2:]}" if p[1] == "=" else f"{tmp_path}/{p}" for p in patterns]
     with pytest.raises(InputError, match=message):
         _read(*given)
+    with pytest.raises(InputError, match="--input=: names nothing; give files of features"):
+        _read()
 
 
 def test_features_that_a_table_lacks(tmp_path: Path) -> None:

@@ -233,6 +233,18 @@ def test_which_files_there_are(tmp_path: Path) -> None:
     assert find_videos([f"{tmp_path}/*.mp4"], None, left_out) == {"a": tmp_path / "a.mp4"}
     with_suffix = LabelTable({"a.mp4": Row(None, "test")}, ())
     assert find_videos([f"{tmp_path}/a.mp4"], with_suffix, left_out) == {"a.mp4": tmp_path / "a.mp4"}
+    (tmp_path / "link.mp4").symlink_to("b", target_is_directory=True)
+    assert find_videos([f"{tmp_path}/b", f"{tmp_path}/link.mp4"], None, left_out).keys() == {"c"}  # one file, two names
+    (tmp_path / "link.mp4").unlink()
+    (tmp_path / "gone.mp4").symlink_to("away.mp4")
+    for pattern, message in (
+        ("none.mp4", r"--input=.*none\.mp4: no such file; name videos, a directory of them, or a pattern"),
+        ("none*", r"--input=.*none\*: no such file"),
+        ("gone.mp4", r"--input=.*gone\.mp4: a link to 'away\.mp4', which does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            find_videos([str(tmp_path / "a.mp4"), str(tmp_path / pattern)], None, left_out)
+    (tmp_path / "gone.mp4").unlink()
     (tmp_path / "b" / "a.avi").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.mp4 and .*a\.avi have the same id, 'a'; rename one"):
         find_videos([str(tmp_path)], None, left_out)

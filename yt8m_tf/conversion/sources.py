@@ -32,6 +32,8 @@ def open_source(
     Raises:
       InputError: no such files, or of different kinds; a table without features.
     """
+    if not patterns:
+        raise InputError(f"{_FLAG}=: names nothing; give files of features, or patterns of them")
     found = _find(patterns)
     suffixes = {Path(path).suffix.lower(): path for paths in found.values() for path in paths}
     if pickles := [path for suffix, path in suffixes.items() if suffix in _PICKLES]:
