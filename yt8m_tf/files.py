@@ -171,6 +171,21 @@ def plain(directory: str | os.PathLike[str]) -> str:
     return _link_to(os.path.realpath(name))
 
 
+def plain_prefix(prefix: str | os.PathLike[str]) -> str:
+    """The same for the beginning of the names of files, such as a checkpoint's, "run/model.ckpt-1000"."""
+    directory, name = os.path.split(os.fspath(prefix))
+    if not any(character in name for character in (*_WILDCARDS, "\\")):
+        return os.path.join(plain(directory), name)
+    links = os.path.join(_links(), uuid.uuid4().hex)
+    os.mkdir(links)
+    for file in os.listdir(directory or "."):
+        if file.startswith(f"{name}."):
+            os.symlink(
+                os.path.realpath(os.path.join(directory, file)), os.path.join(links, f"files{file[len(name) :]}")
+            )
+    return os.path.join(links, "files")
+
+
 @functools.cache
 def _link_to(directory: str) -> str:
     link = os.path.join(_links(), uuid.uuid4().hex)
