@@ -158,6 +158,8 @@ def read_recipe(place: Path, flag: str) -> Recipe:
     path = place / RECIPE if place.is_dir() else place
     remedy = f"give {flag}=DIR, where yt8m-extract wrote {RECIPE}, or {flag}=NAME=BACKBONE,..."
     recipe: Recipe = strict_yaml.read_json(path, Recipe, remedy)
+    if not recipe.features:
+        raise InputError(f"{path}: names no features; {remedy}")
     return recipe
 
 
