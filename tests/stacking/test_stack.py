@@ -221,7 +221,7 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"--scores=.*none/train: no scores there"):
         world.inputs("train", world.train, ("first", "none"))
     twice = [world.root / "scores" / "first" / "train"] * 2
-    with pytest.raises(InputError, match="are scores of the same model; name it once"):
+    with pytest.raises(InputError, match=r"first/train is named twice; name each model once"):
         StackInputs(twice, ("first", "again"), world.train)
     with pytest.raises(InputError, match="two models are named 'first'"):
         world.inputs("train", world.train, ("first", "first"))
