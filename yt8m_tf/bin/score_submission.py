@@ -49,9 +49,9 @@ def main(_: Sequence[str]) -> None:
 
     submission = Path(_SUBMISSION.value).expanduser()
     of_segments = is_segment_submission(submission)
-    if of_segments or _LABELS.value.endswith(".csv"):
-        if wrong := [flag for flag in (_ID_KEY, _LABELS_KEY) if flag.value is not None]:
-            raise InputError(f"--{wrong[0].name}={wrong[0].value}: is for labels of videos in shards; leave it out")
+    given = [flag for flag in (_ID_KEY, _LABELS_KEY) if flag.value is not None]
+    if given and (of_segments or _LABELS.value.endswith(".csv")):
+        raise InputError(f"--{given[0].name}={given[0].value}: is for labels of videos in shards; leave it out")
     print(_score_segments(submission) if of_segments else _score_videos(submission))
 
 
