@@ -116,6 +116,10 @@ def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"other and .*logistic have different data\.num_classes"):
         weighted_mean.combine([run, other], [1.0, 1.0], tmp_path / "mean")
+    with pytest.raises(InputError, match=r"--members: .*logistic and .*logistic are the same run; name it once, with"):
+        weighted_mean.combine(
+            [run, other, run.parent / "." / other.name / ".." / run.name], [1.0] * 3, tmp_path / "mean"
+        )
     with pytest.raises(InputError, match="all are 0"):
         weighted_mean.combine([run], [0.0], tmp_path / "mean")
     with pytest.raises(InputError, match=r"--members: .*none is no run directory of yt8m-train \(it has no config"):

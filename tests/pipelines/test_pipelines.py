@@ -25,6 +25,7 @@ from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.stages import kept_seeds, make_stages
+from yt8m_tf.pipelines.starts import check_starts
 from yt8m_tf.pipelines.state import States
 
 
@@ -274,6 +275,29 @@ def test_a_model_that_cannot_be_trained_is_named() -> None:
     for data in ([1], "x"):
         with pytest.raises(InputError, match=r"first_level/moe\.yaml, as the pipeline changes it: .*'data'"):
             make_stages(_settings(models={"moe": {"changes": {"data": data}}}))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({}, ""),
+        (
+            {"width": 0.04},
+            r"'final' starts from the weights of 'small_a', and needs 'a_.*\], which is there as \[.*final",
+        ),
+        ({"trunks": ["c"]}, r"and needs 'c_.*\], which is not there; give final\.changes\.model the sizes of these"),
+        (
+            {"unit_inputs": False},
+            r"model\.unit_inputs of 'final' is False, and of 'small_a', .* True; give both the same",
+        ),
+    ],
+)
+def test_what_the_final_network_starts_from_is_looked_at_first(model: dict[str, Any], message: str) -> None:
+    settings = _settings(final={"changes": {"model": model}})
+    if not message:
+        return check_starts(make_stages(settings))
+    with pytest.raises(InputError, match=message):
+        check_starts(make_stages(settings))
 
 
 def test_operations_of_a_forward_pass_by_hand() -> None:
