@@ -154,10 +154,10 @@ def test_the_table_of_a_pipeline_without_stacking(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4,200 training clips, and 1,400 to validate on, with five ratings each."""
+    """4,200 training clips, and 5,600 to validate on, with five ratings each."""
     directory = tmp_path_factory.mktemp("sample")
     config = SampleConfig(num_classes=_CLASSES, rgb_size=128, audio_size=16)
-    layout = Layout({"train": 4200, "validate": 1400, "test": 50}, 700, ("frame",))
+    layout = Layout({"train": 4200, "validate": 5600, "test": 50}, 700, ("frame",))
     write_segment_data(str(directory), config, layout, FrameCounts(20, 40))
     return directory
 
