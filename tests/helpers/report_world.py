@@ -158,7 +158,8 @@ def _write_stacked(root: Path) -> None:
         for number, row in enumerate(rows):
             labels[number, : len(LABELS[row])] = LABELS[row]
         ids = np.array([VIDEOS[row] for row in rows], np.bytes_)
-        save_arrays(root / "labels" / "validation" / f"{name}.npz", {"ids": ids, "labels": labels})
+        kept = {"ids": ids, "labels": labels, "num_videos": np.int64(len(ids)), "num_bytes": np.int64(1)}
+        save_arrays(root / "labels" / "validation" / f"{name}.npz", kept)
         values = np.array([SCORES[row] for row in rows], np.float16)
         features = np.stack([values.ravel(), values[:, ::-1].ravel()], axis=1)
         videos, classes = (part.ravel().astype(np.int32) for part in np.indices(values.shape))

@@ -76,14 +76,23 @@ def _page(path: Path, output: Path, options: Options = _QUIET) -> _Page:
     return _Page(output.read_text(encoding="utf-8"))
 
 
-def test_ensembles(pipeline: Path, tmp_path: Path) -> None:
-    page = _page(pipeline, tmp_path / "report.html")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, _Page]:
+    """A pipeline and its page, `report.html` in its parent directory, which no test changes."""
+    root = tmp_path_factory.mktemp("whole")
+    directory = write_pipeline(root / "pipeline")
+    return directory, _page(directory, root / "report.html")
+
+
+def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
+    directory, page = whole
+    pipeline = Path(shutil.copytree(directory, tmp_path / "pipeline"))
     found = [[cell.strip() for cell in row] for row in page.rows]
     assert ["1", "worst first", "0.2690", "0.2990", "0.3090", "0.3190"] in found
     assert ["1 + 1", "best, and all weak ones", "0.5690", "0.5990", "0.6090", "0.6190"] in found
     assert ["1", "1", "0.4990 → 0.5990", "0.5090 → 0.6090", "0.5190 → 0.6190"] in found
     assert "boosters of up to 1,200 trees, learning rate 0.25. Weak are second." in page.text
-    assert (tmp_path / "report_files" / "gap_against_models_by_method.png").is_file()
+    assert (directory.parent / "report_files" / "gap_against_models_by_method.png").is_file()
     alt = next(tag["alt"] or "" for _, tag in page.tags if tag.get("data-name") == "gap_against_models_by_method.png")
     assert "1 models worst first: mean 0.2990, weighted mean 0.3090, LightGBM 0.3190" in alt
     (pipeline / "stacked" / "ensemble_sizes.json").unlink()
@@ -95,8 +104,8 @@ def test_ensembles(pipeline: Path, tmp_path: Path) -> None:
         write_report(pipeline, tmp_path / "report.html", _QUIET)
 
 
-def test_numbers(pipeline: Path, tmp_path: Path) -> None:
-    page = _page(pipeline, tmp_path / "report.html")
+def test_numbers(whole: tuple[Path, _Page]) -> None:
+    page = whole[1]
     assert page.row("final")[1:] == ["0.4321", "", "", "2.5 MB", "12 s"]
     assert page.row("first")[1:] == ["0.5400", "0.5500", "", "", "2 min"]
     assert page.row("plain mean")[1:3] == ["0.5500", "0.5600"] and page.row("LightGBM")[1] == "0.5700"
@@ -113,8 +122,8 @@ def test_numbers(pipeline: Path, tmp_path: Path) -> None:
     assert f"area {gap:.4f}" in next(a["alt"] for t, a in page.tags if a.get("data-name") == "precision_recall.png")
 
 
-def test_one_file_that_loads_nothing(pipeline: Path, tmp_path: Path) -> None:
-    page = _page(pipeline, tmp_path / "report.html")
+def test_one_file_that_loads_nothing(whole: tuple[Path, _Page]) -> None:
+    page, files = whole[1], whole[0].parent / "report_files"
     assert page.open == []
     pictures = []
     for tag, attributes in page.tags:
@@ -132,9 +141,9 @@ def test_one_file_that_loads_nothing(pipeline: Path, tmp_path: Path) -> None:
         if tag == "th":
             assert attributes["scope"] in ("col", "row")
     assert [tag for tag, _ in page.tags].count("script") == 1
-    written = sorted(path.name for path in (tmp_path / "report_files").iterdir())
+    written = sorted(path.name for path in files.iterdir())
     assert written == sorted(pictures) and len(pictures) == 11
-    assert all((tmp_path / "report_files" / name).read_bytes()[:4] == b"\x89PNG" for name in written)
+    assert all((files / name).read_bytes()[:4] == b"\x89PNG" for name in written)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {str(a["href"])[1:] for t, a in page.tags if t == "a"} <= set(ids)

@@ -68,6 +68,7 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     Raises:
       InputError: nothing there to report on, a damaged file, or a page that cannot be written.
     """
+    files.check_writable(output, "--output")
     workdir = read_workdir(path)
     model = main_model(workdir, options.model)
     directory = output.with_name(f"{output.stem}_files")
