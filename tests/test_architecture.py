@@ -21,7 +21,7 @@ _LEVELS = (
     ("ensembling",),
     ("evaluation", "export", "scoring"),
     ("extraction", "stacking", "training"),
-    ("codebook", "conversion", "download", "sample_data", "score_shards", "serving"),
+    ("codebook", "conversion", "download", "keras_fit", "sample_data", "score_shards", "serving"),
     ("models",),
     ("data", "layers", "losses", "metrics"),
     ("console", "errors", "files", "locks", "processes", "schema", "config", "vocabulary", "run_dir"),

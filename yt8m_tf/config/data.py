@@ -202,7 +202,14 @@ class OrderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsConfig):
-    """Which records a run reads, and how: the section `data`."""
+    """Which records a run reads, and how: the section `data`.
+
+    Example:
+      >>> import yt8m_tf
+      >>> data = yt8m_tf.DataConfig(features={"clip": 512}, keys={"clip": "image/embedding"}, num_classes=10)
+      >>> data.spec.features
+      {'clip': 512}
+    """
 
     def __post_init__(self) -> None:
         for part in (RecordsConfig, TargetsConfig, FoldsConfig, OrderConfig):
@@ -250,3 +257,18 @@ def frames_of(data: DataConfig) -> DataConfig:
     `data` are.
     """
     return dataclasses.replace(data, level="frame", features=data.sizes, keys=data.other_keys)
+
+
+def data_of(spec: InputSpec) -> DataConfig:
+    """YouTube-8M's records as a model of `spec` reads them: the inverse of `DataConfig.spec`."""
+    return DataConfig(
+        level=spec.level,
+        features={
+            name: FeatureConfig(size, "uint8", tuple(spec.ranges[name])) if name in spec.ranges else size
+            for name, size in spec.features.items()
+        },
+        num_classes=spec.num_classes,
+        max_frames=spec.max_frames,
+        verticals=spec.num_tags,
+        frames=spec.frames,
+    )
