@@ -10,6 +10,7 @@ import pytest
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
+@pytest.mark.slow
 def test_fit_learns(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("fit", _EXAMPLES / "fit.py")
     assert spec is not None and spec.loader is not None

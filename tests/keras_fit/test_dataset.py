@@ -73,7 +73,7 @@ def test_every_pass_has_each_video_once_in_another_order(level: str, sample: Any
 
 def test_what_is_wrong_is_named(sample: Any, tmp_path: Path) -> None:
     shard = sample.directory / "video" / "validate0000.tfrecord"
-    with pytest.raises(InputError, match="validate0000.tfrecord: record 0.*rgb"):
+    with pytest.raises(InputError, match=r"validate0000.tfrecord: record 0.*rgb"):
         make_dataset(str(shard), InputSpec(features={"rgb": 25}, num_classes=20), 10)
     with pytest.raises(InputError, match="no file matches"):
         make_dataset(str(tmp_path / "no*.tfrecord"), _SPEC, 10)
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_named(sample: Any, tmp_path: Path) -> None:
         make_dataset(str(shard), DataConfig(features=_SPEC.features, num_classes=20, verticals=3), 10)
     cut = tmp_path / "cut.tfrecord"
     cut.write_bytes(shard.read_bytes()[:-10])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="cut.tfrecord.*record 511"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"cut.tfrecord.*record 511"):
         list(make_dataset(str(cut), _SPEC, 100))
 
 

@@ -29,5 +29,5 @@ def test_is_the_loss_of_the_configuration(
 
 
 def test_an_unknown_option_is_named() -> None:
-    with pytest.raises(InputError, match="loss.negative'"):
+    with pytest.raises(InputError, match=r"loss.negative'"):
         Loss("soft_ranking", negative=3)

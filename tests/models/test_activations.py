@@ -26,5 +26,5 @@ def test_what_comes_before_the_logits_and_any_layer(rng: np.random.Generator) ->
 
 
 def test_an_unknown_layer_is_named() -> None:
-    with pytest.raises(InputError, match="has no layer 'logit'.*did you mean 'logits'"):
+    with pytest.raises(InputError, match=r"has no layer 'logit'.*did you mean 'logits'"):
         activations(build_model("logistic", _SPEC), _SPEC, ["logit"])
