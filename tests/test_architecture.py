@@ -17,6 +17,7 @@ _FILES = sorted(path for path in _PACKAGE.rglob("*.py") if path != _PACKAGE / "_
 # its own alone, inside functions too, and in the lowest level from what stands to the left of it.
 _LEVELS = (
     ("bin",),
+    ("reference",),
     ("catalogue", "pipelines", "report"),
     ("ensembling",),
     ("evaluation", "export", "scoring"),

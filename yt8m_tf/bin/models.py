@@ -1,10 +1,11 @@
-"""Lists every first-level model and configuration: level, parameters, size in float16, published GAP@20 and BCE.
+"""Lists every model and configuration: level, parameters, size in float16, published GAP@20 and BCE.
 
 Example:
 
   yt8m-models
   yt8m-models --match='vlad|zoo.yaml:z09'
   yt8m-models --markdown=docs/MODELS.md
+  yt8m-models --reference=docs/CONFIGURATION.md
   yt8m-models --sizes=configs/model_sizes.csv      # after a change to models or configurations: builds all of them
 """
 
@@ -21,6 +22,7 @@ from yt8m_tf.console.quiet import import_quietly
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name or model this regular expression finds.")
 _MARKDOWN = flags.DEFINE_string("markdown", None, "Write the page of all models to this file instead.")
 _SIZES = flags.DEFINE_string("sizes", None, "Build all models, and write the table of their sizes to this file.")
+_REFERENCE = flags.DEFINE_string("reference", None, "Write the page of all configuration keys to this file instead.")
 _RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured figures, for --markdown.")
 
 
@@ -30,12 +32,14 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.errors import InputError
 
     wanted = checks.regular_expression("match", _MATCH.value)
-    paths = {flag.name: files.local_path(flag.value, f"--{flag.name}") for flag in (_MARKDOWN, _SIZES) if flag.present}
+    written = (_MARKDOWN, _SIZES, _REFERENCE)
+    paths = {flag.name: files.local_path(flag.value, f"--{flag.name}") for flag in written if flag.present}
     if paths and _MATCH.value:
         raise InputError(f"--{next(iter(paths))}: the file is of all models; leave --match out")
     if "sizes" in paths:
-        _write_sizes(paths["sizes"])
-        return
+        return _write_sizes(paths["sizes"])
+    if "reference" in paths:
+        return _write_reference(paths["reference"])
     sizes, published = catalogue.read_sizes(), catalogue.read_published()
     everything = (catalogue.describe(selector, sizes, published) for selector in catalogue.selectors())
     entries = [entry for entry in everything if wanted.search(entry.selector) or wanted.search(entry.model)]
@@ -48,6 +52,15 @@ def main(_: Sequence[str]) -> None:
         print(f"written: {paths['markdown']}")
     else:
         print(catalogue.format_table(entries))
+
+
+def _write_reference(path: Path) -> None:
+    from yt8m_tf import files, reference
+
+    import_quietly()
+    with files.whole_file(path) as temporary:
+        temporary.write_text(reference.markdown(), encoding="utf-8")
+    print(f"written: {path}")
 
 
 def _write_sizes(path: Path) -> None:

@@ -32,7 +32,7 @@ class RecordsConfig:
     """The features that records hold.
 
     Attributes:
-      level: "video" or "frame".
+      level: "video", one vector of each feature a video, or "frame", a sequence of vectors.
       features: feature name to its size D, or to a mapping that also says how it is stored (`FeatureConfig`). Leave a
         feature out to train on the others alone.
       keys: where records hold what, if not under the standard key: a feature's name to its key (`mean_rgb` for the
@@ -115,7 +115,7 @@ class TargetsConfig:
     """The labels that records hold, and what is made of them.
 
     Attributes:
-      num_classes: C.
+      num_classes: C, the number of classes.
       verticals: V, the verticals of the vocabulary that are predicted beside the classes, 25 in the 2018 version; 0:
         none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
       vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`; training reads it, with `verticals` alone.
@@ -164,8 +164,8 @@ class FoldsConfig:
     """Which training shards are held out.
 
     Attributes:
-      num_folds, fold: hold out one of so many folds of the training shards: it takes the place of `validation` while
-        the model is trained on the others (`data.shards.split_shards`). 0 folds: train on all.
+      num_folds: into how many folds the training shards are dealt; 0: train on all.
+      fold: the fold that is held out, from 0: it takes the place of `validation`, and the model is trained on the others.
     """
 
     num_folds: int = 0
