@@ -19,8 +19,8 @@ _HEAD = """\
 # All configuration keys
 
 Written by `yt8m-models --reference=docs/CONFIGURATION.md` from the docstrings of the code; a test compares. A
-configuration is a YAML file; `--set=KEY=VALUE` overrides one key, as in `--set=optimizer.learning_rate=3e-4`. A key that
-is left out has its default. An unknown key, or a value of the wrong type or range, is an error that names the key.
+configuration is a YAML file; `--set=KEY=VALUE` overrides one key, as in `--set=optimizer.learning_rate=3e-4`. A key
+that is left out has its default. An unknown key, or a value of the wrong type or range, is an error that names it.
 
 - [A training run](#a-training-run): `yt8m-train --config`
 - [Options of the models](#options-of-the-models): the section `model`

@@ -165,7 +165,7 @@ class FoldsConfig:
 
     Attributes:
       num_folds: into how many folds the training shards are dealt; 0: train on all.
-      fold: the fold that is held out, from 0: it takes the place of `validation`, and the model is trained on the others.
+      fold: the fold that is held out, from 0. It takes the place of `validation`; the others are trained on.
     """
 
     num_folds: int = 0

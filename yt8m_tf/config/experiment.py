@@ -94,7 +94,7 @@ class OptimizerConfig:
       name: "adam", "adamw" or "rmsprop".
       learning_rate: the highest; `schedule` scales it.
       beta_1, beta_2: decay of Adam's means of gradients and of their squares, in [0, 1).
-      rho: decay of RMSprop's mean of squared gradients, in [0, 1). PyTorch's default, as in the original; Keras has 0.9.
+      rho: decay of RMSprop's mean of squared gradients, in [0, 1). 0.99 is PyTorch's default, as in the original.
       epsilon: added to the root of the mean square. 1e-8 is PyTorch's default, as in the original. Keras has 1e-7, more
         than the root of most mean squares in a last layer of thousands of classes.
       weight_decay: AdamW's, decoupled; spares biases and batch normalisation (every variable of rank below 2).
@@ -144,8 +144,8 @@ class TrainConfig:
       batch_size: examples per update, over all replicas and all accumulated parts.
       accumulation: parts that a batch is cut into, one after the other, where it does not fit into memory.
       steps_per_epoch: updates between two evaluations.
-      epochs: how often the model is evaluated; the run ends after `epochs * steps_per_epoch` updates. Not passes over the
-        data: these follow from the number of videos.
+      epochs: how often the model is evaluated; the run ends after `epochs * steps_per_epoch` updates. These are not
+        passes over the data, whose number follows from that of the videos.
       validation_examples: evaluate on the first so many validation examples; null: on all.
       early_stopping_patience: stop when GAP (of segments MAP) has not improved in more than so many evaluations; null:
         never.
