@@ -25,6 +25,7 @@ from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.stages import kept_seeds, make_stages
+from yt8m_tf.pipelines.starts import check_starts
 from yt8m_tf.pipelines.state import States
 
 
@@ -112,11 +113,15 @@ def test_the_whole_way(whole: Whole) -> None:
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
 
 
+def test_nothing_runs_again(whole: Whole) -> None:
+    again, same = _run(_settings(), whole.data_dir, whole.workdir)
+    assert again == [] and same == whole.results
+
+
+@pytest.mark.slow  # tests/pipelines/test_state.py says which stages are to do
 def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
-    again, same = _run(_settings(), whole.data_dir, run)
-    assert again == [] and same == whole.results
     changed = _settings(students={"small_a": {"changes": {"optimizer": {"learning_rate": 0.02}}}})
     expected = ["train small_a", "train final", "evaluate small_a", "evaluate final", "export final", "infer final"]
     assert _run(changed, whole.data_dir, run, restart=["train small_a"])[0] == expected
@@ -195,6 +200,7 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
     assert states.of("score logistic validation") == "begun" and states.of("stack") == "to do"
 
 
+@pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
     """Of the models, with fitted weights, and of students and baselines, with given ones; each is exported."""
     logistic = TINY["students"]["student"]
@@ -269,6 +275,29 @@ def test_a_model_that_cannot_be_trained_is_named() -> None:
     for data in ([1], "x"):
         with pytest.raises(InputError, match=r"first_level/moe\.yaml, as the pipeline changes it: .*'data'"):
             make_stages(_settings(models={"moe": {"changes": {"data": data}}}))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({}, ""),
+        (
+            {"width": 0.04},
+            r"'final' starts from the weights of 'small_a', and needs 'a_.*\], which is there as \[.*final",
+        ),
+        ({"trunks": ["c"]}, r"and needs 'c_.*\], which is not there; give final\.changes\.model the sizes of these"),
+        (
+            {"unit_inputs": False},
+            r"model\.unit_inputs of 'final' is False, and of 'small_a', .* True; give both the same",
+        ),
+    ],
+)
+def test_what_the_final_network_starts_from_is_looked_at_first(model: dict[str, Any], message: str) -> None:
+    settings = _settings(final={"changes": {"model": model}})
+    if not message:
+        return check_starts(make_stages(settings))
+    with pytest.raises(InputError, match=message):
+        check_starts(make_stages(settings))
 
 
 def test_operations_of_a_forward_pass_by_hand() -> None:

@@ -118,7 +118,8 @@ class TargetsConfig:
       num_classes: C, the number of classes.
       verticals: V, the verticals of the vocabulary that are predicted beside the classes, 25 in the 2018 version; 0:
         none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
-      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`; training reads it, with `verticals` alone.
+      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`. Training reads it, with `verticals` alone;
+        evaluation, export and the report take names of classes from it, where it is there.
       max_labels: L, the most labels a video, or ratings a segment, may have.
       segments: examples are rated segments of clips (`SegmentsConfig`); null: whole videos with their labels.
     """

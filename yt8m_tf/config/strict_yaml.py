@@ -22,6 +22,7 @@ import yaml
 from yt8m_tf.errors import InputError
 
 T = TypeVar("T")
+_LONGEST = 200  # characters of a value in a message
 # The safe loader, in C where PyYAML has it: the zoo's 600 lines are read once for each of its configurations.
 _MERGE = "tag:yaml.org,2002:merge"
 _SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -436,7 +437,17 @@ def _join(where: str, key: Any) -> str:
 
 
 def _wrong(where: str, value: Any, wanted: str) -> str:
-    return f"configuration key '{where}': {value!r} is not {wanted}" if where else f"{value!r} is not {wanted}"
+    problem = f"{_shown(value)} is not {wanted}"
+    return f"configuration key '{where}': {problem}" if where else problem
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, of whatever length and depth it is."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} of hundreds of levels"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
