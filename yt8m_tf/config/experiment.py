@@ -88,13 +88,17 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam, AdamW or RMSprop.
+    """The optimizer and its options; those that `name` does not use change nothing.
 
-    `epsilon` is added to the root of the mean square; 1e-8 is PyTorch's default, as in the original. (Keras has 1e-7,
-    more than the root of most mean squares in a last layer of thousands of classes.) `rho` is RMSprop's decay of that
-    mean (PyTorch's default, as in the original; Keras has 0.9), `beta_1` and `beta_2` are Adam's.
-    `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null does not bound it.
-    `weight_decay` is AdamW's, decoupled, and spares biases and batch normalisation (every variable of rank below 2).
+    Attributes:
+      name: "adam", "adamw" or "rmsprop".
+      learning_rate: the highest; `schedule` scales it.
+      beta_1, beta_2: decay of Adam's means of gradients and of their squares, in [0, 1).
+      rho: decay of RMSprop's mean of squared gradients, in [0, 1). 0.99 is PyTorch's default, as in the original.
+      epsilon: added to the root of the mean square. 1e-8 is PyTorch's default, as in the original. Keras has 1e-7, more
+        than the root of most mean squares in a last layer of thousands of classes.
+      weight_decay: AdamW's, decoupled; spares biases and batch normalisation (every variable of rank below 2).
+      clip_norm: the highest global norm of the gradient, after its mean over all replicas; null: no limit.
     """
 
     name: Literal["adam", "adamw", "rmsprop"] = "adam"
@@ -116,9 +120,13 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over time, as a multiple of `optimizer.learning_rate`.
 
-    "constant"; "plateau": times `factor` when 1 - GAP on the validation set has not improved in more than `patience`
-    evaluations in a row, by more than `threshold` of itself; "cosine": to zero at the last step. All rise linearly
-    from zero over `warmup_steps` first.
+    Attributes:
+      name: "constant"; "plateau": multiplied by `factor` whenever GAP stops improving; "cosine": falls to zero at the
+        last update.
+      warmup_steps: updates over which the rate first rises from zero, linearly; 0: none.
+      factor: of "plateau", in (0, 1).
+      patience: of "plateau": evaluations in a row without improvement that are let pass.
+      threshold: of "plateau": the smallest improvement of 1 - GAP that counts, as a share of itself.
     """
 
     name: Literal["constant", "plateau", "cosine"] = "plateau"
@@ -136,7 +144,8 @@ class TrainConfig:
       batch_size: examples per update, over all replicas and all accumulated parts.
       accumulation: parts that a batch is cut into, one after the other, where it does not fit into memory.
       steps_per_epoch: updates between two evaluations.
-      epochs: evaluations in all; the run ends after `epochs * steps_per_epoch` updates.
+      epochs: how often the model is evaluated; the run ends after `epochs * steps_per_epoch` updates. These are not
+        passes over the data, whose number follows from that of the videos.
       validation_examples: evaluate on the first so many validation examples; null: on all.
       early_stopping_patience: stop when GAP (of segments MAP) has not improved in more than so many evaluations; null:
         never.
@@ -189,7 +198,11 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """One training run. `model` is `{name: ..., **options}`; `models.registry` knows the options of each name."""
+    """The configuration of a training run.
+
+    Attributes:
+      model: `{name: ..., **options}`; each model has options of its own.
+    """
 
     model: Mapping[str, Any]
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
