@@ -23,6 +23,7 @@ COMMANDS = (
     "inspect",
     "sample-data",
     "score-submission",
+    "timeline",
 )
 
 setup(

@@ -43,6 +43,7 @@ _COMMANDS = (
     "inspect",
     "sample-data",
     "score-submission",
+    "timeline",
 )
 _SMALL = (
     "--set=data.features={rgb: 8, audio: 4}",
@@ -227,6 +228,7 @@ def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run = learnable_shards(), tmp_path / "run"
     flags = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}", "--noxla")

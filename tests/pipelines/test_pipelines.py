@@ -113,11 +113,15 @@ def test_the_whole_way(whole: Whole) -> None:
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
 
 
+def test_nothing_runs_again(whole: Whole) -> None:
+    again, same = _run(_settings(), whole.data_dir, whole.workdir)
+    assert again == [] and same == whole.results
+
+
+@pytest.mark.slow  # tests/pipelines/test_state.py says which stages are to do
 def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
-    again, same = _run(_settings(), whole.data_dir, run)
-    assert again == [] and same == whole.results
     changed = _settings(students={"small_a": {"changes": {"optimizer": {"learning_rate": 0.02}}}})
     expected = ["train small_a", "train final", "evaluate small_a", "evaluate final", "export final", "infer final"]
     assert _run(changed, whole.data_dir, run, restart=["train small_a"])[0] == expected
@@ -196,6 +200,7 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
     assert states.of("score logistic validation") == "begun" and states.of("stack") == "to do"
 
 
+@pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
     """Of the models, with fitted weights, and of students and baselines, with given ones; each is exported."""
     logistic = TINY["students"]["student"]

@@ -33,6 +33,7 @@ from yt8m_tf.training.optimizers import slot_names
 # Of the forward pass: forward, gradient of the weights, gradient of the inputs.
 _TRAINING = 3
 _SCORE_BYTES = 480  # of a score record
+_SEGMENT_BYTES = 60 * 20 * 10  # of a video in a submission of segments
 _ROW_BYTES = 2  # of a feature of a candidate row
 _CANDIDATES = 40
 # LightGBM: values of binned rows that one core goes through in a second, each of them once for every tree. Measured on
@@ -72,14 +73,19 @@ def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> 
         stage.output: parse_experiment(stage.options["experiment"]) for stage in stages if stage.kind == "train"
     }
     distinct = {_key(experiment): experiment for experiment in experiments.values()}  # the folds of a model are alike
-    measured = {key: forward_operations(alike.model, alike.data.spec) for key, alike in distinct.items()}
+    measured = {
+        key: forward_operations(alike.model, alike.data.spec, own.length if (own := alike.data.segments) else None)
+        for key, alike in distinct.items()
+    }
     sizes = {output: measured[_key(experiment)] for output, experiment in experiments.items()}
     count = functools.cache(functools.partial(_num_videos, data_dir, videos))  # hundreds of stages read the same
     return {stage.name: _cost(stage, experiments, sizes, count) for stage in stages}
 
 
-def forward_operations(values: Mapping[str, Any], spec: InputSpec) -> tuple[int, float]:
-    """The parameters of a model, and the operations of its forward pass for one example of full length.
+def forward_operations(values: Mapping[str, Any], spec: InputSpec, num_frames: int | None = None) -> tuple[int, float]:
+    """The parameters of a model, and the operations of its forward pass for one example.
+
+    An example has `num_frames`; None: as many as there may be.
 
     Nothing is allocated: the model is built without weights, and traced with symbolic zeros in their place.
     """
@@ -88,21 +94,24 @@ def forward_operations(values: Mapping[str, Any], spec: InputSpec) -> tuple[int,
     def forward() -> Any:
         zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.variables]
         with keras.StatelessScope(state_mapping=zeros):
-            return model(_zero_inputs(spec), training=False)
+            return model(_zero_inputs(spec, num_frames or spec.max_frames), training=False)
 
     parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     return parameters, matrix_operations(forward) / _TRACED_BATCH
 
 
-def _zero_inputs(spec: InputSpec) -> dict[str, tf.Tensor]:
+def _zero_inputs(spec: InputSpec, num_frames: int) -> dict[str, tf.Tensor]:
     if spec.level == "video":
         return {name: tf.zeros([_TRACED_BATCH, size]) for name, size in spec.features.items()}
-    frames = {name: tf.zeros([_TRACED_BATCH, spec.max_frames, size]) for name, size in spec.features.items()}
-    return frames | {"num_frames": tf.fill([_TRACED_BATCH], spec.max_frames)}
+    frames = {name: tf.zeros([_TRACED_BATCH, num_frames, size]) for name, size in spec.features.items()}
+    return frames | {"num_frames": tf.fill([_TRACED_BATCH], num_frames)}
 
 
 def _key(experiment: ExperimentConfig) -> str:
-    return json.dumps([experiment.model, dataclasses.asdict(experiment.data.spec)], sort_keys=True, default=str)
+    data = experiment.data
+    return json.dumps(
+        [experiment.model, dataclasses.asdict(data.spec), str(data.segments)], sort_keys=True, default=str
+    )
 
 
 def _cost(
@@ -136,6 +145,8 @@ def _cost(
     if stage.kind == "stack":
         rows = count * _CANDIDATES
         return Cost(count, 0, 0.0, rows * (_ROW_BYTES * (len(stage.options["models"]) + 3) + 9) + _SCORE_BYTES * count)
+    if stage.kind == "infer_segments":  # of windows, one after the other, with their context
+        return Cost(count, 0, 0.0, _SEGMENT_BYTES * count)
     parameters, operations = sizes.get(stage.options.get("run", ""), (0, 0.0))
     written = {"export": _stored_bytes(stage) * parameters, "infer": 280 * count, "mean": 0}.get(stage.kind, 0)
     return Cost(count, parameters, operations * count, written)
@@ -214,7 +225,9 @@ def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, w
         states = {stage.name: known.of(stage.name) for stage in stages}
         note = "".join(f"\nchanged: {line}" for line in known.changed())
     table = format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)
-    stack = next(stage for stage in stages if stage.kind == "stack")
+    stack = next((stage for stage in stages if stage.kind == "stack"), None)
+    if stack is None:
+        return table + note
     rows = _CANDIDATES * _num_videos(data_dir, settings.videos, stack.options["splits"][OUT_OF_FOLD], "train")
     columns, trees = 1 + len(stack.options["models"]), settings.stack.num_trees * settings.num_folds
     gigabytes, hours = rows * (columns + _LIGHTGBM_BYTES) / 1e9, rows * columns * trees / _TREE_VALUES / 3600

@@ -259,7 +259,7 @@ class States:
     def _paths(self, stage: Stage) -> list[Path]:
         """Where a stage writes: its output, and the parts of a submission file."""
         output = self._workdir / stage.output
-        return [output, output.with_name(f"{output.name}.parts")] if stage.kind == "infer" else [output]
+        return [output, output.with_name(f"{output.name}.parts")] if stage.kind.startswith("infer") else [output]
 
     def _path(self, name: str, what: str) -> Path:
         return self._workdir / "stages" / f"{self._stages[name].file_name}.{what}.json"

@@ -21,7 +21,7 @@ from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.serving.class_scores import ClassScorer, ClassScores, class_scorer
 from yt8m_tf.serving.formats import Rows
 from yt8m_tf.serving.inference import InferenceSummary, bad_record, bytes_in_shards, write_in_parts
-from yt8m_tf.serving.metadata import read_names
+from yt8m_tf.serving.metadata import read_context, read_names
 from yt8m_tf.serving.parts import Parts
 from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint, load_scorer
 from yt8m_tf.serving.segment_formats import SegmentRows, segment_format
@@ -39,23 +39,23 @@ class SegmentScorer:
     """Scores the windows of clips.
 
     Attributes:
-      of_window: scores windows.
+      of_window: what scores windows, and the context of each; of several the mean of the scores counts.
       of_video: of whole clips, whose scores those of windows are multiplied by; None: they are not.
       windows: which.
       classes: [L] ascending, the classes that are written; None: all.
-      top_k: the most of them of each window.
+      top_k: the most of them of each window; None: all.
     """
 
-    of_window: ClassScorer
+    of_window: Sequence[tuple[ClassScorer, int]]
     of_video: ClassScorer | None
     windows: Windows
     classes: np.ndarray | None
-    top_k: int
+    top_k: int | None
 
     @property
     def scorer(self) -> Scorer:
-        """The model of windows."""
-        return self.of_window.scorer
+        """The first model of windows."""
+        return self.of_window[0][0].scorer
 
     def __call__(self, serialized: tf.Tensor) -> list[tuple[CutClip, SegmentRows | None]]:
         """Scores clips [B].
@@ -67,15 +67,16 @@ class SegmentScorer:
           records.PARSE_FAILURES, google.protobuf.message.DecodeError: a record does not suit a model.
           InputError: the outputs of a model are none (`Scorer`).
         """
-        data = self.scorer.data
-        keys = None if data is None else [data.key_of(name) for name in data.stored]
-        clips = [cut_clip(record, self.windows, keys, self.scorer.id_keys) for record in serialized.numpy()]
+        clips, *others = (self._cut(serialized.numpy(), context) for _, context in self.of_window)
         used = [number for number, clip in enumerate(clips) if clip.num_frames]
         if not used:
             return [(clip, None) for clip in clips]
         clip_of = np.repeat(np.arange(len(used)), [len(clips[number].records) for number in used])
-        windows = [record for number in used for record in clips[number].records]
-        found = self.of_window(windows)
+        of_each = [
+            own([record for number in used for record in cut[number].records])
+            for (own, _), cut in zip(self.of_window, (clips, *others), strict=True)
+        ]
+        found = dataclasses.replace(of_each[0], scores=np.mean([own.scores for own in of_each], axis=0))
         if self.of_video is not None:
             whole = self.of_video(tf.gather(serialized, used).numpy().tolist())
             found = dataclasses.replace(found, scores=found.scores * _matching(clip_of, found, whole))
@@ -84,6 +85,13 @@ class SegmentScorer:
         parts = zip(*(np.split(values, bounds) for values in (classes, scores, keep)), strict=True)
         rows = {number: self._rows(clips[number], *own) for number, own in zip(used, parts, strict=True)}
         return [(clip, rows.get(number)) for number, clip in enumerate(clips)]
+
+    def _cut(self, serialized: Sequence[bytes], context: int) -> list[CutClip]:
+        """The windows of clips, of frames that all features of all models have."""
+        read = [own.scorer.data for own, _ in self.of_window]
+        keys = {data.key_of(name) for data in read if data is not None for name in data.stored} if all(read) else None
+        windows = dataclasses.replace(self.windows, context=context)
+        return [cut_clip(record, windows, keys, self.scorer.id_keys) for record in serialized]
 
     def _selected(self, classes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The highest pairs [W, top_k] of classes that are written, and which of them are pairs at all.
@@ -94,7 +102,7 @@ class SegmentScorer:
         if self.classes is not None:
             keep &= np.isin(classes, self.classes)
         ranks = np.where(np.isnan(scores), -np.inf, np.where(keep, -scores, np.inf))
-        if ranks.shape[1] > self.top_k:
+        if self.top_k is not None and ranks.shape[1] > self.top_k:
             best = np.sort(np.argpartition(ranks, self.top_k - 1, axis=1)[:, : self.top_k], axis=1)
             order = np.take_along_axis(
                 best, np.argsort(np.take_along_axis(ranks, best, axis=1), axis=1, kind="stable"), axis=1
@@ -119,6 +127,7 @@ def infer_segments(
     *,
     classes: str | Path | None = None,
     video_model: str | None = None,
+    mean_with: Sequence[str] = (),
     top_k: int = TOP_K,
     layout: str = "csv",
     vocabulary: str | Path | None = None,
@@ -130,8 +139,9 @@ def infer_segments(
 ) -> InferenceSummary:
     """Scores the windows of all clips of frame-level `shards`, and writes `output`.
 
-    A score is the model's for the frames of the window, times that of the whole clip where `video_model` says so; a
-    class that the model gives no score of the clip then has none. Finished shards are kept as `inference.infer` does,
+    A score is the model's for the frames of the window, with so many before and after it as the model was trained with;
+    times that of the whole clip where `video_model` says so, and a class that has no score of the clip then has none.
+    Finished shards are kept as `inference.infer` does,
     so that an interrupted run goes on behind them.
 
     Args:
@@ -142,6 +152,7 @@ def infer_segments(
       windows: which frames are scored together.
       classes: a file with the classes to write (`segment_submission.read_classes`); None: all.
       video_model: directory of a SavedModel for whole clips, or `SAME_MODEL`; None: scores of windows alone count.
+      mean_with: directories of more SavedModels, all of yt8m-export: the mean of the scores of windows counts.
       top_k: classes of each window, at most.
       layout: "csv", the submission of the 2019 challenge; or "jsonl" (`segment_formats`).
       vocabulary: a file with the names of the classes for JSON; None: the names that the SavedModel carries.
@@ -154,37 +165,40 @@ def infer_segments(
 
     Raises:
       InputError: as `inference.infer`, and: a model that reads no clips, shards that hold none, classes that are no
-        list, an id that cannot stand in a submission.
+        list, an id that cannot stand in a submission, models whose mean cannot be had.
     """
-    scorer = load_scorer(saved_model, min(top_k, TOP_K), source, signature_name=signature)
-    other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
-    for own in (scorer, other):
-        _check_reads_clips(own, shards)
+    score = load_segment_scorer(
+        *(saved_model, shards, windows),
+        classes=classes,
+        video_model=video_model,
+        mean_with=mean_with,
+        top_k=top_k,
+        batch_size=batch_size,
+        source=source,
+        signature=signature,
+    )
+    scorer, listed = score.scorer, None if score.classes is None else score.classes.tolist()
     num_classes = scorer.data.num_classes if scorer.data else None
-    listed = None if classes is None else read_classes(classes, num_classes)
     format_ = segment_format(layout, num_classes or scorer.num_classes, listed)
     names = None
     if format_.has_names:
         names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
-    batch_size, faults = batch_size or _BATCH_SIZE, faults or Faults()
+    faults = faults or Faults()
     faults.of_model(f"the model in {scorer.path}")
     run = {
         "model": fingerprint(saved_model),
         "input": list(shards),
-        "batch_size": batch_size,
+        "batch_size": score.of_window[0][0].batch_size,
         "top_k": top_k,
-        "segments": dataclasses.asdict(windows),
+        "segments": {"size": windows.size, "stride": windows.stride},
         "format": layout,
         "classes": listed,
         "video_model": video_model if video_model in (None, SAME_MODEL) else fingerprint(video_model),
         "vocabulary": names,
         "signature": signature,
     }
-    chosen = None if listed is None else np.array(listed)
-    of_window = class_scorer(scorer, chosen, batch_size, windows.size, signature)
-    own_signature = signature if other is scorer else SIGNATURE
-    of_video = None if video_model is None else class_scorer(other, chosen, _CLIPS, signature=own_signature)
-    score = SegmentScorer(of_window, of_video, windows, chosen, top_k)
+    if mean_with:
+        run["mean_with"] = list(map(fingerprint, mean_with))
 
     def score_shards(parts: Parts, bar: Progress) -> None:
         for shard in shards[len(parts.finished) :]:
@@ -195,6 +209,81 @@ def infer_segments(
             parts.finish_shard(faults.damaged.get(shard))
 
     return write_in_parts(output, shards, run, format_, score_shards, faults, progress)
+
+
+def load_segment_scorer(
+    saved_model: str,
+    shards: Sequence[str],
+    windows: Windows,
+    *,
+    classes: str | Path | None = None,
+    video_model: str | None = None,
+    mean_with: Sequence[str] = (),
+    top_k: int | None = TOP_K,
+    batch_size: int | None = None,
+    source: str | None = None,
+    signature: str = SIGNATURE,
+) -> SegmentScorer:
+    """Loads what scores the windows of clips; arguments and errors are those of `infer_segments`.
+
+    `shards` are looked at where the SavedModel does not say which records it reads; `top_k` may be None: all classes.
+    """
+    scorer = load_scorer(saved_model, min(top_k or TOP_K, TOP_K), source, signature_name=signature)
+    other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
+    for own in (scorer, other):
+        _check_reads_clips(own, shards)
+    num_classes = scorer.data.num_classes if scorer.data else None
+    chosen = None if classes is None else np.array(read_classes(classes, num_classes))
+    size = batch_size or _BATCH_SIZE
+    of_window = [_window_scorer(saved_model, scorer, chosen, size, windows, signature)]
+    of_window += [_other_window_scorer(path, of_window[0][0], windows, shards) for path in mean_with]
+    own_signature = signature if other is scorer else SIGNATURE
+    of_video = None if video_model is None else class_scorer(other, chosen, _CLIPS, signature=own_signature)
+    return SegmentScorer(of_window, of_video, windows, chosen, top_k)
+
+
+def score_clip(score: SegmentScorer, shard: str, serialized: bytes) -> SegmentRows:
+    """Scores the windows of one clip, a record of `shard`.
+
+    Raises:
+      InputError: as `infer_segments`, of this record; it has no frames.
+    """
+    faults = Faults()
+    faults.of_model(f"the model in {score.scorer.path}")
+    ((clip, segments),) = _scores_of(score, shard, tf.constant([serialized]), faults)
+    _check(score.scorer, shard, clip, segments, faults)
+    assert segments is not None
+    return segments
+
+
+def _window_scorer(
+    directory: str, scorer: Scorer, classes: np.ndarray | None, batch_size: int, windows: Windows, signature: str
+) -> tuple[ClassScorer, int]:
+    """What scores windows, and the frames of context that it was trained with."""
+    context = read_context(directory)
+    length = dataclasses.replace(windows, context=context).length
+    return class_scorer(scorer, classes, batch_size, length, signature), context
+
+
+def _other_window_scorer(
+    directory: str, first: ClassScorer, windows: Windows, shards: Sequence[str]
+) -> tuple[ClassScorer, int]:
+    """The same of a model whose scores are averaged with those of the first one."""
+    flag = f"--mean_with={directory}"
+    scorer = load_scorer(directory, source=flag)
+    _check_reads_clips(scorer, shards)
+    found = _window_scorer(directory, scorer, first.classes, first.batch_size, windows, SIGNATURE)
+    if first.all_classes is None or found[0].all_classes is None:
+        raise InputError(
+            f"{flag}: a mean needs the scores of all classes, which SavedModels of yt8m-export for clips give; export"
+            " both with it"
+        )
+    if scorer.num_classes != first.scorer.num_classes:
+        raise InputError(
+            f"{flag}: predicts {scorer.num_classes:,} classes, and the first model {first.scorer.num_classes:,}; give"
+            " models of the same classes"
+        )
+    return found
 
 
 def _video_scorer(directory: str) -> Scorer:
@@ -218,16 +307,23 @@ def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[
     """What is written of some clips at a time, None for those without frames; and the bytes of their records."""
 
     def score_some(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[list[tuple[CutClip, SegmentRows | None]], int]:
-        try:
-            return score(batch[1]), bytes_in_shards(batch[1])
-        except (*records.PARSE_FAILURES, DecodeError) as error:
-            raise bad_record(score.scorer, [shard], faults, error) from error
+        return _scores_of(score, shard, batch[1], faults), bytes_in_shards(batch[1])
 
     # A few clips at a time, from the start of the shard: a run that goes on scores the same windows together.
     for found, num_bytes in in_order(score_some, read_batches([[shard]], _CLIPS, faults), batches_under_way()):
         for clip, segments in found:
             _check(score.scorer, shard, clip, segments, faults)
         yield [segments for _, segments in found], num_bytes
+
+
+def _scores_of(
+    score: SegmentScorer, shard: str, serialized: tf.Tensor, faults: Faults
+) -> list[tuple[CutClip, SegmentRows | None]]:
+    """What `score` gives for clips of a shard; of one that it cannot read the message names the record."""
+    try:
+        return score(serialized)
+    except (*records.PARSE_FAILURES, DecodeError) as error:
+        raise bad_record(score.scorer, [shard], faults, error) from error
 
 
 def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | None, faults: Faults) -> None:
@@ -240,7 +336,8 @@ def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | No
         if scorer.data is not None:
             faults.meet_empty(shard, scorer.data.records, 1)
         elif faults.on_empty == "error":
-            raise InputError(f"{shard}: video '{name}' has no frames; --on_empty=skip leaves such clips out")
+            hint = faults.reader.flag_hint("--on_empty=skip leaves such clips out")
+            raise InputError(f"{shard}: video '{name}' has no frames{hint}")
         else:
             faults.num_empty += 1
     elif np.isnan(segments.rows.scores).any():

@@ -26,10 +26,13 @@ class Windows:
     Attributes:
       size: frames of a window; one at the end of a clip may have fewer.
       stride: frames from the start of a window to that of the next.
+      context: so many frames before and after a window are scored with it, as far as the clip has them: those that a
+        model was trained with (`config.segments`).
     """
 
     size: int = 5
     stride: int = 5
+    context: int = 0
 
     @classmethod
     def parse(cls, text: str, flag: str = "--segments") -> Windows:
@@ -48,6 +51,11 @@ class Windows:
         """The first frame of each window of a clip."""
         return range(0, num_frames, self.stride)
 
+    @property
+    def length(self) -> int:
+        """The most frames that are scored together."""
+        return self.size + 2 * self.context
+
 
 @dataclasses.dataclass(frozen=True)
 class CutClip:
@@ -57,7 +65,7 @@ class CutClip:
       video_id: "" where the record has none.
       num_frames: of its shortest feature.
       starts: the first frame of each window.
-      records: [W] serialized, each with the id of the clip and the frames of a window.
+      records: [W] serialized, each with the id of the clip and the frames of a window and its context.
     """
 
     video_id: bytes
@@ -89,11 +97,11 @@ def cut_clip(
     shared = {key: own for key, own in context.items() if key not in _DROPPED}
     records = []
     for start in windows.starts(num_frames):
-        stop = min(start + windows.size, num_frames)
+        first, stop = max(start - windows.context, 0), min(start + windows.size + windows.context, num_frames)
         window = tf.train.SequenceExample(
             context=tf.train.Features(feature=shared),
             feature_lists=tf.train.FeatureLists(
-                feature_list={key: tf.train.FeatureList(feature=own[start:stop]) for key, own in frames.items()}
+                feature_list={key: tf.train.FeatureList(feature=own[first:stop]) for key, own in frames.items()}
             ),
         )
         records.append(window.SerializeToString())
