@@ -233,6 +233,7 @@ def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
     assert page.row("Fish & chips") == ["Fish & chips", "2", "9", "3", "0.125"]
     assert page.row(NAMES[1]) == [NAMES[1], "1", "3", "0", ""]
     assert "1 of 6 classes were rated nowhere, 1 were rated absent alone" in page.text
+    assert "No stacking yet" not in page.text  # there are no folds
     assert "No confusions" not in page.text and "No evaluation yet" not in page.text  # there is nothing of whole videos
 
 

@@ -102,6 +102,11 @@ class Workdir:
     frontiers: Mapping[str, Mapping[str, Any]]
 
     @property
+    def stacks(self) -> bool:
+        """Whether it is a pipeline whose models are stacked, which are trained on folds."""
+        return self.pipeline and any(run.directories[0].name.startswith("fold_") for run in self.runs.values())
+
+    @property
     def split(self) -> str | None:
         """The name of the stacked split that models are compared on: not the one that they were trained on."""
         others = [split for split in self.gaps if split != OUT_OF_FOLD]
