@@ -14,13 +14,13 @@ import tensorflow as tf
 from yt8m_tf.config.strict_yaml import merge
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
-from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.models.registry import build_model, parse_experiment
 from yt8m_tf.run_dir import read_history
 from yt8m_tf.training import checkpoints, loop, mixup
 from yt8m_tf.training.loop import RunOptions, TrainResult
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
-from yt8m_tf.training.teacher import load_teacher
+from yt8m_tf.training.teacher import Teacher, load_teacher
 
 _BASE: dict[str, Any] = {
     "model": {"name": "logistic"},
@@ -136,6 +136,15 @@ def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(
     config.write_text(config.read_text() + "\n")
     with pytest.raises(InputError, match=r"other data \(a teacher of other weights \(labels\.teacher\)\)"):
         _train(moved, data_dir, tmp_path / "again")
+
+
+def test_a_teacher_is_not_in_training(rng: np.random.Generator) -> None:
+    """Neither dropout nor the statistics of the batch."""
+    spec = parse_experiment(_BASE).data.spec
+    model = build_model({"name": "fcn", "hidden_sizes": [8], "dropout": 0.5}, spec)
+    inputs = {name: rng.normal(size=(5, size)).astype(np.float32) for name, size in (("rgb", 8), ("audio", 4))}
+    expected = _sigmoid(model(inputs, training=False).numpy())
+    np.testing.assert_allclose(Teacher(model).scores(inputs | {"text": np.ones((5, 2))}), expected, atol=1e-6)
 
 
 def test_clips_are_scored_as_the_student_sees_them(rng: np.random.Generator, tmp_path: Path) -> None:
