@@ -80,7 +80,7 @@ def test_some_configurations_learn(selector: str, sample: Sample, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("selector", catalogue.selectors())
+@pytest.mark.parametrize("selector", catalogue.selectors(experiments=False))
 def test_every_configuration_learns(selector: str, sample: Sample, tmp_path: Path) -> None:
     check(selector, sample, tmp_path)
 

@@ -54,6 +54,20 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
     return parsed
 
 
+def feature_specs(data: RecordsConfig) -> dict[str, tf.TensorSpec]:
+    """The features that `parse_records` gives, and of clips `num_frames`: names, shapes and dtypes of the tensors."""
+    shape = [None] if data.level == "video" else [None, None]
+    specs = {
+        name: tf.TensorSpec(
+            [*shape, feature.size],
+            tf.float32 if feature.dtype == "float_list" else tf.as_dtype(feature.dtype),
+            name=name,
+        )
+        for name, feature in data.stored.items()
+    }
+    return specs if data.level == "video" else specs | {"num_frames": tf.TensorSpec([None], tf.int32, "num_frames")}
+
+
 def clip_lengths(serialized: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
     """The frames of each frame-level record, uncut: [B] strings -> [B] int32, the shortest feature's."""
     return _shortest(_lengths(_parse_clips(serialized, data), data))

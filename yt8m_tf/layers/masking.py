@@ -19,6 +19,11 @@ def sequence_mask(num_frames: Any, frames: Any) -> Any:
 
     Returns:
       [B, T] bool: True for a frame, False for padding.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> yt8m_tf.sequence_mask(np.array([2, 3]), np.zeros((2, 3, 8))).numpy().tolist()
+      [[True, True, False], [True, True, True]]
     """
     # Counting ones works where T is unknown while the model is built, when there is no number to make a range of.
     position = ops.cumsum(ops.ones_like(frames[:, :, 0], dtype="float32"), axis=1)  # [B, T], from 1
@@ -45,6 +50,12 @@ def masked_mean(frames: Any, frame_mask: Any) -> Any:
 
     Returns:
       [B, D]; zeros for a clip without frames.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> frames = np.array([[[1.0], [3.0], [9.0]]], "float32")
+      >>> yt8m_tf.masked_mean(frames, np.array([[True, True, False]])).numpy().tolist()
+      [[2.0]]
     """
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]
     weights = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1)
@@ -56,6 +67,12 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
     """Maximum over the real frames, [B, T, D] and [B, T] to [B, D]; zeros for a clip without frames.
 
     Of equal frames the first one gets the gradient.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> frames = np.array([[[1.0], [3.0], [9.0]]], "float32")
+      >>> yt8m_tf.masked_max(frames, np.array([[True, True, False]])).numpy().tolist()
+      [[3.0]]
     """
     real = ops.expand_dims(frame_mask, 2)  # [B, T, 1]; LiteRT has no index of None, and no `&`
     masked = ops.where(real, ops.stop_gradient(frames), float("-inf"))

@@ -28,7 +28,12 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FinalSettings(ModelSettings):
-    """The final network: `trunks` are the names of the students that it starts from."""
+    """The final network of a pipeline: small networks over trunks of students.
+
+    Attributes:
+      trunks: names of the students whose weights it starts from.
+      exclude: patterns of weights of the students that are left out.
+    """
 
     config: str = "second_level/final_network.yaml"
     trunks: tuple[str, ...] = ()
