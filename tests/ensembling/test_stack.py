@@ -16,15 +16,19 @@ from commands import run_command
 
 from yt8m_tf import models, run_dir
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.ensembling import out_of_fold
 from yt8m_tf.ensembling.stack import combine_stack
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.trained import export_trained
 from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.pipelines.execution import Where, execute
+from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.scoring.predictors import find_predictor
 from yt8m_tf.scoring.score import score
 from yt8m_tf.stacking.inputs import StackInputs
+from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.stacking.stack import stack
 from yt8m_tf.training import checkpoints
@@ -174,3 +178,59 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     refused(r"--stack=.*: fold_0.txt has 6 columns \('mean' for one\), where the models .* make 3", where=other)
     (other / "report.json").unlink()
     refused(r"a stacking that is not finished; repeat yt8m-stack \(report.json is missing\)", where=other)
+
+
+def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a pipeline does it, whose directories the world's are: against logits that are computed video by video."""
+    stacked = world.stack(CONFIGS["union"], "stacked_union")
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    real = out_of_fold.fit
+
+    def spy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        seen.append((logits, labels))
+        return real(logits, labels)
+
+    monkeypatch.setattr(out_of_fold, "fit", spy)
+    monkeypatch.setattr(out_of_fold, "MAX_VIDEOS", 160)
+    runs = {name: [f"runs/{name}/fold_{fold}" for fold in range(FOLDS)] for name in SIZES}
+    options = {"runs": runs, "rows": "stacked_union/rows/train"}
+    stage = Stage("fit mean", "fit", (), "fitted/mean.json", options)
+    result = execute(stage, Where(str(world.root / "video"), world.root, xla=False, progress=False))
+    weights = json.loads((world.root / "fitted" / "mean.json").read_text())
+    assert list(weights) == [*SIZES] and min(weights.values()) >= 0 and sum(weights.values()) > 0
+    assert result["loss"] < result["loss_equal"] and result["videos"] == 160  # a shard of each fold
+
+    [(logits, labels)] = seen
+    expected, truth = [], []
+    for fold, shard in enumerate(sorted(world.train)[:FOLDS]):  # shard i is of fold i % FOLDS
+        rows = load_rows(stacked / "rows" / "train" / f"{Path(shard).name}.npz")
+        truth.append(rows.labels)
+        own = [checkpoints.load_trained(world.root / "runs" / name / f"fold_{fold}").model for name in SIZES]
+        table = []
+        for record in tf.data.TFRecordDataset(shard):
+            found = tf.train.Example.FromString(record.numpy()).features.feature
+            inputs = {name: np.array([found[f"mean_{name}"].float_list.value], np.float32) for name in ("rgb", "audio")}
+            given = [{key: inputs[key] for key in sizes} for sizes in SIZES.values()]
+            table.append([model(own_inputs)[0].numpy() for model, own_inputs in zip(own, given, strict=True)])
+        expected.append(np.array(table)[rows.videos, :, rows.classes])
+    np.testing.assert_array_equal(labels, np.concatenate(truth))
+    np.testing.assert_allclose(logits, np.concatenate(expected), atol=1e-4)
+
+
+def test_fitted_weights_are_the_best_ones(rng: np.random.Generator) -> None:
+    """Those that labels were drawn with, nearly; and no other ones of a grid have a lower loss. None is negative."""
+    logits = rng.normal(-1, 2, (20_000, 3)).astype(np.float32)
+    labels = rng.random(20_000) < 1 / (1 + np.exp(-(logits @ [0.7, 0.2, -0.3])))
+    weights = out_of_fold.fit(logits, labels)
+    assert weights[2] == 0
+    two = out_of_fold.fit(logits[:, :2], rng.random(20_000) < 1 / (1 + np.exp(-(logits[:, :2] @ [0.7, 0.2]))))
+    np.testing.assert_allclose(two, [0.7, 0.2], atol=0.05)
+
+    def loss(given: list[float]) -> float:
+        mixed = (logits @ given).astype(np.float64)
+        return float(np.where(labels, np.log1p(np.exp(-mixed)), np.log1p(np.exp(mixed))).mean())
+
+    grid = np.linspace(0, 1, 11)
+    assert loss(weights.tolist()) <= min(loss([a, b, c]) for a in grid for b in grid for c in (0, 0.1)) + 1e-9

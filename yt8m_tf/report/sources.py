@@ -72,6 +72,7 @@ class Workdir:
       path: the directory.
       pipeline: whether it is that of a pipeline; else of one run.
       stages: of a pipeline, what each stage found, by name.
+      choices: of a pipeline, where each was made (`pipelines.choices`).
       runs: by name.
       evaluations: by name of the run.
       models: names of the stacked models, in the order of the stacking's columns.
@@ -84,6 +85,7 @@ class Workdir:
     path: Path
     pipeline: bool
     stages: Mapping[str, Mapping[str, Any]]
+    choices: Sequence[Mapping[str, str]]
     runs: Mapping[str, Run]
     evaluations: Mapping[str, Evaluation]
     models: Sequence[str]
@@ -127,6 +129,7 @@ def read_workdir(path: Path) -> Workdir:
         path,
         pipeline,
         _read_json(path / "results.json", {}).get("stages", {}),
+        _read_json(path / "results.json", {}).get("choices", []),
         runs,
         evaluations,
         _read_json(stacked / STACK_FILE, {}).get("models", []),
