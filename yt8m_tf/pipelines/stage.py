@@ -6,7 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+<<<<<<< HEAD
 Kind = Literal["train", "score", "stack", "mean", "evaluate", "export", "infer", "infer_segments"]
+=======
+Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "infer"]
+>>>>>>> h2
 
 
 @dataclasses.dataclass(frozen=True)

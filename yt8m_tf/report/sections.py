@@ -87,6 +87,9 @@ def models(workdir: Workdir) -> Section:
     pipeline = f"yt8m-pipeline --config=CONFIG --workdir={workdir.path} --data_dir=DATA"
     if not workdir.gaps and workdir.stacks:
         parts.append(Missing("No stacking yet", pipeline))
+    if workdir.choices:
+        made = [[entry[key] for key in ("of", "choice", "where")] for entry in workdir.choices]
+        parts.append(Table("Where each choice was made", ["of", "choice", "where"], made, num_left=3))
     if workdir.stages:
         parts.append(_stages(workdir))
     elif workdir.pipeline:
