@@ -40,7 +40,7 @@ class Faults:
     num_unlabelled: int = 0
     num_beyond: int = 0
 
-    def meet(self, damage: Damage) -> None:
+    def skip_damage(self, damage: Damage) -> None:
         """Records damage that is to be skipped.
 
         Raises:
@@ -77,7 +77,7 @@ class Faults:
             reader=self.reader,
         )
 
-    def meet_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
+    def skip_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
         """Records clips of a shard in which no frames were found.
 
         Raises:

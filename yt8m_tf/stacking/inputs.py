@@ -131,8 +131,8 @@ class StackInputs:
         if twice := [place for place in places if places.count(place) > 1]:
             raise InputError(f"--scores: {directories[places.index(twice[0])]} is named twice; name each model once")
         if len(set(self.names)) < len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise InputError(f"--scores: two models are named '{twice}' (their directories are); rename one")
+            name = next(name for name in self.names if self.names.count(name) > 1)
+            raise InputError(f"--scores: two models are named '{name}' (their directories are); rename one")
         self._manifests = [read_manifest(directory, "--scores") for directory in directories]
         first = self._manifests[0]
         self.num_classes, self.folds = first.num_classes, dict(first.folds)
