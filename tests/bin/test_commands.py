@@ -212,6 +212,21 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
         result = run_command(command, *flags[command])
         assert result.returncode == 0 and file.is_file(), result.stderr
         assert str(file.parent) in result.stdout or str(file) in result.stdout
+    interval = json.loads((run / "evaluation" / "metrics.json").read_text())["intervals"]["gap_at_20"]
+    assert interval["low"] < interval["high"] and interval["resamples"] == 200
+    other = (f"--workdir={run}", f"--data_dir={data_dir}", f"--output={tmp_path / 'against'}")
+    result = run_command("evaluate", *other, f"--against={model}")
+    assert "which holds 0: no difference is shown" in result.stdout, result.stderr
+    found = json.loads((tmp_path / "against" / "metrics.json").read_text())["against"]
+    assert abs(found["difference"]) < 1e-3 and found["interval"]["low"] <= 0 <= found["interval"]["high"]
+    assert found["against"] == str(model)
+    # The other way round, by the model's highest scores, and without a difference, since both are the same.
+    other = (f"--saved_model={model}", shards, f"--output={tmp_path / 'against'}")
+    assert ": +0.000000, 95% interval" in run_command("evaluate", *other, f"--against={model}").stdout
+    result = run_command("evaluate", *other, f"--against={tmp_path}")
+    assert result.stderr.startswith(
+        f"yt8m-evaluate: error: --against={tmp_path}: neither a run directory of yt8m-train"
+    )
 
 
 def _assert_one_line(result: subprocess.CompletedProcess[str] | Result, *parts: str) -> None:

@@ -19,7 +19,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
-from yt8m_tf.pipelines import execution, plan, runner, workers
+from yt8m_tf.pipelines import execution, forward_costs, plan, runner, workers
 from yt8m_tf.pipelines.content import shards_of
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
@@ -302,15 +302,36 @@ def test_what_the_final_network_starts_from_is_looked_at_first(model: dict[str, 
 
 def test_operations_of_a_forward_pass_by_hand() -> None:
     spec = InputSpec("video", {"rgb": 8, "audio": 4}, 10)
-    parameters, operations = plan.forward_operations({"name": "logistic"}, spec)
+    parameters, operations = forward_costs.forward_operations({"name": "logistic"}, spec)
     assert (parameters, operations) == (12 * 10 + 10, 2 * 12 * 10)
-    parameters, operations = plan.forward_operations({"name": "fcn", "hidden_sizes": [32, 16]}, spec)
+    parameters, operations = forward_costs.forward_operations({"name": "fcn", "hidden_sizes": [32, 16]}, spec)
     assert operations == 2 * (12 * 32 + 32 * 16 + 16 * 10)
     spec = InputSpec("frame", {"rgb": 8, "audio": 4}, 10, 20)
     values = {"name": "rnn", "hidden_sizes": [16], "head": {"name": "logistic"}}
-    assert plan.forward_operations(values, spec)[0] == sum(
+    assert forward_costs.forward_operations(values, spec)[0] == sum(
         int(np.prod(variable.shape)) for variable in build_model(values, spec).trainable_variables
     )
+
+
+_AGAIN = f"write the table again: yt8m-models --costs=configs/{forward_costs.COSTS_FILE}"
+
+
+def _table_of_costs() -> list[str]:
+    return strict_yaml.shipped_file(forward_costs.COSTS_FILE).read_text().splitlines()
+
+
+def test_the_table_of_costs_has_the_models_of_all_pipelines(rng: np.random.Generator) -> None:
+    known = forward_costs.shipped_models()
+    assert len(known) > 100
+    keys = {row.partition(",")[0] for row in _table_of_costs()[1:]}
+    assert keys == {forward_costs.key_of(experiment) for experiment in known}, _AGAIN
+    some = [known[i] for i in rng.choice(len(known), 2, replace=False)]
+    assert set(forward_costs.table_of(some).splitlines()) <= set(_table_of_costs()), _AGAIN
+
+
+@pytest.mark.slow
+def test_every_row_of_the_table_of_costs() -> None:
+    assert forward_costs.table_of(forward_costs.shipped_models()).splitlines() == _table_of_costs(), _AGAIN
 
 
 def test_a_plan(data_dir: Path, tmp_path: Path) -> None:

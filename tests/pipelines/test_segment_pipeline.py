@@ -27,6 +27,7 @@ from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.stages import make_stages
+from yt8m_tf.pipelines.starts import check_starts
 from yt8m_tf.run_dir import read_experiment
 from yt8m_tf.sample_data.dataset import Layout
 from yt8m_tf.sample_data.frames import FrameCounts
@@ -71,6 +72,7 @@ def test_stages_of_the_published_recipe() -> None:
         *("evaluate context_aware before", "train context_aware", "evaluate context_aware"),
         *("export context_free", "export context_aware", "infer_segments validation", "infer_segments test"),
     ]
+    check_starts(list(stages.values()))
     tuned = stages["train context_aware"]
     assert tuned.inputs == ("train videos",) and tuned.options["init_from"] == ["runs/videos"]
     assert tuned.options["experiment"]["data"]["segments"] == {"size": 5, "context": 30}
@@ -96,6 +98,11 @@ def test_what_cannot_be_a_pipeline_of_segments() -> None:
     assert "segments.context_free: its configuration has no data.segments" in fails(
         segments={"context_free": {"config": "first_level/nextvlad.yaml"}}
     )
+    other = {"segments": {"context_free": {"changes": {"data": {"num_classes": 1000}}}}}
+    values = strict_yaml.merge(strict_yaml.load_yaml("pipelines/segments2019.yaml"), other)
+    settings = strict_yaml.parse(PipelineConfig, values, "")
+    with pytest.raises(InputError, match=r"'context_free' starts from the weights of 'videos', and needs '.*logits"):
+        check_starts(make_stages(settings))
     sizes = fails(segments={"context_free": {"changes": {"data": {"segments": {"size": 4}}}}})
     assert "windows of one size are scored, and their data.segments.size are 4, 5" in sizes
 
@@ -154,10 +161,10 @@ def test_the_table_of_a_pipeline_without_stacking(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4,200 training clips, and 1,400 to validate on, with five ratings each."""
+    """4,200 training clips, and 5,600 to validate on, with five ratings each."""
     directory = tmp_path_factory.mktemp("sample")
     config = SampleConfig(num_classes=_CLASSES, rgb_size=128, audio_size=16)
-    layout = Layout({"train": 4200, "validate": 1400, "test": 50}, 700, ("frame",))
+    layout = Layout({"train": 4200, "validate": 5600, "test": 50}, 700, ("frame",))
     write_segment_data(str(directory), config, layout, FrameCounts(20, 40))
     return directory
 

@@ -106,6 +106,7 @@ def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
 
 def test_numbers(whole: tuple[Path, _Page]) -> None:
     page = whole[1]
+    assert "95% interval of GAP@20, over videos" in page.text and "0.4011 to 0.4599" in page.text
     assert page.row("final")[1:] == ["0.4321", "", "", "2.5 MB", "12 s"]
     assert page.row("first")[1:] == ["0.5400", "0.5500", "", "", "2 min"]
     assert page.row("plain mean")[1:3] == ["0.5500", "0.5600"] and page.row("LightGBM")[1] == "0.5700"

@@ -72,8 +72,23 @@ class RecordsConfig:
         fields = {*self.id_keys, self.labels_key}
         if wrong := [name for name, key in self.keys.items() if name in self.features and key in fields]:
             raise ValueError(f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is no feature; name the key of one")
+        self._check_means()
         if self.level == "video" and self.frames.steps(training=True):
             raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
+
+    def _check_means(self) -> None:
+        stored = {name: completed(feature, self.level) for name, feature in self.features.items()}
+        for name, feature in stored.items():
+            if feature.mean_of is None:
+                continue
+            if self.level == "video":
+                raise ValueError(f"data.features.{name}.mean_of is for clips: leave it out, or set data.level: frame")
+            source = stored.get(feature.mean_of)
+            if source is None or source.mean_of is not None or source.size != feature.size:
+                raise ValueError(
+                    f"data.features.{name}.mean_of: '{feature.mean_of}' is no feature of frames of its size,"
+                    f" {feature.size}"
+                )
 
     @property
     def stored(self) -> dict[str, FeatureConfig]:

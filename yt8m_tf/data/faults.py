@@ -40,6 +40,10 @@ class Faults:
     num_unlabelled: int = 0
     num_beyond: int = 0
 
+    def anew(self) -> Faults:
+        """The same choices, with nothing met yet: for reading the same data again."""
+        return Faults(self.on_damaged, self.on_empty, self.on_unlabelled, self.reader)
+
     def skip_damage(self, damage: Damage) -> None:
         """Records damage that is to be skipped.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -40,6 +41,7 @@ def evaluate_trained(
     faults: Faults,
     xla: bool = True,
     min_positives: int | None = None,
+    keep_ids: bool = False,
     progress: bool = True,
 ) -> Metrics | RatedMetrics:
     """Evaluates a trained model on one device: on labelled shards, or on ratings where it was trained on these.
@@ -53,6 +55,7 @@ def evaluate_trained(
       xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the
         statistics.
       min_positives: see `MetricAccumulator.result`.
+      keep_ids: whether `Metrics.videos` has ids; not of rated segments.
       progress: whether to show a progress bar.
 
     Raises:
@@ -78,14 +81,18 @@ def evaluate_trained(
 
     batch_size = batch_size or pipeline.scoring_batch_size(data.level)
     batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
-    kind = RatedAccumulator if data.segments else MetricAccumulator
-    accumulator: Accumulator[Metrics | RatedMetrics] = kind(data.num_classes)
+    accumulator: Accumulator[Metrics | RatedMetrics] = (
+        RatedAccumulator(data.num_classes) if data.segments else MetricAccumulator(data.num_classes, keep_ids=keep_ids)
+    )
     return evaluate(step, batches, accumulator, progress=progress, min_positives=min_positives)
 
 
 def format_table(metrics: Metrics | RatedMetrics) -> str:
     """The metrics as aligned lines of plain text."""
     rows = [(TITLES[name], f"{value:.6f}") for name, value in metrics.scalars().items()]
+    if isinstance(metrics, Metrics) and (interval := metrics.gap_interval) is not None:
+        title = f"{TITLES['gap_at_20']}, {interval.level:.0%} interval over videos"
+        rows.insert(1, (title, f"{interval.low:.6f} to {interval.high:.6f}"))
     rows += [(name.removeprefix("num_").capitalize(), f"{count:,}") for name, count in metrics.counts().items()]
     present = f"{np.count_nonzero(metrics.num_positives):,} of {len(metrics.num_positives):,}"
     rows.append(("Classes with labels" if isinstance(metrics, Metrics) else "Classes present", present))
@@ -98,6 +105,7 @@ def write_evaluation(
     *,
     vocabulary: Sequence[str] | None = None,
     context: Mapping[str, Any] | None = None,
+    against: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `metrics.json` and `classes.csv`; each appears whole or not at all.
 
@@ -106,13 +114,14 @@ def write_evaluation(
       directory: made if it does not exist.
       vocabulary: the names of the C classes (`vocabulary.load_vocabulary`).
       context: what was evaluated (the run, the checkpoint, the patterns), ready for JSON.
+      against: a comparison with another model (`against.Difference.to_dict`).
 
     Raises:
       InputError: the directory cannot be written to.
     """
     try:
         os.makedirs(directory, exist_ok=True)
-        _write(Path(directory, METRICS_FILE), _json(metrics, context or {}))
+        _write(Path(directory, METRICS_FILE), _json(metrics, context or {}, against))
         _write(Path(directory, CLASSES_FILE), _csv(metrics, vocabulary))
     except OSError as error:
         raise InputError(
@@ -120,9 +129,12 @@ def write_evaluation(
         ) from error
 
 
-def _json(metrics: Metrics | RatedMetrics, context: Mapping[str, Any]) -> str:
+def _json(metrics: Metrics | RatedMetrics, context: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
+    interval = metrics.gap_interval if isinstance(metrics, Metrics) else None
     content = {
         "metrics": metrics.scalars(),
+        **({"intervals": {metrics.BEST_BY: dataclasses.asdict(interval)}} if interval else {}),
+        **({"against": dict(against)} if against else {}),
         **metrics.counts(),
         "num_classes": len(metrics.num_positives),
         "num_classes_with_labels": int(np.count_nonzero(metrics.num_positives)),

@@ -26,6 +26,7 @@ def evaluate_scorer(
     batch_size: int | None = None,
     faults: Faults,
     min_positives: int | None = None,
+    keep_ids: bool = False,
     progress: bool = True,
 ) -> Metrics:
     """The metrics that the highest scores of each video tell; a class that is not among them counts as not predicted.
@@ -36,6 +37,7 @@ def evaluate_scorer(
       batch_size: see `inference.infer`.
       faults: what to do about damaged shards and, of models that say that they read clips, clips without frames.
       min_positives: see `MetricAccumulator.result`.
+      keep_ids: whether `Metrics.videos` has ids.
       progress: whether to show a progress bar.
 
     Returns:
@@ -60,9 +62,10 @@ def evaluate_scorer(
             keep &= _labelled(found, keep, ids, shards, owners, faults)
             labels = [row for row, kept in zip(found, keep, strict=True) if kept]
             if accumulator is None:
-                accumulator = MetricAccumulator(scorer.num_classes, scores.shape[1])
+                accumulator = MetricAccumulator(scorer.num_classes, scores.shape[1], keep_ids)
             statistics = top_score_statistics(classes[keep], scores[keep], labels, scorer.num_classes)
-            accumulator.update(statistics, ids[keep])
+            own = records.parse_ids(serialized, scorer.id_keys).numpy() if keep_ids else ids  # a model may give none
+            accumulator.update(statistics, own[keep])
             bar.update(bytes_in_shards(serialized))
     return (accumulator or MetricAccumulator(scorer.num_classes)).result(min_positives)
 

@@ -8,6 +8,7 @@ mAP depend on the set of videos alone: not on their order, the batch size, or ho
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from yt8m_tf.metrics.batch_statistics import (
     SUMS,
     TOP_K,
 )
+from yt8m_tf.metrics.bootstrap import Interval, RankedVideos, gap_interval
 from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
 # `Metrics.scalars` as people read them.
@@ -60,6 +62,7 @@ class Metrics:
       calibration: [3, 15] float64: per bin the number of pairs, the sum of their scores, their positives.
       pairs_above: [2, 201] int64: of the pairs that GAP ranks those with a score of i / 200 or more: the positives, and
         the others. With `num_labels` the curve of precision against recall, whose area is GAP but for the steps.
+      videos: what GAP was computed from, for intervals.
     """
 
     BEST_BY: ClassVar[str] = "gap_at_20"
@@ -77,6 +80,12 @@ class Metrics:
     calibration: np.ndarray
     pairs_above: np.ndarray
     thresholds: BestThresholds | None = None
+    videos: RankedVideos | None = None
+
+    @functools.cached_property
+    def gap_interval(self) -> Interval | None:
+        """The bootstrap interval of `gap` over videos, computed when it is asked for; None where `videos` is."""
+        return None if self.videos is None else gap_interval(self.videos)
 
     def scalars(self) -> dict[str, float]:
         """The metrics that are known, by the names under which they are logged and written."""
@@ -90,17 +99,23 @@ class Metrics:
 
 
 class MetricAccumulator:
-    """Gathers the statistics of batches: 120 bytes a video (144 with the room to grow), and the sums.
+    """Gathers the statistics of batches: 124 bytes a video (149 with the room to grow), and the sums.
 
     A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. Above 65,536 classes the latter is a
-    uint32: 160 bytes a video, and 192.
+    uint32: 164 bytes a video, and 197. Beside its pairs a video has its number of labels and, if wished, its id.
     """
 
     UNIT: ClassVar[str] = "videos"
 
-    def __init__(self, num_classes: int, width: int = TOP_K) -> None:
-        """`num_classes` is C, `width` the pairs of a video where they are fewer than 20."""
+    def __init__(self, num_classes: int, width: int = TOP_K, keep_ids: bool = False) -> None:
+        """`num_classes` is C, `width` the pairs of a video where they are fewer than 20.
+
+        With `keep_ids` the `videos` of the result have ids, which `update` is given then. `arrays` and `merge` do not
+        hand them on.
+        """
         width = min(width, TOP_K, num_classes)
+        self._ids: list[np.ndarray] | None = [] if keep_ids else None
+        self._num_labels = np.empty(0, np.uint32)
         self._keys = np.empty((0, width), np.uint32)
         self._classes = np.empty((0, width), np.uint16 if num_classes <= 2**16 else np.uint32)
         self._sums: dict[str, Any] = {name: np.float64(0) for name in SUMS}
@@ -142,22 +157,28 @@ class MetricAccumulator:
         valid = arrays["valid"]
         scores = arrays["top_scores"] if "top_scores" in arrays else sigmoid(arrays["top_logits"])
         keys = pair_keys(scores[valid], arrays["hits"][valid])
-        self._add(keys, arrays["top_classes"][valid], {name: arrays[name] for name in SUMS})
+        if self._ids is not None:
+            assert ids is not None
+            self._ids.append(np.asarray(ids)[valid].astype(np.bytes_))
+        sums = {name: arrays[name] for name in SUMS}
+        self._add(keys, arrays["top_classes"][valid], arrays["num_labels"][valid], sums)
 
     def merge(self, other: MetricAccumulator) -> None:
         """Adds all that `other`, of as many classes, has gathered."""
         count = other.num_videos
-        self._add(other._keys[:count], other._classes[:count], other._sums)
+        self._add(other._keys[:count], other._classes[:count], other._num_labels[:count], other._sums)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that was gathered, to send to another process.
 
         Returns:
-          `keys` and `classes` [num_videos, k] int32 (TensorFlow's collectives know no unsigned integers), and the sums,
-          [1, ...] each. Several workers' arrays may be laid one after the other along the first axis.
+          `keys` and `classes` [num_videos, k] and `num_labels` [num_videos], int32 (TensorFlow's collectives know no
+          unsigned integers), and the sums, [1, ...] each. Several workers' arrays may be laid one after the other along
+          the first axis.
         """
         count = self.num_videos
         pairs = {"keys": self._keys[:count].view(np.int32), "classes": self._classes[:count].astype(np.int32)}
+        pairs["num_labels"] = self._num_labels[:count].astype(np.int32)
         return pairs | {name: np.asarray(value)[None] for name, value in self._sums.items()}
 
     @classmethod
@@ -165,7 +186,7 @@ class MetricAccumulator:
         """The inverse of `arrays`; of several workers' arrays, the accumulator of all."""
         result = cls(arrays["num_positives"].shape[1], arrays["keys"].shape[1])
         sums = {name: arrays[name].sum(axis=0) for name in SUMS}
-        result._add(arrays["keys"].view(np.uint32), arrays["classes"], sums)
+        result._add(arrays["keys"].view(np.uint32), arrays["classes"], arrays["num_labels"], sums)
         return result
 
     def gap(self) -> float:
@@ -210,9 +231,12 @@ class MetricAccumulator:
             calibration=sums["calibration"].copy(),
             pairs_above=_pairs_above(ordered),
             thresholds=best_thresholds(keys, classes, positives, min_positives) if min_positives else None,
+            videos=RankedVideos(
+                self._keys[:count], self._num_labels[:count], np.concatenate(self._ids) if self._ids else None
+            ),
         )
 
-    def _add(self, keys: np.ndarray, classes: np.ndarray, sums: Mapping[str, Any]) -> None:
+    def _add(self, keys: np.ndarray, classes: np.ndarray, num_labels: np.ndarray, sums: Mapping[str, Any]) -> None:
         start = self.num_videos
         end = start + len(keys)
         if end > len(self._keys):
@@ -220,8 +244,10 @@ class MetricAccumulator:
             capacity = max(end, len(self._keys) * 6 // 5)
             self._keys = _grow(self._keys[:start], capacity)
             self._classes = _grow(self._classes[:start], capacity)
+            self._num_labels = _grow(self._num_labels[:start], capacity)
         self._keys[start:end] = keys
         self._classes[start:end] = classes
+        self._num_labels[start:end] = num_labels
         self._sums = {name: value + sums[name] for name, value in self._sums.items()}
 
 
@@ -302,7 +328,7 @@ def average_precision(keys: np.ndarray, classes: np.ndarray, num_positives: np.n
 
 
 def _grow(array: np.ndarray, capacity: int) -> np.ndarray:
-    grown = np.empty((capacity, array.shape[1]), array.dtype)
+    grown = np.empty((capacity, *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown
 

@@ -16,7 +16,7 @@ TOP_K = 20
 NUM_BINS = 15
 
 # What `batch_statistics` gives per video; all else it gives are sums over the batch.
-PER_VIDEO = ("top_logits", "top_classes", "hits", "valid", "not_finite")
+PER_VIDEO = ("top_logits", "top_classes", "hits", "num_labels", "valid", "not_finite")
 SUMS = ("num_videos", "hit_at_1", "perr", "bce", "calibration", "num_positives")
 
 
@@ -34,7 +34,8 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
 
     Returns:
       Per video: `top_logits` [B, k] float32, k = min(20, C), highest first; `top_classes` [B, k] int32; `hits`
-      [B, k] bool, is the class a label; `valid` [B] bool; `not_finite` [B] bool, a score is NaN or the loss infinite.
+      [B, k] bool, is the class a label; `num_labels` [B] int32, how many different ones; `valid` [B] bool;
+      `not_finite` [B] bool, a score is NaN or the loss infinite.
       Sums over the videos, float64: `num_videos`; `hit_at_1`; `perr`; `bce` (each video's mean over classes);
       `calibration` [3, 15], per bin of equal width the number of pairs, their scores, their positives; and
       `num_positives` [C] int64. For several replicas see `concatenate_statistics`.
@@ -67,6 +68,7 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
         "top_logits": pairs(top_logits),
         "top_classes": pairs(top_classes),
         "hits": pairs(hits),
+        "num_labels": num_labels,
         "valid": valid,
         "not_finite": valid & ~tf.math.is_finite(score_sums + bce),
         "num_videos": _count(valid),
@@ -117,6 +119,7 @@ def top_score_statistics(
         "top_scores": scores[:, :TOP_K],
         "top_classes": classes[:, :TOP_K],
         "hits": hits[:, :TOP_K],
+        "num_labels": num_labels,
         "valid": np.ones(count, bool),
         "not_finite": ~np.isfinite(scores).all(axis=1),
         "num_videos": np.float64(count),

@@ -39,10 +39,13 @@ def segment_stages(settings: PipelineConfig, trained: Mapping[str, Stage], expor
     for name, stage in trained.items():
         data = stage.options["experiment"]["data"]
         ratings = tuple(data["validation"])
-        if start := settings.segments[name].start:
+        own = settings.segments[name]
+        if start := own.start:
             before = {"run": f"runs/{start}", "segments": data["segments"]}
             stages.append(_evaluate(f"{name} before", (f"train {start}",), before, ratings))
-            stage = dataclasses.replace(stage, options={**stage.options, "init_from": [f"runs/{start}"]})
+            stage = dataclasses.replace(
+                stage, options={**stage.options, "init_from": [f"runs/{start}"], "init_exclude": list(own.exclude)}
+            )
         stages += [stage, _evaluate(name, (stage.name,), {"run": stage.output}, ratings)]
     stages += exports
     first = next(iter(trained.values())).options["experiment"]["data"]

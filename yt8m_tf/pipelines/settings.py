@@ -42,9 +42,15 @@ class FinalSettings(ModelSettings):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentSettings(ModelSettings):
-    """A model that is trained on rated segments: `start` names the baseline whose weights it starts from, if any."""
+    """A model that is trained on rated segments.
+
+    Attributes:
+      start: the baseline whose weights it starts from; null: none.
+      exclude: patterns of variables that start anew, all the same.
+    """
 
     start: str | None = None
+    exclude: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import build_without_weights, parse_experiment
 from yt8m_tf.pipelines.stage import Stage
@@ -20,11 +21,14 @@ def check_starts(stages: Sequence[Stage]) -> None:
         or the models take inputs of another kind.
     """
     configured = {stage.output: stage.options["experiment"] for stage in stages if stage.kind == "train"}
-    experiments = {output: parse_experiment(values) for output, values in configured.items()}
+
+    @functools.cache
+    def experiment(output: str) -> ExperimentConfig:
+        return parse_experiment(configured[output])
 
     @functools.cache
     def shapes(output: str) -> Mapping[str, tuple[int, ...]]:
-        model = build_without_weights(experiments[output].model, experiments[output].data.spec)
+        model = build_without_weights(experiment(output).model, experiment(output).data.spec)
         return {variable.path: tuple(variable.shape) for variable in model.variables}
 
     for stage in stages:
@@ -34,7 +38,7 @@ def check_starts(stages: Sequence[Stage]) -> None:
         name, students = Path(stage.output).name, ", ".join(f"'{Path(source).name}'" for source in sources)
         for source in sources:
             key = "unit_inputs"
-            own, theirs = (experiments[output].model.get(key) for output in (stage.output, source))
+            own, theirs = (experiment(output).model.get(key) for output in (stage.output, source))
             if None not in (own, theirs) and own != theirs:
                 raise InputError(
                     f"the pipeline's configuration: model.{key} of '{name}' is {own}, and of '{Path(source).name}',"

@@ -38,7 +38,11 @@ def overview(workdir: Workdir, model: str, directory: Path) -> Section:
     if model in workdir.evaluations:
         found = workdir.evaluations[model].metrics
         metrics = found["metrics"]
-        tiles += [(f"GAP@20 of {model}", gap(metrics["gap_at_20"])), ("Hit@1", f"{metrics['hit_at_1']:.4f}")]
+        tiles.append((f"GAP@20 of {model}", gap(metrics["gap_at_20"])))
+        if interval := found.get("intervals", {}).get("gap_at_20"):  # a release before this key left it out
+            title = f"{interval['level']:.0%} interval of GAP@20, over videos"
+            tiles.append((title, f"{gap(interval['low'])} to {gap(interval['high'])}"))
+        tiles.append(("Hit@1", f"{metrics['hit_at_1']:.4f}"))
         tiles += [
             (title, f"{metrics[name]:.4f}") for name, title in (("perr", "PERR"), ("map", "mAP")) if name in metrics
         ]

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.batches import batches_under_way, read_batches
@@ -26,7 +27,7 @@ from yt8m_tf.serving.parts import Parts
 from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint, load_scorer
 from yt8m_tf.serving.segment_formats import SegmentRows, segment_format
 from yt8m_tf.serving.segment_submission import read_classes
-from yt8m_tf.serving.windows import CutClip, Windows, cut_clip
+from yt8m_tf.serving.windows import ClipMean, CutClip, Windows, cut_clip
 from yt8m_tf.vocabulary import load_vocabulary
 
 SAME_MODEL = "same"
@@ -88,10 +89,11 @@ class SegmentScorer:
 
     def _cut(self, serialized: Sequence[bytes], context: int) -> list[CutClip]:
         """The windows of clips, of frames that all features of all models have."""
-        read = [own.scorer.data for own, _ in self.of_window]
-        keys = {data.key_of(name) for data in read if data is not None for name in data.stored} if all(read) else None
+        read = [own.scorer.data for own, _ in self.of_window if own.scorer.data is not None]
+        keys = None if len(read) < len(self.of_window) else {key for data in read for key in _lists_of(data)}
+        means = [own for data in read for own in _means_of(data)]
         windows = dataclasses.replace(self.windows, context=context)
-        return [cut_clip(record, windows, keys, self.scorer.id_keys) for record in serialized]
+        return [cut_clip(record, windows, keys, self.scorer.id_keys, means) for record in serialized]
 
     def _selected(self, classes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The highest pairs [W, top_k] of classes that are written, and which of them are pairs at all.
@@ -296,11 +298,28 @@ def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
         reads = "the model reads" if scorer.data else f"'{shards[0]}' holds"
         hint = "give clips and a model of clips; --signature=frames takes a model exported with --frames for one"
         raise InputError(f"--segments: {reads} records of the video level; {hint}")
-    if scorer.data and (inside := [name for name, own in scorer.data.stored.items() if own.in_context]):
+    if scorer.data and (
+        inside := [name for name, own in scorer.data.stored.items() if own.in_context and not own.mean_of]
+    ):
         raise InputError(
             f"--segments: the model reads '{inside[0]}' from the context of a record; windows are cut out of lists of"
             " frames"
         )
+
+
+def _lists_of(data: DataConfig) -> list[str]:
+    """The keys of the lists of frames that a model reads."""
+    return [data.key_of(name) for name, feature in data.stored.items() if not feature.mean_of]
+
+
+def _means_of(data: DataConfig) -> list[ClipMean]:
+    """The means over clips that a model reads."""
+    stored = data.stored
+    return [
+        ClipMean(data.key_of(name), data.key_of(own.mean_of), stored[own.mean_of], data.max_frames)
+        for name, own in stored.items()
+        if own.mean_of
+    ]
 
 
 def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[list[SegmentRows | None], int]]:

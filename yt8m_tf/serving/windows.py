@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import schema
+from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.errors import InputError
 
+_DTYPES = {"uint8": "u1", "float16": "<f2", "float32": "<f4"}
 _DROPPED = (
     schema.LABELS_KEY,
     schema.SEGMENT_STARTS_KEY,
@@ -58,6 +61,36 @@ class Windows:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClipMean:
+    """A mean over the frames of a whole clip, which its windows have in their context (`FeatureConfig.mean_of`).
+
+    Attributes:
+      key: of the mean.
+      source: the key of the frames.
+      feature: how these are stored.
+      max_frames: those after them do not count.
+    """
+
+    key: str
+    source: str
+    feature: FeatureConfig
+    max_frames: int
+
+    def of(self, frames: Sequence[tf.train.Feature]) -> tf.train.Feature:
+        """The mean, as floats."""
+        if self.feature.dtype == "float_list":
+            values = np.array([own.float_list.value for own in frames[: self.max_frames]], np.float32)
+        else:
+            stored = b"".join(own.bytes_list.value[0] for own in frames[: self.max_frames])
+            values = np.frombuffer(stored, _DTYPES[str(self.feature.dtype)]).reshape(-1, self.feature.size)
+        mean = values.astype(np.float32).mean(axis=0)
+        if self.feature.dtype == "uint8":
+            low, high = self.feature.range or schema.CODE_RANGE
+            mean = mean * ((high - low) / 255) + ((high - low) / 512 + low)
+        return tf.train.Feature(float_list=tf.train.FloatList(value=mean))
+
+
+@dataclasses.dataclass(frozen=True)
 class CutClip:
     """The windows of a clip.
 
@@ -75,7 +108,11 @@ class CutClip:
 
 
 def cut_clip(
-    serialized: bytes, windows: Windows, keys: Collection[str] | None = None, id_keys: Sequence[str] = schema.ID_KEYS
+    serialized: bytes,
+    windows: Windows,
+    keys: Collection[str] | None = None,
+    id_keys: Sequence[str] = schema.ID_KEYS,
+    means: Sequence[ClipMean] = (),
 ) -> CutClip:
     """Cuts the frames of a record into windows.
 
@@ -84,6 +121,7 @@ def cut_clip(
       windows: which.
       keys: of the lists of frames that are wanted; None: all.
       id_keys: the keys that its id may be under.
+      means: of the whole clip, for every window; of what `keys` has.
 
     Raises:
       google.protobuf.message.DecodeError: it is no such record.
@@ -95,6 +133,8 @@ def cut_clip(
     lacking = keys is not None and not set(keys) <= set(frames)
     num_frames = 0 if lacking else min(map(len, frames.values()), default=0)
     shared = {key: own for key, own in context.items() if key not in _DROPPED}
+    if num_frames:
+        shared |= {own.key: own.of(frames[own.source][:num_frames]) for own in means if own.key not in shared}
     records = []
     for start in windows.starts(num_frames):
         first, stop = max(start - windows.context, 0), min(start + windows.size + windows.context, num_frames)

@@ -1,0 +1,187 @@
+"""Gradient-boosted trees as plain tensors: LightGBM's decisions in TensorFlow's own operations.
+
+All trees of all boosters go down level by level together: for each pair of a row and a tree a few gathers a level, of
+those trees alone that are still splitting. Decisions compare integers: of a float32 its bits, put in order; of a
+category a bit of a table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Pairs of a row and a tree that go down together: fewer than that cost more in calls than caches gain.
+_PAIRS = 1 << 20
+_ZERO = np.float32(1e-35)  # what LightGBM takes for 0
+NEVER_MISSING, ZERO_IS_MISSING, NAN_IS_MISSING = 0, 1, 2
+LOWEST, HIGHEST = -(2**31), 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ForestShape:
+    """The sizes of a `Forest`.
+
+    Attributes:
+      boosters: how many.
+      nodes: splits and leaves of all trees.
+      columns: V, what splits on numbers look at: a feature together with where it goes if it is missing.
+      active: how many trees have splits on level 0, 1, ...; the deepest come first.
+      trees: of all boosters.
+      categories: rows of the table of categorical splits, but for the last one, of all other values.
+      words: of that table's rows, of 32 splits each.
+    """
+
+    boosters: int
+    nodes: int
+    columns: int
+    active: tuple[int, ...]
+    trees: int
+    categories: int
+    words: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Forest:
+    """Trees as arrays; the children of a node follow each other, and a leaf has itself for its left child.
+
+    Attributes:
+      shape: of these arrays.
+      roots: [trees] int32 node of each.
+      booster: [trees] int32 number of its booster.
+      left: [nodes] int32 left child.
+      column: [nodes] int32: below V a column, else V and the word of a category's row that has the split's bit.
+      split: [nodes] int32: the ordered bits of the threshold, or the bit that is set where a category goes left.
+      leaf_values: [nodes] float64, 0 for splits.
+      features: [columns] int32 number of the feature.
+      missing: [columns] int32: `NEVER_MISSING`, `ZERO_IS_MISSING` (NaN, too) or `NAN_IS_MISSING`.
+      missing_left: [columns] int32: 1 where what is missing goes left.
+      categories: [categories + 1, words] int32 bits.
+    """
+
+    shape: ForestShape
+    roots: np.ndarray
+    booster: np.ndarray
+    left: np.ndarray
+    column: np.ndarray
+    split: np.ndarray
+    leaf_values: np.ndarray
+    features: np.ndarray
+    missing: np.ndarray
+    missing_left: np.ndarray
+    categories: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name, which are those of the variables of `BoostedTrees`."""
+        return {name: value for name, value in vars(self).items() if name != "shape"}
+
+
+def ordered_bits(values: np.ndarray) -> np.ndarray:
+    """Float32 values as int32 which order as they do; -0 as 0."""
+    bits = (np.asarray(values, np.float32) + np.float32(0)).view(np.int32)
+    return bits ^ ((bits >> 31) & np.int32(HIGHEST))
+
+
+class BoostedTrees(keras.layers.Layer):
+    """The probabilities that boosters of binary log-loss give to rows of features: [R, F] float32 -> [R, boosters].
+
+    As `lightgbm.Booster.predict` of the same rows: leaves are summed and probabilities computed in float64, which they
+    stay in. Feature 0 may be a category, an integer in float32. Memory: some 40 MB, whatever R is. XLA
+    cannot compile loops over as many rows as there happen to be.
+
+    Args:
+      shape: of the forest, whose arrays are the variables.
+      name: of the layer.
+    """
+
+    def __init__(self, shape: ForestShape, name: str | None = None):
+        super().__init__(name=name, trainable=False)
+        self.shape, self.supports_jit = shape, False
+        sizes = {
+            "roots": [shape.trees],
+            "booster": [shape.trees],
+            **{of_node: [shape.nodes] for of_node in ("left", "column", "split", "leaf_values")},
+            **{of_column: [shape.columns] for of_column in ("features", "missing", "missing_left")},
+            "categories": [shape.categories + 1, shape.words],
+        }
+        self._variables = {
+            name: self.add_weight(
+                shape=size,
+                dtype="float64" if name == "leaf_values" else "int32",
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+                name=name,
+            )
+            for name, size in sizes.items()
+        }
+
+    def assign(self, forest: Forest) -> None:
+        """Takes the arrays of a forest of this layer's shape."""
+        for name, array in forest.arrays().items():
+            self._variables[name].assign(array)
+
+    def get_config(self) -> dict[str, Any]:
+        """For copies of the layer."""
+        return {"shape": self.shape, "name": self.name}
+
+    def compute_output_spec(self, rows: Any) -> keras.KerasTensor:
+        """[R, boosters] float64."""
+        return keras.KerasTensor((rows.shape[0], self.shape.boosters), "float64")
+
+    def call(self, rows: tf.Tensor) -> tf.Tensor:
+        """[R, F] float32 -> [R, boosters] float64 probabilities."""
+        arrays = {name: tf.convert_to_tensor(variable) for name, variable in self._variables.items()}
+        values = tf.concat([_numbers(rows, arrays), _category_bits(rows[:, 0], arrays["categories"])], axis=1)
+        of_booster = tf.one_hot(arrays["booster"], self.shape.boosters, dtype=tf.float64)  # [trees, boosters]
+        size = max(1, _PAIRS // self.shape.trees)
+
+        def step(number: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            leaves = self._leaves(values[number * size : (number + 1) * size], arrays)
+            scores = tf.matmul(tf.gather(arrays["leaf_values"], leaves), of_booster)
+            return number + 1, done.write(number, scores)
+
+        # Of no rows a step, too: nothing written could not be concatenated.
+        steps = tf.maximum(1, (tf.shape(rows)[0] + size - 1) // size)
+        empty = tf.TensorArray(tf.float64, steps, infer_shape=False, element_shape=[None, self.shape.boosters])
+        _, done = tf.while_loop(lambda number, _: number < steps, step, (0, empty))
+        return 1 / (1 + tf.exp(-done.concat()))
+
+    def _leaves(self, values: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[r, V + words] values -> [r, trees] int32 nodes."""
+        count, num_columns = tf.shape(values)[0], self.shape.columns
+        flat = tf.reshape(values, [-1])
+        rows = (tf.range(count) * (num_columns + self.shape.words))[:, None]
+        nodes, finished = tf.broadcast_to(arrays["roots"], [count, self.shape.trees]), []
+        for active in self.shape.active:
+            finished.append(nodes[:, active:])
+            nodes = nodes[:, :active]
+            column, split = tf.gather(arrays["column"], nodes), tf.gather(arrays["split"], nodes)
+            value = tf.gather(flat, rows + column)
+            right = value > split
+            if self.shape.words:
+                right = tf.where(column < num_columns, right, tf.equal(value & split, 0))
+            nodes = tf.gather(arrays["left"], nodes) + tf.cast(right, tf.int32)
+        return tf.concat([nodes, *reversed(finished)], axis=1)
+
+
+def _numbers(rows: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    """[R, F] float32 -> [R, V] int32: ordered bits of what each column looks at."""
+    values = tf.gather(rows, arrays["features"], axis=1)
+    is_nan = tf.math.is_nan(values)
+    values = tf.where(is_nan | (tf.abs(values) <= _ZERO), tf.zeros_like(values), values)
+    missing = arrays["missing"]
+    is_missing = (is_nan & (missing != NEVER_MISSING)) | ((values == 0) & (missing == ZERO_IS_MISSING))
+    bits = tf.bitcast(values, tf.int32)
+    ordered = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, 31) & HIGHEST)
+    return tf.where(is_missing, tf.where(arrays["missing_left"] == 1, LOWEST, HIGHEST), ordered)
+
+
+def _category_bits(values: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
+    """[R] float32 categories -> [R, words] int32; what is NaN, negative or unknown has no bit set."""
+    last = table.shape[0] - 1
+    known = (values > -1) & (values < last)  # False for NaN; LightGBM drops the fraction
+    return tf.gather(table, tf.where(known, tf.cast(tf.where(known, values, 0.0), tf.int32), last))

@@ -1,0 +1,143 @@
+"""Bootstrap intervals of GAP@20 over videos: of one model, and of the difference of two on the same videos.
+
+A resample draws as many videos as there are, with replacement, and its GAP is exact. All pairs are sorted once: a
+resample only weighs each by how often its video was drawn, so that ranks are cumulative sums. 200 resamples of 100,000
+videos take seconds, and some 400 bytes a video meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from yt8m_tf.errors import InputError
+
+RESAMPLES, LEVEL, SEED = 200, 0.95, 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankedVideos:
+    """What GAP needs to know of each video.
+
+    Attributes:
+      keys: [N, k] uint32, `accumulator.pair_keys` of its highest scores.
+      num_labels: [N] uint32, all its labels.
+      ids: [N] bytes, where they were kept.
+    """
+
+    keys: np.ndarray
+    num_labels: np.ndarray
+    ids: np.ndarray | None = None
+
+    def in_order_of(self, ids: np.ndarray) -> RankedVideos | None:
+        """The same with its rows in the order of these ids; None where they are of other videos."""
+        assert self.ids is not None
+        own, wanted = np.argsort(self.ids, kind="stable"), np.argsort(ids, kind="stable")
+        if len(ids) != len(self.ids) or (self.ids[own] != ids[wanted]).any():
+            return None
+        rows = np.empty(len(ids), np.int64)
+        rows[wanted] = own
+        return RankedVideos(self.keys[rows], self.num_labels[rows], ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Between the quantiles of resamples, 2.5 and 97.5 % of them.
+
+    Attributes:
+      low, high: its ends.
+      level: the share of the resamples between them.
+      resamples: how many were drawn.
+      seed: of the draws.
+    """
+
+    low: float
+    high: float
+    level: float = LEVEL
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+def gap_interval(videos: RankedVideos, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+    """The interval of GAP@20, from videos of which at least one has a label."""
+    return _interval(gap_resamples(videos, resamples, seed), resamples, seed)
+
+
+def difference_interval(
+    videos: RankedVideos, others: RankedVideos, resamples: int = RESAMPLES, seed: int = SEED
+) -> Interval:
+    """The paired interval of GAP@20 of `videos` less that of `others`: both of the same resamples.
+
+    Args:
+      videos: of one model, with ids.
+      others: of the other one, with ids, in any order.
+      resamples, seed: of the draws.
+
+    Raises:
+      InputError: they are not the same videos with as many labels each.
+    """
+    assert videos.ids is not None and others.ids is not None
+    joined = others.in_order_of(videos.ids)
+    if joined is None:
+        lacking, more = np.setdiff1d(videos.ids, others.ids), np.setdiff1d(others.ids, videos.ids)
+        example = next(iter([*lacking, *more]), videos.ids[0]).decode(errors="replace")
+        raise InputError(
+            f"--against: the models were evaluated on different videos: {len(videos.ids):,} and {len(others.ids):,},"
+            f" '{example}' for one differs; evaluate both on the same shards, without --on_damaged=skip"
+        )
+    if (wrong := joined.num_labels != videos.num_labels).any():
+        raise InputError(
+            f"--against: video '{videos.ids[np.argmax(wrong)].decode(errors='replace')}' has other labels for the other"
+            " model; give two models of one version of the dataset"
+        )
+    values = gap_resamples(videos, resamples, seed) - gap_resamples(joined, resamples, seed)
+    return _interval(values, resamples, seed)
+
+
+def gap_resamples(videos: RankedVideos, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
+    """GAP@20 of each resample: [resamples] float64, NaN of one that drew no label.
+
+    Resample i of N videos draws the same rows whatever the scores are.
+    """
+    num_videos, width = videos.keys.shape
+    # Ascending is by falling key: the lowest bit of a key's complement is the hit.
+    pairs = (~videos.keys).astype(np.uint64).ravel()
+    pairs <<= np.uint64(32)
+    pairs |= np.repeat(np.arange(num_videos, dtype=np.uint32), width)
+    pairs.sort()
+    hits = np.flatnonzero(pairs & np.uint64(1 << 32))
+    pairs &= np.uint64(0xFFFFFFFF)
+    owners = pairs.view(np.int64)[: hits[-1] + 1 if len(hits) else 0]  # what comes after the last hit counts nowhere
+    rank = np.int32 if num_videos * width < 2**31 else np.int64
+    found = np.full(resamples, np.nan)
+    with np.errstate(invalid="ignore"):
+        for number, drawn in enumerate(_draws(num_videos, resamples, seed)):
+            weights = drawn.take(owners)
+            of_hits = weights[hits].astype(np.int64)
+            ranks = np.cumsum(weights, dtype=rank)[hits]  # of the last copy of each hit
+            misses = np.repeat(ranks - np.cumsum(of_hits), of_hits)
+            # Copies of a hit, and hits of the same score, follow each other: with as many misses before each of them.
+            hit_ranks = np.arange(1, len(misses) + 1)
+            found[number] = (hit_ranks / (hit_ranks + misses)).sum() / np.float64(
+                drawn.astype(np.int64) @ videos.num_labels.astype(np.int64)
+            )
+    return found
+
+
+def _draws(num_videos: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each video was drawn, [N] uint16, for each resample."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(num_videos, size=num_videos), minlength=num_videos).astype(np.uint16)
+
+
+def _interval(values: np.ndarray, resamples: int, seed: int) -> Interval:
+    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), LEVEL, resamples, seed)
