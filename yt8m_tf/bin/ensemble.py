@@ -5,7 +5,7 @@ yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph 
 Example:
 
   yt8m-ensemble --members=runs/netvlad,runs/netrvlad,runs/bigru --weights=stacked/weights.json --workdir=runs/ensemble
-  yt8m-export --workdir=runs/ensemble --output=exported/ensemble/1 --data_dir=~/data/yt8m/2/frame
+  yt8m-export --workdir=runs/ensemble --output=exported/ensemble/1 --data_dir=DATA/2/frame
 """
 
 from __future__ import annotations
