@@ -205,7 +205,7 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
         "export": [f"--workdir={run}", f"--data_dir={data_dir}", f"--output={model}", f"--bundle={bundle}"],
         "infer": [f"--bundle={bundle}", shards, f"--output={written['infer']}"],
         "score": [f"--model={model}", shards, f"--output={tmp_path / 'scores'}"],
-        "ensemble": [f"--members={run},{run}", f"--workdir={tmp_path / 'twice'}"],
+        "ensemble": [f"--members={run}", f"--workdir={tmp_path / 'twice'}"],
         "strip": [f"--input={run}", f"--output={tmp_path / 'stripped'}"],
     }
     for command, file in written.items():
@@ -347,7 +347,7 @@ def test_two_commands_do_not_write_into_one_directory(learnable_shards: Callable
     for directory, command, flags in (
         (run, "train", (*train, "--set=train.seed=1")),
         (run / "evaluation", "evaluate", (f"--workdir={run}", f"--data_dir={data_dir}")),
-        (tmp_path / "mean", "ensemble", (f"--members={run},{run}", f"--workdir={tmp_path / 'mean'}")),
+        (tmp_path / "mean", "ensemble", (f"--members={run}", f"--workdir={tmp_path / 'mean'}")),
         (tmp_path / "sample", "sample-data", (f"--output_dir={tmp_path / 'sample'}",)),
     ):
         with locks.exclusive(directory, "--workdir", "trains"):

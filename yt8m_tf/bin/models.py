@@ -23,8 +23,8 @@ from yt8m_tf.console.quiet import import_quietly
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name or model this regular expression finds.")
 _MARKDOWN = flags.DEFINE_string("markdown", None, "Write the page of all models to this file instead.")
 _SIZES = flags.DEFINE_string("sizes", None, "Build all models, and write the table of their sizes to this file.")
-_REFERENCE = flags.DEFINE_string("reference", None, "Write the page of all configuration keys to this file instead.")
 _COSTS = flags.DEFINE_string("costs", None, "Count what the models of all pipelines cost, and write that to this file.")
+_REFERENCE = flags.DEFINE_string("reference", None, "Write the page of all configuration keys to this file instead.")
 _RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured figures, for --markdown.")
 
 
@@ -34,13 +34,13 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.errors import InputError
 
     wanted = checks.regular_expression("match", _MATCH.value)
+    tables = {"sizes": _sizes_table, "costs": _costs_table, "reference": _reference}
     written = (_MARKDOWN, _SIZES, _COSTS, _REFERENCE)
     paths = {flag.name: files.local_path(flag.value, f"--{flag.name}") for flag in written if flag.present}
     if paths and _MATCH.value:
         raise InputError(f"--{next(iter(paths))}: the file is of all models; leave --match out")
-    for name, make in (("sizes", _sizes_table), ("costs", _costs_table), ("reference", _reference_page)):
-        if name in paths:
-            return _write(paths[name], make)
+    if made := [(path, tables[name]) for name, path in paths.items() if name in tables]:
+        return _write(*made[0])
     sizes, published = catalogue.read_sizes(), catalogue.read_published()
     everything = (catalogue.describe(selector, sizes, published) for selector in catalogue.selectors())
     entries = [entry for entry in everything if wanted.search(entry.selector) or wanted.search(entry.model)]
@@ -65,6 +65,12 @@ def _write(path: Path, make_table: Callable[[], str]) -> None:
     print(f"written: {path}")
 
 
+def _reference() -> str:
+    from yt8m_tf import reference
+
+    return reference.markdown()
+
+
 def _sizes_table() -> str:
     from yt8m_tf import catalogue
     from yt8m_tf.console.progress import Progress
@@ -79,12 +85,6 @@ def _costs_table() -> str:
 
     distinct = forward_costs.shipped_models()
     return forward_costs.table_of(Progress(distinct, desc="trace", unit="model", leave=False))
-
-
-def _reference_page() -> str:
-    from yt8m_tf import reference
-
-    return reference.markdown()
 
 
 def run() -> None:

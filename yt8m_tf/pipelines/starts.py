@@ -45,13 +45,13 @@ def check_starts(stages: Sequence[Stage]) -> None:
                     f" whose weights it starts from, {theirs}; give both the same"
                 )
         for path, shape in shapes(stage.output).items():
-            if any(fnmatch.fnmatch(path, pattern) for pattern in stage.options["init_exclude"]):
+            if any(fnmatch.fnmatch(path, pattern) for pattern in stage.options.get("init_exclude", ())):
                 continue
             found = next((shapes(source)[path] for source in sources if path in shapes(source)), None)
             if found != shape:
-                there = f"there as {list(found)}" if found else "not there"
+                there = f"there as {list(found)}" if found is not None else "not there"
+                afresh = f", or add '{path}' to {name}.exclude" if "init_exclude" in stage.options else ""
                 raise InputError(
                     f"the pipeline's configuration: '{name}' starts from the weights of {students}, and needs '{path}'"
-                    f" {list(shape)}, which is {there}; give {name}.changes.model the sizes of these models, or add"
-                    f" '{path}' to {name}.exclude"
+                    f" {list(shape)}, which is {there}; give {name}.changes.model the sizes of these models{afresh}"
                 )

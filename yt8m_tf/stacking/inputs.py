@@ -128,8 +128,8 @@ class StackInputs:
         self._on_unlabelled, self._drops_unlabelled = on_unlabelled, False
         self.names, self.shards, self._directories = list(names), list(shards), list(directories)
         places = [directory.resolve() for directory in directories]
-        if same := [place for place in places if places.count(place) > 1]:
-            raise InputError(f"--scores: {directories[places.index(same[0])]} is named twice; name each model once")
+        if again := [place for place in places if places.count(place) > 1]:
+            raise InputError(f"--scores: {directories[places.index(again[0])]} is named twice; name each model once")
         if len(set(self.names)) < len(self.names):
             name = next(name for name in self.names if self.names.count(name) > 1)
             raise InputError(f"--scores: two models are named '{name}' (their directories are); rename one")
