@@ -85,7 +85,8 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
 def compiled_statistics(xla: bool = True) -> Callable[..., dict[str, tf.Tensor]]:
     """`batch_statistics` as evaluation runs it: on a CPU compiled with XLA, unless `xla` is false.
 
-    XLA's top k and its fused sums are faster than TensorFlow's kernels there (docs/BENCHMARKS.md). On a GPU those are kept.
+    XLA's top k and its fused sums are faster than TensorFlow's kernels there (docs/BENCHMARKS.md). On a GPU those
+    are kept.
     """
     on_cpu = not tf.config.list_logical_devices("GPU")
     return tf.function(batch_statistics, autograph=False, jit_compile=xla and on_cpu)
