@@ -149,8 +149,8 @@ def test_rows_of_a_shard_that_was_restored_are_made_again(
 class _OnlyFirst(Faults):
     """Skips the first damage, and stops at the second."""
 
-    def meet(self, damage: object) -> None:
-        super().meet(damage)  # type: ignore[arg-type]
+    def skip_damage(self, damage: object) -> None:
+        super().skip_damage(damage)  # type: ignore[arg-type]
         self.on_damaged = "error"
 
 

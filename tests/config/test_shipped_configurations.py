@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,11 @@ def test_configurations_of_the_project_are_valid(path: str) -> None:
             experiment = parse_experiment(values)
             assert parse_experiment(strict_yaml.to_dict(experiment)) == experiment, name
     assert values == load_yaml(f"{path}:{name}" if name else path)  # the last one, as a command reads it
+
+
+@pytest.mark.parametrize("directory", ["first_level", "segments"])
+def test_heads_have_a_command_and_the_cost(directory: str) -> None:
+    for path in sorted((_CONFIG_DIR / directory).glob("*.yaml")):
+        head = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), path.read_text().split("\n")))
+        assert f"--config={directory}/{path.name}" in head, path.name
+        assert re.search(r"Cost: at most [\d,]+ updates of|minutes on two\n?#? ?cores|busy CPU cores", head), path.name

@@ -64,7 +64,7 @@ def test_nothing_is_advised_that_does_not_help(content: bytes, tmp_path: Path) -
     damage = scan_shard(str(path)).damage
     assert damage is not None
     with pytest.raises(InputError) as error:
-        Faults(reader=Reader(has_flags=True)).meet(damage)
+        Faults(reader=Reader(has_flags=True)).skip_damage(damage)
     found = find_bad_record([str(path)], DataConfig(), need_labels=False)
     for message in (str(error.value), found or ""):
         assert message.startswith(f"{path}: no TFRecord file: "), message

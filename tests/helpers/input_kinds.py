@@ -148,7 +148,7 @@ def _record(level: str) -> Callable[[Path], Input]:
                 assert Faults(on_empty="skip").find_bad_record([str(shard)], data), f"refused without reason: {error}"
             else:
                 if level == "frame" and int(parsed["num_frames"][0]) == 0:
-                    return  # whether a feature is missing or empty, `Faults.meet_empty` asks
+                    return  # whether a feature is missing or empty, `Faults.skip_empty` asks
                 # Keys that are no UTF-8 are nothing to TensorFlow, which finds those that it looks for.
                 assert not problem or parse_record(serialized) is None, f"not refused: {problem}"
                 assert all(np.isfinite(value).all() for value in parsed.values() if value.dtype.is_floating)

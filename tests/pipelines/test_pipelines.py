@@ -58,7 +58,7 @@ def _run(
     stages = [stage for stage in make_stages(settings, kept_seeds(settings, workdir)) if only in stage.name]
     here = Here(data_dir, workdir)
     states = States(workdir, stages, shards_of(stages, str(data_dir)))
-    results = runner.run(stages, states, here, 1, restart, tell=lambda line: None)
+    results = runner.run(stages, states, here, 1, restart, write_line=lambda line: None)
     return here.ran, results
 
 
@@ -253,7 +253,7 @@ def test_a_cluster_of_two_workers_with_a_gpu_each(whole: Whole, tmp_path: Path) 
         distributed.Client(cluster) as client,
         workers.cluster_workers(client, where) as submit,
     ):
-        results = runner.run(stages, states, submit, 2, tell=lambda line: None)
+        results = runner.run(stages, states, submit, 2, write_line=lambda line: None)
     assert len(results) == 5
     assert _lasting(results) == _lasting({name: whole.results[name] for name in results})
 

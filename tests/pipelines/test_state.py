@@ -70,7 +70,7 @@ class Pipeline:
             future.set_result({**_RESULTS.get(stage.kind, {}), "seconds": 0})
             return future
 
-        runner.run(self.table(settings), self.states(settings), submit, 1, restart, tell=self.told.append)
+        runner.run(self.table(settings), self.states(settings), submit, 1, restart, write_line=self.told.append)
         return ran
 
     def write(self, stage: Stage) -> None:

@@ -24,9 +24,11 @@ def _stages(*names: str) -> list[Stage]:
     return [Stage(name, "score", (), name, {}) for name in names]
 
 
-def _run(stages: list[Stage], workdir: Path, submit: Any, jobs: int, tell: Any = lambda line: None) -> dict[str, Any]:
+def _run(
+    stages: list[Stage], workdir: Path, submit: Any, jobs: int, write_line: Any = lambda line: None
+) -> dict[str, Any]:
     states = States(workdir, stages, {stage.name: () for stage in stages})
-    return runner.run(stages, states, submit, jobs, tell=tell)
+    return runner.run(stages, states, submit, jobs, write_line=write_line)
 
 
 @pytest.mark.parametrize(("given", "num_threads", "expected"), [(None, 3, "3"), ("1", 3, "1"), (None, 0, None)])
@@ -47,14 +49,14 @@ def test_two_workers_keep_their_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyP
     short = [f"short {number}" for number in range(5)]
     ended: list[str] = []
 
-    def tell(line: str) -> None:
+    def write_line(line: str) -> None:
         ended.append(line)
         if len(ended) == len(short):
             (tmp_path / stage_work.GATE).touch()
 
     where = Where("", tmp_path)
     with workers.local_workers(2, where, ["5", "7"], stage_work.tell_where) as submit:
-        results = _run(_stages(stage_work.LONG, *short), tmp_path, submit, 2, tell)
+        results = _run(_stages(stage_work.LONG, *short), tmp_path, submit, 2, write_line)
     assert {name: result["stage"] for name, result in results.items()} == {n: n for n in (stage_work.LONG, *short)}
     assert results[stage_work.LONG]["gpu"] == "5" and {results[name]["gpu"] for name in short} == {"7"}
     assert len({results[name]["process"] for name in short}) == 3

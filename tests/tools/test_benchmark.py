@@ -124,7 +124,7 @@ def test_ways_take_turns_and_ratios_are_paired():
             calls.append((name, amount))
             return waiting.pop(0) * 0.25 * amount, 0.25 * amount
 
-        return harness.Way(name, "", run)
+        return harness.Variant(name, "", run)
 
     ways = [way("a", (10.0, 40.0, 90.0)), way("b", (5.0, 10.0, 15.0))]
     target = harness.Target("a", "b", 4.5)
@@ -145,7 +145,7 @@ def test_tables_and_json(tmp_path):
         *("**Title**", "", "| way       |   rate |", "|:----------|-------:|", "| long name |      1 |"),
         "| b         |  1,000 |",
     ]
-    way = harness.Way("a", "everything", lambda amount: amount)
+    way = harness.Variant("a", "everything", lambda amount: amount)
     measurement = harness.Measurement("m", "x/s", [way], [harness.Target("a", "a", 1.0)], {"a": [3.0, 1.0, 2.0]})
     path = tmp_path / "result.json"
     report.write_json(path, "read", report.Result([measurement], [table], {"records": 7}), quick=True)

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Measurement, Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.models import random_batch
 from benchmarks.report import Result
 from yt8m_tf import models
@@ -116,9 +116,9 @@ def _measure(name: str, at_least: float | None, options: Options) -> tuple[Measu
             workers.append(_Worker(options.torch_python, job | {"compile": compiled}))
             stack.callback(workers[-1].close)
         ways = [
-            Way(_OURS, "one update a call, with XLA", ours),
-            Way(_EAGER, "as it comes, in a process of its own, which waits meanwhile", workers[0].run),
-            Way(_COMPILED, "the same; forward pass and loss through torch.compile", workers[1].run),
+            Variant(_OURS, "one update a call, with XLA", ours),
+            Variant(_EAGER, "as it comes, in a process of its own, which waits meanwhile", workers[0].run),
+            Variant(_COMPILED, "the same; forward pass and loss through torch.compile", workers[1].run),
         ]
         targets = [Target(_OURS, _EAGER, at_least), Target(_OURS, _COMPILED, at_least)]
         measurement = measure(name, "examples/s", ways, targets, options)

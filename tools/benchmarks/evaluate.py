@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import Measurement, Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.heap_evaluator import HeapEvaluator, TopPairs, heap_top, numpy_top
 from benchmarks.report import Result, Table
 from yt8m_tf import schema
@@ -64,11 +64,11 @@ def measure_metrics(batches: Sequence[ScoredBatch], options: Options) -> Measure
         return run_passes
 
     ways = [
-        Way(_OURS, "from logits on the device to all metrics, BCE and calibration too",
+        Variant(_OURS, "from logits on the device to all metrics, BCE and calibration too",
             timed(lambda given: ours(given, statistics))),
-        Way(_HEAP, "from scores in NumPy to GAP, Hit@1, PERR and mAP; heapq.nlargest for each video, heaps of pairs",
-            timed(lambda given: plain(given, heap_top))),
-        Way(_NUMPY, "the same, but np.argpartition for each video", timed(lambda given: plain(given, numpy_top))),
+        Variant(_HEAP, "from scores in NumPy to GAP, Hit@1, PERR and mAP; heapq.nlargest for each video, heaps of"
+            " pairs", timed(lambda given: plain(given, heap_top))),
+        Variant(_NUMPY, "the same, but np.argpartition for each video", timed(lambda given: plain(given, numpy_top))),
     ]  # fmt: skip
     targets = [Target(_OURS, _HEAP, _AT_LEAST), Target(_OURS, _NUMPY)]
     return measure("metrics", "videos/s", ways, targets, options)

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import workload
-from benchmarks.harness import Measurement, Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.report import Result, Table
 from yt8m_tf import models
 from yt8m_tf.config import strict_yaml
@@ -95,13 +95,13 @@ def _rates(workdir: Path, size: int, experiment: ExperimentConfig, options: Opti
     }
     loaded = {name: tf.saved_model.load(os.path.join(options.directory, name)) for name in _PRECISIONS}
 
-    def scoring(name: str) -> Way:
+    def scoring(name: str) -> Variant:
         def run_calls(amount: int) -> int:
             for _ in range(amount):
                 loaded[name].signatures["features"](**features)["predictions"].numpy()
             return amount * size
 
-        return Way(
+        return Variant(
             name, f"the signature 'features' of the SavedModel, {size} at a time, from memory to memory", run_calls
         )
 
@@ -109,7 +109,7 @@ def _rates(workdir: Path, size: int, experiment: ExperimentConfig, options: Opti
     targets = [Target(name, "float32", least if demanded else None) for name, least in _AT_LEAST.items()]
     if size == 1:
         casts = [tf.Variable(tf.cast(variable, tf.float16)) for variable in _large(loaded["float32"])]
-        ways.append(Way(_CASTING, "float32, and beside it a cast of each large weight: what a graph without decoded"
+        ways.append(Variant(_CASTING, "float32, and beside it a cast of each large weight: what a graph without decoded"
             " weights does", _with_casts(scoring("float32"), casts)))  # fmt: skip
         targets.append(Target(_CASTING, "float32"))
     return measure(f"batches of {size}", "videos/s", ways, targets, options)
@@ -120,7 +120,7 @@ def _large(loaded: Any) -> list[tf.Variable]:
     return [variable for variable in found if variable.shape.num_elements() >= 1024]
 
 
-def _with_casts(way: Way, halves: list[tf.Variable]) -> Any:
+def _with_casts(way: Variant, halves: list[tf.Variable]) -> Any:
     @tf.function
     def cast() -> list[tf.Tensor]:
         return [tf.cast(half, tf.float32) for half in halves]

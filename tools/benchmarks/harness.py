@@ -36,7 +36,7 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
+class Variant:
     """One way of doing the work.
 
     Attributes:
@@ -74,7 +74,7 @@ class Measurement:
 
     title: str
     unit: str
-    ways: Sequence[Way]
+    ways: Sequence[Variant]
     targets: Sequence[Target]
     rates: dict[str, list[float]]
 
@@ -95,7 +95,7 @@ class Measurement:
 def measure(
     title: str,
     unit: str,
-    ways: Sequence[Way],
+    ways: Sequence[Variant],
     targets: Sequence[Target],
     options: Options,
     min_seconds: float = 1.0,
@@ -132,7 +132,7 @@ def measure(
     return Measurement(title, unit, ways, targets, rates)
 
 
-def _timed(way: Way, amount: int) -> tuple[float, float]:
+def _timed(way: Variant, amount: int) -> tuple[float, float]:
     start = time.perf_counter()
     done = way.run(amount)
     seconds = time.perf_counter() - start

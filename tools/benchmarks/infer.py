@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 
 from benchmarks import workload
-from benchmarks.harness import Measurement, Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.report import Result
 from yt8m_tf import models
 from yt8m_tf.data.records import parse_records
@@ -49,8 +49,8 @@ def run(options: Options) -> Result:
     def forward() -> None:
         features(**batch)["predictions"].numpy()
 
-    ours = Way("infer, shards to CSV", f"serving.inference.infer in batches of {size}, from the first record read to"
-        " the last row written; loading the model and joining the finished parts are not in it", infer)  # fmt: skip
+    ours = Variant("infer, shards to CSV", f"serving.inference.infer in batches of {size}, from the first record read"
+        " to the last row written; loading the model and joining the finished parts are not in it", infer)  # fmt: skip
     counted = f"the SavedModel's signature 'features' on one parsed batch of {size} in memory, scores fetched"
     measurement = measure_against_forward("inference", ours, counted, forward, size, options)
     facts = {
@@ -62,7 +62,7 @@ def run(options: Options) -> Result:
 
 
 def measure_against_forward(
-    title: str, ours: Way, counted: str, forward: Callable[[], None], size: int, options: Options
+    title: str, ours: Variant, counted: str, forward: Callable[[], None], size: int, options: Options
 ) -> Measurement:
     """Times `ours` against the forward pass that it contains, of one batch at a time and of two.
 
@@ -76,8 +76,10 @@ def measure_against_forward(
     """
     ways = [
         ours,
-        Way(_FORWARD, counted, _forwarding(forward, size, 1)),
-        Way(_FORWARD_TWO, f"the same from {_UNDER_WAY} threads, as on a GPU", _forwarding(forward, size, _UNDER_WAY)),
+        Variant(_FORWARD, counted, _forwarding(forward, size, 1)),
+        Variant(
+            _FORWARD_TWO, f"the same from {_UNDER_WAY} threads, as on a GPU", _forwarding(forward, size, _UNDER_WAY)
+        ),
     ]
     targets = [Target(ours.name, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]
     return measure(title, "videos/s", ways, targets, options, _MIN_SECONDS)

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from benchmarks import memory, workload
-from benchmarks.harness import Measurement, Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.report import Result, Table
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
@@ -80,16 +80,16 @@ def measure_level(shards: Sequence[str], num_records: int, data: DataConfig, opt
     )
     padded = "" if data.level == "video" else f", padded to {data.max_frames} frames"
     ways = [
-        Way(_TRAINING, f"shuffled as in training, {ours}; from opening the shards on", train),
-        Way(_EVALUATION, f"in order, {ours}; from opening the shards on",
+        Variant(_TRAINING, f"shuffled as in training, {ours}; from opening the shards on", train),
+        Variant(_EVALUATION, f"in order, {ours}; from opening the shards on",
             read_all(lambda s: ours_evaluation(s, data, size))),
-        Way(_PLAIN, f"{plain}{padded}, {labels}, then batches of {size}; not shuffled",
+        Variant(_PLAIN, f"{plain}{padded}, {labels}, then batches of {size}; not shuffled",
             read_all(lambda s: plain_dataset(s, data, size))),
-        Way(_PLAIN_PARALLEL, "the same with num_parallel_calls=AUTOTUNE",
+        Variant(_PLAIN_PARALLEL, "the same with num_parallel_calls=AUTOTUNE",
             read_all(lambda s: plain_dataset(s, data, size, tf.data.AUTOTUNE))),
-        Way(_RAW, f"TFRecordDataset.batch({size}): serialized records, not parsed",
+        Variant(_RAW, f"TFRecordDataset.batch({size}): serialized records, not parsed",
             read_all(lambda s: tf.data.TFRecordDataset(s).batch(size))),
-        Way(_RAW_RECORDS, "TFRecordDataset, records counted inside tf.data", raw_records),
+        Variant(_RAW_RECORDS, "TFRecordDataset, records counted inside tf.data", raw_records),
     ]  # fmt: skip
     against_plain, against_raw = _TARGETS[data.level]
     targets = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from benchmarks import workload
-from benchmarks.harness import Options, Way
+from benchmarks.harness import Options, Variant
 from benchmarks.infer import measure_against_forward
 from benchmarks.report import Result
 from yt8m_tf import models
@@ -49,7 +49,7 @@ def run(options: Options) -> Result:
     def forward() -> None:
         probabilities(batch).numpy()
 
-    ours = Way("score, shards to score shards", f"scoring.score.score in batches of {size}, from the first record"
+    ours = Variant("score, shards to score shards", f"scoring.score.score in batches of {size}, from the first record"
         " read to scores.json; loading and compiling the model are not in it", score_shards)  # fmt: skip
     counted = f"the same model, compiled with XLA as yt8m-score does, on one parsed batch of {size} in memory, fetched"
     measurement = measure_against_forward("scoring", ours, counted, forward, size, options)

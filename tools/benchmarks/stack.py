@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Measurement, Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.models import peak_bytes
 from benchmarks.report import Result, Table
 from benchmarks.stack_data import CLASSES, make_scores, write_world
@@ -61,8 +61,8 @@ def measure_rows(scores: Sequence[ShardScores], options: Options) -> Measurement
         return num_videos * passes
 
     ways = [
-        Way(_OURS, "from score lists in memory to the matrix of rows", ours),
-        Way(_PUBLISHED, "from dense scores in memory to the same rows", published),
+        Variant(_OURS, "from score lists in memory to the matrix of rows", ours),
+        Variant(_PUBLISHED, "from dense scores in memory to the same rows", published),
     ]
     title = f"rows of {len(scores)} models"
     return measure(title, "videos/s", ways, [Target(_OURS, _PUBLISHED, _AT_LEAST)], options)

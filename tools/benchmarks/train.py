@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import against_torch, workload
-from benchmarks.harness import Options, Target, Way, measure
+from benchmarks.harness import Options, Target, Variant, measure
 from benchmarks.read import ours_training
 from benchmarks.report import Result
 from yt8m_tf import models
@@ -42,15 +42,15 @@ def run(options: Options) -> Result:
     step = TrainStep(TrainState(model, experiment), experiment, distribution.make_strategy(), xla=True)
     flops, matrix = flops_per_example(model, experiment), 512 if options.quick else 4096
     ways = [
-        Way(_OURS, f"with XLA, {_STEPS_PER_CALL} updates a call, gradients clipped; always the same batch",
+        Variant(_OURS, f"with XLA, {_STEPS_PER_CALL} updates a call, gradients clipped; always the same batch",
             _training(step, lambda: batch, size)),
-        Way(_SHARDS, "the same step on batches of the training stream, which is already under way",
+        Variant(_SHARDS, "the same step on batches of the training stream, which is already under way",
             _training(step, lambda: next(stream), size)),
-        Way(_FIT, "compile(Adam, BinaryCrossentropy) and fit as they come; tensors in memory, dense float labels",
+        Variant(_FIT, "compile(Adam, BinaryCrossentropy) and fit as they come; tensors in memory, dense float labels",
             _fitting(experiment, batch, size)),
-        Way(_FIT_XLA, "the same, compiled by XLA", _fitting(experiment, batch, size, jit_compile=True)),
-        Way(_LIMIT, f"float32 products of two [{matrix}, {matrix}] by XLA, as the examples whose operations they make",
-            _products(matrix, flops)),
+        Variant(_FIT_XLA, "the same, compiled by XLA", _fitting(experiment, batch, size, jit_compile=True)),
+        Variant(_LIMIT, f"float32 products of two [{matrix}, {matrix}] by XLA, as the examples whose operations they"
+            " make", _products(matrix, flops)),
     ]  # fmt: skip
     targets = [Target(_OURS, _FIT, 1.4), Target(_OURS, _FIT_XLA), Target(_OURS, _LIMIT), Target(_SHARDS, _OURS, 0.95)]
     measurement = measure("training", "examples/s", ways, targets, options)

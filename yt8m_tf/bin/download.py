@@ -10,8 +10,8 @@ the segments of 2019. Each has 3,844 files, train0000 to train3843.
 
 Example:
 
-  yt8m-download --partition=2/video/train --output_dir='~/data/yt8m/2/video'
-  yt8m-download --partition=2/frame/train --files=0..99 --output_dir='~/data/yt8m/2/frame' --mirror=eu --plan
+  yt8m-download --partition=2/video/train --output_dir='DATA/2/video'
+  yt8m-download --partition=2/frame/train --files=0..99 --output_dir='DATA/2/frame' --mirror=eu --plan
 """
 
 from __future__ import annotations

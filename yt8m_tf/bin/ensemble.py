@@ -10,7 +10,7 @@ trained on all shards may stand for them.
 Example:
 
   yt8m-ensemble --members=runs/netvlad,runs/netrvlad,runs/bigru --weights=stacked/weights.json --workdir=runs/ensemble
-  yt8m-export --workdir=runs/ensemble --output=exported/ensemble/1 --data_dir=~/data/yt8m/2/frame
+  yt8m-export --workdir=runs/ensemble --output=exported/ensemble/1 --data_dir=DATA/2/frame
   yt8m-ensemble --stack=runs/real_best/stacked --members='runs/real_best/runs/*/fold_*' --workdir=runs/stack
 """
 

@@ -16,11 +16,11 @@ share one threshold. It takes no more memory than the metrics do, below 1 kB a v
 
 Example:
 
-  yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv
-  yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --thresholds=thresholds.csv
-  yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --vocabulary=vocabulary.csv --projector
-  yt8m-evaluate --workdir=runs/resnet_like --data_dir=~/data/yt8m/2/video --against=exported/resnet_like/1
-  yt8m-evaluate --saved_model=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video --input='validate*.tfrecord' \\
+  yt8m-evaluate --workdir=runs/resnet_like --data_dir=DATA/2/video --vocabulary=vocabulary.csv
+  yt8m-evaluate --workdir=runs/resnet_like --data_dir=DATA/2/video --thresholds=thresholds.csv
+  yt8m-evaluate --workdir=runs/resnet_like --data_dir=DATA/2/video --vocabulary=vocabulary.csv --projector
+  yt8m-evaluate --workdir=runs/resnet_like --data_dir=DATA/2/video --against=exported/resnet_like/1
+  yt8m-evaluate --saved_model=exported/resnet_like/1 --data_dir=DATA/2/video --input='validate*.tfrecord' \\
       --output=evaluation
 """
 

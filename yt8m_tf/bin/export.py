@@ -6,9 +6,9 @@ Serving, name a version: NAME/1.
 
 Example:
 
-  yt8m-export --workdir=runs/resnet_like --output=exported/resnet_like/1 --data_dir=~/data/yt8m/2/video
+  yt8m-export --workdir=runs/resnet_like --output=exported/resnet_like/1 --data_dir=DATA/2/video
   saved_model_cli show --dir=exported/resnet_like/1 --all
-  yt8m-export --workdir=runs/final --output=exported/final/1 --data_dir=~/data/yt8m/2/video --bundle=final.tgz
+  yt8m-export --workdir=runs/final --output=exported/final/1 --data_dir=DATA/2/video --bundle=final.tgz
 
 --pack exports the weighted mean of some of many trained models instead, each at a precision of its own: the members
 that give the best GAP@20 out of fold within --size_limit. It exports every candidate at every precision, scores videos
@@ -20,7 +20,7 @@ Weights fitted by likelihood take the place of these counts if their GAP is high
 (ensembling/packing/selection.py has the rule in full, and its sources). GAP on the other videos is what to expect. The
 frontier of size and GAP is written to OUTPUT.pack/, with what an interrupted packing goes on from.
 
-  yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=~/data/yt8m/2/video \\
+  yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=DATA/2/video \\
       --precisions=float16,cluster --output=exported/pack/1
 """
 

@@ -17,11 +17,11 @@ Needs no model code. Interrupted, the same command goes on behind the last finis
 
 Example:
 
-  yt8m-infer --saved_model=exported/resnet_like/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=submission.csv
-  yt8m-infer --bundle=resnet_like.tgz --input='~/data/yt8m/2/video/test*.tfrecord' --output=submission.csv
-  yt8m-infer --saved_model=exported/resnet_like/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=labels.txt \\
+  yt8m-infer --saved_model=exported/resnet_like/1 --input='DATA/2/video/test*.tfrecord' --output=submission.csv
+  yt8m-infer --bundle=resnet_like.tgz --input='DATA/2/video/test*.tfrecord' --output=submission.csv
+  yt8m-infer --saved_model=exported/resnet_like/1 --input='DATA/2/video/test*.tfrecord' --output=labels.txt \\
       --format=names --threshold=thresholds.csv --vocabulary=vocabulary.csv
-  yt8m-infer --saved_model=exported/clips/1 --input='~/data/yt8m/3/frame/test*.tfrecord' --output=segments.csv \\
+  yt8m-infer --saved_model=exported/clips/1 --input='DATA/3/frame/test*.tfrecord' --output=segments.csv \\
       --segments=5 --classes=segment_label_ids.csv --video_model=same
   yt8m-infer --saved_model=exported/mine/1 --input=clip.mp4 --extract=mine --output=names.txt --format=names
 """

@@ -9,8 +9,8 @@ for damage, 2 for arguments that cannot be used.
 
 Example:
 
-  yt8m-inspect '~/data/yt8m/2/video/train*.tfrecord'
-  yt8m-inspect '~/data/yt8m/2/video/train*.tfrecord' --salvage_to=salvaged --json=shards.json
+  yt8m-inspect 'DATA/2/video/train*.tfrecord'
+  yt8m-inspect 'DATA/2/video/train*.tfrecord' --salvage_to=salvaged --json=shards.json
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Features that are stored otherwise than in YouTube-8M are those of --config, the
 
 Example:
 
-  yt8m-kmeans --input='~/data/yt8m/2/frame/train*.tfrecord' --output=~/data/yt8m/2/frame/centroids.npz
+  yt8m-kmeans --input='DATA/2/frame/train*.tfrecord' --output=DATA/2/frame/centroids.npz
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ and what it takes, and runs nothing.
 
 Example:
 
-  yt8m-pipeline --config=pipelines/real_subset.yaml --data_dir=~/data/yt8m_2018 --workdir=runs/real_subset --plan
-  yt8m-pipeline --config=pipelines/real_subset.yaml --data_dir=~/data/yt8m_2018 --workdir=runs/real_subset
-  yt8m-pipeline --config=pipelines/samsung2018.yaml --data_dir=~/data/yt8m/2 --workdir=runs/samsung \\
+  yt8m-pipeline --config=pipelines/real_subset.yaml --data_dir=DATA/yt8m_2018 --workdir=runs/real_subset --plan
+  yt8m-pipeline --config=pipelines/real_subset.yaml --data_dir=DATA/yt8m_2018 --workdir=runs/real_subset
+  yt8m-pipeline --config=pipelines/samsung2018.yaml --data_dir=DATA/2 --workdir=runs/samsung \\
       --jobs=8 --gpus=0,1,2,3,4,5,6,7
 """
 
@@ -50,11 +50,7 @@ def main(_: Sequence[str]) -> None:
     import_quietly()
 
     from yt8m_tf import files
-<<<<<<< HEAD
-    from yt8m_tf.pipelines import content, plan, runner, stages, starts, state, workers
-=======
-    from yt8m_tf.pipelines import choices, content, plan, runner, stages, state, workers
->>>>>>> h2
+    from yt8m_tf.pipelines import choices, content, plan, runner, stages, starts, state, workers
     from yt8m_tf.pipelines.execution import Where
     from yt8m_tf.stacking import cluster
 

@@ -7,7 +7,7 @@ command that makes it. The figures are also written as PNG files into a folder b
 Example:
 
   yt8m-report --workdir=runs/real_subset --output=report.html
-  yt8m-report --workdir=runs/real_subset --output=report.html --data_dir=~/data/yt8m_2018 --vocabulary=vocabulary.csv
+  yt8m-report --workdir=runs/real_subset --output=report.html --data_dir=DATA/yt8m_2018 --vocabulary=vocabulary.csv
 
 With --data_dir, a model without score shards of the validation videos scores them.
 """

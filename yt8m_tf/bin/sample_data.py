@@ -31,7 +31,7 @@ Example:
 
   yt8m-sample-data --output_dir=sample
   yt8m-sample-data --output_dir=segments --segments
-  yt8m-sample-data --output_dir=frames --from_video_level='~/data/yt8m/2/video/train00*.tfrecord'
+  yt8m-sample-data --output_dir=frames --from_video_level='DATA/2/video/train00*.tfrecord'
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ scores: as shards with the feature `embedding`, which yt8m-train reads, or as Nu
 
 Example:
 
-  yt8m-score --model='runs/moe/fold_*' --data_dir=~/data/yt8m/2/video --input='train*.tfrecord' \\
+  yt8m-score --model='runs/moe/fold_*' --data_dir=DATA/2/video --input='train*.tfrecord' \\
       --output=scores/moe/train
-  yt8m-score --model=exported/student/1 --input='~/data/yt8m/2/video/test*.tfrecord' --output=scores/student/test
-  yt8m-score --model=runs/resnet_like --input='~/data/yt8m/2/video/train*.tfrecord' --output=embeddings/train \\
+  yt8m-score --model=exported/student/1 --input='DATA/2/video/test*.tfrecord' --output=scores/student/test
+  yt8m-score --model=runs/resnet_like --input='DATA/2/video/train*.tfrecord' --output=embeddings/train \\
       --kind=embeddings
 """
 

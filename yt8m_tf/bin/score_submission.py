@@ -10,9 +10,9 @@ printed: over all classes with a positive rating, and over those of them that th
 
 Example:
 
-  yt8m-score-submission --submission=submission.csv --labels='~/data/yt8m/2/video/validate*.tfrecord'
+  yt8m-score-submission --submission=submission.csv --labels='DATA/2/video/validate*.tfrecord'
   yt8m-score-submission --submission=submission.csv --labels=sample/test_labels.csv
-  yt8m-score-submission --submission=segments.csv --labels='~/data/yt8m/3/frame/validate*.tfrecord' \\
+  yt8m-score-submission --submission=segments.csv --labels='DATA/3/frame/validate*.tfrecord' \\
       --classes=segment_label_ids.csv --num_classes=3862
 """
 

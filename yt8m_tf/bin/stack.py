@@ -6,7 +6,7 @@ features. Interrupted, the same command goes on.
 
 Example:
 
-  yt8m-stack --scores='scores/*' --data_dir=~/data/yt8m/2/video --input='train*.tfrecord' \\
+  yt8m-stack --scores='scores/*' --data_dir=DATA/2/video --input='train*.tfrecord' \\
       --apply=validate:'validate*.tfrecord' --output=stacked
 
 reads scores/NAME/train and scores/NAME/validate of every model NAME, and writes stacked/train and stacked/validate.

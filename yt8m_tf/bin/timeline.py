@@ -9,9 +9,9 @@ ratings come from the shards of --labels.
 
 Example:
 
-  yt8m-timeline --saved_model=exported/clips/1 --input='~/data/yt8m/3/frame/validate*.tfrecord' --ids=6l0e,c001 \\
+  yt8m-timeline --saved_model=exported/clips/1 --input='DATA/3/frame/validate*.tfrecord' --ids=6l0e,c001 \\
       --output=timeline.html
-  yt8m-timeline --input=segments.jsonl --ids=c001 --labels='~/data/yt8m/3/frame/validate*.tfrecord' \\
+  yt8m-timeline --input=segments.jsonl --ids=c001 --labels='DATA/3/frame/validate*.tfrecord' \\
       --output=timeline.html
   yt8m-timeline --input=segments.jsonl --ids=clip --output=timeline.html --video=clip.mp4
 """

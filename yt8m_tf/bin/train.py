@@ -5,9 +5,9 @@ moment and started again with the same command, it goes on.
 
 Example:
 
-  yt8m-train --config=first_level/resnet_like_mixup.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/resnet_like \\
+  yt8m-train --config=first_level/resnet_like_mixup.yaml --data_dir=DATA/2/video --workdir=runs/resnet_like \\
       --set=train.batch_size=512 --set=optimizer.learning_rate=5e-4
-  yt8m-train --config=first_level/moe.yaml --data_dir=~/data/yt8m/2/video --workdir=runs/moe/fold_2 \\
+  yt8m-train --config=first_level/moe.yaml --data_dir=DATA/2/video --workdir=runs/moe/fold_2 \\
       --num_folds=5 --fold=2
   tensorboard --logdir=runs      # docs/TENSORBOARD.md
 """

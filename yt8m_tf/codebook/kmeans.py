@@ -108,8 +108,8 @@ def fit(
 ) -> Clustering:
     """Fits centroids with scikit-learn's MiniBatchKMeans, and measures them on the same frames.
 
-    It starts from K frames of the first batch. scikit-learn's own start, k-means++, explained 0.1 to 0.6 percentage
-    points more of the variance for K of 1,000 and 2,000, and took ten times as long as all the rest.
+    It starts from K frames of the first batch: scikit-learn's own start, k-means++, gains little and takes longer than
+    all the rest (docs/BENCHMARKS.md).
 
     Args:
       sample: [N, D], of `sample_frames`; codes are decoded batch by batch.

@@ -112,7 +112,7 @@ class BatchStream:
             raise InputError(problem) from error
         if damage is None:
             raise error
-        self._faults.meet(damage)
+        self._faults.skip_damage(damage)
 
 
 def needs_labels(beside: BesideRecords | None) -> bool:

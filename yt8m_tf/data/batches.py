@@ -67,7 +67,7 @@ def _pieces(shards: Sequence[str], most: int, faults: Faults, first: int, used: 
             damage = integrity.find_damage(shard for shard in shards[first:] if shard not in faults.damaged)
             if damage is None:
                 raise
-            faults.meet(damage)
+            faults.skip_damage(damage)
 
 
 def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int, most: int) -> tf.data.Dataset:

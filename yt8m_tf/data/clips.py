@@ -1,9 +1,7 @@
 """What happens to clips between reading and the model: frame sampling, then preprocessing.
 
-On the device, before the compiled part of a step. In the input pipeline it is no faster (2 busy cores, 32 clips of 300
-frames: a median step took 338 ms with "cosine" here and 355 ms there, 356 and 358 ms with "random_frames"; sampling
-itself takes some 24 and 0.8 ms of it), and beside an accelerator the host has the parsing to do. Outside of XLA, whose
-eigenvalues take 45 times as long on a CPU; the other methods gain at most some 20 ms from it.
+On the device, before the compiled part of a step. In the input pipeline it is no faster, and beside an accelerator the
+host has the parsing to do. Outside of XLA, whose eigenvalues are slow on a CPU (docs/BENCHMARKS.md).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Faults:
         """The same choices, with nothing met yet: for reading the same data again."""
         return Faults(self.on_damaged, self.on_empty, self.on_unlabelled, self.reader)
 
-    def meet(self, damage: Damage) -> None:
+    def skip_damage(self, damage: Damage) -> None:
         """Records damage that is to be skipped.
 
         Raises:
@@ -81,7 +81,7 @@ class Faults:
             reader=self.reader,
         )
 
-    def meet_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
+    def skip_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
         """Records clips of a shard in which no frames were found.
 
         Raises:

@@ -178,7 +178,7 @@ def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faul
         first = next(integrity.good_records(shard), None)
         if first is None:
             if shard not in faults.damaged and (damage := integrity.find_damage([shard])):
-                faults.meet(damage)
+                faults.skip_damage(damage)
             continue
         if problem := faults.check_record(first, data, need_labels=need_labels):
             raise InputError(f"{shard}: record 0{integrity.named(first, data.id_keys)}: {problem}")

@@ -142,7 +142,7 @@ def high_pass(clips: tf.Tensor, num_frames: tf.Tensor) -> tuple[tf.Tensor, tf.Te
     period = 2 * num_frames[:, None]
     index = tf.math.floormod(tf.range(first, 2 * count)[None, :], period)  # [B, 2 * count - first]
     mirrored = tf.gather(clips, tf.minimum(index, period - 1 - index), batch_dims=1)
-    # As images of one channel: without XLA, a sixth of the time of six shifted sums.
+    # As images of one channel: faster than six shifted sums without XLA (docs/BENCHMARKS.md).
     kernel = tf.reshape(tf.constant(taps[::-1]), [len(taps), 1, 1, 1])
     details = tf.nn.conv2d(mirrored[..., None], kernel, strides=[2, 1], padding="VALID")
     return details[..., 0], (num_frames + len(taps) - 1) // 2
@@ -158,8 +158,7 @@ def robust_pca(clips: tf.Tensor, num_frames: tf.Tensor, iterations: int) -> tupl
     Args:
       clips: M, [B, T, D] float32, zero after a clip's end.
       num_frames: n, [B] int32, from 1.
-      iterations: how many; each takes the eigenvalues of a T x T matrix for every clip (ten of them 1.4 s for 32 clips
-        of 300 frames on 2 cores).
+      iterations: how many; each takes the eigenvalues of a T x T matrix for every clip (docs/BENCHMARKS.md).
 
     Returns:
       The low-rank and the sparse part, [B, T, D] each.

@@ -46,7 +46,7 @@ def class_prior(
             found, num_labelled = _count_labels(batch, data, shard, membership, faults)
             counts, looked_at, labelled = counts + found, looked_at + len(batch), labelled + num_labelled
         if looked_at < each and faults.on_damaged == "error" and (damage := integrity.find_damage([shard])):
-            faults.meet(damage)
+            faults.skip_damage(damage)
         total += looked_at
         if total >= num_examples:
             break

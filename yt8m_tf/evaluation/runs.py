@@ -49,7 +49,7 @@ def evaluate_trained(
     Args:
       trained: from `load_trained`.
       patterns: of shards, relative to `data_dir`.
-      data_dir: see there.
+      data_dir: a directory.
       batch_size: examples scored together; None: `pipeline.scoring_batch_size`.
       faults: what to do about damaged shards and empty clips.
       xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the

@@ -65,7 +65,8 @@ class GlobalAveragePrecision(keras.metrics.Metric):
         highest, classes = tf.math.top_k(scores, min(TOP_K, scores.shape[-1]))  # [B, k]
         hits = tf.gather(positive, classes, batch_dims=1)
         counts = tf.math.count_nonzero(positive, axis=0)  # [C]
-        tf.numpy_function(self._add, [highest, classes, hits, finite, counts], [])
+        num_labels = tf.math.count_nonzero(positive, axis=1, dtype=tf.int32)  # [B]
+        tf.numpy_function(self._add, [highest, classes, hits, finite, counts, num_labels], [])
 
     def result(self) -> Any:
         """GAP@20, a float32 scalar; NaN while no video has a label."""
@@ -89,7 +90,13 @@ class GlobalAveragePrecision(keras.metrics.Metric):
         self._shown, self._shown_of = math.nan, 0
 
     def _add(
-        self, highest: np.ndarray, classes: np.ndarray, hits: np.ndarray, finite: np.ndarray, counts: np.ndarray
+        self,
+        highest: np.ndarray,
+        classes: np.ndarray,
+        hits: np.ndarray,
+        finite: np.ndarray,
+        counts: np.ndarray,
+        num_labels: np.ndarray,
     ) -> None:
         statistics = {
             "top_logits" if self.from_logits else "top_scores": highest,
@@ -97,6 +104,7 @@ class GlobalAveragePrecision(keras.metrics.Metric):
             "hits": hits,
             "valid": np.ones(len(hits), bool),
             "not_finite": ~finite,
+            "num_labels": num_labels,
             "num_videos": np.float64(len(hits)),
             "num_positives": counts,
             # Of the other metrics nothing is asked.

@@ -19,8 +19,7 @@ class Bilinear(keras.layers.Layer):
     Both orders of the sums make one matrix product of equal cost and one tensor that is larger than input and output:
     the outer products x[i] * h[j], [B, D * R], before it, or x @ kernel, [B, R * units], after it. We take the outer
     products, the smaller ones where D < units, and sum over i and j inside of the product, which adds up in float32
-    under mixed precision too. With B 512, R 64, units 1024 they take 151 MB for D 1152 (134 MB in the other order), and
-    with R 128 168 MB for D 640 (268 MB); their gradient takes as much again, and on 2 cores both orders are as fast.
+    under mixed precision too. Their gradient takes as much memory again (docs/BENCHMARKS.md).
 
     Reference: `torch.nn.Bilinear`, whose initial weights, uniform in +-1/sqrt(D), are taken over:
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Bilinear.html.

@@ -43,7 +43,7 @@ def masked_min(frames: Any, frame_mask: Any) -> Any:
 def sort_frames(frames: Any, frame_mask: Any) -> Any:
     """Each feature's values in ascending order, [B, T, D]: those of real frames first, then infinities.
 
-    Sorting costs far more than all else here: on two CPU cores 0.5 to 1 s for 32 clips of 300 frames of 1024 features.
+    Sorting costs far more than all else here (docs/BENCHMARKS.md).
     """
     return ops.sort(ops.where(frame_mask[:, :, None], frames, np.inf), axis=1)
 

@@ -6,9 +6,9 @@ the first frames and False for the rest. cuDNN reads lengths from the mask: one 
 other at the last real one. XLA cannot compile these kernels, see `training.distribution.compiles_with_xla`. Without a
 GPU the same layers are a loop over frames that keeps the state where the mask is False, and which XLA compiles.
 
-For the backward pass a layer of size H keeps some 6 H numbers of each frame on cuDNN (an estimate: gates, cells,
-outputs). On a CPU it kept about 15 H, and 55 H under XLA, which on 2 cores made a step twice as fast with H = 64, equal
-with 128, and 2.5 times as slow with 512 (`--noxla` there). Ask for sequences only where something reads them.
+For the backward pass a layer of size H keeps some 6 H numbers of each frame on cuDNN (gates, cells, outputs). On a CPU
+it keeps more, and XLA pays for small layers alone: train large ones with `--noxla` (docs/BENCHMARKS.md). Ask for
+sequences only where something reads them.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
     perr = tf.math.divide_no_nan(_count(within, axis=1), tf.cast(num_labels, tf.float64))  # [B]
 
     def pairs(values: tf.Tensor) -> tf.Tensor:
-        # Not a slice: XLA on the CPU turns slices of a top_k into a full sort, 40 times as slow.
+        # Not a slice: XLA on the CPU turns slices of a top_k into a full sort (docs/BENCHMARKS.md).
         return tf.gather(values, tf.range(min(TOP_K, depth)), axis=1)  # [B, k]
 
     # Sums along rows, of C terms, in float32; across rows in float64.
@@ -85,7 +85,8 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
 def compiled_statistics(xla: bool = True) -> Callable[..., dict[str, tf.Tensor]]:
     """`batch_statistics` as evaluation runs it: on a CPU compiled with XLA, unless `xla` is false.
 
-    XLA's top k and its fused sums take half of the time of TensorFlow's kernels there. On a GPU those are kept.
+    XLA's top k and its fused sums are faster than TensorFlow's kernels there (docs/BENCHMARKS.md). On a GPU those
+    are kept.
     """
     on_cpu = not tf.config.list_logical_devices("GPU")
     return tf.function(batch_statistics, autograph=False, jit_compile=xla and on_cpu)

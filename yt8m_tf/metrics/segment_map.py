@@ -137,10 +137,7 @@ class TopSegments:
     lists, however they are divided into calls.
 
     A pair takes 8 bytes, and a class at most 9 / 8 K of them: 0.9 GB for 1,000 classes and K = 100,000, once all are
-    full, however many segments are added. Memory grows with the pairs until then: the 53 million pairs of 44,000
-    videos, 60 segments each and the 20 highest classes of each segment take 0.4 to 0.65 GB. On one core of a server 20
-    million pairs of a million segments are taken in within 2 s, and the MAP of 1,000 lists and a million ratings is
-    found in 5 s; the process takes 0.35 GB.
+    full, however many segments are added. Memory grows with the pairs until then (docs/BENCHMARKS.md).
 
     Args:
       num_classes: C.
@@ -165,7 +162,7 @@ class TopSegments:
           scores: [N] float32, finite.
         """
         keep = np.flatnonzero(scores > self._floor[classes])
-        # Sorting is several times as fast by small integers.
+        # Small integers sort faster (docs/BENCHMARKS.md).
         classes = classes[keep].astype(np.uint16 if len(self._counts) <= 1 << 16 else np.int64)
         order = np.argsort(classes, kind="stable")
         segments, classes, scores = segments[keep][order], classes[order], scores[keep][order]

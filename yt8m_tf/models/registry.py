@@ -63,19 +63,14 @@ def register_model(
 
 
 def model_names() -> list[str]:
-<<<<<<< HEAD
-    """All registered names, sorted.
+    """The names of all models that can be trained, sorted.
 
     Example:
       >>> import yt8m_tf
       >>> "netvlad" in yt8m_tf.model_names()
       True
     """
-    return sorted(_MODELS)
-=======
-    """The names of all models that can be trained, sorted."""
     return sorted(name for name, entry in _MODELS.items() if entry.trains)
->>>>>>> h2
 
 
 def registration(name: str) -> Registration:

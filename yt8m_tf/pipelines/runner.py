@@ -20,7 +20,7 @@ from yt8m_tf.pipelines.workers import Submit
 from yt8m_tf.sample_data.output import SUMMARY
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 
-Tell = Callable[[str], None]
+WriteLine = Callable[[str], None]
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def run(
     submit: Submit,
     jobs: int,
     restart: Sequence[str] = (),
-    tell: Tell = print,
+    write_line: WriteLine = print,
 ) -> dict[str, Any]:
     """Runs what is not done.
 
@@ -57,7 +57,7 @@ def run(
       submit: gives a stage to a worker.
       jobs: stages under way at a time.
       restart: of what was made for other inputs or another configuration, what may start afresh (`States.check`).
-      tell: is told a line for each stage that ends.
+      write_line: takes a line for each stage that ends.
 
     Returns:
       The result of each stage by name.
@@ -73,14 +73,14 @@ def run(
     failure: tuple[Stage, Exception] | None = None
     start, ended, total = time.monotonic(), 0, len(waiting)
     if results:
-        tell(f"{len(results)} of {len(stages)} stages are done already")
+        write_line(f"{len(results)} of {len(stages)} stages are done already")
     while running or (waiting and failure is None):
         for stage in [stage for stage in waiting if all(name in results for name in stage.inputs)]:
             if len(running) == jobs or failure is not None:
                 break
             waiting.remove(stage)
             if moved := states.begin(stage.name):
-                tell(f"{stage.name}: what was there is in {moved} now")
+                write_line(f"{stage.name}: what was there is in {moved} now")
             running[submit(stage)] = stage
         finished = _first(running)
         for future in finished:
@@ -92,7 +92,7 @@ def run(
                 continue
             states.finish(stage.name, results[stage.name])
             ended += 1
-            tell(_line(stage, results[stage.name], ended, total, time.monotonic() - start))
+            write_line(_line(stage, results[stage.name], ended, total, time.monotonic() - start))
     if failure is not None:
         stage, cause = failure
         what = " ".join(str(cause).split()) or type(cause).__name__

@@ -60,7 +60,7 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     Args:
       path: the directory; nothing is written there.
       output: the page. Pictures go to a folder beside it, `NAME_files` for `NAME.html`.
-      options: see there.
+      options: what is shown, and of which model.
 
     Returns:
       The page and the pictures.

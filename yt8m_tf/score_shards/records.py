@@ -26,7 +26,7 @@ _KEYS = ("id", "class_ids", "scores")
 def highest(keys: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
     """The highest scores of each video, as score shards hold them.
 
-    NumPy partitions and sorts integers with vector instructions: a tenth of the time of `tf.math.top_k` on a CPU.
+    NumPy partitions and sorts integers with vector instructions, unlike `tf.math.top_k` on a CPU (docs/BENCHMARKS.md).
 
     Args:
       keys: [B, C] int32, of `ranking_keys`; those of the K highest are enough, in any order.
@@ -51,7 +51,7 @@ def encode(video_id: bytes, classes: np.ndarray, scores: np.ndarray) -> bytes:
 def _headers(id_length: int, count: int) -> list[bytes]:
     """What stands in front of each of the values of `encode` in a serialized `tf.train.Example`: lengths and keys.
 
-    Records of equal lengths have the same, and joining them takes a fifth of the time of serializing every record.
+    Records of equal lengths have the same, and joining them is faster than serializing every record.
     """
     lengths = {"class_ids": 2 * count, "id": id_length, "scores": 2 * count}
     features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes(n)])) for key, n in lengths.items()}

@@ -173,7 +173,7 @@ def embed(
                 before = manifest.shards.get(name)
                 if before and _is_current(before, shard, sizes[shard]):
                     if before.damage:
-                        faults.meet(dataclasses.replace(before.damage, path=shard))
+                        faults.skip_damage(dataclasses.replace(before.damage, path=shard))
                     faults.num_empty += before.num_empty
                 else:
                     made = _embed_shard(embedder, shard, sizes[shard], output / name, kind, batch_size, faults)
@@ -229,7 +229,7 @@ def _embed_shard(
             run, read_batches([[shard]], batch_size, faults), batches_under_way()
         ):
             if empty.any():
-                faults.meet_empty(shard, embedder.data.records, int(empty.sum()))
+                faults.skip_empty(shard, embedder.data.records, int(empty.sum()))
                 num_empty += int(empty.sum())
             halved = _halved(vectors, own, empty, shard, embedder)
             labels = records.parse_labels(serialized, embedder.data.labels_key).to_list()

@@ -228,7 +228,7 @@ class _Job:
     def _check(self, shard: str, ids: np.ndarray, scores: np.ndarray, empty: np.ndarray) -> None:
         """Refuses clips without frames, unless they are to be left out, and scores that are NaN."""
         if empty.any():
-            self._faults.meet_empty(shard, self._data.records, int(empty.sum()))
+            self._faults.skip_empty(shard, self._data.records, int(empty.sum()))
         wrong = np.isnan(scores).any(axis=1) & ~empty
         if wrong.any():
             raise InputError(
@@ -288,7 +288,7 @@ def _restore(faults: Faults, shard: str, made_from: ScoredShard | None) -> None:
     if made_from is None:  # a release that did not keep it
         return
     if made_from.damage:
-        faults.meet(dataclasses.replace(made_from.damage, path=shard))
+        faults.skip_damage(dataclasses.replace(made_from.damage, path=shard))
     faults.num_empty += len(made_from.skipped)
 
 

@@ -331,7 +331,7 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
         return np.ones(len(ids), bool)
     empty = scores[:, 0] == 0
     if empty.any():
-        faults.meet_empty(shard, scorer.data.records, int(empty.sum()))
+        faults.skip_empty(shard, scorer.data.records, int(empty.sum()))
     return ~empty
 
 
@@ -360,5 +360,5 @@ def bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Exc
 
 def _restore(faults: Faults, part: Part) -> None:
     if part.damage:
-        faults.meet(part.damage)
+        faults.skip_damage(part.damage)
     faults.num_empty += part.num_records - part.num_rows

@@ -164,7 +164,7 @@ def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | No
     name = clip.video_id.decode(errors="replace")
     if segments is None:
         if scorer.data is not None:
-            faults.meet_empty(shard, scorer.data.records, 1)
+            faults.skip_empty(shard, scorer.data.records, 1)
         elif faults.on_empty == "error":
             hint = faults.reader.flag_hint("--on_empty=skip leaves such clips out")
             raise InputError(f"{shard}: video '{name}' has no frames{hint}")

@@ -106,7 +106,7 @@ def _trees(number: int, booster: lightgbm.Booster) -> list[_Tree]:
     for tree in dumped["tree_info"]:
         nodes, left, level, depth = [tree["tree_structure"]], [], [tree["tree_structure"]], 0
         while level:
-            below: list[Mapping[str, Any]] = []
+            below: list[dict[str, Any]] = []
             for node in level:
                 if "leaf_coeff" in node:
                     raise ValueError("trees with linear leaves")
