@@ -23,6 +23,7 @@ COMMANDS = (
     "inspect",
     "sample-data",
     "score-submission",
+    "timeline",
 )
 
 setup(
@@ -81,6 +82,8 @@ setup(
             "lightgbm[dask]>=4.7,<5",
             "av>=15,<19",
             "pyarrow>=18",
+            "nbclient>=0.10",
+            "ipykernel>=6",
             "pytest>=8,<10",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

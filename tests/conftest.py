@@ -43,7 +43,7 @@ _LONG = tuple(
     f"tests/{name}.py"
     for name in (
         *("pipelines/test_pipelines", "training/test_loop", "models/test_contract", "ensembling/packing/test_pack"),
-        *("stacking/test_stack", "ensembling/test_weighted_mean", "export/test_trained", "test_mutated_inputs"),
+        *("training/test_segments", "ensembling/test_weighted_mean", "stacking/test_stack", "test_mutated_inputs"),
     )
 )
 

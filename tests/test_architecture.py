@@ -17,11 +17,12 @@ _FILES = sorted(path for path in _PACKAGE.rglob("*.py") if path != _PACKAGE / "_
 # its own alone, inside functions too, and in the lowest level from what stands to the left of it.
 _LEVELS = (
     ("bin",),
+    ("reference",),
     ("catalogue", "pipelines", "report"),
     ("ensembling",),
     ("evaluation", "export", "scoring"),
     ("extraction", "stacking", "training"),
-    ("codebook", "conversion", "download", "sample_data", "score_shards", "serving"),
+    ("codebook", "conversion", "download", "keras_fit", "sample_data", "score_shards", "serving"),
     ("models",),
     ("data", "layers", "losses", "metrics"),
     ("console", "errors", "files", "locks", "processes", "schema", "config", "vocabulary", "run_dir"),

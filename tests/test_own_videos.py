@@ -82,7 +82,9 @@ def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     results = _walk(tmp_path, train=18, validate=9, new=2, epochs=1)
     assert "next: yt8m-train --config=first_level/logistic.yaml" in results["extract"].stdout
-    assert "features: {rgb: 1280, audio: 64}, num_classes: 6}" in results["extract"].stdout
+    assert (
+        "features: {rgb: 1280, audio: 64}, num_classes: 6, vocabulary: ../vocabulary.csv}" in results["extract"].stdout
+    )
     assert _named(tmp_path).keys() == {"clip_10000", "clip_10001"}
     before = (tmp_path / "names.txt").read_bytes()
     # Other ways to say the same, and what is wrong in one line.

@@ -46,7 +46,10 @@ def _damage(path: str) -> bytes:
     return content
 
 
-@pytest.mark.parametrize("what", ["no TFRecord", "empty file", "clips without frames", "gzip"])
+@pytest.mark.parametrize(
+    "what",
+    ["no TFRecord", "clips without frames", *(pytest.param(w, marks=pytest.mark.slow) for w in ("empty file", "gzip"))],
+)
 def test_nothing_scored_is_an_error(what: str, models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
     shard = tmp_path / "x.tfrecord"
     if what == "clips without frames":

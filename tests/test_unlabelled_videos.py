@@ -87,6 +87,7 @@ def _soft_labels(directory: Path, ids: list[bytes]) -> None:
     finish(directory, dataclasses.replace(manifest, shards={"x.tfrecord": len(ids)}))
 
 
+@pytest.mark.slow
 def test_soft_labels_in_their_place(tmp_path: Path) -> None:
     """Where soft labels are the whole target, a video needs no others; where hard ones count, it does."""
     shard = _shard(tmp_path / "x.tfrecord", _VIDEO)

@@ -47,7 +47,7 @@ def main(_: Sequence[str]) -> None:
     print("'reachable' is GAP@20 of the generator's own posterior: no model can do better.")
     print(f"next:\n  tensorboard --logdir={shlex.quote(str(run / 'runs'))}")
     print(f"  {run / 'stacked' / 'report.md'}: models, means, LightGBM")
-    print("  README.md, 'The same on your own download': the same commands on the real records")
+    print("  README.md, 'One training on real records': the same commands on the dataset")
 
 
 def _run(title: str, command: list[str]) -> None:

@@ -113,14 +113,15 @@ def features_of(data: RecordsConfig) -> tuple[str, ...]:
     )
 
 
-def selectors() -> list[str]:
-    """Everything that `yt8m-train --config` can select among the configurations that come with the project."""
-    return [
-        selector
-        for selector in strict_yaml.shipped_selectors()
-        if selector.startswith(("first_level/", "second_level/", "variants.yaml:", "zoo.yaml:"))
-        and selector != "second_level/lightgbm.yaml"
-    ]
+def selectors(experiments: bool = True) -> list[str]:
+    """Everything that `yt8m-train --config` can select among the configurations that come with the project.
+
+    Args:
+      experiments: whether those of `experiments/` are among them, which docs/RESULTS.md shows.
+    """
+    places = ("experiments/",) * experiments + ("first_level/", "second_level/", "variants.yaml:", "zoo.yaml:")
+    found = [selector for selector in strict_yaml.shipped_selectors() if selector.startswith(places)]
+    return [selector for selector in found if selector != "second_level/lightgbm.yaml"]
 
 
 def read_published() -> dict[str, dict[str, str]]:

@@ -19,6 +19,14 @@ class InputError(ValueError):
     The message is one line that names the file, flag or key, the value received, and the remedy. The commands
     print it without a traceback and exit with a non-zero status. Characters that would break the line, or that a
     terminal would obey, are escaped: ids, keys and names in it are whatever a file holds.
+
+    Example:
+      >>> import yt8m_tf
+      >>> try:
+      ...     yt8m_tf.build_model("netvald", yt8m_tf.InputSpec(level="frame"))
+      ... except yt8m_tf.InputError as error:
+      ...     print(error)
+      configuration key 'model.name': unknown model 'netvald'; did you mean 'netvlad'? (known: ...)
     """
 
     def __init__(self, message: str = ""):

@@ -137,6 +137,26 @@ def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[s
         raise InputError(f"{flag}: would write over '{os.fspath(taken[0])}', which is to be read; choose another place")
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Sees whether a file can be written, before the work whose result it is to hold; makes its directory.
+
+    Args:
+      path: the file.
+      option: the flag that named it, such as "--output".
+
+    Raises:
+      InputError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+    except OSError as error:
+        raise InputError(f"{option}={path}: cannot be written ({error.strerror}); name another file") from error
+
+
 def plain(directory: str | os.PathLike[str]) -> str:
     """A name of a local directory that TensorFlow does not take for a pattern.
 
@@ -149,6 +169,21 @@ def plain(directory: str | os.PathLike[str]) -> str:
     if has_scheme(name) or not any(character in name for character in (*_WILDCARDS, "\\")):
         return name
     return _link_to(os.path.realpath(name))
+
+
+def plain_prefix(prefix: str | os.PathLike[str]) -> str:
+    """The same for the beginning of the names of files, such as a checkpoint's, "run/model.ckpt-1000"."""
+    directory, name = os.path.split(os.fspath(prefix))
+    if not any(character in name for character in (*_WILDCARDS, "\\")):
+        return os.path.join(plain(directory), name)
+    links = os.path.join(_links(), uuid.uuid4().hex)
+    os.mkdir(links)
+    for file in os.listdir(directory or "."):
+        if file.startswith(f"{name}."):
+            os.symlink(
+                os.path.realpath(os.path.join(directory, file)), os.path.join(links, f"files{file[len(name) :]}")
+            )
+    return os.path.join(links, "files")
 
 
 @functools.cache

@@ -43,6 +43,7 @@ _COMMANDS = (
     "inspect",
     "sample-data",
     "score-submission",
+    "timeline",
 )
 _SMALL = (
     "--set=data.features={rgb: 8, audio: 4}",
@@ -204,7 +205,7 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
         "export": [f"--workdir={run}", f"--data_dir={data_dir}", f"--output={model}", f"--bundle={bundle}"],
         "infer": [f"--bundle={bundle}", shards, f"--output={written['infer']}"],
         "score": [f"--model={model}", shards, f"--output={tmp_path / 'scores'}"],
-        "ensemble": [f"--members={run},{run}", f"--workdir={tmp_path / 'twice'}"],
+        "ensemble": [f"--members={run}", f"--workdir={tmp_path / 'twice'}"],
         "strip": [f"--input={run}", f"--output={tmp_path / 'stripped'}"],
     }
     for command, file in written.items():
@@ -242,6 +243,7 @@ def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run = learnable_shards(), tmp_path / "run"
     flags = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}", "--noxla")
@@ -345,7 +347,7 @@ def test_two_commands_do_not_write_into_one_directory(learnable_shards: Callable
     for directory, command, flags in (
         (run, "train", (*train, "--set=train.seed=1")),
         (run / "evaluation", "evaluate", (f"--workdir={run}", f"--data_dir={data_dir}")),
-        (tmp_path / "mean", "ensemble", (f"--members={run},{run}", f"--workdir={tmp_path / 'mean'}")),
+        (tmp_path / "mean", "ensemble", (f"--members={run}", f"--workdir={tmp_path / 'mean'}")),
         (tmp_path / "sample", "sample-data", (f"--output_dir={tmp_path / 'sample'}",)),
     ):
         with locks.exclusive(directory, "--workdir", "trains"):

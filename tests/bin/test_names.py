@@ -25,6 +25,22 @@ def test_from_a_run_to_names(tmp_path: Path) -> None:
     assert done.returncode == 0 and "without names" not in done.stdout, done.stderr
     assert (tmp_path / "m" / "assets" / "vocabulary.csv").is_file()
 
+    # The run's own vocabulary lies below --data_dir; what cannot be written is told before videos are scored.
+    (tmp_path / "file").touch()
+    evaluate = (
+        "evaluate",
+        f"--workdir={_OLD / 'run'}",
+        f"--data_dir={data}",
+        f"--output={tmp_path / 'run'}",
+        "--noxla",
+    )
+    refused = run_command(*evaluate, f"--thresholds={tmp_path / 'file' / 'x.csv'}")
+    assert refused.returncode == 1 and "x.csv: cannot be written (" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    assert run_command(*evaluate).returncode == 0
+    with open(tmp_path / "run" / "classes.csv", newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == names
+
     thresholds = tmp_path / "thresholds.csv"
     done = run_command(
         *("evaluate", model, shards, f"--output={tmp_path / 'evaluation'}"),

@@ -16,7 +16,7 @@ import tensorflow as tf
 from commands import run_command
 from shards import frame_record, write_shard
 
-from yt8m_tf import models
+from yt8m_tf import files, models
 from yt8m_tf.codebook import centroids, kmeans
 from yt8m_tf.codebook.centroids import Clustering
 from yt8m_tf.config.data import RecordsConfig
@@ -143,11 +143,18 @@ def test_output_that_cannot_be_written_is_named_before_the_work(tmp_path: Path, 
     (tmp_path / "file").touch()
     for output in (tmp_path / "file" / "centroids.npz", tmp_path):
         with pytest.raises(InputError, match=f"--output={output}: cannot be written .*; name another file"):
-            centroids.check_writable(output)
+            files.check_writable(output, "--output")
     with pytest.raises(InputError, match=r"--output=.*: cannot be written"):
         centroids.write(_clustering(rng), tmp_path / "file" / "centroids.npz")
-    centroids.check_writable(tmp_path / "new" / "centroids.npz")
+    files.check_writable(tmp_path / "new" / "centroids.npz", "--output")
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_shards_are_not_written_over(tmp_path: Path) -> None:
+    shard = tmp_path / "train0.tfrecord"
+    shard.write_bytes(b"")
+    result = run_command("kmeans", f"--input={tmp_path}/train*", f"--output={tmp_path}/./train0.tfrecord")
+    assert result.returncode == 1 and "would write over" in result.stderr and not shard.read_bytes()
 
 
 def test_centroids_are_assigned_on_every_replica(

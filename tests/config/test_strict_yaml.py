@@ -260,3 +260,15 @@ def test_an_alias_may_stand_in_many_places(tmp_path: Path) -> None:
     path.write_text("a: &a {x: [1, 2]}\nb: [*a, *a]\nc: *a\n")
     same = {"x": [1, 2]}
     assert load_yaml(str(path)) == {"a": same, "b": [same, same], "c": same}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("[" * 990 + "]" * 990, "a list of hundreds of levels"), ("x" * 10_000, r"'xxx.*xxx \.\.\.")],
+)
+def test_a_value_of_any_depth_and_length_is_one_short_line(text: str, shown: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"configuration key '.*deep.yaml': {shown} is not a mapping") as raised:
+        load_yaml(str(path))
+    assert len(str(raised.value)) < 500

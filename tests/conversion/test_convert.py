@@ -22,6 +22,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.conversion import array_files, staging
 from yt8m_tf.data import integrity, records
+from yt8m_tf.vocabulary import chosen_vocabulary, load_vocabulary
 
 _NAMES = ("rgb", "audio")
 
@@ -93,10 +94,16 @@ def test_arrays_become_shards(tmp_path: Path) -> None:
         assert labels == [[0], [1], [0, 1]][int(video_id[1:]) % 3]
     assert (tmp_path / "out" / "vocabulary.csv").read_text() == "Index,TrainVideoCount,Name\n0,15,cat\n1,15,dog\n"
     section = yaml.safe_load((tmp_path / "out" / "frame" / "data.yaml").read_text())["data"]
-    assert section == {"level": "frame", "features": {"rgb": 4, "audio": 2}, "num_classes": 2}
+    assert section == {
+        **{"level": "frame", "features": {"rgb": 4, "audio": 2}, "num_classes": 2},
+        "vocabulary": "../vocabulary.csv",
+    }
     _, command, *flags = shlex.split(following)
     assert command == "yt8m-train" and f"--data_dir={tmp_path}/out/video" in flags
-    assert "--set=data={level: video, features: {rgb: 4, audio: 2}, num_classes: 2}" in flags
+    assert (
+        "--set=data={level: video, features: {rgb: 4, audio: 2}, num_classes: 2, vocabulary: ../vocabulary.csv}"
+        in flags
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,6 +124,8 @@ def test_the_section_that_is_written_reads_the_shards(flags: Sequence[str], erro
         data = strict_yaml.parse(DataConfig, values, "data")
         shards = sorted(map(str, (tmp_path / "out" / level).glob("*.tfrecord")))
         assert data.level == level and len(shards) == 4
+        found = chosen_vocabulary(None, data.vocabulary, data.num_classes, str(tmp_path / "out" / level))
+        assert found is not None and load_vocabulary(found) == ["cat", "dog"]
         assert integrity.find_bad_record(shards, data, need_labels=True) is None
         serialized = tf.constant([*tf.data.TFRecordDataset(shards).as_numpy_iterator()])
         batch = records.parse_records(serialized, data)

@@ -189,6 +189,17 @@ def test_csv_of_lists_and_of_columns(tmp_path: Path) -> None:
     assert list(_read(tmp_path / "t.csv", id_column="video", wanted=["text"])[0]["d"]) == ["text"]
 
 
+def test_a_file_with_several_names_is_read_once(tmp_path: Path) -> None:
+    """Unless the names are of several videos; a link to nothing is a problem of its video."""
+    (tmp_path / "own").mkdir()
+    np.save(tmp_path / "own" / "a.npy", np.ones([2, 3]))
+    (tmp_path / "link").symlink_to("own")
+    (tmp_path / "own" / "b.npy").symlink_to("a.npy")
+    (tmp_path / "own" / "c.npy").symlink_to("gone.npy")
+    videos, problems = _read(f"f={tmp_path}/own/*.npy", f"f={tmp_path}/link/*.npy", f"f={tmp_path}/./own/a.npy")
+    assert videos.keys() == {"a", "b"} and problems == {"c": "cannot be read: No such file or directory"}
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
@@ -210,6 +221,8 @@ def test_inputs_that_cannot_be_used(patterns: list[str], message: str, tmp_path:
     given = [f"{p[:2]}{tmp_path}/{p[2:]}" if p[1] == "=" else f"{tmp_path}/{p}" for p in patterns]
     with pytest.raises(InputError, match=message):
         _read(*given)
+    with pytest.raises(InputError, match="--input=: names nothing; give files of features"):
+        _read()
 
 
 def test_features_that_a_table_lacks(tmp_path: Path) -> None:

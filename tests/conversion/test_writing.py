@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from shards import codes_of, decoded_mean
 
 from yt8m_tf.conversion.encoding import Encoded, Storage, encode
 from yt8m_tf.conversion.tables import LabelTable, Row
-from yt8m_tf.conversion.writing import Layout, Written, check_output, write_dataset
+from yt8m_tf.conversion.writing import Layout, Written, check_inputs, check_output, write_dataset
 from yt8m_tf.errors import InputError
 
 _SIZES = {"rgb": 3, "audio": 2}
@@ -76,7 +77,7 @@ def test_records_are_those_of_the_dataset(tmp_path: Path) -> None:
             seen[video_id] = name
     assert seen.keys() == _TABLE.rows.keys()
     data = yaml.safe_load((tmp_path / "frame" / "data.yaml").read_text())["data"]
-    assert data == {"level": "frame", "features": _SIZES, "num_classes": 5}
+    assert data == {"level": "frame", "features": _SIZES, "num_classes": 5, "vocabulary": "../vocabulary.csv"}
 
 
 def test_the_same_videos_give_the_same_bytes(tmp_path: Path) -> None:
@@ -122,3 +123,19 @@ def test_interrupted_writing_is_done_again(tmp_path: Path) -> None:
     _write(tmp_path / "a")
     _write(tmp_path / "b")
     assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    """Nor is a vocabulary that was there before; one that the labels come from may be."""
+    report, vocabulary = tmp_path / "report.csv", tmp_path / "vocabulary.csv"
+    read = dataclasses.replace(_TABLE, path=report)
+    for table, inputs in ((read, []), (_TABLE, [str(tmp_path / "." / "report.csv")])):
+        with pytest.raises(InputError, match=rf"--output_dir={tmp_path}: would write over '{report}', which is to be"):
+            check_inputs(tmp_path, table, inputs)
+    vocabulary.write_text("Index,Name\n0,cat\n")
+    with pytest.raises(InputError, match=rf"{vocabulary} comes from elsewhere; name another directory"):
+        check_inputs(tmp_path, _TABLE, [])
+    check_inputs(tmp_path, None, [])
+    check_inputs(tmp_path, dataclasses.replace(_TABLE, vocabulary=vocabulary), [])
+    _write(tmp_path)
+    check_inputs(tmp_path, _TABLE, [])

@@ -157,6 +157,7 @@ class _KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_run_draws_the_same_frames(
     learnable_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_two_replicas(
     assert all(np.isfinite(value).all() for value in weights.values())
 
 
+@pytest.mark.slow
 def test_the_exported_model_samples_as_evaluation_does(
     learnable_shards: Callable[..., Path], tmp_path: Path, rng: np.random.Generator
 ) -> None:

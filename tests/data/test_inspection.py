@@ -163,12 +163,32 @@ def test_bad_arguments(tmp_path, capsys, patterns, message):
 def test_output_that_cannot_be_written(shards, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "a.json"
-    with pytest.raises(InputError, match=f"--json={path}: cannot be written: Not a directory"):
+    with pytest.raises(InputError, match=rf"--json={path}: cannot be written \(.*\); name another file"):
         inspect(capsys, shards / "2018.tfrecord", json_path=path)
-    assert len(capsys.readouterr().out.splitlines()) == 3  # the table is there all the same
+    assert not capsys.readouterr().out  # before any shard is read
     (shards / "2018.tfrecord").write_bytes(b"no shard at all")
     with pytest.raises(InputError, match=f"--salvage_to={path}: cannot be created"):
         inspect(capsys, shards / "*.tfrecord", salvage_to=path)
+
+
+def test_shards_are_not_written_over(shards, tmp_path, capsys):
+    path = shards / "2018.tfrecord"
+    whole = path.read_bytes()
+    with pytest.raises(InputError, match=rf"--json={path}: would write over '{path}', which is to be read"):
+        inspect(capsys, shards / "*.tfrecord", json_path=path)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / path.name).write_bytes(whole)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match=rf"--salvage_to={saved}: {saved / path.name} is there already; name another"):
+        inspect(capsys, path, salvage_to=saved)
+    assert (saved / path.name).read_bytes() == whole and path.read_bytes() == whole[:-1]
+
+
+def test_nothing_is_to_be_saved_of_what_is_no_shard(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("id,labels\na,cat\nb,dog\n")
+    status, lines = inspect(capsys, tmp_path / "a.csv")
+    assert status == 1 and " ".join(lines[-1]) == "1 of 1 shards are damaged"
 
 
 def test_command(shards):

@@ -134,3 +134,27 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path, rng: np.
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(InputError, match=r"^--projector: '.*' cannot be written"):
         write_projector(tmp_path / "file" / "run", np.ones((25, 2), np.float32), random_metrics(rng))
+
+
+def test_the_guide_shows_embeddings_of_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """The lines of docs/INFERENCE.md, on files as yt8m-score and yt8m-infer write them."""
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "INFERENCE.md").read_text(encoding="utf-8")
+    (script,) = [block.partition("\n```")[0] for block in guide.split("```python\n")[1:] if "projector" in block]
+    vectors = rng.normal(size=[5, 3]).astype(np.float16)
+    (tmp_path / "arrays").mkdir()
+    lines = []
+    for name, rows in (("a", range(2)), ("b", range(2, 5))):
+        np.save(tmp_path / "arrays" / f"{name}.npy", vectors[rows])
+        (tmp_path / "arrays" / f"{name}.ids.txt").write_text("".join(f"v{row}\n" for row in rows))
+        lines += [f"v{row}: Game 0.9, Car: red 0.{row}" for row in rows]
+    (tmp_path / "names.txt").write_text("\n".join(reversed(lines)) + "\n")
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    client = _plugin(tmp_path / "projector")
+    (run,) = client.get("/runs").json
+    tensor = client.get("/tensor", query_string={"run": run, "name": "videos"})
+    np.testing.assert_allclose(np.frombuffer(tensor.data, np.float32).reshape(5, 3), vectors, rtol=1e-4)
+    metadata = client.get("/metadata", query_string={"run": run, "name": "videos"}).data.decode().splitlines()
+    assert metadata[0] == "id\tnames" and metadata[3] == "v2\tGame 0.9, Car: red 0.2" and len(metadata) == 6

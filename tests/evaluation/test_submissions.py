@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from commands import run_command
 from shards import video_record, write_shard
 
@@ -97,6 +98,23 @@ def test_videos_without_labels_are_left_out_or_negative(tmp_path: Path, policy: 
     assert result.returncode == 0, result.stderr
     videos, done = (1, "left out") if policy == "skip" else (2, "took for negative")
     assert result.stdout == f"GAP@20 {gap:.6f} ({videos} videos, 2 labels)\n{done} 1 videos without labels\n"
+
+
+def test_records_with_keys_of_their_own(submission: Path, tmp_path: Path) -> None:
+    contexts = []
+    for video, labels in ((b"a", [1]), (b"b", [1, 7])):
+        context = {"vid": tf.train.Feature(bytes_list=tf.train.BytesList(value=[video]))}
+        context["tags"] = tf.train.Feature(int64_list=tf.train.Int64List(value=labels))
+        contexts.append(tf.train.Example(features=tf.train.Features(feature=context)).SerializeToString())
+    write_shard(tmp_path / "own.tfrecord", contexts)
+    flags = (f"--submission={submission}", f"--labels={tmp_path / 'own.tfrecord'}")
+    result = run_command("score-submission", *flags, "--id_key=vid", "--labels_key=tags")
+    assert result.stdout == f"GAP@20 {(1 / 1 + 2 / 4) / 3:.6f} (2 videos, 3 labels)\n", result.stderr
+    result = run_command("score-submission", *flags)
+    assert "record 0 has no id under id or video_id (it has: tags, vid); name its key with --id_key" in result.stderr
+    (tmp_path / "labels.csv").write_text("id,labels\na,1\nb,1\n")
+    result = run_command("score-submission", flags[0], f"--labels={tmp_path / 'labels.csv'}", "--labels_key=tags")
+    assert result.returncode == 1 and "--labels_key=tags: is for labels of videos in shards; leave it" in result.stderr
 
 
 def test_an_id_of_two_records_and_an_empty_one_are_refused(submission: Path, tmp_path: Path) -> None:

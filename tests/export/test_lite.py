@@ -5,16 +5,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_models import FEATURES, NUM_CLASSES, tiny_data, tiny_model
+from tiny_options import OPTIONS
 
 from yt8m_tf import models
+from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.lite import LITE_FILE, Runner, convert
 from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.trained import export_trained
+from yt8m_tf.layers import masking
+from yt8m_tf.layers.attention import PositionedSelfAttention
 from yt8m_tf.training import checkpoints
 
 # Largest difference of scores by rounding of weights to float16.
 CLOSE = 1e-3
+FRAME_LEVEL = (
+    *("dbof", "soft_dbof", "time_distributed_dense_max", "transformer", "linear_combinations"),
+    *("time_distributed_conv", "vlad_bow"),
+)
 SMALL = {
     "logistic": {},
     "moe": {},
@@ -43,6 +51,34 @@ def test_the_file_is_half_of_float32(rng):
     model = tiny_model(data, rng)
     content = convert(model, data)
     assert 0.5 < len(content) / sum(4 * int(np.prod(v.shape)) for v in model.weights) < 0.65
+
+
+def _check_clips(model, data, rng):
+    """The converted model gives the scores of `model` for clips of several lengths, and of padding."""
+    for variable in model.weights:
+        if variable.dtype.startswith("float") and "moving_variance" not in variable.path:
+            variable.assign(variable + rng.normal(0.0, 0.05, variable.shape))
+    clips = {name: rng.integers(0, 256, (3, 12, size), dtype=np.uint8) for name, size in FEATURES.items()}
+    clips["num_frames"] = np.array([12, 5, 1], np.int32)
+    inputs = model_inputs({name: tf.constant(values) for name, values in clips.items()}, data.spec)
+    expected = tf.sigmoid(model(inputs, training=False))
+    np.testing.assert_allclose(Runner(convert(model, data))(**clips), expected, atol=CLOSE, rtol=0)
+
+
+def test_maxima_over_frames_and_attention_convert(rng):
+    data = tiny_data("frame")
+    inputs = models.registry.model_inputs(data.spec)
+    mask = masking.clip_mask(inputs)
+    x = PositionedSelfAttention(6, 2, 9)(inputs["rgb"], mask)
+    outputs = keras.layers.Dense(NUM_CLASSES)(masking.masked_max(x, mask))
+    _check_clips(keras.Model(inputs, outputs, name="attention_and_maximum"), data, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRAME_LEVEL)
+def test_frame_level_families_convert(name, rng):
+    data = tiny_data("frame")
+    _check_clips(models.build_model({"name": name, **OPTIONS[name]}, data.spec), data, rng)
 
 
 def test_recurrent_layers_are_one_line(tmp_path):

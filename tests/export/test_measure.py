@@ -4,11 +4,12 @@ import tensorflow as tf
 from tiny_models import NUM_CLASSES, tiny_data, tiny_model
 
 from yt8m_tf.data.clips import decode_features
+from yt8m_tf.data.records import feature_specs
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import measure
 from yt8m_tf.export.measure import Comparison
 from yt8m_tf.export.precision import FLOAT32
-from yt8m_tf.export.saved_model import export_saved_model, feature_specs
+from yt8m_tf.export.saved_model import export_saved_model
 
 
 def plain_gap(scores, labels):

@@ -357,6 +357,7 @@ for name in ("float32", "float16", "cluster"):
 """
 
 
+@pytest.mark.slow
 def test_frame_record_is_served_in_a_process_without_the_package(rng, tmp_path):
     data = tiny_data("frame")
     model = tiny_model(data, rng)

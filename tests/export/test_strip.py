@@ -342,8 +342,18 @@ def test_unknown_names_stay(rng, tmp_path):
     assert_same(read_checkpoint(tmp_path / "s"), values)
 
 
+@pytest.mark.parametrize("name", ["ckpt [1]", "a?b*", "back\\slash"])
+def test_a_prefix_is_no_pattern(name, rng, tmp_path):
+    values = {"w": rng.normal(size=(2,)).astype(np.float32)}
+    write_checkpoint(tmp_path / "plain", values)
+    strip(tmp_path / "plain", tmp_path / name)
+    strip(tmp_path / name, tmp_path / "again")
+    assert_same(read_checkpoint(tmp_path / "again"), values)
+
+
 def test_what_cannot_be_stripped_is_one_line(run, rng, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "gone").symlink_to("nothing")
     (tmp_path / "text.keras").write_text("no archive")
     (tmp_path / "text.h5").write_text("no archive")
     (tmp_path / "broken").mkdir()
@@ -372,6 +382,7 @@ def test_what_cannot_be_stripped_is_one_line(run, rng, tmp_path):
         ("run", "run"): "--output=.*run: the same as --input",
         ("run", "run/inside"): "the same as --input, or inside of it",
         ("run", "empty"): "--output=.*empty: exists already",
+        ("run", "gone"): "--output=.*gone: exists already",
     }
     before = sorted(tmp_path.rglob("*"))
     for (source, target), message in cases.items():

@@ -28,7 +28,7 @@ def trained(rng, tmp_path, learnable_shards):
     """A run directory as training leaves it, with a moving average of the weights, and the directory of its data."""
     data_dir = learnable_shards("video", train=1, validate=2, each=40, classes=24)
     values = {
-        "model": {"name": "resnet_like", "inner_size": 64},
+        "model": {"name": "resnet_like", "inner_size": 64, "av_blocks": 0, "concat_blocks": 0},
         "data": {"features": {"rgb": 8, "audio": 4}, "num_classes": 24},
         "train": {"ema_decay": 0.9},
     }
@@ -68,6 +68,7 @@ def test_average_weights_are_exported_measured_and_described(trained, tmp_path):
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["1"]
 
 
+@pytest.mark.slow
 def test_measuring_fewer_examples_and_failing_the_tolerance(trained, tmp_path):
     workdir, data_dir, _ = trained
     report = export_trained(workdir, tmp_path / "m", data_dir=str(data_dir), measure_examples=33, precision=FLOAT32)

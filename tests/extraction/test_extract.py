@@ -224,6 +224,23 @@ def test_features_that_cannot_be_stored_are_a_row(folder: Path, tmp_path: Path) 
         extract({"v0": folder / "v0.mp4"}, None, recipe, tmp_path / "out", _QUIET)
 
 
+@pytest.mark.parametrize("features", [{}, {"rgb": "inceptoin"}, {"rgb": "keras:none.keras"}, {"rgb": "inception"}])
+def test_backbones_that_are_not_there_are_told_first(features: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    """Before processes are started, and a directory is made."""
+    with pytest.raises(InputError, match=r"none are named|no such backbone|no such file or|needs --inception=DIR"):
+        extract({"v0": folder / "v0.mp4"}, None, Recipe(features), tmp_path / "out", _QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_that_cannot_be_loaded_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.keras").write_bytes(b"noise")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        extract(
+            {"v0": folder / "v0.mp4"}, None, Recipe({"x": f"keras:{tmp_path}/noise.keras"}), tmp_path / "out", _QUIET
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_which_files_there_are(tmp_path: Path) -> None:
     for name in ("a.mp4", "b/c.mov", "b/.d.mp4", ".e/f.mp4", "out/g.mp4", "labels.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -233,6 +250,18 @@ def test_which_files_there_are(tmp_path: Path) -> None:
     assert find_videos([f"{tmp_path}/*.mp4"], None, left_out) == {"a": tmp_path / "a.mp4"}
     with_suffix = LabelTable({"a.mp4": Row(None, "test")}, ())
     assert find_videos([f"{tmp_path}/a.mp4"], with_suffix, left_out) == {"a.mp4": tmp_path / "a.mp4"}
+    (tmp_path / "link.mp4").symlink_to("b", target_is_directory=True)
+    assert find_videos([f"{tmp_path}/b", f"{tmp_path}/link.mp4"], None, left_out).keys() == {"c"}  # one file, two names
+    (tmp_path / "link.mp4").unlink()
+    (tmp_path / "gone.mp4").symlink_to("away.mp4")
+    for pattern, message in (
+        ("none.mp4", r"--input=.*none\.mp4: no such file; name videos, a directory of them, or a pattern"),
+        ("none*", r"--input=.*none\*: no such file"),
+        ("gone.mp4", r"--input=.*gone\.mp4: a link to 'away\.mp4', which does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            find_videos([str(tmp_path / "a.mp4"), str(tmp_path / pattern)], None, left_out)
+    (tmp_path / "gone.mp4").unlink()
     (tmp_path / "b" / "a.avi").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.mp4 and .*a\.avi have the same id, 'a'; rename one"):
         find_videos([str(tmp_path)], None, left_out)

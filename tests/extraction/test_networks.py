@@ -206,3 +206,6 @@ def test_a_recipe_is_read_again(tmp_path: Path) -> None:
     assert read_recipe(tmp_path, "--extract") == recipe == read_recipe(tmp_path / "extraction.json", "--extract")
     with pytest.raises(InputError, match=r"nothing.*: cannot be read \(No such file.*give --extract=DIR"):
         read_recipe(tmp_path / "nothing", "--extract")
+    (tmp_path / "extraction.json").write_text('{"features": {}}')
+    with pytest.raises(InputError, match=r"extraction\.json: names no features; give --extract=DIR, where"):
+        read_recipe(tmp_path, "--extract")

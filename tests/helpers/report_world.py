@@ -79,6 +79,25 @@ def write_evaluation(directory: Path) -> None:
             writer.writerow([number, NAMES[number], count, precision])
 
 
+def write_segment_run(workdir: Path, name: str, maps: list[float], evaluated: bool) -> None:
+    """A run of a pipeline on rated segments: class 1 is rated absent alone, class 4 is rated nowhere."""
+    directory = workdir / "runs" / name
+    directory.mkdir(parents=True)
+    data = {"level": "frame", "num_classes": NUM_CLASSES, "features": {"rgb": 8}, "segments": {"size": 5, "context": 2}}
+    (directory / "config.yaml").write_text(yaml.safe_dump({"model": {"name": "logistic"}, "data": data}))
+    lines = [{"step": 10 * (n + 1), "map": value, "bce": 0.5} for n, value in enumerate(maps)]
+    (directory / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if not evaluated:
+        return
+    counts = {"num_segments": 21, "num_ratings": 34}
+    write_json(directory / "evaluation" / "metrics.json", {"metrics": {"map": maps[-1], "bce": 0.25}, **counts})
+    with open(directory / "evaluation" / "classes.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "name", "num_rated", "num_positives", "average_precision"])
+        rated, present, precision = [8, 3, 9, 4, 0, 10], [2, 0, 3, 4, 0, 8], [0.5, "", 0.125, 1.0, "", 0.75]
+        writer.writerows(zip(range(NUM_CLASSES), NAMES, rated, present, precision, strict=True))
+
+
 def write_pipeline(root: Path) -> Path:
     """A pipeline that is done, with everything that a report shows."""
     _write_stacked(root / "stacked")
@@ -142,7 +161,8 @@ def _write_stacked(root: Path) -> None:
         for number, row in enumerate(rows):
             labels[number, : len(LABELS[row])] = LABELS[row]
         ids = np.array([VIDEOS[row] for row in rows], np.bytes_)
-        save_arrays(root / "labels" / "validation" / f"{name}.npz", {"ids": ids, "labels": labels})
+        kept = {"ids": ids, "labels": labels, "num_videos": np.int64(len(ids)), "num_bytes": np.int64(1)}
+        save_arrays(root / "labels" / "validation" / f"{name}.npz", kept)
         values = np.array([SCORES[row] for row in rows], np.float16)
         features = np.stack([values.ravel(), values[:, ::-1].ravel()], axis=1)
         videos, classes = (part.ravel().astype(np.int32) for part in np.indices(values.shape))

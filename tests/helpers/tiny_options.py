@@ -2,19 +2,21 @@
 
 import numpy as np
 
+# As part of another model; alone it is tested with blocks.
+_RESNET = {"inner_size": 8, "av_blocks": 0, "concat_blocks": 0}
 # Model name to options that make it small.
 OPTIONS = {
     "attention_net": {"hidden_size": 7, "dropout": 0.1, "layer_dropout": True, "hidden_sizes": [9, 8]},
     "bilinear_fcn": {"rank": 5, "inner_size": 8, "dropout": 0.1, "second": True},
     "bottleneck_fcn": {"start_size": 16, "depth": 1},
-    "cluster_resnet": {"num_clusters": 200, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "cluster_resnet": {"num_clusters": 200, "resnet": _RESNET | {"dropout": 0.1}},
     "cyclic_fcn": {"inner_size": 8, "repeats": 2},
     "dbof": {"cluster_size": 64, "hidden_size": 32, "head": {"name": "logistic"}},
     "early_concat_rnn": {"hidden_size": 6, "dense": True, "hidden_sizes": [9]},
     "fcn": {"hidden_sizes": [9, 8], "dropout": 0.1},
     "final_network": {"trunks": ["a", "c", "f"], "hidden_sizes": [900, 700], "width": 0.01},
     "gated_fcn": {"variant": "v7", "inner_size": 8, "dropout": 0.1},
-    "linear_combinations": {"head_size": 2, "dropout": 0.1, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "linear_combinations": {"head_size": 2, "dropout": 0.1, "resnet": _RESNET | {"dropout": 0.1}},
     "logistic": {},
     "lstm_bi_attention": {"hidden_sizes": [9, 8]},
     "mean_fcn": {"hidden_sizes": [9, 8]},
@@ -26,11 +28,11 @@ OPTIONS = {
     "nextvlad": {"cluster_size": 6, "groups": 4, "hidden_size": 16, "gating_reduction": 1, "dropout": 0.1},
     "ranking_fcn": {"inner_size": 8},
     "repeat_rnn": {"hidden_size": 6, "num_layers": 2, "repeats": 3},
-    "resnet_ff_hierarchy": {"inner_size": 7, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "resnet_ff_hierarchy": {"inner_size": 7, "resnet": _RESNET | {"dropout": 0.1}},
     "resnet_like": {"inner_size": 8, "av_blocks": 2, "concat_blocks": 2, "video_part": 3, "dropout": 0.1},
     "resnet_like_noise": {"inner_size": 8, "dropout": 0.1, "noise_scale": 0.1, "noise_position": "before_bn"},
-    "resnet_rep_rnn_hierarchy": {"inner_size": 7, "hidden_size": 5, "repeats": 2, "resnet": {"inner_size": 8}},
-    "resnet_rnn_hierarchy": {"inner_size": 7, "hidden_size": 5, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "resnet_rep_rnn_hierarchy": {"inner_size": 7, "hidden_size": 5, "repeats": 2, "resnet": _RESNET},
+    "resnet_rnn_hierarchy": {"inner_size": 7, "hidden_size": 5, "resnet": _RESNET | {"dropout": 0.1}},
     "rnn": {"hidden_sizes": [8, 6], "bidirectional_layers": 1, "input_projection": True, "cell_state": True},
     "small_net": {"variant": "d", "width": 0.01},
     "soft_dbof": {"cluster_size": 24, "hidden_size": 8, "head": {"context_gating": False}},
@@ -43,10 +45,10 @@ OPTIONS = {
         "concat_pool_sizes": [2],
         "concat_channels": [12, 16],
     },  # no frame of a clip of 9 is left over at a pool
-    "time_distributed_dense_max": {"rgb_size": 64, "audio_size": 6, "resnet": {"inner_size": 8, "dropout": 0.1}},
-    "time_distributed_dense_sort": {"hidden_size": 8, "dropout": 0.1, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "time_distributed_dense_max": {"rgb_size": 64, "audio_size": 6, "resnet": _RESNET | {"dropout": 0.1}},
+    "time_distributed_dense_sort": {"hidden_size": 8, "dropout": 0.1, "resnet": _RESNET | {"dropout": 0.1}},
     "transformer": {"inner_size": 8, "num_layers": 2, "num_heads": 3, "dropout": 0.1, "max_length": 9},
-    "vlad_bow": {"n_clusters": 6, "resnet": {"inner_size": 8, "dropout": 0.1}},
+    "vlad_bow": {"n_clusters": 6, "resnet": _RESNET | {"dropout": 0.1}},
     "weighted_mean": {"members": [{"name": "logistic"}, {"name": "moe", "num_mixtures": 3}], "weights": [1.0, 3.0]},
 }
 # The models that stand for the others where a test of every one takes too long for `make test`, each for what it alone

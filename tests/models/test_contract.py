@@ -159,7 +159,7 @@ def test_variable_paths_are_the_same_in_every_build(name, level):
     assert len(set(first)) == len(first)
 
 
-@every_model
+@quicker_first
 def test_keras_file_round_trip(name, level, rng, tmp_path):
     model = randomised(name, level, rng)
     inputs = random_inputs(level, rng)

@@ -19,13 +19,14 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
-from yt8m_tf.pipelines import execution, plan, runner, workers
+from yt8m_tf.pipelines import execution, forward_costs, plan, runner, workers
 from yt8m_tf.pipelines.choices import choices
 from yt8m_tf.pipelines.content import shards_of
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.stages import kept_seeds, make_stages
+from yt8m_tf.pipelines.starts import check_starts
 from yt8m_tf.pipelines.state import States
 
 
@@ -113,11 +114,15 @@ def test_the_whole_way(whole: Whole) -> None:
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
 
 
+def test_nothing_runs_again(whole: Whole) -> None:
+    again, same = _run(_settings(), whole.data_dir, whole.workdir)
+    assert again == [] and same == whole.results
+
+
+@pytest.mark.slow  # tests/pipelines/test_state.py says which stages are to do
 def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
-    again, same = _run(_settings(), whole.data_dir, run)
-    assert again == [] and same == whole.results
     changed = _settings(students={"small_a": {"changes": {"optimizer": {"learning_rate": 0.02}}}})
     expected = ["train small_a", "train final", "evaluate small_a", "evaluate final", "export final", "infer final"]
     assert _run(changed, whole.data_dir, run, restart=["train small_a"])[0] == expected
@@ -196,6 +201,7 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
     assert states.of("score logistic validation") == "begun" and states.of("stack") == "to do"
 
 
+@pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
     """Of the models, with fitted weights, and of students and baselines, with given ones; each is exported."""
     logistic = TINY["students"]["student"]
@@ -286,17 +292,61 @@ def test_a_model_that_cannot_be_trained_is_named() -> None:
             make_stages(_settings(models={"moe": {"changes": {"data": data}}}))
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({}, ""),
+        (
+            {"width": 0.04},
+            r"'final' starts from the weights of 'small_a', and needs 'a_.*\], which is there as \[.*final",
+        ),
+        ({"trunks": ["c"]}, r"and needs 'c_.*\], which is not there; give final\.changes\.model the sizes of these"),
+        (
+            {"unit_inputs": False},
+            r"model\.unit_inputs of 'final' is False, and of 'small_a', .* True; give both the same",
+        ),
+    ],
+)
+def test_what_the_final_network_starts_from_is_looked_at_first(model: dict[str, Any], message: str) -> None:
+    settings = _settings(final={"changes": {"model": model}})
+    if not message:
+        return check_starts(make_stages(settings))
+    with pytest.raises(InputError, match=message):
+        check_starts(make_stages(settings))
+
+
 def test_operations_of_a_forward_pass_by_hand() -> None:
     spec = InputSpec("video", {"rgb": 8, "audio": 4}, 10)
-    parameters, operations = plan.forward_operations({"name": "logistic"}, spec)
+    parameters, operations = forward_costs.forward_operations({"name": "logistic"}, spec)
     assert (parameters, operations) == (12 * 10 + 10, 2 * 12 * 10)
-    parameters, operations = plan.forward_operations({"name": "fcn", "hidden_sizes": [32, 16]}, spec)
+    parameters, operations = forward_costs.forward_operations({"name": "fcn", "hidden_sizes": [32, 16]}, spec)
     assert operations == 2 * (12 * 32 + 32 * 16 + 16 * 10)
     spec = InputSpec("frame", {"rgb": 8, "audio": 4}, 10, 20)
     values = {"name": "rnn", "hidden_sizes": [16], "head": {"name": "logistic"}}
-    assert plan.forward_operations(values, spec)[0] == sum(
+    assert forward_costs.forward_operations(values, spec)[0] == sum(
         int(np.prod(variable.shape)) for variable in build_model(values, spec).trainable_variables
     )
+
+
+_AGAIN = f"write the table again: yt8m-models --costs=configs/{forward_costs.COSTS_FILE}"
+
+
+def _table_of_costs() -> list[str]:
+    return strict_yaml.shipped_file(forward_costs.COSTS_FILE).read_text().splitlines()
+
+
+def test_the_table_of_costs_has_the_models_of_all_pipelines(rng: np.random.Generator) -> None:
+    known = forward_costs.shipped_models()
+    assert len(known) > 100
+    keys = {row.partition(",")[0] for row in _table_of_costs()[1:]}
+    assert keys == {forward_costs.key_of(experiment) for experiment in known}, _AGAIN
+    some = [known[i] for i in rng.choice(len(known), 2, replace=False)]
+    assert set(forward_costs.table_of(some).splitlines()) <= set(_table_of_costs()), _AGAIN
+
+
+@pytest.mark.slow
+def test_every_row_of_the_table_of_costs() -> None:
+    assert forward_costs.table_of(forward_costs.shipped_models()).splitlines() == _table_of_costs(), _AGAIN
 
 
 def test_a_plan(data_dir: Path, tmp_path: Path) -> None:

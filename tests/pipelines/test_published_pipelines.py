@@ -17,6 +17,7 @@ from yt8m_tf.pipelines.content import shards_of
 from yt8m_tf.pipelines.execution import Where
 from yt8m_tf.pipelines.settings import ModelSettings, PipelineConfig, load_pipeline
 from yt8m_tf.pipelines.stages import make_stages
+from yt8m_tf.pipelines.starts import check_starts
 from yt8m_tf.pipelines.state import States
 
 _FOLDS = 2
@@ -64,6 +65,7 @@ def _tiny(settings: PipelineConfig, sample: Sample) -> PipelineConfig:
 def test_every_family_runs_through(name: str, sample: Sample, tmp_path: Path) -> None:
     settings = load_pipeline(f"pipelines/{name}.yaml")
     assert len(make_stages(settings)) == {"samsung2018": 923, "second_place2018": 61}[name]
+    check_starts(make_stages(settings))
     stages = make_stages(_tiny(settings, sample))
     states = States(tmp_path / "run", stages, shards_of(stages, str(sample.directory)))
     where = Where(str(sample.directory), tmp_path / "run", num_threads=1, xla=False, progress=False)

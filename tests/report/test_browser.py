@@ -56,7 +56,7 @@ def _chromium(directory: Path, width: int, height: int, *flags: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), pytest.param(1280, 900, marks=pytest.mark.slow)])
 def test_everything_fits_and_is_drawn(page: Path, width: int, height: int) -> None:
     dom = _chromium(page, width, height, "--dump-dom", "--virtual-time-budget=5000")
     found = json.loads(re.search(r"<pre>(.*?)</pre>", dom).group(1))  # type: ignore[union-attr]

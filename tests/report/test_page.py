@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from report_world import NAMES, write_pipeline
+from report_world import NAMES, write_pipeline, write_segment_run
 
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
@@ -76,14 +76,23 @@ def _page(path: Path, output: Path, options: Options = _QUIET) -> _Page:
     return _Page(output.read_text(encoding="utf-8"))
 
 
-def test_ensembles(pipeline: Path, tmp_path: Path) -> None:
-    page = _page(pipeline, tmp_path / "report.html")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, _Page]:
+    """A pipeline and its page, `report.html` in its parent directory, which no test changes."""
+    root = tmp_path_factory.mktemp("whole")
+    directory = write_pipeline(root / "pipeline")
+    return directory, _page(directory, root / "report.html")
+
+
+def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
+    directory, page = whole
+    pipeline = Path(shutil.copytree(directory, tmp_path / "pipeline"))
     found = [[cell.strip() for cell in row] for row in page.rows]
     assert ["1", "worst first", "0.2690", "0.2990", "0.3090", "0.3190"] in found
     assert ["1 + 1", "best, and all weak ones", "0.5690", "0.5990", "0.6090", "0.6190"] in found
     assert ["1", "1", "0.4990 → 0.5990", "0.5090 → 0.6090", "0.5190 → 0.6190"] in found
     assert "boosters of up to 1,200 trees, learning rate 0.25. Weak are second." in page.text
-    assert (tmp_path / "report_files" / "gap_against_models_by_method.png").is_file()
+    assert (directory.parent / "report_files" / "gap_against_models_by_method.png").is_file()
     alt = next(tag["alt"] or "" for _, tag in page.tags if tag.get("data-name") == "gap_against_models_by_method.png")
     assert "1 models worst first: mean 0.2990, weighted mean 0.3090, LightGBM 0.3190" in alt
     (pipeline / "stacked" / "ensemble_sizes.json").unlink()
@@ -95,8 +104,8 @@ def test_ensembles(pipeline: Path, tmp_path: Path) -> None:
         write_report(pipeline, tmp_path / "report.html", _QUIET)
 
 
-def test_numbers(pipeline: Path, tmp_path: Path) -> None:
-    page = _page(pipeline, tmp_path / "report.html")
+def test_numbers(whole: tuple[Path, _Page]) -> None:
+    page = whole[1]
     assert "Where each choice was made" in page.text and "validation shards, which judge it" in page.text
     assert "95% interval of GAP@20, over videos" in page.text and "0.4011 to 0.4599" in page.text
     assert page.row("final")[1:] == ["0.4321", "", "", "2.5 MB", "12 s"]
@@ -115,8 +124,8 @@ def test_numbers(pipeline: Path, tmp_path: Path) -> None:
     assert f"area {gap:.4f}" in next(a["alt"] for t, a in page.tags if a.get("data-name") == "precision_recall.png")
 
 
-def test_one_file_that_loads_nothing(pipeline: Path, tmp_path: Path) -> None:
-    page = _page(pipeline, tmp_path / "report.html")
+def test_one_file_that_loads_nothing(whole: tuple[Path, _Page]) -> None:
+    page, files = whole[1], whole[0].parent / "report_files"
     assert page.open == []
     pictures = []
     for tag, attributes in page.tags:
@@ -134,9 +143,9 @@ def test_one_file_that_loads_nothing(pipeline: Path, tmp_path: Path) -> None:
         if tag == "th":
             assert attributes["scope"] in ("col", "row")
     assert [tag for tag, _ in page.tags].count("script") == 1
-    written = sorted(path.name for path in (tmp_path / "report_files").iterdir())
+    written = sorted(path.name for path in files.iterdir())
     assert written == sorted(pictures) and len(pictures) == 11
-    assert all((tmp_path / "report_files" / name).read_bytes()[:4] == b"\x89PNG" for name in written)
+    assert all((files / name).read_bytes()[:4] == b"\x89PNG" for name in written)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {str(a["href"])[1:] for t, a in page.tags if t == "a"} <= set(ids)
@@ -204,6 +213,29 @@ def test_a_run_alone(learnable_shards: Callable[..., Path], tmp_path: Path) -> N
     page = _page(workdir, tmp_path / "whole.html", dataclasses.replace(_QUIET, data_dir=str(data_dir), num_shards=1))
     assert "run: 64 videos" in page.text and f"{metrics.gap:.4f}" in page.text
     assert sorted(workdir.rglob("*")) == before  # a report writes nothing there
+
+
+def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
+    write_segment_run(tmp_path / "x", "one", [0.5, 0.6125], evaluated=True)
+    write_segment_run(tmp_path / "x", "two", [0.7], evaluated=False)
+    workdir = read_workdir(tmp_path / "x")
+    assert main_model(workdir) == "one" and not workdir.evaluations
+    page = _page(tmp_path / "x", tmp_path / "report.html")
+    assert page.open == []
+    for row in (
+        ["one logistic", "5 and 2 on each side", "0.6125", "0.2500", "0.6125"],
+        ["two logistic", "5 and 2 on each side", "", "", "0.7000"],
+    ):
+        assert row in [[cell.strip() for cell in found] for found in page.rows]
+    command = f"two is not evaluated: yt8m-evaluate --workdir={tmp_path}/x/runs/two --data_dir=DATA"
+    assert command in page.text and "one is not evaluated" not in page.text
+    for tile in ("MAP over rated pairs0.6125", "ratings34", "of them present50%"):
+        assert tile in page.text
+    assert page.row("Fish & chips") == ["Fish & chips", "2", "9", "3", "0.125"]
+    assert page.row(NAMES[1]) == [NAMES[1], "1", "3", "0", ""]
+    assert "1 of 6 classes were rated nowhere, 1 were rated absent alone" in page.text
+    assert "No stacking yet" not in page.text  # there are no folds
+    assert "No confusions" not in page.text and "No evaluation yet" not in page.text  # there is nothing of whole videos
 
 
 def test_bad_directories_are_one_line(pipeline: Path, tmp_path: Path) -> None:

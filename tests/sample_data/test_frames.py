@@ -147,6 +147,23 @@ def test_bad_video_level_shards_are_named(tmp_path):
     assert list((tmp_path / "cut" / "frame").iterdir()) == []  # neither a shard nor the beginning of one
 
 
+def test_what_cannot_be_read_is_told_before_anything_is_replaced(tmp_path):
+    """Sample data is not removed for clips that are to be made of it, or of what is no shard."""
+    layout = Layout({"train": 4, "validate": 0, "test": 0}, 4, ("video",))
+    write_sample_data(str(tmp_path / "in"), SampleConfig(6, 2, rgb_size=8, audio_size=4), layout, COUNTS)
+    (tmp_path / "link").symlink_to("in")
+    (tmp_path / "notes.txt").write_text("no shard of videos")
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
+    for source, message in (
+        ("in/video/train*", r"holds '.*train0000\.tfrecord', which is to be read; name another directory"),
+        ("link/video/train*", r"holds '.*train0000\.tfrecord', which is to be read; name another directory"),
+        ("notes.txt", r"notes\.txt: no TFRecord file: a text file: give TFRecord files"),
+    ):
+        with pytest.raises(InputError, match=message):
+            write_clips(str(tmp_path / "in"), str(tmp_path / source), COUNTS, 0, overwrite=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()} == before
+
+
 def test_odd_histograms(tmp_path):
     path = tmp_path / "counts.csv"
     huge = 2**63 - 1  # the sum of some of them is no int64

@@ -38,6 +38,7 @@ def files(directory):
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in Path(directory).rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet_like", pytest.param("rnn", marks=pytest.mark.slow)])
 def test_the_same_export_twice_is_the_same_bundle(name, rng, tmp_path):
     seed = int(rng.integers(2**31))

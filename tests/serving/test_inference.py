@@ -215,7 +215,7 @@ def test_clips_without_frames(exported, rng, tmp_path):
     assert list(read_csv(tmp_path / "out.csv")) == ["v0", "v1", "v2"]
 
 
-@pytest.mark.parametrize("on_empty", ["error", "skip"])
+@pytest.mark.parametrize("on_empty", ["error", pytest.param("skip", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("exported", "other"), [("frame", "video"), ("video", "frame")], indirect=["exported"])
 def test_record_of_the_other_level_is_named(exported, other, on_empty, rng, tmp_path):
     shard = write_shard(tmp_path / "other.tfrecord", tiny_records(tiny_data(other), rng, 2))

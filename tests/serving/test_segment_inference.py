@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.export.additions import Additions
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
-from yt8m_tf.serving import segment_inference
+from yt8m_tf.serving import segment_scorer
 from yt8m_tf.serving.segment_formats import join_submission
-from yt8m_tf.serving.segment_inference import SAME_MODEL, infer_segments
+from yt8m_tf.serving.segment_inference import infer_segments
+from yt8m_tf.serving.segment_scorer import SAME_MODEL
 from yt8m_tf.serving.segment_submission import read_submission
 from yt8m_tf.serving.windows import Windows, cut_clip
 
@@ -49,7 +51,7 @@ def run(world, output: Path, windows: Windows = WINDOWS, **options):
     return infer_segments(str(world[0] / "one"), world[3], output, windows, progress=False, **options)
 
 
-def plain_windows(record: bytes, size: int, stride: int) -> tuple[str, dict[int, bytes]]:
+def plain_windows(record: bytes, size: int, stride: int, context: int = 0) -> tuple[str, dict[int, bytes]]:
     """The id of a clip, and by start a record of its own for the frames of each window that all features have."""
     clip = tf.train.SequenceExample.FromString(record)
     length = min(len(own.feature) for own in clip.feature_lists.feature_list.values())
@@ -57,15 +59,17 @@ def plain_windows(record: bytes, size: int, stride: int) -> tuple[str, dict[int,
     for start in range(0, length, stride):
         window = tf.train.SequenceExample.FromString(record)
         for own in window.feature_lists.feature_list.values():
-            del own.feature[min(start + size, length) :]
-            del own.feature[:start]
+            del own.feature[min(start + size + context, length) :]
+            del own.feature[: max(start - context, 0)]
         found[start] = window.SerializeToString()
     return clip.context.feature["id"].bytes_list.value[0].decode(), found
 
 
-def plain_scores(world, size: int, stride: int, model: str = "one") -> dict[str, dict[int, dict[int, float]]]:
+def plain_scores(
+    world, size: int, stride: int, model: str = "one", context: int = 0
+) -> dict[str, dict[int, dict[int, float]]]:
     """By video and start, the scores of all classes."""
-    windows = [plain_windows(record, size, stride) for record in world[4]]
+    windows = [plain_windows(record, size, stride, context) for record in world[4]]
     scores = iter(float_scores(world[2][model], world[1], [own for _, found in windows for own in found.values()]))
     found: dict[str, dict[int, dict[int, float]]] = {}
     for video, starts in windows:
@@ -119,13 +123,13 @@ def test_a_submission_ranks_the_segments_of_each_class(
     model = str(world[0] / "two") if video_model not in (None, SAME_MODEL) else video_model
     highest = video_model == "two, its highest"
     if highest:
-        real = segment_inference.class_scorer
+        real = segment_scorer.class_scorer
 
         def of_highest(scorer, classes, batch_size, most_frames=None, signature=""):
             own = real(scorer, classes, batch_size, most_frames, signature)
             return own if most_frames else dataclasses.replace(own, all_classes=None)
 
-        monkeypatch.setattr(segment_inference, "class_scorer", of_highest)
+        monkeypatch.setattr(segment_scorer, "class_scorer", of_highest)
     run(world, tmp_path / "out.csv", classes=world[0] / "classes.csv", video_model=model)
     expected = plain_scores(world, 5, 5)
     if video_model:
@@ -143,6 +147,16 @@ def test_a_submission_ranks_the_segments_of_each_class(
         ranked = [scores[name.decode()] for name in names]
         np.testing.assert_allclose(ranked, sorted(ranked, reverse=True), atol=1e-6)
     assert sum(map(len, lists.values())) > 100
+
+
+def test_of_equal_scores_the_lowest_classes_are_written(world) -> None:
+    """As many as are wanted in the order of the classes, whether others are left out or not."""
+    scorer = segment_scorer.load_segment_scorer(str(world[0] / "one"), world[3], WINDOWS, top_k=4)
+    scores = np.array([[0.5, 0.25, 0.5, 0.75, 0.5, 0.0], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25]], np.float32)
+    classes = np.broadcast_to(np.arange(6), scores.shape)
+    for top_k in (4, None):
+        found, _, keep = dataclasses.replace(scorer, top_k=top_k)._selected(classes, scores)
+        assert [row[own].tolist()[:4] for row, own in zip(found, keep, strict=True)] == [[3, 0, 2, 4], [2, 3, 4, 5]]
 
 
 def test_top_k_and_no_list_of_classes(world, tmp_path: Path) -> None:
@@ -175,7 +189,7 @@ def test_equal_scores_keep_the_order_of_the_shards_and_lists_end_at_k(world, tmp
 @pytest.mark.parametrize("layout", ["csv", "jsonl"])
 def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monkeypatch, layout: str) -> None:
     run(world, tmp_path / "whole", layout=layout)
-    real, calls = segment_inference.SegmentScorer.__call__, []
+    real, calls = segment_scorer.SegmentScorer.__call__, []
 
     def interrupted(self, serialized):
         calls.append(len(serialized))
@@ -183,7 +197,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monk
             raise KeyboardInterrupt
         return real(self, serialized)
 
-    monkeypatch.setattr(segment_inference.SegmentScorer, "__call__", interrupted)
+    monkeypatch.setattr(segment_scorer.SegmentScorer, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(world, tmp_path / "out", layout=layout)
     assert calls[:2] == [5, 32]
@@ -223,6 +237,7 @@ def test_what_cannot_be_scored_is_one_line(world, tmp_path: Path) -> None:
     assert "--segments=5:5:5: give SIZE" in fails("--segments=5:5:5")
     assert "--format=parquet: segments are written as csv" in fails("--segments=5", "--format=parquet")
     assert "--classes=x.csv: is for segments; add --segments=5" in fails("--classes=x.csv")
+    assert "--mean_with=a,b: is for segments; add --segments=5" in fails("--mean_with=a,b")
     assert "--threshold=0.5: is not for --segments" in fails("--segments=5", "--threshold=0.5")
     assert "--video_model=none: no saved_model.pb there" in fails("--segments=5", "--video_model=none")
 
@@ -267,6 +282,62 @@ def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert f"{output}: {sum(COUNTS)} videos of 4 shards" in result.stdout
     assert [class_id for class_id, _ in read_submission(output, CLASSES)] == CLASSES
+    last = f"next: yt8m-score-submission --submission={output} --labels='{world[0]}/test*.tfrecord'"
+    assert result.stdout.splitlines()[-1] == f"{last} --classes={world[0] / 'classes.csv'}"
+
+
+def test_a_model_sees_the_context_that_it_was_trained_with_and_others_may_join_it(world, tmp_path: Path) -> None:
+    root, data, models, *_ = world
+    metadata = {"experiment": {"data": {"segments": {"size": 5, "context": 3}}}}
+    export_saved_model(models["two"], data, tmp_path / "context", precision=FLOAT32, metadata=metadata)
+    result = run_command(
+        *("infer", f"--saved_model={root / 'one'}", f"--input={root}/test*.tfrecord", f"--output={tmp_path / 'out'}"),
+        *("--segments=5:4", "--format=jsonl", "--top_k=30", f"--mean_with={tmp_path / 'context'}"),
+    )
+    assert result.returncode == 0, result.stderr
+    without, with_context = plain_scores(world, 5, 4), plain_scores(world, 5, 4, "two", 3)
+    for line in (tmp_path / "out").read_text().splitlines():
+        video, segments = json.loads(line).values()
+        assert [segment["start"] for segment in segments] == list(without[video])
+        for segment in segments:
+            one, two = (own[video][segment["start"]] for own in (without, with_context))
+            expected = [(one[c] + two[c]) / 2 for c in segment["ids"]]
+            np.testing.assert_allclose(segment["scores"], expected, atol=1e-6)
+
+
+def test_models_without_a_mean_are_refused(world, tmp_path: Path, rng) -> None:
+    other = tiny_data("frame", num_classes=31)
+    export_saved_model(tiny_model(other, rng), other, tmp_path / "other", precision=FLOAT32)
+    with pytest.raises(InputError, match=r"--mean_with=.*other: predicts 31 classes, and the first model 30;"):
+        run(world, tmp_path / "out", mean_with=[str(tmp_path / "other")])
+
+
+def test_a_timeline_shows_the_scores_of_a_model_and_of_json_lines(world, tmp_path: Path) -> None:
+    """Both pages are the same, and their table has the scores that the model itself gives."""
+    model, shards, ids = f"--saved_model={world[0] / 'one'}", f"{world[0]}/test*.tfrecord", "--ids=s3_1,s1_30"
+    lines = tmp_path / "x.jsonl"
+    result = run_command("infer", model, f"--input={shards}", f"--output={lines}", "--segments=5", "--format=jsonl")
+    last = f"next: yt8m-timeline --input={lines} --labels='{shards}' --output=timeline.html"
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == last, result.stderr
+    pages = []
+    for name, flags in (
+        ("model", [model, f"--input={shards}"]),
+        ("lines", [f"--input={lines}", f"--labels={shards}"]),
+    ):
+        page = tmp_path / f"{name}.html"
+        result = run_command("timeline", *flags, ids, f"--output={page}", "--top_k=2")
+        assert result.returncode == 0 and f"written: {page} (0.0 MB)" in result.stdout, result.stderr
+        pages.append(page.read_text())
+    assert pages[0] == pages[1]
+    expected = plain_scores(world, 5, 5)
+    for video, section in zip(("s3_1", "s1_30"), pages[0].split("<section ")[1:], strict=True):
+        assert f"Video {video} " in section and section.count("<li>class ") == 3  # its labels
+        best = {c: max(own[c] for own in expected[video].values()) for c in range(NUM_CLASSES)}
+        highest = sorted(best, key=lambda c: -best[c])[:2]
+        assert re.findall(r"<b>class (\d+)</b>", section) == [str(c) for c in highest]
+        shown = re.findall(r'data-value="([\d.]+)"', section)
+        scores = [own[c] for c in highest for own in expected[video].values()]
+        np.testing.assert_allclose(np.array(shown, float), scores, atol=6e-4)
 
 
 def test_windows_are_frames_that_all_features_have(world) -> None:

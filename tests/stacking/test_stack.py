@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -221,10 +222,13 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"--scores=.*none/train: no scores there"):
         world.inputs("train", world.train, ("first", "none"))
     twice = [world.root / "scores" / "first" / "train"] * 2
-    with pytest.raises(InputError, match="are scores of the same model; name it once"):
+    with pytest.raises(InputError, match=r"first/train is named twice; name each model once"):
         StackInputs(twice, ("first", "again"), world.train)
+    shutil.copytree(twice[0], tmp_path / "copy")
+    with pytest.raises(InputError, match="are scores of the same model; name it once"):
+        StackInputs([twice[0], tmp_path / "copy"], ("first", "again"), world.train)
     with pytest.raises(InputError, match="two models are named 'first'"):
-        world.inputs("train", world.train, ("first", "first"))
+        StackInputs([twice[0], train], ("first", "first"), world.train)
     with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, '.*validate0000\.tfrecord'"):
         world.inputs("train", [*world.train, *world.validate])
     validation = world.inputs("validate", world.validate)

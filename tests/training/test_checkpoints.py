@@ -27,7 +27,8 @@ from yt8m_tf.training.state import TrainState
 def _experiment(ema_decay: float | None = None, **model: Any) -> ExperimentConfig:
     return parse_experiment(
         {
-            "model": {"name": "resnet_like", "inner_size": 4, "dropout": 0.5} | model,
+            "model": {"name": "resnet_like", "inner_size": 4, "av_blocks": 0, "concat_blocks": 0, "dropout": 0.5}
+            | model,
             "data": {"features": {"rgb": 3, "audio": 2}, "num_classes": 5},
             "train": {"ema_decay": ema_decay},
         }

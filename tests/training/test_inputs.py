@@ -62,20 +62,20 @@ def test_a_run_that_goes_on_refuses_other_shards(learnable_shards: Callable[...,
     data_dir, run = learnable_shards(train=2, validate=1, each=16), tmp_path / "run"
     _train(data_dir, run, epochs=1)
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 1", "epochs: 9"))  # so that there is something to go on with
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))  # so that there is something to go on with
     shutil.copyfile(data_dir / "train0001.tfrecord", data_dir / "train0002.tfrecord")
     before = sorted(run.rglob("*"))
     with pytest.raises(InputError) as caught:
-        _train(data_dir, run, epochs=9)
+        _train(data_dir, run, epochs=2)
     message = str(caught.value)
     assert "the run was started with other data (training shards new: train0002.tfrecord); restore that" in message
     assert "\n" not in message and message.endswith("--on_changed_inputs=accept") and sorted(run.rglob("*")) == before
     (data_dir / "train0002.tfrecord").unlink()
     shutil.move(data_dir, tmp_path / "moved")
     shutil.copytree(run, tmp_path / "other")
-    assert _train(tmp_path / "moved", run, epochs=9).step == 9
+    assert _train(tmp_path / "moved", run, epochs=2).step == 2
     (tmp_path / "moved" / "train0001.tfrecord").unlink()
-    assert _train(tmp_path / "moved", tmp_path / "other", epochs=9, on_changed_inputs="accept").step == 9
+    assert _train(tmp_path / "moved", tmp_path / "other", epochs=2, on_changed_inputs="accept").step == 2
 
 
 def test_a_run_of_a_release_that_did_not_know_goes_on(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ def _assert_same(one: Path, other: Path) -> None:
     assert histories[0] == histories[1]
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 1), (signal.SIGINT, 3)])
+@pytest.mark.parametrize(
+    ("number", "step"), [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 3, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_step_and_ends(
     number: int, step: int, whole: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

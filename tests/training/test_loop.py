@@ -27,15 +27,17 @@ from yt8m_tf.training import checkpoints, loop, state
 from yt8m_tf.training.loop import RunOptions, TrainResult
 from yt8m_tf.training.step import TrainStep
 
+# Most of a short run is tracing, which takes its time for each variable: so few of them as there can be.
+_SMALL = {"name": "resnet_like", "inner_size": 8, "av_blocks": 0, "concat_blocks": 0}
 _BASE = {
-    "model": {"name": "resnet_like", "inner_size": 8, "dropout": 0.0},
+    "model": _SMALL | {"dropout": 0.0},
     "data": {"features": {"rgb": 8, "audio": 4}, "num_classes": 10, "shuffle_shards": 2, "shuffle_records": 50},
     "optimizer": {"name": "adamw", "learning_rate": 0.01},
     "schedule": {"name": "cosine", "warmup_steps": 5},
     "train": {"batch_size": 32, "steps_per_epoch": 10, "epochs": 3, "seed": 3},
 }
 _SHORT = {"steps_per_epoch": 4, "epochs": 2}
-_RANDOM = {"model": {"name": "resnet_like", "inner_size": 8, "dropout": 0.3}, "train": {"mixup_alpha": 0.4}}
+_RANDOM = {"model": _SMALL | {"dropout": 0.3}, "train": {"mixup_alpha": 0.4}}
 
 
 def _experiment(**changes: Any) -> ExperimentConfig:

@@ -102,6 +102,7 @@ class _KilledError(Exception):
     pass
 
 
+@pytest.mark.slow  # tests/data resumes streams of segments, test_loop.py runs
 def test_a_killed_run_goes_on_exactly(
     data_dir: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_killed_run_goes_on_exactly(
     _assert_equal(whole, tmp_path / "killed")
 
 
+@pytest.mark.slow  # tests/data shares segments between replicas
 def test_two_replicas_make_the_steps_of_one(
     data_dir: Path, whole: Path, two_replicas: tf.distribute.Strategy, tmp_path: Path
 ) -> None:

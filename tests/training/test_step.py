@@ -50,7 +50,7 @@ def _values(state: TrainState) -> dict[str, np.ndarray]:
     return {name: value for name, value in named.items() if not name.startswith("loss_scale/")}
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_skipped_step_changes_nothing(
     replicas: int, accumulation: int, rng: np.random.Generator, request: pytest.FixtureRequest

@@ -90,8 +90,9 @@ def _vocabulary(directory: Path) -> None:
     (directory / "vocabulary.csv").write_text(text + "\n")
 
 
+_SMALL = {"inner_size": 16, "av_blocks": 0, "concat_blocks": 0}  # few variables are traced soon
 _BASE = {
-    "model": {"name": "resnet_ff_hierarchy", "inner_size": 16, "resnet": {"inner_size": 16, "dropout": 0.0}},
+    "model": {"name": "resnet_ff_hierarchy", "inner_size": 16, "resnet": _SMALL | {"dropout": 0.0}},
     "data": {
         "features": {"rgb": 8, "audio": 4},
         "num_classes": _CLASSES,

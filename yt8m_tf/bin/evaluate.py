@@ -26,6 +26,7 @@ Example:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,12 @@ _NUM_CLASSES = flags.DEFINE_integer(
     lower_bound=1,
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
-_VOCABULARY = flags.DEFINE_string("vocabulary", None, "The dataset's vocabulary.csv, for names of classes.")
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary",
+    None,
+    "The dataset's vocabulary.csv, for names of classes; the default is the run's data.vocabulary below --data_dir, if"
+    " it is there, or what a SavedModel carries.",
+)
 _PROJECTOR = flags.DEFINE_bool(
     "projector", False, "Write the class weights of a run for TensorBoard's projector; --vocabulary names them."
 )
@@ -109,6 +115,7 @@ def _evaluate_saved_model() -> None:
         missing = "--output: name a directory for the results" if _INPUT.value else "--input: name labelled shards"
         raise InputError(f"{missing}; a SavedModel has none of its own")
     output = files.local_path(_OUTPUT.value, "--output")
+    _check_thresholds()
     shards = list_shards(_INPUT.value, _DATA_DIR.value, "--input")
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     with locks.exclusive(output, "--output", "evaluates"), model_flags.saved_model() as directory:
@@ -163,6 +170,13 @@ def _min_positives() -> int | None:
     return _MIN_POSITIVES.value if _THRESHOLDS.value is not None else None
 
 
+def _check_thresholds() -> None:
+    from yt8m_tf import files
+
+    if _THRESHOLDS.value is not None:
+        files.check_writable(files.local_path(_THRESHOLDS.value, "--thresholds"), "--thresholds")
+
+
 def _write_thresholds(metrics: Metrics | RatedMetrics, names: Sequence[str] | None) -> list[str]:
     """Writes the thresholds, if they were asked for; returns what to tell people."""
     from yt8m_tf import files
@@ -185,18 +199,20 @@ def _evaluate_run() -> None:
     from yt8m_tf.evaluation import projector, runs
     from yt8m_tf.models.class_layer import class_weights
     from yt8m_tf.training.checkpoints import load_trained
-    from yt8m_tf.vocabulary import load_details
+    from yt8m_tf.vocabulary import chosen_vocabulary, load_details
 
     workdir = files.local_path(_WORKDIR.value, "--workdir")
     output = workdir / "evaluation" if _OUTPUT.value is None else files.local_path(_OUTPUT.value, "--output")
+    _check_thresholds()
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     trained = load_trained(workdir, _CHECKPOINT.value)
-    details = None
-    if _VOCABULARY.value:
-        details = load_details(Path(_VOCABULARY.value).expanduser(), trained.experiment.data.num_classes)
+    data = trained.experiment.data
+    given = _VOCABULARY.value and os.path.expanduser(_VOCABULARY.value)
+    vocabulary = chosen_vocabulary(given, data.vocabulary, data.num_classes, _DATA_DIR.value)
+    details = load_details(vocabulary, data.num_classes) if vocabulary else None
     if _PROJECTOR.value:
-        weights = class_weights(trained.model, trained.experiment.data.spec, "--projector")
-    patterns = _INPUT.value or trained.experiment.data.validation
+        weights = class_weights(trained.model, data.spec, "--projector")
+    patterns = _INPUT.value or data.validation
     context = {"workdir": str(workdir), "step": trained.step, "patterns": list(patterns), "data_dir": _DATA_DIR.value}
     with locks.exclusive(output, "--output", "evaluates"):
         metrics = runs.evaluate_trained(

@@ -10,7 +10,8 @@ that command left in DIR, --extract=NAME=BACKBONE,... says it anew. No shards ar
 With --segments=5 windows of five frames are scored, one after the other, with --segments=5:1 one for every frame. The
 file is then the submission of the 2019 challenge, Class,Segments, the 100,000 best segments of each class; or, with
 --format=jsonl, for each video an object with id and segments, each with start, end, names, ids and scores. With
---video_model each score is multiplied by that of the whole video, from another SavedModel or the same one.
+--video_model each score is multiplied by that of the whole video, from another SavedModel or the same one. A model that
+was trained on segments with frames around them sees as many here; --mean_with takes the mean with other models.
 
 Needs no model code. Interrupted, the same command goes on behind the last finished shard.
 
@@ -52,6 +53,9 @@ _VIDEO_MODEL = flags.DEFINE_string(
     "video_model",
     None,
     "Multiply the scores of segments by those of whole videos: from the SavedModel in this directory, or same.",
+)
+_MEAN_WITH = flags.DEFINE_list(
+    "mean_with", [], "SavedModels of yt8m-export: segments are scored with the mean of theirs and the first one's."
 )
 _THRESHOLD = flags.DEFINE_string(
     "threshold",
@@ -102,7 +106,10 @@ def main(_: Sequence[str]) -> None:
     }
     with model_flags.saved_model() as directory, _shards(directory, output) as shards:
         if _SEGMENTS.value is None:
-            _refuse({"--classes": _CLASSES, "--video_model": _VIDEO_MODEL}, "is for segments; add --segments=5")
+            _refuse(
+                {"--classes": _CLASSES, "--video_model": _VIDEO_MODEL, "--mean_with": _MEAN_WITH},
+                "is for segments; add --segments=5",
+            )
             summary = infer(directory, shards, output, threshold=_THRESHOLD.value, **options)
         else:
             _refuse({"--threshold": _THRESHOLD}, "is not for --segments; leave it out")
@@ -111,6 +118,24 @@ def main(_: Sequence[str]) -> None:
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
     for line in summary.faults.summary():
         print(line)
+    if _SEGMENTS.value is not None and (following := _next()):
+        print(following)
+
+
+def _next() -> str | None:
+    """What comes after segments: MAP of a submission, where there are shards that may have ratings, or a page."""
+    from yt8m_tf.bin.usage import next_command
+
+    of_videos, several = _EXTRACT.value is not None, len(_INPUT.value) > 1
+    if _FORMAT.value == "jsonl":
+        more = {} if of_videos else {"labels": _INPUT.value}
+        if of_videos and Path(_INPUT.value[0]).is_file() and not several:
+            more = {"video": _INPUT.value[0]}
+        return next_command("timeline", input=[_OUTPUT.value], **more, output="timeline.html")
+    if of_videos or several:
+        return None
+    classes = {} if _CLASSES.value is None else {"classes": _CLASSES.value}
+    return next_command("score-submission", submission=_OUTPUT.value, labels=_INPUT.value[0], **classes)
 
 
 @contextlib.contextmanager
@@ -144,16 +169,22 @@ def _infer_segments(directory: str, shards: list[str], output: Path, options: di
     classes, video_model = (
         None if own.value is None else os.path.expanduser(own.value) for own in (_CLASSES, _VIDEO_MODEL)
     )
-    windows = Windows.parse(_SEGMENTS.value)
-    return infer_segments(directory, shards, output, windows, classes=classes, video_model=video_model, **options)
+    options = {
+        **options,
+        "classes": classes,
+        "video_model": video_model,
+        "mean_with": list(map(os.path.expanduser, _MEAN_WITH.value)),
+    }
+    return infer_segments(directory, shards, output, Windows.parse(_SEGMENTS.value), **options)
 
 
 def _refuse(given: dict[str, Any], why: str) -> None:
     from yt8m_tf.errors import InputError
 
     for name, own in given.items():
-        if own.value is not None:
-            raise InputError(f"{name}={own.value}: {why}")
+        if own.value not in (None, []):
+            shown = ",".join(own.value) if isinstance(own.value, list) else own.value
+            raise InputError(f"{name}={shown}: {why}")
 
 
 def run() -> None:

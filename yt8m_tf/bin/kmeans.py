@@ -72,7 +72,8 @@ def main(_: Sequence[str]) -> None:
         features_flag = f"--features={centroids.as_flag(data.sizes)}"
     faults = fault_flags.faults()
     shards, seed = list_shards(_INPUT.value, source="--input"), _SEED.value
-    centroids.check_writable(output)
+    files.check_no_input([output], shards, f"--output={output}")
+    files.check_writable(output, "--output")
     try:
         sample = kmeans.sample_frames(
             shards,

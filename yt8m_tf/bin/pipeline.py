@@ -50,13 +50,14 @@ def main(_: Sequence[str]) -> None:
     import_quietly()
 
     from yt8m_tf import files
-    from yt8m_tf.pipelines import choices, content, plan, runner, stages, state, workers
+    from yt8m_tf.pipelines import choices, content, plan, runner, stages, starts, state, workers
     from yt8m_tf.pipelines.execution import Where
     from yt8m_tf.stacking import cluster
 
     workdir, data_dir = files.local_path(_WORKDIR.value, "--workdir"), os.path.expanduser(_DATA_DIR.value)
     table = stages.make_stages(settings, stages.kept_seeds(settings, workdir))
     stages.check_outputs(table, workdir)
+    starts.check_starts(table)
     if _PLAN.value:
         print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))
         return

@@ -1,7 +1,8 @@
 """GAP@20 of a submission file against known labels, or MAP@100,000 of one of segments against ratings.
 
 The labels come from labelled shards, or from a CSV file with the columns id,labels, such as the test_labels.csv of the
-sample data. Every video of the labels must be in the submission, and no other.
+sample data. Every video of the labels must be in the submission, and no other. Records that hold ids and labels under
+keys of their own (data.keys of a configuration) are read with --id_key and --labels_key.
 
 A file with the header Class,Segments is one of segments. Its labels are the ratings in frame-level shards; segments
 that were not rated are unknown: they count among the 100,000 of their class, and for nothing else. Both means are
@@ -37,14 +38,21 @@ _CLASSES = flags.DEFINE_string(
     None,
     "The classes that a submission of segments may have: the dataset's segment_label_ids.csv. The default is all.",
 )
+_ID_KEY = flags.DEFINE_string("id_key", None, "The key of the ids in shards of --labels, where it is not YouTube-8M's.")
+_LABELS_KEY = flags.DEFINE_string("labels_key", None, "Of the labels.")
 flags.adopt_module_key_flags(label_flags)
 
 
 def main(_: Sequence[str]) -> None:
+    from yt8m_tf.errors import InputError
     from yt8m_tf.serving.segment_submission import is_segment_submission
 
     submission = Path(_SUBMISSION.value).expanduser()
-    print(_score_segments(submission) if is_segment_submission(submission) else _score_videos(submission))
+    of_segments = is_segment_submission(submission)
+    given = [flag for flag in (_ID_KEY, _LABELS_KEY) if flag.value is not None]
+    if given and (of_segments or _LABELS.value.endswith(".csv")):
+        raise InputError(f"--{given[0].name}={given[0].value}: is for labels of videos in shards; leave it out")
+    print(_score_segments(submission) if of_segments else _score_videos(submission))
 
 
 def _score_videos(submission: Path) -> str:
@@ -58,7 +66,9 @@ def _score_videos(submission: Path) -> str:
     if _LABELS.value.endswith(".csv"):
         labels = submissions.read_csv_labels(Path(_LABELS.value).expanduser(), _NUM_CLASSES.value)
     else:
-        labels = submissions.read_shard_labels(_LABELS.value, _NUM_CLASSES.value)
+        given = {"id": _ID_KEY.value, "labels": _LABELS_KEY.value}
+        keys = {name: key for name, key in given.items() if key is not None}
+        labels = submissions.read_shard_labels(_LABELS.value, _NUM_CLASSES.value, keys)
     policy = label_flags.ON_UNLABELLED.value
     gap, num_unlabelled = submissions.submission_gap(submission, labels, _NUM_CLASSES.value, policy)
     num_videos = len(labels) - (num_unlabelled if policy == "skip" else 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,23 +71,7 @@ def write(clustering: Clustering, output: Path) -> None:
                 seed=np.int64(clustering.seed),
             )
     except OSError as error:
-        raise _not_writable(output, error) from error
-
-
-def check_writable(output: Path) -> None:
-    """Makes the directory of `output`, and sees whether a file can be written there: before hours of work, not after.
-
-    Raises:
-      InputError: it cannot.
-    """
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-        if output.is_dir():
-            raise IsADirectoryError(0, "is a directory")
-    except OSError as error:
-        raise _not_writable(output, error) from error
+        raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another file") from error
 
 
 def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir: str = "") -> None:
@@ -135,7 +118,3 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
 def as_flag(features: Mapping[str, int]) -> str:
     """Features as the flag `--features` takes them."""
     return ",".join(f"{name}:{size}" for name, size in features.items())
-
-
-def _not_writable(output: Path, error: OSError) -> InputError:
-    return InputError(f"--output={output}: cannot be written ({error.strerror}); name another file")

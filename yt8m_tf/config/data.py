@@ -32,7 +32,7 @@ class RecordsConfig:
     """The features that records hold.
 
     Attributes:
-      level: "video" or "frame".
+      level: "video", one vector of each feature a video, or "frame", a sequence of vectors.
       features: feature name to its size D, or to a mapping that also says how it is stored (`FeatureConfig`). Leave a
         feature out to train on the others alone.
       keys: where records hold what, if not under the standard key: a feature's name to its key (`mean_rgb` for the
@@ -72,8 +72,23 @@ class RecordsConfig:
         fields = {*self.id_keys, self.labels_key}
         if wrong := [name for name, key in self.keys.items() if name in self.features and key in fields]:
             raise ValueError(f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is no feature; name the key of one")
+        self._check_means()
         if self.level == "video" and self.frames.steps(training=True):
             raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
+
+    def _check_means(self) -> None:
+        stored = {name: completed(feature, self.level) for name, feature in self.features.items()}
+        for name, feature in stored.items():
+            if feature.mean_of is None:
+                continue
+            if self.level == "video":
+                raise ValueError(f"data.features.{name}.mean_of is for clips: leave it out, or set data.level: frame")
+            source = stored.get(feature.mean_of)
+            if source is None or source.mean_of is not None or source.size != feature.size:
+                raise ValueError(
+                    f"data.features.{name}.mean_of: '{feature.mean_of}' is no feature of frames of its size,"
+                    f" {feature.size}"
+                )
 
     @property
     def stored(self) -> dict[str, FeatureConfig]:
@@ -115,10 +130,11 @@ class TargetsConfig:
     """The labels that records hold, and what is made of them.
 
     Attributes:
-      num_classes: C.
+      num_classes: C, the number of classes.
       verticals: V, the verticals of the vocabulary that are predicted beside the classes, 25 in the 2018 version; 0:
         none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
-      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`; training reads it, with `verticals` alone.
+      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`. Training reads it, with `verticals` alone;
+        evaluation, export and the report take names of classes from it, where it is there.
       max_labels: L, the most labels a video, or ratings a segment, may have.
       segments: examples are rated segments of clips (`SegmentsConfig`); null: whole videos with their labels.
     """
@@ -164,8 +180,8 @@ class FoldsConfig:
     """Which training shards are held out.
 
     Attributes:
-      num_folds, fold: hold out one of so many folds of the training shards: it takes the place of `validation` while
-        the model is trained on the others (`data.shards.split_shards`). 0 folds: train on all.
+      num_folds: into how many folds the training shards are dealt; 0: train on all.
+      fold: the fold that is held out, from 0. It takes the place of `validation`; the others are trained on.
     """
 
     num_folds: int = 0
@@ -202,7 +218,14 @@ class OrderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsConfig):
-    """Which records a run reads, and how: the section `data`."""
+    """Which records a run reads, and how: the section `data`.
+
+    Example:
+      >>> import yt8m_tf
+      >>> data = yt8m_tf.DataConfig(features={"clip": 512}, keys={"clip": "image/embedding"}, num_classes=10)
+      >>> data.spec.features
+      {'clip': 512}
+    """
 
     def __post_init__(self) -> None:
         for part in (RecordsConfig, TargetsConfig, FoldsConfig, OrderConfig):
@@ -250,3 +273,18 @@ def frames_of(data: DataConfig) -> DataConfig:
     `data` are.
     """
     return dataclasses.replace(data, level="frame", features=data.sizes, keys=data.other_keys)
+
+
+def data_of(spec: InputSpec) -> DataConfig:
+    """YouTube-8M's records as a model of `spec` reads them: the inverse of `DataConfig.spec`."""
+    return DataConfig(
+        level=spec.level,
+        features={
+            name: FeatureConfig(size, "uint8", tuple(spec.ranges[name])) if name in spec.ranges else size
+            for name, size in spec.features.items()
+        },
+        num_classes=spec.num_classes,
+        max_frames=spec.max_frames,
+        verticals=spec.num_tags,
+        frames=spec.frames,
+    )

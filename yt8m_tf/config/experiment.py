@@ -14,8 +14,15 @@ from yt8m_tf.config.data import DataConfig
 class LabelsConfig:
     """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
 
+    They are stored ones (`soft`), or a teacher's inside the training step (`teacher`): "function matching" of Beyer et
+    al., "Knowledge distillation: a good teacher is patient and consistent", https://arxiv.org/abs/2106.05237.
+
     Attributes:
-      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: hard labels alone.
+      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: none.
+      teacher: run directory, that of a weighted mean too, relative to `--data_dir`: its best weights score the very
+        input that the model is trained on, after mixup; null: none. A teacher has learned the training videos' labels,
+        so that its scores of what it has seen say little else: train with a broad `train.mixup_alpha` (1.0), which
+        shows both what neither has seen.
       weight: of the soft labels, in (0, 1].
       unlisted_classes: the label of a class that a video's soft labels do not list: "zero", the soft label 0 with the
         same weight, as in the original; or "hard", its hard label alone. Few lists name rare classes, so that with few
@@ -24,6 +31,7 @@ class LabelsConfig:
     """
 
     soft: str | None = None
+    teacher: str | None = None
     weight: float = 1.0
     unlisted_classes: Literal["zero", "hard"] = "zero"
     missing_videos: Literal["error", "hard"] = "error"
@@ -31,6 +39,8 @@ class LabelsConfig:
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:
             raise ValueError(f"labels.weight must lie in (0, 1], got {self.weight}")
+        if self.soft is not None and self.teacher is not None:
+            raise ValueError("labels.soft and labels.teacher are two sources of one target: set one of them to null")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +98,17 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam, AdamW or RMSprop.
+    """The optimizer and its options; those that `name` does not use change nothing.
 
-    `epsilon` is added to the root of the mean square; 1e-8 is PyTorch's default, as in the original. (Keras has 1e-7,
-    more than the root of most mean squares in a last layer of thousands of classes.) `rho` is RMSprop's decay of that
-    mean (PyTorch's default, as in the original; Keras has 0.9), `beta_1` and `beta_2` are Adam's.
-    `clip_norm` bounds the global norm of the gradient after its reduction over all replicas; null does not bound it.
-    `weight_decay` is AdamW's, decoupled, and spares biases and batch normalisation (every variable of rank below 2).
+    Attributes:
+      name: "adam", "adamw" or "rmsprop".
+      learning_rate: the highest; `schedule` scales it.
+      beta_1, beta_2: decay of Adam's means of gradients and of their squares, in [0, 1).
+      rho: decay of RMSprop's mean of squared gradients, in [0, 1). 0.99 is PyTorch's default, as in the original.
+      epsilon: added to the root of the mean square. 1e-8 is PyTorch's default, as in the original. Keras has 1e-7, more
+        than the root of most mean squares in a last layer of thousands of classes.
+      weight_decay: AdamW's, decoupled; spares biases and batch normalisation (every variable of rank below 2).
+      clip_norm: the highest global norm of the gradient, after its mean over all replicas; null: no limit.
     """
 
     name: Literal["adam", "adamw", "rmsprop"] = "adam"
@@ -116,9 +130,13 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over time, as a multiple of `optimizer.learning_rate`.
 
-    "constant"; "plateau": times `factor` when 1 - GAP on the validation set has not improved in more than `patience`
-    evaluations in a row, by more than `threshold` of itself; "cosine": to zero at the last step. All rise linearly
-    from zero over `warmup_steps` first.
+    Attributes:
+      name: "constant"; "plateau": multiplied by `factor` whenever GAP stops improving; "cosine": falls to zero at the
+        last update.
+      warmup_steps: updates over which the rate first rises from zero, linearly; 0: none.
+      factor: of "plateau", in (0, 1).
+      patience: of "plateau": evaluations in a row without improvement that are let pass.
+      threshold: of "plateau": the smallest improvement of 1 - GAP that counts, as a share of itself.
     """
 
     name: Literal["constant", "plateau", "cosine"] = "plateau"
@@ -136,7 +154,8 @@ class TrainConfig:
       batch_size: examples per update, over all replicas and all accumulated parts.
       accumulation: parts that a batch is cut into, one after the other, where it does not fit into memory.
       steps_per_epoch: updates between two evaluations.
-      epochs: evaluations in all; the run ends after `epochs * steps_per_epoch` updates.
+      epochs: how often the model is evaluated; the run ends after `epochs * steps_per_epoch` updates. These are not
+        passes over the data, whose number follows from that of the videos.
       validation_examples: evaluate on the first so many validation examples; null: on all.
       early_stopping_patience: stop when GAP (of segments MAP) has not improved in more than so many evaluations; null:
         never.
@@ -189,7 +208,11 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """One training run. `model` is `{name: ..., **options}`; `models.registry` knows the options of each name."""
+    """The configuration of a training run.
+
+    Attributes:
+      model: `{name: ..., **options}`; each model has options of its own.
+    """
 
     model: Mapping[str, Any]
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -203,8 +226,11 @@ class ExperimentConfig:
         if self.loss.name == "bce_labels_tags" and not self.data.verticals:
             raise ValueError("loss.name bce_labels_tags weighs tags, and data.verticals is 0; set it, or use bce")
         if self.data.segments is not None:
-            if self.labels.soft is not None:
-                raise ValueError("labels.soft are of whole videos, and data.segments trains on ratings: leave out one")
+            for name in ("soft", "teacher"):
+                if getattr(self.labels, name) is not None:
+                    raise ValueError(
+                        f"labels.{name} are of whole videos, and data.segments trains on ratings: leave out one"
+                    )
             if self.train.mixup_alpha:
                 raise ValueError(
                     "train.mixup_alpha: of two segments mixed hardly any class is rated in both; set it to 0 with"

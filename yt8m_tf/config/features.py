@@ -22,17 +22,22 @@ class FeatureConfig:
         null: [-2, 2], its own range. Of floats the bounds: a value outside is an error; null: any finite one is right.
       in_context: of clips: the values are not in a list of frames, but in the context of the record (or in a
         `tf.train.Example`). One vector is that of every frame; several, one after the other, are the frames.
+      mean_of: of clips: the mean of the frames of the feature of this name over the whole clip, floats that every frame
+        has. A segment then has its clip as a second input. A record that has it in its context is believed.
     """
 
     size: int
     dtype: schema.Dtype | None = None
     range: tuple[float, ...] | None = None
     in_context: bool = False
+    mean_of: str | None = None
 
     def __post_init__(self) -> None:
         checks.positive(self, "size")
         if self.range is not None and (len(self.range) != 2 or self.range[0] >= self.range[1]):
             raise ValueError(f"range must be [lowest, highest], got {list(self.range)}")
+        if self.mean_of is not None and self.dtype not in (None, "float_list"):
+            raise ValueError(f"dtype of a mean is float_list, got {self.dtype}; leave it out")
 
     @property
     def num_bytes(self) -> int:
@@ -44,6 +49,8 @@ class FeatureConfig:
 def completed(feature: int | FeatureConfig, level: Literal["video", "frame"]) -> FeatureConfig:
     """A feature with its dtype and, of codes, its range."""
     given = FeatureConfig(feature) if isinstance(feature, int) else feature
+    if given.mean_of is not None:
+        return dataclasses.replace(given, dtype="float_list", in_context=True)
     dtype = given.dtype or ("float_list" if level == "video" else "uint8")
     limits = given.range or (schema.CODE_RANGE if dtype == "uint8" else None)
     return dataclasses.replace(given, dtype=dtype, range=limits)

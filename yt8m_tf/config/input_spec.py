@@ -22,6 +22,13 @@ class InputSpec:
       frames: what happens to the frames of clips before the model sees them (`data.clips`).
       ranges: feature name to the [lowest, highest] value that its uint8 codes stand for, where it is not
         `schema.CODE_RANGE`.
+
+    Example:
+      >>> import yt8m_tf
+      >>> yt8m_tf.InputSpec().features  # YouTube-8M's of 2018, at video level
+      {'rgb': 1024, 'audio': 128}
+      >>> yt8m_tf.InputSpec(level="frame", features={"rgb": 1024}, num_classes=4716).max_frames
+      303
     """
 
     level: schema.Level = "video"

@@ -6,8 +6,10 @@ dataclasses' defaults. Unknown keys and values of the wrong type are errors that
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import shlex
@@ -22,6 +24,8 @@ import yaml
 from yt8m_tf.errors import InputError
 
 T = TypeVar("T")
+_HINTS: dict[Any, dict[str, Any]] = {}
+_LONGEST = 200  # characters of a value in a message
 # The safe loader, in C where PyYAML has it: the zoo's 600 lines are read once for each of its configurations.
 _MERGE = "tag:yaml.org,2002:merge"
 _SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,6 +49,13 @@ class _Loader(_SAFE_LOADER):
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # Where the configurations that come with the project are: beside the package in a checkout, in it once installed.
 _CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
+
+
+def _type_hints(cls: Any) -> dict[str, Any]:
+    """The annotations of a dataclass, which pipelines of hundreds of models look at in thousands of places."""
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def read_yaml(text: str) -> Any:
@@ -96,7 +107,7 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
       InputError: an unknown key, a value of the wrong type, or one that the dataclass itself refuses.
     """
     _check_mapping(values, where)
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
@@ -276,7 +287,7 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 
 def _with_default_mappings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` and, where they leave out a `Mapping[str, X]`, its default."""
-    result, hints = dict(values), typing.get_type_hints(cls)
+    result, hints = dict(values), _type_hints(cls)
     for field in dataclasses.fields(cls):
         hint, given = hints[field.name], result.get(field.name)
         if dataclasses.is_dataclass(hint) and (given is None or isinstance(given, Mapping)):
@@ -314,7 +325,7 @@ def _overridden(hint: Any, base: Any, keys: Sequence[str], value: Any) -> Any:
 
 def _hint_of(hint: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return typing.get_type_hints(hint).get(key, Any)
+        return _type_hints(hint).get(key, Any)
     return typing.get_args(hint)[1] if _is_of_names(hint) else Any
 
 
@@ -335,7 +346,7 @@ def _is_of_names(hint: Any) -> bool:
 
 def _without_nulls(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` without the keys of a `Mapping[str, X]` that are null, where X has no null."""
-    result, hints = dict(values), typing.get_type_hints(cls)
+    result, hints = dict(values), _type_hints(cls)
     for name, value in result.items():
         hint = hints.get(name)
         if not isinstance(value, Mapping):
@@ -408,9 +419,18 @@ def _shipped(pattern: str) -> list[tuple[Path, str]]:
     return [(found[name], name) for name in sorted(found)]
 
 
+@functools.lru_cache(maxsize=8)
+def _read_once(text: str) -> Any:
+    """`read_yaml` of a file that comes along: pipelines ask for the zoo's once for each of its models."""
+    return read_yaml(text)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = (
+            copy.deepcopy(_read_once(text)) if any(path.is_relative_to(d) for d in _CONFIG_DIRS) else read_yaml(text)
+        )
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a YAML file ({_one_line(error)})") from error
     _check_mapping(content if content is not None else {}, str(path))
@@ -436,7 +456,17 @@ def _join(where: str, key: Any) -> str:
 
 
 def _wrong(where: str, value: Any, wanted: str) -> str:
-    return f"configuration key '{where}': {value!r} is not {wanted}" if where else f"{value!r} is not {wanted}"
+    problem = f"{_shown(value)} is not {wanted}"
+    return f"configuration key '{where}': {problem}" if where else problem
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, of whatever length and depth it is."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} of hundreds of levels"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:

@@ -19,10 +19,9 @@ from yt8m_tf.conversion.encoding import Storage
 from yt8m_tf.conversion.staging import STAGING, StagedPart, StagedVideo, Staging
 from yt8m_tf.conversion.tables import LabelTable, Row
 from yt8m_tf.conversion.videos import Chunk, Problem, Reader
-from yt8m_tf.conversion.writing import Layout, Written, check_output, write_dataset
+from yt8m_tf.conversion.writing import REPORT, Layout, Written, check_inputs, check_output, write_dataset
 from yt8m_tf.errors import InputError
 
-REPORT = "report.csv"
 _SAMPLED = 16  # videos, of which most say what all have
 
 
@@ -82,6 +81,7 @@ def convert(
       InputError: nothing to write, other shards in the directory, or a source that cannot be read; frames are wanted,
         and there are none.
     """
+    check_inputs(directory, table, (path for chunk in chunks for path in chunk.paths))
     with locks.exclusive(directory, "--output_dir", "writes shards"):
         found_sizes, has_frames = _typical(reader, chunks)
         sizes = {name: found_sizes[name] for name in sorted(found_sizes, key=lambda name: _place(name, options))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ def open_source(
     Raises:
       InputError: no such files, or of different kinds; a table without features.
     """
+    if not patterns:
+        raise InputError(f"{_FLAG}=: names nothing; give files of features, or patterns of them")
     found = _find(patterns)
     suffixes = {Path(path).suffix.lower(): path for paths in found.values() for path in paths}
     if pickles := [path for suffix, path in suffixes.items() if suffix in _PICKLES]:
@@ -58,16 +61,21 @@ def open_source(
 
 
 def _find(patterns: Sequence[str]) -> dict[str, list[str]]:
-    """The files by the names that patterns give them, "" for none; each file once, in alphabetical order."""
-    found: dict[str, set[str]] = {}
+    """The files by the names that patterns give them, "" for none; each file once, in alphabetical order.
+
+    Links to nothing are among them, for the report.
+    """
+    found: dict[str, dict[tuple[str, str], str]] = {}
     for given in patterns:
         match = _NAMED.fullmatch(given)
         name, pattern = (match[1], match[2]) if match and not files.find(given) else ("", given)
-        paths = [path for path in files.find(str(files.local_path(pattern, _FLAG))) if Path(path).is_file()]
+        paths = [path for path in files.find(str(files.local_path(pattern, _FLAG))) if not Path(path).is_dir()]
         if not paths:
             raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'")
-        found.setdefault(name, set()).update(paths)
-    return {name: sorted(paths) for name, paths in found.items()}
+        own = found.setdefault(name, {})
+        for path in paths:
+            own.setdefault((os.path.realpath(path), os.path.basename(path)), path)  # ids go by name
+    return {name: sorted(paths.values()) for name, paths in found.items()}
 
 
 def _is_npy(path: str) -> bool:

@@ -42,11 +42,13 @@ class LabelTable:
       rows: by the ids of the videos, in the table's order.
       class_names: the name of each class, by id; empty where nothing is known of classes.
       vocabulary: the vocabulary that they come from; None where they come from the table.
+      path: the file that it was read from, if it was.
     """
 
     rows: Mapping[str, Row]
     class_names: Sequence[str]
     vocabulary: Path | None = None
+    path: Path | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +115,7 @@ def read_table(
         video_id: Row(numbers.of(given, f"{flag}={path}: row {lines[video_id]}"), splits[video_id])
         for video_id, given in labels.items()
     }
-    return LabelTable(rows, numbers.class_names, vocabulary)
+    return LabelTable(rows, numbers.class_names, vocabulary, path)
 
 
 def write_vocabulary(path: Path, table: LabelTable, written: Iterable[str]) -> None:

@@ -30,6 +30,8 @@ from yt8m_tf.errors import InputError
 
 RECORD = "shards.json"
 DATA_SECTION = "data.yaml"
+# Of what was left out; who makes the features writes it.
+REPORT = "report.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,26 @@ class Written:
     is_whole: bool
     num_videos: Mapping[str, int]
     shards: Mapping[str, int]
+
+
+def check_inputs(directory: Path, table: LabelTable | None, read: Iterable[str]) -> None:
+    """Refuses to write over what is read, or over a vocabulary that comes from elsewhere.
+
+    Args:
+      directory: of the shards; need not exist.
+      table: of labels; None: there is none.
+      read: the files that features are made from.
+
+    Raises:
+      InputError: such a file lies in the directory, under a name of those that are written.
+    """
+    flag, vocabulary = f"--output_dir={directory}", directory / VOCABULARY
+    tables = [str(table.path)] if table is not None and table.path is not None else []
+    files.check_no_input([directory / RECORD, directory / REPORT, vocabulary], [*read, *tables], flag)
+    if table is None or not table.class_names or (directory / RECORD).exists() or not vocabulary.exists():
+        return
+    if table.vocabulary is None or not vocabulary.samefile(table.vocabulary):
+        raise InputError(f"{flag}: {vocabulary} comes from elsewhere; name another directory, or take --vocabulary")
 
 
 def check_output(directory: Path, fingerprint: str, overwrite: bool) -> Written | None:
@@ -157,6 +179,7 @@ def _data_section(
     }
     if table.class_names:
         data["num_classes"] = len(table.class_names)
+        data["vocabulary"] = f"../{VOCABULARY}"  # relative to --data_dir, the directory of the level
     rows = [table.rows[video_id] for ids in dealt.values() for video_id in ids]
     most = max((len(row.labels or ()) for row in rows), default=0)
     if most > TargetsConfig.max_labels:

@@ -92,6 +92,19 @@ def _tensor(values: np.ndarray) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(values.__dlpack__()) if values.ndim == 3 else tf.constant(values)
 
 
+def count_records(shards: Sequence[str]) -> int | None:
+    """The records of local shards, from their lengths alone; None where shards are elsewhere or cannot be read."""
+    if not is_local(shards):
+        return None
+    count = 0
+    for path in shards:
+        lengths = _find_records(path, 0, -1)[:, 2]
+        if (lengths == _UNREADABLE).any():
+            return None
+        count += len(lengths)
+    return count
+
+
 def _find_records(path: str, shard: int, limit: int) -> np.ndarray:
     """The locators [N, 3] of a shard's records, of the first `limit` unless that is negative.
 

@@ -75,7 +75,7 @@ def _check_in_context(
     """What is wrong with frames, or a vector for all frames, in the context; and how many vectors there are."""
     key, feature = data.key_of(name), data.stored[name]
     if key not in context:
-        return _missing(key, name, context, reader), 0
+        return (None, 1) if feature.mean_of else (_missing(key, name, context, reader), 0)
     values, kind = context[key], context[key].WhichOneof("kind")
     wanted = "float_list" if feature.dtype == "float_list" else "bytes_list"
     if kind not in (wanted, None):
@@ -87,6 +87,8 @@ def _check_in_context(
     if found % each:
         unit = "values" if feature.dtype == "float_list" else "bytes"
         return f"'{key}' has {found:,} {unit}, no multiple of {each:,}; {reader.key_hint(name)}", 0
+    if feature.mean_of and found != each:
+        return f"'{key}' has {found:,} values, not the {each:,} of one mean; {reader.key_hint(name)}", 0
     return _check_values([values], [f"'{key}'"], name, feature, reader), found // each
 
 

@@ -184,20 +184,23 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
     """Writes the good records of the damaged shards to `directory`, under the shards' own names.
 
     Raises:
-      InputError: two of the shards have the same name; see also `salvage`.
+      InputError: two of the shards have the same name, or a file there has it; see also `salvage`.
     """
     names = [os.path.basename(path) for path in damaged]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(
             f"--salvage_to={directory}: two damaged shards are called {min(twice)}; salvage them one by one"
         )
-    files.check_no_input([os.path.join(directory, name) for name in names], damaged, f"--salvage_to={directory}")
+    outputs = [os.path.join(directory, name) for name in names]
+    files.check_no_input(outputs, damaged, f"--salvage_to={directory}")
+    if there := [path for path in outputs if os.path.exists(path)]:
+        raise InputError(f"--salvage_to={directory}: {there[0]} is there already; name another directory")
     try:
         tf.io.gfile.makedirs(directory)
     except tf.errors.OpError as error:
         raise InputError(f"--salvage_to={directory}: cannot be created: {error.message}") from error
-    for path, name in zip(damaged, names, strict=True):
-        print(f"salvaged {salvage(path, os.path.join(directory, name))}")
+    for path, output in zip(damaged, outputs, strict=True):
+        print(f"salvaged {salvage(path, output)}")
 
 
 def run(patterns: Sequence[str], json_path: str | None, salvage_to: str | None) -> int:
@@ -212,11 +215,14 @@ def run(patterns: Sequence[str], json_path: str | None, salvage_to: str | None) 
       The exit status: 0 for sound shards, 1 for damage.
 
     Raises:
-      InputError: no pattern, one that matches nothing or a directory; output that cannot be written.
+      InputError: no pattern, one that matches nothing or a directory; output that cannot be written, or is a shard.
     """
     if not patterns:
         raise InputError('no shards given; name files or patterns, for example "/data/train*.tfrecord"')
     paths = list_shards(patterns)
+    if json_path:
+        files.check_no_input([json_path], paths, f"--json={json_path}")
+        files.check_writable(Path(json_path), "--json")
     report, damaged = inspect(paths)
     print(table(report))
     if json_path:
@@ -226,7 +232,8 @@ def run(patterns: Sequence[str], json_path: str | None, salvage_to: str | None) 
     if damaged and salvage_to:
         salvage_all(damaged, salvage_to)
     if damaged:
-        hint = "" if salvage_to else "; --salvage_to=DIR saves their good records"
+        has_records = any(shard["damage"] and not shard["damage"]["foreign"] for shard in report["shards"])
+        hint = "; --salvage_to=DIR saves their good records" if has_records and not salvage_to else ""
         print(f"{len(damaged)} of {len(paths)} shards are damaged{hint}")
     return 1 if damaged else 0
 

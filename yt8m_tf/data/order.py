@@ -38,6 +38,10 @@ class ShardGroups:
         start = tf.cast(group % self.per_pass, tf.int32) * self.group_size
         return order[start : start + self.group_size]
 
+    def pass_range(self, number: int) -> tuple[int, int]:
+        """The position where a pass over the shards begins, and the group before which it ends."""
+        return number * self.per_pass * _GROUP, (number + 1) * self.per_pass
+
     def following(self, group: int) -> Iterator[str]:
         """The shards from `group` on, in order, each once: where to look for what went wrong."""
         seen = set()

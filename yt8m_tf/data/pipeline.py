@@ -45,8 +45,9 @@ def training_stream(
     replicas: int = 1,
     beside: Callable[[Sequence[str]], BesideRecords] | None = None,
     distribute: Callable[[Callable[[Any], tf.data.Dataset]], Any] | None = None,
+    single_pass: int | None = None,
 ) -> BatchStream:
-    """An endless, shuffled stream of training batches.
+    """An endless, shuffled stream of training batches, or one pass of it.
 
     Args:
       shards: all training shards, the same list in every worker.
@@ -59,6 +60,8 @@ def training_stream(
       beside: makes what is read beside the records of the given shards, such as soft labels.
       replicas: devices of this worker; the dataset's elements are their parts of the batch, in turn.
       distribute: `strategy.distribute_datasets_from_function`, where there are several replicas.
+      single_pass: read this pass over the shards alone, 0 being the first, in place of going on from `position`; its
+        last batch may have fewer examples. For one worker and one replica.
 
     Returns:
       Batches of `records.parse_records`, or of `segments.parse_segments`, without the id, and with what is read beside
@@ -84,6 +87,9 @@ def training_stream(
     _check_any_record(own, data, faults)
     window = _SHUFFLE_SEGMENTS if data.segments else _SHUFFLE_RECORDS[data.level]
     groups = ShardGroups(own, data.shuffle_shards, seed)
+    end = None
+    if single_pass is not None:
+        position, end = groups.pass_range(single_pass)
     part = slice(None)
     if not by_shard and num_workers > 1:
         share = batch_size // num_workers
@@ -97,6 +103,7 @@ def training_stream(
         part=part,
         replicas=replicas,
         beside=attached,
+        end=end,
     )
     alone = attached is None and distribute is None and replicas == 1
     if alone and reads_directly(own, data, faults, need_labels):

@@ -175,6 +175,7 @@ def _has_features(record: tf.train.SequenceExample, data: RecordsConfig) -> bool
     return all(
         data.key_of(name) in (context if data.level == "video" or feature.in_context else lists)
         for name, feature in data.stored.items()
+        if not feature.mean_of
     )
 
 

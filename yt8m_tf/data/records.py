@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_tf import schema
 from yt8m_tf.config.data import RecordsConfig, TargetsConfig, targets_of
 from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.schema import ID_KEYS, LABELS_KEY, NO_LABEL
@@ -51,6 +52,20 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
     if targets := targets_of(data):
         parsed["labels"] = _pad_labels(labels, targets)
     return parsed
+
+
+def feature_specs(data: RecordsConfig) -> dict[str, tf.TensorSpec]:
+    """The features that `parse_records` gives, and of clips `num_frames`: names, shapes and dtypes of the tensors."""
+    shape = [None] if data.level == "video" else [None, None]
+    specs = {
+        name: tf.TensorSpec(
+            [*shape, feature.size],
+            tf.float32 if feature.dtype == "float_list" else tf.as_dtype(feature.dtype),
+            name=name,
+        )
+        for name, feature in data.stored.items()
+    }
+    return specs if data.level == "video" else specs | {"num_frames": tf.TensorSpec([None], tf.int32, "num_frames")}
 
 
 def clip_lengths(serialized: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
@@ -113,7 +128,14 @@ def _parse_frames(serialized: tf.Tensor, data: RecordsConfig) -> tuple[dict[str,
     num_frames = tf.minimum(shortest, data.max_frames)  # [B]
     with tf.control_dependencies(_check_lengths(lengths, shortest, data)):
         length = _padded_length(tf.reduce_max(num_frames), data)
-    values = {name: _pad_frames(clips[name], feature, length, name) for name, feature in data.stored.items()}
+    stored = data.stored
+    frames = {name: _pad_frames(clips[name], own, length, name) for name, own in stored.items() if not own.mean_of}
+    values = {
+        name: _means(clips[name], frames[own.mean_of], num_frames, own, stored[own.mean_of], name)
+        if own.mean_of
+        else frames[name]
+        for name, own in stored.items()
+    }
     return values | {"num_frames": num_frames}, labels, ids
 
 
@@ -135,7 +157,9 @@ def _lengths(clips: Mapping[str, tf.RaggedTensor], data: RecordsConfig) -> tf.Te
     """[features, B] int32: the frames of each; `_EVERY` for a single vector in the context."""
     lengths = []
     for name, feature in data.stored.items():
-        if feature.in_context:
+        if feature.mean_of:
+            lengths.append(tf.fill([clips[name].nrows()], _EVERY))
+        elif feature.in_context:
             own = _num_in_context(clips[name], feature)
             lengths.append(tf.where(tf.equal(own, 1), _EVERY, own))
         else:
@@ -182,6 +206,31 @@ def _pad_frames(values: tf.RaggedTensor, feature: FeatureConfig, length: tf.Tens
     if feature.in_context:
         padded = tf.where(tf.equal(num_vectors, 1)[:, None, None], padded[:, :1], padded)
     return tf.ensure_shape(padded, [None, None, feature.size])
+
+
+def _means(
+    given: tf.RaggedTensor,
+    frames: tf.Tensor,
+    num_frames: tf.Tensor,
+    feature: FeatureConfig,
+    source: FeatureConfig,
+    name: str,
+) -> tf.Tensor:
+    """The mean of frames [B, T, D], or the one that the record has, ragged [B, (D or 0)], for every frame: float32."""
+    known = tf.equal(given.row_lengths(), feature.size)
+    right = tf.reduce_all(known | tf.equal(given.row_lengths(), 0))
+    with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: not one mean of {feature.size} values"])]):
+        known = tf.identity(known)
+    listed = tf.reshape(_vectors(given.flat_values, feature, name), [-1])
+    listed = given.with_values(listed).to_tensor(shape=[None, feature.size])
+    mask = tf.sequence_mask(num_frames, tf.shape(frames)[1])[:, :, None]
+    count = tf.maximum(tf.cast(num_frames, tf.float32), 1.0)[:, None]
+    # The mean of what codes stand for is what the mean of the codes stands for.
+    mean = tf.reduce_sum(tf.where(mask, tf.cast(frames, tf.float32), 0.0), axis=1) / count
+    if source.dtype == "uint8":
+        mean = schema.dequantise(mean, source.range or schema.CODE_RANGE)
+    mean = tf.where(known[:, None], listed, mean)
+    return tf.repeat(mean[:, None], tf.shape(frames)[1], axis=1)
 
 
 def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:

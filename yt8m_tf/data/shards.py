@@ -44,7 +44,8 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
         matched = [path for path in found if not tf.io.gfile.isdir(path)]
         if not matched and found:
             raise InputError(
-                f"{where}'{full}' is a directory; give a pattern for the shards in it, such as '{full}/*.tfrecord'"
+                f"{where}'{full}' is a directory; give a pattern for the shards in it, such as"
+                f" '{os.path.join(full, '*.tfrecord')}'"
             )
         if not matched:
             hint = _hint_below(pattern, data_dir) or _pattern_hint(patterns, data_dir, source)

@@ -29,6 +29,7 @@ class TrainingReader:
       part: which of them are wanted.
       replicas: devices; with several, elements are their parts of the batch, in turn.
       beside: what is read beside the records.
+      end: the group before which reading ends, the last batch of which may have fewer examples; None: never.
     """
 
     groups: ShardGroups
@@ -39,6 +40,7 @@ class TrainingReader:
     part: slice
     replicas: int = 1
     beside: BesideRecords | None = None
+    end: int | None = None
 
     def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
         """Batches by TensorFlow's parser, of any layout and from anywhere, and what is read beside the records."""
@@ -50,18 +52,20 @@ class TrainingReader:
             attach = self.beside.attach
         if self.data.segments:
             attach, make = segments.cutter(self.data, self.faults), self._segments
-        pairs = serialized_records(self.groups, start, self.window, good, interleave=interleave, attach=attach)
+        pairs = serialized_records(self.groups, start, self.window, good, self.end, interleave, attach)
         if not self.data.segments:
             pairs = usable_records(pairs, self.data, self.faults, needs_labels(self.beside))
-        batches = pairs.batch(self.batch_size, drop_remainder=True)
+        batches = pairs.batch(self.batch_size, drop_remainder=self.end is None)
         dataset = batches.map(make, num_parallel_calls=PARSERS, deterministic=True)
         return untuned((dataset.unbatch() if self.replicas > 1 else dataset).prefetch(2 * self.replicas))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
         """Batches by `clip_reader`, of local clips alone and for one device."""
         own = self.groups.shards
-        pairs = serialized_records(self.groups, start, self.window, good, open_shard=clip_reader.locators(own))
-        found = untuned(pairs.batch(self.batch_size, drop_remainder=True).prefetch(2)).as_numpy_iterator()
+        pairs = serialized_records(
+            self.groups, start, self.window, good, self.end, open_shard=clip_reader.locators(own)
+        )
+        found = untuned(pairs.batch(self.batch_size, drop_remainder=self.end is None).prefetch(2)).as_numpy_iterator()
         located = ((positions[-1], rows[self.part]) for positions, rows in found)
         for position, batch in read_clips(own, self.data, located, self.faults, needs_labels(self.beside)):
             del batch["id"]

@@ -54,7 +54,10 @@ def combine(
 
 
 def _combine(kept: Sequence[tuple[Path, float]], output: Path, which: str, average: str) -> ExperimentConfig:
+    seen: dict[Path, Path] = {}
     for workdir, _ in kept:
+        if (twin := seen.setdefault(workdir.resolve(), workdir)) is not workdir:
+            raise InputError(f"--members: {twin} and {workdir} are the same run; name it once, with a higher weight")
         if not (workdir / run_dir.CONFIG).is_file():
             raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
     opened = [checkpoints.open_trained(workdir, which) for workdir, _ in kept]

@@ -48,21 +48,37 @@ class SegmentRatings:
 def read_ratings(pattern: str, num_classes: int) -> SegmentRatings:
     """Ratings of segments from shards.
 
-    A start beyond its clip counts as any other: it was rated.
-
     Args:
       pattern: of frame-level shards.
       num_classes: no class may reach it.
 
     Raises:
-      InputError: no shard matches; one is damaged, or holds a record without an id, the id of an earlier record or
-        ratings that are none; there are no ratings at all.
+      InputError: no shard matches; there are no ratings at all; see `find_ratings`.
+    """
+    found = find_ratings(list_shards([pattern], source="--labels"), num_classes)
+    if found is None:
+        raise InputError(f"--labels={pattern}: no record has ratings of segments; {_GIVE}")
+    return found
+
+
+def find_ratings(shards: Sequence[str], num_classes: int) -> SegmentRatings | None:
+    """Ratings of segments from shards; None where there are none.
+
+    A start beyond its clip counts as any other: it was rated.
+
+    Args:
+      shards: paths.
+      num_classes: no class may reach it.
+
+    Raises:
+      InputError: a shard is damaged, or holds a record without an id, the id of an earlier record or ratings that are
+        none.
     """
     data = DataConfig(level="frame", num_classes=num_classes, max_labels=num_classes)
     numbers: dict[bytes, int] = {}
     videos: set[bytes] = set()
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for path in list_shards([pattern], source="--labels"):
+    for path in shards:
         for number, serialized in enumerate(integrity.good_records(path)):
             try:
                 video_id, (starts, classes, scores) = _parse(serialized, data)
@@ -77,7 +93,7 @@ def read_ratings(pattern: str, num_classes: int) -> SegmentRatings:
         if damage := integrity.scan_shard(path).damage:
             raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
     if not numbers:
-        raise InputError(f"--labels={pattern}: no record has ratings of segments; {_GIVE}")
+        return None
     return SegmentRatings(list(numbers), ratings_by_class(*map(np.concatenate, zip(*parts, strict=True))))
 
 

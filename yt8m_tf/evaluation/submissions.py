@@ -37,25 +37,37 @@ def read_csv_labels(path: Path, num_classes: int = MOST_CLASSES) -> dict[str, se
     }
 
 
-def read_shard_labels(pattern: str, num_classes: int = MOST_CLASSES) -> dict[str, set[int]]:
+def read_shard_labels(
+    pattern: str, num_classes: int = MOST_CLASSES, keys: Mapping[str, str] | None = None
+) -> dict[str, set[int]]:
     """Labels by video id, from labelled shards of either level.
+
+    Args:
+      pattern: of the shards.
+      num_classes: no class id may reach it.
+      keys: of "id" and "labels" in the records, where they are not YouTube-8M's (`data.keys` of a configuration).
 
     Raises:
       InputError: no shard matches; one is damaged, or holds a record without an id or a class that is not below
         `num_classes`.
     """
     labels: dict[str, set[int]] = {}
+    id_keys, labels_key = schema.id_keys_of(keys or {}), schema.labels_key_of(keys or {})
     for path in list_shards([pattern], source="--labels"):
         for number, serialized in enumerate(integrity.good_records(path)):
-            record, video_id = record_check.parse_record(serialized), record_check.video_id(serialized)
+            record, video_id = record_check.parse_record(serialized), record_check.video_id(serialized, id_keys)
             if record is None or not video_id:
-                raise InputError(f"--labels: {path}: record {number} has no id; give YouTube-8M shards")
+                there = ", ".join(sorted(record.context.feature)) if record else ""
+                raise InputError(
+                    f"--labels: {path}: record {number} has no id under {' or '.join(id_keys)}"
+                    f"{f' (it has: {there})' if there else ''}; name its key with --id_key, or give YouTube-8M shards"
+                )
             if video_id in labels:
                 raise InputError(
                     f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
                     " give each shard once, and every video an id of its own"
                 )
-            own = record.context.feature[schema.LABELS_KEY].int64_list.value
+            own = record.context.feature[labels_key].int64_list.value
             try:
                 labels[video_id] = {_below(label, num_classes) for label in own}
             except ValueError as error:

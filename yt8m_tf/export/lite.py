@@ -1,9 +1,7 @@
 """The `features` signature as a LiteRT (TensorFlow Lite) model with float16 weights.
 
-Only operations that every LiteRT runtime has are used. All video-level models without recurrent layers convert, and
-frame-level ones that take means of frames, attend to them or assign them to clusters: logistic, moe, mean_fcn,
-attention_net, netvlad, nextvlad and cluster_resnet. Recurrent layers do not (lists of tensors), nor do transformer and
-what takes maxima over frames, such as dbof (a `tf.StridedSlice` that adds an axis, `tf.BitwiseAnd`).
+Only operations that every LiteRT runtime has are used. All models convert but those with loops over lists of tensors,
+which LiteRT has for batches of one fixed size alone: recurrent layers, and time_distributed_dense_sort.
 """
 
 from __future__ import annotations
@@ -58,7 +56,7 @@ def convert(
     reason = _reason(str(failure))
     raise InputError(
         f"--tflite: model '{model.name}' does not convert with LiteRT's built-in operations ({reason}); leave --tflite"
-        " out, or export a model that does (a video-level one without recurrent layers, logistic, mean_fcn, nextvlad)"
+        " out, or export a model without recurrent layers, such as resnet_like, mean_fcn or nextvlad"
     ) from failure
 
 

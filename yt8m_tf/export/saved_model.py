@@ -25,7 +25,7 @@ import tensorflow as tf
 from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs, with_frames
-from yt8m_tf.data.records import parse_records
+from yt8m_tf.data.records import feature_specs, parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.additions import NOTHING_MORE, Additions, frames_function, frames_specs, means_of_records
 from yt8m_tf.export.precision import FLOAT16, Precision
@@ -267,20 +267,6 @@ class InferenceModule(tf.Module):
             "features": self.score.get_concrete_function(self._specs),
             **{name: function.get_concrete_function(specs) for name, (function, specs) in self._more.items()},
         }
-
-
-def feature_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
-    """The arguments of the signature `features`, which are what `parse_records` gives."""
-    shape = [None] if data.level == "video" else [None, None]
-    specs = {
-        name: tf.TensorSpec(
-            [*shape, feature.size],
-            tf.float32 if feature.dtype == "float_list" else tf.as_dtype(feature.dtype),
-            name=name,
-        )
-        for name, feature in data.stored.items()
-    }
-    return specs if data.level == "video" else specs | {"num_frames": tf.TensorSpec([None], tf.int32, "num_frames")}
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -112,7 +112,7 @@ def _check_target(source: Path, target: Path) -> None:
     real_source, real_target = source.resolve(), target.resolve()
     if real_target == real_source or real_source in real_target.parents:
         raise InputError(f"--output={target}: the same as --input, or inside of it; choose another name")
-    taken = [path for path in (target, target.with_name(target.name + ".index")) if path.exists()]
+    taken = [path for path in (target, target.with_name(target.name + ".index")) if os.path.lexists(path)]
     if taken:
         raise InputError(f"--output={taken[0]}: exists already; choose another name, or remove it")
 

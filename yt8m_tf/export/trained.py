@@ -20,6 +20,7 @@ from yt8m_tf import files, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
+from yt8m_tf.data import records
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import evaluation_stream, limited, scoring_batch_size
@@ -170,7 +171,7 @@ class _Source:
         return Progress(desc=title, total=total, unit=unit, unit_scale=True, mininterval=0.5, disable=hidden)
 
     def features(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {name: batch[name] for name in saved_model.feature_specs(self.data)}
+        return {name: batch[name] for name in records.feature_specs(self.data)}
 
 
 def _check_rules(source: _Source, precision: Precision, size_limit: int) -> None:
@@ -199,7 +200,7 @@ def _score_trained(source: _Source, expected: Path) -> measure.Reference:
     model = trained.model
     weights = {variable.path: tf.Variable(read(variable), trainable=False) for variable in model.weights}
 
-    @tf.function(input_signature=[saved_model.feature_specs(source.data)])
+    @tf.function(input_signature=[records.feature_specs(source.data)])
     def scores(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         inputs = model_inputs(features, source.data.spec)
         values = [
@@ -277,7 +278,7 @@ def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:
 def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
     evaluations = [line for line in run_dir.read_history(workdir) if line.get("step") == trained.step]
     experiment = _without_centroids(strict_yaml.to_dict(trained.experiment))
-    labels = {key: value for key, value in experiment["labels"].items() if key != "soft"}
+    labels = {key: value for key, value in experiment["labels"].items() if key not in ("soft", "teacher")}
     return {
         "model": experiment["model"],
         "experiment": {**experiment, "data": without_paths(experiment["data"]), "labels": labels},

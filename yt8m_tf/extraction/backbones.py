@@ -158,17 +158,35 @@ def read_recipe(place: Path, flag: str) -> Recipe:
     path = place / RECIPE if place.is_dir() else place
     remedy = f"give {flag}=DIR, where yt8m-extract wrote {RECIPE}, or {flag}=NAME=BACKBONE,..."
     recipe: Recipe = strict_yaml.read_json(path, Recipe, remedy)
+    if not recipe.features:
+        raise InputError(f"{path}: names no features; {remedy}")
     return recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Sees, without loading any, whether a recipe names backbones, known ones, and files that are there.
+
+    Raises:
+      InputError: it does not.
+    """
+    if not recipe.features:
+        raise InputError("features: none are named; give NAME=BACKBONE, such as rgb=inception")
+    for name, text in recipe.features.items():
+        if text in PUBLISHED:
+            _directory({INCEPTION: recipe.inception, VGGISH: recipe.vggish}[text], name, text)
+        elif text != LOG_MEL and not any(form.fullmatch(text) for form in (_KERAS, _SAVED_MODEL, _APPLICATION)):
+            raise InputError(f"{name}={text}: no such backbone; give one of {', '.join(_KINDS)}")
+    if missing := [path for path in recipe.weights if not path.exists()]:
+        raise InputError(f"features: {missing[0]}: no such file or directory; name what makes the features")
 
 
 def load_backbones(recipe: Recipe) -> Backbones:
     """Loads what a recipe names.
 
     Raises:
-      InputError: a backbone is unknown, its files are missing or damaged, or no feature is named.
+      InputError: see `check_recipe`; or its files are others, or damaged.
     """
-    if not recipe.features:
-        raise InputError("features: none are named; give NAME=BACKBONE, such as rgb=inception")
+    check_recipe(recipe)
     pictures: dict[str, PictureBackbone] = {}
     sounds: dict[str, SoundBackbone] = {}
     for name, text in recipe.features.items():
@@ -197,10 +215,8 @@ def _add_network(
         network = networks.load_keras(Path(match[1]).expanduser(), match[2], where)
     elif match := _SAVED_MODEL.fullmatch(text):
         network = networks.load_saved_model(Path(match[1]).expanduser(), match[2], where)
-    elif match := _APPLICATION.fullmatch(text):
-        network = networks.load_application(match[1], recipe.image_size, where)
     else:
-        raise InputError(f"{where}: no such backbone; give one of {', '.join(_KINDS)}")
+        network = networks.load_application(text.partition(":")[2], recipe.image_size, where)
     if network.takes_pictures:
         pictures[name] = networks.PictureNetwork(network, recipe.image_size, recipe.scaling, where)
     else:

@@ -23,10 +23,10 @@ from yt8m_tf import files, locks
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.conversion.tables import LabelTable, Row
-from yt8m_tf.conversion.writing import Layout, Written, check_output, write_dataset
+from yt8m_tf.conversion.writing import REPORT, Layout, Written, check_inputs, check_output, write_dataset
 from yt8m_tf.errors import InputError
-from yt8m_tf.extraction.backbones import RECIPE, Recipe
-from yt8m_tf.extraction.report import REPORT, Reported, write_report
+from yt8m_tf.extraction.backbones import RECIPE, Recipe, check_recipe
+from yt8m_tf.extraction.report import Reported, write_report
 from yt8m_tf.extraction.workers import Outcome, Task, loaded, read_part, run_tasks
 from yt8m_tf.schema import Level
 
@@ -85,6 +85,8 @@ def extract(
       InputError: a backbone cannot be loaded; not one video can be used; the directory cannot be written, or holds
         other shards. What is wrong with a single video is in the report.
     """
+    check_recipe(recipe)
+    check_inputs(output_dir, table, map(str, videos.values()))
     table = table or LabelTable({video_id: Row(None, "test") for video_id in videos}, ())
     parts = output_dir / _PARTS
     tasks = {
@@ -99,7 +101,11 @@ def extract(
         if (written := check_output(output_dir, fingerprint, options.overwrite)) is not None:
             return Extraction(written, (), {})
         parts.mkdir(parents=True, exist_ok=True)
-        rows += _make_features(tasks, recipe, options)
+        try:
+            rows += _make_features(tasks, recipe, options)
+        finally:
+            files.remove_empty([parts])  # where no backbone could be loaded
+        parts.mkdir(exist_ok=True)
         write_report(output_dir / REPORT, rows)
         used = {row.video_id: row.outcome for row in rows if row.status == "written"}
         if not used:

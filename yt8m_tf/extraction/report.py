@@ -11,7 +11,6 @@ from typing import Literal
 from yt8m_tf import files
 from yt8m_tf.extraction.workers import Outcome
 
-REPORT = "report.csv"
 _COLUMNS = ("id", "file", "status", "seconds", "frames", "sound", "notes")
 
 Status = Literal["written", "failed", "unlisted", "missing"]

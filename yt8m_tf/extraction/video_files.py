@@ -27,14 +27,15 @@ def find_videos(
       flag: for messages.
 
     Raises:
-      InputError: there is no file, or two have the same id.
+      InputError: there is no file, a path or pattern that is nothing, or two files have the same id.
     """
     found: dict[str, Path] = {}
     for path in _files(patterns, flag):
         if leave_out.resolve() in path.resolve().parents:
             continue
         video_id = path.name if table is not None and path.name in table.rows else path.stem
-        if (same := found.setdefault(video_id, path)) != path:
+        same = found.setdefault(video_id, path)
+        if same.resolve() != path.resolve():  # one file by two names is one video
             raise InputError(f"{flag}: {same} and {path} have the same id, '{video_id}'; rename one of them")
     if not found:
         raise InputError(f"{flag}={','.join(patterns)}: no file there; name a directory of videos, or a pattern")
@@ -43,6 +44,9 @@ def find_videos(
 
 def _files(patterns: Sequence[str], flag: str) -> Iterator[Path]:
     for path in files.matching(patterns, flag):
+        if not path.exists():
+            problem = f"a link to '{path.readlink()}', which does not exist" if path.is_symlink() else "no such file"
+            raise InputError(f"{flag}={path}: {problem}; name videos, a directory of them, or a pattern")
         if not path.is_dir():
             yield path
             continue

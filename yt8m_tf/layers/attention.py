@@ -105,7 +105,7 @@ class PositionedSelfAttention(keras.layers.Layer):
             self._heads(ops.matmul(positioned, self.query_kernel) + self.query_bias),
             self._heads(ops.matmul(positioned, self.key_kernel)),
             self._heads(ops.matmul(frames, self.value_kernel) + self.value_bias),
-            mask=frame_mask[:, None, None, :],  # [B, heads, queries, keys]
+            mask=ops.expand_dims(frame_mask, (1, 2)),  # [B, heads, queries, keys]; an index of None is not for LiteRT
             scale=1 / math.sqrt(frames.shape[-1]),
         )
         return ops.reshape(attended, (*ops.shape(frames)[:2], self.num_heads * self.head_size))

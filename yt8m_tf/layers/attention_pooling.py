@@ -22,6 +22,13 @@ class AttentionPooling(keras.layers.Layer):
 
     Args:
       **kwargs: of every layer: name, dtype, trainable.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> rgb, audio = np.ones((2, 5, 8), "float32"), np.ones((2, 5, 4), "float32")
+      >>> mask = yt8m_tf.sequence_mask(np.array([5, 3]), rgb)
+      >>> yt8m_tf.AttentionPooling()([rgb, audio], mask).shape.as_list()
+      [2, 12]
     """
 
     def build(self, parts_shape: Sequence[Shape], frame_mask_shape: Shape) -> None:

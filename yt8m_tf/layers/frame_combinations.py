@@ -52,8 +52,8 @@ class FrameCombinations(keras.layers.Layer):
         """
         frames, frame_mask = frames[:, : self.max_frames], frame_mask[:, : self.max_frames]
         kernel = self.kernel[: ops.shape(frames)[1]]  # [T, H]
-        weights = ops.cast(frame_mask, kernel.dtype)[:, :, None] * kernel  # [B, T, H]
-        return ops.einsum("bth,btd->bhd", weights, frames) + self.bias[:, None]
+        weights = ops.expand_dims(ops.cast(frame_mask, kernel.dtype), 2) * kernel  # [B, T, H]
+        return ops.einsum("bth,btd->bhd", weights, frames) + ops.expand_dims(self.bias, 1)
 
     def compute_output_shape(self, frames_shape: Shape, frame_mask_shape: Shape) -> Shape:
         """[B, H, D]."""

@@ -17,6 +17,11 @@ def context_gating(
     """Context gating, x * sigmoid(Dense(x)), or another activation over the last axis; the shape stays.
 
     Reference: "Learnable pooling with Context Gating for video classification", https://arxiv.org/abs/1706.06905.
+
+    Example:
+      >>> import keras, yt8m_tf
+      >>> yt8m_tf.context_gating(keras.Input((16,)), name="gate").shape
+      (None, 16)
     """
     return x * activation(blocks.dense(x, x.shape[-1], name, dtype=dtype))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -17,6 +19,11 @@ def sequence_mask(num_frames: Any, frames: Any) -> Any:
 
     Returns:
       [B, T] bool: True for a frame, False for padding.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> yt8m_tf.sequence_mask(np.array([2, 3]), np.zeros((2, 3, 8))).numpy().tolist()
+      [[True, True, False], [True, True, True]]
     """
     # Counting ones works where T is unknown while the model is built, when there is no number to make a range of.
     position = ops.cumsum(ops.ones_like(frames[:, :, 0], dtype="float32"), axis=1)  # [B, T], from 1
@@ -43,6 +50,12 @@ def masked_mean(frames: Any, frame_mask: Any) -> Any:
 
     Returns:
       [B, D]; zeros for a clip without frames.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> frames = np.array([[[1.0], [3.0], [9.0]]], "float32")
+      >>> yt8m_tf.masked_mean(frames, np.array([[True, True, False]])).numpy().tolist()
+      [[2.0]]
     """
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]
     weights = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1)
@@ -54,14 +67,34 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
     """Maximum over the real frames, [B, T, D] and [B, T] to [B, D]; zeros for a clip without frames.
 
     Of equal frames the first one gets the gradient.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> frames = np.array([[[1.0], [3.0], [9.0]]], "float32")
+      >>> yt8m_tf.masked_max(frames, np.array([[True, True, False]])).numpy().tolist()
+      [[3.0]]
     """
-    masked = ops.where(frame_mask[:, :, None], ops.stop_gradient(frames), float("-inf"))
-    first = ops.argmax(masked, axis=1)[:, None, :]  # [B, 1, D]
+    real = ops.expand_dims(frame_mask, 2)  # [B, T, 1]; LiteRT has no index of None, and no `&`
+    masked = ops.where(real, ops.stop_gradient(frames), float("-inf"))
+    first = ops.expand_dims(_FirstLargest()(masked), 1)  # [B, 1, D]
     # Not `ops.max`, whose gradient looks for the frames that equal the maximum: XLA may compute the frames once more
     # for that, round them otherwise, find none, and divide by zero.
-    position = ops.cumsum(ops.ones_like(frame_mask, dtype="int32"), axis=1)[:, :, None] - 1  # [B, T, 1]
-    chosen = ops.equal(position, ops.cast(first, "int32")) & frame_mask[:, :, None]  # [B, T, D]
+    position = ops.cumsum(ops.ones_like(real, dtype="int32"), axis=1) - 1  # [B, T, 1]
+    chosen = ops.equal(ops.where(real, position, -1), first)  # [B, T, D]
     return ops.sum(ops.where(chosen, frames, ops.zeros_like(frames)), axis=1)
+
+
+class _FirstLargest(keras.Operation):
+    """The first of the frames with the largest value, [B, T, D] to [B, D] int32: 0 and -0 are equal.
+
+    `ops.argmax` tells them apart by their bits, for which LiteRT has no operation.
+    """
+
+    def call(self, frames: Any) -> Any:
+        return tf.argmax(frames, axis=1, output_type=tf.int32)
+
+    def compute_output_spec(self, frames: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((frames.shape[0], frames.shape[2]), dtype="int32")
 
 
 def masked_softmax(scores: Any, frame_mask: Any) -> Any:

@@ -27,6 +27,11 @@ class MixtureOfExperts(keras.layers.Layer):
       l2: weight of the sum of squares of both kernels in the model's losses.
       dtype: float32 by default, under mixed precision too.
       **kwargs: of every layer: name (a model's last layer is called "logits"), trainable.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> yt8m_tf.MixtureOfExperts(num_classes=20, num_mixtures=2)(np.zeros((3, 16), "float32")).shape.as_list()
+      [3, 20]
     """
 
     def __init__(

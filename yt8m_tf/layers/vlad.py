@@ -30,6 +30,11 @@ def unit_descriptors(descriptors: Any, intra: bool = True) -> Any:
 
     Returns:
       [B, K * D], cluster after cluster.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> yt8m_tf.unit_descriptors(np.array([[[1.0, 0.0], [0.0, 2.0]]], "float32")).numpy().tolist()
+      [[0.7071..., 0.0, 0.0, 0.7071...]]
     """
     if intra:
         descriptors = l2_normalise(descriptors)
@@ -43,6 +48,13 @@ def soft_assignment(
     """How much of each frame belongs to each cluster: softmax of a normalised linear map, [B, T, D] to [B, T, K].
 
     The rows of real frames sum to 1, those of padding are zero, so that padding counts in no sum over frames.
+
+    Example:
+      >>> import keras, yt8m_tf
+      >>> frames, num_frames = keras.Input((None, 16)), keras.Input((), dtype="int32")
+      >>> mask = yt8m_tf.sequence_mask(num_frames, frames)
+      >>> yt8m_tf.soft_assignment(frames, mask, cluster_size=8, name="rgb").shape
+      (None, None, 8)
     """
     scores = blocks.dense(frames, cluster_size, f"{name}_clusters_dense", use_bias=False)
     scores = blocks.frame_batch_norm(scores, frame_mask, f"{name}_clusters_bn")
@@ -80,6 +92,12 @@ class VLAD(_ClusterPooling):
     Args:
       use_centres: subtract learned centres.
       **kwargs: of every layer: name, dtype, trainable.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> frames, assignment = np.ones((2, 5, 16), "float32"), np.full((2, 5, 8), 1 / 8, "float32")
+      >>> yt8m_tf.VLAD()(frames, assignment).shape.as_list()
+      [2, 8, 16]
     """
 
     def __init__(self, use_centres: bool = True, **kwargs: Any) -> None:
@@ -118,6 +136,13 @@ class FisherVectors(_ClusterPooling):
     Args:
       dtype: float32 by default, under mixed precision too: the second order is a small difference of large sums.
       **kwargs: of every layer: name, trainable.
+
+    Example:
+      >>> import numpy as np, yt8m_tf
+      >>> frames, assignment = np.ones((2, 5, 16), "float32"), np.full((2, 5, 8), 1 / 8, "float32")
+      >>> first, second = yt8m_tf.FisherVectors()(frames, assignment)
+      >>> first.shape.as_list(), second.shape.as_list()
+      ([2, 8, 16], [2, 8, 16])
     """
 
     def __init__(self, *, dtype: str = "float32", **kwargs: Any) -> None:

@@ -189,6 +189,11 @@ class MetricAccumulator:
         result._add(arrays["keys"].view(np.uint32), arrays["classes"], arrays["num_labels"], sums)
         return result
 
+    def gap(self) -> float:
+        """GAP@20 alone, of all videos gathered; NaN where none of them has a label."""
+        num_labels = int(self._sums["num_positives"].sum())
+        return _gap(np.sort(self._keys[: self.num_videos].ravel()), num_labels) if num_labels else math.nan
+
     def result(self, min_positives: int | None = None) -> Metrics:
         """The metrics of all videos gathered.
 

@@ -15,7 +15,12 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class FCNConfig:
-    """`hidden_sizes`: widths of the hidden layers; `dropout`: rate after each of them, in [0, 1)."""
+    """Options of a fully connected network.
+
+    Attributes:
+      hidden_sizes: widths of the hidden layers.
+      dropout: rate after each hidden layer, in [0, 1).
+    """
 
     hidden_sizes: tuple[int, ...] = (1024, 1024)
     dropout: float = 0.0
@@ -27,7 +32,12 @@ class FCNConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BottleneckFCNConfig:
-    """`start_size`: width of the first and of the last hidden layer; `depth`: how often it is halved in between."""
+    """Options of a fully connected network with a bottleneck.
+
+    Attributes:
+      start_size: width of the first and of the last hidden layer, a multiple of 2 ** depth.
+      depth: how often the width is halved from the first layer to the middle one.
+    """
 
     start_size: int = 2048
     depth: int = 4
@@ -50,7 +60,12 @@ class BottleneckFCNConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CyclicFCNConfig:
-    """`inner_size`: s, width of the hidden layers; `repeats`: how often the second one is applied."""
+    """Options of a fully connected network that applies one layer several times.
+
+    Attributes:
+      inner_size: s, width of the hidden layers.
+      repeats: how often the second layer is applied.
+    """
 
     inner_size: int = 1024
     repeats: int = 3
@@ -61,7 +76,11 @@ class CyclicFCNConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RankingFCNConfig:
-    """`inner_size`: s, width of both hidden layers."""
+    """Options of a fully connected network with a ranking layer.
+
+    Attributes:
+      inner_size: s, width of both hidden layers.
+    """
 
     inner_size: int = 1024
 

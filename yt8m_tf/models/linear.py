@@ -15,7 +15,11 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class LogisticConfig:
-    """`l2`: weight of the sum of squares of the kernel in the loss."""
+    """Options of logistic regression.
+
+    Attributes:
+      l2: weight of the sum of squares of the kernel in the loss.
+    """
 
     l2: float = 1e-8
 
@@ -25,7 +29,12 @@ class LogisticConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MoEConfig:
-    """`num_mixtures`: experts of each class, without the dummy; `l2`: weight of both kernels' sums of squares."""
+    """Options of the mixture of experts.
+
+    Attributes:
+      num_mixtures: experts of each class, without the dummy that always says no.
+      l2: weight of the sums of squares of both kernels in the loss.
+    """
 
     num_mixtures: int = 2
     l2: float = 1e-8

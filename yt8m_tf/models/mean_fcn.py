@@ -15,7 +15,12 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class MeanFCNConfig:
-    """`hidden_sizes`: widths of the hidden layers; `dropout`: rate after each of them, in [0, 1)."""
+    """Options of a fully connected network on the mean over frames.
+
+    Attributes:
+      hidden_sizes: widths of the hidden layers.
+      dropout: rate after each hidden layer, in [0, 1).
+    """
 
     hidden_sizes: tuple[int, ...] = (2048, 2048)
     dropout: float = 0.2

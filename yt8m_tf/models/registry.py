@@ -63,7 +63,13 @@ def register_model(
 
 
 def model_names() -> list[str]:
-    """The names of all models that can be trained, sorted."""
+    """The names of all models that can be trained, sorted.
+
+    Example:
+      >>> import yt8m_tf
+      >>> "netvlad" in yt8m_tf.model_names()
+      True
+    """
     return sorted(name for name, entry in _MODELS.items() if entry.trains)
 
 
@@ -115,12 +121,29 @@ def parse_experiment(values: Mapping[str, Any]) -> ExperimentConfig:
     return dataclasses.replace(experiment, model={"name": experiment.model["name"], **resolved})
 
 
-def build_model(values: Mapping[str, Any], spec: InputSpec) -> keras.Model:
-    """Builds the model that `{"name": ..., **options}` describes, for the data that `spec` describes.
+def build_model(model: str | Mapping[str, Any], spec: InputSpec, **options: Any) -> keras.Model:
+    """Builds a registered model for the data that `spec` describes.
+
+    Args:
+      model: a name of `model_names`, or a configuration's section `model`, `{"name": ..., **options}`.
+      spec: level, features and classes.
+      **options: of the model, as docs/CONFIGURATION.md lists them; a section of options is a mapping.
+
+    Returns:
+      A functional model from {feature: [B, D] float32}, or for clips {feature: [B, T, D] float32, "num_frames": [B]
+      int32}, to [B, C + V] float32 logits.
 
     Raises:
       InputError: as `model_config`, or the model does not read records of `spec.level`.
+
+    Example:
+      >>> import yt8m_tf
+      >>> spec = yt8m_tf.InputSpec(level="frame", features={"rgb": 24, "audio": 12}, num_classes=20)
+      >>> model = yt8m_tf.build_model("netvlad", spec, cluster_size=8, hidden_size=16)
+      >>> model.output_shape
+      (None, 20)
     """
+    values = {"name": model, **options} if isinstance(model, str) else {**model, **options}
     config, entry = model_config(values), registration(values["name"])
     if spec.level not in entry.levels:
         raise InputError(

@@ -57,6 +57,7 @@ def build_vlad_bow(config: VLADBoWConfig, spec: InputSpec) -> keras.Model:
     for name in spec.features:
         scores = power(blocks.dense(inputs[name], config.n_clusters, f"{name}_words_dense"))  # [B, T, K]
         words = ops.softmax(scores, axis=-1)
-        bag = ops.einsum("btk,bt->bk", words, ops.cast(mask, words.dtype))  # a matrix product: no masked copy
+        real = ops.expand_dims(ops.cast(mask, words.dtype), 1)  # [B, 1, T]
+        bag = ops.squeeze(ops.matmul(real, words), 1)  # a matrix product: no masked copy, and no einsum for LiteRT
         bags[name] = blocks.dropout(bag, config.dropout, f"{name}_words_dropout")
     return keras.Model(inputs, resnet_like_logits(bags, config.resnet, spec.num_outputs), name="vlad_bow")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.segments import SegmentsConfig
 from yt8m_tf.pipelines.stage import Stage
 
 
@@ -132,6 +133,10 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.training.checkpoints import load_trained
 
     trained = load_trained(where.workdir / stage.options["run"])
+    if stage.options.get("segments"):  # a model of whole videos, on ratings
+        segments = strict_yaml.parse(SegmentsConfig, stage.options["segments"], "data.segments")
+        data = dataclasses.replace(trained.experiment.data, segments=segments)
+        trained = dataclasses.replace(trained, experiment=dataclasses.replace(trained.experiment, data=data))
     metrics = runs.evaluate_trained(
         trained, stage.shards, where.data_dir, faults=Faults(), xla=where.xla, progress=where.progress
     )
@@ -165,6 +170,31 @@ def _infer(stage: Stage, where: Where) -> dict[str, Any]:
     return {"videos": summary.num_rows}
 
 
+def _infer_segments(stage: Stage, where: Where) -> dict[str, Any]:
+    """The submission, and MAP where the shards have ratings."""
+    from yt8m_tf import files
+    from yt8m_tf.data.shards import list_shards
+    from yt8m_tf.evaluation.segment_submissions import find_ratings, submission_map
+    from yt8m_tf.serving.segment_inference import infer_segments
+    from yt8m_tf.serving.segment_submission import read_classes
+    from yt8m_tf.serving.windows import Windows
+
+    options, output = stage.options, where.workdir / stage.output
+    shards = list_shards(stage.shards, where.data_dir, stage.name)
+    first, *others = (str(where.workdir / path) for path in options["saved_models"])
+    classes = None if options["classes"] is None else files.below(where.data_dir, options["classes"])
+    windows = Windows(options["size"], options["size"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    summary = infer_segments(
+        *(first, shards, output, windows), classes=classes, mean_with=others, progress=where.progress
+    )
+    result: dict[str, Any] = {"videos": summary.num_rows}
+    if ratings := find_ratings(shards, options["num_classes"]):
+        listed = range(options["num_classes"]) if classes is None else frozenset(read_classes(classes))
+        result["map"] = submission_map(output, ratings, listed).mean
+    return result
+
+
 _KINDS: Mapping[str, Callable[[Stage, Where], dict[str, Any]]] = {
     "train": _train,
     "score": _score,
@@ -174,4 +204,5 @@ _KINDS: Mapping[str, Callable[[Stage, Where], dict[str, Any]]] = {
     "evaluate": _evaluate,
     "export": _export,
     "infer": _infer,
+    "infer_segments": _infer_segments,
 }

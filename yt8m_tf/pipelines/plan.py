@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import keras
-import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import models
 from yt8m_tf.config.experiment import ExperimentConfig
-from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.console import tables
 from yt8m_tf.data import integrity
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
-from yt8m_tf.models.operations import matrix_operations
-from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.pipelines.content import shards_of
+from yt8m_tf.pipelines.forward_costs import ForwardCost, experiments_of, forward_cost, key_of
 from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
@@ -33,12 +26,12 @@ from yt8m_tf.training.optimizers import slot_names
 # Of the forward pass: forward, gradient of the weights, gradient of the inputs.
 _TRAINING = 3
 _SCORE_BYTES = 480  # of a score record
+_SEGMENT_BYTES = 60 * 20 * 10  # of a video in a submission of segments
 _ROW_BYTES = 2  # of a feature of a candidate row
 _CANDIDATES = 40
 # LightGBM: values of binned rows that one core goes through in a second, each of them once for every tree. Measured on
 # the real records; and bytes of a row beside its binned values.
 _TREE_VALUES, _LIGHTGBM_BYTES = 8e7, 32
-_TRACED_BATCH = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,52 +61,23 @@ class Cost:
 
 def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> dict[str, Cost]:
     """The cost of each stage by name; `videos` says how many there are of a split whose shards are not there."""
-    experiments = {
-        stage.output: parse_experiment(stage.options["experiment"]) for stage in stages if stage.kind == "train"
-    }
-    distinct = {_key(experiment): experiment for experiment in experiments.values()}  # the folds of a model are alike
-    measured = {key: forward_operations(alike.model, alike.data.spec) for key, alike in distinct.items()}
-    sizes = {output: measured[_key(experiment)] for output, experiment in experiments.items()}
+    experiments = experiments_of(stages)
+    distinct = {key_of(experiment): experiment for experiment in experiments.values()}  # the folds of a model are alike
+    found = {key: forward_cost(experiment) for key, experiment in distinct.items()}
+    sizes = {output: found[key_of(experiment)] for output, experiment in experiments.items()}
     count = functools.cache(functools.partial(_num_videos, data_dir, videos))  # hundreds of stages read the same
     return {stage.name: _cost(stage, experiments, sizes, count) for stage in stages}
-
-
-def forward_operations(values: Mapping[str, Any], spec: InputSpec) -> tuple[int, float]:
-    """The parameters of a model, and the operations of its forward pass for one example of full length.
-
-    Nothing is allocated: the model is built without weights, and traced with symbolic zeros in their place.
-    """
-    model = models.build_without_weights(values, spec)
-
-    def forward() -> Any:
-        zeros = [(variable, tf.zeros(variable.shape, variable.dtype)) for variable in model.variables]
-        with keras.StatelessScope(state_mapping=zeros):
-            return model(_zero_inputs(spec), training=False)
-
-    parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    return parameters, matrix_operations(forward) / _TRACED_BATCH
-
-
-def _zero_inputs(spec: InputSpec) -> dict[str, tf.Tensor]:
-    if spec.level == "video":
-        return {name: tf.zeros([_TRACED_BATCH, size]) for name, size in spec.features.items()}
-    frames = {name: tf.zeros([_TRACED_BATCH, spec.max_frames, size]) for name, size in spec.features.items()}
-    return frames | {"num_frames": tf.fill([_TRACED_BATCH], spec.max_frames)}
-
-
-def _key(experiment: ExperimentConfig) -> str:
-    return json.dumps([experiment.model, dataclasses.asdict(experiment.data.spec)], sort_keys=True, default=str)
 
 
 def _cost(
     stage: Stage,
     experiments: Mapping[str, ExperimentConfig],
-    sizes: Mapping[str, tuple[int, float]],
+    sizes: Mapping[str, ForwardCost],
     count_videos: Callable[[tuple[str, ...], str], int],
 ) -> Cost:
     if stage.kind == "train":
         experiment = experiments[stage.output]
-        parameters, operations = sizes[stage.output]
+        parameters, operations = sizes[stage.output].parameters, sizes[stage.output].operations
         train, data = experiment.train, experiment.data
         examples = train.total_steps * train.batch_size
         if data.num_folds:
@@ -132,13 +96,15 @@ def _cost(
     if stage.kind == "score":
         runs = [sizes[run] for run in stage.options["models"]]
         passes = 1 if stage.split == "train" else len(runs)
-        return Cost(count, runs[0][0], passes * runs[0][1] * count, _SCORE_BYTES * count)
+        return Cost(count, runs[0].parameters, passes * runs[0].operations * count, _SCORE_BYTES * count)
     if stage.kind == "stack":
         rows = count * _CANDIDATES
         return Cost(count, 0, 0.0, rows * (_ROW_BYTES * (len(stage.options["models"]) + 3) + 9) + _SCORE_BYTES * count)
-    parameters, operations = sizes.get(stage.options.get("run", ""), (0, 0.0))
-    written = {"export": _stored_bytes(stage) * parameters, "infer": 280 * count, "mean": 0}.get(stage.kind, 0)
-    return Cost(count, parameters, operations * count, written)
+    if stage.kind == "infer_segments":  # of windows, one after the other, with their context
+        return Cost(count, 0, 0.0, _SEGMENT_BYTES * count)
+    forward = sizes.get(stage.options.get("run", ""), ForwardCost(0, 0.0))
+    written = {"export": _stored_bytes(stage) * forward.parameters, "infer": 280 * count, "mean": 0}.get(stage.kind, 0)
+    return Cost(count, forward.parameters, forward.operations * count, written)
 
 
 def _stored_bytes(stage: Stage) -> int:
@@ -214,7 +180,9 @@ def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, w
         states = {stage.name: known.of(stage.name) for stage in stages}
         note = "".join(f"\nchanged: {line}" for line in known.changed())
     table = format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)
-    stack = next(stage for stage in stages if stage.kind == "stack")
+    stack = next((stage for stage in stages if stage.kind == "stack"), None)
+    if stack is None:
+        return table + note
     rows = _CANDIDATES * _num_videos(data_dir, settings.videos, stack.options["splits"][OUT_OF_FOLD], "train")
     columns, trees = 1 + len(stack.options["models"]), settings.stack.num_trees * settings.num_folds
     gigabytes, hours = rows * (columns + _LIGHTGBM_BYTES) / 1e9, rows * columns * trees / _TREE_VALUES / 3600

@@ -142,19 +142,23 @@ def write_results(
 
 
 def summary(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:
-    """GAP@20 of everything, in the order in which one came out of the other, and where it is.
+    """GAP@20 of everything, in the order in which one came out of the other, MAP of rated segments, and where it is.
 
     `limit` is what the best possible model would reach on the validation shards, where that is known.
     """
-    gaps = results["stack"]["gaps"]
+    gaps = results["stack"]["gaps"] if "stack" in results else {"validation": {}}
     splits = list(gaps)
     rows = [["GAP@20", *("out of fold" if split == OUT_OF_FOLD else split for split in splits)]]
     rows += [[name, *(f"{gaps[split][name]:.5f}" for split in splits)] for name in gaps[splits[0]]]
+    maps = [["MAP of rated segments", ""]]
     for name, result in results.items():  # in the order of the stages
         kind, _, what = name.partition(" ")
-        if kind in ("evaluate", "export") and "gap_at_20" in result:  # not of rated segments
+        if kind in ("evaluate", "export") and "gap_at_20" in result:
             cells = [f"{result['gap_at_20']:.5f}" if split == "validation" else "" for split in splits]
             rows.append([what if kind == "evaluate" else f"{what}, exported ({result['bytes'] / 1e6:,.1f} MB)", *cells])
+        elif kind in ("evaluate", "infer_segments") and "map" in result:
+            maps.append([what if kind == "evaluate" else f"mean, {what}", f"{result['map']:.5f}"])
     if limit is not None:
         rows.append(["reachable", *(f"{limit:.5f}" if split == "validation" else "" for split in splits)])
-    return f"{tables.aligned(rows, num_left=1)}\nwritten: {workdir}"
+    shown = [tables.aligned(table, num_left=1) for table in (rows, maps) if len(table) > 1]
+    return "\n\n".join(shown) + f"\nwritten: {workdir}"

@@ -28,7 +28,12 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FinalSettings(ModelSettings):
-    """The final network: `trunks` are the names of the students that it starts from."""
+    """The final network of a pipeline: small networks over trunks of students.
+
+    Attributes:
+      trunks: names of the students whose weights it starts from.
+      exclude: patterns of weights of the students that are left out.
+    """
 
     config: str = "second_level/final_network.yaml"
     trunks: tuple[str, ...] = ()
@@ -36,11 +41,25 @@ class FinalSettings(ModelSettings):
 
 
 @dataclasses.dataclass(frozen=True)
+class SegmentSettings(ModelSettings):
+    """A model that is trained on rated segments.
+
+    Attributes:
+      start: the baseline whose weights it starts from; null: none.
+      exclude: patterns of variables that start anew, all the same.
+    """
+
+    start: str | None = None
+    exclude: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class PipelineConfig:
     """A pipeline.
 
     Attributes:
-      models: name to first-level model; each is trained once for every fold.
+      models: name to first-level model; each is trained once for every fold. There may be none where there are
+        `segments`; then nothing is stacked.
       all_of: files of configurations, every one of which is a first-level model too, under its own name.
       num_folds: of the training shards.
       video, frame: on top of the configuration of every model of that level, beneath the model's own `changes`: where
@@ -57,6 +76,9 @@ class PipelineConfig:
         logits: the models of the folds score some of their own shards again.
       ensemble: names of students and baselines, and "final", each with its weight in the mean of logits that is one
         more graph. All of them have seen every training shard, so there are no scores to fit weights on.
+      segments: name to model that is trained on rated segments (`data.segments`). All of them score windows of the
+        splits together: `segments/SPLIT.csv` is the submission of the mean of their scores.
+      segment_classes: a file with the classes of that submission, relative to the data directory; null: all.
       videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
       export: precision, as `yt8m-export --precision`, of the exported graphs: the final network, the mean and the
         ensemble, or else the last student. The submission is of the last of these.
@@ -76,18 +98,26 @@ class PipelineConfig:
     mean: bool = False
     mean_of: Literal["probabilities", "logits"] = "probabilities"
     ensemble: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    segments: Mapping[str, SegmentSettings] = dataclasses.field(default_factory=dict)
+    segment_classes: str | None = None
     videos: Mapping[str, int] = dataclasses.field(default_factory=dict)
     export: str = "float16"
 
     def __post_init__(self) -> None:
         if not self.models and not self.all_of:
-            raise ValueError("models must name at least one model, or all_of a file of them")
+            if not self.segments:
+                raise ValueError("models must name at least one model, or all_of a file of them")
+            if self.students or self.final or self.mean:
+                raise ValueError("students, final and mean rest on the scores of models: name some, or leave them out")
         if taken := sorted(set(self.models) & set(COMBINATIONS)):
             raise ValueError(f"models has '{taken[0]}', as stacking calls what it makes of all models; rename it")
         if self.num_folds < 2:
             raise ValueError(f"num_folds must be 2 or more, got {self.num_folds}")
         if self.final and (unknown := sorted(set(self.final.trunks) - set(self.students))):
             raise ValueError(f"final.trunks names '{unknown[0]}', which students does not have")
+        for name, own in self.segments.items():
+            if own.start is not None and own.start not in self.baselines:
+                raise ValueError(f"segments.{name}.start names '{own.start}', which baselines does not have")
         runs = {*self.students, *self.baselines, *(("final",) if self.final else ())}
         if unknown := [name for name in self.ensemble if name not in runs]:
             raise ValueError(f"ensemble names '{unknown[0]}', which is no student, no baseline and no final network")

@@ -13,6 +13,7 @@ from yt8m_tf import run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
+from yt8m_tf.pipelines.segments import segment_stages
 from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.stacking.stack import OUT_OF_FOLD, WEIGHTS
@@ -48,7 +49,7 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
       InputError: whatever is wrong with the configuration of a model, or its name.
     """
     models = settings.first_level()
-    for name in map(str, (*models, *settings.students, *settings.baselines)):
+    for name in map(str, (*models, *settings.students, *settings.baselines, *settings.segments)):
         if name in ("", ".", "..") or "/" in name:
             raise InputError(f"the pipeline has a model '{name}'; a name becomes that of a directory: leave out '/'")
     seeds = {name: seed_of(name) for name in models} | dict(seeds or {})
@@ -60,23 +61,21 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
     stages: list[Stage] = []
     for name, experiment in first_level.items():
         stages += _first_level(name, experiment, settings)
-    first = next(iter(first_level.values()))
-    # Labels come from video-level shards where there are any: those of the other level hold the same videos.
-    labelled = next((model for model in first_level.values() if model.data.level == "video"), first)
-    stack = _stack(list(first_level), labelled, settings)
-    stages.append(stack)
+    stack = _stack(first_level, settings) if first_level else None
+    stages += [stack] if stack else []
     students = {
         name: _train(name, model, settings, (stack.name,), {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}})
         for name, model in settings.students.items()
+        if stack  # which students need
     }
     hard = [_train(name, model, settings, (), {"labels": {"soft": None}}) for name, model in settings.baselines.items()]
     runs = [*hard, *students.values()]
     stages += runs
     graphs = []
-    if settings.final is not None:
+    if settings.final is not None and stack:
         graphs.append(_final(settings.final, settings, stack, students))
     by_name = {stage.name: stage for stage in (*stages, *graphs)}
-    if settings.mean:
+    if settings.mean and stack:
         members = [by_name[f"train {name} fold 0"] for name in first_level]
         source, path = stack, f"{stack.output}/{WEIGHTS}"
         if settings.mean_of == "logits":
@@ -95,11 +94,15 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
         stages.append(
             Stage(f"evaluate {name}", "evaluate", (run.name,), f"evaluation/{name}", options, patterns, "validation")
         )
-    exported = graphs or runs[-1:]
+    exported = graphs or ([] if settings.segments else runs[-1:])
     stages += [_export(run, settings) for run in exported]
     if exported and "test" in settings.splits:
         stages.append(_infer(exported[-1], stages[-1]))
-    return stages
+    tuned = {
+        name: _train(name, own, settings, (f"train {own.start}",) if own.start else (), {"labels": {"soft": None}})
+        for name, own in settings.segments.items()
+    }
+    return stages + segment_stages(settings, tuned, [_export(run, settings) for run in tuned.values()])
 
 
 def check_outputs(stages: Sequence[Stage], workdir: Path) -> None:
@@ -142,12 +145,14 @@ def _first_level(name: str, experiment: ExperimentConfig, settings: PipelineConf
     return stages
 
 
-def _stack(names: Sequence[str], labelled: ExperimentConfig, settings: PipelineConfig) -> Stage:
-    data = labelled.data
+def _stack(first_level: Mapping[str, ExperimentConfig], settings: PipelineConfig) -> Stage:
+    # Labels come from video-level shards where there are any: those of the other level hold the same videos.
+    first, names = next(iter(first_level.values())), list(first_level)
+    data = next((model for model in first_level.values() if model.data.level == "video"), first).data
     patterns = {OUT_OF_FOLD: data.train, "validation": data.validation, "test": data.test}
     splits = {split: list(patterns[split]) for split in (OUT_OF_FOLD, *settings.splits)}
     inputs = tuple(f"score {name} {split}" for name in names for split in splits)
-    options = {"models": list(names), "splits": splits, "stack": strict_yaml.to_dict(settings.stack)}
+    options = {"models": names, "splits": splits, "stack": strict_yaml.to_dict(settings.stack)}
     return Stage("stack", "stack", inputs, "stacked", options, tuple(p for own in splits.values() for p in own))
 
 

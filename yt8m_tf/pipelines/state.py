@@ -225,7 +225,7 @@ class States:
         if len(causes) > _NAMED:
             listed.append(f"{sum(map(len, list(causes.values())[_NAMED:]))} more, which --plan shows")
         if rest := len(refused) - len(first):
-            listed.append(f"{rest} stages after them")
+            listed.append(f"{rest} {'stage' if rest == 1 else 'stages'} after them")
         names = list(dict.fromkeys(self._stages[name].group for name in first))
         flags = " ".join(f"--restart={shlex.quote(name)}" for name in (names if len(names) <= _NAMED else ["*"]))
         return (
@@ -259,7 +259,7 @@ class States:
     def _paths(self, stage: Stage) -> list[Path]:
         """Where a stage writes: its output, and the parts of a submission file."""
         output = self._workdir / stage.output
-        return [output, output.with_name(f"{output.name}.parts")] if stage.kind == "infer" else [output]
+        return [output, output.with_name(f"{output.name}.parts")] if stage.kind.startswith("infer") else [output]
 
     def _path(self, name: str, what: str) -> Path:
         return self._workdir / "stages" / f"{self._stages[name].file_name}.{what}.json"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import jinja2
 
 import yt8m_tf
 from yt8m_tf import files
@@ -15,7 +12,9 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.report import classes, ensembles, sections
 from yt8m_tf.report.parts import Section
 from yt8m_tf.report.predictions import STACKED, Predictions, find_predictions
+from yt8m_tf.report.segments import segment_model, segment_runs, segments
 from yt8m_tf.report.sources import Workdir, main_model, read_workdir
+from yt8m_tf.report.template import render
 from yt8m_tf.vocabulary import load_vocabulary
 
 _LINKS = {
@@ -28,6 +27,7 @@ _LINKS = {
     "classes": "Classes",
     "confusions": "Confusions",
     "examples": "Examples",
+    "segments": "Segments",
 }
 
 
@@ -68,31 +68,20 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     Raises:
       InputError: nothing there to report on, a damaged file, or a page that cannot be written.
     """
+    files.check_writable(output, "--output")
     workdir = read_workdir(path)
     model = main_model(workdir, options.model)
     directory = output.with_name(f"{output.stem}_files")
-    names = _class_names(workdir, model, options)
-    found = _predictions(workdir, model, options)
-    whose = model if model in found else next(iter(found), model)  # else the stacked models'
-    own = found.get(whose)
-    evaluation, evaluate = workdir.evaluations.get(model), classes.commands(workdir, model)
+    of_segments = workdir.runs[model].of_segments
+    found = {} if of_segments else _predictions(workdir, model, options)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        content = [
-            sections.overview(workdir, model, directory),
-            sections.models(workdir),
-            sections.training(workdir, directory),
-            classes.quality(model, evaluation, found, evaluate, directory),
-            sections.sizes(workdir, model, directory),
-        ]
-        if workdir.pipeline:
-            shards, progress = options.num_shards, options.progress
-            content.append(ensembles.ensembles(workdir, directory, shards, progress))
-        content += [
-            classes.classes(evaluation, names, evaluate, directory),
-            classes.confused(whose, own, names),
-            classes.examples(whose, own, names, options.num_examples, options.seed),
-        ]
+        content = [sections.overview(workdir, model, directory), sections.models(workdir)]
+        if not of_segments:
+            content += _of_videos(workdir, model, found, directory, options)
+        if segment_runs(workdir):
+            whose = segment_model(workdir, model)
+            content.append(segments(workdir, whose, _class_names(workdir, whose, options), directory))
         with files.whole_file(output) as temporary:
             temporary.write_text(_page(workdir, model, content), encoding="utf-8")
     except OSError as error:
@@ -100,18 +89,33 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
     return [output, *sorted(directory.glob("*.png"))]
 
 
+def _of_videos(
+    workdir: Workdir, model: str, found: Mapping[str, Predictions], directory: Path, options: Options
+) -> list[Section]:
+    """The sections that rest on labels of whole videos."""
+    names = _class_names(workdir, model, options)
+    whose = model if model in found else next(iter(found), model)  # else the stacked models'
+    own = found.get(whose)
+    evaluation, evaluate = workdir.evaluations.get(model), classes.commands(workdir, model)
+    content = [
+        sections.training(workdir, directory),
+        classes.quality(model, evaluation, found, evaluate, directory),
+        sections.sizes(workdir, model, directory),
+    ]
+    if workdir.stacks:
+        content.append(ensembles.ensembles(workdir, directory, options.num_shards, options.progress))
+    return [
+        *content,
+        classes.classes(evaluation, names, evaluate, directory),
+        classes.confused(whose, own, names),
+        classes.examples(whose, own, names, options.num_examples, options.seed),
+    ]
+
+
 def _page(workdir: Workdir, model: str, content: Sequence[Section]) -> str:
     kind = "pipeline" if workdir.pipeline else "run"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names and ids are data
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["kind"] = lambda part: type(part).__name__.lower()
-    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         title=workdir.path.resolve().name,
         subtitle=f"Report of a {kind}, {workdir.path}, with a closer look at {model}.",
         links=[(section.name, _LINKS[section.name]) for section in content],
@@ -140,6 +144,6 @@ def _class_names(workdir: Workdir, model: str, options: Options) -> Callable[[in
     vocabulary, own = options.vocabulary, files.below(options.data_dir or "", data.vocabulary)
     if vocabulary is None and options.data_dir is not None and Path(own).is_file():
         vocabulary = own
-    evaluation = workdir.evaluations.get(model)
+    evaluation = workdir.evaluations.get(model) or workdir.segment_evaluations.get(model)
     names = load_vocabulary(vocabulary, data.num_classes) if vocabulary else evaluation.names if evaluation else None
     return lambda number: names[number] if names and names[number] else f"class {number}"

@@ -112,7 +112,7 @@ def _spread(shards: Sequence[str], count: int) -> list[str]:
 def _read(directory: Path, shards: Sequence[str], total: int, labels: Path | None = None) -> Predictions:
     inputs = StackInputs([directory], [directory.name], shards)
     if labels is not None:
-        inputs.cache_labels(labels)  # all of them are there: nothing is written
+        inputs.use_labels(labels)
     found = list(in_order(inputs.read, shards))
     longest = max(part.labels.shape[1] for part in found)
     padded = [

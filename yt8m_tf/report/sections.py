@@ -47,6 +47,8 @@ def overview(workdir: Workdir, model: str, directory: Path) -> Section:
             (title, f"{metrics[name]:.4f}") for name, title in (("perr", "PERR"), ("map", "mAP")) if name in metrics
         ]
         tiles.append(("validation videos", f"{found['num_videos']:,}"))
+    if model in workdir.segment_evaluations:
+        tiles.append(("MAP over rated pairs", f"{workdir.segment_evaluations[model].metrics['metrics']['map']:.4f}"))
     for name, report in workdir.exports.items():
         if Path(name).parts[1] == model:
             tiles.append((f"size of {name}", megabytes(report["size"]["total_bytes"])))
@@ -56,7 +58,7 @@ def overview(workdir: Workdir, model: str, directory: Path) -> Section:
     if STACKED in gaps:
         tiles.append(("LightGBM over all of them", gap(gaps[STACKED])))
     parts: list[Part] = [Tiles(tiles)] if tiles else []
-    if not workdir.evaluations:
+    if not workdir.evaluations and not workdir.segment_evaluations:
         run = f"{workdir.path}/runs/{model}" if workdir.pipeline else workdir.path
         parts.append(Missing("No evaluation yet", f"yt8m-evaluate --workdir={run} --data_dir=DATA"))
     if len(gaps) > 1:
@@ -83,7 +85,7 @@ def models(workdir: Workdir) -> Section:
     titles = ["model", "GAP@20 validation", "GAP@20 out of fold", "weights", "exported", "training"]
     parts: list[Part] = [Table("Models and combinations", titles, content)]
     pipeline = f"yt8m-pipeline --config=CONFIG --workdir={workdir.path} --data_dir=DATA"
-    if not workdir.gaps and workdir.pipeline:
+    if not workdir.gaps and workdir.stacks:
         parts.append(Missing("No stacking yet", pipeline))
     if workdir.choices:
         made = [[entry[key] for key in ("of", "choice", "where")] for entry in workdir.choices]
@@ -125,7 +127,8 @@ def training(workdir: Workdir, directory: Path) -> Section:
         ("runs", "models trained once", lambda run: len(run.directories) == 1),
     )
     for group, several, belongs in groups:
-        own = [run for run in workdir.runs.values() if belongs(run) and any(run.histories)]
+        runs = (run for run in workdir.runs.values() if not run.of_segments)  # they have a section of their own
+        own = [run for run in runs if belongs(run) and any(run.histories)]
         what = own[0].name if len(own) == 1 else several
         for key, title, axis in (
             ("gap_at_20", f"GAP@20 of {what}", "GAP@20"),
@@ -141,8 +144,8 @@ def training(workdir: Workdir, directory: Path) -> Section:
     return Section("training", "Training", [content])
 
 
-def mean_history(run: Run, key: str) -> figures.Line:
-    """A metric by step, the mean over the folds that were evaluated at that step."""
+def mean_history(run: Run, key: str, rank: str = "gap_at_20") -> figures.Line:
+    """A metric by step, the mean over the folds that were evaluated at that step; the best `rank` ranks the curve."""
     found: dict[int, list[float]] = {}
     for history in run.histories:
         for entry in history:
@@ -150,7 +153,7 @@ def mean_history(run: Run, key: str) -> figures.Line:
                 found.setdefault(entry["step"], []).append(entry[key])
     steps = sorted(found)
     values = [sum(found[step]) / len(found[step]) for step in steps]
-    best = max((entry.get("gap_at_20", 0.0) for history in run.histories for entry in history), default=0.0)
+    best = max((entry.get(rank, 0.0) for history in run.histories for entry in history), default=0.0)
     return figures.Line(run.name, steps, values, best)
 
 

@@ -46,6 +46,11 @@ class Run:
     histories: tuple[list[dict[str, Any]], ...]
     num_weights: int | None
 
+    @property
+    def of_segments(self) -> bool:
+        """Whether its examples are rated segments: it has a MAP of these, and no GAP@20."""
+        return self.experiment.data.segments is not None
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -53,15 +58,17 @@ class Evaluation:
 
     Attributes:
       metrics: of `metrics.json`: "metrics", "calibration", "num_videos", ...
-      num_positives: labels of each class, by id.
+      num_positives: labels of each class, by id; of segments those that the class was rated present in.
       average_precision: of each class; NaN where there are no labels.
       names: of the classes, where the file has them.
+      num_rated: of segments, those that each class was rated in.
     """
 
     metrics: Mapping[str, Any]
     num_positives: Sequence[int]
     average_precision: Sequence[float]
     names: Sequence[str] | None
+    num_rated: Sequence[int] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +81,8 @@ class Workdir:
       stages: of a pipeline, what each stage found, by name.
       choices: of a pipeline, where each was made (`pipelines.choices`).
       runs: by name.
-      evaluations: by name of the run.
+      evaluations: by name of the run, of runs on whole videos.
+      segment_evaluations: the same of runs on rated segments.
       models: names of the stacked models, in the order of the stacking's columns.
       gaps: GAP@20 by split, then by name of a stacked model or combination.
       ensembles: what `stacking.sizes.ensemble_sizes` found of the stacked models; empty where it did not run.
@@ -88,11 +96,17 @@ class Workdir:
     choices: Sequence[Mapping[str, str]]
     runs: Mapping[str, Run]
     evaluations: Mapping[str, Evaluation]
+    segment_evaluations: Mapping[str, Evaluation]
     models: Sequence[str]
     gaps: Mapping[str, Mapping[str, float]]
     ensembles: Mapping[str, Any]
     exports: Mapping[str, Mapping[str, Any]]
     frontiers: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def stacks(self) -> bool:
+        """Whether it is a pipeline whose models are stacked, which are trained on folds."""
+        return self.pipeline and any(run.directories[0].name.startswith("fold_") for run in self.runs.values())
 
     @property
     def split(self) -> str | None:
@@ -115,14 +129,13 @@ def read_workdir(path: Path) -> Workdir:
         )
     directories = sorted(found for found in (path / "runs").glob("*") if found.is_dir()) if pipeline else [path]
     runs = {run.name: run for run in map(_read_run, directories) if run is not None}
-    evaluations = {}
-    for name in runs:
+    evaluations: dict[bool, dict[str, Evaluation]] = {False: {}, True: {}}
+    for name, run in runs.items():
         places = (
             [path / "evaluation" / name, path / "runs" / name / "evaluation"] if pipeline else [path / "evaluation"]
         )
-        of_segments = runs[name].experiment.data.segments is not None  # they have no GAP to compare
-        if not of_segments and (found := [place for place in places if (place / METRICS_FILE).is_file()]):
-            evaluations[name] = _read_evaluation(found[0])
+        if found := [place for place in places if (place / METRICS_FILE).is_file()]:
+            evaluations[run.of_segments][name] = _read_evaluation(found[0], run.of_segments)
     stacked = path / "stacked"
     gaps = _read_json(stacked / STACK_REPORT, {}).get("gaps", {})
     return Workdir(
@@ -131,7 +144,8 @@ def read_workdir(path: Path) -> Workdir:
         _read_json(path / "results.json", {}).get("stages", {}),
         _read_json(path / "results.json", {}, check=_check_choices).get("choices", []),
         runs,
-        evaluations,
+        evaluations[False],
+        evaluations[True],
         _read_json(stacked / STACK_FILE, {}).get("models", []),
         # A pipeline's ensemble of all models in one graph, a run, is named "mean" too.
         {split: {_NAMES.get(name, name): gap for name, gap in own.items()} for split, own in gaps.items()},
@@ -155,8 +169,9 @@ def main_model(workdir: Workdir, name: str | None = None) -> str:
         raise InputError(f"--workdir={workdir.path}: no run there yet; let yt8m-pipeline run to its first training")
     if "final" in workdir.runs:
         return "final"
-    gaps = {name: found.metrics["metrics"]["gap_at_20"] for name, found in workdir.evaluations.items()}
-    return max(gaps or workdir.runs, key=lambda name: gaps.get(name, 0.0))
+    found = workdir.evaluations or workdir.segment_evaluations
+    best = {name: own.metrics["metrics"]["gap_at_20" if workdir.evaluations else "map"] for name, own in found.items()}
+    return max(best or workdir.runs, key=lambda name: best.get(name, 0.0))
 
 
 def _read_run(directory: Path) -> Run | None:
@@ -181,8 +196,9 @@ def _num_weights(directory: Path) -> int | None:
     return sum(math.prod(shape) for name, shape in shapes if name.startswith("model/") and "seed_generator" not in name)
 
 
-def _read_evaluation(directory: Path) -> Evaluation:
-    metrics = _read_json(directory / METRICS_FILE, needed=("metrics", "gap_at_20"), check=_check_intervals)
+def _read_evaluation(directory: Path, of_segments: bool) -> Evaluation:
+    best = "map" if of_segments else "gap_at_20"
+    metrics = _read_json(directory / METRICS_FILE, needed=("metrics", best), check=_check_intervals)
 
     def read(path: Path) -> Evaluation:
         with open(path, encoding="utf-8", newline="") as file:
@@ -192,6 +208,7 @@ def _read_evaluation(directory: Path) -> Evaluation:
             [int(row["num_positives"]) for row in rows],
             [float(row["average_precision"] or "nan") for row in rows],
             [row["name"] for row in rows] if rows and "name" in rows[0] else None,
+            [int(row["num_rated"]) for row in rows] if of_segments else None,
         )
 
     return _checked(directory / CLASSES_FILE, read)

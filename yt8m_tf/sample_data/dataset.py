@@ -12,7 +12,7 @@ import numpy as np
 from yt8m_tf import schema
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data.record_writing import VideoRecord, clip_example, video_example, write_shard
-from yt8m_tf.data.shards import list_shards
+from yt8m_tf.data.shards import identity, list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means
 from yt8m_tf.sample_data.generator import SampleConfig, SampleModel, make_model
@@ -26,7 +26,7 @@ from yt8m_tf.sample_data.output import (
     vocabulary_text,
     write_text,
 )
-from yt8m_tf.sample_data.records import make_clips
+from yt8m_tf.sample_data.records import make_clips, read_video_shard
 from yt8m_tf.sample_data.tally import Tally
 
 SPLITS = ("train", "validate", "test")
@@ -135,13 +135,19 @@ def write_clips(
       What it writes to sample_data.json: parameters, and sizes of the shards.
 
     Raises:
-      InputError: no file matches, or two have the same name; see `start_output` and `records.make_clips`.
+      InputError: no file matches, two have the same name, or one lies in `output_dir`; see `start_output` and
+        `records.make_clips`.
     """
     found = list_shards([pattern], source="--from_video_level")
     paths = {os.path.basename(path): path for path in found}
     if len(paths) < len(found):
         problem = "several shards have the same file name"
         raise InputError(f"--from_video_level={pattern}: {problem}; give one directory at a time")
+    inside = os.path.join(os.path.realpath(output_dir), "")
+    if own := [path for path in found if identity(path).startswith(inside)]:
+        raise InputError(f"--output_dir={output_dir}: holds '{own[0]}', which is to be read; name another directory")
+    for path in found:  # before --overwrite removes what is there
+        next(read_video_shard(path), None)
     start_output(output_dir, [f"frame/{name}" for name in paths], overwrite)
     shard_bytes = {}
     for name, path in Progress(paths.items(), unit=" shards", desc="frames from video level"):

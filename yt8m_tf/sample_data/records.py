@@ -12,6 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from yt8m_tf import schema
+from yt8m_tf.data import foreign_files
 from yt8m_tf.data.record_writing import MEAN, VideoRecord, clip_example
 from yt8m_tf.errors import InputError
 from yt8m_tf.sample_data.frames import FrameCounts, clip_from_means
@@ -31,8 +32,10 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
                 return
             features = tf.train.Example.FromString(serialized).features.feature
         except (tf.errors.OpError, DecodeError) as error:
-            remedy = "yt8m-inspect shows the damage and can save the good records"
-            raise InputError(f"--from_video_level: {path}: record {number} cannot be read; {remedy}") from error
+            problem = f"record {number} cannot be read; yt8m-inspect shows the damage and can save the good records"
+            if number == 0 and isinstance(error, tf.errors.DataLossError) and (kind := foreign_files.kind_of(path)):
+                problem = f"no TFRecord file: {kind}"
+            raise InputError(f"--from_video_level: {path}: {problem}") from error
         means = {key: features[key].float_list.value for key in sorted(features) if key.startswith(MEAN)}
         id_key = next((key for key in schema.ID_KEYS if key in features and features[key].bytes_list.value), None)
         if not means or id_key is None:

@@ -13,6 +13,7 @@ import tensorflow as tf
 import yt8m_tf
 from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.segments import SegmentsConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -57,6 +58,13 @@ def read_data(directory: str | os.PathLike[str]) -> DataConfig | None:
     except InputError as error:
         path = os.path.join(os.fspath(directory), "assets", METADATA_FILE)
         raise InputError(f"{path}: {error}; export or fetch the model again") from error
+
+
+def read_context(directory: str | os.PathLike[str]) -> int:
+    """The frames before and after a rated segment that a SavedModel's model was trained with; 0 for one of clips."""
+    experiment = (read_metadata(directory) or {}).get("experiment")
+    segments = experiment["data"].get("segments") if isinstance(experiment, dict) else None
+    return 0 if segments is None else strict_yaml.parse(SegmentsConfig, segments, "data.segments").context
 
 
 def read_names(directory: str | os.PathLike[str], num_classes: int | None = None) -> list[str] | None:

@@ -12,103 +12,20 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from yt8m_tf.console.progress import Progress
-from yt8m_tf.data import integrity, records
+from yt8m_tf.data import records
 from yt8m_tf.data.batches import batches_under_way, read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
-from yt8m_tf.serving.class_scores import ClassScorer, ClassScores, class_scorer
-from yt8m_tf.serving.formats import Rows
 from yt8m_tf.serving.inference import InferenceSummary, bad_record, bytes_in_shards, write_in_parts
 from yt8m_tf.serving.metadata import read_names
 from yt8m_tf.serving.parts import Parts
-from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint, load_scorer
+from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint
 from yt8m_tf.serving.segment_formats import SegmentRows, segment_format
-from yt8m_tf.serving.segment_submission import read_classes
-from yt8m_tf.serving.windows import CutClip, Windows, cut_clip
+from yt8m_tf.serving.segment_scorer import CLIPS, SAME_MODEL, SegmentScorer, load_segment_scorer
+from yt8m_tf.serving.windows import CutClip, Windows
 from yt8m_tf.vocabulary import load_vocabulary
-
-SAME_MODEL = "same"
-_CLIPS = 32  # whose windows are scored together: some 2,000 windows of 300 frames each
-_BATCH_SIZE = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class SegmentScorer:
-    """Scores the windows of clips.
-
-    Attributes:
-      of_window: scores windows.
-      of_video: of whole clips, whose scores those of windows are multiplied by; None: they are not.
-      windows: which.
-      classes: [L] ascending, the classes that are written; None: all.
-      top_k: the most of them of each window.
-    """
-
-    of_window: ClassScorer
-    of_video: ClassScorer | None
-    windows: Windows
-    classes: np.ndarray | None
-    top_k: int
-
-    @property
-    def scorer(self) -> Scorer:
-        """The model of windows."""
-        return self.of_window.scorer
-
-    def __call__(self, serialized: tf.Tensor) -> list[tuple[CutClip, SegmentRows | None]]:
-        """Scores clips [B].
-
-        Returns:
-          Each clip, and what is written of its windows; None for a clip without frames.
-
-        Raises:
-          records.PARSE_FAILURES, google.protobuf.message.DecodeError: a record does not suit a model.
-          InputError: the outputs of a model are none (`Scorer`).
-        """
-        data = self.scorer.data
-        keys = None if data is None else [data.key_of(name) for name in data.stored]
-        clips = [cut_clip(record, self.windows, keys, self.scorer.id_keys) for record in serialized.numpy()]
-        used = [number for number, clip in enumerate(clips) if clip.num_frames]
-        if not used:
-            return [(clip, None) for clip in clips]
-        clip_of = np.repeat(np.arange(len(used)), [len(clips[number].records) for number in used])
-        windows = [record for number in used for record in clips[number].records]
-        found = self.of_window(windows)
-        if self.of_video is not None:
-            whole = self.of_video(tf.gather(serialized, used).numpy().tolist())
-            found = dataclasses.replace(found, scores=found.scores * _matching(clip_of, found, whole))
-        classes, scores, keep = self._selected(found.of_each(), found.scores)
-        bounds = np.searchsorted(clip_of, np.arange(1, len(used)))
-        parts = zip(*(np.split(values, bounds) for values in (classes, scores, keep)), strict=True)
-        rows = {number: self._rows(clips[number], *own) for number, own in zip(used, parts, strict=True)}
-        return [(clip, rows.get(number)) for number, clip in enumerate(clips)]
-
-    def _selected(self, classes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The highest pairs [W, top_k] of classes that are written, and which of them are pairs at all.
-
-        A score of 0, which a class without a score of the video has, is none. NaN comes first, for the caller to find.
-        """
-        keep = scores != 0
-        if self.classes is not None:
-            keep &= np.isin(classes, self.classes)
-        ranks = np.where(np.isnan(scores), -np.inf, np.where(keep, -scores, np.inf))
-        if ranks.shape[1] > self.top_k:
-            best = np.sort(np.argpartition(ranks, self.top_k - 1, axis=1)[:, : self.top_k], axis=1)
-            order = np.take_along_axis(
-                best, np.argsort(np.take_along_axis(ranks, best, axis=1), axis=1, kind="stable"), axis=1
-            )
-        else:
-            order = np.argsort(ranks, axis=1, kind="stable")
-        chosen = (np.take_along_axis(values, order, axis=1) for values in (classes, scores, keep))
-        return tuple(chosen)  # type: ignore[return-value]
-
-    def _rows(self, clip: CutClip, classes: np.ndarray, scores: np.ndarray, keep: np.ndarray) -> SegmentRows:
-        starts = np.array(clip.starts, np.int32)
-        ids = np.array([clip.video_id] * len(starts), object)
-        ends = np.minimum(starts + self.windows.size, clip.num_frames)
-        return SegmentRows(starts, ends, Rows(ids, classes, scores, keep))
 
 
 def infer_segments(
@@ -119,6 +36,7 @@ def infer_segments(
     *,
     classes: str | Path | None = None,
     video_model: str | None = None,
+    mean_with: Sequence[str] = (),
     top_k: int = TOP_K,
     layout: str = "csv",
     vocabulary: str | Path | None = None,
@@ -130,9 +48,9 @@ def infer_segments(
 ) -> InferenceSummary:
     """Scores the windows of all clips of frame-level `shards`, and writes `output`.
 
-    A score is the model's for the frames of the window, times that of the whole clip where `video_model` says so; a
-    class that the model gives no score of the clip then has none. Finished shards are kept as `inference.infer` does,
-    so that an interrupted run goes on behind them.
+    A score is the model's for the frames of the window, with so many before and after it as the model was trained with;
+    times that of the whole clip where `video_model` says so, and a class that has no score of the clip then has none.
+    Finished shards are kept as `inference.infer` does, so that an interrupted run goes on behind them.
 
     Args:
       saved_model: directory of a SavedModel that reads clips (`load_scorer`). One of yt8m-export gives the scores of
@@ -142,6 +60,7 @@ def infer_segments(
       windows: which frames are scored together.
       classes: a file with the classes to write (`segment_submission.read_classes`); None: all.
       video_model: directory of a SavedModel for whole clips, or `SAME_MODEL`; None: scores of windows alone count.
+      mean_with: directories of more SavedModels, all of yt8m-export: the mean of the scores of windows counts.
       top_k: classes of each window, at most.
       layout: "csv", the submission of the 2019 challenge; or "jsonl" (`segment_formats`).
       vocabulary: a file with the names of the classes for JSON; None: the names that the SavedModel carries.
@@ -154,37 +73,40 @@ def infer_segments(
 
     Raises:
       InputError: as `inference.infer`, and: a model that reads no clips, shards that hold none, classes that are no
-        list, an id that cannot stand in a submission.
+        list, an id that cannot stand in a submission, models whose mean cannot be had.
     """
-    scorer = load_scorer(saved_model, min(top_k, TOP_K), source, signature_name=signature)
-    other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
-    for own in (scorer, other):
-        _check_reads_clips(own, shards)
+    score = load_segment_scorer(
+        *(saved_model, shards, windows),
+        classes=classes,
+        video_model=video_model,
+        mean_with=mean_with,
+        top_k=top_k,
+        batch_size=batch_size,
+        source=source,
+        signature=signature,
+    )
+    scorer, listed = score.scorer, None if score.classes is None else score.classes.tolist()
     num_classes = scorer.data.num_classes if scorer.data else None
-    listed = None if classes is None else read_classes(classes, num_classes)
     format_ = segment_format(layout, num_classes or scorer.num_classes, listed)
     names = None
     if format_.has_names:
         names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
-    batch_size, faults = batch_size or _BATCH_SIZE, faults or Faults()
+    faults = faults or Faults()
     faults.of_model(f"the model in {scorer.path}")
     run = {
         "model": fingerprint(saved_model),
         "input": list(shards),
-        "batch_size": batch_size,
+        "batch_size": score.of_window[0][0].batch_size,
         "top_k": top_k,
-        "segments": dataclasses.asdict(windows),
+        "segments": {"size": windows.size, "stride": windows.stride},
         "format": layout,
         "classes": listed,
         "video_model": video_model if video_model in (None, SAME_MODEL) else fingerprint(video_model),
         "vocabulary": names,
         "signature": signature,
     }
-    chosen = None if listed is None else np.array(listed)
-    of_window = class_scorer(scorer, chosen, batch_size, windows.size, signature)
-    own_signature = signature if other is scorer else SIGNATURE
-    of_video = None if video_model is None else class_scorer(other, chosen, _CLIPS, signature=own_signature)
-    score = SegmentScorer(of_window, of_video, windows, chosen, top_k)
+    if mean_with:
+        run["mean_with"] = list(map(fingerprint, mean_with))
 
     def score_shards(parts: Parts, bar: Progress) -> None:
         for shard in shards[len(parts.finished) :]:
@@ -197,37 +119,41 @@ def infer_segments(
     return write_in_parts(output, shards, run, format_, score_shards, faults, progress)
 
 
-def _video_scorer(directory: str) -> Scorer:
-    return load_scorer(directory, source=f"--video_model={directory}")
+def score_clip(score: SegmentScorer, shard: str, serialized: bytes) -> SegmentRows:
+    """Scores the windows of one clip, a record of `shard`.
 
-
-def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
-    level = scorer.data.level if scorer.data else integrity.first_level(shards)
-    if level == "video":
-        reads = "the model reads" if scorer.data else f"'{shards[0]}' holds"
-        hint = "give clips and a model of clips; --signature=frames takes a model exported with --frames for one"
-        raise InputError(f"--segments: {reads} records of the video level; {hint}")
-    if scorer.data and (inside := [name for name, own in scorer.data.stored.items() if own.in_context]):
-        raise InputError(
-            f"--segments: the model reads '{inside[0]}' from the context of a record; windows are cut out of lists of"
-            " frames"
-        )
+    Raises:
+      InputError: as `infer_segments`, of this record; it has no frames.
+    """
+    faults = Faults()
+    faults.of_model(f"the model in {score.scorer.path}")
+    ((clip, segments),) = _scores_of(score, shard, tf.constant([serialized]), faults)
+    _check(score.scorer, shard, clip, segments, faults)
+    assert segments is not None
+    return segments
 
 
 def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[list[SegmentRows | None], int]]:
     """What is written of some clips at a time, None for those without frames; and the bytes of their records."""
 
     def score_some(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[list[tuple[CutClip, SegmentRows | None]], int]:
-        try:
-            return score(batch[1]), bytes_in_shards(batch[1])
-        except (*records.PARSE_FAILURES, DecodeError) as error:
-            raise bad_record(score.scorer, [shard], faults, error) from error
+        return _scores_of(score, shard, batch[1], faults), bytes_in_shards(batch[1])
 
     # A few clips at a time, from the start of the shard: a run that goes on scores the same windows together.
-    for found, num_bytes in in_order(score_some, read_batches([[shard]], _CLIPS, faults), batches_under_way()):
+    for found, num_bytes in in_order(score_some, read_batches([[shard]], CLIPS, faults), batches_under_way()):
         for clip, segments in found:
             _check(score.scorer, shard, clip, segments, faults)
         yield [segments for _, segments in found], num_bytes
+
+
+def _scores_of(
+    score: SegmentScorer, shard: str, serialized: tf.Tensor, faults: Faults
+) -> list[tuple[CutClip, SegmentRows | None]]:
+    """What `score` gives for clips of a shard; of one that it cannot read the message names the record."""
+    try:
+        return score(serialized)
+    except (*records.PARSE_FAILURES, DecodeError) as error:
+        raise bad_record(score.scorer, [shard], faults, error) from error
 
 
 def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | None, faults: Faults) -> None:
@@ -240,24 +166,12 @@ def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | No
         if scorer.data is not None:
             faults.meet_empty(shard, scorer.data.records, 1)
         elif faults.on_empty == "error":
-            raise InputError(f"{shard}: video '{name}' has no frames; --on_empty=skip leaves such clips out")
+            hint = faults.reader.flag_hint("--on_empty=skip leaves such clips out")
+            raise InputError(f"{shard}: video '{name}' has no frames{hint}")
         else:
             faults.num_empty += 1
     elif np.isnan(segments.rows.scores).any():
         raise InputError(f"{shard}: the model in {scorer.path} scores video '{name}' NaN; train it with finite weights")
-
-
-def _matching(clip_of: np.ndarray, of_windows: ClassScores, of_clips: ClassScores) -> np.ndarray:
-    """[W, K], the scores that clips have for the classes of their windows [W]; 0 where a clip does not have one."""
-    if of_windows.classes.ndim == 1 and np.array_equal(of_windows.classes, of_clips.classes):
-        return of_clips.scores[clip_of]
-    classes, of_each = of_windows.of_each(), of_clips.of_each()
-    span = 1 + max(int(classes.max()), int(of_each.max()))
-    known = (np.arange(len(of_each))[:, None] * span + of_each).ravel()
-    order = np.argsort(known)
-    wanted = clip_of[:, None] * span + classes
-    places = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
-    return np.where(known[places] == wanted, of_clips.scores.ravel()[places], np.float32(0))
 
 
 def _named(segments: SegmentRows, names: Sequence[str] | None) -> SegmentRows:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import schema
+from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.errors import InputError
 
+_DTYPES = {"uint8": "u1", "float16": "<f2", "float32": "<f4"}
 _DROPPED = (
     schema.LABELS_KEY,
     schema.SEGMENT_STARTS_KEY,
@@ -26,10 +29,13 @@ class Windows:
     Attributes:
       size: frames of a window; one at the end of a clip may have fewer.
       stride: frames from the start of a window to that of the next.
+      context: so many frames before and after a window are scored with it, as far as the clip has them: those that a
+        model was trained with (`config.segments`).
     """
 
     size: int = 5
     stride: int = 5
+    context: int = 0
 
     @classmethod
     def parse(cls, text: str, flag: str = "--segments") -> Windows:
@@ -48,6 +54,41 @@ class Windows:
         """The first frame of each window of a clip."""
         return range(0, num_frames, self.stride)
 
+    @property
+    def length(self) -> int:
+        """The most frames that are scored together."""
+        return self.size + 2 * self.context
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipMean:
+    """A mean over the frames of a whole clip, which its windows have in their context (`FeatureConfig.mean_of`).
+
+    Attributes:
+      key: of the mean.
+      source: the key of the frames.
+      feature: how these are stored.
+      max_frames: those after them do not count.
+    """
+
+    key: str
+    source: str
+    feature: FeatureConfig
+    max_frames: int
+
+    def of(self, frames: Sequence[tf.train.Feature]) -> tf.train.Feature:
+        """The mean, as floats."""
+        if self.feature.dtype == "float_list":
+            values = np.array([own.float_list.value for own in frames[: self.max_frames]], np.float32)
+        else:
+            stored = b"".join(own.bytes_list.value[0] for own in frames[: self.max_frames])
+            values = np.frombuffer(stored, _DTYPES[str(self.feature.dtype)]).reshape(-1, self.feature.size)
+        mean = values.astype(np.float32).mean(axis=0)
+        if self.feature.dtype == "uint8":
+            low, high = self.feature.range or schema.CODE_RANGE
+            mean = mean * ((high - low) / 255) + ((high - low) / 512 + low)
+        return tf.train.Feature(float_list=tf.train.FloatList(value=mean))
+
 
 @dataclasses.dataclass(frozen=True)
 class CutClip:
@@ -57,7 +98,7 @@ class CutClip:
       video_id: "" where the record has none.
       num_frames: of its shortest feature.
       starts: the first frame of each window.
-      records: [W] serialized, each with the id of the clip and the frames of a window.
+      records: [W] serialized, each with the id of the clip and the frames of a window and its context.
     """
 
     video_id: bytes
@@ -67,7 +108,11 @@ class CutClip:
 
 
 def cut_clip(
-    serialized: bytes, windows: Windows, keys: Collection[str] | None = None, id_keys: Sequence[str] = schema.ID_KEYS
+    serialized: bytes,
+    windows: Windows,
+    keys: Collection[str] | None = None,
+    id_keys: Sequence[str] = schema.ID_KEYS,
+    means: Sequence[ClipMean] = (),
 ) -> CutClip:
     """Cuts the frames of a record into windows.
 
@@ -76,6 +121,7 @@ def cut_clip(
       windows: which.
       keys: of the lists of frames that are wanted; None: all.
       id_keys: the keys that its id may be under.
+      means: of the whole clip, for every window; of what `keys` has.
 
     Raises:
       google.protobuf.message.DecodeError: it is no such record.
@@ -87,13 +133,15 @@ def cut_clip(
     lacking = keys is not None and not set(keys) <= set(frames)
     num_frames = 0 if lacking else min(map(len, frames.values()), default=0)
     shared = {key: own for key, own in context.items() if key not in _DROPPED}
+    if num_frames:
+        shared |= {own.key: own.of(frames[own.source][:num_frames]) for own in means if own.key not in shared}
     records = []
     for start in windows.starts(num_frames):
-        stop = min(start + windows.size, num_frames)
+        first, stop = max(start - windows.context, 0), min(start + windows.size + windows.context, num_frames)
         window = tf.train.SequenceExample(
             context=tf.train.Features(feature=shared),
             feature_lists=tf.train.FeatureLists(
-                feature_list={key: tf.train.FeatureList(feature=own[start:stop]) for key, own in frames.items()}
+                feature_list={key: tf.train.FeatureList(feature=own[first:stop]) for key, own in frames.items()}
             ),
         )
         records.append(window.SerializeToString())

@@ -127,14 +127,18 @@ class StackInputs:
     ):
         self._on_unlabelled, self._drops_unlabelled = on_unlabelled, False
         self.names, self.shards, self._directories = list(names), list(shards), list(directories)
+        places = [directory.resolve() for directory in directories]
+        if again := [place for place in places if places.count(place) > 1]:
+            raise InputError(f"--scores: {directories[places.index(again[0])]} is named twice; name each model once")
         if len(set(self.names)) < len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise InputError(f"--scores: two models are named '{twice}' (their directories are); rename one")
+            name = next(name for name in self.names if self.names.count(name) > 1)
+            raise InputError(f"--scores: two models are named '{name}' (their directories are); rename one")
         self._manifests = [read_manifest(directory, "--scores") for directory in directories]
         first = self._manifests[0]
         self.num_classes, self.folds = first.num_classes, dict(first.folds)
         self.fingerprints = [manifest.fingerprint for manifest in self._manifests]
         self._cache: Path | None = None
+        self._has_shards = True
         for directory, manifest in zip(directories, self._manifests, strict=True):
             self._check(directory, manifest, first)
         for number, fingerprint in enumerate(self.fingerprints):
@@ -153,6 +157,10 @@ class StackInputs:
         """Keeps each shard's ids and labels in a file there: frame-level shards are large, and should be read once."""
         directory.mkdir(parents=True, exist_ok=True)
         self._cache = directory
+
+    def use_labels(self, directory: Path) -> None:
+        """Reads ids and labels from the files there, that of every shard; the shards themselves need not be at hand."""
+        self._cache, self._has_shards = directory, False
 
     def labels(self, shard: str) -> tuple[np.ndarray, np.ndarray]:
         """The ids [N] and labels [N, L] of one shard, as in `ShardInputs`.
@@ -222,7 +230,7 @@ class StackInputs:
     def _kept(self, shard: str) -> _Kept:
         """The videos of a shard that take part."""
         path = self._cache and self._cache / f"{os.path.basename(shard)}.npz"
-        if path is not None and path.is_file() and _is_current(arrays := load_arrays(path), shard):
+        if path is not None and path.is_file() and self._is_current(arrays := load_arrays(path), shard):
             ids = arrays["ids"].astype(object)
             kept = _Kept(ids, arrays["labels"], int(arrays.get("num_videos", len(ids))))
         else:
@@ -234,6 +242,12 @@ class StackInputs:
             if path is not None:  # a report reads them, too
                 self._keep(path, shard, kept)
         return kept
+
+    def _is_current(self, arrays: Mapping[str, np.ndarray], shard: str) -> bool:
+        """Whether a shard is still the one whose labels were kept; a release before this key did not tell."""
+        if not self._has_shards or "num_bytes" not in arrays:
+            return True
+        return int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
 
     def _keep(self, path: Path, shard: str, kept: _Kept) -> None:
         sizes = {"num_videos": np.int64(kept.num_videos), "num_bytes": np.int64(tf.io.gfile.stat(shard).length)}
@@ -283,11 +297,6 @@ class StackInputs:
                 f"{directory}: no scores of {len(missing)} of {len(self.shards)} shards, '{missing[0]}' for one; score"
                 " them with yt8m-score into the same directory"
             )
-
-
-def _is_current(arrays: Mapping[str, np.ndarray], shard: str) -> bool:
-    """Whether a shard is still the one whose labels were kept; a release before this key did not tell."""
-    return "num_bytes" not in arrays or int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

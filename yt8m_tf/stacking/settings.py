@@ -18,7 +18,7 @@ class StackConfig:
     Attributes:
       candidates: which classes of a video become rows: "union", the `top` highest of every model (20 unless given), or
         "best_model", those of the model of the highest GAP (30 unless given).
-      top: see there.
+      top: how many classes of each list become rows; null: 20 of "union", 30 of "best_model".
       ranks: a column for each model with the class's rank in its list, from 1.
       aggregates: columns with the mean over models (0 where one does not list the class), the maximum, and the number
         of models that list it.

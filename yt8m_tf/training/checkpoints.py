@@ -354,7 +354,7 @@ def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
 
 def readable(prefix: Path) -> str:
     """A checkpoint's prefix as TensorFlow finds it, whatever characters its path has."""
-    return os.path.join(files.plain(prefix.parent), prefix.name)
+    return files.plain_prefix(prefix)
 
 
 def _prefix(workdir: Path, step: int) -> Path:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import run_command
 from sample_world import NUM_CLASSES, SIZES, Sample
 
 from yt8m_tf import run_dir
@@ -32,7 +31,7 @@ from yt8m_tf.training.checkpoints import load_trained
 
 _MODELS: dict[str, dict[str, Any]] = {
     "moe": {"name": "moe", "num_mixtures": 4},
-    "resnet": {"name": "resnet_like", "inner_size": 40},
+    "resnet": {"name": "resnet_like", "inner_size": 40, "av_blocks": 0, "concat_blocks": 0},
 }
 _PRECISIONS = [parse_precision("float16"), parse_precision("cluster")]
 
@@ -106,6 +105,7 @@ def test_one_saved_model_of_some(packed: Packed, world: World, rng: np.random.Ge
     assert sorted(path.name for path in (model).iterdir()) == ["1", "1.pack"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_packing_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option scores all shards itself, the third one fails; the same command measures what is missing."""
     exported: list[str] = []
@@ -138,6 +138,7 @@ def test_an_interrupted_packing_goes_on(world: World, tmp_path: Path, monkeypatc
         assert gap == pytest.approx(full, abs=1e-3 if str(option.precision) == "float16" else 0.02)
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_is_too_large_is_followed_by_a_smaller_one(
     packed: Packed, world: World, tmp_path: Path
 ) -> None:
@@ -154,8 +155,7 @@ def test_an_ensemble_that_is_too_large_is_followed_by_a_smaller_one(
 @pytest.mark.parametrize(
     "text",
     [
-        *(pytest.param(text, marks=pytest.mark.slow) for text in ("float32", "float16", "cluster")),
-        "cluster@7",
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("float32", "float16", "cluster", "cluster@7")),
         "logits*:cluster",
     ],
 )
@@ -230,7 +230,6 @@ def test_a_budget_that_nothing_fits(world: World, tmp_path: Path) -> None:
 
 
 def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "yt8m_tf.bin.export", "--pack", "--workdir=run", f"--output={tmp_path / 'm'}"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = run_command("export", "--pack", "--workdir=run", f"--output={tmp_path / 'm'}")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
     assert "--workdir=run and --pack exclude each other; give --workdir=RUN" in result.stderr

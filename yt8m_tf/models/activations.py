@@ -1,0 +1,50 @@
+"""What a model computes on the way to its logits, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.config.strict_yaml import nearest
+from yt8m_tf.errors import InputError
+from yt8m_tf.models.class_layer import embedding_model
+
+EMBEDDINGS = "embeddings"
+
+
+def activations(model: keras.Model, spec: InputSpec, names: Sequence[str] = (EMBEDDINGS,)) -> keras.Model:
+    """A model of the same inputs and weights that gives activations by name.
+
+    Args:
+      model: of `build_model`.
+      spec: that it was built for.
+      names: "embeddings", the [B, D] float32 input of the last layer that is as wide as the classes (as
+        `yt8m-export --embeddings` has it), "logits" of whatever shape the layer of that name has, or any other layer
+        of `model.layers` by its name.
+
+    Returns:
+      A functional model from the inputs of `model` to {name: tensor}.
+
+    Raises:
+      InputError: the model has no such layer, or no embeddings.
+
+    Example:
+      >>> import yt8m_tf
+      >>> spec = yt8m_tf.InputSpec(features={"rgb": 24, "audio": 12}, num_classes=20)
+      >>> model = yt8m_tf.build_model("fcn", spec, hidden_sizes=[32, 16])
+      >>> inner = yt8m_tf.activations(model, spec, ["embeddings", "logits"])
+      >>> {name: tensor.shape for name, tensor in inner.output.items()}
+      {'embeddings': (None, 16), 'logits': (None, 20)}
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    outputs = {}
+    for name in names:
+        if name == EMBEDDINGS:
+            outputs[name] = embedding_model(model, spec, "activations")(dict(model.input))
+        elif name in layers:
+            outputs[name] = layers[name].output
+        else:
+            raise InputError(f"activations: model '{model.name}' has no layer '{name}'{nearest(name, layers)}")
+    return keras.Model(model.input, outputs, name=f"{model.name}_activations")

@@ -1,0 +1,57 @@
+"""Whether the weights that runs start from fit into their models: seen before anything runs, not after days."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.errors import InputError
+from yt8m_tf.models.registry import build_without_weights, parse_experiment
+from yt8m_tf.pipelines.stage import Stage
+
+
+def check_starts(stages: Sequence[Stage]) -> None:
+    """Checks each stage that starts from the runs of others, as `training.checkpoints.init_from` will.
+
+    Raises:
+      InputError: a variable that none of the runs will have, or that the first one which has it has in another shape;
+        or the models take inputs of another kind.
+    """
+    configured = {stage.output: stage.options["experiment"] for stage in stages if stage.kind == "train"}
+
+    @functools.cache
+    def experiment(output: str) -> ExperimentConfig:
+        return parse_experiment(configured[output])
+
+    @functools.cache
+    def shapes(output: str) -> Mapping[str, tuple[int, ...]]:
+        model = build_without_weights(experiment(output).model, experiment(output).data.spec)
+        return {variable.path: tuple(variable.shape) for variable in model.variables}
+
+    for stage in stages:
+        sources = stage.options.get("init_from", ())
+        if not sources:
+            continue
+        name, students = Path(stage.output).name, ", ".join(f"'{Path(source).name}'" for source in sources)
+        for source in sources:
+            key = "unit_inputs"
+            own, theirs = (experiment(output).model.get(key) for output in (stage.output, source))
+            if None not in (own, theirs) and own != theirs:
+                raise InputError(
+                    f"the pipeline's configuration: model.{key} of '{name}' is {own}, and of '{Path(source).name}',"
+                    f" whose weights it starts from, {theirs}; give both the same"
+                )
+        for path, shape in shapes(stage.output).items():
+            if any(fnmatch.fnmatch(path, pattern) for pattern in stage.options.get("init_exclude", ())):
+                continue
+            found = next((shapes(source)[path] for source in sources if path in shapes(source)), None)
+            if found != shape:
+                there = f"there as {list(found)}" if found is not None else "not there"
+                afresh = f", or add '{path}' to {name}.exclude" if "init_exclude" in stage.options else ""
+                raise InputError(
+                    f"the pipeline's configuration: '{name}' starts from the weights of {students}, and needs '{path}'"
+                    f" {list(shape)}, which is {there}; give {name}.changes.model the sizes of these models{afresh}"
+                )

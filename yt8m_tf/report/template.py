@@ -1,0 +1,28 @@
+"""Fills the templates of this directory, in which every name and id is plain text."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page.
+
+    Args:
+      template: the name of the file.
+      values: all that it refers to.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # names and ids are data
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["kind"] = lambda part: type(part).__name__.lower()
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    return environment.get_template(template).render(**values)
