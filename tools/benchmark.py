@@ -8,6 +8,7 @@
   score     videos/s from shards to score shards, against the forward pass alone
   models    examples/s of a training step of every model, against matrix products; peak memory
   export    the final network in each precision: bytes, memory, seconds; videos/s against float32
+  trees     videos/s of boosted trees as tensors, against LightGBM's own prediction
   stack     videos/s of feature rows for LightGBM, against the published way; memory at 1, 2 and 4 times the videos
 
 All ways of doing the same run in one process, in turn; tables show medians, and ratios beside what they are to be.
@@ -32,7 +33,7 @@ from yt8m_tf.config import checks
 from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
 
-_COMMANDS = ("read", "train", "evaluate", "infer", "score", "models", "stack", "export")
+_COMMANDS = ("read", "train", "evaluate", "infer", "score", "models", "stack", "trees", "export")
 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Directory of video-level shards, *.tfrecord; the default makes some."

@@ -62,8 +62,9 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         known = strict_yaml.to_dict(read_experiment(workdir, parse))
         if known == values:
             return
-        if known["labels"]["soft"] is not None and values["labels"]["soft"] is not None:
-            known = strict_yaml.merge(known, {"labels": {"soft": values["labels"]["soft"]}})
+        for name in ("soft", "teacher"):
+            if known["labels"].get(name) is not None and values["labels"][name] is not None:
+                known = strict_yaml.merge(known, {"labels": {name: values["labels"][name]}})
         differences = strict_yaml.differences(known, values)
         if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(

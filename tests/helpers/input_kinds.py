@@ -52,8 +52,9 @@ from yt8m_tf.models.registry import load_experiment, parse_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
-from yt8m_tf.report import sections
+from yt8m_tf.report import clips, sections
 from yt8m_tf.report.sources import read_workdir
+from yt8m_tf.report.timeline import write_timelines
 from yt8m_tf.sample_data.frames import FrameCounts
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, finish, known_inputs, read_manifest
@@ -535,6 +536,32 @@ def _ratings(directory: Path) -> Input:
     return _input(path, call)
 
 
+def _segment_scores(directory: Path) -> Input:
+    path, page = directory / "segments.jsonl", directory / "page.html"
+    windows = [{"start": s, "end": s + 5, "names": ["a", "b"], "ids": [3, 1], "scores": [0.5, 0.25]} for s in (0, 5)]
+    path.write_text("".join(json.dumps({"id": f"v{n}", "segments": windows}) + "\n" for n in range(_VIDEOS)))
+
+    def call() -> None:
+        timelines = write_timelines(page, clips.read_scores(path, None, 3, progress=False), {})
+        assert all(0 <= cell.left < 100.01 for own in timelines for band in own.bands for cell in band.cells)
+
+    return _input(path, call)
+
+
+def _annotations(directory: Path) -> Input:
+    frames = {name: np.zeros((_FRAMES, size), np.uint8) for name, size in _FEATURES.items()}
+    rated = Ratings([0, 5, 5], [5, 10, 10], [1, 1, 2], [1.0, 0.0, 0.5])
+    records = [clip_example(VideoRecord(b"v%d" % number, [1, 2], {}), frames, rated) for number in range(_VIDEOS)]
+    path = write_shard(directory / "annotated.tfrecord", records)
+
+    def call() -> None:
+        for record in clips.find_records([str(path)], None, _VIDEOS, f"--labels={path}", progress=False).values():
+            known = clips.read_annotations(*record, _CLASSES)
+            assert all(0 <= label < _CLASSES for label in known.labels)
+
+    return _input(path, call)
+
+
 def _csv_labels(directory: Path) -> Input:
     path = directory / "labels.csv"
     path.write_text("\n".join(["id,labels", *(f"v{number},{number} 3" for number in range(_VIDEOS)), ""]))
@@ -889,6 +916,8 @@ KINDS: Mapping[str, Kind] = {
     "submission": Kind("csv", _submission, 6),
     "submission of segments": Kind("csv", _segment_submission, 4),
     "classes of segments": Kind("csv", _segment_classes, 3),
+    "scores of segments": Kind("json lines", _segment_scores, 2),
+    "labels and ratings of clips": Kind("records", _annotations),
     "shard of ratings": Kind("records", _ratings, 3),
     "labels": Kind("csv", _csv_labels, 4),
     "vocabulary": Kind("csv", _vocabulary, 6),

@@ -20,6 +20,7 @@ from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.pipelines import execution, forward_costs, plan, runner, workers
+from yt8m_tf.pipelines.choices import choices
 from yt8m_tf.pipelines.content import shards_of
 from yt8m_tf.pipelines.execution import Where, execute
 from yt8m_tf.pipelines.settings import PipelineConfig, load_pipeline
@@ -216,6 +217,20 @@ def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
         assert results[f"export {name}"]["gap_at_20"] == pytest.approx(gap, abs=1e-4)
     model = run_dir.read_experiment(tmp_path / "run" / "runs" / "ensemble").model
     assert ([member["name"] for member in model["members"]], list(model["weights"])) == (["logistic"] * 2, [2, 1])
+
+
+def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
+    settings = _settings(mean=True, mean_of="logits")
+    stages = {stage.name: stage for stage in make_stages(settings)}
+    assert stages["mean"].inputs[0] == "fit mean" and stages["mean"].options["weights"] == stages["fit mean"].output
+    assert stages["mean"].options["average"] == "logits"
+    names = list(settings.first_level())
+    folds = [f"train {name} fold {fold}" for name in names for fold in range(settings.num_folds)]
+    assert list(stages["fit mean"].inputs) == ["stack", *folds]
+    assert "fit mean" not in [stage.name for stage in make_stages(_settings(mean=True))]
+    made = {(entry["of"], entry["choice"]): entry["where"] for entry in choices(settings)}
+    assert made["mean", "weights"] == "out of fold: float32 logits, scored again by the fold models"
+    assert made["students", "stopping: the checkpoint of the highest GAP@20"].startswith("validation shards")
 
 
 def test_an_ensemble_of_unknown_runs() -> None:

@@ -106,6 +106,7 @@ def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
 
 def test_numbers(whole: tuple[Path, _Page]) -> None:
     page = whole[1]
+    assert "Where each choice was made" in page.text and "validation shards, which judge it" in page.text
     assert "95% interval of GAP@20, over videos" in page.text and "0.4011 to 0.4599" in page.text
     assert page.row("final")[1:] == ["0.4321", "", "", "2.5 MB", "12 s"]
     assert page.row("first")[1:] == ["0.5400", "0.5500", "", "", "2 min"]
@@ -233,6 +234,7 @@ def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
     assert page.row("Fish & chips") == ["Fish & chips", "2", "9", "3", "0.125"]
     assert page.row(NAMES[1]) == [NAMES[1], "1", "3", "0", ""]
     assert "1 of 6 classes were rated nowhere, 1 were rated absent alone" in page.text
+    assert "No stacking yet" not in page.text  # there are no folds
     assert "No confusions" not in page.text and "No evaluation yet" not in page.text  # there is nothing of whole videos
 
 

@@ -134,6 +134,8 @@ def test_labels_and_ratings_come_from_the_records(tmp_path: Path) -> None:
         {"segments": [{"start": 5, "end": 5, "ids": [1], "scores": [0.5]}]},
         {"segments": [{"start": 0, "end": 5, "ids": ["x"], "scores": [0.5]}]},
         {"segments": [{"start": 0, "end": 5, "ids": [1], "names": [1], "scores": [0.5]}]},
+        {"segments": [{"start": 0, "end": 5, "ids": [1], "names": ["\ud800"], "scores": [0.5]}]},
+        {"segments": [{"start": 0, "end": 10**30, "ids": [1], "scores": [0.5]}]},
     ],
 )
 def test_lines_that_are_none_are_refused(tmp_path: Path, change: dict) -> None:

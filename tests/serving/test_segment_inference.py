@@ -19,9 +19,10 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.export.additions import Additions
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
-from yt8m_tf.serving import segment_inference
+from yt8m_tf.serving import segment_scorer
 from yt8m_tf.serving.segment_formats import join_submission
-from yt8m_tf.serving.segment_inference import SAME_MODEL, infer_segments
+from yt8m_tf.serving.segment_inference import infer_segments
+from yt8m_tf.serving.segment_scorer import SAME_MODEL
 from yt8m_tf.serving.segment_submission import read_submission
 from yt8m_tf.serving.windows import Windows, cut_clip
 
@@ -122,13 +123,13 @@ def test_a_submission_ranks_the_segments_of_each_class(
     model = str(world[0] / "two") if video_model not in (None, SAME_MODEL) else video_model
     highest = video_model == "two, its highest"
     if highest:
-        real = segment_inference.class_scorer
+        real = segment_scorer.class_scorer
 
         def of_highest(scorer, classes, batch_size, most_frames=None, signature=""):
             own = real(scorer, classes, batch_size, most_frames, signature)
             return own if most_frames else dataclasses.replace(own, all_classes=None)
 
-        monkeypatch.setattr(segment_inference, "class_scorer", of_highest)
+        monkeypatch.setattr(segment_scorer, "class_scorer", of_highest)
     run(world, tmp_path / "out.csv", classes=world[0] / "classes.csv", video_model=model)
     expected = plain_scores(world, 5, 5)
     if video_model:
@@ -150,7 +151,7 @@ def test_a_submission_ranks_the_segments_of_each_class(
 
 def test_of_equal_scores_the_lowest_classes_are_written(world) -> None:
     """As many as are wanted in the order of the classes, whether others are left out or not."""
-    scorer = segment_inference.load_segment_scorer(str(world[0] / "one"), world[3], WINDOWS, top_k=4)
+    scorer = segment_scorer.load_segment_scorer(str(world[0] / "one"), world[3], WINDOWS, top_k=4)
     scores = np.array([[0.5, 0.25, 0.5, 0.75, 0.5, 0.0], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25]], np.float32)
     classes = np.broadcast_to(np.arange(6), scores.shape)
     for top_k in (4, None):
@@ -188,7 +189,7 @@ def test_equal_scores_keep_the_order_of_the_shards_and_lists_end_at_k(world, tmp
 @pytest.mark.parametrize("layout", ["csv", "jsonl"])
 def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monkeypatch, layout: str) -> None:
     run(world, tmp_path / "whole", layout=layout)
-    real, calls = segment_inference.SegmentScorer.__call__, []
+    real, calls = segment_scorer.SegmentScorer.__call__, []
 
     def interrupted(self, serialized):
         calls.append(len(serialized))
@@ -196,7 +197,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monk
             raise KeyboardInterrupt
         return real(self, serialized)
 
-    monkeypatch.setattr(segment_inference.SegmentScorer, "__call__", interrupted)
+    monkeypatch.setattr(segment_scorer.SegmentScorer, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(world, tmp_path / "out", layout=layout)
     assert calls[:2] == [5, 32]

@@ -180,7 +180,7 @@ def test_resident_memory_is_seen():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one of read, train, evaluate, infer, score, models, stack, export; got none"),
+        ([], "give one of read, train, evaluate, infer, score, models, stack, trees, export; got none"),
         (["write"], "got 'write'"),
         (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
         (["models", "--match=["], "--match=[: not a regular expression (unterminated character set"),

@@ -2,10 +2,16 @@
 
 yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it.
 
+With --stack the model is a stacking of yt8m-stack: its first-level models, their candidates and features, and the trees
+of LightGBM, in TensorFlow's own operations. Members go by the names of the stacked models: NAME, or NAME/fold_K. Where
+several are of one name their mean is that model's score, as it was of shards that are in no fold; runs that were
+trained on all shards may stand for them.
+
 Example:
 
   yt8m-ensemble --members=runs/netvlad,runs/netrvlad,runs/bigru --weights=stacked/weights.json --workdir=runs/ensemble
   yt8m-export --workdir=runs/ensemble --output=exported/ensemble/1 --data_dir=DATA/2/frame
+  yt8m-ensemble --stack=runs/real_best/stacked --members='runs/real_best/runs/*/fold_*' --workdir=runs/stack
 """
 
 from __future__ import annotations
@@ -17,7 +23,8 @@ from absl import flags
 
 from yt8m_tf.bin.launch import launch
 
-_MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train.", required=True)
+_MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train (a pattern may name them).", required=True)
+_STACK = flags.DEFINE_string("stack", None, "Directory of yt8m-stack: make a model of this stacking of the members.")
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Numbers, separated by commas, or weights.json of yt8m-stack, which knows the runs by their names."
 )
@@ -33,10 +40,35 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP 
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
+
+    members = files.matching(_MEMBERS.value, "--members")
+    output = files.local_path(_WORKDIR.value, "--workdir")
+    if _STACK.value is None:
+        _combine(members, output)
+    else:
+        _combine_stack(members, output)
+    print(f"run: {output}")
+
+
+def _combine_stack(members: Sequence[Path], output: Path) -> None:
+    from yt8m_tf import files
+    from yt8m_tf.ensembling import stack
+    from yt8m_tf.errors import InputError
+
+    if _WEIGHTS.value is not None:
+        raise InputError("--weights: of a weighted mean; trees weigh the members of a --stack; leave it out")
+    stacked = files.local_path(_STACK.value, "--stack")
+    experiment, found = stack.combine_stack(stacked, members, output, _CHECKPOINT.value)
+    for name, member in found:
+        print(f"{name}  {member}")
+    forest = experiment.model["forest"]
+    print(f"{forest['trees']:,} trees of {forest['boosters']} boosters, {forest['nodes']:,} nodes")
+
+
+def _combine(members: Sequence[Path], output: Path) -> None:
     from yt8m_tf.ensembling import weighted_mean
     from yt8m_tf.errors import InputError
 
-    members = [files.local_path(member, "--members") for member in _MEMBERS.value]
     weights = [1.0] * len(members)
     if _WEIGHTS.value and _WEIGHTS.value.endswith(".json"):
         weights = weighted_mean.read_weights(Path(_WEIGHTS.value).expanduser(), [member.name for member in members])
@@ -47,14 +79,12 @@ def main(_: Sequence[str]) -> None:
             raise InputError(f"--weights={_WEIGHTS.value}: write numbers, such as 0.5,0.3,0.2") from error
         if len(weights) != len(members):
             raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
-    output = files.local_path(_WORKDIR.value, "--workdir")
     experiment = weighted_mean.combine(members, weights, output, _CHECKPOINT.value, _AVERAGE.value)
     total = sum(experiment.model["weights"])
     for member, weight in zip(
         (m for m, w in zip(members, weights, strict=True) if w > 0), experiment.model["weights"], strict=True
     ):
         print(f"{weight / total:.4f}  {member}")
-    print(f"run: {output}")
 
 
 def run() -> None:

@@ -50,7 +50,7 @@ def main(_: Sequence[str]) -> None:
     import_quietly()
 
     from yt8m_tf import files
-    from yt8m_tf.pipelines import content, plan, runner, stages, starts, state, workers
+    from yt8m_tf.pipelines import choices, content, plan, runner, stages, starts, state, workers
     from yt8m_tf.pipelines.execution import Where
     from yt8m_tf.stacking import cluster
 
@@ -72,7 +72,8 @@ def main(_: Sequence[str]) -> None:
         else:
             with workers.local_workers(_JOBS.value, where, _GPUS.value) as submit:
                 results = runner.run(table, states, submit, _JOBS.value, _RESTART.value)
-        print(runner.write_results(results, workdir, runner.reachable_gap(data_dir)))
+        limit = runner.reachable_gap(data_dir)
+        print(runner.write_results(results, workdir, limit, choices.choices(settings)))
 
 
 def run() -> None:

@@ -79,7 +79,8 @@ def _of_model() -> tuple[Mapping[str, WindowScores], Mapping[str, Annotations]]:
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.report.clips import find_records, from_rows, read_annotations
     from yt8m_tf.serving.metadata import read_names
-    from yt8m_tf.serving.segment_inference import load_segment_scorer, score_clip
+    from yt8m_tf.serving.segment_inference import score_clip
+    from yt8m_tf.serving.segment_scorer import load_segment_scorer
     from yt8m_tf.serving.windows import Windows
 
     shards = list_shards(_INPUT.value, source="--input")

@@ -14,8 +14,15 @@ from yt8m_tf.config.data import DataConfig
 class LabelsConfig:
     """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
 
+    They are stored ones (`soft`), or a teacher's inside the training step (`teacher`): "function matching" of Beyer et
+    al., "Knowledge distillation: a good teacher is patient and consistent", https://arxiv.org/abs/2106.05237.
+
     Attributes:
-      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: hard labels alone.
+      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: none.
+      teacher: run directory, that of a weighted mean too, relative to `--data_dir`: its best weights score the very
+        input that the model is trained on, after mixup; null: none. A teacher has learned the training videos' labels,
+        so that its scores of what it has seen say little else: train with a broad `train.mixup_alpha` (1.0), which
+        shows both what neither has seen.
       weight: of the soft labels, in (0, 1].
       unlisted_classes: the label of a class that a video's soft labels do not list: "zero", the soft label 0 with the
         same weight, as in the original; or "hard", its hard label alone. Few lists name rare classes, so that with few
@@ -24,6 +31,7 @@ class LabelsConfig:
     """
 
     soft: str | None = None
+    teacher: str | None = None
     weight: float = 1.0
     unlisted_classes: Literal["zero", "hard"] = "zero"
     missing_videos: Literal["error", "hard"] = "error"
@@ -31,6 +39,8 @@ class LabelsConfig:
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:
             raise ValueError(f"labels.weight must lie in (0, 1], got {self.weight}")
+        if self.soft is not None and self.teacher is not None:
+            raise ValueError("labels.soft and labels.teacher are two sources of one target: set one of them to null")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,8 +226,11 @@ class ExperimentConfig:
         if self.loss.name == "bce_labels_tags" and not self.data.verticals:
             raise ValueError("loss.name bce_labels_tags weighs tags, and data.verticals is 0; set it, or use bce")
         if self.data.segments is not None:
-            if self.labels.soft is not None:
-                raise ValueError("labels.soft are of whole videos, and data.segments trains on ratings: leave out one")
+            for name in ("soft", "teacher"):
+                if getattr(self.labels, name) is not None:
+                    raise ValueError(
+                        f"labels.{name} are of whole videos, and data.segments trains on ratings: leave out one"
+                    )
             if self.train.mixup_alpha:
                 raise ValueError(
                     "train.mixup_alpha: of two segments mixed hardly any class is rated in both; set it to 0 with"

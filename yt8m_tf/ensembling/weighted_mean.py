@@ -62,7 +62,7 @@ def _combine(kept: Sequence[tuple[Path, float]], output: Path, which: str, avera
             raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
     opened = [checkpoints.open_trained(workdir, which) for workdir, _ in kept]
     data = common_data([workdir for workdir, _ in kept], [trained.experiment.data for trained, _ in opened])
-    members = [_member(trained, data) for trained, _ in opened]
+    members = [member_options(trained, data) for trained, _ in opened]
     model = {"name": "weighted_mean", "members": members, "weights": [float(weight) for _, weight in kept]}
     model["average"] = average
     experiment = parse_experiment({"model": model, "data": strict_yaml.to_dict(data)})
@@ -126,6 +126,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
     return dataclasses.replace(first, features=features, keys=keys, verticals=0, num_folds=0, fold=0)
 
 
-def _member(trained: Trained, data: DataConfig) -> Mapping[str, Any]:
+def member_options(trained: Trained, data: DataConfig) -> Mapping[str, Any]:
+    """The options of a trained model as a member of a graph that reads `data`."""
     own = trained.experiment.data.features
     return {**trained.experiment.model, **({} if list(own) == list(data.features) else {"features": list(own)})}

@@ -101,8 +101,11 @@ def parse_precision(text: str) -> Precision:
 
 
 def is_compressible(variable: keras.Variable) -> bool:
-    """Whether rules apply: a float variable of at least 1,024 elements, no BN parameter and no bias."""
-    if "float" not in variable.dtype:
+    """Whether rules apply: a float variable of at least 1,024 elements, no BN parameter and no bias.
+
+    Float64 stays what it is, too: the leaves of trees, of which thousands are summed.
+    """
+    if "float" not in variable.dtype or variable.dtype == "float64":
         return False
     if variable.name in _KEPT_NAMES or variable.name.endswith("bias"):
         return False

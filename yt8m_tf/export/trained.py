@@ -278,7 +278,7 @@ def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:
 def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
     evaluations = [line for line in run_dir.read_history(workdir) if line.get("step") == trained.step]
     experiment = _without_centroids(strict_yaml.to_dict(trained.experiment))
-    labels = {key: value for key, value in experiment["labels"].items() if key != "soft"}
+    labels = {key: value for key, value in experiment["labels"].items() if key not in ("soft", "teacher")}
     return {
         "model": experiment["model"],
         "experiment": {**experiment, "data": without_paths(experiment["data"]), "labels": labels},

@@ -1,8 +1,8 @@
 """Gradient-boosted trees as plain tensors: LightGBM's decisions in TensorFlow's own operations.
 
-All trees of all boosters go down level by level together: for each pair of a row and a tree a few gathers a level, of
-those trees alone that are still splitting. Decisions compare integers: of a float32 its bits, put in order; of a
-category a bit of a table.
+All trees of all boosters go down level by level together: for each pair of a row and a tree two gathers a level, of
+the node and of the value that it looks at, in those trees alone that are still splitting. Decisions compare integers:
+of a float32 its bits, put in order; of a category a bit of a table.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class ForestShape:
 class Forest:
     """Trees as arrays; the children of a node follow each other, and a leaf has itself for its left child.
 
+    A node is an int64, `packed_nodes`, since gathers are what takes time.
+
     Attributes:
       shape: of these arrays.
       roots: [trees] int32 node of each.
       booster: [trees] int32 number of its booster.
-      left: [nodes] int32 left child.
-      column: [nodes] int32: below V a column, else V and the word of a category's row that has the split's bit.
-      split: [nodes] int32: the ordered bits of the threshold, or the bit that is set where a category goes left.
+      nodes: [nodes] int64.
       leaf_values: [nodes] float64, 0 for splits.
       features: [columns] int32 number of the feature.
       missing: [columns] int32: `NEVER_MISSING`, `ZERO_IS_MISSING` (NaN, too) or `NAN_IS_MISSING`.
@@ -65,9 +65,7 @@ class Forest:
     shape: ForestShape
     roots: np.ndarray
     booster: np.ndarray
-    left: np.ndarray
-    column: np.ndarray
-    split: np.ndarray
+    nodes: np.ndarray
     leaf_values: np.ndarray
     features: np.ndarray
     missing: np.ndarray
@@ -83,6 +81,22 @@ def ordered_bits(values: np.ndarray) -> np.ndarray:
     """Float32 values as int32 which order as they do; -0 as 0."""
     bits = (np.asarray(values, np.float32) + np.float32(0)).view(np.int32)
     return bits ^ ((bits >> 31) & np.int32(HIGHEST))
+
+
+def packed_nodes(steps: np.ndarray, columns: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """Nodes, [N] int64.
+
+    Args:
+      steps: [N] how far behind each node its left child is; of leaves 0.
+      columns: [N] below V a column, else V and the word of a category's row that has the split's bit.
+      splits: [N] int32, the ordered bits of the threshold, or the bit that is set where a category goes left.
+
+    Raises:
+      ValueError: a step of 2**15 or a column of 2**16, or more.
+    """
+    if steps.max(initial=0) >= 2**15 or columns.max(initial=0) >= 2**16:
+        raise ValueError("trees of more than 16,384 leaves, or more than 2,000,000 categorical splits")
+    return (splits.astype(np.int64) << 32) | (steps.astype(np.int64) << 16) | columns.astype(np.int64)
 
 
 class BoostedTrees(keras.layers.Layer):
@@ -103,14 +117,15 @@ class BoostedTrees(keras.layers.Layer):
         sizes = {
             "roots": [shape.trees],
             "booster": [shape.trees],
-            **{of_node: [shape.nodes] for of_node in ("left", "column", "split", "leaf_values")},
+            "nodes": [shape.nodes],
+            "leaf_values": [shape.nodes],
             **{of_column: [shape.columns] for of_column in ("features", "missing", "missing_left")},
             "categories": [shape.categories + 1, shape.words],
         }
         self._variables = {
             name: self.add_weight(
                 shape=size,
-                dtype="float64" if name == "leaf_values" else "int32",
+                dtype={"nodes": "int64", "leaf_values": "float64"}.get(name, "int32"),
                 initializer="zeros",
                 trainable=False,
                 autocast=False,
@@ -159,12 +174,14 @@ class BoostedTrees(keras.layers.Layer):
         for active in self.shape.active:
             finished.append(nodes[:, active:])
             nodes = nodes[:, :active]
-            column, split = tf.gather(arrays["column"], nodes), tf.gather(arrays["split"], nodes)
+            packed = tf.gather(arrays["nodes"], nodes)
+            split, low = tf.cast(tf.bitwise.right_shift(packed, 32), tf.int32), tf.cast(packed, tf.int32)
+            column = low & 0xFFFF
             value = tf.gather(flat, rows + column)
             right = value > split
             if self.shape.words:
                 right = tf.where(column < num_columns, right, tf.equal(value & split, 0))
-            nodes = tf.gather(arrays["left"], nodes) + tf.cast(right, tf.int32)
+            nodes += tf.bitwise.right_shift(low, 16) + tf.cast(right, tf.int32)
         return tf.concat([nodes, *reversed(finished)], axis=1)
 
 

@@ -21,6 +21,7 @@ from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     resnet_like_noise,
     rnn,
     small_net,
+    stack,
     time_distributed_conv,
     time_distributed_dense_max,
     time_distributed_dense_sort,

@@ -30,18 +30,24 @@ Builder = Callable[[Any, InputSpec], keras.Model]
 
 @dataclasses.dataclass(frozen=True)
 class Registration:
-    """A registered model: its configuration dataclass, builder, and the levels of records that it reads."""
+    """A registered model: its configuration dataclass, builder, and the levels of records that it reads.
+
+    One that does not train is only made of runs that were trained.
+    """
 
     config_class: type
     builder: Builder
     levels: tuple[str, ...]
+    trains: bool = True
 
 
 _MODELS: dict[str, Registration] = {}
 
 
-def register_model(name: str, config_class: type, levels: tuple[str, ...]) -> Callable[[Builder], Builder]:
-    """Registers the decorated builder under `name`.
+def register_model(
+    name: str, config_class: type, levels: tuple[str, ...], trains: bool = True
+) -> Callable[[Builder], Builder]:
+    """Registers the decorated builder under `name`; see `Registration`.
 
     Raises:
       ValueError: `name` is already registered.
@@ -50,21 +56,21 @@ def register_model(name: str, config_class: type, levels: tuple[str, ...]) -> Ca
     def register(builder: Builder) -> Builder:
         if name in _MODELS:
             raise ValueError(f"register_model: the name '{name}' is already taken by {_MODELS[name].builder}")
-        _MODELS[name] = Registration(config_class, builder, levels)
+        _MODELS[name] = Registration(config_class, builder, levels, trains)
         return builder
 
     return register
 
 
 def model_names() -> list[str]:
-    """All registered names, sorted.
+    """The names of all models that can be trained, sorted.
 
     Example:
       >>> import yt8m_tf
       >>> "netvlad" in yt8m_tf.model_names()
       True
     """
-    return sorted(_MODELS)
+    return sorted(name for name, entry in _MODELS.items() if entry.trains)
 
 
 def registration(name: str) -> Registration:

@@ -51,7 +51,7 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
     for number, member in enumerate(config.members):
         own = member_spec(member, spec)
         model = build_model({key: value for key, value in member.items() if key != "features"}, own)
-        model = _renamed(model, f"member_{number}")
+        model = renamed(model, f"member_{number}")
         given = {name: value for name, value in inputs.items() if name in own.features or name == "num_frames"}
         logits.append(ops.cast(model(given), "float32"))
     weights = np.asarray(config.weights or (1.0,) * len(config.members))
@@ -68,12 +68,12 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
     return keras.Model(inputs, yes - no, name="weighted_mean")
 
 
-def _renamed(model: keras.Model, name: str) -> keras.Model:
+def renamed(model: keras.Model, name: str) -> keras.Model:
     """The same model with other names, its own and those of its layers: members may be of the same kind."""
 
     def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.Model):
-            return _renamed(layer, f"{name}_{layer.name}")
+            return renamed(layer, f"{name}_{layer.name}")
         return type(layer).from_config({**layer.get_config(), "name": f"{name}_{layer.name}"})
 
     copy = keras.models.clone_model(model, clone_function=rename)

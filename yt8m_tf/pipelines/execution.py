@@ -99,6 +99,19 @@ def _stack(stage: Stage, where: Where) -> dict[str, Any]:
     return {"gaps": {split: dict(gaps) for split, gaps in result.gaps.items()}}
 
 
+def _fit(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf import files
+    from yt8m_tf.ensembling.out_of_fold import fit_logit_weights
+
+    runs = {name: [where.workdir / run for run in own] for name, own in stage.options["runs"].items()}
+    rows = where.workdir / stage.options["rows"]
+    found = fit_logit_weights(runs, rows, where.data_dir, xla=where.xla, progress=where.progress)
+    output = where.workdir / stage.output
+    output.parent.mkdir(exist_ok=True)
+    files.write_json(output, dict(found.weights))
+    return {"videos": found.videos, "loss": found.loss, "loss_equal": found.loss_equal}
+
+
 def _mean(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf import run_dir
     from yt8m_tf.ensembling import weighted_mean
@@ -186,6 +199,7 @@ _KINDS: Mapping[str, Callable[[Stage, Where], dict[str, Any]]] = {
     "train": _train,
     "score": _score,
     "stack": _stack,
+    "fit": _fit,
     "mean": _mean,
     "evaluate": _evaluate,
     "export": _export,

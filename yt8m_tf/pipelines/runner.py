@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,13 @@ def reachable_gap(data_dir: str) -> float | None:
     return None
 
 
-def write_results(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:
-    """Writes `results.json`, what every stage found, and `results.txt`, the table of `summary`, which it returns."""
+def write_results(
+    results: dict[str, Any], workdir: Path, limit: float | None = None, made: Sequence[Mapping[str, str]] = ()
+) -> str:
+    """Writes `results.json`, what every stage found and where each choice was made (`choices.choices`), and
+    `results.txt`, the table of `summary`, which it returns."""
     table = summary(results, workdir, limit)
-    files.write_json(workdir / "results.json", {"stages": results, "reachable_gap_at_20": limit})
+    files.write_json(workdir / "results.json", {"stages": results, "reachable_gap_at_20": limit, "choices": list(made)})
     with files.whole_file(workdir / "results.txt") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
     return table

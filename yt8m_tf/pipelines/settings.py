@@ -72,6 +72,8 @@ class PipelineConfig:
       baselines: name to model that is trained as students are, but on hard labels: what these are compared with.
       final: the final network, over trunks of students; none unless given.
       mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
+      mean_of: what `mean` is of: "probabilities", or "logits", whose weights are fitted out of fold, too, on float32
+        logits: the models of the folds score some of their own shards again.
       ensemble: names of students and baselines, and "final", each with its weight in the mean of logits that is one
         more graph. All of them have seen every training shard, so there are no scores to fit weights on.
       segments: name to model that is trained on rated segments (`data.segments`). All of them score windows of the
@@ -94,6 +96,7 @@ class PipelineConfig:
     baselines: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
     final: FinalSettings | None = None
     mean: bool = False
+    mean_of: Literal["probabilities", "logits"] = "probabilities"
     ensemble: Mapping[str, float] = dataclasses.field(default_factory=dict)
     segments: Mapping[str, SegmentSettings] = dataclasses.field(default_factory=dict)
     segment_classes: str | None = None

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Kind = Literal["train", "score", "stack", "mean", "evaluate", "export", "infer", "infer_segments"]
+Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "infer", "infer_segments"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,8 +77,13 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
     by_name = {stage.name: stage for stage in (*stages, *graphs)}
     if settings.mean and stack:
         members = [by_name[f"train {name} fold 0"] for name in first_level]
-        fitted = {"weights": f"{stack.output}/{WEIGHTS}", "names": list(first_level), "average": "probabilities"}
-        graphs.append(_mean("mean", members, fitted, stack))
+        source, path = stack, f"{stack.output}/{WEIGHTS}"
+        if settings.mean_of == "logits":
+            source = _fit("mean", first_level, settings, stack)
+            path = source.output
+            stages.append(source)
+        fitted = {"weights": path, "names": list(first_level), "average": settings.mean_of}
+        graphs.append(_mean("mean", members, fitted, source))
     if settings.ensemble:
         members = [by_name[f"train {name}"] for name in settings.ensemble]
         graphs.append(_mean("ensemble", members, {"weights": list(settings.ensemble.values()), "average": "logits"}))
@@ -168,12 +173,21 @@ def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, student
     return dataclasses.replace(stage, options={**stage.options, **start})
 
 
-def _mean(name: str, members: Sequence[Stage], options: Mapping[str, Any], stack: Stage | None = None) -> Stage:
-    """The mean of some runs in one graph: of probabilities with the weights that a stacking fitted for them, or of
-    logits, which was better on real records."""
+def _fit(name: str, models: Mapping[str, ExperimentConfig], settings: PipelineConfig, stack: Stage) -> Stage:
+    """The weights of a mean of logits, fitted out of fold on what the models of the folds say of stacking's rows."""
+    folds = range(settings.num_folds)
+    runs = {model: [f"runs/{model}/fold_{fold}" for fold in folds] for model in models}
+    inputs = (stack.name, *(f"train {model} fold {fold}" for model in models for fold in folds))
+    shards = tuple(dict.fromkeys(pattern for model in models.values() for pattern in model.data.train))
+    options = {"runs": runs, "rows": f"{stack.output}/rows/{OUT_OF_FOLD}"}
+    return Stage(f"fit {name}", "fit", inputs, f"fitted/{name}.json", options, shards)
+
+
+def _mean(name: str, members: Sequence[Stage], options: Mapping[str, Any], fitted: Stage | None = None) -> Stage:
+    """The mean of some runs in one graph, of probabilities or logits; weights are fitted by a stage, or given."""
     options = {"members": [member.output for member in members], **options}
     options |= {"experiment": {"data": _data_of(members[0])}}
-    inputs = (*((stack.name,) if stack else ()), *(member.name for member in members))
+    inputs = (*((fitted.name,) if fitted else ()), *(member.name for member in members))
     return Stage(name, "mean", inputs, f"runs/{name}", options)
 
 

@@ -106,7 +106,7 @@ def cluster_workers(client: Any, where: Where) -> Iterator[Submit]:
     wanted = {"GPU": 1} if any("GPU" in own for own in resources) else None
 
     def submit(stage: Stage) -> Future:
-        heavy = stage.kind in ("train", "score")
+        heavy = stage.kind in ("train", "score", "fit")
         with _answering():
             return _OnCluster(
                 client.submit(worker_process.run_claimed, stage, where, pure=False, resources=wanted if heavy else None)

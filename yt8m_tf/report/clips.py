@@ -140,7 +140,7 @@ def read_scores(
             for number, line in enumerate(file, start=1):
                 try:
                     yield _parse_line(line, ids)
-                except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
                     raise InputError(
                         f"--input={path}: line {number} is none of yt8m-infer --segments=5 --format=jsonl; give such a"
                         " file, or --saved_model with shards"
@@ -246,6 +246,7 @@ def _parse_line(line: bytes, ids: Sequence[str] | None) -> tuple[str, WindowScor
         raise TypeError("what should be whole numbers is something else")
     if not all(isinstance(name, str) for name in names.values()):
         raise TypeError("names that are no text")
+    "".join([video_id, *names.values()]).encode()  # JSON can say half a character, which no page can hold
     firsts, stops, windows, class_of = (np.array(values, np.int64) for values in (starts, ends, window_of, classes))
     found = _window_scores(firsts, stops, windows, class_of, np.array(scores, np.float32), names)
     _check_ranges(found)

@@ -102,7 +102,7 @@ def _of_videos(
         classes.quality(model, evaluation, found, evaluate, directory),
         sections.sizes(workdir, model, directory),
     ]
-    if workdir.pipeline:
+    if workdir.stacks:
         content.append(ensembles.ensembles(workdir, directory, options.num_shards, options.progress))
     return [
         *content,

@@ -85,8 +85,11 @@ def models(workdir: Workdir) -> Section:
     titles = ["model", "GAP@20 validation", "GAP@20 out of fold", "weights", "exported", "training"]
     parts: list[Part] = [Table("Models and combinations", titles, content)]
     pipeline = f"yt8m-pipeline --config=CONFIG --workdir={workdir.path} --data_dir=DATA"
-    if not workdir.gaps and workdir.pipeline:
+    if not workdir.gaps and workdir.stacks:
         parts.append(Missing("No stacking yet", pipeline))
+    if workdir.choices:
+        made = [[entry[key] for key in ("of", "choice", "where")] for entry in workdir.choices]
+        parts.append(Table("Where each choice was made", ["of", "choice", "where"], made, num_left=3))
     if workdir.stages:
         parts.append(_stages(workdir))
     elif workdir.pipeline:

@@ -79,6 +79,7 @@ class Workdir:
       path: the directory.
       pipeline: whether it is that of a pipeline; else of one run.
       stages: of a pipeline, what each stage found, by name.
+      choices: of a pipeline, where each was made (`pipelines.choices`).
       runs: by name.
       evaluations: by name of the run, of runs on whole videos.
       segment_evaluations: the same of runs on rated segments.
@@ -92,6 +93,7 @@ class Workdir:
     path: Path
     pipeline: bool
     stages: Mapping[str, Mapping[str, Any]]
+    choices: Sequence[Mapping[str, str]]
     runs: Mapping[str, Run]
     evaluations: Mapping[str, Evaluation]
     segment_evaluations: Mapping[str, Evaluation]
@@ -100,6 +102,11 @@ class Workdir:
     ensembles: Mapping[str, Any]
     exports: Mapping[str, Mapping[str, Any]]
     frontiers: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def stacks(self) -> bool:
+        """Whether it is a pipeline whose models are stacked, which are trained on folds."""
+        return self.pipeline and any(run.directories[0].name.startswith("fold_") for run in self.runs.values())
 
     @property
     def split(self) -> str | None:
@@ -135,6 +142,7 @@ def read_workdir(path: Path) -> Workdir:
         path,
         pipeline,
         _read_json(path / "results.json", {}).get("stages", {}),
+        _read_json(path / "results.json", {}).get("choices", []),
         runs,
         evaluations[False],
         evaluations[True],

@@ -15,26 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files, schema
+from yt8m_tf.layers.candidates import MAX_CLASSES
+from yt8m_tf.layers.candidates import ranking_keys as ranking_keys
 
-# class_ids are uint16.
-MAX_CLASSES = 2**16
 DEFAULT_TOP_K = 100
 
 _KEYS = ("id", "class_ids", "scores")
-
-
-def ranking_keys(probabilities: tf.Tensor) -> tf.Tensor:
-    """Integers that rank as scores in a shard do: [B, C] int32.
-
-    The float16 score in the upper half, the complement of the class in the lower one: floats that are not negative
-    order as their bits do. Rounding comes before ranking, so that scores which are equal in float16 rank by lower
-    class id.
-
-    Args:
-      probabilities: [B, C] in [0, 1], float32; NaN ranks highest.
-    """
-    bits = tf.cast(tf.bitcast(tf.abs(tf.cast(probabilities, tf.float16)), tf.uint16), tf.int32)
-    return tf.bitwise.left_shift(bits, 16) + (MAX_CLASSES - 1 - tf.range(tf.shape(probabilities)[1]))
 
 
 def highest(keys: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:

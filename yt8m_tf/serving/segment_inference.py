@@ -11,114 +11,21 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
-from yt8m_tf.data import integrity, records
+from yt8m_tf.data import records
 from yt8m_tf.data.batches import batches_under_way, read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
-from yt8m_tf.serving.class_scores import ClassScorer, ClassScores, class_scorer
-from yt8m_tf.serving.formats import Rows
 from yt8m_tf.serving.inference import InferenceSummary, bad_record, bytes_in_shards, write_in_parts
-from yt8m_tf.serving.metadata import read_context, read_names
+from yt8m_tf.serving.metadata import read_names
 from yt8m_tf.serving.parts import Parts
-from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint, load_scorer
+from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint
 from yt8m_tf.serving.segment_formats import SegmentRows, segment_format
-from yt8m_tf.serving.segment_submission import read_classes
-from yt8m_tf.serving.windows import ClipMean, CutClip, Windows, cut_clip
+from yt8m_tf.serving.segment_scorer import CLIPS, SAME_MODEL, SegmentScorer, load_segment_scorer
+from yt8m_tf.serving.windows import CutClip, Windows
 from yt8m_tf.vocabulary import load_vocabulary
-
-SAME_MODEL = "same"
-_CLIPS = 32  # whose windows are scored together: some 2,000 windows of 300 frames each
-_BATCH_SIZE = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class SegmentScorer:
-    """Scores the windows of clips.
-
-    Attributes:
-      of_window: what scores windows, and the context of each; of several the mean of the scores counts.
-      of_video: of whole clips, whose scores those of windows are multiplied by; None: they are not.
-      windows: which.
-      classes: [L] ascending, the classes that are written; None: all.
-      top_k: the most of them of each window; None: all.
-    """
-
-    of_window: Sequence[tuple[ClassScorer, int]]
-    of_video: ClassScorer | None
-    windows: Windows
-    classes: np.ndarray | None
-    top_k: int | None
-
-    @property
-    def scorer(self) -> Scorer:
-        """The first model of windows."""
-        return self.of_window[0][0].scorer
-
-    def __call__(self, serialized: tf.Tensor) -> list[tuple[CutClip, SegmentRows | None]]:
-        """Scores clips [B].
-
-        Returns:
-          Each clip, and what is written of its windows; None for a clip without frames.
-
-        Raises:
-          records.PARSE_FAILURES, google.protobuf.message.DecodeError: a record does not suit a model.
-          InputError: the outputs of a model are none (`Scorer`).
-        """
-        clips, *others = (self._cut(serialized.numpy(), context) for _, context in self.of_window)
-        used = [number for number, clip in enumerate(clips) if clip.num_frames]
-        if not used:
-            return [(clip, None) for clip in clips]
-        clip_of = np.repeat(np.arange(len(used)), [len(clips[number].records) for number in used])
-        of_each = [
-            own([record for number in used for record in cut[number].records])
-            for (own, _), cut in zip(self.of_window, (clips, *others), strict=True)
-        ]
-        found = dataclasses.replace(of_each[0], scores=np.mean([own.scores for own in of_each], axis=0))
-        if self.of_video is not None:
-            whole = self.of_video(tf.gather(serialized, used).numpy().tolist())
-            found = dataclasses.replace(found, scores=found.scores * _matching(clip_of, found, whole))
-        classes, scores, keep = self._selected(found.of_each(), found.scores)
-        bounds = np.searchsorted(clip_of, np.arange(1, len(used)))
-        parts = zip(*(np.split(values, bounds) for values in (classes, scores, keep)), strict=True)
-        rows = {number: self._rows(clips[number], *own) for number, own in zip(used, parts, strict=True)}
-        return [(clip, rows.get(number)) for number, clip in enumerate(clips)]
-
-    def _cut(self, serialized: Sequence[bytes], context: int) -> list[CutClip]:
-        """The windows of clips, of frames that all features of all models have."""
-        read = [own.scorer.data for own, _ in self.of_window if own.scorer.data is not None]
-        keys = None if len(read) < len(self.of_window) else {key for data in read for key in _lists_of(data)}
-        means = [own for data in read for own in _means_of(data)]
-        windows = dataclasses.replace(self.windows, context=context)
-        return [cut_clip(record, windows, keys, self.scorer.id_keys, means) for record in serialized]
-
-    def _selected(self, classes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The highest pairs [W, top_k] of classes that are written, and which of them are pairs at all.
-
-        A score of 0, which a class without a score of the video has, is none. NaN comes first, for the caller to find.
-        """
-        keep = scores != 0
-        if self.classes is not None:
-            keep &= np.isin(classes, self.classes)
-        ranks = np.where(np.isnan(scores), -np.inf, np.where(keep, -scores, np.inf))
-        if self.top_k is not None and ranks.shape[1] > self.top_k:
-            best = np.sort(np.argpartition(ranks, self.top_k - 1, axis=1)[:, : self.top_k], axis=1)
-            order = np.take_along_axis(
-                best, np.argsort(np.take_along_axis(ranks, best, axis=1), axis=1, kind="stable"), axis=1
-            )
-        else:
-            order = np.argsort(ranks, axis=1, kind="stable")
-        chosen = (np.take_along_axis(values, order, axis=1) for values in (classes, scores, keep))
-        return tuple(chosen)  # type: ignore[return-value]
-
-    def _rows(self, clip: CutClip, classes: np.ndarray, scores: np.ndarray, keep: np.ndarray) -> SegmentRows:
-        starts = np.array(clip.starts, np.int32)
-        ids = np.array([clip.video_id] * len(starts), object)
-        ends = np.minimum(starts + self.windows.size, clip.num_frames)
-        return SegmentRows(starts, ends, Rows(ids, classes, scores, keep))
 
 
 def infer_segments(
@@ -143,8 +50,7 @@ def infer_segments(
 
     A score is the model's for the frames of the window, with so many before and after it as the model was trained with;
     times that of the whole clip where `video_model` says so, and a class that has no score of the clip then has none.
-    Finished shards are kept as `inference.infer` does,
-    so that an interrupted run goes on behind them.
+    Finished shards are kept as `inference.infer` does, so that an interrupted run goes on behind them.
 
     Args:
       saved_model: directory of a SavedModel that reads clips (`load_scorer`). One of yt8m-export gives the scores of
@@ -213,37 +119,6 @@ def infer_segments(
     return write_in_parts(output, shards, run, format_, score_shards, faults, progress)
 
 
-def load_segment_scorer(
-    saved_model: str,
-    shards: Sequence[str],
-    windows: Windows,
-    *,
-    classes: str | Path | None = None,
-    video_model: str | None = None,
-    mean_with: Sequence[str] = (),
-    top_k: int | None = TOP_K,
-    batch_size: int | None = None,
-    source: str | None = None,
-    signature: str = SIGNATURE,
-) -> SegmentScorer:
-    """Loads what scores the windows of clips; arguments and errors are those of `infer_segments`.
-
-    `shards` are looked at where the SavedModel does not say which records it reads; `top_k` may be None: all classes.
-    """
-    scorer = load_scorer(saved_model, min(top_k or TOP_K, TOP_K), source, signature_name=signature)
-    other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
-    for own in (scorer, other):
-        _check_reads_clips(own, shards)
-    num_classes = scorer.data.num_classes if scorer.data else None
-    chosen = None if classes is None else np.array(read_classes(classes, num_classes))
-    size = batch_size or _BATCH_SIZE
-    of_window = [_window_scorer(saved_model, scorer, chosen, size, windows, signature)]
-    of_window += [_other_window_scorer(path, of_window[0][0], windows, shards) for path in mean_with]
-    own_signature = signature if other is scorer else SIGNATURE
-    of_video = None if video_model is None else class_scorer(other, chosen, _CLIPS, signature=own_signature)
-    return SegmentScorer(of_window, of_video, windows, chosen, top_k)
-
-
 def score_clip(score: SegmentScorer, shard: str, serialized: bytes) -> SegmentRows:
     """Scores the windows of one clip, a record of `shard`.
 
@@ -258,70 +133,6 @@ def score_clip(score: SegmentScorer, shard: str, serialized: bytes) -> SegmentRo
     return segments
 
 
-def _window_scorer(
-    directory: str, scorer: Scorer, classes: np.ndarray | None, batch_size: int, windows: Windows, signature: str
-) -> tuple[ClassScorer, int]:
-    """What scores windows, and the frames of context that it was trained with."""
-    context = read_context(directory)
-    length = dataclasses.replace(windows, context=context).length
-    return class_scorer(scorer, classes, batch_size, length, signature), context
-
-
-def _other_window_scorer(
-    directory: str, first: ClassScorer, windows: Windows, shards: Sequence[str]
-) -> tuple[ClassScorer, int]:
-    """The same of a model whose scores are averaged with those of the first one."""
-    flag = f"--mean_with={directory}"
-    scorer = load_scorer(directory, source=flag)
-    _check_reads_clips(scorer, shards)
-    found = _window_scorer(directory, scorer, first.classes, first.batch_size, windows, SIGNATURE)
-    if first.all_classes is None or found[0].all_classes is None:
-        raise InputError(
-            f"{flag}: a mean needs the scores of all classes, which SavedModels of yt8m-export for clips give; export"
-            " both with it"
-        )
-    if scorer.num_classes != first.scorer.num_classes:
-        raise InputError(
-            f"{flag}: predicts {scorer.num_classes:,} classes, and the first model {first.scorer.num_classes:,}; give"
-            " models of the same classes"
-        )
-    return found
-
-
-def _video_scorer(directory: str) -> Scorer:
-    return load_scorer(directory, source=f"--video_model={directory}")
-
-
-def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
-    level = scorer.data.level if scorer.data else integrity.first_level(shards)
-    if level == "video":
-        reads = "the model reads" if scorer.data else f"'{shards[0]}' holds"
-        hint = "give clips and a model of clips; --signature=frames takes a model exported with --frames for one"
-        raise InputError(f"--segments: {reads} records of the video level; {hint}")
-    if scorer.data and (
-        inside := [name for name, own in scorer.data.stored.items() if own.in_context and not own.mean_of]
-    ):
-        raise InputError(
-            f"--segments: the model reads '{inside[0]}' from the context of a record; windows are cut out of lists of"
-            " frames"
-        )
-
-
-def _lists_of(data: DataConfig) -> list[str]:
-    """The keys of the lists of frames that a model reads."""
-    return [data.key_of(name) for name, feature in data.stored.items() if not feature.mean_of]
-
-
-def _means_of(data: DataConfig) -> list[ClipMean]:
-    """The means over clips that a model reads."""
-    stored = data.stored
-    return [
-        ClipMean(data.key_of(name), data.key_of(own.mean_of), stored[own.mean_of], data.max_frames)
-        for name, own in stored.items()
-        if own.mean_of
-    ]
-
-
 def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[list[SegmentRows | None], int]]:
     """What is written of some clips at a time, None for those without frames; and the bytes of their records."""
 
@@ -329,7 +140,7 @@ def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[
         return _scores_of(score, shard, batch[1], faults), bytes_in_shards(batch[1])
 
     # A few clips at a time, from the start of the shard: a run that goes on scores the same windows together.
-    for found, num_bytes in in_order(score_some, read_batches([[shard]], _CLIPS, faults), batches_under_way()):
+    for found, num_bytes in in_order(score_some, read_batches([[shard]], CLIPS, faults), batches_under_way()):
         for clip, segments in found:
             _check(score.scorer, shard, clip, segments, faults)
         yield [segments for _, segments in found], num_bytes
@@ -361,19 +172,6 @@ def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | No
             faults.num_empty += 1
     elif np.isnan(segments.rows.scores).any():
         raise InputError(f"{shard}: the model in {scorer.path} scores video '{name}' NaN; train it with finite weights")
-
-
-def _matching(clip_of: np.ndarray, of_windows: ClassScores, of_clips: ClassScores) -> np.ndarray:
-    """[W, K], the scores that clips have for the classes of their windows [W]; 0 where a clip does not have one."""
-    if of_windows.classes.ndim == 1 and np.array_equal(of_windows.classes, of_clips.classes):
-        return of_clips.scores[clip_of]
-    classes, of_each = of_windows.of_each(), of_clips.of_each()
-    span = 1 + max(int(classes.max()), int(of_each.max()))
-    known = (np.arange(len(of_each))[:, None] * span + of_each).ravel()
-    order = np.argsort(known)
-    wanted = clip_of[:, None] * span + classes
-    places = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
-    return np.where(known[places] == wanted, of_clips.scores.ravel()[places], np.float32(0))
 
 
 def _named(segments: SegmentRows, names: Sequence[str] | None) -> SegmentRows:

@@ -17,6 +17,7 @@ from yt8m_tf.layers.trees import (
     Forest,
     ForestShape,
     ordered_bits,
+    packed_nodes,
 )
 
 _MISSING = {"None": NEVER_MISSING, "Zero": ZERO_IS_MISSING, "NaN": NAN_IS_MISSING}
@@ -45,7 +46,7 @@ def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
     nodes = [node for tree in trees for node in tree.nodes]
     sizes = [len(tree.nodes) for tree in trees]
     roots = np.cumsum([0, *sizes[:-1]])
-    left = np.concatenate([root + np.array(tree.left) for root, tree in zip(roots, trees, strict=True)])
+    steps = np.concatenate([np.array(tree.left) - np.arange(len(tree.left)) for tree in trees])
 
     is_split = np.array(["split_feature" in node for node in nodes])
     is_category = np.array([node.get("decision_type") == "==" for node in nodes])
@@ -79,9 +80,7 @@ def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
         shape,
         roots=roots.astype(np.int32),
         booster=np.array([tree.booster for tree in trees], np.int32),
-        left=left.astype(np.int32),
-        column=column,
-        split=split,
+        nodes=packed_nodes(steps, column, split),
         leaf_values=np.array([node.get("leaf_value", 0.0) for node in nodes], np.float64),
         features=np.array([feature for feature, _, _ in distinct], np.int32),
         missing=np.array([missing for _, missing, _ in distinct], np.int32),

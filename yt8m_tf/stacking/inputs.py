@@ -148,6 +148,11 @@ class StackInputs:
                     f"--scores: {twin} and {directories[number]} are scores of the same model; name it once"
                 )
 
+    @property
+    def top_k(self) -> list[int]:
+        """How many classes of a video each model's scores list at most."""
+        return [manifest.top_k for manifest in self._manifests]
+
     def cache_labels(self, directory: Path) -> None:
         """Keeps each shard's ids and labels in a file there: frame-level shards are large, and should be read once."""
         directory.mkdir(parents=True, exist_ok=True)

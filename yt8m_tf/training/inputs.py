@@ -12,6 +12,7 @@ import tensorflow as tf
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import integrity
 from yt8m_tf.score_shards import soft_labels
+from yt8m_tf.training import teacher
 
 # Base name of a shard to the sizes of the files of that name, which may lie in several directories.
 Sizes = Mapping[str, tuple[int, ...]]
@@ -29,11 +30,13 @@ class Inputs:
       train: the training shards, and their bytes.
       validation: the same of the validation shards.
       soft_labels: the fingerprint of the scores that are soft labels; "" without.
+      teacher: the fingerprint of the teacher's weights; "" without.
     """
 
     train: Sizes = dataclasses.field(default_factory=dict)
     validation: Sizes = dataclasses.field(default_factory=dict)
     soft_labels: str = ""
+    teacher: str = ""
 
     def differences(self, now: Inputs) -> list[str]:
         """What has changed, for messages; [] for nothing."""
@@ -52,6 +55,8 @@ class Inputs:
                     lines.append(f"{what} shards {how}: {', '.join(names[:_SHOWN])}{more}")
         if self.soft_labels != now.soft_labels:
             lines.append("soft labels of other scores (labels.soft)")
+        if self.teacher != now.teacher:
+            lines.append("a teacher of other weights (labels.teacher)")
         return lines
 
 
@@ -64,10 +69,11 @@ def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, 
       data_dir: what that is relative to.
 
     Raises:
-      InputError: no finished soft labels where `labels` says that there are.
+      InputError: no finished soft labels, or no trained teacher, where `labels` says that there are.
       tf.errors.OpError: a shard that is not there.
     """
-    return Inputs(_sizes(train), _sizes(validation), soft_labels.fingerprint(labels, data_dir))
+    stored = soft_labels.fingerprint(labels, data_dir)
+    return Inputs(_sizes(train), _sizes(validation), stored, teacher.fingerprint(labels, data_dir))
 
 
 def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:

@@ -42,6 +42,7 @@ from yt8m_tf.training.schedule import Plateau, planned_factor
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
 from yt8m_tf.training.summaries import Summaries
+from yt8m_tf.training.teacher import load_teacher
 from yt8m_tf.vocabulary import load_verticals
 
 T = TypeVar("T")
@@ -197,6 +198,7 @@ class _Run:
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)
+            teacher = load_teacher(experiment, options.data_dir)
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
         if saved is not None:
@@ -209,7 +211,7 @@ class _Run:
         weights = None
         if config.target_reweighting:
             weights = statistics.target_weights(self._class_prior, config.target_reweighting)
-        self.train_step = TrainStep(self.state, experiment, strategy, options.xla, weights, self.membership)
+        self.train_step = TrainStep(self.state, experiment, strategy, options.xla, weights, self.membership, teacher)
         self.evaluation_step = EvaluationStep(self.state, data.spec, strategy, options.xla)
         self.stream = self._open_stream(positions)
         tensorboard = options.workdir / run_dir.TENSORBOARD if self.is_chief else None

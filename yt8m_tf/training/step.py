@@ -22,6 +22,7 @@ from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.losses import losses
 from yt8m_tf.training import distribution, mixup, optimizers
 from yt8m_tf.training.state import TrainState
+from yt8m_tf.training.teacher import Teacher
 
 Batch = Mapping[str, Any]
 
@@ -36,6 +37,7 @@ class TrainStep:
       xla: whether to compile with XLA, where XLA can (`distribution.compiles_with_xla`).
       target_weights: see `losses.make_loss`.
       membership: [C, V], not 0 where a class belongs to a tag; None where the data has no tags.
+      teacher: made in the scope of the strategy; None where there is none.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class TrainStep:
         xla: bool = True,
         target_weights: np.ndarray | None = None,
         membership: np.ndarray | None = None,
+        teacher: Teacher | None = None,
     ):
         self._state, self._experiment, self._strategy = state, experiment, strategy
         self._train, self._spec = experiment.train, experiment.data.spec
         self._single = distribution.is_single(strategy)
         self._loss = losses.make_loss(experiment.loss, self._spec.num_classes, target_weights)
-        self._membership = membership
+        self._membership, self._teacher = membership, teacher
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
         xla = xla and (self._single or not self._train.sync_batch_norm) and distribution.compiles_with_xla(state.model)
@@ -195,6 +198,9 @@ class TrainStep:
             targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
             inputs, targets = mixup.mix(inputs, targets, weights)
+        if self._teacher is not None:
+            share = self._experiment.labels.weight
+            targets = share * self._taught(inputs) + (1.0 - share) * targets
         values = [tf.convert_to_tensor(variable) for variable in self._state.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
@@ -205,6 +211,12 @@ class TrainStep:
             scaled = tf.add_n([loss, *penalties]) * self._state.loss_scale_value()
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, values)]
         return loss, gradients, self._state.only_statistics(others)
+
+    def _taught(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The teacher's scores of a batch, [B, C], and of its tags after them where the data has some."""
+        assert self._teacher is not None
+        scores = self._teacher.scores(inputs)
+        return scores if self._membership is None else losses.with_tags(scores, self._membership)
 
     def _targets(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The hard targets of a batch, [B, C], and of segments which of them are known."""

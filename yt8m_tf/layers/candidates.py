@@ -1,0 +1,105 @@
+"""Candidate classes and their features in a graph, as stacking makes them of stored scores.
+
+What stacking learns from are float16 probabilities of each model's highest classes. A graph that is to give the same
+rounds and truncates in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+# Class ids of stored scores are uint16.
+MAX_CLASSES = 2**16
+
+
+def ranking_keys(probabilities: tf.Tensor) -> tf.Tensor:
+    """Integers that rank as scores in a shard do: [B, C] int32.
+
+    The float16 score in the upper half, the complement of the class in the lower one: floats that are not negative
+    order as their bits do. Rounding comes before ranking, so that scores which are equal in float16 rank by lower
+    class id.
+
+    Args:
+      probabilities: [B, C] in [0, 1], float32; NaN ranks highest.
+    """
+    bits = tf.cast(tf.bitcast(tf.abs(tf.cast(probabilities, tf.float16)), tf.uint16), tf.int32)
+    return tf.bitwise.left_shift(bits, 16) + (MAX_CLASSES - 1 - tf.range(tf.shape(probabilities)[1]))
+
+
+def stored_list(probabilities: tf.Tensor, top_k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """What a score shard would hold of some videos.
+
+    Args:
+      probabilities: [B, C] float32.
+      top_k: K, at most C.
+
+    Returns:
+      Class ids [B, K] int32 and scores [B, K], float16 values in float32; highest first, equal ones by class id.
+    """
+    keys, _ = tf.math.top_k(ranking_keys(probabilities), top_k)
+    scores = tf.bitcast(tf.cast(tf.bitwise.right_shift(keys, 16), tf.uint16), tf.float16)
+    return MAX_CLASSES - 1 - (keys & (MAX_CLASSES - 1)), tf.cast(scores, tf.float32)
+
+
+def candidate_rows(lists: Sequence[tf.Tensor], num_classes: int) -> tf.Tensor:
+    """The classes that are on at least one list.
+
+    Args:
+      lists: [B, k] int32 class ids.
+      num_classes: C.
+
+    Returns:
+      [R, 2] int64: number of the video and class id, ascending.
+    """
+    chosen = tf.zeros([tf.shape(lists[0])[0], num_classes], tf.int32)
+    for classes in lists:
+        chosen = tf.tensor_scatter_nd_max(chosen, _places(classes), tf.ones_like(classes))
+    return tf.where(chosen > 0)
+
+
+def candidate_features(
+    lists: Sequence[tuple[tf.Tensor, tf.Tensor]], rows: tf.Tensor, num_classes: int, ranks: bool, aggregates: bool
+) -> tf.Tensor:
+    """The features of candidates, as `stacking.features` makes them.
+
+    Args:
+      lists: of each model, see `stored_list`.
+      rows: see `candidate_rows`.
+      num_classes: C.
+      ranks, aggregates: which columns, see `StackConfig`.
+
+    Returns:
+      [R, 1 + F] float32: the class id, each model's score, NaN where it does not list the class; then the ranks in
+      the models' lists, from 1; then mean, maximum and number of the models that list it.
+    """
+    scores = [_looked_up(classes, values, rows, num_classes) for classes, values in lists]
+    columns = [tf.cast(rows[:, 1], tf.float32), *scores]
+    if ranks:
+        for classes, values in lists:
+            numbers = tf.broadcast_to(tf.range(1, values.shape[1] + 1, dtype=tf.float32), tf.shape(values))
+            columns.append(_looked_up(classes, numbers, rows, num_classes))
+    if aggregates:
+        listed = [~tf.math.is_nan(score) for score in scores]
+        filled = [tf.where(known, score, 0.0) for known, score in zip(listed, scores, strict=True)]
+        total, highest = filled[0], filled[0]
+        for score in filled[1:]:  # in this order, in which NumPy adds
+            total, highest = total + score, tf.maximum(highest, score)
+        # In float64, since Grappler makes a product of a float32 quotient, which is rounded otherwise.
+        mean = tf.cast(tf.cast(total, tf.float64) / len(scores), tf.float32)
+        count = tf.add_n([tf.cast(known, tf.float32) for known in listed])
+        columns += [tf.cast(tf.cast(mean, tf.float16), tf.float32), highest, count]
+    return tf.stack(columns, axis=1)
+
+
+def _looked_up(classes: tf.Tensor, values: tf.Tensor, rows: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """[R] float32: the value on a video's list that a row's class has, NaN where it is not there."""
+    table = tf.fill([tf.shape(classes)[0], num_classes], tf.constant(float("nan")))
+    return tf.gather_nd(tf.tensor_scatter_nd_update(table, _places(classes), values), rows)
+
+
+def _places(classes: tf.Tensor) -> tf.Tensor:
+    """[B, k] class ids -> [B, k, 2] int32: with the number of the video before each."""
+    videos = tf.broadcast_to(tf.range(tf.shape(classes)[0])[:, None], tf.shape(classes))
+    return tf.stack([videos, classes], axis=2)

@@ -1,0 +1,115 @@
+"""First-level models and the boosters over them in one graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.layers.candidates import candidate_features, candidate_rows, stored_list
+from yt8m_tf.layers.trees import BoostedTrees, ForestShape
+from yt8m_tf.models.registry import build_model, model_inputs, register_model
+from yt8m_tf.models.weighted_mean import member_spec, renamed
+
+# Log-odds: the least and most that boosters say, and those of a class which is no candidate.
+_MOST, NO_CANDIDATE = 25.0, -30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StackModelConfig:
+    """A stacking, as yt8m-ensemble --stack writes it.
+
+    Attributes:
+      members: of each, its `model` configuration, and in `features` those of the data that it reads, where these are
+        not all.
+      first_level: of each member the number of the first-level model that it belongs to, whose score is the mean of
+        its members: those trained on folds, say.
+      listed: of each first-level model how many classes of a video its scores list.
+      naming: numbers of the first-level models that name candidates.
+      top: how many classes of each of these.
+      ranks, aggregates: columns of the boosters, see `StackConfig`.
+      forest: the sizes of the boosters' arrays.
+    """
+
+    members: tuple[Mapping[str, Any], ...]
+    first_level: tuple[int, ...]
+    listed: tuple[int, ...]
+    naming: tuple[int, ...]
+    top: int
+    ranks: bool
+    aggregates: bool
+    forest: ForestShape
+
+    def __post_init__(self) -> None:
+        if len(self.first_level) != len(self.members) or {*self.first_level} != {*range(len(self.listed))}:
+            raise ValueError("first_level must give each member one of the first-level models, and these all a member")
+        if not self.naming or not {*self.naming} <= {*self.first_level}:
+            raise ValueError(f"naming must be numbers of first-level models, got {self.naming}")
+
+
+class StackedTrees(keras.layers.Layer):
+    """From the logits of members, [B, C] each, to those of a stacking: [B, C] float32.
+
+    Candidates have the log-odds of the boosters' mean probability, between -25 and 25, all other classes -30: as
+    probabilities 0 in float16. XLA cannot compile as many rows as there happen to be candidates.
+
+    Args:
+      config: of the stacking.
+      num_classes: C.
+      name: of the layer.
+    """
+
+    def __init__(self, config: StackModelConfig, num_classes: int, name: str | None = None):
+        super().__init__(name=name, trainable=False)
+        self._config, self._num_classes, self.supports_jit = config, num_classes, False
+        self._trees = BoostedTrees(config.forest, name="trees")
+
+    def get_config(self) -> dict[str, Any]:
+        """For copies of the layer."""
+        return {"config": self._config, "num_classes": self._num_classes, "name": self.name}
+
+    def build(self, shapes: Sequence[Any]) -> None:
+        """The trees know their sizes."""
+        self.built = True
+
+    def compute_output_spec(self, logits: Sequence[Any]) -> keras.KerasTensor:
+        """[B, C] float32."""
+        return keras.KerasTensor((logits[0].shape[0], self._num_classes), "float32")
+
+    def call(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
+        """As the class says."""
+        config, num_classes = self._config, self._num_classes
+        lists = []
+        for number, top_k in enumerate(config.listed):
+            own = [tf.sigmoid(z) for z, model in zip(logits, config.first_level, strict=True) if model == number]
+            lists.append(stored_list(tf.add_n(own) / len(own), min(top_k, num_classes)))
+        rows = candidate_rows([lists[number][0][:, : config.top] for number in config.naming], num_classes)
+        features = candidate_features(lists, rows, num_classes, config.ranks, config.aggregates)
+        scores = tf.reduce_mean(self._trees(features), axis=1)  # [R] float64
+        log_odds = tf.clip_by_value(tf.math.log(scores) - tf.math.log1p(-scores), -_MOST, _MOST)
+        others = tf.fill([tf.shape(logits[0])[0], num_classes], NO_CANDIDATE)
+        return tf.tensor_scatter_nd_update(others, rows, tf.cast(log_odds, tf.float32))
+
+
+@register_model("stack", StackModelConfig, levels=("video", "frame"), trains=False)
+def build_stack(config: StackModelConfig, spec: InputSpec) -> keras.Model:
+    """Trained models, candidates, features and LightGBM's boosters: yt8m-ensemble --stack makes it of a stacking.
+
+    The variables of member number i have the paths that they have in the model alone, with `member_<i>_` before them.
+
+    Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
+    """
+    inputs = model_inputs(spec)
+    logits = []
+    for number, member in enumerate(config.members):
+        own = member_spec(member, spec)
+        model = build_model({key: value for key, value in member.items() if key != "features"}, own)
+        model = renamed(model, f"member_{number}")
+        given = {name: value for name, value in inputs.items() if name in own.features or name == "num_frames"}
+        logits.append(ops.cast(model(given), "float32"))
+    return keras.Model(inputs, StackedTrees(config, spec.num_classes, name="stack")(logits), name="stack")

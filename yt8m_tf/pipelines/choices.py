@@ -1,0 +1,40 @@
+"""On which videos a pipeline makes each of its choices: what was chosen on the data that judges is not measured by it.
+
+Imports no framework.
+"""
+
+from __future__ import annotations
+
+from yt8m_tf.pipelines.settings import PipelineConfig
+
+_STOPPING = "stopping: the checkpoint of the highest GAP@20"
+OUT_OF_FOLD, VALIDATION, BY_HAND = "out of fold", "validation shards, which judge it", "by hand, in the configuration"
+
+
+def choices(settings: PipelineConfig) -> list[dict[str, str]]:
+    """One entry for each choice: "of" what, "choice" and "where" it is made."""
+    found: list[tuple[str, str, str]] = [
+        (
+            "first-level models",
+            "stopping: the checkpoint of the highest GAP@20",
+            f"{OUT_OF_FOLD}: each model's own fold",
+        ),
+        ("LightGBM", "number of trees", f"{OUT_OF_FOLD}: each booster's own fold"),
+        ("weighted mean of the stacking", "weights", f"{OUT_OF_FOLD}: stored float16 scores of the highest classes"),
+    ]
+    if settings.stack.candidates == "best_model":
+        found.append(("LightGBM", "the model that names candidates", OUT_OF_FOLD))
+    runs = {"students": settings.students, "baselines": settings.baselines, "final": settings.final}
+    for name, own in runs.items():
+        if own:
+            found.append((name, _STOPPING, VALIDATION))
+    if settings.mean:
+        found.append(("mean", "members: the models of fold 0", "all of them, none is chosen"))
+        how = {"probabilities": "stored float16 scores", "logits": "float32 logits, scored again by the fold models"}
+        found.append(("mean", "weights", f"{OUT_OF_FOLD}: {how[settings.mean_of]}"))
+        if settings.mean_of == "logits":
+            found.append(("mean", "sharpness: none is needed, since GAP@20 does not depend on that of a sum", "-"))
+    if settings.ensemble:
+        found.append(("ensemble", "members and weights, and so sharpness", BY_HAND))
+    found.append(("exports", f"precision: {settings.export}", BY_HAND))
+    return [{"of": what, "choice": choice, "where": where} for what, choice, where in found]
