@@ -39,7 +39,7 @@ def has_scheme(path: str) -> bool:
 
 
 def below(data_dir: str, path: str) -> str:
-    """`path`, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://"; `~` is the home."""
+    """Resolves `path` relative to `data_dir`, unless it is absolute or has a scheme ("gs://"); `~` is the home."""
     return os.path.join("" if has_scheme(path) else os.path.expanduser(data_dir), os.path.expanduser(path))
 
 

@@ -16,7 +16,6 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
 
 from yt8m_tf import run_dir
-from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
@@ -97,7 +96,7 @@ def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.ran
     with _start(tmp_path / "run", {}) as summaries:
         summaries.evaluation(5, random_metrics(rng), is_best=True)
     experiment, rows = _table(tmp_path)
-    assert {info.name for info in experiment.hparam_infos} == set(hparams.flatten(strict_yaml.to_dict(_experiment({}))))
+    assert {info.name for info in experiment.hparam_infos} == set(hparams.values_of(_experiment({})))
     assert {"best/gap_at_20", "validation/gap_at_20"} <= _values(rows["run/tensorboard"]).keys()
     # Columns of a single run: all keys.
     assert len(hparams.write_columns(tmp_path)) == len(experiment.hparam_infos)
@@ -131,6 +130,12 @@ def test_a_run_that_starts_afresh_shows_its_own_configuration(tmp_path: Path, rn
     (row,) = _table(tmp_path)[1].values()
     assert row.hparams["optimizer.learning_rate"].number_value == 0.5
     assert "train/loss" not in _values(row)
+
+
+def test_places_of_shards_are_no_hyperparameters() -> None:
+    values = hparams.values_of(_experiment({}))
+    assert values.keys() & {"data.train", "data.validation", "data.test"} == set()
+    assert values["data.num_classes"] == _experiment({}).data.num_classes
 
 
 def test_no_runs_is_one_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ excludes 0.
 
 With --projector the run's TensorBoard shows the weights of the classes, by name, vertical and average precision.
 
-Of a SavedModel, from elsewhere perhaps, only the highest scores of each video are known: a class that is not among them
+Of a SavedModel, a third-party one too, only the highest scores of each video are known: a class that is not among them
 counts as not predicted, and BCE and calibration are left out, as is PERR if a video has more labels than scores.
 
 --thresholds writes, for each class, the score from which on predicting it gives the best F1 on these videos, for

@@ -1,4 +1,4 @@
-"""Removes what inference does not need from a checkpoint, a .keras file or a SavedModel, and reports the bytes by kind.
+"""Removes variables that inference does not read from a checkpoint, a .keras file or a SavedModel; reports the bytes.
 
 Optimizer slots, counters, metrics and loss scales go; of moving averages and weights those stay that inference uses.
 What is not known to be dispensable stays. The output is of the same sort as the input; its variables, and for a

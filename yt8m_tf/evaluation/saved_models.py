@@ -1,4 +1,4 @@
-"""Evaluates a SavedModel by the highest scores that it gives: all that is known of a model from elsewhere."""
+"""Evaluates a SavedModel by the highest scores that it gives: all that is known of a third-party model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removes what inference does not need from checkpoints, `.keras` files and SavedModels, and says what it took.
+"""Removes optimizer slots and the like from checkpoints, `.keras` files and SavedModels, and reports the bytes by kind.
 
 What is not known to be dispensable stays: see `kinds` for the rules.
 """
@@ -53,7 +53,7 @@ class StripReport:
 def strip(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, which: str = "best", average: bool | None = None
 ) -> StripReport:
-    """Writes `source` to `target` without what inference does not need, and a report beside it.
+    """Writes `source` to `target` without variables that inference does not read, and a report beside it.
 
     Args:
       source: a run directory, of which one checkpoint is taken; the directory or the prefix of a TensorFlow

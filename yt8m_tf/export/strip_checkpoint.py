@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow, ours and others, without what inference does not need."""
+"""Checkpoints of TensorFlow, ours and others, without variables that inference does not read."""
 
 from __future__ import annotations
 

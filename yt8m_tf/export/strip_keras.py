@@ -1,4 +1,4 @@
-"""`.keras` files without what inference does not need; no code of the model is needed, and none is run."""
+"""`.keras` files without variables that inference does not read; no code of the model is needed, and none is run."""
 
 from __future__ import annotations
 

@@ -26,18 +26,25 @@ BEST = "best"
 SUFFIX = ".session"
 _STATUS = {"success": api_pb2.STATUS_SUCCESS, "failure": api_pb2.STATUS_FAILURE}
 _ABSENT = object()
+# Where shards are says nothing of how a run was trained.
+_PLACES = ("data.train", "data.validation", "data.test")
 
 
 def session_start(experiment: ExperimentConfig) -> bytes:
     """A serialized summary of the configuration; the row of the run is named after its directory."""
     # Not `hparams.hparams`: that names rows by a hash of the values, or by one name in all directories, fold_0 perhaps,
     # and rows of one name are averaged.
-    return summary.session_start_pb(flatten(strict_yaml.to_dict(experiment))).SerializeToString()
+    return summary.session_start_pb(values_of(experiment)).SerializeToString()
 
 
 def session_end(status: str) -> bytes:
     """A serialized summary that the run has ended, with "success" or "failure"."""
     return summary.session_end_pb(_STATUS[status]).SerializeToString()
+
+
+def values_of(experiment: ExperimentConfig) -> dict[str, bool | int | float | str]:
+    """The hyperparameters of a run: its configuration by dotted keys, without the places of shards."""
+    return {key: value for key, value in flatten(strict_yaml.to_dict(experiment)).items() if key not in _PLACES}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
@@ -65,7 +72,7 @@ def write_columns(directory: Path) -> list[str]:
     Raises:
       InputError: there are no runs, or the directory cannot be written to.
     """
-    runs = [flatten(strict_yaml.to_dict(run_dir.read_experiment(path))) for path in _runs(directory)]
+    runs = [values_of(run_dir.read_experiment(path)) for path in _runs(directory)]
     if not runs:
         raise InputError(f"--workdir={directory}: no runs of yt8m-train below it; name the directory that holds them")
     keys = sorted(set().union(*runs))

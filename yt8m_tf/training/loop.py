@@ -36,6 +36,7 @@ from yt8m_tf.training import checkpoints, distribution, inputs, memory
 from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.inputs import Inputs
 from yt8m_tf.training.interruption import Interruption
+from yt8m_tf.training.opening import opening_lines
 from yt8m_tf.training.profile import Profile
 from yt8m_tf.training.schedule import Plateau, planned_factor
 from yt8m_tf.training.state import TrainState
@@ -180,7 +181,7 @@ class _Run:
         self.train_shards, self.validation_shards, folds = shards.split_shards(data, options.data_dir)
         if self.is_chief:
             run_dir.keep_folds(options.workdir, folds)
-        self.interruption, self.evaluation_due = Interruption(), False
+        self.interruption, self.evaluation_due, self.compiled = Interruption(), False, False
         self.membership = None
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
@@ -219,6 +220,16 @@ class _Run:
 
     def run(self) -> TrainResult:
         config = self.experiment.train
+        if self.show:
+            for line in opening_lines(
+                self.experiment,
+                self.state.model,
+                self.strategy,
+                self.train_shards,
+                self.validation_shards,
+                self.options.workdir,
+            ):
+                Progress.write(line)
         if self.step and self.show:
             Progress.write(
                 f"going on with the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
@@ -242,10 +253,14 @@ class _Run:
         config, options = self.experiment.train, self.options
         end = (self.step // config.steps_per_epoch + 1) * config.steps_per_epoch
         log_from, log_time, losses, waited = self.step, time.perf_counter(), 0.0, self.stream.seconds_waited
+        timed_from, timed = log_from, log_time  # of the rate
         saved_time = time.perf_counter()
+        if not self.compiled:
+            bar.set_postfix_str("compiling the first update")
         while self.step < end:
             count = options.steps_per_call if self.step + options.steps_per_call <= end else 1
             rates = [self._learning_rate(self.step + i) for i in range(count)]
+            start = time.perf_counter()
             with self.profile.call(self.step, count):
                 batches = [next(self.stream) for _ in range(count * config.accumulation)]
                 wishes = self._wishes(saved_time)
@@ -257,6 +272,9 @@ class _Run:
                     f" or optimizer.clip_norm{self._where_to_change()}"
                 )
             losses, self.step = losses + loss, self.step + count
+            if not self.compiled:
+                self._tell_compiled(bar, time.perf_counter() - start)
+                timed_from, timed = self.step, time.perf_counter()
             if (skipped := int(outputs["skipped"])) >= _MOST_SKIPPED:
                 raise InputError(
                     f"the last {skipped} updates up to step {self.step} were skipped: their gradients are not finite in"
@@ -267,17 +285,21 @@ class _Run:
             bar.update(count)
             now = time.perf_counter()
             if self.step == end or now - log_time > 10.0:
+                if self.step == timed_from:  # nothing but the first call
+                    timed_from, timed = log_from, log_time
                 seconds, steps = now - log_time, self.step - log_from
                 values = {
                     "loss": losses / steps,
                     "learning_rate": rates[-1],
                     "gradient_norm": float(outputs["gradient_norm"]),
-                    "examples_per_second": steps * config.batch_size / seconds,
+                    "examples_per_second": (self.step - timed_from) * config.batch_size / (now - timed),
                     "data_wait_share": (self.stream.seconds_waited - waited) / seconds,
                 }
                 self.summaries.scalars(self.step, "train", values)
-                bar.set_postfix(loss=f"{values['loss']:.5f}", examples_s=f"{values['examples_per_second']:,.0f}")
+                rate = f"{values['examples_per_second']:,.0f} examples/s"
+                bar.set_postfix_str(f"loss {values['loss']:.5f}, {rate}")
                 log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
+                timed_from, timed = log_from, log_time
             # Of all workers: saving begins with a collective, so that all must come to it at the same step.
             wants_to_save, wants_to_end = (float(wish) > 0 for wish in outputs["wishes"])
             if wants_to_end or (wants_to_save and self.step < end):
@@ -286,6 +308,13 @@ class _Run:
                 saved_time = now
             if wants_to_end:
                 raise self._interrupted()
+
+    def _tell_compiled(self, bar: Progress, seconds: float) -> None:
+        """Leaves the first call, which compiles the step, out of the bar's rate and time left; says what it took."""
+        self.compiled = True
+        bar.unpause()
+        if self.show:
+            bar.write(f"compiled in {seconds:.0f} s, which rate and time left do not count")
 
     def _check_first_records(self) -> None:
         data, need_labels = self.experiment.data, not soft_labels.replace_labels(self.experiment.labels)

@@ -19,6 +19,22 @@ from yt8m_tf.metrics.rated_pairs import RatedMetrics
 from yt8m_tf.training import hparams
 from yt8m_tf.training.state import TrainState
 
+# What TensorBoard says of a scalar, with its unit.
+_DESCRIPTIONS = {
+    "loss": "Mean loss of the updates since the last point, without penalties on weights.",
+    "learning_rate": "Of the last update.",
+    "gradient_norm": "Global norm of the last update's gradient, before clipping.",
+    "examples_per_second": "Examples a second, over all replicas, without the first update's compilation.",
+    "data_wait_share": "Share of the time that was spent waiting for batches, 0 to 1.",
+    "gap_at_20": "Global average precision of the 20 highest scores of each video, 0 to 1.",
+    "hit_at_1": "Share of videos whose highest score is a label, 0 to 1.",
+    "perr": "Precision at equal recall rate: of a video's n labels those among its n highest scores, 0 to 1.",
+    "map": "Mean over classes of their average precision, 0 to 1.",
+    "bce": "Mean binary cross-entropy over videos and classes, in nats.",
+    "calibration_error": "Expected calibration error over 15 bins, 0 to 1.",
+    "step": "The update after which the best evaluation was made.",
+}
+
 
 class Summaries:
     """A context in which scalars, histograms, curves of precision and recall can be written; with the configuration.
@@ -49,7 +65,7 @@ class Summaries:
         """Writes `values` under `group/`."""
         with self._writing(step):
             for name, value in values.items():
-                tf.summary.scalar(f"{group}/{name}", value)
+                tf.summary.scalar(f"{group}/{name}", value, description=_DESCRIPTIONS.get(name))
 
     def evaluation(self, step: int, metrics: Metrics | RatedMetrics, is_best: bool) -> None:
         """Writes the metrics of an evaluation, and of videos the curve of precision against recall; a best one as such

@@ -1,0 +1,58 @@
+"""What a run says of itself before its first update."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.data.clip_reader import count_records, is_local
+from yt8m_tf.training import distribution
+
+# Records of more shards are not counted: that would take longer than people wait.
+_MOST_COUNTED = 500
+
+
+def opening_lines(
+    experiment: ExperimentConfig,
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    train_shards: Sequence[str],
+    validation_shards: Sequence[str],
+    workdir: Path,
+) -> list[str]:
+    """Device, model, data and run directory, a line each."""
+    count = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    updates = experiment.train.total_steps
+    return [
+        f"device: {_device(strategy)}",
+        f"model: {experiment.model['name']}, {count:,} parameters, {experiment.data.level} level",
+        f"training: {_described(train_shards)}; {updates:,} updates of {experiment.train.batch_size:,}",
+        f"validation: {_described(validation_shards)}",
+        f"run: {workdir}",
+    ]
+
+
+def _device(strategy: tf.distribute.Strategy) -> str:
+    replicas, workers = strategy.num_replicas_in_sync, distribution.num_workers(strategy)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        kind = f"CPU, {os.cpu_count()} cores"
+    else:
+        kind = str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+    shared = f" in {workers} processes" if workers > 1 else ""
+    return f"{replicas} x {kind}{shared}" if replicas > 1 else kind
+
+
+def _described(shards: Sequence[str]) -> str:
+    """Shards, and where that is soon known their records and bytes."""
+    text = f"{len(shards):,} shard{'s' if len(shards) != 1 else ''}"
+    if len(shards) > _MOST_COUNTED or not is_local(shards):
+        return text
+    records, size = count_records(shards), sum(os.path.getsize(shard) for shard in shards)
+    return f"{text}, {size / 1e6:,.1f} MB" if records is None else f"{text}, {records:,} videos, {size / 1e6:,.1f} MB"
