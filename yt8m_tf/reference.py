@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig
+from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig, SegmentSettings
 
 _HEAD = """\
 # All configuration keys
@@ -69,7 +69,8 @@ def markdown() -> str:
         lines += [f"### `model: {{name: {name}}}`", "", *_table(_rows(options, "model."))]
     lines += ["## A pipeline", "", *_sections(PipelineConfig, "")]
     lines += ["### A model of a pipeline: `models.NAME`, `students.NAME`, `baselines.NAME`", ""]
-    lines += [*_table(_rows(ModelSettings, "")), "### `final`", "", *_table(_rows(FinalSettings, "final.")), _FILES]
+    lines += [*_table(_rows(ModelSettings, "")), "### A model on rated segments: `segments.NAME`", ""]
+    lines += [*_table(_rows(SegmentSettings, "")), "### `final`", "", *_table(_rows(FinalSettings, "final.")), _FILES]
     return "\n".join(lines)
 
 

@@ -700,7 +700,12 @@ def _weights(directory: Path) -> Input:
 
 def _stacking(name: str) -> Callable[[Path], Input]:
     def make(directory: Path) -> Input:
-        started = {"fingerprint": "f" * 64, "config": strict_yaml.to_dict(StackConfig()), "models": ["a", "b"]}
+        started: dict[str, Any] = {
+            "fingerprint": "f" * 64,
+            "config": strict_yaml.to_dict(StackConfig()),
+            "models": ["a", "b"],
+        }
+        started["top_k"] = [20, 20]
         (directory / stack.CONFIG).write_text(json.dumps(started))
         gaps = {"train": {"a": 0.5, "b": 0.5}, "validate": {"a": 0.4, "b": 0.4}}
         (directory / stack.REPORT).write_text(json.dumps({"gaps": gaps, "importances": {"a": 0.5}}))
@@ -708,7 +713,12 @@ def _stacking(name: str) -> Callable[[Path], Input]:
             shard, _ = _scores(directory / split)
             (directory / "rows" / split).mkdir(parents=True)
             (directory / "rows" / split / f"{shard.name}.npz").write_bytes(b"")
-        return _input(directory / name, lambda: sizes.read_stacking(directory), str(directory))
+
+        def call() -> None:
+            sizes.read_stacking(directory)
+            assert stack.read_finished(directory, "--stack").top_k
+
+        return _input(directory / name, call, str(directory), "configuration key")
 
     return make
 
@@ -720,7 +730,9 @@ def _reported(name: str) -> Callable[[Path], Input]:
         workdir = _run(directory)
         evaluation = workdir / "evaluation"
         evaluation.mkdir()
-        (evaluation / "metrics.json").write_text(json.dumps({"metrics": {"gap_at_20": 0.5}, "context": {"step": 1}}))
+        interval = {"low": 0.4, "high": 0.6, "level": 0.95}
+        metrics = {"metrics": {"gap_at_20": 0.5}, "intervals": {"gap_at_20": interval}, "context": {"step": 1}}
+        (evaluation / "metrics.json").write_text(json.dumps(metrics))
         rows = "".join(f"{number},Name {number},{number + 1},0.5\n" for number in range(_CLASSES))
         (evaluation / "classes.csv").write_text(f"class,name,num_positives,average_precision\n{rows}")
         return _input(workdir / name, lambda: read_workdir(workdir), str(workdir), "configuration key")

@@ -13,21 +13,21 @@ OUT_OF_FOLD, VALIDATION, BY_HAND = "out of fold", "validation shards, which judg
 
 def choices(settings: PipelineConfig) -> list[dict[str, str]]:
     """One entry for each choice: "of" what, "choice" and "where" it is made."""
-    found: list[tuple[str, str, str]] = [
-        (
-            "first-level models",
-            "stopping: the checkpoint of the highest GAP@20",
-            f"{OUT_OF_FOLD}: each model's own fold",
-        ),
-        ("LightGBM", "number of trees", f"{OUT_OF_FOLD}: each booster's own fold"),
-        ("weighted mean of the stacking", "weights", f"{OUT_OF_FOLD}: stored float16 scores of the highest classes"),
-    ]
-    if settings.stack.candidates == "best_model":
-        found.append(("LightGBM", "the model that names candidates", OUT_OF_FOLD))
+    found: list[tuple[str, str, str]] = []
+    if settings.models or settings.all_of:
+        found += [
+            ("first-level models", _STOPPING, f"{OUT_OF_FOLD}: each model's own fold"),
+            ("LightGBM", "number of trees", f"{OUT_OF_FOLD}: each booster's own fold"),
+            ("weighted mean of the stacking", "weights", f"{OUT_OF_FOLD}: stored float16 scores"),
+        ]
+        if settings.stack.candidates == "best_model":
+            found.append(("LightGBM", "the model that names candidates", OUT_OF_FOLD))
     runs = {"students": settings.students, "baselines": settings.baselines, "final": settings.final}
     for name, own in runs.items():
         if own:
             found.append((name, _STOPPING, VALIDATION))
+    if settings.segments:
+        found.append(("segments", "stopping: the checkpoint of the highest MAP", VALIDATION))
     if settings.mean:
         found.append(("mean", "members: the models of fold 0", "all of them, none is chosen"))
         how = {"probabilities": "stored float16 scores", "logits": "float32 logits, scored again by the fold models"}

@@ -142,7 +142,7 @@ def read_workdir(path: Path) -> Workdir:
         path,
         pipeline,
         _read_json(path / "results.json", {}).get("stages", {}),
-        _read_json(path / "results.json", {}).get("choices", []),
+        _read_json(path / "results.json", {}, check=_check_choices).get("choices", []),
         runs,
         evaluations[False],
         evaluations[True],
@@ -197,7 +197,8 @@ def _num_weights(directory: Path) -> int | None:
 
 
 def _read_evaluation(directory: Path, of_segments: bool) -> Evaluation:
-    metrics = _read_json(directory / METRICS_FILE, needed=("metrics", "map" if of_segments else "gap_at_20"))
+    best = "map" if of_segments else "gap_at_20"
+    metrics = _read_json(directory / METRICS_FILE, needed=("metrics", best), check=_check_intervals)
 
     def read(path: Path) -> Evaluation:
         with open(path, encoding="utf-8", newline="") as file:
@@ -211,6 +212,18 @@ def _read_evaluation(directory: Path, of_segments: bool) -> Evaluation:
         )
 
     return _checked(directory / CLASSES_FILE, read)
+
+
+def _check_intervals(contents: Any) -> None:
+    """A release before `intervals` left it out."""
+    for interval in contents.get("intervals", {}).values():
+        for key in ("low", "high", "level"):
+            _check_number(interval[key])
+
+
+def _check_choices(contents: Any) -> None:
+    for made in contents.get("choices", []):
+        _check_texts(made, "of", "choice", "where")
 
 
 def _check_export(report: Any) -> None:

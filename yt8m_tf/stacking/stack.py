@@ -198,7 +198,7 @@ class _Begun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stacking:
+class Finished:
     """A stacking that is whole, as a graph of it needs to know it.
 
     Attributes:
@@ -216,7 +216,7 @@ class Stacking:
     naming: list[int]
 
 
-def read_stacking(directory: Path, source: str) -> Stacking:
+def read_finished(directory: Path, source: str) -> Finished:
     """What `stack` made.
 
     Args:
@@ -245,7 +245,9 @@ def read_stacking(directory: Path, source: str) -> Stacking:
         except (KeyError, TypeError) as error:
             raise InputError(f"{directory / REPORT}: cannot be read ({error} is missing); {remedy}") from error
     top_k = list(begun.top_k or [min(score_records.DEFAULT_TOP_K, manifest.num_classes)] * len(models))
-    return Stacking(config, models, top_k, manifest.num_classes, naming)
+    if len(top_k) != len(models) or min(top_k, default=0) < 1:
+        raise InputError(f"{directory / CONFIG}: top_k {top_k} is not of its {len(models)} models; {remedy}")
+    return Finished(config, models, top_k, manifest.num_classes, naming)
 
 
 def _start(output: Path, config: StackConfig, fingerprint: str, training: StackInputs) -> None:
