@@ -24,6 +24,7 @@ from absl import flags
 
 from yt8m_tf.bin import fault_flags
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 
 _MODEL = flags.DEFINE_list(
     "model", None, "Run directories of yt8m-train (a pattern may name the folds), or one SavedModel.", required=True
@@ -71,6 +72,9 @@ def main(_: Sequence[str]) -> None:
     )
     for line in summary.faults.summary():
         print(line)
+    if "train" in output.name:  # scores/MODEL/train, beside those of other models
+        scores = output.absolute().parent.parent / "*"
+        print(next_command("stack", scores=scores, data_dir=_DATA_DIR.value, input=_INPUT.value, output="stacked"))
 
 
 def _embed() -> None:

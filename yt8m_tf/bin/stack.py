@@ -30,7 +30,7 @@ from absl import flags
 
 from yt8m_tf.bin import label_flags, size_flags
 from yt8m_tf.bin.launch import launch
-from yt8m_tf.bin.usage import parse_comma_list
+from yt8m_tf.bin.usage import next_command, parse_comma_list
 from yt8m_tf.console.quiet import import_quietly
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ def _stack(settings: StackConfig, output: Path) -> None:
         for line in counts.summary(label_flags.ON_UNLABELLED.value):
             print(f"{split}: {line}")
     print(f"written: {output / report.TABLE}, {', '.join(report.PICTURES)}; soft labels: {output / 'train'}")
+    soft = f"--set=labels.soft={(output / 'train').absolute()}"
+    student = "first_level/resnet_like_soft_labels.yaml"
+    print(next_command("train", soft, config=student, data_dir=_DATA_DIR.value, workdir="runs/student"))
 
 
 def run() -> None:

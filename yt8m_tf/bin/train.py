@@ -15,6 +15,8 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -22,6 +24,9 @@ from yt8m_tf.bin import fault_flags, label_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
 from yt8m_tf.console.quiet import import_quietly
+
+if TYPE_CHECKING:
+    from yt8m_tf.config.data import DataConfig
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "Configuration: PATH.yaml, or PATH.yaml:NAME for a file of several.", required=True
@@ -106,12 +111,33 @@ def main(_: Sequence[str]) -> None:
     best = f"best {TITLES[result.metric]} {result.best_gap:.5f} at step {result.best_step:,}"
     print(f"{ending} at step {result.step:,}; {best}")
     print(f"run: {options.workdir}")
-    print(next_command("evaluate", workdir=options.workdir, data_dir=_DATA_DIR.value))
+    print(_next(experiment.data, options.workdir))
     if profile is not None:
         traces = options.workdir / run_dir.TENSORBOARD / "plugins" / "profile"
         print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
     for line in result.skipped:
         print(line)
+
+
+def _next(data: DataConfig, workdir: Path) -> str:
+    """What comes after a run: of a fold in a directory named after it the next fold, or the scores of all."""
+    num_folds, fold = data.num_folds, data.fold
+    others = [workdir.with_name(f"fold_{number}") for number in range(num_folds)]
+    if not num_folds or workdir.name != f"fold_{fold}":
+        return next_command("evaluate", workdir=workdir, data_dir=_DATA_DIR.value)
+    missing = [number for number, other in enumerate(others) if not other.exists() and number != fold]
+    if not missing:
+        pattern, output = workdir.with_name("fold_*"), Path("scores", workdir.absolute().parent.name, "train")
+        return next_command("score", model=pattern, data_dir=_DATA_DIR.value, input=data.train, output=output)
+    return next_command(
+        "train",
+        *(f"--set={text}" for text in _SET.value),
+        config=_CONFIG.value,
+        data_dir=_DATA_DIR.value,
+        workdir=others[missing[0]],
+        num_folds=num_folds,
+        fold=missing[0],
+    )
 
 
 def run() -> None:
