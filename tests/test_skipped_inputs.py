@@ -91,6 +91,7 @@ def test_shards_of_the_other_level_are_no_empty_clips(
     assert os.listdir(tmp_path) == ["x.tfrecord"]
 
 
+@pytest.mark.slow
 def test_advice_is_for_who_reads(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
     """Neither a key of a configuration, where a model decides, nor a flag that a command does not have."""
     data = tiny_data("frame", features={**FEATURES, "rgb": 24})

@@ -108,6 +108,7 @@ def test_soft_labels_in_their_place(tmp_path: Path) -> None:
         next(stream(LabelsConfig("some", weight=0.5), "negative"))
 
 
+@pytest.mark.slow
 def test_commands_count_them(tmp_path: Path) -> None:
     """Trained and evaluated without the unlabelled half: as on shards that never had it."""
     rng = np.random.default_rng(3)

@@ -6,11 +6,13 @@ import csv
 import shutil
 from pathlib import Path
 
+import pytest
 from commands import run_command
 
 _OLD = Path(__file__).resolve().parents[1] / "old_runs" / "video"
 
 
+@pytest.mark.slow
 def test_from_a_run_to_names(tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(_OLD / "data", data)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_command
+from absl import flags
+from commands import fresh_flags, run_command
 from shards import video_record, write_shard
 
 from yt8m_tf.bin.usage import comma_list, next_command, parse_comma_list
+from yt8m_tf.config.data import DataConfig
 
 
 @pytest.mark.parametrize("path", ["plain", "with space", "a,b", "it's [1] $HOME `ls`", 'say "x", y', "ünï*?", "~/x"])
@@ -24,24 +27,26 @@ def test_a_printed_command_gives_its_values_back(path: str) -> None:
 
 
 def test_after_a_fold_comes_the_next_one_and_then_the_scores(tmp_path: Path) -> None:
-    from absl import flags
+    with fresh_flags():
+        from yt8m_tf.bin import train
 
-    from yt8m_tf.bin import train
-    from yt8m_tf.config.data import DataConfig
+        flags.FLAGS(["yt8m-train", "--config=c.yaml", f"--workdir={tmp_path}"])
+        _after_a_fold(train._next, tmp_path)
 
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["x", "--config=c.yaml", f"--workdir={tmp_path}"], known_only=True)
+
+def _after_a_fold(next_of: Callable[[DataConfig, Path], str], tmp_path: Path) -> None:
     runs = [tmp_path / "moe" / f"fold_{number}" for number in range(2)]
     runs[0].mkdir(parents=True)
-    line = train._next(DataConfig(num_folds=2), runs[0])
+    line = next_of(DataConfig(num_folds=2), runs[0])
     assert line.startswith("next: yt8m-train") and f"--workdir={runs[1]} --num_folds=2 --fold=1" in line
     runs[1].mkdir()
-    line = train._next(DataConfig(num_folds=2, fold=1), runs[1])
+    line = next_of(DataConfig(num_folds=2, fold=1), runs[1])
     assert line.startswith("next: yt8m-score") and "fold_*" in line and "--output=scores/moe/train" in line
     for workdir in (tmp_path / "moe", runs[1]):
-        assert train._next(DataConfig(), workdir).startswith("next: yt8m-evaluate")
+        assert next_of(DataConfig(), workdir).startswith("next: yt8m-evaluate")
 
 
+@pytest.mark.slow
 def test_a_path_with_a_comma_is_read_and_said_how(tmp_path: Path) -> None:
     """The command that training prints, with the directories' odd names, evaluates the run."""
     data, run = tmp_path / "my, data [1]", tmp_path / "my run"

@@ -257,6 +257,7 @@ def _run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_command(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     pattern, output = learnable_shards("frame") / "train*.tfrecord", tmp_path / "new" / "centroids.npz"
     flags = (f"--input={pattern}", f"--output={output}", "--features=rgb:8,audio:4", "--num_frames=600")

@@ -127,6 +127,7 @@ def test_the_graph_gives_the_scores_of_the_stacking(kind: str, world: World) -> 
     assert equal > 0.99 * total
 
 
+@pytest.mark.slow
 def test_one_saved_model(world: World, tmp_path: Path) -> None:
     """Without custom operations; leaves and splits are stored as they are, members in float16."""
     stacked, run = world.stack(CONFIGS["union"], "stacked_union"), tmp_path / "run"

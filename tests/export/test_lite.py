@@ -91,6 +91,7 @@ def test_recurrent_layers_are_one_line(tmp_path):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_export_of_a_run_with_lite_model(learnable_shards, tmp_path, rng):
     from yt8m_tf.models.registry import parse_experiment
 

@@ -32,7 +32,7 @@ def run_command(command: str, *arguments: object) -> Result:
     """
     out, err = io.StringIO(), io.StringIO()
     argv = [f"yt8m-{command}", *map(str, arguments)]
-    with _fresh_flags(), mock.patch.object(sys, "argv", argv):
+    with fresh_flags(), mock.patch.object(sys, "argv", argv):
         module = importlib.import_module(f"{_BIN}.{command.replace('-', '_')}")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _kept_process():
             try:
@@ -44,7 +44,7 @@ def run_command(command: str, *arguments: object) -> Result:
 
 
 @contextlib.contextmanager
-def _fresh_flags() -> Iterator[None]:
+def fresh_flags() -> Iterator[None]:
     """Only absl's flags are defined at the start, so that a command may define its own, which go at the end."""
     modules = _take_modules()
     own = [name for name in flags.FLAGS if not str(flags.FLAGS.find_module_defining_flag(name)).startswith("absl")]

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from tiny_options import COMPILED, FRAME_OPTIONS, NUM_TAGS, OPTIONS, REPLICATED, REPRESENTATIVES
+from tiny_options import COMPILED, EXPORTED, FRAME_OPTIONS, NUM_TAGS, OPTIONS, REPLICATED, REPRESENTATIVES
 
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
@@ -25,7 +25,9 @@ def _first(names):
     return pytest.mark.parametrize(("name", "level"), cases)
 
 
-quicker_first, replicated_first, compiled_first = (_first(names) for names in (REPRESENTATIVES, REPLICATED, COMPILED))
+quicker_first, exported_first, replicated_first, compiled_first = (
+    _first(names) for names in (REPRESENTATIVES, EXPORTED, REPLICATED, COMPILED)
+)
 every_frame_model = pytest.mark.parametrize("name", FRAME_CASES)
 
 

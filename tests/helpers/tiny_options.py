@@ -64,6 +64,8 @@ REPRESENTATIVES = {
     ("transformer", "frame"),
     ("weighted_mean", "frame"),
 }
+# Graphs are exported alike; recurrence, attention and sorting are operations like others there.
+EXPORTED = REPRESENTATIVES - {("rnn", "frame"), ("time_distributed_dense_sort", "frame"), ("transformer", "frame")}
 # Replicas train alike but for what goes over the batch, or is not trained. (What else does, sorted scores, the tests of
 # its layer see.)
 REPLICATED = {

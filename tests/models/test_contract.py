@@ -78,7 +78,7 @@ def test_does_with_a_single_feature(name, level, rng):
         check_every_feature_is_used(name, level, features, rng)
 
 
-@every_model
+@quicker_first
 def test_output_is_float32_in_mixed_precision(name, level, rng):
     model = shared(name, level, "mixed_bfloat16")
     outputs = model(random_inputs(level, rng), training=True)

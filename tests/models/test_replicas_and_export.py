@@ -8,8 +8,8 @@ from model_contract import (
     FEATURES,
     MAX_FRAMES,
     build,
+    exported_first,
     num_outputs,
-    quicker_first,
     randomise,
     replicated_first,
     without_randomness,
@@ -101,7 +101,7 @@ def test_two_replicas_equal_one(name, level, rng, two_replicas):
         np.testing.assert_allclose(two[path], value, rtol=1e-5, atol=1e-5, err_msg=path)
 
 
-@quicker_first
+@exported_first
 @pytest.mark.usefixtures("graphs_as_traced")
 def test_saved_model_round_trip(name, level, rng, tmp_path):
     model, data = build(name, level), data_config(name, level)

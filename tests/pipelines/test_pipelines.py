@@ -161,7 +161,7 @@ def test_the_best_pipeline_on_real_records() -> None:
 @pytest.mark.parametrize(
     ("only", "stops"),
     [
-        ("logistic", ("train logistic fold 1", "score logistic validation")),
+        pytest.param("logistic", ("train logistic fold 1", "score logistic validation"), marks=pytest.mark.slow),
         pytest.param("", ("train moe fold 1", "score moe validation", "stack", "train final"), marks=pytest.mark.slow),
     ],
 )

@@ -186,6 +186,7 @@ def test_what_is_missing_is_named_with_its_command(pipeline: Path, tmp_path: Pat
         assert word in page.text
 
 
+@pytest.mark.slow
 def test_a_run_alone(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, workdir = learnable_shards(), tmp_path / "run"
     values = {

@@ -71,6 +71,7 @@ def _score(runs: Sequence[Path], shards: Sequence[str], output: Path, **options:
     return score.score(predictors, shards, output, progress=False, **{"batch_size": 16, "xla": False} | options)
 
 
+@pytest.mark.slow
 def test_a_shard_that_another_process_scores_is_waited_for(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["validate*.tfrecord"], str(data_dir))

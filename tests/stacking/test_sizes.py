@@ -97,6 +97,7 @@ def test_which_ensembles(rng: np.random.Generator) -> None:
     assert WITH_WEAK not in {ensemble.order for ensemble in ensembles(gaps.tolist(), 0, 0, 3)}
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_a_stacking_of_its_models_alone(world: World, measured: Measured, tmp_path: Path) -> None:
     _check_ensembles(world, measured.output, measured.contents, _FEW, tmp_path)
 

@@ -120,6 +120,7 @@ def test_a_signal_during_an_evaluation_loses_nothing(
     _assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_loses_no_step(
     whole: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

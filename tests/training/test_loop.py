@@ -202,6 +202,7 @@ def _exact(**train: int) -> ExperimentConfig:
     return _experiment(train=train, data={"split": "record"}, optimizer={"learning_rate": 1e-3})
 
 
+@pytest.mark.slow  # test_teacher.py trains on two replicas in the fast set
 def test_two_replicas_equal_one(
     data_dir: Path,
     exact_run: tuple[Path, TrainResult],

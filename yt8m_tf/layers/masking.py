@@ -84,6 +84,7 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
     return ops.sum(ops.where(chosen, frames, ops.zeros_like(frames)), axis=1)
 
 
+@keras.saving.register_keras_serializable(package="yt8m_tf")
 class _FirstLargest(keras.Operation):
     """The first of the frames with the largest value, [B, T, D] to [B, D] int32: 0 and -0 are equal.
 
