@@ -6,7 +6,7 @@ import lightgbm
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import Measurement, Options, Target, Way, measure
+from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.report import Result
 from benchmarks.stack_data import CLASSES, make_scores
 from yt8m_tf.layers.trees import BoostedTrees
@@ -73,7 +73,7 @@ def measure_trees(rows: np.ndarray, videos: int, booster: lightgbm.Booster, opti
 
     np.testing.assert_allclose(function(given)[:, 0], booster.predict(matrix, num_threads=_THREADS), rtol=0, atol=1e-9)
     ways = [
-        Way(_OURS, "float32 rows in memory to probabilities", ours),
-        Way(_LIGHTGBM, "float64 rows in memory, as it takes them, to probabilities", theirs),
+        Variant(_OURS, "float32 rows in memory to probabilities", ours),
+        Variant(_LIGHTGBM, "float64 rows in memory, as it takes them, to probabilities", theirs),
     ]
     return measure("boosted trees", "videos/s", ways, [Target(_OURS, _LIGHTGBM, _AT_LEAST)], options)
