@@ -19,7 +19,7 @@ from yt8m_tf.metrics.batch_statistics import compiled_statistics
 
 _BATCH_SIZE, _NUM_BATCHES = 512, 8
 _OURS, _HEAP, _NUMPY = "batch_statistics + MetricAccumulator", "heap in Python", "argpartition in NumPy"
-_AT_LEAST = 20.0
+_AT_LEAST = 30.0
 _MAX_LABELS = 32
 
 
