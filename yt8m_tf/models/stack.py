@@ -8,13 +8,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers.candidates import candidate_features, candidate_rows, stored_list
 from yt8m_tf.layers.trees import BoostedTrees, ForestShape
-from yt8m_tf.models.registry import build_model, model_inputs, register_model
-from yt8m_tf.models.weighted_mean import member_spec, renamed
+from yt8m_tf.models.members import member_logits
+from yt8m_tf.models.registry import model_inputs, register_model
 
 # Log-odds: the least and most that boosters say, and those of a class which is no candidate.
 _MOST, NO_CANDIDATE = 25.0, -30.0
@@ -105,11 +104,5 @@ def build_stack(config: StackModelConfig, spec: InputSpec) -> keras.Model:
     Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
     """
     inputs = model_inputs(spec)
-    logits = []
-    for number, member in enumerate(config.members):
-        own = member_spec(member, spec)
-        model = build_model({key: value for key, value in member.items() if key != "features"}, own)
-        model = renamed(model, f"member_{number}")
-        given = {name: value for name, value in inputs.items() if name in own.features or name == "num_frames"}
-        logits.append(ops.cast(model(given), "float32"))
+    logits = member_logits(config.members, inputs, spec)
     return keras.Model(inputs, StackedTrees(config, spec.num_classes, name="stack")(logits), name="stack")

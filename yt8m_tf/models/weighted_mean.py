@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from yt8m_tf.config.input_spec import InputSpec
-from yt8m_tf.models.registry import build_model, model_inputs, register_model
+from yt8m_tf.models.members import member_logits
+from yt8m_tf.models.registry import model_inputs, register_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +48,7 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
     Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
     """
     inputs = model_inputs(spec)
-    logits = []
-    for number, member in enumerate(config.members):
-        own = member_spec(member, spec)
-        model = build_model({key: value for key, value in member.items() if key != "features"}, own)
-        model = renamed(model, f"member_{number}")
-        given = {name: value for name, value in inputs.items() if name in own.features or name == "num_frames"}
-        logits.append(ops.cast(model(given), "float32"))
+    logits = member_logits(config.members, inputs, spec)
     weights = np.asarray(config.weights or (1.0,) * len(config.members))
     shares = (weights / weights.sum()).astype("float32")[:, None, None]
     stacked = ops.stack(logits)  # [M, B, C]
@@ -66,23 +61,3 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
     yes = ops.logsumexp(ops.log_sigmoid(stacked) - minus_log_weights, axis=0)
     no = ops.logsumexp(ops.log_sigmoid(-stacked) - minus_log_weights, axis=0)
     return keras.Model(inputs, yes - no, name="weighted_mean")
-
-
-def renamed(model: keras.Model, name: str) -> keras.Model:
-    """The same model with other names, its own and those of its layers: members may be of the same kind."""
-
-    def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.Model):
-            return renamed(layer, f"{name}_{layer.name}")
-        return type(layer).from_config({**layer.get_config(), "name": f"{name}_{layer.name}"})
-
-    copy = keras.models.clone_model(model, clone_function=rename)
-    return keras.Model(copy.input, copy.output, name=name)
-
-
-def member_spec(member: Mapping[str, Any], spec: InputSpec) -> InputSpec:
-    """What a member reads: `spec`, or some of its features."""
-    names = member.get("features")
-    if names is None:
-        return spec
-    return dataclasses.replace(spec, features={name: spec.features[name] for name in names})
