@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from killed import killed_at
 
 from yt8m_tf import run_dir
 from yt8m_tf.config.experiment import ExperimentConfig
@@ -24,7 +25,6 @@ from yt8m_tf.export.trained import export_trained
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints, loop, step
 from yt8m_tf.training.loop import RunOptions
-from yt8m_tf.training.step import TrainStep
 
 _SEED = tf.constant([1, 2])
 
@@ -153,10 +153,6 @@ def _train(experiment: ExperimentConfig, data_dir: Path, workdir: Path, **change
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-class _KilledError(Exception):
-    pass
-
-
 @pytest.mark.slow
 def test_a_killed_run_draws_the_same_frames(
     learnable_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,17 +169,8 @@ def test_a_killed_run_draws_the_same_frames(
     monkeypatch.setattr(step, "prepare_clips", prepare)
     whole = _train(experiment, data_dir, tmp_path / "whole")
     assert shapes == {(32, 3, 8)}
-    original = TrainStep.train
-
-    def train(self: TrainStep, batches: Any, at: int, rates: Any, wishes: Any) -> Any:
-        if at >= 2:  # within the epoch
-            raise _KilledError
-        return original(self, batches, at, rates, wishes)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "train", train)
-        with pytest.raises(_KilledError):
-            _train(experiment, data_dir, tmp_path / "killed")
+    with killed_at(2):  # within the epoch
+        _train(experiment, data_dir, tmp_path / "killed")
     _assert_equal(whole, _train(experiment, data_dir, tmp_path / "killed"))
 
 

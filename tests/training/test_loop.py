@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cluster import start_workers
+from killed import killed_at
 from shards import video_record, write_shard
 
 from yt8m_tf import run_dir
@@ -25,7 +26,6 @@ from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.training import checkpoints, loop, state
 from yt8m_tf.training.loop import RunOptions, TrainResult
-from yt8m_tf.training.step import TrainStep
 
 # Most of a short run is tracing, which takes its time for each variable: so few of them as there can be.
 _SMALL = {"name": "resnet_like", "inner_size": 8, "av_blocks": 0, "concat_blocks": 0}
@@ -78,30 +78,11 @@ def _assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray], tole
         np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
-class _KilledError(Exception):
-    pass
-
-
-def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    original = TrainStep.train
-
-    def train(self: TrainStep, batches: Any, at: int, *more: Any) -> Any:
-        if at >= step:
-            raise _KilledError
-        return original(self, batches, at, *more)
-
-    monkeypatch.setattr(TrainStep, "train", train)
-
-
-def _train_whole_and_killed(
-    experiment: ExperimentConfig, data_dir: Path, parent: Path, strategy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _train_whole_and_killed(experiment: ExperimentConfig, data_dir: Path, parent: Path, strategy: Any) -> None:
     """Runs `whole`, and `killed`, which is killed at step 15 and goes on."""
     _train(experiment, data_dir, parent / "whole", strategy)
-    with monkeypatch.context() as patch:
-        _kill_at(patch, 15)
-        with pytest.raises(_KilledError):
-            _train(experiment, data_dir, parent / "killed", strategy)
+    with killed_at(15):
+        _train(experiment, data_dir, parent / "killed", strategy)
     _train(experiment, data_dir, parent / "killed", strategy)
 
 
@@ -157,18 +138,15 @@ def test_killed_run_ends_with_equal_weights(
     xla: bool,
     data_dir: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed before the first evaluation, when nothing is saved yet, and within a later epoch."""
     experiment = _experiment(**merge(_RANDOM, changes))
     options: dict[str, Any] = {"steps_per_call": steps_per_call, "xla": xla}
     whole = _train(experiment, data_dir, tmp_path / "whole", **options)
     for step, minutes in zip(kills, (10.0, 0.0), strict=True):
-        with monkeypatch.context() as patch:
-            _kill_at(patch, step)
-            with pytest.raises(_KilledError):
-                # Saving after every call leaves checkpoints in the middle of an epoch.
-                _train(experiment, data_dir, tmp_path / "killed", checkpoint_minutes=minutes, **options)
+        with killed_at(step):
+            # Saving after every call leaves checkpoints in the middle of an epoch.
+            _train(experiment, data_dir, tmp_path / "killed", checkpoint_minutes=minutes, **options)
     resumed = _train(experiment, data_dir, tmp_path / "killed", **options)
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
     assert resumed == whole
@@ -232,12 +210,11 @@ def test_two_replicas_equal_one_after_200_steps(
 def test_two_replicas_accumulate_and_resume(
     learnable_shards: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     two_replicas: tf.distribute.Strategy,
 ) -> None:
     changes = {"train": {"accumulation": 2, "mixup_alpha": 0.4, "ema_decay": 0.9, "precision": "mixed_float16"}}
     data_dir, experiment = learnable_shards(), _experiment(**changes)
-    _train_whole_and_killed(experiment, data_dir, tmp_path, two_replicas, monkeypatch)
+    _train_whole_and_killed(experiment, data_dir, tmp_path, two_replicas)
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
 
 
@@ -245,14 +222,13 @@ def test_two_replicas_accumulate_and_resume(
 def test_one_slot_with_everything_else_accumulates_and_resumes(
     learnable_shards: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     two_replicas: tf.distribute.Strategy,
 ) -> None:
     """RMSprop, a ranking loss and reweighted targets, whose weights are counted again when a run goes on."""
     train = {"accumulation": 2, "ema_decay": 0.9, "precision": "mixed_float16", "target_reweighting": 0.5, "epochs": 2}
     changes = {"train": train, "optimizer": {"name": "rmsprop"}, "loss": {"name": "soft_ranking", "negatives": 3}}
     data_dir, experiment = learnable_shards(), _experiment(**changes)
-    _train_whole_and_killed(experiment, data_dir, tmp_path, two_replicas, monkeypatch)
+    _train_whole_and_killed(experiment, data_dir, tmp_path, two_replicas)
     weights = _weights(tmp_path / "whole")
     _assert_equal(weights, _weights(tmp_path / "killed"))
     assert {name.split("/")[1] for name in weights if name.startswith("slots/")} == {"v"}

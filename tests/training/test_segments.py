@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import run_command
+from killed import killed_at
 from model_contract import FEATURES, FRAME_CASES, MAX_FRAMES, NUM_CLASSES, options_of
 from segments import learnable_segments, random_records
 from shards import write_shard
@@ -98,25 +99,10 @@ def test_it_learns_and_is_evaluated_over_rated_pairs(data_dir: Path, tmp_path: P
     assert sum(int(row["num_rated"]) for row in rows) == found["num_ratings"] and len(rows) == 10
 
 
-class _KilledError(Exception):
-    pass
-
-
 @pytest.mark.slow  # tests/data resumes streams of segments, test_loop.py runs
-def test_a_killed_run_goes_on_exactly(
-    data_dir: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = TrainStep.train
-
-    def train(self: TrainStep, batches: Any, at: int, *more: Any) -> Any:
-        if at >= 6:
-            raise _KilledError
-        return original(self, batches, at, *more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "train", train)
-        with pytest.raises(_KilledError):
-            _train(_BASE, data_dir, tmp_path / "killed")
+def test_a_killed_run_goes_on_exactly(data_dir: Path, whole: Path, tmp_path: Path) -> None:
+    with killed_at(6):
+        _train(_BASE, data_dir, tmp_path / "killed")
     _train(_BASE, data_dir, tmp_path / "killed")
     _assert_equal(whole, tmp_path / "killed")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from killed import killed_at
 
 from yt8m_tf.config.strict_yaml import merge
 from yt8m_tf.data.faults import Faults
@@ -108,23 +109,12 @@ def test_a_student_learns_from_the_teacher_alone_on_replicas_too(
     assert read_history(tmp_path / "one")[-1]["gap_at_20"] > 0.4
 
 
-def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(
-    teacher: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(teacher, tmp_path / "teacher"))
     values = _taught(own, train={"steps_per_epoch": 4})
     _train(values, data_dir, tmp_path / "whole")
-    original = TrainStep.train
-
-    def train(self: TrainStep, batches: Any, at: int, *more: Any) -> Any:
-        if at >= 4:
-            raise KeyboardInterrupt
-        return original(self, batches, at, *more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "train", train)
-        with pytest.raises(KeyboardInterrupt):
-            _train(values, data_dir, tmp_path / "killed")
+    with killed_at(4):
+        _train(values, data_dir, tmp_path / "killed")
     shutil.move(own, tmp_path / "moved")  # where it lies does not count
     moved = _taught(tmp_path / "moved", train={"steps_per_epoch": 4})
     shutil.copytree(tmp_path / "killed", tmp_path / "again")
