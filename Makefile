@@ -1,5 +1,7 @@
 # Everything that a fresh clone needs: make, Python 3.11 and pip. See BUILD.md.
 PYTHON ?= python3.11
+CHECK := import sys; sys.version_info[:2] == (3, 11) and sys.version_info >= (3, 11, 4) or sys.exit("Python 3.11.4 or a \
+later 3.11 is needed, and this is " + sys.version.split()[0] + "; name another one: make PYTHON=PATH")
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
@@ -38,6 +40,7 @@ clean:
 
 # Installed again whenever the dependencies change.
 $(INSTALLED): setup.py pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c '$(CHECK)'  # pip would try versions of everything for minutes
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
