@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,9 @@ measure._RATE_SECONDS = 0.0  # every export measures its rates, which no test lo
 # than what Python expects, so that it looks for cycles less often.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
+
+# A script's shell starts what runs in the background with SIGINT ignored, and commands leave that so: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
