@@ -164,6 +164,39 @@ def test_clips_are_scored_as_the_student_sees_them(rng: np.random.Generator, tmp
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_teacher_sees_the_noise_that_the_student_sees(
+    teacher: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What both are called with: the features of the batch, with noise, some of them dropped, and the same for both."""
+    train = {"feature_noise": 0.5, "feature_dropout": 0.25}
+    experiment = parse_experiment(_taught(teacher, train={**train, "mixup_alpha": 0.0}))
+    state = TrainState(loop.build_for_training(experiment), experiment)
+    taught = load_teacher(experiment, "/nowhere")
+    assert taught is not None
+    seen: dict[str, Any] = {}
+
+    def keep(who: str, call: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+        def recorded(*arguments: Any, **more: Any) -> Any:
+            seen[who] = {name: tf.identity(values) for name, values in arguments[inputs].items()}
+            return call(*arguments, **more)
+
+        return recorded
+
+    monkeypatch.setattr(taught, "scores", keep("teacher", taught.scores, 0))
+    monkeypatch.setattr(state.model, "stateless_call", keep("student", state.model.stateless_call, 2))
+    step = TrainStep(state, experiment, tf.distribute.get_strategy(), xla=False, teacher=taught)
+    features = {name: rng.normal(size=(400, size)).astype(np.float32) for name, size in (("rgb", 8), ("audio", 4))}
+    batch = {name: tf.constant(value) for name, value in features.items()}
+    with_labels = batch | {"labels": tf.zeros([400, 1], tf.int32)}
+    step._compute(with_labels, tf.zeros([0]), tf.constant([1, 2]))
+    for name, value in features.items():
+        student = seen["student"][name].numpy()
+        np.testing.assert_array_equal(student, seen["teacher"][name])
+        assert (student == 0).mean() == pytest.approx(0.25, abs=0.03)
+        noise = (student * 0.75 - value)[student != 0]
+        assert noise.mean() == pytest.approx(0, abs=0.05) and noise.std() == pytest.approx(0.5, abs=0.03)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

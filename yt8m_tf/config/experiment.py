@@ -170,6 +170,9 @@ class TrainConfig:
       early_stopping_patience: stop when GAP (of segments MAP) has not improved in more than so many evaluations; null:
         never.
       mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
+      feature_noise: standard deviation of normal noise that is added to every value of the decoded features, which
+        lie between -2 and 2 in YouTube-8M; after mixup, and so that student and teacher see the same. 0: none.
+      feature_dropout: the share of these values that become 0, in [0, 1), the others growing in return. 0: none.
       prior_bias: where the output bias starts: "class", each class's log-odds, counted on the first
         `prior_examples` training examples; "uniform", those of 3 labels a video; "none", zero.
       prior_examples: see `prior_bias`.
@@ -189,6 +192,8 @@ class TrainConfig:
     validation_examples: int | None = None
     early_stopping_patience: int | None = None
     mixup_alpha: float = 0.0
+    feature_noise: float = 0.0
+    feature_dropout: float = 0.0
     prior_bias: Literal["class", "uniform", "none"] = "class"
     prior_examples: int = 20_000
     target_reweighting: float = 0.0
@@ -204,9 +209,11 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}"
             )
-        for name in ("mixup_alpha", "target_reweighting"):
+        for name in ("mixup_alpha", "feature_noise", "target_reweighting"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.feature_dropout < 1:
+            raise ValueError(f"train.feature_dropout must lie in [0, 1), got {self.feature_dropout}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"train.ema_decay must lie between 0 and 1, got {self.ema_decay}")
 

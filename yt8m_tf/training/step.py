@@ -21,6 +21,7 @@ from yt8m_tf.data import clips
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.losses import losses
 from yt8m_tf.training import distribution, mixup, optimizers
+from yt8m_tf.training.disturbance import disturb
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.teacher import Teacher
 
@@ -199,6 +200,9 @@ class TrainStep:
             targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
             inputs, targets = mixup.mix(inputs, targets, weights)
+        if (train := self._train).feature_noise or train.feature_dropout:
+            own_seed = tf.random.experimental.stateless_fold_in(seed, 0xF0)
+            inputs = disturb(inputs, own_seed, train.feature_noise, train.feature_dropout)
         if self._teacher is not None:
             share = self._experiment.labels.weight
             targets = share * self._taught(inputs, batch, weights) + (1.0 - share) * targets
