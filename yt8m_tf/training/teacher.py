@@ -145,6 +145,16 @@ def _load(path: Path, where: str, own: DataConfig) -> keras.Model:
         model, theirs = trained.model, trained.experiment.data
     else:
         model, theirs = exported.load_exported(path, where)
+    check_can_teach(theirs, own, where)
+    return model
+
+
+def check_can_teach(theirs: DataConfig, own: DataConfig, where: str) -> None:
+    """Checks that a model of data `theirs` can score what a student of data `own` sees.
+
+    Raises:
+      InputError: it is of another level, of other classes, or of features that the student's data does not have.
+    """
     for what, key in (("level", "data.level"), ("num_classes", "data.num_classes")):
         if getattr(theirs, what) != getattr(own, what):
             raise InputError(
@@ -158,4 +168,3 @@ def _load(path: Path, where: str, own: DataConfig) -> keras.Model:
                 f"{where}: needs feature '{name}' of {size} values, and data.features has {there}; name a"
                 " teacher of features that are there"
             )
-    return model
