@@ -264,7 +264,9 @@ def _fit(name: str, models: Mapping[str, ExperimentConfig], settings: PipelineCo
 def _mean(name: str, members: Sequence[Stage], options: Mapping[str, Any], fitted: Stage | None = None) -> Stage:
     """The mean of some runs in one graph, of probabilities or logits; weights are fitted by a stage, or given."""
     options = {"members": [member.output for member in members], **options}
-    options |= {"experiment": {"data": _data_of(members[0])}}
+    # Models of both levels in one graph read clips.
+    data = [_data_of(member) for member in members]
+    options |= {"experiment": {"data": next((own for own in data if own["level"] == "frame"), data[0])}}
     inputs = (*((fitted.name,) if fitted else ()), *(member.name for member in members))
     return Stage(name, "mean", inputs, f"runs/{name}", options)
 
