@@ -5,6 +5,7 @@ And its counterpart for models that give no more than their highest scores, on t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -82,8 +83,11 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
     }
 
 
+@functools.lru_cache
 def compiled_statistics(xla: bool = True) -> Callable[..., dict[str, tf.Tensor]]:
     """`batch_statistics` as evaluation runs it: on a CPU compiled with XLA, unless `xla` is false.
+
+    The same function in every call, so that a process traces and compiles it once for each shape of batches.
 
     XLA's top k and its fused sums are faster than TensorFlow's kernels there (docs/BENCHMARKS.md). On a GPU those
     are kept.
