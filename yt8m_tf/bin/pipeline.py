@@ -62,7 +62,9 @@ def main(_: Sequence[str]) -> None:
         print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))
         return
     shards = content.shards_of(table, data_dir)
-    where = Where(data_dir, workdir, max(1, (os.cpu_count() or 1) // _JOBS.value), _XLA.value, _JOBS.value == 1)
+    threads = max(1, (os.cpu_count() or 1) // _JOBS.value)
+    # Workers here print into their stages' logs; those of a cluster on screens of their own.
+    where = Where(data_dir, workdir, threads, _XLA.value, progress=not _SCHEDULER.value)
     with runner.only_run(workdir):
         states = state.States(workdir, table, shards)
         if _SCHEDULER.value:
