@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 from yt8m_tf.console.quiet import import_quietly
 
 _CONFIG = flags.DEFINE_string("config", None, "Configuration of the pipeline: PATH.yaml[:NAME].", required=True)
@@ -76,6 +77,7 @@ def main(_: Sequence[str]) -> None:
                 results = runner.run(table, states, submit, _JOBS.value, _RESTART.value)
         limit = runner.reachable_gap(data_dir)
         print(runner.write_results(results, workdir, limit, choices.choices(settings)))
+    print(next_command("report", workdir=workdir, data_dir=data_dir, output="report.html"))
 
 
 def run() -> None:
