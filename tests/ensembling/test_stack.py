@@ -134,6 +134,7 @@ def test_one_saved_model(world: World, tmp_path: Path) -> None:
     result = run_command("ensemble", f"--stack={stacked}", f"--members={world.root}/runs/*", f"--workdir={run}")
     assert result.returncode == 0, result.stderr
     assert "one  " in result.stdout and " trees of 2 boosters, " in result.stdout
+    assert result.stdout.endswith(f"next: yt8m-evaluate --workdir={run} --data_dir=DATA\n")
     trained = checkpoints.load_trained(run)
     report = export_trained(
         run, tmp_path / "exported", data_dir=str(world.root / "video"), tolerance=0.05, faults=Faults(), progress=False

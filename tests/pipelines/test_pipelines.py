@@ -431,7 +431,7 @@ def test_every_row_of_the_table_of_costs() -> None:
     assert forward_costs.table_of(forward_costs.shipped_models()).splitlines() == _table_of_costs(), _AGAIN
 
 
-def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
+def test_a_plan(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = make_stages(_settings())
     costs = plan.costs(stages, str(data_dir), {})
     steps, videos = 2 * 10 * 32, 4 * 64
@@ -452,3 +452,10 @@ def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
     stack = next(line for line in text.splitlines() if line.startswith("stack"))
     assert "score logistic train and 5 more  stacked" in stack
     assert f"stack: about {4 * 64 * 40:,} rows of 3 columns, 0.0 GB of memory; up to 40 trees, 0.0 hours" in text
+    written = sum(cost.bytes_written for cost in costs.values()) / 1e6
+    total = f"{len(stages)} stages, 0.00 hours at 0.3 TFLOP/s, 0.00 hours of one CPU core, {written:,.1f} MB written"
+    assert text.splitlines()[-2:] == [f"in all: {total}", f"remaining: {total}"]
+    state = dict.fromkeys((stage.name for stage in stages), "done") | {"stack": "to do"}
+    monkeypatch.setattr(States, "of", lambda _, name: state[name])
+    some = plan.describe(stages, _settings(), str(data_dir), tmp_path / "run", 0.3)
+    assert some.splitlines()[-1].startswith("remaining: 1 stages, 0.00 hours at")
