@@ -134,6 +134,7 @@ def test_one_saved_model(world: World, tmp_path: Path) -> None:
     result = run_command("ensemble", f"--stack={stacked}", f"--members={world.root}/runs/*", f"--workdir={run}")
     assert result.returncode == 0, result.stderr
     assert "one  " in result.stdout and " trees of 2 boosters, " in result.stdout
+    assert result.stdout.endswith(f"next: yt8m-evaluate --workdir={run} --data_dir=DATA\n")
     trained = checkpoints.load_trained(run)
     report = export_trained(
         run, tmp_path / "exported", data_dir=str(world.root / "video"), tolerance=0.05, faults=Faults(), progress=False
@@ -170,7 +171,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     refused("is called 'runs', which is none of the stacked models|no run directory", members=(world.root / "runs",))
     shutil.copytree(one, tmp_path / "three")
     refused("--members: .*three is called 'three', which is none of the stacked", members=(tmp_path / "three", two))
-    refused("--stack=.*: no stacking of yt8m-stack", where=tmp_path)
+    refused(r"--stack=.*: no finished stacking there \(stack.json is missing\)", where=tmp_path)
     other = tmp_path / "other"
     shutil.copytree(stacked, other)
     begun = json.loads((other / "stack.json").read_text())
@@ -178,7 +179,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     (other / "stack.json").write_text(json.dumps(begun))
     refused(r"--stack=.*: fold_0.txt has 6 columns \('mean' for one\), where the models .* make 3", where=other)
     (other / "report.json").unlink()
-    refused(r"a stacking that is not finished; repeat yt8m-stack \(report.json is missing\)", where=other)
+    refused(r"no finished stacking there \(report.json is missing\)", where=other)
 
 
 def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generator) -> None:

@@ -98,6 +98,7 @@ def _lasting(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.end_to_end
 def test_the_whole_way(whole: Whole) -> None:
     ran = whole.ran
     assert ran == [stage.name for stage in make_stages(_settings())]
@@ -114,6 +115,7 @@ def test_the_whole_way(whole: Whole) -> None:
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
 
 
+@pytest.mark.end_to_end
 def test_nothing_runs_again(whole: Whole) -> None:
     again, same = _run(_settings(), whole.data_dir, whole.workdir)
     assert again == [] and same == whole.results
@@ -137,6 +139,7 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     assert _run(changed, whole.data_dir, run)[0] == []
 
 
+@pytest.mark.end_to_end
 def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
     """Without students and final network a pipeline ends with the stacking."""
     run = tmp_path / "run"
@@ -428,7 +431,7 @@ def test_every_row_of_the_table_of_costs() -> None:
     assert forward_costs.table_of(forward_costs.shipped_models()).splitlines() == _table_of_costs(), _AGAIN
 
 
-def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
+def test_a_plan(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = make_stages(_settings())
     costs = plan.costs(stages, str(data_dir), {})
     steps, videos = 2 * 10 * 32, 4 * 64
@@ -449,3 +452,10 @@ def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
     stack = next(line for line in text.splitlines() if line.startswith("stack"))
     assert "score logistic train and 5 more  stacked" in stack
     assert f"stack: about {4 * 64 * 40:,} rows of 3 columns, 0.0 GB of memory; up to 40 trees, 0.0 hours" in text
+    written = sum(cost.bytes_written for cost in costs.values()) / 1e6
+    total = f"{len(stages)} stages, 0.00 hours at 0.3 TFLOP/s, 0.00 hours of one CPU core, {written:,.1f} MB written"
+    assert text.splitlines()[-2:] == [f"in all: {total}", f"remaining: {total}"]
+    state = dict.fromkeys((stage.name for stage in stages), "done") | {"stack": "to do"}
+    monkeypatch.setattr(States, "of", lambda _, name: state[name])
+    some = plan.describe(stages, _settings(), str(data_dir), tmp_path / "run", 0.3)
+    assert some.splitlines()[-1].startswith("remaining: 1 stages, 0.00 hours at")

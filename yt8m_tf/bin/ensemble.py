@@ -23,6 +23,7 @@ from pathlib import Path
 from absl import flags
 
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 
 _MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train (a pattern may name them).", required=True)
 _STACK = flags.DEFINE_string("stack", None, "Directory of yt8m-stack: make a model of this stacking of the members.")
@@ -49,6 +50,7 @@ def main(_: Sequence[str]) -> None:
     else:
         _combine_stack(members, output)
     print(f"run: {output}")
+    print(next_command("evaluate", workdir=output, data_dir="DATA"))
 
 
 def _combine_stack(members: Sequence[Path], output: Path) -> None:

@@ -135,6 +135,7 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.faults import Faults
     from yt8m_tf.evaluation import runs
     from yt8m_tf.training.checkpoints import load_trained
+    from yt8m_tf.vocabulary import chosen_vocabulary, load_vocabulary
 
     trained = load_trained(where.workdir / stage.options["run"])
     if stage.options.get("segments"):  # a model of whole videos, on ratings
@@ -145,7 +146,10 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
         trained, stage.shards, where.data_dir, faults=Faults(), xla=where.xla, progress=where.progress
     )
     context = {"workdir": stage.options["run"], "step": trained.step, "patterns": list(stage.shards)}
-    runs.write_evaluation(metrics, where.workdir / stage.output, context=context)
+    data = trained.experiment.data
+    vocabulary = chosen_vocabulary(None, data.vocabulary, data.num_classes, where.data_dir)
+    names = load_vocabulary(vocabulary, data.num_classes) if vocabulary else None
+    runs.write_evaluation(metrics, where.workdir / stage.output, vocabulary=names, context=context)
     return {metrics.BEST_BY: metrics.scalars()[metrics.BEST_BY]}
 
 

@@ -46,3 +46,8 @@ class Stage:
     def file_name(self) -> str:
         """The beginning of the names of what is written about it."""
         return self.name.replace(" ", "_")
+
+    @property
+    def log(self) -> str:
+        """The file below the pipeline's directory with all that it printed, of every attempt."""
+        return f"stages/{self.file_name}.log"

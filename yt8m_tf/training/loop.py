@@ -183,7 +183,7 @@ class _Run:
         if self.is_chief:
             run_dir.keep_folds(options.workdir, folds)
         self.interruption, self.evaluation_due, self.compiled = Interruption(), False, False
-        self.membership = None
+        self.membership, self.rate = None, ""
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
         self._check_first_records()
@@ -247,6 +247,8 @@ class _Run:
                 self._evaluate(bar)
                 self.evaluation_due = False
                 self._save()
+            if self._stopped_early():
+                bar.total = self.step  # the bar is full: nothing is left to do
         kind = RatedMetrics if self.experiment.data.segments else Metrics
         ending = self._stopped_early(), kind.BEST_BY, self._skipped()
         return TrainResult(self.step, self.plateau.best_gap, self.best_step, *ending)
@@ -285,6 +287,7 @@ class _Run:
                     " with --set=train.precision=mixed_bfloat16 (or float32), or with a lower optimizer.learning_rate"
                     f" ({rates[-1]:g} here)"
                 )
+            bar.set_postfix_str(f"loss {loss / count:.5f}{self.rate}", refresh=False)
             bar.update(count)
             now = time.perf_counter()
             if self.step == end or now - log_time > 10.0:
@@ -299,8 +302,7 @@ class _Run:
                     "data_wait_share": (self.stream.seconds_waited - waited) / seconds,
                 }
                 self.summaries.scalars(self.step, "train", values)
-                rate = f"{values['examples_per_second']:,.0f} examples/s"
-                bar.set_postfix_str(f"loss {values['loss']:.5f}, {rate}")
+                self.rate = f", {values['examples_per_second']:,.0f} examples/s"
                 log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
                 timed_from, timed = log_from, log_time
             # Of all workers: saving begins with a collective, so that all must come to it at the same step.
