@@ -26,7 +26,7 @@ from videos import Clip
 
 from yt8m_tf import run_dir, vocabulary
 from yt8m_tf.codebook import centroids
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.config.segments import SegmentsConfig
@@ -448,7 +448,7 @@ def _configurations(directory: Path) -> Input:
     named = {"one": {"base": "plain", "train": {"steps": 5}}, "two": {"base": "plain"}}
     path.write_text(yaml.safe_dump({"bases": {"plain": base}, "configurations": named}, sort_keys=False))
     names = ("configuration key", "unknown", "model")
-    return _input(path, lambda: (strict_yaml.configuration_names(str(path)), load_experiment(f"{path}:one")), *names)
+    return _input(path, lambda: (configurations.configuration_names(str(path)), load_experiment(f"{path}:one")), *names)
 
 
 def _pipeline(directory: Path) -> Input:

@@ -15,7 +15,7 @@ import pytest
 from tiny_pipeline import TINY
 
 from yt8m_tf import run_dir
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
@@ -414,7 +414,7 @@ _AGAIN = f"write the table again: yt8m-models --costs=configs/{forward_costs.COS
 
 
 def _table_of_costs() -> list[str]:
-    return strict_yaml.shipped_file(forward_costs.COSTS_FILE).read_text().splitlines()
+    return configurations.shipped_file(forward_costs.COSTS_FILE).read_text().splitlines()
 
 
 def test_the_table_of_costs_has_the_models_of_all_pipelines(rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from yt8m_tf.config import checks, strict_yaml
+from yt8m_tf.config import checks, configurations, strict_yaml
 from yt8m_tf.config.data import DataConfig
 
 
@@ -264,8 +264,8 @@ def load_values(selector: str, overrides: Sequence[str] = ()) -> Mapping[str, An
       Plain values, for `models.registry.parse_experiment`.
 
     Raises:
-      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
+      InputError: see `configurations.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
     """
-    values = strict_yaml.apply_overrides(ExperimentConfig, strict_yaml.load_yaml(selector), overrides)
+    values = strict_yaml.apply_overrides(ExperimentConfig, configurations.load_yaml(selector), overrides)
     strict_yaml.parse(ExperimentConfig, values, "")
     return values

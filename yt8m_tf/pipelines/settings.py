@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
@@ -153,7 +153,7 @@ class PipelineConfig:
         found = {
             name: ModelSettings(f"{path}:{name}")
             for path in self.all_of
-            for name in strict_yaml.configuration_names(path)
+            for name in configurations.configuration_names(path)
         }
         return found | dict(self.models)
 
@@ -165,7 +165,7 @@ class PipelineConfig:
         """
         from yt8m_tf.models.registry import parse_experiment  # takes Keras; what a pipeline is can be read without
 
-        own = strict_yaml.load_yaml(settings.config)
+        own = configurations.load_yaml(settings.config)
         data = strict_yaml.merge(own, settings.changes).get("data")  # of whatever type: not yet checked
         level = data.get("level", "video") if isinstance(data, Mapping) else "video"
         values: Mapping[str, Any] = own
@@ -181,10 +181,10 @@ def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfi
     """Reads `PATH.yaml[:NAME]` and applies `--set` overrides.
 
     Raises:
-      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides`, `strict_yaml.parse` and `parse_precision`.
+      InputError: see `configurations.load_yaml`, `strict_yaml.apply_overrides` and `.parse`, and `parse_precision`.
     """
     settings = strict_yaml.parse(
-        PipelineConfig, strict_yaml.apply_overrides(PipelineConfig, strict_yaml.load_yaml(selector), overrides), ""
+        PipelineConfig, strict_yaml.apply_overrides(PipelineConfig, configurations.load_yaml(selector), overrides), ""
     )
     try:
         parse_precision(settings.export)  # not hours later
