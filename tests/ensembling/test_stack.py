@@ -170,7 +170,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     refused("is called 'runs', which is none of the stacked models|no run directory", members=(world.root / "runs",))
     shutil.copytree(one, tmp_path / "three")
     refused("--members: .*three is called 'three', which is none of the stacked", members=(tmp_path / "three", two))
-    refused("--stack=.*: no stacking of yt8m-stack", where=tmp_path)
+    refused(r"--stack=.*: no finished stacking there \(stack.json is missing\)", where=tmp_path)
     other = tmp_path / "other"
     shutil.copytree(stacked, other)
     begun = json.loads((other / "stack.json").read_text())
@@ -178,7 +178,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     (other / "stack.json").write_text(json.dumps(begun))
     refused(r"--stack=.*: fold_0.txt has 6 columns \('mean' for one\), where the models .* make 3", where=other)
     (other / "report.json").unlink()
-    refused(r"a stacking that is not finished; repeat yt8m-stack \(report.json is missing\)", where=other)
+    refused(r"no finished stacking there \(report.json is missing\)", where=other)
 
 
 def test_weights_are_fitted_on_logits_that_no_fold_has_seen(

@@ -98,6 +98,7 @@ def _lasting(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.end_to_end
 def test_the_whole_way(whole: Whole) -> None:
     ran = whole.ran
     assert ran == [stage.name for stage in make_stages(_settings())]
@@ -114,6 +115,7 @@ def test_the_whole_way(whole: Whole) -> None:
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
 
 
+@pytest.mark.end_to_end
 def test_nothing_runs_again(whole: Whole) -> None:
     again, same = _run(_settings(), whole.data_dir, whole.workdir)
     assert again == [] and same == whole.results
@@ -137,6 +139,7 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     assert _run(changed, whole.data_dir, run)[0] == []
 
 
+@pytest.mark.end_to_end
 def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
     """Without students and final network a pipeline ends with the stacking."""
     run = tmp_path / "run"
