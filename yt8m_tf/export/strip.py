@@ -133,6 +133,7 @@ def strip_report(before: Mapping[str, int], after: int) -> list[str]:
       after: bytes of the exported model.
     """
     total = sum(before.values())
-    rows = [(f"checkpoint {kind}", f"{size:,}", "bytes") for kind, size in (*before.items(), ("in all", total))]
-    rows.append(("exported", f"{after:,}", f"bytes ({after / total:.1%})" if total else "bytes"))
+    counted = (*before.items(), ("variables in all", total))
+    rows = [(f"checkpoint {kind}", f"{size:,}", "bytes") for kind, size in counted]
+    rows.append(("SavedModel without this report", f"{after:,}", f"bytes ({after / total:.1%})" if total else "bytes"))
     return tables.aligned(rows, 1).splitlines()

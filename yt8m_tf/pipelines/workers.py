@@ -60,7 +60,7 @@ class _LocalWorker:
 
 @contextlib.contextmanager
 def local_workers(
-    jobs: int, where: Where, gpus: Sequence[str] = (), work: Work = worker_process.run_claimed
+    jobs: int, where: Where, gpus: Sequence[str] = (), work: Work = worker_process.run_logged
 ) -> Iterator[Submit]:
     """Processes that run stages, and end with this one however it ends.
 
