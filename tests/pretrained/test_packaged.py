@@ -13,12 +13,16 @@ import tensorflow as tf
 from commands import run_command
 
 import yt8m_tf
+from yt8m_tf.config.experiment import load_values
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.saved_model import bytes_on_disk
+from yt8m_tf.models import build_model
+from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.pretrained import packaged
-from yt8m_tf.serving.metadata import read_data, read_metadata
+from yt8m_tf.serving import scorer
 from yt8m_tf.training import checkpoints
+from yt8m_tf.training.teacher import fingerprint, load_teacher
 
 _MOST_BYTES = 10_000_000
 _LEAST_GAP = 0.68  # MODEL_CARD.md says what it has; these 309 videos it has not seen
@@ -94,20 +98,20 @@ def test_a_clip_is_the_mean_of_its_frames(directory: Path, signatures: dict[str,
     assert classes[0] == 11 and served["video_id"].numpy()[0] == b"SjJ3"
 
 
-def test_it_starts_a_run(directory: Path, signatures: dict[str, Any]) -> None:
-    """The model that its metadata names, with its weights, gives its scores."""
-    metadata, data = read_metadata(directory), read_data(directory)
-    assert metadata is not None and data is not None
-    model = yt8m_tf.build_model(metadata["model"]["name"], data.spec, **_options(metadata["model"]))
+def test_it_starts_a_run_and_teaches_one(directory: Path, signatures: dict[str, Any]) -> None:
+    """A model of the configuration that made it, with its weights, gives its scores; so does the teacher."""
+    values = load_values("experiments/pretrained.yaml:judged", ["labels.teacher=pretrained"])
+    experiment = parse_experiment(values)
+    model = build_model(experiment.model, experiment.data.spec)
     checkpoints.init_from([directory], {f"model/{variable.path}": variable for variable in model.weights})
     _, features, _ = _videos()
     some = {name: values[:20] for name, values in features.items()}
     expected = signatures["features"](**some)["predictions"].numpy()
     np.testing.assert_allclose(keras.ops.sigmoid(model(some, training=False)), expected, atol=1e-6)
-
-
-def _options(model: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in model.items() if key != "name"}
+    taught = load_teacher(experiment, data_dir="elsewhere")
+    assert taught is not None
+    np.testing.assert_allclose(taught.scores(some), expected, atol=1e-6)
+    assert fingerprint(experiment.labels, "elsewhere") == scorer.fingerprint(directory)
 
 
 def test_names_of_real_videos_in_one_command(tmp_path: Path) -> None:
