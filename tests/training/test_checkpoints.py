@@ -400,7 +400,7 @@ def test_init_from_nothing(tmp_path: Path) -> None:
 
 def test_init_from_a_saved_model_of_something_else(tmp_path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(tmp_path))
-    with pytest.raises(InputError, match=rf"--init_from={tmp_path}: a SavedModel whose weights have no names; name one"):
+    with pytest.raises(InputError, match=rf"--init_from={tmp_path}: a SavedModel whose weights have no names"):
         checkpoints.init_from([tmp_path], {})
 
 
