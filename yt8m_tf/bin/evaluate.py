@@ -71,7 +71,7 @@ _MIN_POSITIVES = flags.DEFINE_integer(
     lower_bound=1,
 )
 _AGAINST = flags.DEFINE_string(
-    "against", None, "Another run or SavedModel, to evaluate on the same shards and compare GAP@20 with."
+    "against", None, "Another run or SavedModel, or pretrained, to evaluate on the same shards and compare GAP@20 with."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
@@ -88,10 +88,9 @@ flags.mark_flags_as_mutual_exclusive(["workdir", "saved_model", "bundle"], requi
 
 def main(_: Sequence[str]) -> None:
     if _AGAINST.value is not None:
-        from yt8m_tf import files
         from yt8m_tf.evaluation import against
 
-        against.check_model(files.local_path(_AGAINST.value, "--against"))  # before minutes of work
+        against.check_model(_other_model())  # before minutes of work
     if model_flags.is_given():
         _evaluate_saved_model()
     else:
@@ -149,14 +148,13 @@ def _evaluate_saved_model() -> None:
 
 def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: Faults) -> Difference | None:
     """What --against asks for. Faults of the data were told of already."""
-    from yt8m_tf import files
     from yt8m_tf.evaluation import against
 
     if _AGAINST.value is None:
         return None
     return against.measure(
         metrics,
-        files.local_path(_AGAINST.value, "--against"),
+        _other_model(),
         patterns,
         _DATA_DIR.value,
         which=_CHECKPOINT.value,
@@ -164,6 +162,14 @@ def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: F
         faults=faults.anew(),
         xla=_XLA.value,
     )
+
+
+def _other_model() -> Path:
+    """That of --against."""
+    from yt8m_tf import files
+    from yt8m_tf.pretrained import packaged
+
+    return files.local_path(packaged.saved_model(_AGAINST.value, "--against"), "--against")
 
 
 def _min_positives() -> int | None:

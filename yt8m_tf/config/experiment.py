@@ -21,9 +21,10 @@ class LabelsConfig:
     Attributes:
       soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: none.
       teacher: run directory, that of a weighted mean too, or a SavedModel that yt8m-export wrote, relative to
-        `--data_dir`: its best weights score the very input that the model is trained on, after mixup; null: none. A
-        teacher has learned the training videos' labels, so that its scores of what it has seen say little else: train
-        with a broad `train.mixup_alpha` (1.0), which shows both what neither has seen.
+        `--data_dir`, or "pretrained", the model in the package: its best weights score the very input that the model is
+        trained on, after mixup; null: none. A teacher has learned the training videos' labels, so that its scores of
+        what it has seen say little else: train with a broad `train.mixup_alpha` (1.0), which shows both what neither
+        has seen.
       teacher_folds: teachers that have not seen what they score: a pattern of the runs of all folds
         (`data.num_folds`), such as `runs/moe/fold_*`, relative to `--data_dir`; null: none. The fold of a video's shard
         decides which of them teach it, several of one fold by their mean; those of both of two mixed videos, by the

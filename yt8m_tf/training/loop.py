@@ -32,6 +32,7 @@ from yt8m_tf.metrics.evaluate import Accumulator, evaluate
 from yt8m_tf.metrics.rated_pairs import RatedAccumulator, RatedMetrics
 from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.score_shards import soft_labels
+from yt8m_tf.serving.metadata import read_metadata
 from yt8m_tf.training import checkpoints, distribution, inputs, memory
 from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.fold_runs import ShardFolds
@@ -66,7 +67,8 @@ class RunOptions:
       checkpoint_minutes: save at least so often, and at every evaluation.
       evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker; None:
         `pipeline.scoring_batch_size`.
-      init_from: runs or checkpoints whose weights to start from; a run that has begun goes on with its own.
+      init_from: runs, checkpoints or SavedModels whose weights to start from; a run that has begun goes on with
+        its own.
       init_exclude: patterns of variables that `init_from` leaves out.
       on_changed_inputs: what to do where a run that goes on finds other shards or soft labels than it was started with.
       histograms: write the weights' distributions for TensorBoard at every evaluation.
@@ -143,10 +145,14 @@ def _check_same_inputs(experiment: ExperimentConfig, sources: Sequence[Path]) ->
     """Refuses weights trained on features divided by their norm for a model of features as they are, and the other way
     round: they fit, and mean nothing."""
     own = experiment.model.get("unit_inputs")
+    if own is None:
+        return
     for source in sources:
-        if own is None or not (source / run_dir.CONFIG).is_file():
-            continue
-        theirs = run_dir.read_experiment(source, parse_experiment).model.get("unit_inputs", own)
+        if (source / run_dir.CONFIG).is_file():
+            model = run_dir.read_experiment(source, parse_experiment).model
+        else:
+            model = (read_metadata(source) or {}).get("model", {})  # a checkpoint's directory says nothing
+        theirs = model.get("unit_inputs", own)
         if theirs != own:
             raise InputError(
                 f"--init_from={source}: was trained with model.unit_inputs {theirs}, this run has {own}; set"

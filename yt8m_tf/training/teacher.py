@@ -20,6 +20,7 @@ from yt8m_tf import files, run_dir
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig, LabelsConfig
 from yt8m_tf.errors import InputError
+from yt8m_tf.pretrained import packaged
 from yt8m_tf.serving import scorer
 from yt8m_tf.training import checkpoints, distribution, exported, fold_runs
 
@@ -129,7 +130,7 @@ def _fingerprint(run: Path, key: str) -> str:
 
 
 def _directory(teacher: str, data_dir: str) -> Path:
-    path = Path(files.below(data_dir, teacher))
+    path = Path(files.below(data_dir, packaged.saved_model(teacher, "labels.teacher")))
     if not (path / run_dir.CONFIG).is_file() and not (path / _SAVED_MODEL).is_file():
         raise InputError(
             f"labels.teacher={path}: no run and no SavedModel there ({run_dir.CONFIG} or {_SAVED_MODEL} is missing);"
