@@ -92,6 +92,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "mypy>=1.14",
+            "axe-core-python",  # the rules of accessibility that pages are held against
             "types-PyYAML",
             "types-requests",
             "types-tabulate",

@@ -3,6 +3,7 @@
 config.yaml         the resolved configuration
 folds.json          base name of each training shard to its fold, if there are folds
 history.jsonl       one line for each evaluation
+sessions.jsonl      one line for each time that training was started: when, on what, with which versions, how long
 checkpoints/        step_00001000/ (variables.index, variables.data-*, state.json), ...
 tensorboard/        event files; a trace of --profile, the projector's class weights
 evaluation/         metrics.json and classes.csv of the best checkpoint
@@ -11,7 +12,7 @@ evaluation/         metrics.json and classes.csv of the best checkpoint
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from yt8m_tf.errors import InputError
 CONFIG = "config.yaml"
 FOLDS = "folds.json"
 HISTORY = "history.jsonl"
+SESSIONS = "sessions.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 
@@ -131,8 +133,7 @@ def read_folds(workdir: Path) -> dict[str, int]:
 def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:
     """Adds the line of one evaluation; lines of later steps, left by a run that was killed, are replaced."""
     kept = [line for line in read_history(workdir) if line["step"] < entry["step"]]
-    with files.whole_file(workdir / HISTORY) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in [*kept, entry]), encoding="utf-8")
+    _write_lines(workdir / HISTORY, [*kept, entry])
 
 
 def read_history(workdir: Path) -> list[dict[str, Any]]:
@@ -141,17 +142,39 @@ def read_history(workdir: Path) -> list[dict[str, Any]]:
     Raises:
       InputError: a line that is none; the message names it.
     """
-    path = workdir / HISTORY
+    return _read_lines(workdir / HISTORY, "evaluation")
+
+
+def write_sessions(workdir: Path, sessions: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the sessions of a run (`training.sessions`)."""
+    _write_lines(workdir / SESSIONS, sessions)
+
+
+def read_sessions(workdir: Path) -> list[dict[str, Any]]:
+    """The sessions of a run, in order; none where it was trained by a release that did not write them.
+
+    Raises:
+      InputError: a line that is none; the message names it.
+    """
+    return _read_lines(workdir / SESSIONS, "session")
+
+
+def _write_lines(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    with files.whole_file(path) as temporary:
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+
+
+def _read_lines(path: Path, kind: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); mend that, and repeat") from error
-    return [_evaluation(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
+    return [_entry(line, f"{path}: line {number} is no {kind} of a run") for number, line in enumerate(lines, 1)]
 
 
-def _evaluation(line: bytes, where: str) -> dict[str, Any]:
+def _entry(line: bytes, wrong: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
         if type(entry["step"]) is int:
@@ -159,4 +182,4 @@ def _evaluation(line: bytes, where: str) -> dict[str, Any]:
         reason = f"its step is {entry['step']!r}"
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    raise InputError(f"{where} is no evaluation of a run ({reason}); remove the line")
+    raise InputError(f"{wrong} ({reason}); remove the line")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from yt8m_tf import run_dir
 from yt8m_tf.report.predictions import Predictions
 from yt8m_tf.score_shards import records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
@@ -68,7 +69,7 @@ def write_evaluation(directory: Path) -> None:
         "calibration_error": 0.0625,
     }
     interval = {"low": 0.4011, "high": 0.4599, "level": 0.95, "resamples": 200, "seed": 0}
-    found = {"metrics": metrics, "intervals": {"gap_at_20": interval}, "num_videos": 3, "calibration": bins}
+    found = {"metrics": metrics, "intervals": {"gap_at_20": interval}, "num_videos": 20, "calibration": bins}
     write_json(directory / "metrics.json", found)
     with open(directory / "classes.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -77,6 +78,16 @@ def write_evaluation(directory: Path) -> None:
             zip([2, 1, 1, 1, 0, 12], [0.75, 0.111, 1.0, 0.5, "", 0.25], strict=True)
         ):
             writer.writerow([number, NAMES[number], count, precision])
+
+
+def write_export(directory: Path, run: Path) -> None:
+    """The report and the metadata of a SavedModel of a run, without its graph."""
+    rates = {"64": {"float32": 900.0, "saved_model": 1000.0}, "1024": {"float32": 1900.0, "saved_model": 2345.6}}
+    report = {"size": {"total_bytes": 2_500_000}, "metrics": {"gap": 0.43209, "gap_float32": 0.4321}}
+    write_json(directory / "assets.extra" / "export_report.json", report | {"videos_per_second": rates})
+    experiment = run_dir.read_experiment(run)
+    known = {"experiment": {"model": experiment.model}, "num_classes": NUM_CLASSES, "features": experiment.data.sizes}
+    write_json(directory / "assets" / "metadata.json", known)
 
 
 def write_segment_run(workdir: Path, name: str, maps: list[float], evaluated: bool) -> None:
@@ -105,6 +116,10 @@ def write_pipeline(root: Path) -> Path:
         for fold in range(2):
             write_run(root / "runs" / name / f"fold_{fold}", [gap + 0.1 * fold for gap in gaps])
     write_run(root / "runs" / "final", [0.3, 0.4321])
+    facts = {"device": "CPU, 2 cores", "training": "4 shards", "validation": "2 shards", "system": "Linux"}
+    facts |= {"started": "2026-11-28T21:00:00+00:00", "versions": {"tensorflow": "2.21.0"}}
+    times = ({"first_step": 0, "step": 10, "seconds": 60.0}, {"first_step": 10, "step": 20, "seconds": 90.5})
+    run_dir.write_sessions(root / "runs" / "final", [facts | session for session in times])
     write_scores(root / "scores" / "final" / "validation", SCORES)
     write_evaluation(root / "evaluation" / "final")
     stages = {
@@ -113,7 +128,7 @@ def write_pipeline(root: Path) -> Path:
     }
     stages |= {f"train first fold {fold}": {"gap_at_20": 0.5 + 0.1 * fold, "seconds": 60.0} for fold in range(2)}
     made = {"of": "final", "choice": "stopping", "where": "validation shards, which judge it"}
-    write_json(root / "results.json", {"stages": stages, "choices": [made]})
+    write_json(root / "results.json", {"stages": stages, "choices": [made], "reachable_gap_at_20": 0.66})
     gaps = {"first": 0.55, "second": 0.35, "mean": 0.56, "weighted mean": 0.57, "LightGBM": 0.58}
     write_json(root / "stacked" / "stack.json", {"models": list(MODELS)})
     write_json(
@@ -121,8 +136,7 @@ def write_pipeline(root: Path) -> Path:
         {"gaps": {"train": gaps, "validation": {k: v - 0.01 for k, v in gaps.items()}}},
     )
     write_json(root / "stacked" / "ensemble_sizes.json", _ensemble_sizes())
-    export = {"size": {"total_bytes": 2_500_000}, "metrics": {"gap": 0.43209, "gap_float32": 0.4321}}
-    write_json(root / "exported" / "final" / "1" / "assets.extra" / "export_report.json", export)
+    write_export(root / "exported" / "final" / "1", root / "runs" / "final")
     point = {
         "rule": "single",
         "num_bytes": 1_000_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from yt8m_tf.report.analysis import (
     confusions,
     ensemble_gaps,
     example_videos,
+    paired_interval,
     precision_recall,
+    prior_gap,
     video_average_precision,
 )
 from yt8m_tf.report.predictions import Predictions
@@ -140,3 +143,33 @@ def test_means_of_more_and_more_models(rng: np.random.Generator, tmp_path: Path)
 def test_shards_are_taken_from_the_whole_list() -> None:
     assert predictions._spread("abcdefghij", 4) == ["a", "c", "f", "h"]
     assert predictions._spread("abc", 3) == predictions._spread("abc", 0) == ["a", "b", "c"]
+
+
+def test_the_prior_is_what_the_same_scores_for_every_video_have(rng: np.random.Generator) -> None:
+    """Against the metric itself: 30 classes, two of them equally frequent; 20 scores of each video are looked at."""
+    labels = rng.random((50, 30)) < rng.random(30) * 0.4
+    labels[:, 3] = rng.permutation(labels[:, 4])
+    counts = labels.sum(axis=0)
+    top = np.argsort(-counts, kind="stable")[:20]
+    scores = np.broadcast_to(counts[top] / 50, (50, 20))
+    expected = global_average_precision(scores, labels[:, top], int(labels.sum()))
+    assert prior_gap(counts.tolist(), 50) == pytest.approx(expected, abs=1e-12)
+    assert prior_gap([2, 0], 4) == pytest.approx((1 / 3 + 2 / 4) / 2)  # misses of equal scores rank first
+
+
+def test_the_paired_interval_is_of_the_same_videos(rng: np.random.Generator) -> None:
+    """A model that ranks the labels of half of the videos first is better, whatever the order of its videos."""
+    own = random_predictions(rng, videos=200)
+    classes = own.classes.copy()
+    for row in np.flatnonzero(own.num_labels)[::2]:
+        labels = own.labels[row][own.labels[row] >= 0]
+        classes[row] = np.concatenate([labels, classes[row][~np.isin(classes[row], labels)]])[: classes.shape[1]]
+    order = rng.permutation(200)
+    better = Predictions(own.ids[order], own.labels[order], classes[order], own.scores[order], own.num_classes, (1, 1))
+    interval = paired_interval(better, own)
+    assert interval is not None and interval.low > 0
+    assert interval.low < precision_recall(better).gap - precision_recall(own).gap < interval.high
+    same = paired_interval(own, own)
+    assert same is not None and same.low == same.high == 0
+    fewer = {name: getattr(own, name)[:100] for name in ("ids", "labels", "classes", "scores")}
+    assert paired_interval(own, dataclasses.replace(own, **fewer)) is None

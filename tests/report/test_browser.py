@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,15 +21,57 @@ _BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(
     _BROWSER is None, reason="no Chromium: apt-get install chromium, as root, to see the page in it"
 )
+_TO_THE_END = ("--dump-dom", "--virtual-time-budget=20000")
 _DARK = "--blink-settings=preferredColorScheme=0"
 # Headless Chromium has no window narrower than 500 pixels: the page is shown in a frame, and tells its measures.
 _MEASURE = """<script>
 addEventListener("load", () => {
-  const pictures = [...document.images].map((i) => [i.naturalWidth, i.getBoundingClientRect().width,
-                                                    i.getBoundingClientRect().right]);
-  const root = document.documentElement;
+  const pictures = [...document.querySelectorAll("figure svg")].map((svg) => {
+    const box = svg.getBoundingClientRect();
+    return [box.width, box.height, box.right];
+  });
+  const root = document.documentElement, table = document.querySelector("#models .scroll");
+  table.scrollLeft = 10000;
+  const first = table.querySelector("tbody th").getBoundingClientRect().left - table.getBoundingClientRect().left;
   parent.postMessage(JSON.stringify({viewport: innerWidth, document: root.scrollWidth, height: root.scrollHeight,
-                                     ground: getComputedStyle(document.body).backgroundColor, pictures}), "*");
+                                     scrolled: table.scrollLeft, first, pictures}), "*");
+});
+</script>"""
+# What axe-core finds wrong; what can have the focus and does not show it; which points of figures a pointer finds;
+# what the button beside a command selects.
+_CHECK = """<script>%s</script><script>
+addEventListener("load", async () => {
+  const unseen = [...document.querySelectorAll("a, button, summary, input, [tabindex]")].filter((element) => {
+    element.focus({focusVisible: true});
+    const style = getComputedStyle(element);
+    return document.activeElement === element && (style.outlineStyle === "none" || parseFloat(style.outlineWidth) < 2);
+  });
+  const told = [...document.querySelectorAll(".told")].filter((point) => {
+    point.scrollIntoView({block: "center", behavior: "instant"});
+    const box = point.getBoundingClientRect();
+    return document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2).closest(".told");
+  });
+  const copy = document.querySelector(".copy");
+  copy.click();
+  const selected = getSelection().toString() === copy.parentElement.querySelector("code").textContent;
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+  // Of text on a gradient, or below what does not scroll with it, axe-core says nothing.
+  for (const box of document.querySelectorAll(".scroll, nav, nav div, th")) {
+    Object.assign(box.style, {position: "static", maxHeight: "none", overflow: "visible", maskImage: "none"});
+    if (box.matches(".scroll")) box.style.background = "none";
+  }
+  const {violations, incomplete} = await axe.run(document);
+  // Nor of text in figures, which must have the colour of the page's text.
+  const colour = getComputedStyle(document.body).color;
+  const pale = [...document.querySelectorAll("figure text")].filter((text) => getComputedStyle(text).fill !== colour);
+  const undecided = incomplete.filter(({id}) => id === "color-contrast");
+  const wrong = [...violations, ...undecided].flatMap(({id, nodes}) => nodes.map(
+    ({html, failureSummary}) => [id, html, failureSummary])).filter(
+    ([, html, why]) => !html.startsWith("<text") && !/too short|non-text/.test(why));
+  parent.postMessage(JSON.stringify({
+    violations: wrong, pale: pale.map((text) => text.outerHTML), unseen: unseen.map((element) => element.outerHTML), told: told.length, selected,
+    points: document.querySelectorAll(".told").length, dark: getComputedStyle(document.body).backgroundColor,
+  }), "*");
 });
 </script>"""
 
@@ -41,12 +85,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def _chromium(directory: Path, width: int, height: int, *flags: str) -> str:
+def _chromium(directory: Path, width: int, height: int, *flags: str, page: str = "measured.html") -> str:
     frame = directory / f"frame_{width}.html"
     listener = "onmessage = (m) => { document.body.append(document.createElement('pre'));"
     listener += " document.querySelector('pre').textContent = m.data; }"
     frame.write_text(
-        f'<body style="margin:0"><script>{listener}</script><iframe src="measured.html"'
+        f'<body style="margin:0"><script>{listener}</script><iframe src="{page}"'
         f' style="border:0;width:{width}px;height:{height}px"></iframe></body>'
     )
     command = [str(_BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -56,14 +100,21 @@ def _chromium(directory: Path, width: int, height: int, *flags: str) -> str:
     return result.stdout
 
 
+def _answer(dom: str) -> dict[str, Any]:
+    """What the page told the frame around it."""
+    found: dict[str, Any] = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", dom, re.DOTALL).group(1)))  # type: ignore[union-attr]
+    return found
+
+
 @pytest.mark.parametrize(("width", "height"), [(390, 844), pytest.param(1280, 900, marks=pytest.mark.slow)])
 def test_everything_fits_and_is_drawn(page: Path, width: int, height: int) -> None:
-    dom = _chromium(page, width, height, "--dump-dom", "--virtual-time-budget=5000")
-    found = json.loads(re.search(r"<pre>(.*?)</pre>", dom).group(1))  # type: ignore[union-attr]
+    found = _answer(_chromium(page, width, height, *_TO_THE_END))
     assert found["viewport"] == width and found["document"] <= width  # no scrolling sideways
     assert len(found["pictures"]) == 11
-    for natural, shown, right in found["pictures"]:
-        assert natural > 300 and shown > 0.75 * min(width, 400) and right <= width
+    for shown, high, right in found["pictures"]:
+        assert shown > 0.75 * min(width, 400) and 0.4 * shown < high < 1.5 * shown and right <= width
+    assert 0 <= found["first"] < 2  # the first column stays where the others are scrolled
+    assert found["scrolled"] > 0 or width > 500
     # The whole of it as a picture, where every figure has colours of its own.
     shot = page / f"shot_{width}.png"
     _chromium(page, width, found["height"], f"--screenshot={shot}")
@@ -80,3 +131,17 @@ def test_dark(page: Path) -> None:
     _chromium(page, 390, 844, f"--screenshot={shot}", _DARK)
     image = imread(shot)[:, :390, :3]
     assert 0.02 < image.mean() < 0.3 and image.max() > 0.8  # dark ground, light text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_everybody_can_read_and_use_it(page: Path, dark: bool) -> None:
+    """Contrast of 4.5 and what else axe-core asks for, focus of the keyboard, values of points, commands to copy."""
+    axe = Path(pytest.importorskip("axe_core_python").__file__).parent / "axe.min.js"
+    text = (page / "report.html").read_text(encoding="utf-8")
+    script = _CHECK % axe.read_text(encoding="utf-8").replace("</script", "<\\/script")
+    (page / "checked.html").write_text(text.replace("</body>", script + "</body>"), encoding="utf-8")
+    found = _answer(_chromium(page, 900, 900, *_TO_THE_END, *([_DARK] if dark else []), page="checked.html"))
+    assert found["violations"] == [] and found["pale"] == [] and found["unseen"] == []
+    assert found["selected"] and found["dark"] == ("rgb(15, 19, 24)" if dark else "rgb(246, 247, 249)")
+    assert found["points"] > 50 and found["told"] > 0.9 * found["points"]  # others may lie upon each other

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import re
 import shutil
-import xml.etree.ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import report_world
 import tensorflow as tf
-from report_world import NAMES, write_pipeline, write_segment_run
+from report_world import NAMES, write_export, write_pipeline, write_run, write_segment_run
 
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation.runs import evaluate_trained, write_evaluation
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.report.analysis import precision_recall
+from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.page import Options, write_report
 from yt8m_tf.report.predictions import find_predictions
-from yt8m_tf.report.sources import main_model, read_workdir
+from yt8m_tf.report.sources import read_workdir
+from yt8m_tf.report.workdir import main_model
 from yt8m_tf.training import loop
 from yt8m_tf.training.checkpoints import load_trained
 
@@ -40,6 +41,7 @@ class _Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.rows: list[list[str]] = []
         self.text = ""
+        self.told: list[str] = []  # to a pointer that rests on a point
         self.feed(text)
         self.close()
 
@@ -57,10 +59,15 @@ class _Page(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
+        if self.open[-1:] == ["title"] and "svg" in self.open:
+            self.told.append(data)
+        elif not {"style", "script"} & set(self.open):
             self.text += data
         if self.rows and {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
+
+    def alt(self, picture: str) -> str:
+        return next(str(tag["aria-label"]) for _, tag in self.tags if tag.get("data-name") == f"{picture}.png")
 
     def row(self, first: str) -> list[str]:
         return next([cell.strip() for cell in row] for row in self.rows if row[0].startswith(first))
@@ -93,8 +100,9 @@ def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
     assert ["1", "1", "0.4990 → 0.5990", "0.5090 → 0.6090", "0.5190 → 0.6190"] in found
     assert "boosters of up to 1,200 trees, learning rate 0.25. Weak are second." in page.text
     assert (directory.parent / "report_files" / "gap_against_models_by_method.png").is_file()
-    alt = next(tag["alt"] or "" for _, tag in page.tags if tag.get("data-name") == "gap_against_models_by_method.png")
+    alt = page.alt("gap_against_models_by_method")
     assert "1 models worst first: mean 0.2990, weighted mean 0.3090, LightGBM 0.3190" in alt
+    assert "LightGBM of 1 + 1 models, best, and all weak ones: 0.6190" in page.told
     (pipeline / "stacked" / "ensemble_sizes.json").unlink()
     without = _page(pipeline, tmp_path / "without.html")
     assert f"yt8m-stack --sizes --output={pipeline}/stacked" in without.text
@@ -106,22 +114,56 @@ def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
 
 def test_numbers(whole: tuple[Path, _Page]) -> None:
     page = whole[1]
-    assert "Where each choice was made" in page.text and "validation shards, which judge it" in page.text
     assert "95% interval of GAP@20, over videos" in page.text and "0.4011 to 0.4599" in page.text
-    assert page.row("final")[1:] == ["0.4321", "", "", "2.5 MB", "12 s"]
-    assert page.row("first")[1:] == ["0.5400", "0.5500", "", "", "2 min"]
+    assert page.row("final")[1:] == ["0.4321", "", "2.5 MB", "12 s"]  # no run has checkpoints: no column for parameters
+    assert page.row("first")[1:] == ["0.5400", "0.5500", "", "2 min"]
     assert page.row("plain mean")[1:3] == ["0.5500", "0.5600"] and page.row("LightGBM")[1] == "0.5700"
-    assert page.row("train first") == ["train first", "2", "0.5500", "", "", "120.0"]
-    assert page.row("exported/final/1")[1:] == ["2,500,000", "0.43209", "0.43210", "1"]
+    assert page.row("train first") == ["train first", "2", "0.5500", "", "120.0"]
+    assert "4 stages in 3 rows, folds of a model in one; 2 min of work in all" in page.text
+    assert page.row("exported/final/1")[1:] == ["2,500,000", "0.43209", "0.43210", "1", "2,346"]
     assert page.row("first (cluster) 1.00")[1:] == ["single", "1,000,000", "0.4100"]
     assert page.row("Fish & chips") == ["Fish & chips", "2", "1", "1.000"]
+    assert "1 of 6 classes have no label" in page.text
     # Video b: label 2, highest score of class 0, which the other two videos have as well.
     confusion = next(row for row in page.rows if row[:2] == ["Fish & chips", NAMES[0]])
     assert confusion[2] == "1" and confusion[3].strip() == "100% of 1" and confusion[4] == "0"
     assert "class 4" in page.text and "Video <b>&a average precision 0.83" in page.text
+    chips = re.findall(r"#\d+", page.text[page.text.index("Video <b>&a average") :])
+    assert chips[:2] == ["#1", "#3"]  # of label 0 and of label 1, by rank
     # Pooled: 0.9 hit, 0.8 hit, 0.75 hit, 0.7 miss, 0.6 hit, misses of 0.5, 0.4 and 0.3, 0.2 hit.
     gap = (1 + 1 + 1 + 4 / 5 + 5 / 9) / 5
-    assert f"area {gap:.4f}" in next(a["alt"] for t, a in page.tags if a.get("data-name") == "precision_recall.png")
+    assert f"final: area {gap:.4f}" in page.alt("precision_recall")
+    # Bins at 0.15 and 0.71, of which 0.125 and 0.5 are labels.
+    assert "Calibration of final" in (whole[0].parent / "report.html").read_text(encoding="utf-8")
+    assert "The curve lies below the diagonal: fewer are labels than these scores say, which are too high." in page.text
+    for title in (
+        "final, step 20: 0.4321",
+        "scores around 0.710: 0.500 of 6 are labels",
+        "Fish & chips: 1 labels, 1.000",
+    ):
+        assert title in page.told
+
+
+def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Page]) -> None:
+    directory, page = whole
+    assert f"Pipeline {directory.parent.name}/pipeline: 3 models, 6 classes" in page.text
+    best = "The best of 6 on the 20 validation videos is LightGBM (combination), with a GAP@20 of 0.5700: 0.0100 above"
+    # Both were given the same scores of the same three videos.
+    compared = "0.1379 above final (paired 95% interval over 3 videos +0.0000 to +0.0000, which holds 0: no difference"
+    served = "The one to serve is exported/final/1, with a GAP@20 of 0.4321, 0.1379 below LightGBM. It costs 2.5 MB and"
+    served += " 2,346 videos/s in batches of 1024, on the machine that exported it."
+    surprising = "final (0.4321) stands below simpler models that led to it: first (0.5400)."
+    rising = "GAP@20 of final was still rising at its last evaluation, by 0.1321"
+    for words in (best, compared, served, surprising, rising, "No model can be expected to exceed 0.6600."):
+        assert words in page.text
+    assert "LightGBM (combination): 0.57000" in page.told and "first (first level): 0.54000" in page.told
+    assert page.row("model") and page.row("started, session 2 of 2")[1] == "2026-11-28T21:00:00+00:00"
+    assert page.row("versions, session 1 of 2")[1] == "tensorflow 2.21.0; Linux"
+    assert page.row("data, session 1 of 2")[1] == "4 shards; validation: 2 shards"
+    assert page.row("time of training")[1] == "3 min"  # 60 + 90.5 seconds
+    assert page.row("training")[1].startswith("loss bce, adam with learning rate 0.001")
+    assert ["final", "stopping", "validation shards, which judge it"] in page.rows
+    assert "num_classes: 6" in page.text  # the whole configuration
 
 
 def test_one_file_that_loads_nothing(whole: tuple[Path, _Page]) -> None:
@@ -129,16 +171,13 @@ def test_one_file_that_loads_nothing(whole: tuple[Path, _Page]) -> None:
     assert page.open == []
     pictures = []
     for tag, attributes in page.tags:
-        assert tag not in ("link", "iframe", "object", "base")
-        assert "src" not in attributes or tag == "img"
-        assert str(attributes.get("href", "#")).startswith("#")
+        assert tag not in ("link", "iframe", "object", "base", "img")
+        assert "src" not in attributes
+        links = [str(value) for name, value in attributes.items() if name.endswith("href")]
+        assert all(link.startswith("#") for link in links)
         assert not any(name.startswith("on") for name in attributes)
-        if tag == "img":
-            kind, _, encoded = str(attributes["src"]).partition(";base64,")
-            assert kind == "data:image/svg+xml" and len(str(attributes["alt"])) > 20
-            root = xml.etree.ElementTree.fromstring(base64.b64decode(encoded))
-            links = [v for node in root.iter() for k, v in node.attrib.items() if k.endswith("href")]
-            assert all(link.startswith(("#", "data:")) for link in links)
+        if tag == "svg":
+            assert attributes["role"] == "img" and len(str(attributes["aria-label"])) > 20
             pictures.append(str(attributes["data-name"]))
         if tag == "th":
             assert attributes["scope"] in ("col", "row")
@@ -148,7 +187,11 @@ def test_one_file_that_loads_nothing(whole: tuple[Path, _Page]) -> None:
     assert all((files / name).read_bytes()[:4] == b"\x89PNG" for name in written)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {str(a["href"])[1:] for t, a in page.tags if t == "a"} <= set(ids)
+    referred = {str(value)[1:] for tag, a in page.tags for name, value in a.items() if name.endswith("href")}
+    clipped = {str(a["clip-path"])[5:-1] for _, a in page.tags if "clip-path" in a}
+    assert referred | clipped <= set(ids)
+    text = (whole[0].parent / "report.html").read_text(encoding="utf-8")
+    assert "@import" not in text and text.count("<style") == 1  # matplotlib's own would be of the whole page
 
 
 def test_names_and_ids_are_escaped(pipeline: Path, tmp_path: Path) -> None:
@@ -166,24 +209,70 @@ def test_names_and_ids_are_escaped(pipeline: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "words"),
     [
-        ("evaluation", ["No evaluation yet: yt8m-evaluate", "No calibration", "No average precision of classes"]),
-        pytest.param("exported", ["Nothing was exported: yt8m-export --workdir="], marks=pytest.mark.slow),
-        ("stacked", ["No stacking yet: yt8m-pipeline", "No stacked scores", "No confusions", "No examples"]),
-        pytest.param(
-            "scores", ["No ensemble was packed", "Confusions of LightGBM", "LightGBM: 3 videos"], marks=pytest.mark.slow
+        (
+            ["evaluation", "scores", "exported/pack"],  # the stacked models' scores are left
+            [
+                "No evaluation of final yet: yt8m-evaluate",
+                "No calibration of final: yt8m-evaluate",
+                "No average precision of classes: yt8m-evaluate",
+                "No ensemble was packed",
+                "No precision-recall curve of final: its scores of validation videos are not at hand",
+                "Confusions of LightGBM",
+                "No confusions of final: its scores of validation videos are not at hand; to have it score them",
+                "LightGBM: 3 videos",
+            ],
         ),
-        pytest.param("results.json", ["No results of stages yet: yt8m-pipeline"], marks=pytest.mark.slow),
+        pytest.param(["exported"], ["Nothing was exported: yt8m-export --workdir="], marks=pytest.mark.slow),
+        pytest.param(
+            ["stacked", "scores"],
+            ["No stacking yet: yt8m-pipeline", "No stacked scores", "No confusions of final", "No example videos"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["results.json"], ["No results of stages yet: yt8m-pipeline"], marks=pytest.mark.slow),
     ],
 )
-def test_what_is_missing_is_named_with_its_command(pipeline: Path, tmp_path: Path, gone: str, words: list[str]) -> None:
-    path = pipeline / gone
-    path.unlink() if path.is_file() else shutil.rmtree(path)
-    if gone == "scores":  # the stacked models' are left
-        shutil.rmtree(pipeline / "exported" / "pack")
+def test_what_is_missing_is_named_with_its_command(
+    pipeline: Path, tmp_path: Path, gone: list[str], words: list[str]
+) -> None:
+    for path in map(pipeline.joinpath, gone):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
     page = _page(pipeline, tmp_path / "report.html")
     assert page.open == []
     for word in words:
         assert word in page.text
+
+
+def test_a_run_alone_has_no_empty_columns_and_finds_its_export(tmp_path: Path) -> None:
+    """A stored run in a directory whose name has a space, exported where yt8m-evaluate proposes it."""
+    run = tmp_path / "my runs" / "plain"
+    write_run(run, [0.4321])
+    report_world.write_evaluation(run / "evaluation")
+    tensorboard = run / "tensorboard"
+    tensorboard.mkdir()
+    for name in ("100.vm.7.0.start", "400.vm.7.2.end"):
+        (tensorboard / f"events.out.tfevents.{name}.session").touch()
+    exported = tmp_path / "exported" / "plain" / "1"
+    options = dataclasses.replace(_QUIET, data_dir="/my data", vocabulary=None)
+    bare = _page(run, tmp_path / "bare.html")
+    hint = f"yt8m-export --workdir='{run}' --output=exported/plain/1 --data_dir=DATA"
+    assert f"Nothing was exported: {hint}" in bare.text and "out of fold" not in bare.text.split("Words such")[0]
+    assert next(row for row in bare.rows if row[0] == "model") == ["model", "GAP@20 validation", "training"]
+    assert bare.row("plain")[1:] == ["0.4321", "5 min"]  # 300 seconds, by the names of the event files
+    assert not {"gap.png", "bce_runs.png", "gap_at_20_runs.png"} & {str(a.get("data-name")) for _, a in bare.tags}
+    assert "GAP@20 of plain is known at one step alone. plain, step 10: 0.4321." in bare.text
+    write_export(exported, run)
+    write_export(tmp_path / "exported" / "other" / "1", run)
+    page = _page(run, tmp_path / "page.html", dataclasses.replace(options, data_dir=None))
+    assert page.row(str(exported))[1:] == ["2,500,000", "0.43209", "0.43210", "1", "2,346"]
+    assert "exported/other" not in page.text and "Nothing was exported" not in page.text
+    assert "plain has a GAP@20 of 0.4321 on the 20 validation videos. A model that knows only" in page.text
+    assert page.row("plain")[-2:] == ["2.5 MB", "5 min"]
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("rgb: 8", "rgb: 9"))
+    workdir = read_workdir(run)
+    assert workdir.exports == []  # the export is of other inputs
+    hints = Hints(workdir, Path("a.html"), "/my data", "v.csv", None)
+    assert hints.evaluate("plain") == f"yt8m-evaluate --workdir='{run}' --data_dir='/my data' --vocabulary=v.csv"
+    assert hints.report() == f"yt8m-report --workdir='{run}' --output=a.html --data_dir='/my data' --vocabulary=v.csv"
 
 
 @pytest.mark.slow
@@ -198,9 +287,11 @@ def test_a_run_alone(learnable_shards: Callable[..., Path], tmp_path: Path) -> N
     options = loop.RunOptions(str(data_dir), workdir, xla=False, progress=False)
     loop.train(parse_experiment(values), options, tf.distribute.get_strategy(), Faults())
     found = read_workdir(workdir)
-    assert not found.pipeline and main_model(found) == "run" and found.runs["run"].num_weights == 12 * 10 + 10
+    assert not found.pipeline and main_model(found) == "run" and found.runs["run"].num_parameters == 12 * 10 + 10
     page = _page(workdir, tmp_path / "bare.html")
-    assert "No evaluation yet" in page.text and "No precision-recall curve" in page.text and "130" in page.row("run")
+    assert "No evaluation of run yet" in page.text and "No precision-recall curve" in page.text
+    assert "130" in page.row("run") and page.row("checkpoint")[1].startswith("step 16 of 16, in ")
+    assert page.row("parameters")[1].startswith("130,") and page.row("device")[1].startswith("CPU")
 
     trained = load_trained(workdir)
     metrics = evaluate_trained(
@@ -236,7 +327,7 @@ def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
     assert page.row(NAMES[1]) == [NAMES[1], "1", "3", "0", ""]
     assert "1 of 6 classes were rated nowhere, 1 were rated absent alone" in page.text
     assert "No stacking yet" not in page.text  # there are no folds
-    assert "No confusions" not in page.text and "No evaluation yet" not in page.text  # there is nothing of whole videos
+    assert "No confusions" not in page.text and "No evaluation of" not in page.text  # there is nothing of whole videos
 
 
 def test_bad_directories_are_one_line(pipeline: Path, tmp_path: Path) -> None:

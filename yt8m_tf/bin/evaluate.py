@@ -135,6 +135,7 @@ def _evaluate_saved_model() -> None:
             metrics, output, vocabulary=names, context=context, against=compared.to_dict() if compared else None
         )
         told = _write_thresholds(metrics, names)
+    print(f"model: SavedModel of {model_flags.flag()}")
     print(runs.format_table(metrics))
     if compared:
         print(compared.line())
@@ -237,6 +238,9 @@ def _evaluate_run() -> None:
             metrics, output, vocabulary=names, context=context, against=compared.to_dict() if compared else None
         )
         told = _write_thresholds(metrics, names)
+    print(
+        f"model: {trained.experiment.model['name']}, {_CHECKPOINT.value} checkpoint of {workdir}: step {trained.step:,}"
+    )
     print(runs.format_table(metrics))
     if compared:
         print(compared.line())

@@ -51,8 +51,11 @@ def main(_: Sequence[str]) -> None:
         _NUM_EXAMPLES.value,
         _SEED.value,
     )
-    page, *pictures = write_report(workdir, output, options)
-    print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB), {len(pictures)} pictures in {output.stem}_files/")
+    report = write_report(workdir, output, options)
+    print(f"model: {report.model} ({report.checkpoint})")
+    written = f"{report.page.stat().st_size / 1e6:.1f} MB), {len(report.pictures)} pictures in {output.stem}_files/"
+    print(f"written: {report.page} ({written}")
+    print(f"next: {report.next_command}")
 
 
 def run() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-import shlex
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -14,6 +11,7 @@ from typing import Any
 from absl import flags
 
 from yt8m_tf.config.strict_yaml import nearest
+from yt8m_tf.console.command_line import command_line
 
 _WIDEST = 120
 
@@ -140,23 +138,8 @@ def _example(name: str, description: str) -> str:
 
 
 def next_command(command: str, *arguments: str, **values: object) -> str:
-    """ "next: " and a command that can be pasted into a shell, whatever characters the values have.
-
-    Args:
-      command: without `yt8m-`.
-      arguments: that are no flags.
-      values: of its flags; several stand for a list separated by commas.
-    """
-    texts = {name: comma_list(v) if isinstance(v, list | tuple) else str(v) for name, v in values.items()}
-    named = (f"--{name}={shlex.quote(text)}" for name, text in texts.items())
-    return " ".join([f"next: yt8m-{command}", *map(shlex.quote, arguments), *named])
-
-
-def comma_list(values: Sequence[object]) -> str:
-    """A list as flags take it: a value with a comma stands in double quotes."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
-    return text.getvalue()
+    """ "next: " and a command line (`console.command_line`)."""
+    return f"next: {command_line(command, *arguments, **values)}"
 
 
 def parse_comma_list(text: str) -> list[str]:

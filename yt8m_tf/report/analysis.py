@@ -11,8 +11,9 @@ from scipy import sparse
 
 from yt8m_tf import schema
 from yt8m_tf.console.progress import Progress
-from yt8m_tf.metrics.accumulator import global_average_precision
+from yt8m_tf.metrics.accumulator import global_average_precision, pair_keys
 from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.metrics.bootstrap import Interval, RankedVideos, difference_interval
 from yt8m_tf.metrics.gap_histogram import GapHistogram
 from yt8m_tf.report.predictions import Predictions
 from yt8m_tf.stacking import means
@@ -52,6 +53,43 @@ def precision_recall(predictions: Predictions) -> Curve:
     found = np.arange(1, len(ranks) + 1)
     gap = global_average_precision(scores, hits, num_labels)
     return Curve(found / num_labels, found / ranks, scores[order][ranks - 1], gap)
+
+
+def paired_interval(predictions: Predictions, others: Predictions) -> Interval | None:
+    """The paired interval of GAP@20 of one model less that of another one; None where they are of other videos."""
+    own, other = _ranked(predictions), _ranked(others)
+    assert own.ids is not None
+    joined = other.in_order_of(own.ids)
+    if joined is None or (joined.num_labels != own.num_labels).any() or not own.num_labels.any():
+        return None
+    return difference_interval(own, joined)
+
+
+def _ranked(predictions: Predictions) -> RankedVideos:
+    """Places of a list that are not filled count as scores of 0 that are no label, which changes no precision."""
+    scores = predictions.scores[:, :TOP_K].astype(np.float32)
+    return RankedVideos(
+        pair_keys(scores, predictions.hits(TOP_K)),
+        predictions.num_labels.astype(np.uint32),
+        predictions.ids.astype(np.bytes_),
+    )
+
+
+def prior_gap(num_positives: Sequence[int], num_videos: int) -> float:
+    """GAP@20 of a model that knows nothing but how frequent classes are: every video gets the same 20 scores.
+
+    Args:
+      num_positives: labels of each class, at least one in all.
+      num_videos: of which these are the labels.
+    """
+    counts = np.sort(np.asarray(num_positives))[::-1][:TOP_K]
+    rank = found = total = 0.0
+    for count, classes in zip(*np.unique(-counts, return_counts=True), strict=True):
+        hits = -count * classes
+        rank += max(num_videos * classes - hits, 0)  # of equal scores those that are no label rank first
+        total += ((found + np.arange(1, hits + 1)) / (rank + np.arange(1, hits + 1))).sum()
+        found, rank = found + hits, rank + hits
+    return float(total / np.sum(num_positives))
 
 
 @dataclasses.dataclass(frozen=True)

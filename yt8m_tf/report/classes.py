@@ -11,10 +11,11 @@ from yt8m_tf import schema
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.report import figures
 from yt8m_tf.report.analysis import confusions, example_videos, precision_recall, video_average_precision
-from yt8m_tf.report.drawing import Picture
+from yt8m_tf.report.drawing import Palette, Picture
+from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.parts import Cell, Columns, Missing, Note, Part, Section, Share, Table, Video, Videos
 from yt8m_tf.report.predictions import Predictions
-from yt8m_tf.report.sources import Evaluation, Workdir
+from yt8m_tf.report.workdir import Evaluation
 
 Names = Callable[[int], str]
 
@@ -30,43 +31,55 @@ _KINDS = {
 
 
 def quality(
-    model: str, evaluation: Evaluation | None, found: Mapping[str, Predictions], evaluate: str, directory: Path
+    model: str,
+    evaluation: Evaluation | None,
+    found: Mapping[str, Predictions],
+    hints: Hints,
+    palette: Palette,
+    directory: Path,
 ) -> Section:
-    """Precision-recall curves and calibration.
+    """Precision-recall curves and calibration, each with the name of the model that it is of.
 
     Args:
-      model: its name.
+      model: that is looked at closely.
       evaluation: of the model, where there is one.
       found: predictions by name of the model.
-      evaluate: the command that makes an evaluation.
+      hints: commands for what is missing.
+      palette: of the models.
       directory: of the pictures.
     """
     pictures: list[Picture] = []
-    lacking: list[Part] = []
+    notes: list[Part] = []
     curves = {name: precision_recall(own) for name, own in found.items() if own.num_labels.any()}
     if curves:
-        pictures.append(figures.draw_precision_recall(curves, directory))
-    else:
-        lacking.append(_no_predictions("No precision-recall curve"))
+        marked = model if model in curves else next(iter(curves))
+        pictures.append(figures.draw_precision_recall(curves, marked, palette, directory))
+        seen = "; ".join(
+            f"{name}: {len(own.ids):,} videos of {own.shards[0]:,} of {own.shards[1]:,} shards"
+            for name, own in found.items()
+        )
+        notes.append(Note(seen))
+    if model not in curves:
+        notes.append(_no_scores("No precision-recall curve", model, hints))
     bins = evaluation.metrics.get("calibration") if evaluation else None
     if evaluation and bins:
-        pictures.append(figures.draw_calibration(bins, evaluation.metrics["metrics"]["calibration_error"], directory))
+        error = evaluation.metrics["metrics"]["calibration_error"]
+        pictures.append(figures.draw_calibration(model, bins, error, palette, directory))
     else:
-        lacking.append(Missing("No calibration", evaluate))
-    note = "; ".join(
-        f"{name}: {len(own.ids):,} videos of {own.shards[0]:,} of {own.shards[1]:,} shards"
-        for name, own in found.items()
-    )
+        notes.append(Missing(f"No calibration of {model}", hints.evaluate(model)))
     shown: list[Part] = [Columns(pictures)] if pictures else []
-    return Section("quality", f"Precision and calibration of {model}", [*shown, Note(note), *lacking])
+    return Section("quality", "Precision and calibration", [*shown, *notes])
 
 
-def classes(evaluation: Evaluation | None, names: Names, evaluate: str, directory: Path) -> Section:
+def classes(model: str, evaluation: Evaluation | None, names: Names, hints: Hints, directory: Path) -> Section:
     """Average precision of every class."""
+    title = f"Classes of {model}"
     if evaluation is None:
-        return Section("classes", "Classes", [Missing("No average precision of classes", evaluate)])
+        return Section("classes", title, [Missing("No average precision of classes", hints.evaluate(model))])
     counts, precision = np.array(evaluation.num_positives), np.array(evaluation.average_precision)
     known = np.flatnonzero(counts)
+    if not len(known):
+        return Section("classes", title, [Note("No class has a label in these videos.")])
     enough = known[counts[known] >= min(_ENOUGH, counts.max())]
     order = enough[np.lexsort((-counts[enough], -precision[enough]))]
 
@@ -81,20 +94,21 @@ def classes(evaluation: Evaluation | None, names: Names, evaluate: str, director
     ]
     everything = known[np.lexsort((-counts[known], -precision[known]))]
     parts: list[Part] = [
-        figures.draw_classes(counts[known], precision[known], directory),
+        figures.draw_classes([names(int(c)) for c in known], counts[known], precision[known], directory),
         Columns(extremes),
         Table(f"All {len(known):,} classes with labels", titles, rows(everything), tall=True, id="all-classes"),
-        Note(f"{len(counts) - len(known):,} of {len(counts):,} classes have no label in these videos."),
     ]
-    return Section("classes", "Classes", parts)
+    if without := len(counts) - len(known):
+        parts.append(Note(f"{without:,} of {len(counts):,} classes have no label in these videos."))
+    return Section("classes", title, parts)
 
 
-def confused(model: str, predictions: Predictions | None, names: Names) -> Section:
+def confused(model: str, found: Mapping[str, Predictions], names: Names, hints: Hints) -> Section:
     """Which class a model scores highest where another one was meant."""
-    title = f"Confusions of {model}"
-    if predictions is None:
-        return Section("confusions", title, [_no_predictions("No confusions")])
-    found = confusions(predictions, _CONFUSIONS)
+    whose, lacking = _whose(model, found, "confusions", hints)
+    if whose is None:
+        return Section("confusions", "Confusions", lacking)
+    title = f"Confusions of {whose}"
     rows: list[list[Cell]] = [
         [
             names(pair.meant),
@@ -103,36 +117,53 @@ def confused(model: str, predictions: Predictions | None, names: Names) -> Secti
             Share(pair.count / pair.videos, f"{pair.count / pair.videos:.0%} of {pair.videos:,}"),
             f"{pair.together:,}",
         ]
-        for pair in found
+        for pair in confusions(found[whose], _CONFUSIONS)
     ]
     titles = ["label", "highest score instead", "videos", "of the label's videos", "with both labels"]
     text = (
         "Videos whose highest score is of no label of theirs, for each of their labels. Where many other videos have"
         " both labels, the two go together, and the second one may simply be missing."
     )
-    return Section("confusions", title, [Note(text), Table(title, titles, rows, 2, tall=True)])
+    table = Table(title, titles, rows, 2, tall=True, captioned=False)
+    return Section("confusions", title, [Note(text), table, *lacking])
 
 
-def examples(model: str, predictions: Predictions | None, names: Names, count: int, seed: int) -> Section:
+def examples(
+    model: str, found: Mapping[str, Predictions], names: Names, count: int, seed: int, hints: Hints
+) -> Section:
     """Videos with their labels and a model's scores."""
-    title = f"Example videos, with scores of {model}"
-    if predictions is None:
-        return Section("examples", title, [_no_predictions("No examples")])
+    whose, lacking = _whose(model, found, "example videos", hints)
+    if whose is None:
+        return Section("examples", "Example videos", lacking)
+    predictions = found[whose]
     precision, hits = video_average_precision(predictions), predictions.hits(TOP_K)
-    parts = []
+    parts: list[Part] = []
     for kind, rows in example_videos(predictions, count, seed).items():
         heading = _KINDS[kind] + (f" (seed {seed})" if kind == "random" else "")
         cards = [_video(predictions, int(row), hits[row], float(precision[row]), names) for row in rows]
         parts.append(Videos(heading, cards))
-    return Section("examples", title, parts)
+    return Section("examples", f"Example videos, with scores of {whose}", [*parts, *lacking])
+
+
+def _whose(model: str, found: Mapping[str, Predictions], what: str, hints: Hints) -> tuple[str | None, list[Missing]]:
+    """The model whose scores are shown, and what is said where that is not `model`."""
+    if model in found:
+        return model, []
+    return next(iter(found), None), [_no_scores(f"No {what}", model, hints)]
+
+
+def _no_scores(what: str, model: str, hints: Hints) -> Missing:
+    return Missing(
+        f"{what} of {model}: its scores of validation videos are not at hand; to have it score them", hints.report()
+    )
 
 
 def _video(predictions: Predictions, row: int, hits: np.ndarray, precision: float, names: Names) -> Video:
     labels = predictions.labels[row][predictions.labels[row] != schema.NO_LABEL]
     listed = predictions.classes[row, :TOP_K]
+    ranks = {label: np.flatnonzero(listed == label) for label in labels.tolist()}
     chips = []
-    for label in labels.tolist():
-        at = np.flatnonzero(listed == label)
+    for label, at in sorted(ranks.items(), key=lambda item: item[1][0] if len(item[1]) else len(listed)):
         place = f"#{at[0] + 1}" if len(at) else f"not among the {len(listed)} highest"
         chips.append((names(label), place, bool(len(at))))
     scores = [
@@ -141,16 +172,3 @@ def _video(predictions: Predictions, row: int, hits: np.ndarray, precision: floa
         if listed[position] != schema.NO_LABEL
     ]
     return Video(predictions.ids[row].decode(errors="replace"), precision, chips, scores)
-
-
-def _no_predictions(what: str) -> Missing:
-    command = "yt8m-report --data_dir=DATA, where the shards of data.validation are"
-    return Missing(f"{what}: there are no scores of validation videos with labels", command)
-
-
-def commands(workdir: Workdir, model: str) -> str:
-    """The command that evaluates a model of the directory."""
-    if not workdir.pipeline:
-        return f"yt8m-evaluate --workdir={workdir.path} --data_dir=DATA"
-    output = f"{workdir.path}/evaluation/{model}"
-    return f"yt8m-evaluate --workdir={workdir.path}/runs/{model} --data_dir=DATA --output={output}"

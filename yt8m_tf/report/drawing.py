@@ -1,7 +1,7 @@
-"""How the pictures of a report are drawn: colours, styles, axes; as a PNG file, and as an SVG in the page's colours.
+"""How the pictures of a report are drawn: colours, styles, axes; as a PNG file, and as an SVG that stands in the page.
 
 They are drawn for a width of five inches, so that their text stays readable on a phone. Lines differ in colour and in
-style, for readers who do not tell the colours apart.
+style, for readers who do not tell the colours apart. A point says its value to a pointer that rests on it (`tell`).
 """
 
 from __future__ import annotations
@@ -9,17 +9,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
 
 from yt8m_tf.stacking.report import figure_and_axes, save_figure
 
 # Distinct with any colour vision, and on white as on black.
 COLOURS = ("#2f81d6", "#e07b1a", "#1f9e74", "#cf4f9b", "#8b6fd0", "#c9a100", "#3aa7b8", "#d4493f")
+GREY = "#7f8894"
 _STYLES = ("-", "--", ":", "-.")
 _FOREGROUND = "#1b2430"
 _LONGEST = 22  # characters of a name
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_TOLD = "told"  # how the ids of artists begin whose points have titles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +38,26 @@ class Picture:
     svg: str
     alt: str
     caption: str
+
+
+class Palette:
+    """Colours and dashes of models by name, the same in every figure of a page.
+
+    Args:
+      names: the most important ones first: they differ in colour, not only in dashes.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self._numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+
+    def line(self, name: str) -> dict[str, Any]:
+        """Colour and dashes, as arguments of a plot."""
+        number = self._numbers.setdefault(name, len(self._numbers))
+        return {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)]}
+
+    def colour(self, name: str) -> str:
+        """The colour alone."""
+        return str(self.line(name)["color"])
 
 
 @contextlib.contextmanager
@@ -47,21 +75,65 @@ def canvas(size: tuple[float, float] = (5, 4)) -> Iterator[tuple[Any, Any]]:
         yield figure_and_axes(size)
 
 
+def tell(axes: Any, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, titles: Sequence[str]) -> None:
+    """Makes the points of a figure say their values: each has an area, not seen, whose title a pointer shows."""
+    finite = [at for at in range(len(titles)) if math.isfinite(x[at]) and math.isfinite(y[at])]  # others are not drawn
+    points = axes.scatter(
+        [x[at] for at in finite], [y[at] for at in finite], 90, color="#00000001", linewidths=0, zorder=9
+    )  # of no colour it would not be written
+    told = axes.figure.__dict__.setdefault("yt8m_told", {})
+    points.set_gid(f"{_TOLD}{len(told)}")
+    told[points.get_gid()] = [titles[at] for at in finite]
+
+
 def saved(figure: Any, directory: Path, name: str, alt: str, caption: str = "") -> Picture:
     """Writes `directory/name.png`, and gives the figure for the page."""
     directory.mkdir(parents=True, exist_ok=True)
     save_figure(figure, directory / f"{name}.png")
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, dpi=160, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()[text.getvalue().index("<svg") :].replace(_FOREGROUND, "currentColor")
-    colours = "svg{color:#1b2430}@media(prefers-color-scheme:dark){svg{color:#dfe5ec}}"
-    start = svg.index(">") + 1
-    return Picture(f"{name}.png", f"{svg[:start]}<style>{colours}</style>{svg[start:]}", alt, caption)
+    told = figure.__dict__.get("yt8m_told", {})
+    return Picture(f"{name}.png", _for_page(text.getvalue(), name, alt, told), alt, caption)
 
 
-def line_style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the line of that number."""
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)]}
+def _for_page(text: str, name: str, alt: str, told: Mapping[str, Sequence[str]]) -> str:
+    """An SVG that can stand in a page beside others: ids of its own, the page's colour of text, titles of points."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    root = ElementTree.fromstring(text)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
+                parent.remove(child)  # the style is of all elements, those of the page too
+    for group in root.iter(f"{{{_SVG}}}g"):
+        if titles := told.get(group.get("id", "")):
+            _set_titles(group, titles)
+    href = f"{{{_XLINK}}}href"
+    used = {node.get(href, "")[1:] for node in root.iter()}
+    used |= set(re.findall(r"url\(#([^)]+)\)", text))
+    for node in root.iter():
+        for key, value in list(node.attrib.items()):
+            if key == "id" and value not in used:
+                del node.attrib["id"]
+            elif key == "id":
+                node.set(key, f"{name}-{value}")
+            elif key == href and value.startswith("#"):
+                node.set(key, f"#{name}-{value[1:]}")
+            else:
+                node.set(key, value.replace("url(#", f"url(#{name}-").replace(_FOREGROUND, "currentColor"))
+    for key in ("width", "height"):
+        root.attrib.pop(key, None)  # the page's style says them; the ratio is the view box's
+    root.attrib |= {"role": "img", "aria-label": alt, "data-name": f"{name}.png"}
+    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _set_titles(group: ElementTree.Element, titles: Sequence[str]) -> None:
+    """Gives the points of a scatter, which are drawn in order, their titles."""
+    for point, title in zip(group.iter(f"{{{_SVG}}}use"), titles, strict=True):
+        point.attrib.pop("style", None)
+        point.set("class", "told")
+        ElementTree.SubElement(point, f"{{{_SVG}}}title").text = title
 
 
 def short(name: str) -> str:
@@ -70,17 +142,21 @@ def short(name: str) -> str:
 
 
 def legend_below(figure: Any, count: int) -> None:
-    """A legend of so many lines under the axes."""
-    figure.legend(loc="outside lower center", ncols=2 if count > 1 else 1, fontsize=9, handlelength=2.2)
+    """A legend under the axes, in two columns where there are `count` > 2 lines; none of a single line."""
+    if count > 1:
+        figure.legend(loc="outside lower center", ncols=2 if count > 2 else 1, fontsize=9, handlelength=2.2)
 
 
 def log_axis(axes: Any, which: str) -> None:
-    """A logarithmic axis with plain numbers, also where it spans less than a decade."""
+    """A logarithmic axis with plain numbers; a linear one where values span less than a factor of five."""
     from matplotlib.ticker import LogLocator
 
-    axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axis.get_data_interval())
+    if low <= 0 or high < 5 * low:  # a logarithmic one would have a tick or two
+        axes.ticklabel_format(axis=which, style="plain", useOffset=False)
+        return
+    axes.set(**{f"{which}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1,) if high > 500 * low else (1, 2, 5)))
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_formatter("")

@@ -8,28 +8,32 @@ from typing import Any
 
 from yt8m_tf.report import figures
 from yt8m_tf.report.analysis import ensemble_gaps
-from yt8m_tf.report.drawing import Picture, canvas, saved
+from yt8m_tf.report.drawing import Palette, Picture, canvas, saved, tell
+from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.parts import Columns, Missing, Note, Part, Section, Table
 from yt8m_tf.report.predictions import STACKED
 from yt8m_tf.report.sections import gap
-from yt8m_tf.report.sources import Workdir
+from yt8m_tf.report.workdir import Workdir
 from yt8m_tf.stacking import sizes_report
 from yt8m_tf.stacking.sizes import METHODS
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.subsets import WITH_WEAK
 
+_NAMES = {"mean": "plain mean"}  # of yt8m-stack, in a report
 
-def ensembles(workdir: Workdir, directory: Path, num_shards: int, progress: bool) -> Section:
+
+def ensembles(
+    workdir: Workdir, hints: Hints, palette: Palette, directory: Path, num_shards: int, progress: bool
+) -> Section:
     """GAP@20 against the number of models."""
     split = workdir.split
     rows = workdir.path / "stacked" / "rows" / str(split)
     if split is None or not any(rows.glob("*.npz")):
-        command = f"yt8m-stack --scores='{workdir.path}/scores/*' --output={workdir.path}/stacked --data_dir=DATA"
-        return Section("ensembles", "Ensembles", [Missing("No stacked scores of validation videos", command)])
+        return Section("ensembles", "Ensembles", [Missing("No stacked scores of validation videos", hints.stack())])
     known = workdir.gaps[OUT_OF_FOLD]
     counts, orders = ensemble_gaps(rows, workdir.models, known, num_shards, progress)
     others = {name: workdir.gaps[split][name] for name in ("weighted mean", STACKED) if name in workdir.gaps[split]}
-    picture = figures.draw_ensembles(counts, orders, others, directory)
+    picture = figures.draw_ensembles(counts, orders, others, palette, directory)
     cells = [[f"{size}", *(gap(found[at]) for found in orders.values())] for at, size in enumerate(counts)]
     order = sorted(workdir.models, key=lambda name: -known[name])
     note = (
@@ -38,14 +42,13 @@ def ensembles(workdir: Workdir, directory: Path, num_shards: int, progress: bool
     content = Table("GAP@20 of the plain mean", ["models", *(f"GAP@20, {name}" for name in orders)], cells)
     parts: list[Part] = [Columns([picture, content]), Note(note)]
     if any(split in point["gaps"] for point in workdir.ensembles.get("points", [])):
-        parts += _measured(workdir.ensembles, split, directory)
+        parts += _measured(workdir.ensembles, split, palette, directory)
     else:
-        command = f"yt8m-stack --sizes --output={workdir.path}/stacked"
-        parts.append(Missing("LightGBM and the weighted mean were not measured for fewer models", command))
+        parts.append(Missing("LightGBM and the weighted mean were not measured for fewer models", hints.sizes()))
     return Section("ensembles", "Ensembles", parts)
 
 
-def _measured(contents: Mapping[str, Any], split: str, directory: Path) -> list[Part]:
+def _measured(contents: Mapping[str, Any], split: str, palette: Palette, directory: Path) -> list[Part]:
     """The curves of `contents`, and what weak models add to strong ones."""
     cells = [
         [sizes_report.number_of_models(point), point["order"], *(gap(point["gaps"][split][name]) for name in METHODS)]
@@ -53,7 +56,7 @@ def _measured(contents: Mapping[str, Any], split: str, directory: Path) -> list[
     ]
     titles = ["models", "order", *METHODS]
     points = Table("GAP@20 of LightGBM and of means", titles, cells, 2, tall=True)
-    parts: list[Part] = [Columns([_picture(contents, split, directory), points])]
+    parts: list[Part] = [Columns([_picture(contents, split, palette, directory), points])]
     if gains := _gains(contents, split):
         names = ["strong models", "weak ones", *(f"{name}, alone and with weak ones" for name in METHODS[1:])]
         parts.append(Table("What the weak models add to the best", names, gains))
@@ -78,9 +81,16 @@ def _gains(contents: Mapping[str, Any], split: str) -> list[list[str]]:
     return rows
 
 
-def _picture(contents: Mapping[str, Any], split: str, directory: Path) -> Picture:
+def _picture(contents: Mapping[str, Any], split: str, palette: Palette, directory: Path) -> Picture:
     with canvas((5, 4.8)) as (drawn, axes):
-        handles = sizes_report.plot(axes, contents, split, METHODS[1:])
+        colours = {name: palette.colour(_NAMES.get(name, name)) for name in METHODS[1:]}
+        handles = sizes_report.plot(axes, contents, split, METHODS[1:], colours)
+        told = [(point, name, point["gaps"][split][name]) for point in contents["points"] for name in METHODS[1:]]
+        titles = [
+            f"{name} of {sizes_report.number_of_models(point)} models, {point['order']}: {found:.4f}"
+            for point, name, found in told
+        ]
+        tell(axes, [point["size"] for point, _, _ in told], [found for _, _, found in told], titles)
         axes.set_title("GAP@20 against ensemble size, by method", loc="left", fontsize=11)
         drawn.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9, handlelength=2.6)
         found = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +11,16 @@ import yt8m_tf
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
 from yt8m_tf.report import classes, ensembles, sections
+from yt8m_tf.report.drawing import Palette
+from yt8m_tf.report.hints import Hints
+from yt8m_tf.report.origin import origin
+from yt8m_tf.report.overview import overview
 from yt8m_tf.report.parts import Section
 from yt8m_tf.report.predictions import STACKED, Predictions, find_predictions
 from yt8m_tf.report.segments import segment_model, segment_runs, segments
-from yt8m_tf.report.sources import Workdir, main_model, read_workdir
+from yt8m_tf.report.sources import read_workdir
 from yt8m_tf.report.template import render
+from yt8m_tf.report.workdir import Workdir, main_model
 from yt8m_tf.vocabulary import load_vocabulary
 
 _LINKS = {
@@ -28,7 +34,9 @@ _LINKS = {
     "confusions": "Confusions",
     "examples": "Examples",
     "segments": "Segments",
+    "origin": "How it was made",
 }
+_COMPARED = 2  # of the best models: how many are compared on the same videos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +62,26 @@ class Options:
     progress: bool = True
 
 
-def write_report(path: Path, output: Path, options: Options) -> list[Path]:
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+      page: the page.
+      pictures: the PNG files beside it.
+      model: that it looks at closely.
+      checkpoint: of that model, in words.
+      next_command: what comes next.
+    """
+
+    page: Path
+    pictures: Sequence[Path]
+    model: str
+    checkpoint: str
+    next_command: str
+
+
+def write_report(path: Path, output: Path, options: Options) -> Report:
     """Writes the report of a pipeline's or a run's directory.
 
     Args:
@@ -62,77 +89,116 @@ def write_report(path: Path, output: Path, options: Options) -> list[Path]:
       output: the page. Pictures go to a folder beside it, `NAME_files` for `NAME.html`.
       options: what is shown, and of which model.
 
-    Returns:
-      The page and the pictures.
-
     Raises:
       InputError: nothing there to report on, a damaged file, or a page that cannot be written.
     """
     files.check_writable(output, "--output")
     workdir = read_workdir(path)
     model = main_model(workdir, options.model)
+    hints = Hints(workdir, output, options.data_dir, options.vocabulary, options.model)
     directory = output.with_name(f"{output.stem}_files")
     of_segments = workdir.runs[model].of_segments
     found = {} if of_segments else _predictions(workdir, model, options)
+    palette = _palette(workdir, model)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        content = [sections.overview(workdir, model, directory), sections.models(workdir)]
+        content = [overview(workdir, model, found, hints, directory), sections.models(workdir, hints)]
         if not of_segments:
-            content += _of_videos(workdir, model, found, directory, options)
+            content += _of_videos(workdir, model, found, hints, palette, directory, options)
         if segment_runs(workdir):
             whose = segment_model(workdir, model)
-            content.append(segments(workdir, whose, _class_names(workdir, whose, options), directory))
+            names = _class_names(workdir, whose, options)
+            content.append(segments(workdir, whose, names, hints, palette, directory))
+        content.append(origin(workdir, model))
         with files.whole_file(output) as temporary:
             temporary.write_text(_page(workdir, model, content), encoding="utf-8")
     except OSError as error:
         raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another file") from error
-    return [output, *sorted(directory.glob("*.png"))]
+    pictures = sorted(directory.glob("*.png"))
+    return Report(output, pictures, model, _checkpoint(workdir, model), _next(workdir, model, found, hints))
 
 
 def _of_videos(
-    workdir: Workdir, model: str, found: Mapping[str, Predictions], directory: Path, options: Options
+    workdir: Workdir,
+    model: str,
+    found: Mapping[str, Predictions],
+    hints: Hints,
+    palette: Palette,
+    directory: Path,
+    options: Options,
 ) -> list[Section]:
     """The sections that rest on labels of whole videos."""
-    names = _class_names(workdir, model, options)
-    whose = model if model in found else next(iter(found), model)  # else the stacked models'
-    own = found.get(whose)
-    evaluation, evaluate = workdir.evaluations.get(model), classes.commands(workdir, model)
+    names, evaluation = _class_names(workdir, model, options), workdir.evaluations.get(model)
     content = [
-        sections.training(workdir, directory),
-        classes.quality(model, evaluation, found, evaluate, directory),
-        sections.sizes(workdir, model, directory),
+        sections.training(workdir, hints, palette, directory),
+        classes.quality(model, evaluation, found, hints, palette, directory),
+        sections.sizes(workdir, model, hints, palette, directory),
     ]
     if workdir.stacks:
-        content.append(ensembles.ensembles(workdir, directory, options.num_shards, options.progress))
+        shown = options.num_shards, options.progress
+        content.append(ensembles.ensembles(workdir, hints, palette, directory, *shown))
     return [
         *content,
-        classes.classes(evaluation, names, evaluate, directory),
-        classes.confused(whose, own, names),
-        classes.examples(whose, own, names, options.num_examples, options.seed),
+        classes.classes(model, evaluation, names, hints, directory),
+        classes.confused(model, found, names, hints),
+        classes.examples(model, found, names, options.num_examples, options.seed, hints),
     ]
 
 
 def _page(workdir: Workdir, model: str, content: Sequence[Section]) -> str:
-    kind = "pipeline" if workdir.pipeline else "run"
+    name = "/".join(workdir.path.resolve().parts[-2:]).lstrip("/")
+    experiment = workdir.runs[model].experiment
+    what = f"{experiment.data.level} level, {experiment.data.num_classes:,} classes"
+    if workdir.pipeline:
+        title = f"Pipeline {name}: {len(workdir.runs)} models, {experiment.data.num_classes:,} classes"
+    else:
+        title = f"Run {name}: {experiment.model['name']}, {what}"
     return render(
         "page.html",
-        title=workdir.path.resolve().name,
-        subtitle=f"Report of a {kind}, {workdir.path}, with a closer look at {model}.",
+        title=title,
+        subtitle=f"{workdir.path}, with a closer look at {model} ({_checkpoint(workdir, model)}).",
         links=[(section.name, _LINKS[section.name]) for section in content],
         sections=content,
-        footer=f"yt8m-report of yt8m_tf {yt8m_tf.__version__}",
+        footer=(
+            f"Written by yt8m-report of yt8m_tf {yt8m_tf.__version__}, {datetime.date.today().isoformat()}. Words such"
+            " as GAP@20, Hit@1 and out of fold: docs/GLOSSARY.md."
+        ),
     )
 
 
+def _checkpoint(workdir: Workdir, model: str) -> str:
+    run = workdir.runs[model]
+    if run.best_step is None:
+        return "no checkpoint"
+    first = " of fold 0" if len(run.directories) > 1 else ""
+    return f"{run.experiment.model['name']}, checkpoint of step {run.best_step:,}{first}"
+
+
+def _next(workdir: Workdir, model: str, found: Mapping[str, Predictions], hints: Hints) -> str:
+    """What a reader of the page would do next: what it lacks first."""
+    evaluated = workdir.runs[model].of_segments or model in workdir.evaluations or workdir.runs[model].best_step is None
+    if not evaluated:
+        return hints.evaluate(model)
+    if not workdir.runs[model].of_segments and model not in found and hints.data_dir is None:
+        return hints.report()
+    exports = workdir.exports_of(model)
+    return hints.infer(exports[0]) if exports else hints.export(model)
+
+
+def _palette(workdir: Workdir, model: str) -> Palette:
+    """Colours for the model that is looked at, then for the others, the best first."""
+    trained = sorted(workdir.runs.values(), key=lambda run: -sections.mean_history(run, "gap_at_20").rank)
+    return Palette([model, *workdir.validation_gaps, *(run.name for run in trained)])
+
+
 def _predictions(workdir: Workdir, model: str, options: Options) -> dict[str, Predictions]:
-    """Of the model, of the stacked models, and of the best of these, as far as they can be had."""
-    wanted = [model]
-    if workdir.split:
-        gaps = workdir.gaps[workdir.split]
-        wanted += [STACKED, max(workdir.models, key=lambda name: gaps[name])]
+    """Of the model, of the stacked models, and of the best of all, as far as they can be had."""
+    gaps = workdir.validation_gaps
+    stacked = [name for name in gaps if name in workdir.models]
+    best = list(gaps)[:_COMPARED]
     found = {}
-    for name in dict.fromkeys(wanted):
-        data_dir = options.data_dir if name == model else None  # score shards of the others, or nothing
+    for name in dict.fromkeys([model, STACKED, *stacked[:1], *best]):
+        data_dir = options.data_dir if name in (model, *best) else None  # score shards of the others, or nothing
         own = find_predictions(workdir, name, data_dir, options.num_shards, options.progress)
         if own is not None:
             found[name] = own

@@ -32,12 +32,13 @@ class Table:
     """A table in a box of its own, which scrolls if it is too wide, and is sorted by a press on a column's title.
 
     Attributes:
-      title: its caption.
+      title: its caption, or what the heading above it says.
       columns: titles.
       rows: of cells; the first one names the row.
       num_left: columns of text; those after it hold numbers.
       tall: whether it scrolls downwards, too.
       id: of the box, for one with a field above it to search in.
+      captioned: whether the title stands above it; not where a heading says the same.
     """
 
     title: str
@@ -46,6 +47,17 @@ class Table:
     num_left: int = 1
     tall: bool = False
     id: str = ""
+    captioned: bool = True
+
+    def filled(self) -> Table:
+        """The same without columns that are empty in all rows."""
+        kept = [at for at in range(len(self.columns)) if at == 0 or any(row[at] != "" for row in self.rows)]
+        return dataclasses.replace(
+            self,
+            columns=[self.columns[at] for at in kept],
+            rows=[[row[at] for at in kept] for row in self.rows],
+            num_left=sum(at < self.num_left for at in kept),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +71,23 @@ class Tiles:
 class Note:
     """A sentence or two on what stands around it."""
 
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Prose:
+    """Paragraphs of plain text, and a list of remarks under a title, where there are any."""
+
+    paragraphs: Sequence[str]
+    title: str = ""
+    remarks: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """A file's text, which is shown at a press on its summary."""
+
+    summary: str
     text: str
 
 
@@ -110,7 +139,7 @@ class Videos:
     videos: Sequence[Video]
 
 
-Part = Table | Picture | Tiles | Note | Missing | Columns | Folded | Videos
+Part = Table | Picture | Tiles | Note | Prose | Listing | Missing | Columns | Folded | Videos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from yt8m_tf import schema
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.data.threads import in_order
-from yt8m_tf.report.sources import Workdir
+from yt8m_tf.report.workdir import Workdir
 from yt8m_tf.score_shards.manifest import MANIFEST, read_manifest
 from yt8m_tf.scoring.predictors import find_predictor
 from yt8m_tf.scoring.score import score
@@ -88,7 +88,7 @@ def find_predictions(
         listed = {os.path.basename(shard): shard for shard in _listed(run.experiment.data.validation, data_dir)}
         known = [listed[shard] for shard in shards if shard in listed]
         return _read(directory, _spread(known, num_shards), len(known)) if known else None
-    if data_dir is None or name not in workdir.runs or workdir.runs[name].num_weights is None:
+    if data_dir is None or name not in workdir.runs or workdir.runs[name].best_step is None:
         return None
     run = workdir.runs[name]
     shards = _listed(run.experiment.data.validation, data_dir)

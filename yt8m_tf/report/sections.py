@@ -1,4 +1,4 @@
-"""The sections of a report on models: figures at a glance, tables, training curves, sizes, ensembles."""
+"""The sections of a report on models: tables, training curves, sizes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf.console.tables import duration
+from yt8m_tf.console.tables import duration, size
 from yt8m_tf.report import figures
-from yt8m_tf.report.parts import Columns, Folded, Missing, Named, Part, Section, Table, Tiles
-from yt8m_tf.report.predictions import STACKED
-from yt8m_tf.report.sources import Run, Workdir
+from yt8m_tf.report.drawing import Palette
+from yt8m_tf.report.hints import Hints
+from yt8m_tf.report.parts import Columns, Folded, Missing, Named, Note, Part, Section, Table
+from yt8m_tf.report.workdir import Run, Workdir
 from yt8m_tf.stacking.stack import OUT_OF_FOLD
 
 
@@ -20,61 +21,20 @@ def gap(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def megabytes(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / 1e6:,.1f} MB"
-
-
-def validation_gaps(workdir: Workdir) -> dict[str, float]:
-    """GAP@20 on the validation data of everything that has one: evaluated runs, stacked models, combinations."""
-    stacked = dict(workdir.gaps[workdir.split]) if workdir.split else {}
-    return stacked | {name: found.metrics["metrics"]["gap_at_20"] for name, found in workdir.evaluations.items()}
-
-
-def overview(workdir: Workdir, model: str, directory: Path) -> Section:
-    """What matters most, and GAP@20 of everything."""
-    gaps = validation_gaps(workdir)
-    tiles = []
-    if model in workdir.evaluations:
-        found = workdir.evaluations[model].metrics
-        metrics = found["metrics"]
-        tiles.append((f"GAP@20 of {model}", gap(metrics["gap_at_20"])))
-        if interval := found.get("intervals", {}).get("gap_at_20"):  # a release before this key left it out
-            title = f"{interval['level']:.0%} interval of GAP@20, over videos"
-            tiles.append((title, f"{gap(interval['low'])} to {gap(interval['high'])}"))
-        tiles.append(("Hit@1", f"{metrics['hit_at_1']:.4f}"))
-        tiles += [
-            (title, f"{metrics[name]:.4f}") for name, title in (("perr", "PERR"), ("map", "mAP")) if name in metrics
-        ]
-        tiles.append(("validation videos", f"{found['num_videos']:,}"))
-    if model in workdir.segment_evaluations:
-        tiles.append(("MAP over rated pairs", f"{workdir.segment_evaluations[model].metrics['metrics']['map']:.4f}"))
-    for name, report in workdir.exports.items():
-        if Path(name).parts[1] == model:
-            tiles.append((f"size of {name}", megabytes(report["size"]["total_bytes"])))
-    if singles := [name for name in workdir.models if name in gaps]:
-        best = max(singles, key=lambda name: gaps[name])
-        tiles.append((f"best first-level model, {best}", gap(gaps[best])))
-    if STACKED in gaps:
-        tiles.append(("LightGBM over all of them", gap(gaps[STACKED])))
-    parts: list[Part] = [Tiles(tiles)] if tiles else []
-    if not workdir.evaluations and not workdir.segment_evaluations:
-        run = f"{workdir.path}/runs/{model}" if workdir.pipeline else workdir.path
-        parts.append(Missing("No evaluation yet", f"yt8m-evaluate --workdir={run} --data_dir=DATA"))
-    if len(gaps) > 1:
-        parts.append(figures.draw_bars(gaps, directory, "gap", "GAP@20 on the validation videos"))
-    return Section("overview", "At a glance", parts)
-
-
-def models(workdir: Workdir) -> Section:
+def models(workdir: Workdir, hints: Hints) -> Section:
     """Tables of models, of combinations and of stages."""
-    out_of_fold, validation = workdir.gaps.get(OUT_OF_FOLD, {}), validation_gaps(workdir)
-    sizes = {Path(name).parts[1]: report["size"]["total_bytes"] for name, report in workdir.exports.items()}
+    out_of_fold, validation = workdir.gaps.get(OUT_OF_FOLD, {}), workdir.validation_gaps
+    exported = {export.model: export.num_bytes for export in workdir.exports}
     rows = []
     for name, run in workdir.runs.items():
-        count, seconds = len(run.directories), _training_seconds(workdir, name)
+        count = len(run.directories)
         kind = run.experiment.model["name"] + (f", {count} folds" if count > 1 else "")
-        cells = [f"{run.num_weights:,}" if run.num_weights else "", megabytes(sizes[name]) if name in sizes else ""]
+        # A pipeline's stages have the time of a whole stage, which starting up is a part of.
+        seconds = _training_seconds(workdir, name) or run.seconds
+        cells = [
+            f"{run.num_parameters:,}" if run.num_parameters else "",
+            size(exported[name]) if name in exported else "",
+        ]
         rows.append((name, kind, *cells, duration(seconds) if seconds else ""))
     rows += [(name, f"of {len(workdir.models)} models", "", "", "") for name in out_of_fold if name not in workdir.runs]
     rows.sort(key=lambda row: -validation.get(row[0], -1.0))
@@ -82,19 +42,15 @@ def models(workdir: Workdir) -> Section:
         [Named(name, kind), gap(validation.get(name)), gap(out_of_fold.get(name)), *cells]
         for name, kind, *cells in rows
     ]
-    titles = ["model", "GAP@20 validation", "GAP@20 out of fold", "weights", "exported", "training"]
-    parts: list[Part] = [Table("Models and combinations", titles, content)]
-    pipeline = f"yt8m-pipeline --config=CONFIG --workdir={workdir.path} --data_dir=DATA"
+    titles = ["model", "GAP@20 validation", "GAP@20 out of fold", "parameters", "exported", "training"]
+    parts: list[Part] = [Table("Models and combinations", titles, content, captioned=workdir.pipeline).filled()]
     if not workdir.gaps and workdir.stacks:
-        parts.append(Missing("No stacking yet", pipeline))
-    if workdir.choices:
-        made = [[entry[key] for key in ("of", "choice", "where")] for entry in workdir.choices]
-        parts.append(Table("Where each choice was made", ["of", "choice", "where"], made, num_left=3))
+        parts.append(Missing("No stacking yet", hints.pipeline()))
     if workdir.stages:
         parts.append(_stages(workdir))
     elif workdir.pipeline:
-        parts.append(Missing("No results of stages yet", pipeline))
-    return Section("models", "Models and stages", parts)
+        parts.append(Missing("No results of stages yet", hints.pipeline()))
+    return Section("models", "Models and stages" if workdir.pipeline else "Model", parts)
 
 
 def _training_seconds(workdir: Workdir, name: str) -> float:
@@ -108,19 +64,21 @@ def _stages(workdir: Workdir) -> Folded:
         groups.setdefault(name.partition(" fold ")[0], []).append(result)
     rows = []
     for name, results in groups.items():
-        gaps, videos, size, seconds = (
+        gaps, videos, written, seconds = (
             [result[key] for result in results if key in result] for key in ("gap_at_20", "videos", "bytes", "seconds")
         )
         cells = [gap(sum(gaps) / len(gaps)) if gaps else "", f"{sum(videos):,}" if videos else ""]
-        rows.append([name, f"{len(results)}", *cells, megabytes(sum(size)) if size else "", f"{sum(seconds):,.1f}"])
-    total = sum(result["seconds"] for result in workdir.stages.values())
+        rows.append([name, f"{len(results)}", *cells, size(sum(written)) if written else "", f"{sum(seconds):,.1f}"])
+    total, count = sum(result["seconds"] for result in workdir.stages.values()), len(workdir.stages)
     titles = ["stage", "runs", "GAP@20, mean", "videos", "written", "seconds"]
-    summary = f"{len(workdir.stages)} stages, {duration(total)} of work in all"
-    return Folded(summary, Table(f"{len(workdir.stages)} stages", titles, rows, tall=True))
+    folds = f" in {len(rows)} rows, folds of a model in one" if count > len(rows) else ""
+    summary = f"{count} stages{folds}; {duration(total)} of work in all"
+    return Folded(summary, Table(summary, titles, rows, tall=True, captioned=False).filled())
 
 
-def training(workdir: Workdir, directory: Path) -> Section:
+def training(workdir: Workdir, hints: Hints, palette: Palette, directory: Path) -> Section:
     """Loss and GAP@20 by step."""
+    parts: list[Part] = []
     pictures = []
     groups: tuple[tuple[str, str, Callable[[Run], bool]], ...] = (
         ("folds", "models trained on folds (mean of the folds)", lambda run: len(run.directories) > 1),
@@ -135,13 +93,16 @@ def training(workdir: Workdir, directory: Path) -> Section:
             ("bce", f"Loss of {what}", "validation cross-entropy, nats"),
         ):
             lines = [line for run in own if (line := mean_history(run, key)).steps]
-            if lines:
+            if any(len(line.steps) > 1 for line in lines):
                 high = key == "gap_at_20"
                 wrapped = title.replace(" (", "\n(")
-                pictures.append(figures.draw_lines(lines, directory, f"{key}_{group}", wrapped, axis, high))
-    command = f"yt8m-train --config=CONFIG --workdir={workdir.path} --data_dir=DATA"
-    content = Columns(pictures) if pictures else Missing("No evaluation while training yet", command)
-    return Section("training", "Training", [content])
+                pictures.append(figures.draw_lines(lines, palette, directory, f"{key}_{group}", wrapped, axis, high))
+            elif lines and key == "gap_at_20":
+                told = "; ".join(f"{line.name}, step {line.steps[0]:,}: {line.values[0]:.4f}" for line in lines)
+                parts.append(Note(f"GAP@20 of {what} is known at one step alone. {told}."))
+    if pictures:
+        parts.insert(0, Columns(pictures))
+    return Section("training", "Training", parts or [Missing("No evaluation while training yet", hints.train())])
 
 
 def mean_history(run: Run, key: str, rank: str = "gap_at_20") -> figures.Line:
@@ -157,22 +118,22 @@ def mean_history(run: Run, key: str, rank: str = "gap_at_20") -> figures.Line:
     return figures.Line(run.name, steps, values, best)
 
 
-def sizes(workdir: Workdir, model: str, directory: Path) -> Section:
+def sizes(workdir: Workdir, model: str, hints: Hints, palette: Palette, directory: Path) -> Section:
     """GAP@20 against bytes."""
-    run = f"{workdir.path}/runs/{model}" if workdir.pipeline else f"{workdir.path}"
-    command = f"yt8m-export --workdir={run} --output={workdir.path}/exported/{model}/1 --data_dir=DATA"
     if not workdir.exports and not workdir.frontiers:
-        return Section("sizes", "Size", [Missing("Nothing was exported", command)])
-    exports = {name: (r["size"]["total_bytes"], r["metrics"]["gap"]) for name, r in workdir.exports.items()}
+        return Section("sizes", "Size", [Missing("Nothing was exported", hints.export(model))])
     rows = []
-    for name, report in workdir.exports.items():
-        found = report["metrics"]
-        members = report.get("pack", {}).get("members", [])
-        cells = [f"{report['size']['total_bytes']:,}", f"{found['gap']:.5f}", f"{found['gap_float32']:.5f}"]
-        rows.append([name, *cells, f"{len(members) or 1}"])
-    titles = ["SavedModel", "bytes", "GAP@20", "of float32", "members"]
-    picture = figures.draw_bytes(exports, workdir.frontiers, directory)
-    parts: list[Part] = [Columns([picture, Table("SavedModels", titles, rows)])]
+    for export in workdir.exports:
+        found, rate = export.report["metrics"], export.rate
+        members = export.report.get("pack", {}).get("members", [])
+        cells = [f"{export.num_bytes:,}", f"{found['gap']:.5f}", f"{found['gap_float32']:.5f}", f"{len(members) or 1}"]
+        rows.append([export.path, *cells, f"{rate[1]:,.0f}" if rate else ""])
+    titles = ["SavedModel", "bytes", "GAP@20", "of float32", "members", "videos/s"]
+    parts: list[Part] = []
+    if rows:
+        parts.append(Table("SavedModels", titles, rows).filled())
+    if len(rows) > 1 or workdir.frontiers:  # a point alone says no more than its row
+        parts = [Columns([figures.draw_bytes(workdir.exports, workdir.frontiers, palette, directory), *parts])]  # type: ignore[list-item]
     for name, contents in workdir.frontiers.items():
         points = [
             [_members(point["members"]), point["rule"], f"{point['num_bytes']:,}", gap(point["gap"])]
@@ -181,12 +142,10 @@ def sizes(workdir: Workdir, model: str, directory: Path) -> Section:
         heading = f"Frontier of {name}: the best ensemble of its size"
         titles = ["members", "found by", "bytes", "GAP@20, held-out videos"]
         parts.append(Table(heading, titles, points, 2, tall=True))
-    if not workdir.frontiers and workdir.pipeline:
-        pack = (
-            f"yt8m-export --pack --candidates='{workdir.path}/runs/*/fold_0' --scores='{workdir.path}/scores/*/train'"
-        )
-        pack += f" --data_dir=DATA --output={workdir.path}/exported/pack/1"
-        parts.append(Missing("No ensemble was packed", pack))
+    if not workdir.frontiers and workdir.stacks:
+        parts.append(Missing("No ensemble was packed", hints.pack()))
+    if not workdir.exports_of(model):
+        parts.append(Missing(f"{model} is not exported", hints.export(model)))
     return Section("sizes", "Size", parts)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from yt8m_tf.report import figures
-from yt8m_tf.report.classes import commands
+from yt8m_tf.report.drawing import Palette
+from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.parts import Cell, Columns, Missing, Named, Note, Part, Section, Share, Table, Tiles
 from yt8m_tf.report.sections import mean_history
-from yt8m_tf.report.sources import Evaluation, Run, Workdir
+from yt8m_tf.report.workdir import Evaluation, Run, Workdir
 
 
 def segment_runs(workdir: Workdir) -> dict[str, Run]:
@@ -45,13 +46,17 @@ def segment_tiles(evaluation: Evaluation) -> Tiles:
     )
 
 
-def segments(workdir: Workdir, whose: str, names: Callable[[int], str], directory: Path) -> Section:
+def segments(
+    workdir: Workdir, whose: str, names: Callable[[int], str], hints: Hints, palette: Palette, directory: Path
+) -> Section:
     """MAP over rated pairs, by run, by step and by class, and how much was rated.
 
     Args:
       workdir: has a run on segments.
       whose: the run whose classes are shown (`segment_model`).
       names: of its classes.
+      hints: commands for what is missing.
+      palette: of the models.
       directory: of the pictures.
     """
     runs, found = segment_runs(workdir), workdir.segment_evaluations
@@ -60,14 +65,16 @@ def segments(workdir: Workdir, whose: str, names: Callable[[int], str], director
         "Models trained on rated segments",
         ["model", "frames seen", "MAP", "cross-entropy", "best MAP while training"],
         [_row(run, found.get(name)) for name, run in runs.items()],
-    )
+    ).filled()
     lines = [line for run in runs.values() if (line := mean_history(run, "map", rank="map")).steps]
-    picture = (
-        [figures.draw_lines(lines, directory, "map_segments", "MAP of rated segments", "MAP", True)] if lines else []
-    )
+    picture = []
+    if any(len(line.steps) > 1 for line in lines):
+        picture.append(
+            figures.draw_lines(lines, palette, directory, "map_segments", "MAP of rated segments", "MAP", True)
+        )
     parts.append(Columns([table, *picture]))
     parts.append(Note("Over pairs of a segment and a class that were rated; what nobody rated counts nowhere."))
-    parts += [Missing(f"{name} is not evaluated", commands(workdir, name)) for name in runs if name not in found]
+    parts += [Missing(f"{name} is not evaluated", hints.evaluate(name)) for name in runs if name not in found]
     if whose in found:
         parts += _classes(whose, found[whose], names)
     return Section("segments", "Rated segments", parts)

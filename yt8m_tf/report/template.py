@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -24,5 +23,4 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["kind"] = lambda part: type(part).__name__.lower()
-    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
     return environment.get_template(template).render(**values)

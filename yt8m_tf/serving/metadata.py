@@ -29,13 +29,14 @@ def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[
         "num_classes": data.num_classes,
         "precision": precision,
         "data": without_paths(strict_yaml.to_dict(data)),
-        "versions": {
-            "yt8m_tf": yt8m_tf.__version__,
-            "tensorflow": tf.__version__,
-            "keras": metadata.version("keras"),
-        },
+        "versions": versions(),
         **more,
     }
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of what its numbers depend on."""
+    return {"yt8m_tf": yt8m_tf.__version__, "tensorflow": tf.__version__, "keras": metadata.version("keras")}
 
 
 def without_paths(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,13 @@ def write_sizes(contents: Mapping[str, Any], output: Path) -> list[Path]:
     return [output / TABLE, output / PICTURE]
 
 
-def plot(axes: Any, contents: Mapping[str, Any], split: str, methods: Sequence[str] = METHODS) -> list[Any]:
+def plot(
+    axes: Any,
+    contents: Mapping[str, Any],
+    split: str,
+    methods: Sequence[str] = METHODS,
+    colours: Mapping[str, str] = _COLOURS,
+) -> list[Any]:
     """Draws the curves of a split: a colour for each method, dashes for each order. Returns the legend's lines."""
     from matplotlib.lines import Line2D
 
@@ -76,7 +82,7 @@ def plot(axes: Any, contents: Mapping[str, Any], split: str, methods: Sequence[s
         for order, (style, marker) in styles.items():
             own = [point for point in contents["points"] if point["order"] == order]
             sizes, gaps = [point["size"] for point in own], [point["gaps"][split][name] for point in own]
-            axes.plot(sizes, gaps, color=_COLOURS[name], linestyle=style, marker=marker, markersize=4)
+            axes.plot(sizes, gaps, color=colours[name], linestyle=style, marker=marker, markersize=4)
     counts = sorted({point["size"] for point in contents["points"] if point["order"] != WITH_WEAK})
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [str(count) for count in counts])
@@ -84,7 +90,7 @@ def plot(axes: Any, contents: Mapping[str, Any], split: str, methods: Sequence[s
     axes.set_xlabel("models")
     axes.set_ylabel("GAP@20")
     return [
-        *(Line2D([], [], color=_COLOURS[name], label=name) for name in methods),
+        *(Line2D([], [], color=colours[name], label=name) for name in methods),
         *(
             Line2D([], [], color="#888888", linestyle=style, marker=marker, markersize=4, label=order)
             for order, (style, marker) in styles.items()

@@ -38,9 +38,10 @@ from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.fold_runs import ShardFolds
 from yt8m_tf.training.inputs import Inputs
 from yt8m_tf.training.interruption import Interruption
-from yt8m_tf.training.opening import opening_lines
+from yt8m_tf.training.opening import opening_facts
 from yt8m_tf.training.profile import Profile
 from yt8m_tf.training.schedule import Plateau, planned_factor
+from yt8m_tf.training.sessions import Session
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
 from yt8m_tf.training.summaries import Summaries
@@ -129,6 +130,7 @@ def train(
                 stack.enter_context(locks.exclusive(options.workdir, "--workdir", "trains"))
                 run_dir.prepare(options.workdir, experiment, parse_experiment)
                 run_dir.read_history(options.workdir)  # before an epoch, not after it
+                run_dir.read_sessions(options.workdir)
                 checkpoints.remove_unfinished(options.workdir)
             _check_shared(strategy, options.workdir)
             return _Run(experiment, options, strategy, faults).run()
@@ -229,16 +231,12 @@ class _Run:
 
     def run(self) -> TrainResult:
         config = self.experiment.train
-        if self.show:
-            for line in opening_lines(
-                self.experiment,
-                self.state.model,
-                self.strategy,
-                self.train_shards,
-                self.validation_shards,
-                self.options.workdir,
-            ):
-                Progress.write(line)
+        if self.is_chief:
+            shown = self.train_shards, self.validation_shards
+            facts = opening_facts(self.experiment, self.state.model, self.strategy, *shown)
+            self.session = Session(self.options.workdir, self.step, facts)
+            for name, text in (facts | {"run": str(self.options.workdir)}).items() if self.show else ():
+                Progress.write(f"{name}: {text}")
         if self.step and self.show:
             Progress.write(
                 f"going on with the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
@@ -437,6 +435,7 @@ class _Run:
                 "inputs": dataclasses.asdict(self.inputs) if self.inputs else None,
             }
             checkpoints.save(self.options.workdir, self.step, self.state.named(), state)
+            self.session.update(self.step)
 
     def _learning_rate(self, step: int) -> float:
         experiment = self.experiment

@@ -1,10 +1,9 @@
-"""What a run says of itself before its first update."""
+"""What a run says of itself before its first update, and keeps in its directory (`sessions`)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,24 +17,22 @@ from yt8m_tf.training import distribution
 _MOST_COUNTED = 500
 
 
-def opening_lines(
+def opening_facts(
     experiment: ExperimentConfig,
     model: keras.Model,
     strategy: tf.distribute.Strategy,
     train_shards: Sequence[str],
     validation_shards: Sequence[str],
-    workdir: Path,
-) -> list[str]:
-    """Device, model, data and run directory, a line each."""
+) -> dict[str, str]:
+    """Device, model, and data for training and validation, a line of text each."""
     count = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     updates = experiment.train.total_steps
-    return [
-        f"device: {_device(strategy)}",
-        f"model: {experiment.model['name']}, {count:,} parameters, {experiment.data.level} level",
-        f"training: {_described(train_shards)}; {updates:,} updates of {experiment.train.batch_size:,}",
-        f"validation: {_described(validation_shards)}",
-        f"run: {workdir}",
-    ]
+    return {
+        "device": _device(strategy),
+        "model": f"{experiment.model['name']}, {count:,} parameters, {experiment.data.level} level",
+        "training": f"{_described(train_shards)}; {updates:,} updates of {experiment.train.batch_size:,}",
+        "validation": _described(validation_shards),
+    }
 
 
 def _device(strategy: tf.distribute.Strategy) -> str:

@@ -1,0 +1,88 @@
+"""What figures say in words, and how they are drawn: of the SVG that stands in the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from yt8m_tf.report import figures
+from yt8m_tf.report.analysis import Curve
+from yt8m_tf.report.drawing import COLOURS, Palette, Picture, canvas, saved, tell
+
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+def _texts(picture: Picture) -> list[str]:
+    return [(node.text or "").strip() for node in ElementTree.fromstring(picture.svg).iter(f"{_SVG}text")]
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ([0.2, 0.8], "The curve lies above the diagonal: more are labels than these scores say, which are too low."),
+        ([0.0, 0.6], "The curve lies below the diagonal: fewer are labels than these scores say, which are too high."),
+        ([0.2, 0.6], "In 1 of 2 bins the curve lies above the diagonal: more are labels than these scores say"),
+        ([0.1, 0.7], "The curve keeps to the diagonal within 0.01: scores are the shares that they say."),
+    ],
+)
+def test_calibration_in_words(shares: list[float], words: str) -> None:
+    assert figures.calibration_in_words([0.1, 0.7], shares).startswith(words)
+
+
+@pytest.mark.parametrize("low", [0.08, 0.0019])
+def test_an_axis_of_losses_has_several_ticks(low: float, tmp_path: Path) -> None:
+    """Losses within a decade had the single tick 0.1."""
+    line = figures.Line("m", [1, 2, 3], [low * 1.5, low * 1.2, low], 0.0)
+    picture = figures.draw_lines([line], Palette(["m"]), tmp_path, "loss", "Loss", "nats", highest=False)
+    found = [float(text) for text in _texts(picture) if re.fullmatch(r"0\.\d+", text)]
+    inside = [value for value in found if low <= value <= 1.5 * low]
+    assert len(inside) >= 3
+    assert "m" not in _texts(picture)  # no legend of a single line
+
+
+def test_a_model_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    names = [f"m{number}" for number in range(10)]
+    palette = Palette(names)
+    assert [palette.colour(name) for name in names] == [*COLOURS, *COLOURS[:2]]
+    assert palette.line("m0")["linestyle"] != palette.line("m8")["linestyle"]
+    assert palette.colour("new") == COLOURS[2] == palette.colour("new")
+    lines = [figures.Line(name, [1, 2], [0.1, value], value) for name, value in (("m1", 0.5), ("m2", 0.9))]
+    one, two = (
+        figures.draw_lines(given, palette, tmp_path, "g", "G", "GAP@20", highest=True).svg
+        for given in (lines, lines[:1])
+    )
+    assert f"stroke: {COLOURS[1]}" in one and f"stroke: {COLOURS[1]}" in two and COLOURS[0] not in one + two
+
+
+def test_thresholds_stand_on_their_curve_and_apart(tmp_path: Path) -> None:
+    """All scores of 0.2 and more are within 0.01 of recall: one label for them, not three upon each other."""
+    recall = np.array([0.5, 0.505, 0.51, 0.9])
+    curve = Curve(recall, np.array([0.9, 0.9, 0.9, 0.4]), np.array([0.95, 0.6, 0.3, 0.06]), 0.5)
+    other = Curve(recall, np.array([0.99, 0.99, 0.99, 0.8]), np.array([0.95, 0.6, 0.3, 0.06]), 0.6)
+    curves = {"best": other, "mine": curve}
+    picture = figures.draw_precision_recall(curves, "mine", Palette(["best", "mine"]), tmp_path)
+    assert [text for text in _texts(picture) if text.startswith("≥")] == ["≥ 0.9", "≥ 0.05"]
+    uses = list(ElementTree.fromstring(picture.svg).iter(f"{_SVG}use"))
+    points = [use for use in uses if COLOURS[1] in (use.get("style") or "")]
+    assert len(points) == 2
+    for point, score in zip(points, ("0.950", "0.060"), strict=True):
+        titles = [(use, use.findtext(f"{_SVG}title") or "") for use in uses]
+        (own,) = (use for use, title in titles if title.startswith(f"mine, scores of {score} and more"))
+        assert [point.get(key) for key in "xy"] == [own.get(key) for key in "xy"]
+    assert "Points are what mine scores" in picture.caption and "Of best, mine." in picture.caption
+
+
+def test_points_say_their_values(tmp_path: Path) -> None:
+    with canvas() as (figure, axes):
+        axes.plot([1, 2, 3], [1, 2, 3])
+        tell(axes, [1, 2, float("nan")], [3, 2, 1], ["<one>", "two & more", "not drawn"])
+        picture = saved(figure, tmp_path, "some", 'of "some"')
+    root = ElementTree.fromstring(picture.svg)
+    assert [title.text for title in root.iter(f"{_SVG}title")] == ["<one>", "two & more"]
+    assert root.get("aria-label") == 'of "some"' and "width" not in root.attrib
+    assert all(node.get("id", "some-").startswith("some-") for node in root.iter())
+    assert "#1b2430" not in picture.svg and "currentColor" in picture.svg and not list(root.iter(f"{_SVG}style"))

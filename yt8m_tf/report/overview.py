@@ -1,0 +1,171 @@
+"""The first section of a report: in words which model is best, by how much, which to serve, what is surprising."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from yt8m_tf.console.tables import size
+from yt8m_tf.report import figures
+from yt8m_tf.report.analysis import paired_interval, prior_gap
+from yt8m_tf.report.hints import Hints
+from yt8m_tf.report.parts import Missing, Part, Prose, Section, Tiles
+from yt8m_tf.report.predictions import STACKED, Predictions
+from yt8m_tf.report.workdir import COMBINATION, FINAL, FIRST_LEVEL, STUDENT, Export, Workdir
+from yt8m_tf.stacking.stack import OUT_OF_FOLD
+
+_LOST = 0.0005  # of GAP@20 by storing weights in fewer bits, from which on it is said
+_RISING = 0.001  # of GAP@20 in the last evaluation, likewise
+_APART = 0.02  # of GAP@20 out of fold and on validation videos, likewise
+
+
+def overview(workdir: Workdir, model: str, found: Mapping[str, Predictions], hints: Hints, directory: Path) -> Section:
+    """What matters most, and GAP@20 of everything.
+
+    Args:
+      workdir: what the report is about.
+      model: that is looked at closely.
+      found: predictions by name of the model, as far as they are known.
+      hints: commands for what is missing.
+      directory: of the pictures.
+    """
+    gaps = workdir.validation_gaps
+    parts: list[Part] = []
+    if gaps:
+        paragraphs = [_best(workdir, gaps, found), _to_serve(workdir, model, gaps)]
+        parts.append(Prose(paragraphs, "Worth a look:", _surprises(workdir, model, gaps)))
+    if not workdir.runs[model].of_segments and model not in workdir.evaluations:
+        parts += [*_while_training(workdir, model), Missing(f"No evaluation of {model} yet", hints.evaluate(model))]
+    if tiles := _tiles(workdir, model, gaps):
+        parts.append(Tiles(tiles))
+    if len(gaps) > 1:
+        parts.append(figures.draw_gaps(gaps, workdir.kind, workdir.reachable, directory))
+    return Section("overview", "At a glance", parts)
+
+
+def _tiles(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[tuple[str, str]]:
+    tiles = []
+    if model in workdir.evaluations:
+        found = workdir.evaluations[model].metrics
+        metrics = found["metrics"]
+        tiles.append((f"GAP@20 of {model}", f"{metrics['gap_at_20']:.4f}"))
+        if interval := found.get("intervals", {}).get("gap_at_20"):  # a release before this key left it out
+            title = f"{interval['level']:.0%} interval of GAP@20, over videos"
+            tiles.append((title, f"{interval['low']:.4f} to {interval['high']:.4f}"))
+        tiles.append(("Hit@1", f"{metrics['hit_at_1']:.4f}"))
+        tiles += [
+            (title, f"{metrics[name]:.4f}") for name, title in (("perr", "PERR"), ("map", "mAP")) if name in metrics
+        ]
+        tiles.append(("validation videos", f"{found['num_videos']:,}"))
+    if model in workdir.segment_evaluations:
+        tiles.append(("MAP over rated pairs", f"{workdir.segment_evaluations[model].metrics['metrics']['map']:.4f}"))
+    tiles += [(f"size of {export.path}", size(export.num_bytes)) for export in workdir.exports_of(model)]
+    if singles := [name for name in gaps if name in workdir.models]:
+        tiles.append((f"best first-level model, {singles[0]}", f"{gaps[singles[0]]:.4f}"))
+    if STACKED in gaps:
+        tiles.append(("LightGBM over all of them", f"{gaps[STACKED]:.4f}"))
+    return tiles
+
+
+def _best(workdir: Workdir, gaps: Mapping[str, float], found: Mapping[str, Predictions]) -> str:
+    """Which model is best, by how much, and how sure that is; `gaps` are the highest first."""
+    best, *others = gaps
+    videos = next((own.metrics["num_videos"] for own in workdir.evaluations.values()), None)
+    where = f"the {videos:,} validation videos" if videos else "the validation videos"
+    prior = _prior(workdir)
+    known = f" A model that knows only how frequent classes are would have {prior:.4f}." if prior else ""
+    limit = f" No model can be expected to exceed {workdir.reachable:.4f}." if workdir.reachable else ""
+    if not others:
+        return f"{best} has a GAP@20 of {gaps[best]:.4f} on {where}.{known}{limit}"
+    text = (
+        f"The best of {len(gaps)} on {where} is {best} ({workdir.kind(best)}), with a GAP@20 of {gaps[best]:.4f}:"
+        f" {gaps[best] - gaps[others[0]]:.4f} above {others[0]}"
+    )
+    with_scores = [name for name in others if name in found] if best in found else []
+    compared = next((name for name in with_scores if _interval(found[best], found[name])), None)
+    if compared is None:
+        return f"{text}. How sure that is is not known: it takes scores of both.{known}{limit}"
+    interval = _interval(found[best], found[compared])
+    if compared != others[0]:
+        text += f", and {gaps[best] - gaps[compared]:.4f} above {compared}"
+    return f"{text} ({interval}).{known}{limit}"
+
+
+def _interval(own: Predictions, other: Predictions) -> str:
+    """The paired interval in words; "" where the two are not of the same videos."""
+    interval = paired_interval(own, other)
+    if interval is None:
+        return ""
+    told = "" if interval.excludes_zero else ", which holds 0: no difference is shown"
+    return (
+        f"paired {interval.level:.0%} interval over {len(own.ids):,} videos {interval.low:+.4f} to"
+        f" {interval.high:+.4f}{told}"
+    )
+
+
+def _while_training(workdir: Workdir, model: str) -> list[Part]:
+    """The best evaluation of a run that nobody evaluated since."""
+    known = [entry for entry in workdir.runs[model].histories[0] if "gap_at_20" in entry]
+    if not known:
+        return []
+    best = max(known, key=lambda entry: entry["gap_at_20"])
+    videos = f" on {best['num_videos']:,} validation videos" if "num_videos" in best else ""
+    return [Prose([f"While {model} was trained, its best GAP@20 was {best['gap_at_20']:.4f}{videos}."])]
+
+
+def _prior(workdir: Workdir) -> float | None:
+    for own in workdir.evaluations.values():
+        if own.metrics.get("num_videos") and any(own.num_positives):
+            return prior_gap(own.num_positives, own.metrics["num_videos"])
+    return None
+
+
+def _to_serve(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> str:
+    """The export of the highest GAP@20, and its cost."""
+    if not workdir.exports:
+        return f"None is exported to be served yet; of those that can be, this page looks at {model} closely."
+    export: Export = max(workdir.exports, key=lambda own: own.gap)
+    best, rate = next(iter(gaps)), export.rate
+    cost = size(export.num_bytes)
+    if rate is not None:
+        cost += f" and {rate[1]:,.0f} videos/s in batches of {rate[0]}, on the machine that exported it"
+    below = f", {gaps[best] - export.gap:.4f} below {best}" if export.model != best else ""
+    return f"The one to serve is {export.path}, with a GAP@20 of {export.gap:.4f}{below}. It costs {cost}."
+
+
+def _surprises(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[str]:
+    """What one would not expect, a sentence each."""
+    of_kind = {kind: [name for name in gaps if workdir.kind(name) == kind] for kind in map(workdir.kind, gaps)}
+    found = []
+    for name in of_kind.get(FINAL, ()):
+        above = [other for other in gaps if gaps[other] > gaps[name] and workdir.kind(other) in (FIRST_LEVEL, STUDENT)]
+        if above:
+            listed = ", ".join(f"{other} ({gaps[other]:.4f})" for other in above[:4])
+            more = f" and {len(above) - 4} more" if len(above) > 4 else ""
+            found.append(f"{name} ({gaps[name]:.4f}) stands below simpler models that led to it: {listed}{more}.")
+    singles = of_kind.get(FIRST_LEVEL, [])
+    weak = [name for name in of_kind.get(COMBINATION, ()) if name not in workdir.runs]  # of first-level models alone
+    if singles and (weak := [name for name in weak if gaps[name] < gaps[singles[0]]]):
+        found.append(
+            f"The best first-level model alone, {singles[0]} ({gaps[singles[0]]:.4f}), stands above combinations of"
+            f" all: {', '.join(f'{name} ({gaps[name]:.4f})' for name in weak)}."
+        )
+    teachers = [gaps[STACKED]] if STACKED in gaps else []
+    found += [
+        f"{name} ({gaps[name]:.4f}) stands above LightGBM, whose scores it was trained on."
+        for name in of_kind.get(STUDENT, ())
+        if teachers and gaps[name] > teachers[0]
+    ]
+    out_of_fold = workdir.gaps.get(OUT_OF_FOLD, {}).get(STACKED)
+    if out_of_fold is not None and STACKED in gaps and abs(out_of_fold - gaps[STACKED]) > _APART:
+        found.append(f"LightGBM has {out_of_fold:.4f} out of fold, and {gaps[STACKED]:.4f} on the validation videos.")
+    for export in workdir.exports:
+        if (lost := float(export.report["metrics"]["gap_float32"]) - export.gap) > _LOST:
+            found.append(f"{export.path} lost {lost:.4f} of GAP@20 by the precision of its weights.")
+    last = [entry["gap_at_20"] for entry in workdir.runs[model].histories[0] if "gap_at_20" in entry][-2:]
+    if len(last) == 2 and last[1] - last[0] > _RISING:
+        found.append(
+            f"GAP@20 of {model} was still rising at its last evaluation, by {last[1] - last[0]:.4f}: longer training"
+            " may help."
+        )
+    return found
