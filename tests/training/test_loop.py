@@ -100,7 +100,7 @@ def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callab
     assert [line["step"] for line in history] == [10, 20, 30, 40, 50, 60]
     assert result.best_gap > 0.85 and result.best_gap > history[0]["gap_at_20"] + 0.05
     assert run_dir.read_experiment(tmp_path / "run") == experiment
-    tags = _event_tags(tmp_path / "run" / "tensorboard")
+    tags = _event_tags(tmp_path / "run")
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "train/examples_per_second"} <= tags
     assert {"train/data_wait_share", "validation/gap_at_20", "validation/hit_at_1", "validation/perr"} <= tags
     assert {"validation/bce", "validation/map", "configuration"} <= tags

@@ -238,7 +238,7 @@ def _evaluate_run() -> None:
     for line in told:
         print(line)
     if _PROJECTOR.value:
-        projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details)
+        projector.write_projector(workdir / run_dir.PROJECTOR, weights, metrics, details)
         print(f"class weights: tensorboard --logdir={workdir}, tab Projector")
     print(next_command("export", workdir=workdir, output=f"exported/{workdir.name}/1", data_dir=_DATA_DIR.value))
     for line in faults.summary():

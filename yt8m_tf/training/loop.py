@@ -214,9 +214,9 @@ class _Run:
         self.train_step = TrainStep(self.state, experiment, strategy, options.xla, weights, self.membership, teacher)
         self.evaluation_step = EvaluationStep(self.state, data.spec, strategy, options.xla)
         self.stream = self._open_stream(positions)
-        tensorboard = options.workdir / run_dir.TENSORBOARD if self.is_chief else None
+        tensorboard = run_dir.event_directory(options.workdir) if self.is_chief else None
         self.profile = Profile(tensorboard, options.profile, config.total_steps)
-        self.summaries = Summaries(tensorboard, experiment, fresh=saved is None)
+        self.summaries = Summaries(options.workdir if self.is_chief else None, experiment, fresh=saved is None)
 
     def run(self) -> TrainResult:
         config = self.experiment.train
