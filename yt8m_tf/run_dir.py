@@ -1,4 +1,4 @@
-"""What a run directory holds.
+"""The files of a run directory.
 
 config.yaml         the resolved configuration
 folds.json          base name of each training shard to its fold, if there are folds
@@ -44,7 +44,7 @@ def parse_stored(values: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def event_directory(workdir: Path) -> Path:
-    """Where the event files of a run are: in itself, so that TensorBoard names it after its directory.
+    """Returns the directory of a run's event files: its own, so that TensorBoard shows the run by its name.
 
     Runs of earlier releases have them in `tensorboard/`, and go on there.
     """

@@ -46,7 +46,7 @@ _ALL = (*_DIRECTORIES.values(), _IMAGE_SIZE, _SCALING, _MAX_SECONDS, _WITHOUT_AU
 
 
 def recipe(features: Sequence[str], flag: str) -> Recipe:
-    """How features are made.
+    """Reads the recipe of features from the flags.
 
     Args:
       features: NAME=BACKBONE for each.

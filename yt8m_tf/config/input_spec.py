@@ -1,4 +1,4 @@
-"""What a model reads and predicts."""
+"""The input specification of models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yt8m_tf.config.frames import FramesConfig
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """What a model reads and predicts; everything a builder needs to know of the data.
+    """Input specification of a model: all that its builder needs to know of the data.
 
     Attributes:
       level: "video" (one vector per feature) or "frame" (a sequence of vectors per feature).

@@ -126,7 +126,7 @@ def uniform_prior(num_classes: int, membership: np.ndarray | None = None) -> np.
 
 
 def target_weights(prior: np.ndarray, power: float) -> np.ndarray:
-    """What targets are multiplied by so that frequent classes count less: (p_min / p_c) ** power, in (0, 1].
+    """Weights of targets that make frequent classes count less: (p_min / p_c) ** power, in (0, 1].
 
     Args:
       prior: [C], the share of videos that each class labels, above 0.

@@ -50,7 +50,7 @@ class TooLargeError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class ExportedSize:
-    """What a SavedModel takes.
+    """Sizes of a SavedModel, in bytes.
 
     Attributes:
       total_bytes: of all its files, uncompressed.
@@ -184,7 +184,7 @@ def write_saved_model(
 
 
 def bytes_on_disk(directory: Path) -> int:
-    """Of all files below a directory."""
+    """Sums the bytes of all files below a directory."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 

@@ -1,4 +1,4 @@
-"""What a stacking reads: the scores of several models and the labels of the videos, shard by shard."""
+"""Inputs of a stacking: the scores of several models and the labels of the videos, shard by shard."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class StackInputs:
 
     @property
     def top_k(self) -> list[int]:
-        """How many classes of a video each model's scores list at most."""
+        """The most classes of a video that each model's scores list."""
         return [manifest.top_k for manifest in self._manifests]
 
     def cache_labels(self, directory: Path) -> None:
@@ -200,7 +200,7 @@ class StackInputs:
         return total
 
     def num_videos(self, shard: str) -> int:
-        """How many videos of a shard have scores of all models."""
+        """Counts the videos of a shard that have scores of all models."""
         name = os.path.basename(shard)
         own = self._manifests[0].inputs.get(name)
         return self._manifests[0].shards[name] - len(self._skipped(name) - set(own.skipped if own else ()))
@@ -267,7 +267,7 @@ class StackInputs:
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """Where the records hold id and labels, if not under the standard keys."""
+        """The keys of id and labels, if not the standard ones."""
         return self._manifests[0].keys
 
     def _skipped(self, name: str) -> set[str]:

@@ -35,7 +35,7 @@ OUT_OF_FOLD = "train"
 
 @dataclasses.dataclass(frozen=True)
 class StackResult:
-    """What a stacking found.
+    """Result of a stacking.
 
     Attributes:
       gaps: for each split (`OUT_OF_FOLD`, and those that the boosters were applied to) GAP@20 by name of model or
@@ -217,7 +217,7 @@ class Finished:
 
 
 def read_finished(directory: Path, source: str) -> Finished:
-    """What `stack` made.
+    """Reads what `stack` wrote.
 
     Args:
       directory: its output.

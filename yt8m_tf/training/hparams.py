@@ -132,7 +132,7 @@ def remove_events(directory: Path, suffix: str = "") -> None:
 
 
 def unwritable(directory: Path | None, error: OSError | tf.errors.OpError) -> InputError:
-    """What to say when event files cannot be written."""
+    """Makes the error for event files that cannot be written."""
     reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
     return InputError(
         f"TensorBoard's files in '{directory}' cannot be written ({reason});"

@@ -1,4 +1,4 @@
-"""What a run is trained and validated on, by name and size: so that it goes on with the same and nothing else."""
+"""Identifies the data of a run by name and size, so that it goes on with the same and nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOKED_AT = 32
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a run reads; where it lies does not count.
+    """Names and sizes of a run's data; where it lies does not count.
 
     Attributes:
       train: the training shards, and their bytes.
@@ -39,7 +39,7 @@ class Inputs:
     teacher: str = ""
 
     def differences(self, now: Inputs) -> list[str]:
-        """What has changed, for messages; [] for nothing."""
+        """Lists what has changed, for messages; [] for nothing."""
         lines = []
         for what, old, new in (
             ("training", self.train, now.train),
@@ -61,7 +61,7 @@ class Inputs:
 
 
 def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, data_dir: str) -> Inputs:
-    """What is there now.
+    """Looks at the data that is there now.
 
     Args:
       train, validation: paths of shards.

@@ -55,7 +55,7 @@ _SHARED_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Where and how to train: what does not change the result, beyond rounding and which random numbers are drawn.
+    """Options that do not change the result, beyond rounding and which random numbers are drawn.
 
     Attributes:
       data_dir: what the configuration's patterns are relative to.
@@ -89,7 +89,7 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
       step: the last one.

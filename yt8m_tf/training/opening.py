@@ -1,4 +1,4 @@
-"""What a run says of itself before its first update."""
+"""The lines with which a run begins: device, model, data, directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a candidate takes and scores at a precision: found with the SavedModel that it would be.
+"""Measures a candidate's bytes and scores at a precision, with the SavedModel that it would be.
 
 Everything is kept below a directory, so that a packing that was interrupted goes on.
 """
@@ -125,7 +125,7 @@ def rules_for(candidate: Candidate, precision: Precision) -> tuple[Rule, ...]:
 
 
 def weight_bytes(candidate: Candidate, precisions: Sequence[Precision]) -> list[int]:
-    """What a candidate's weights take at each precision; nothing is loaded."""
+    """Bytes of a candidate's weights at each precision; nothing is loaded."""
     variables = _variables(candidate)
     return [sum(stored_bytes(variable, precision) for variable in variables) for precision in precisions]
 
