@@ -18,7 +18,7 @@ class InputSpec:
       features: feature name to size D, in the order in which models concatenate them.
       num_classes: C.
       max_frames: the longest sequence, T; longer ones are cut. Meaningless at video level.
-      num_tags: what a model predicts beside the classes, V: the verticals that the classes belong to, or nothing.
+      num_tags: V, the number of verticals that a model predicts beside the classes; 0 for none.
       frames: what happens to the frames of clips before the model sees them (`data.clips`).
       ranges: feature name to the [lowest, highest] value that its uint8 codes stand for, where it is not
         `schema.CODE_RANGE`.

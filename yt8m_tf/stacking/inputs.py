@@ -40,7 +40,7 @@ class ShardInputs:
         return int((self.labels != schema.NO_LABEL).sum())
 
     def is_label(self, videos: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """[R] bool: is the class of each row a label of its video."""
+        """[R] bool: whether the class of each row is a label of its video."""
         return (self.labels[videos] == classes[:, None]).any(axis=1)
 
 
@@ -49,7 +49,7 @@ class LeftOut:
     """Counts of videos.
 
     Attributes:
-      videos: that take part, or would but for their missing labels.
+      videos: that all models have scores of, labelled or not.
       unlabelled: of these, those without labels, which are left out or taken for negative.
       skipped: that some model has no scores of, since it was allowed to skip them.
       damaged: base names of shards of which only the videos before damage take part; how many lie behind it, nobody
@@ -159,7 +159,7 @@ class StackInputs:
         self._cache = directory
 
     def use_labels(self, directory: Path) -> None:
-        """Reads ids and labels from the files there, that of every shard; the shards themselves need not be at hand."""
+        """Reads the ids and labels of all shards from the files of `cache_labels`; the shards need not be there."""
         self._cache, self._has_shards = directory, False
 
     def labels(self, shard: str) -> tuple[np.ndarray, np.ndarray]:
@@ -172,10 +172,10 @@ class StackInputs:
         return kept.ids, kept.labels
 
     def check_labels(self, needed: bool) -> LeftOut:
-        """Looks for videos without labels in all shards; from then on they are left out, if that is wished.
+        """Counts the videos without labels in all shards; from then on they are left out, if `on_unlabelled` is "skip".
 
         Args:
-          needed: having no labels at all is wrong; else shards without any are those of a test set.
+          needed: whether it is an error that no video has labels; else the shards are those of a test set.
 
         Raises:
           InputError: a video without labels, where others have some or all need them; see `labels`.
@@ -244,7 +244,7 @@ class StackInputs:
         return kept
 
     def _is_current(self, arrays: Mapping[str, np.ndarray], shard: str) -> bool:
-        """Whether a shard is still the one whose labels were kept; a release before this key did not tell."""
+        """Whether a shard is still the one whose labels were kept; files of earlier releases do not tell, and count."""
         if not self._has_shards or "num_bytes" not in arrays:
             return True
         return int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
@@ -262,7 +262,7 @@ class StackInputs:
         return kept.at(np.array([video.decode("utf-8", "backslashreplace") not in skipped for video in ids.tolist()]))
 
     def _is_damaged(self, name: str) -> bool:
-        """Whether a shard was when a model scored it."""
+        """Whether a shard was damaged when a model scored it."""
         return any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
 
     @property
@@ -321,7 +321,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 def _ids_and_labels(
     shard: str, num_classes: int, is_damaged: bool, keys: Mapping[str, str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of all records, or of those before the damage."""
+    """Reads ids and labels of all records, or of those before the damage."""
     try:
         if is_damaged:
             serialized = np.array([*integrity.good_records(shard)], object)
