@@ -42,8 +42,7 @@ from yt8m_tf.training.checkpoints import open_trained
 # Scores of a shard that are no further apart are the same, and those of the other shards need not be made: half a unit
 # in the last place of float16 near 1 is 0.00024.
 _SAME = 2e-3
-# A member's graph in that of an ensemble is at most so much larger than alone, for its longer names and the mean; 1.07
-# and 1.23 were measured.
+# A member's graph in that of an ensemble is at most so much larger than alone, for its longer names and the mean.
 _GRAPH_GROWTH = 1.25
 _RECORD = "option.json"
 
