@@ -9,10 +9,14 @@ INSTALLED := $(VENV)/installed
 # Whole files to each of two processes, the long ones first (tests/conftest.py): neither waits for the other at the end.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-all fuzz demo lint wheel clean
+.PHONY: test end-to-end test-all fuzz demo lint wheel clean
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(WORKERS)
+
+# Whole ways through the commands, on tiny data: shards to submission, pipelines, examples, old runs, several processes.
+end-to-end: $(INSTALLED)
+	$(BIN)/python -m pytest -m "end_to_end and not slow" $(WORKERS)
 
 # Everything: also what takes long.
 test-all: $(INSTALLED)

@@ -47,7 +47,8 @@ _LONG = tuple(
     f"tests/{name}.py"
     for name in (
         *("pipelines/test_pipelines", "training/test_loop", "models/test_contract", "ensembling/packing/test_pack"),
-        *("training/test_segments", "ensembling/test_weighted_mean", "stacking/test_stack", "test_mutated_inputs"),
+        *("test_odd_paths", "training/test_segments", "ensembling/test_weighted_mean", "stacking/test_stack"),
+        *("test_mutated_inputs",),
     )
 )
 

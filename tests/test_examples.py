@@ -10,7 +10,7 @@ import pytest
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_fit_learns(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("fit", _EXAMPLES / "fit.py")
     assert spec is not None and spec.loader is not None
@@ -20,7 +20,7 @@ def test_fit_learns(tmp_path: Path) -> None:
     assert 0.5 * best < reached < best
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_the_tour_runs_and_draws() -> None:
     import nbclient
     import nbformat

@@ -89,6 +89,7 @@ def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
             list_shards([pattern], str(tmp_path), "--input")
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("name", _NAMES)
 def test_runs_and_exports_are_read_where_they_were_written(name: str, tmp_path: Path) -> None:
     workdir, model = tmp_path / name / "run", tmp_path / name / "model"

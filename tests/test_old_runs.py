@@ -50,6 +50,7 @@ def test_it_evaluates(level: str) -> None:
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("level", [pytest.param("video", marks=pytest.mark.slow), "frame"])
 def test_it_exports(level: str, tmp_path: Path) -> None:
     data_dir = _OLD / level / "data"
@@ -66,6 +67,7 @@ def test_it_exports(level: str, tmp_path: Path) -> None:
     assert metrics.gap == pytest.approx(_expected(level)["metrics"]["gap_at_20"], rel=1e-5)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("level", ["video", pytest.param("frame", marks=pytest.mark.slow)])
 def test_it_goes_on(level: str, tmp_path: Path) -> None:
     workdir = tmp_path / "run"

@@ -78,6 +78,7 @@ def _check_exported(exported: Path, lite: bytes, model: keras.Model, data: DataC
         np.testing.assert_allclose([float(s) for s in pairs[1::2]], scores[[int(c) for c in pairs[::2]]], atol=_CLOSE)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # that tf.data makes its graphs all the same
 def test_float16_frames_from_shards_to_submission(tmp_path: Path) -> None:
     """The short form of what follows."""

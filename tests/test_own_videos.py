@@ -78,6 +78,7 @@ def _named(place: Path) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.end_to_end
 def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     results = _walk(tmp_path, train=18, validate=9, new=2, epochs=1)

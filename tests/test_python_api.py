@@ -55,6 +55,7 @@ def test_examples_of_docstrings_run(name: str, world: Path, monkeypatch: pytest.
     assert runner.run(found, out=report.append).failed == 0, "".join(report)
 
 
+@pytest.mark.end_to_end
 def test_the_page_names_everything_and_its_examples_run(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
     page = _PAGE.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ import yaml
 
 from yt8m_tf import files
 from yt8m_tf.config import stored, strict_yaml
-from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.experiment import ExperimentConfig, LabelsConfig
 from yt8m_tf.errors import InputError
 
 CONFIG = "config.yaml"
@@ -55,9 +55,9 @@ def event_directory(workdir: Path) -> Path:
 def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> None:
     """Makes the run directory, or checks that an existing one is of the same configuration.
 
-    Where soft labels lie does not count, as where data lie: a run that goes on knows them by their fingerprint
-    (`training.inputs`). A run that ended before its first checkpoint, on a mistake in its configuration perhaps, is
-    started afresh.
+    Where soft labels and teachers lie does not count, as where data lie: a run that goes on knows them by their
+    fingerprint (`training.inputs`). A run that ended before its first checkpoint, on a mistake in its configuration
+    perhaps, is started afresh.
 
     Args:
       workdir: the run directory.
@@ -73,7 +73,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         known = strict_yaml.to_dict(read_experiment(workdir, parse))
         if known == values:
             return
-        for name in ("soft", "teacher"):
+        for name in LabelsConfig.PLACES:
             if known["labels"].get(name) is not None and values["labels"][name] is not None:
                 known = strict_yaml.merge(known, {"labels": {name: values["labels"][name]}})
         differences = strict_yaml.differences(known, values)

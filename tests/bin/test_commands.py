@@ -186,6 +186,7 @@ def test_traceback_shows_what_one_line_hides() -> None:
     assert last == run_command("train", *flags).stderr.rstrip("\n") and "did you mean" in last
 
 
+@pytest.mark.end_to_end
 def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run, model = learnable_shards(), tmp_path / "run", tmp_path / "exported" / "1"
     bundle = tmp_path / "model.tgz"

@@ -171,7 +171,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     refused("is called 'runs', which is none of the stacked models|no run directory", members=(world.root / "runs",))
     shutil.copytree(one, tmp_path / "three")
     refused("--members: .*three is called 'three', which is none of the stacked", members=(tmp_path / "three", two))
-    refused("--stack=.*: no stacking of yt8m-stack", where=tmp_path)
+    refused(r"--stack=.*: no finished stacking there \(stack.json is missing\)", where=tmp_path)
     other = tmp_path / "other"
     shutil.copytree(stacked, other)
     begun = json.loads((other / "stack.json").read_text())
@@ -179,7 +179,29 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     (other / "stack.json").write_text(json.dumps(begun))
     refused(r"--stack=.*: fold_0.txt has 6 columns \('mean' for one\), where the models .* make 3", where=other)
     (other / "report.json").unlink()
-    refused(r"a stacking that is not finished; repeat yt8m-stack \(report.json is missing\)", where=other)
+    refused(r"no finished stacking there \(report.json is missing\)", where=other)
+
+
+def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generator) -> None:
+    """On clips what models of videos give on the means of their frames."""
+    stacked, (one, two) = world.stack(CONFIGS["union"], "stacked_union"), world.runs()
+    for fold in range(FOLDS):  # a logistic regression of clips is one of their mean
+        trained = checkpoints.load_trained(two / f"fold_{fold}")
+        data = dataclasses.replace(trained.experiment.data, level="frame", max_frames=7, validation=("clips*",))
+        experiment = dataclasses.replace(trained.experiment, data=data)
+        variables = {variable.path: variable for variable in trained.model.weights}
+        checkpoints.save_run(world.root / "clips" / "two" / f"fold_{fold}", experiment, variables)
+    combine_stack(stacked, [one, two], world.root / "of_videos")
+    mixed, _ = combine_stack(stacked, [one, world.root / "clips" / "two"], world.root / "of_both")
+    assert (mixed.data.level, mixed.data.max_frames, mixed.data.validation) == ("frame", 7, ("clips*",))
+    assert mixed.data.features == SIZES["one"]
+    lengths = np.array([1, 7, 4, 2], np.int32)
+    clips = {name: rng.normal(0, 0.5, (4, 7, size)).astype(np.float32) for name, size in SIZES["one"].items()}
+    videos = {n: np.stack([x[:k].mean(axis=0) for x, k in zip(c, lengths, strict=True)]) for n, c in clips.items()}
+    expected = checkpoints.load_trained(world.root / "of_videos").model(videos, training=False)
+    found = checkpoints.load_trained(world.root / "of_both").model(clips | {"num_frames": lengths}, training=False)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.ptp(found.numpy()) > 5
 
 
 def test_weights_are_fitted_on_logits_that_no_fold_has_seen(

@@ -67,6 +67,7 @@ def world(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.T
     return World(root, make_learnable_shards(root))
 
 
+@pytest.mark.end_to_end
 def test_the_mean_of_runs_is_a_run(world: World, tmp_path: Path) -> None:
     data_dir = world.data_dir
     runs = [

@@ -66,7 +66,7 @@ from yt8m_tf.serving import bundle, segment_submission
 from yt8m_tf.serving.parts import Part, Parts
 from yt8m_tf.serving.scorer import load_scorer
 from yt8m_tf.serving.thresholds import read_thresholds
-from yt8m_tf.stacking import boosting, sizes, stack
+from yt8m_tf.stacking import boosting, finished
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.settings import StackConfig
@@ -706,17 +706,16 @@ def _stacking(name: str) -> Callable[[Path], Input]:
             "models": ["a", "b"],
         }
         started["top_k"] = [20, 20]
-        (directory / stack.CONFIG).write_text(json.dumps(started))
+        (directory / finished.CONFIG).write_text(json.dumps(started))
         gaps = {"train": {"a": 0.5, "b": 0.5}, "validate": {"a": 0.4, "b": 0.4}}
-        (directory / stack.REPORT).write_text(json.dumps({"gaps": gaps, "importances": {"a": 0.5}}))
+        (directory / finished.REPORT).write_text(json.dumps({"gaps": gaps, "importances": {"a": 0.5}}))
         for split in gaps:
             shard, _ = _scores(directory / split)
             (directory / "rows" / split).mkdir(parents=True)
             (directory / "rows" / split / f"{shard.name}.npz").write_bytes(b"")
 
         def call() -> None:
-            sizes.read_stacking(directory)
-            assert stack.read_finished(directory, "--stack").top_k
+            assert finished.read_stacking(directory, "--stack").naming
 
         return _input(directory / name, call, str(directory), "configuration key")
 
@@ -941,8 +940,8 @@ KINDS: Mapping[str, Kind] = {
     "booster": Kind("text", _booster(".txt"), 2),
     "curves of a booster": Kind("json", _booster(".json"), 2),
     "weights.json": Kind("json", _weights, 3),
-    "stacking's configuration": Kind("json", _stacking(stack.CONFIG), 3),
-    "stacking's report": Kind("json", _stacking(stack.REPORT), 3),
+    "stacking's configuration": Kind("json", _stacking(finished.CONFIG), 3),
+    "stacking's report": Kind("json", _stacking(finished.REPORT), 3),
     "metrics.json": Kind("json", _reported("evaluation/metrics.json"), 2),
     "classes.csv": Kind("csv", _reported("evaluation/classes.csv"), 2),
     "part of a submission": Kind("json", _part("00000.json"), 3),

@@ -98,6 +98,7 @@ def _lasting(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.end_to_end
 def test_the_whole_way(whole: Whole) -> None:
     ran = whole.ran
     assert ran == [stage.name for stage in make_stages(_settings())]
@@ -117,6 +118,7 @@ def test_the_whole_way(whole: Whole) -> None:
     assert columns.parent.name == "final"  # the first of the runs, which it adds nothing to
 
 
+@pytest.mark.end_to_end
 def test_nothing_runs_again(whole: Whole) -> None:
     again, same = _run(_settings(), whole.data_dir, whole.workdir)
     assert again == [] and same == whole.results
@@ -140,6 +142,7 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     assert _run(changed, whole.data_dir, run)[0] == []
 
 
+@pytest.mark.end_to_end
 def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
     """Without students and final network a pipeline ends with the stacking."""
     run = tmp_path / "run"
@@ -206,9 +209,10 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
-    """Of the models, with fitted weights, and of students and baselines, with given ones; each is exported."""
+    """Of the models, and of a student and a baseline that share the weight of their recipe; each is exported."""
     logistic = TINY["students"]["student"]
-    settings = _settings(baselines={"hard": logistic}, mean=True, ensemble={"student": 2, "hard": 1})
+    ensemble = {"ensemble": {"student": 2, "hard": 1}, "ensemble_recipes": {"hard": "logistic", "student": "logistic"}}
+    settings = _settings(baselines={"hard": logistic}, mean=True, **ensemble)
     settings = dataclasses.replace(settings, students={"student": settings.students["student"]}, final=None)
     shutil.copytree(whole.workdir, tmp_path / "run")
     ran, results = _run(settings, whole.data_dir, tmp_path / "run", restart=["infer *"])
@@ -219,7 +223,9 @@ def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
         gap = results[f"evaluate {name}"]["gap_at_20"]
         assert results[f"export {name}"]["gap_at_20"] == pytest.approx(gap, abs=1e-4)
     model = run_dir.read_experiment(tmp_path / "run" / "runs" / "ensemble").model
-    assert ([member["name"] for member in model["members"]], list(model["weights"])) == (["logistic"] * 2, [2, 1])
+    fitted = json.loads((tmp_path / "run" / "fitted" / "ensemble.json").read_text())["logistic"]
+    assert [member["name"] for member in model["members"]] == ["logistic"] * 2
+    assert list(model["weights"]) == pytest.approx([fitted * 2 / 3, fitted / 3])
 
 
 def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
@@ -234,6 +240,82 @@ def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
     made = {(entry["of"], entry["choice"]): entry["where"] for entry in choices(settings)}
     assert made["mean", "weights"] == "out of fold: float32 logits, scored again by the fold models"
     assert made["students", "stopping: the checkpoint of the highest GAP@20"].startswith("validation shards")
+
+
+def test_teachers_in_the_training_step() -> None:
+    """Models of folds, a run, or a graph of runs, in the place of stacked scores; each is ready before its student."""
+    students = {"student": {"teacher": "hard"}, "small_a": {"teacher": "mean"}}
+    baselines = {"hard": TINY["students"]["student"]}
+    settings = _settings(baselines=baselines, students=students, mean=True)
+    table = make_stages(settings)
+    check_starts(table)
+    stages = {stage.name: stage for stage in table}
+    folds = ("train logistic fold 0", "train logistic fold 1")
+    for name, inputs, labels in (
+        ("student", ("train hard",), {"teacher": "runs/hard"}),
+        ("small_a", ("mean",), {"teacher": "runs/mean"}),
+        ("final", (*folds, "train small_a"), {"teacher_folds": "runs/logistic/fold_*"}),
+    ):
+        stage = stages[f"train {name}"]
+        assert (stage.inputs, stage.options["labels"]) == (inputs, labels)
+        assert stage.options["experiment"]["labels"]["soft"] is None
+    names = list(stages)
+    assert all(names.index(own) < number for number, name in enumerate(names) for own in stages[name].inputs)
+    assert [stage.name for stage in stages["train final"].teachers(table)] == list(folds)
+    assert {"of": "final", "choice": "teacher: logistic", "where": "by hand, in the configuration"} in choices(settings)
+    alone = plan.costs(make_stages(_settings(final={"teacher": None})), "/nowhere", {"train": 1, "validation": 0})
+    taught = plan.costs(make_stages(_settings()), "/nowhere", {"train": 1, "validation": 0})
+    more = taught["train final"].operations - alone["train final"].operations
+    assert more == 2 * 240 * 20 * 32  # a forward pass of both models, of 240 operations, in 20 updates of 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"final": {"teacher": "none"}},
+            "the teacher of 'final' is 'none', which is no model, student or baseline, nor",
+        ),
+        (
+            {"final": {"teacher": "mean"}},
+            "the teacher of 'final' is 'mean', which is no model, student or baseline, nor",
+        ),
+        (
+            {"final": {"teacher": "ensemble"}, "ensemble": {"student": 1, "final": 1}},
+            "the teacher of 'final', 'ensemble', needs 'final' to be trained; name another teacher",
+        ),
+        (
+            {"models": {"clips": {"config": "first_level/frame_logistic.yaml"}}, "final": {"teacher": "clips"}},
+            r"final\.teacher: runs/clips/fold_0: was trained with data\.level frame, this run has video; name",
+        ),
+        (
+            {"ensemble": {"student": 1}, "ensemble_recipes": {"student": "none"}},
+            "ensemble_recipes names 'none', which is no first-level model; name one of logistic, moe",
+        ),
+        (
+            {"ensemble": {"student": 1, "final": 1}, "ensemble_recipes": {"student": "moe"}},
+            "must have the same names; 'final' is in one of them alone",
+        ),
+    ],
+)
+def test_what_cannot_teach_or_stand_for_another(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_starts(make_stages(_settings(**changes)))
+
+
+def test_an_ensemble_has_its_weights_fitted_on_models_of_the_same_recipes() -> None:
+    ensemble = {"student": 3, "small_a": 2, "final": 1}
+    recipes = {"final": "moe", "student": "moe", "small_a": "logistic"}
+    settings = _settings(ensemble=ensemble, ensemble_recipes=recipes)
+    stages = {stage.name: stage for stage in make_stages(settings)}
+    options = stages["ensemble"].options
+    assert (options["weights"], options["names"]) == ("fitted/ensemble.json", ["moe", "logistic", "moe"])
+    assert options["shares"] == [0.75, 1.0, 0.25]
+    assert list(stages["fit ensemble"].options["runs"]) == ["moe", "logistic"]
+    made = {(entry["of"], entry["choice"]): entry["where"] for entry in choices(settings)}
+    stands = "moe for final, moe for student, logistic for small_a"
+    expected = f"out of fold: float32 logits of models of folds of the same recipes: {stands}"
+    assert made["ensemble", "weights"] == expected
 
 
 def test_an_ensemble_of_unknown_runs() -> None:

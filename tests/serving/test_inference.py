@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,25 @@ from yt8m_tf.serving.submission import format_rows
 COUNTS = (5, 19, 0, 3, 8, 1)
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """By level a model and its SavedModel."""
+    found, rng = {}, np.random.default_rng(3)
+    for level in ("video", "frame"):
+        data, directory = tiny_data(level), tmp_path_factory.mktemp("models") / level
+        model = tiny_model(data, rng)
+        export_saved_model(model, data, directory, precision=FLOAT32)
+        found[level] = model, directory
+    return found
+
+
 @pytest.fixture
-def exported(rng, tmp_path, request):
+def exported(rng, tmp_path, request, models):
     """A model of a level (video unless parametrised), its SavedModel, shards of `COUNTS`, and all their records."""
     level = getattr(request, "param", "video")
     data = tiny_data(level)
-    model = tiny_model(data, rng)
-    export_saved_model(model, data, tmp_path / "model", precision=FLOAT32)
+    model, directory = models[level]
+    shutil.copytree(directory, tmp_path / "model")
     records = [tiny_records(data, rng, count, prefix=f"s{i}_") for i, count in enumerate(COUNTS)]
     shards = [write_shard(tmp_path / f"test{i}.tfrecord", shard) for i, shard in enumerate(records)]
     return model, data, str(tmp_path / "model"), shards, records

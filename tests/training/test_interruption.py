@@ -83,6 +83,7 @@ def _assert_same(one: Path, other: Path) -> None:
     assert histories[0] == histories[1]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("number", "step"), [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 3, marks=pytest.mark.slow)]
 )

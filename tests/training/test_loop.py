@@ -336,6 +336,7 @@ def _assert_two_processes_equal(one_dir: Path, data_dir: Path, workdir: Path, st
     assert gap == pytest.approx(run_dir.read_history(one_dir)[-1]["gap_at_20"], abs=1e-4)
 
 
+@pytest.mark.end_to_end
 def test_two_processes_equal_one(data_dir: Path, exact_run: tuple[Path, TrainResult], tmp_path: Path) -> None:
     one_dir, one = exact_run
     _assert_two_processes_equal(one_dir, data_dir, tmp_path / "two", steps_per_call=2)

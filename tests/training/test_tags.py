@@ -113,6 +113,7 @@ def _train(values: dict[str, Any], data_dir: Path, workdir: Path, xla: bool = Fa
     return loop.train(parse_experiment(values), options, tf.distribute.get_strategy(), Faults())
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("changes", "xla"),
     [

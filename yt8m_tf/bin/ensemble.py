@@ -1,6 +1,7 @@
 """Makes one model of several trained runs: the weighted mean of their probabilities or logits, a run of its own.
 
-yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it.
+yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it. With members of
+both levels it reads clips, and members of videos get the means of their frames.
 
 With --stack the model is a stacking of yt8m-stack: its first-level models, their candidates and features, and the trees
 of LightGBM, in TensorFlow's own operations. Members go by the names of the stacked models: NAME, or NAME/fold_K. Where

@@ -22,7 +22,8 @@ from yt8m_tf.config.segments import SegmentsConfig
 _OTHER_KEYS = frozenset({"id", "labels"})
 # What records hold beside features, and what batches do.
 _RECORD_FIELDS = frozenset({*schema.ID_KEYS, schema.LABELS_KEY})
-_TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "soft_classes", "soft_scores", "num_unlabelled"}
+_TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "num_unlabelled", "teacher_fold"}
+_TAKEN |= {"soft_classes", "soft_scores"}
 # What batches of segments hold beside features.
 _TAKEN_BY_SEGMENTS = frozenset({"rated_classes", "ratings"})
 

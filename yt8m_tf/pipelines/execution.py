@@ -52,6 +52,8 @@ def _train(stage: Stage, where: Where) -> dict[str, Any]:
     if values["labels"]["soft"] is not None:
         soft = str((where.workdir / values["labels"]["soft"]).resolve())
         values = strict_yaml.merge(values, {"labels": {"soft": soft}})
+    for key, place in stage.options.get("labels", {}).items():
+        values = strict_yaml.merge(values, {"labels": {key: str(where.workdir.resolve() / place)}})
     options = loop.RunOptions(
         where.data_dir,
         where.workdir / stage.output,
@@ -123,6 +125,8 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
         weights = stage.options["weights"]
         if "names" in stage.options:  # in a stacking's file
             weights = weighted_mean.read_weights(where.workdir / weights, stage.options["names"])
+            shares = stage.options.get("shares", [1.0] * len(weights))
+            weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
         weighted_mean.combine(members, weights, output, average=stage.options["average"])
     return {}
 

@@ -66,7 +66,24 @@ def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> 
     found = {key: forward_cost(experiment) for key, experiment in distinct.items()}
     sizes = {output: found[key_of(experiment)] for output, experiment in experiments.items()}
     count = functools.cache(functools.partial(_num_videos, data_dir, videos))  # hundreds of stages read the same
-    return {stage.name: _cost(stage, experiments, sizes, count) for stage in stages}
+    return {
+        stage.name: _cost(stage, experiments, sizes, count) + _teaching(stage, stages, experiments, sizes)
+        for stage in stages
+    }
+
+
+def _teaching(
+    stage: Stage,
+    stages: Sequence[Stage],
+    experiments: Mapping[str, ExperimentConfig],
+    sizes: Mapping[str, ForwardCost],
+) -> Cost:
+    """What the teachers of a run add: forward passes of each of them, in every step."""
+    runs = [run for own in stage.teachers(stages) for run in own.options.get("members", (own.output,))]
+    if not runs:
+        return Cost()
+    train = experiments[stage.output].train
+    return Cost(operations=train.total_steps * train.batch_size * sum(sizes[run].operations for run in runs))
 
 
 def _cost(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "infer", "infer_segments"]
@@ -36,6 +36,11 @@ class Stage:
     def group(self) -> str:
         """The name without the fold: the folds of a model are shown together."""
         return self.name.partition(" fold ")[0]
+
+    def teachers(self, stages: Iterable[Stage]) -> list[Stage]:
+        """Those of the stages whose runs score inside its training step."""
+        places = {*self.options.get("labels", {}).values()}  # a run, or a model's runs of all folds
+        return [stage for stage in stages if places & {stage.output, f"{stage.output.rpartition('/')[0]}/fold_*"}]
 
     @property
     def file_name(self) -> str:

@@ -30,7 +30,7 @@ class Inputs:
       train: the training shards, and their bytes.
       validation: the same of the validation shards.
       soft_labels: the fingerprint of the scores that are soft labels; "" without.
-      teacher: the fingerprint of the teacher's weights; "" without.
+      teacher: the fingerprint of the teacher's weights, of those of folds too; "" without.
     """
 
     train: Sizes = dataclasses.field(default_factory=dict)
@@ -56,7 +56,7 @@ class Inputs:
         if self.soft_labels != now.soft_labels:
             lines.append("soft labels of other scores (labels.soft)")
         if self.teacher != now.teacher:
-            lines.append("a teacher of other weights (labels.teacher)")
+            lines.append("a teacher of other weights or folds (labels.teacher, labels.teacher_folds)")
         return lines
 
 

@@ -10,7 +10,7 @@ import math
 import operator
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +23,7 @@ from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
-from yt8m_tf.data.batch_stream import BatchStream
+from yt8m_tf.data.batch_stream import BatchStream, BesideRecords
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError, Interrupted
@@ -34,6 +34,7 @@ from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.score_shards import soft_labels
 from yt8m_tf.training import checkpoints, distribution, inputs, memory
 from yt8m_tf.training.evaluation_step import EvaluationStep
+from yt8m_tf.training.fold_runs import ShardFolds
 from yt8m_tf.training.inputs import Inputs
 from yt8m_tf.training.interruption import Interruption
 from yt8m_tf.training.opening import opening_lines
@@ -198,7 +199,7 @@ class _Run:
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)
-            teacher = load_teacher(experiment, options.data_dir)
+            self.teacher = load_teacher(experiment, options.data_dir, self.train_shards)
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
         if saved is not None:
@@ -211,7 +212,9 @@ class _Run:
         weights = None
         if config.target_reweighting:
             weights = statistics.target_weights(self._class_prior, config.target_reweighting)
-        self.train_step = TrainStep(self.state, experiment, strategy, options.xla, weights, self.membership, teacher)
+        self.train_step = TrainStep(
+            self.state, experiment, strategy, options.xla, weights, self.membership, self.teacher
+        )
         self.evaluation_step = EvaluationStep(self.state, data.spec, strategy, options.xla)
         self.stream = self._open_stream(positions)
         tensorboard = run_dir.event_directory(options.workdir) if self.is_chief else None
@@ -502,11 +505,16 @@ class _Run:
             worker=worker,
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
-            beside=soft_labels.beside(
-                experiment.labels, self.options.data_dir, experiment.data.num_classes, experiment.data.id_keys
-            ),
+            beside=self._beside_records(),
             distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
+
+    def _beside_records(self) -> Callable[[Sequence[str]], BesideRecords] | None:
+        """What is read beside the records of given shards: stored soft labels, or which teachers a video has."""
+        if self.teacher is not None:
+            return functools.partial(ShardFolds, self.teacher.shard_folds) if self.teacher.num_folds else None
+        labels, data = self.experiment.labels, self.experiment.data
+        return soft_labels.beside(labels, self.options.data_dir, data.num_classes, data.id_keys)
 
 
 def build_for_training(experiment: ExperimentConfig) -> keras.Model:

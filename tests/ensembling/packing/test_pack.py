@@ -79,6 +79,7 @@ def packed(world: World) -> Packed:
     return world.pack(world.root / "model" / "1")
 
 
+@pytest.mark.end_to_end
 def test_one_saved_model_of_some(packed: Packed, world: World, rng: np.random.Generator) -> None:
     model = world.root / "model"
     total = sum(file.stat().st_size for file in (model / "1").rglob("*") if file.is_file())
