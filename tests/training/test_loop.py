@@ -24,7 +24,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
-from yt8m_tf.training import checkpoints, loop, state
+from yt8m_tf.training import checkpoints, loop, resume, state
 from yt8m_tf.training.loop import RunOptions, TrainResult
 
 # Most of a short run is tracing, which takes its time for each variable: so few of them as there can be.
@@ -432,6 +432,6 @@ def test_trunks_of_other_inputs_are_refused(tmp_path: Path) -> None:
     for name, unit in (("unit", True), ("raw", False)):
         run_dir.prepare(tmp_path / name, parse_experiment(_BASE | {"model": {**net, "unit_inputs": unit}}))
     final = parse_experiment(_BASE | {"model": {"name": "final_network", "width": 8, "unit_inputs": True}})
-    loop._check_same_inputs(final, [tmp_path / "unit"])
+    resume.check_same_inputs(final, [tmp_path / "unit"])
     with pytest.raises(InputError, match=r"raw: was trained with model\.unit_inputs False, this run has True; set"):
-        loop._check_same_inputs(final, [tmp_path / "unit", tmp_path / "raw"])
+        resume.check_same_inputs(final, [tmp_path / "unit", tmp_path / "raw"])

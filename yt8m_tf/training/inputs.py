@@ -12,7 +12,6 @@ import tensorflow as tf
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import integrity
 from yt8m_tf.score_shards import soft_labels
-from yt8m_tf.training import teacher
 
 # Base name of a shard to the sizes of the files of that name, which may lie in several directories.
 Sizes = Mapping[str, tuple[int, ...]]
@@ -72,6 +71,8 @@ def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, 
       InputError: no finished soft labels, or no trained teacher, where `labels` says that there are.
       tf.errors.OpError: a shard that is not there.
     """
+    from yt8m_tf.training import teacher  # which reads checkpoints, whose state holds `Inputs`
+
     stored = soft_labels.fingerprint(labels, data_dir)
     return Inputs(_sizes(train), _sizes(validation), stored, teacher.fingerprint(labels, data_dir))
 
