@@ -32,6 +32,9 @@ from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.stacking.stack import stack
 from yt8m_tf.training import checkpoints
+from yt8m_tf.training.state import TrainState
+from yt8m_tf.training.step import TrainStep
+from yt8m_tf.training.teacher import load_teacher
 
 CLASSES, TOP_K, FOLDS = 30, 15, 2
 SIZES = {"one": {"rgb": 8, "audio": 4}, "two": {"rgb": 8}}
@@ -202,6 +205,18 @@ def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generat
     found = checkpoints.load_trained(world.root / "of_both").model(clips | {"num_frames": lengths}, training=False)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.ptp(found.numpy()) > 5
+    # XLA, which cannot compile the trees, is left out where they teach; a student learns from a video's own scores.
+    data = {"features": SIZES["one"], "num_classes": CLASSES}
+    student = parse_experiment({"model": {"name": "logistic"}, "data": data, "labels": {"teacher": "of_videos"}})
+    state = TrainState(models.build_model(student.model, student.data.spec), student)
+    teacher = load_teacher(student, str(world.root))
+    step = TrainStep(state, student, tf.distribute.get_strategy(), xla=True, teacher=teacher)
+    batch = {name: tf.constant(values) for name, values in videos.items()} | {"labels": tf.zeros([4, 1], tf.int32)}
+    logits = state.model(videos, training=False).numpy()
+    loss = step.train([batch], 0, [1e-3])["loss"]
+    target = 1 / (1 + np.exp(-expected.numpy().astype(np.float64)))
+    bce = np.logaddexp(0, logits) - target * logits
+    assert float(loss) == pytest.approx(bce.mean(), rel=1e-5)
 
 
 def test_weights_are_fitted_on_logits_that_no_fold_has_seen(

@@ -40,6 +40,8 @@ class Stage:
     def teachers(self, stages: Iterable[Stage]) -> list[Stage]:
         """Those of the stages whose runs score inside its training step."""
         places = {*self.options.get("labels", {}).values()}  # a run, or a model's runs of all folds
+        if not places:
+            return []
         return [stage for stage in stages if places & {stage.output, f"{stage.output.rpartition('/')[0]}/fold_*"}]
 
     @property
