@@ -1,11 +1,13 @@
-"""What a run directory holds.
+"""The files of a run directory.
 
 config.yaml         the resolved configuration
 folds.json          base name of each training shard to its fold, if there are folds
 history.jsonl       one line for each evaluation
 sessions.jsonl      one line for each time that training was started: when, on what, with which versions, how long
 checkpoints/        step_00001000/ (variables.index, variables.data-*, state.json), ...
-tensorboard/        event files; a trace of --profile, the projector's class weights
+events.out.*        TensorBoard's event files (`event_directory`)
+plugins/profile/    traces of --profile
+projector/          the projector's class weights
 evaluation/         metrics.json and classes.csv of the best checkpoint
 """
 
@@ -28,8 +30,8 @@ FOLDS = "folds.json"
 HISTORY = "history.jsonl"
 SESSIONS = "sessions.jsonl"
 CHECKPOINTS = "checkpoints"
-TENSORBOARD = "tensorboard"
-
+PROJECTOR = "projector"
+_OLD_EVENTS = "tensorboard"
 
 Parser = Callable[[Mapping[str, Any]], ExperimentConfig]
 
@@ -41,6 +43,15 @@ def parse_stored(values: Mapping[str, Any]) -> ExperimentConfig:
       InputError: an unknown key, a wrong type, a value out of range.
     """
     return strict_yaml.parse(ExperimentConfig, values, "")
+
+
+def event_directory(workdir: Path) -> Path:
+    """Returns the directory of a run's event files: its own, so that TensorBoard shows the run by its name.
+
+    Runs of earlier releases have them in `tensorboard/`, and go on there.
+    """
+    old = workdir / _OLD_EVENTS
+    return old if old.is_dir() else workdir
 
 
 def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> None:

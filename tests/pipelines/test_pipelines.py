@@ -113,6 +113,9 @@ def test_the_whole_way(whole: Whole) -> None:
     for name in ("logistic", "weighted mean", "LightGBM", "student", "final", "final, exported"):
         assert f"\n{name} " in table
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
+    runner.write_hparams(whole.workdir)
+    (columns,) = (whole.workdir / "runs").rglob("events.out.*.columns.session")
+    assert columns.parent.name == "final"  # the first of the runs, which it adds nothing to
 
 
 @pytest.mark.end_to_end

@@ -51,6 +51,7 @@ def test_the_bar_has_the_stages_under_way(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "stages").mkdir()
     (tmp_path / one.log).write_text("== 2026-01-01 00:00:00 train a\ntrain: 20%, 10 of 50\n")
     (tmp_path / two.log).write_text("== 2026-01-01 00:00:00 score a\n")  # nothing yet
+    gaps = {"train": {"a": 0.75}, "validation": {"a": 0.5, "LightGBM": 0.625}}
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     for file, shown in ((_Terminal(), True), (io.StringIO(), False)):
@@ -64,9 +65,9 @@ def test_the_bar_has_the_stages_under_way(tmp_path: Path, monkeypatch: pytest.Mo
             display.under_way([(one, now - 39)])
             assert "train a, 00:39: train: 20%, 10 of 50" in file.getvalue()  # in a log after ten seconds
             display.ended(one, {"seconds": 40, "videos": 1200})
-            display.ended(two, {"seconds": 3661, "gaps": {"validation": {"a": 0.5, "LightGBM": 0.625}}, "bytes": 2**20})
+            display.ended(two, {"seconds": 3661, "gaps": gaps, "bytes": 2**20})
         assert lines == [
             "[3 of 4] train a: 1,200 videos, 00:40; about 10 s left",
-            "[4 of 4] score a: validation GAP@20 0.6250 (LightGBM), 1.0 MB, 1:01:01",
+            "[4 of 4] score a: out of fold GAP@20 0.7500 (a), validation GAP@20 0.6250 (LightGBM), 1.0 MB, 1:01:01",
         ]
         assert "\r" in file.getvalue() or not shown

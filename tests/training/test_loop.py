@@ -24,7 +24,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
-from yt8m_tf.training import checkpoints, loop, state
+from yt8m_tf.training import checkpoints, loop, resume, state
 from yt8m_tf.training.loop import RunOptions, TrainResult
 
 # Most of a short run is tracing, which takes its time for each variable: so few of them as there can be.
@@ -100,7 +100,7 @@ def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callab
     assert [line["step"] for line in history] == [10, 20, 30, 40, 50, 60]
     assert result.best_gap > 0.85 and result.best_gap > history[0]["gap_at_20"] + 0.05
     assert run_dir.read_experiment(tmp_path / "run") == experiment
-    tags = _event_tags(tmp_path / "run" / "tensorboard")
+    tags = _event_tags(tmp_path / "run")
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "train/examples_per_second"} <= tags
     assert {"train/data_wait_share", "validation/gap_at_20", "validation/hit_at_1", "validation/perr"} <= tags
     assert {"validation/bce", "validation/map", "configuration"} <= tags
@@ -432,6 +432,6 @@ def test_trunks_of_other_inputs_are_refused(tmp_path: Path) -> None:
     for name, unit in (("unit", True), ("raw", False)):
         run_dir.prepare(tmp_path / name, parse_experiment(_BASE | {"model": {**net, "unit_inputs": unit}}))
     final = parse_experiment(_BASE | {"model": {"name": "final_network", "width": 8, "unit_inputs": True}})
-    loop._check_same_inputs(final, [tmp_path / "unit"])
+    resume.check_same_inputs(final, [tmp_path / "unit"])
     with pytest.raises(InputError, match=r"raw: was trained with model\.unit_inputs False, this run has True; set"):
-        loop._check_same_inputs(final, [tmp_path / "unit", tmp_path / "raw"])
+        resume.check_same_inputs(final, [tmp_path / "unit", tmp_path / "raw"])

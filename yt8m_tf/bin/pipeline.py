@@ -75,6 +75,7 @@ def main(_: Sequence[str]) -> None:
         else:
             with workers.local_workers(_JOBS.value, where, _GPUS.value) as submit:
                 results = runner.run(table, states, submit, _JOBS.value, _RESTART.value)
+        runner.write_hparams(workdir)
         limit = runner.reachable_gap(data_dir)
         print(runner.write_results(results, workdir, limit, choices.choices(settings)))
     print(next_command("report", workdir=workdir, data_dir=data_dir, output="report.html"))

@@ -119,7 +119,7 @@ def main(_: Sequence[str]) -> None:
     print(f"run: {options.workdir}")
     print(_next(experiment.data, options.workdir))
     if profile is not None:
-        traces = options.workdir / run_dir.TENSORBOARD / "plugins" / "profile"
+        traces = run_dir.event_directory(options.workdir) / "plugins" / "profile"
         print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
     for line in result.skipped:
         print(line)

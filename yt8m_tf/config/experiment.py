@@ -56,7 +56,7 @@ class LabelsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What training minimises; options that `name` does not use change nothing.
+    """The training loss; options that `name` does not use change nothing.
 
     Of segments (`data.segments`) only what was rated counts: means over outputs become sums over an example's rated
     outputs, and rankings compare rated outputs alone.

@@ -52,7 +52,7 @@ def _type_hints(cls: Any) -> dict[str, Any]:
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML document holds.
+    """Parses a YAML document.
 
     Raises:
       yaml.YAMLError: it is none, has a key twice, a value that is none of its type, or holds itself.

@@ -84,7 +84,7 @@ def _hint_below(pattern: str, data_dir: str) -> str:
 
 
 def identity(path: str) -> str:
-    """What is the same for all names of one file: its real path; a place with a scheme has one name."""
+    """Identifies a file under all of its names: its real path; a place with a scheme has one name."""
     return path if files.has_scheme(path) else os.path.realpath(path)
 
 

@@ -1,4 +1,4 @@
-"""What an export wrote and what it measured: for people, and as `assets.extra/export_report.json`."""
+"""The report of an export: for people, and as `assets.extra/export_report.json`."""
 
 from __future__ import annotations
 

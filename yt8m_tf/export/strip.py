@@ -24,7 +24,7 @@ REPORT_SUFFIX = ".strip_report.json"
 
 @dataclasses.dataclass(frozen=True)
 class StripReport:
-    """What a stripped file or directory took and takes.
+    """Bytes of a stripped file or directory, before and after.
 
     Attributes:
       format: "run", "checkpoint", "keras" or "saved_model".

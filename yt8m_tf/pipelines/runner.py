@@ -121,6 +121,14 @@ def _first(running: Mapping[Any, tuple[Stage, float]], screen: Screen) -> list[A
             time.sleep(0.1)
 
 
+def write_hparams(workdir: Path) -> None:
+    """Writes the columns of TensorBoard's HParams tab for the runs that there are."""
+    from yt8m_tf.training import hparams
+
+    with contextlib.suppress(InputError):  # no run yet; or a disk that is full, of which the stages tell
+        hparams.write_columns(workdir / "runs")
+
+
 def reachable_gap(data_dir: str) -> float | None:
     """GAP@20 that no model can exceed on the validation shards, which only made-up data tells; None for any other."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # clips made of videos, say: they do not tell

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from yt8m_tf.console import tables
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.pipelines.stage import Stage
+from yt8m_tf.stacking.stack import OUT_OF_FOLD
 
 WriteLine = Callable[[str], None]
 
@@ -85,7 +86,7 @@ def findings(result: Mapping[str, Any]) -> list[str]:
         found.append(f"MAP {result['map']:.4f}")
     for split, gaps in result.get("gaps", {}).items():
         name = max(gaps, key=gaps.__getitem__)
-        found.append(f"{split} GAP@20 {gaps[name]:.4f} ({name})")
+        found.append(f"{'out of fold' if split == OUT_OF_FOLD else split} GAP@20 {gaps[name]:.4f} ({name})")
     if "loss" in result:
         found.append(f"loss {result['loss']:.5f}")
     if "videos" in result:

@@ -144,7 +144,7 @@ class States:
         return moved
 
     def finish(self, name: str, result: Mapping[str, Any]) -> None:
-        """After a stage has run."""
+        """Records a stage as done, with its result and the sizes of its files."""
         output = self.workdir / self._stages[name].output
         paths = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
         sizes = {str(path.relative_to(self.workdir)): path.stat().st_size for path in paths}

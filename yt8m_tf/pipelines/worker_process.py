@@ -1,4 +1,4 @@
-"""What a worker process does: its start, and stage after stage. Imports TensorFlow, quietly, with the first one."""
+"""Runs stages in a worker process. Imports TensorFlow, quietly, with the first one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yt8m_tf.processes import follow
 
 
 def start(parent: int, gpu: str | None, num_threads: int) -> None:
-    """Before a worker's first stage.
+    """Sets a worker process up before its first stage.
 
     Args:
       parent: the process that takes its results; it ends when that one does, killed or not.

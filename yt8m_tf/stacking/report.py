@@ -25,7 +25,7 @@ def format_table(result: StackResult) -> str:
 
 
 def format_soft_labels(result: StackResult) -> str:
-    """What the out-of-fold scores hold of the labels, by frequency of the class, in Markdown."""
+    """Formats the share of the labels in the out-of-fold scores, by frequency of the class, in Markdown."""
     rows = []
     for band in result.soft_labels:
         first, last = band["from"], band["to"]

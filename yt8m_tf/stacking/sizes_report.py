@@ -19,7 +19,7 @@ _STYLES: tuple[Any, ...] = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  #
 
 
 def number_of_models(point: Mapping[str, Any]) -> str:
-    """How many models an ensemble has; of the strong with all weak ones, both numbers."""
+    """Number of models of an ensemble; of the strong with all weak ones, both numbers."""
     if point["strong"] is None:
         return str(point["size"])
     return f"{point['strong']} + {point['size'] - point['strong']}"

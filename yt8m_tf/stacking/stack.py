@@ -35,7 +35,7 @@ WEIGHTS = "weights.json"
 
 @dataclasses.dataclass(frozen=True)
 class StackResult:
-    """What a stacking found.
+    """Result of a stacking.
 
     Attributes:
       gaps: for each split (`OUT_OF_FOLD`, and those that the boosters were applied to) GAP@20 by name of model or

@@ -49,7 +49,7 @@ ReadWeight = Callable[[keras.Variable], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a run needs to go on beside its variables.
+    """State of a run beside its variables, to go on from.
 
     Attributes:
       step: updates made.
@@ -164,7 +164,7 @@ def has(workdir: Path, step: int) -> bool:
 
 
 def fault(directory: Path) -> str | None:
-    """Why a checkpoint's directory is not whole; None where it is, as far as can be told without reading all of it.
+    """Says why a checkpoint's directory is not whole; None where it is, as far as can be told without reading all.
 
     Whether the bytes of a variable are right TensorFlow finds when they are read.
     """
@@ -335,7 +335,7 @@ def load_trained(workdir: str | Path, which: str = "best") -> Trained:
 
 
 def open_trained(workdir: str | Path, which: str = "best") -> tuple[Trained, ReadWeight]:
-    """The same with a model whose variables have shapes and no values, and what reads the value of each.
+    """Opens a trained model whose variables have shapes and no values, with a reader of each value.
 
     So that whoever wants something else than a float32 copy in memory need not have one.
     """
@@ -425,7 +425,7 @@ def _parse_state(prefix: Path) -> State:
 
 
 def unreadable(prefix: Path, error: Exception) -> InputError:
-    """What to say of a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
+    """Makes the error for a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
     where = f"checkpoint '{prefix.parent}'"
     for path in map(prefix.with_name, (_INDEX, _DATA, STATE)):
         if not path.is_file():
