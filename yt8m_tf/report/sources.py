@@ -129,7 +129,7 @@ def _seconds(directory: Path, sessions: Sequence[Mapping[str, Any]]) -> float | 
     if sessions:
         return checked(directory / run_dir.SESSIONS, lambda _: float(sum(entry["seconds"] for entry in sessions)))
     times: dict[str, list[int]] = {"start": [], "end": []}
-    for file in [*directory.glob("*.session"), *(directory / run_dir.TENSORBOARD).glob("*.session")]:
+    for file in run_dir.event_directory(directory).glob("*.session"):
         if found := _EVENTS.fullmatch(file.name):
             times[found[2]].append(int(found[1]))
     # Of a run that was interrupted only the last session is known, so that the whole is not.
