@@ -20,7 +20,7 @@ from yt8m_tf.pipelines.forward_costs import ForwardCost, experiments_of, forward
 from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
 from yt8m_tf.training.optimizers import slot_names
 
 # Of the forward pass: forward, gradient of the weights, gradient of the inputs.
