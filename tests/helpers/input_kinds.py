@@ -52,7 +52,9 @@ from yt8m_tf.models.registry import load_experiment, parse_experiment
 from yt8m_tf.pipelines.settings import load_pipeline
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
-from yt8m_tf.report import clips, sections
+from yt8m_tf.report import clip_records, clip_scores, sections
+from yt8m_tf.report.drawing import Palette
+from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.sources import read_workdir
 from yt8m_tf.report.timeline import write_timelines
 from yt8m_tf.sample_data.frames import FrameCounts
@@ -542,7 +544,7 @@ def _segment_scores(directory: Path) -> Input:
     path.write_text("".join(json.dumps({"id": f"v{n}", "segments": windows}) + "\n" for n in range(_VIDEOS)))
 
     def call() -> None:
-        timelines = write_timelines(page, clips.read_scores(path, None, 3, progress=False), {})
+        timelines = write_timelines(page, clip_scores.read_scores(path, None, 3, progress=False), {})
         assert all(0 <= cell.left < 100.01 for own in timelines for band in own.bands for cell in band.cells)
 
     return _input(path, call)
@@ -555,8 +557,10 @@ def _annotations(directory: Path) -> Input:
     path = write_shard(directory / "annotated.tfrecord", records)
 
     def call() -> None:
-        for record in clips.find_records([str(path)], None, _VIDEOS, f"--labels={path}", progress=False).values():
-            known = clips.read_annotations(*record, _CLASSES)
+        for record in clip_records.find_records(
+            [str(path)], None, _VIDEOS, f"--labels={path}", progress=False
+        ).values():
+            known = clip_records.read_annotations(*record, _CLASSES)
             assert all(0 <= label < _CLASSES for label in known.labels)
 
     return _input(path, call)
@@ -752,7 +756,13 @@ def _packed(name: str) -> Callable[[Path], Input]:
         ):
             (workdir / relative).parent.mkdir(parents=True)
             (workdir / relative).write_text(json.dumps(contents))
-        return _input(workdir / name, lambda: sections.sizes(read_workdir(workdir), "a", directory), str(workdir))
+
+        def call() -> None:
+            found = read_workdir(workdir)
+            hints = Hints(found, directory / "report.html", None, None, None)
+            sections.sizes(found, "a", hints, Palette(["a"]), directory)
+
+        return _input(workdir / name, call, str(workdir))
 
     return make
 

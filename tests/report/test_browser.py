@@ -70,8 +70,8 @@ addEventListener("load", async () => {
     ([, html, why]) => !html.startsWith("<text") && !/too short|non-text/.test(why));
   parent.postMessage(JSON.stringify({
     violations: wrong, pale: pale.map((text) => text.outerHTML), unseen: unseen.map((element) => element.outerHTML),
-    told: told.length, selected,
-    points: document.querySelectorAll(".told").length, dark: getComputedStyle(document.body).backgroundColor,
+    selected, told: told.length, points: document.querySelectorAll(".told").length,
+    dark: getComputedStyle(document.body).backgroundColor,
   }), "*");
 });
 </script>"""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from yt8m_tf.report import figures
+from yt8m_tf.report import figures, quality_figures
 from yt8m_tf.report.analysis import Curve
 from yt8m_tf.report.drawing import COLOURS, Palette, Picture, canvas, saved, tell
 
@@ -30,7 +30,7 @@ def _texts(picture: Picture) -> list[str]:
     ],
 )
 def test_calibration_in_words(shares: list[float], words: str) -> None:
-    assert figures.calibration_in_words([0.1, 0.7], shares).startswith(words)
+    assert quality_figures.calibration_in_words([0.1, 0.7], shares).startswith(words)
 
 
 @pytest.mark.parametrize("low", [0.08, 0.0019])
@@ -64,7 +64,7 @@ def test_thresholds_stand_on_their_curve_and_apart(tmp_path: Path) -> None:
     curve = Curve(recall, np.array([0.9, 0.9, 0.9, 0.4]), np.array([0.95, 0.6, 0.3, 0.06]), 0.5)
     other = Curve(recall, np.array([0.99, 0.99, 0.99, 0.8]), np.array([0.95, 0.6, 0.3, 0.06]), 0.6)
     curves = {"best": other, "mine": curve}
-    picture = figures.draw_precision_recall(curves, "mine", Palette(["best", "mine"]), tmp_path)
+    picture = quality_figures.draw_precision_recall(curves, "mine", Palette(["best", "mine"]), tmp_path)
     assert [text for text in _texts(picture) if text.startswith("≥")] == ["≥ 0.9", "≥ 0.05"]
     uses = list(ElementTree.fromstring(picture.svg).iter(f"{_SVG}use"))
     points = [use for use in uses if COLOURS[1] in (use.get("style") or "")]

@@ -16,15 +16,9 @@ from segments import rated_record
 from shards import write_shard
 
 from yt8m_tf.errors import InputError
-from yt8m_tf.report.clips import (
-    Annotations,
-    Rating,
-    WindowScores,
-    find_records,
-    from_rows,
-    read_annotations,
-    read_scores,
-)
+from yt8m_tf.report.clip_records import find_records, read_annotations
+from yt8m_tf.report.clip_scores import read_scores
+from yt8m_tf.report.clips import Annotations, Rating, WindowScores, from_rows
 from yt8m_tf.report.timeline import write_timelines
 from yt8m_tf.serving.formats import Rows
 from yt8m_tf.serving.segment_formats import SegmentRows, encode_json

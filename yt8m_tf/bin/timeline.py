@@ -77,7 +77,8 @@ def main(_: Sequence[str]) -> None:
 def _of_model() -> tuple[Mapping[str, WindowScores], Mapping[str, Annotations]]:
     from yt8m_tf import schema
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.report.clips import find_records, from_rows, read_annotations
+    from yt8m_tf.report.clip_records import find_records, read_annotations
+    from yt8m_tf.report.clips import from_rows
     from yt8m_tf.serving.metadata import read_names
     from yt8m_tf.serving.segment_inference import score_clip
     from yt8m_tf.serving.segment_scorer import load_segment_scorer
@@ -102,7 +103,7 @@ def _of_model() -> tuple[Mapping[str, WindowScores], Mapping[str, Annotations]]:
 def _of_file() -> tuple[Mapping[str, WindowScores], Mapping[str, Annotations]]:
     from yt8m_tf import files
     from yt8m_tf.errors import InputError
-    from yt8m_tf.report.clips import read_scores
+    from yt8m_tf.report.clip_scores import read_scores
 
     for name, own in {"segments": _SEGMENTS, "signature": _SIGNATURE}.items():
         if flags.FLAGS[name].present:
@@ -116,7 +117,7 @@ def _of_file() -> tuple[Mapping[str, WindowScores], Mapping[str, Annotations]]:
 def _labelled(ids: Sequence[str], num_classes: int | None) -> Mapping[str, Annotations]:
     """Of those videos that the shards of --labels have, all."""
     from yt8m_tf.data.shards import list_shards
-    from yt8m_tf.report.clips import find_records, read_annotations
+    from yt8m_tf.report.clip_records import find_records, read_annotations
 
     found = find_records(list_shards(_LABELS.value, source="--labels"), ids, len(ids), "--labels")
     return {video: read_annotations(*own, num_classes) for video, own in found.items()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from yt8m_tf import schema
 from yt8m_tf.metrics.batch_statistics import TOP_K
-from yt8m_tf.report import figures
+from yt8m_tf.report import quality_figures
 from yt8m_tf.report.analysis import confusions, example_videos, precision_recall, video_average_precision
 from yt8m_tf.report.drawing import Palette, Picture
 from yt8m_tf.report.hints import Hints
@@ -53,7 +53,7 @@ def quality(
     curves = {name: precision_recall(own) for name, own in found.items() if own.num_labels.any()}
     if curves:
         marked = model if model in curves else next(iter(curves))
-        pictures.append(figures.draw_precision_recall(curves, marked, palette, directory))
+        pictures.append(quality_figures.draw_precision_recall(curves, marked, palette, directory))
         seen = "; ".join(
             f"{name}: {len(own.ids):,} videos of {own.shards[0]:,} of {own.shards[1]:,} shards"
             for name, own in found.items()
@@ -64,7 +64,7 @@ def quality(
     bins = evaluation.metrics.get("calibration") if evaluation else None
     if evaluation and bins:
         error = evaluation.metrics["metrics"]["calibration_error"]
-        pictures.append(figures.draw_calibration(model, bins, error, palette, directory))
+        pictures.append(quality_figures.draw_calibration(model, bins, error, palette, directory))
     else:
         notes.append(Missing(f"No calibration of {model}", hints.evaluate(model)))
     shown: list[Part] = [Columns(pictures)] if pictures else []
@@ -94,7 +94,7 @@ def classes(model: str, evaluation: Evaluation | None, names: Names, hints: Hint
     ]
     everything = known[np.lexsort((-counts[known], -precision[known]))]
     parts: list[Part] = [
-        figures.draw_classes([names(int(c)) for c in known], counts[known], precision[known], directory),
+        quality_figures.draw_classes([names(int(c)) for c in known], counts[known], precision[known], directory),
         Columns(extremes),
         Table(f"All {len(known):,} classes with labels", titles, rows(everything), tall=True, id="all-classes"),
     ]

@@ -23,6 +23,7 @@ from yt8m_tf.stacking.report import figure_and_axes, save_figure
 # Distinct with any colour vision, and on white as on black.
 COLOURS = ("#2f81d6", "#e07b1a", "#1f9e74", "#cf4f9b", "#8b6fd0", "#c9a100", "#3aa7b8", "#d4493f")
 GREY = "#7f8894"
+MOST_TOLD = 60  # points of a curve that say their values
 _STYLES = ("-", "--", ":", "-.")
 _FOREGROUND = "#1b2430"
 _LONGEST = 22  # characters of a name
@@ -134,6 +135,11 @@ def _set_titles(group: ElementTree.Element, titles: Sequence[str]) -> None:
         point.attrib.pop("style", None)
         point.set("class", "told")
         ElementTree.SubElement(point, f"{{{_SVG}}}title").text = title
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers below `count`, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
 
 
 def short(name: str) -> str:
