@@ -50,7 +50,11 @@ setup(
     ],
     package_dir={"yt8m_tf": "yt8m_tf", "yt8m_tf.configs": "configs"},
     packages=[*find_packages(include=["yt8m_tf", "yt8m_tf.*"]), "yt8m_tf.configs"],
-    package_data={"yt8m_tf.configs": ["**/*.yaml", "*.csv"], "yt8m_tf.report": ["*.html"]},
+    package_data={
+        "yt8m_tf.configs": ["**/*.yaml", "*.csv"],
+        "yt8m_tf.pretrained": ["*.md", "model/**/*", "examples/*"],
+        "yt8m_tf.report": ["*.html"],
+    },
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from yt8m_tf import catalogue
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import registry
 
@@ -44,7 +44,7 @@ def same_without(values, complete, base=None):
 
 @every_config
 def test_states_only_what_differs_from_the_defaults(path):
-    values = strict_yaml.load_yaml(str(path))
+    values = configurations.load_yaml(str(path))
     assert same_without(values, registry.parse_experiment(values)) == []
 
 

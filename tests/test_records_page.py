@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.features import FeatureConfig
 
@@ -28,6 +28,6 @@ def test_the_page_is_whole() -> None:
     assert re.findall(r"^\| `(\w+)` \|", _PAGE, flags=re.MULTILINE) == [
         f.name for f in dataclasses.fields(FeatureConfig)
     ]
-    shipped = strict_yaml.parse(DataConfig, strict_yaml.load_yaml("first_level/audioset.yaml")["data"], "data")
+    shipped = strict_yaml.parse(DataConfig, configurations.load_yaml("first_level/audioset.yaml")["data"], "data")
     shown = strict_yaml.parse(DataConfig, yaml.safe_load(_SECTIONS[1])["data"], "data")
     assert shown.records == shipped.records and shown.num_classes == shipped.num_classes

@@ -8,6 +8,7 @@ needed beforehand. Started again in the same directory it starts afresh.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -45,7 +46,12 @@ def main(_: Sequence[str]) -> None:
     print(f"\n== done in {(time.monotonic() - start) / 60:.1f} minutes")
     print(f"GAP@20 of {run / 'submission.csv'} on the test videos: {test:.5f}")
     print("'reachable' is GAP@20 of the generator's own posterior: no model can do better.")
-    print(f"next:\n  tensorboard --logdir={shlex.quote(str(run / 'runs'))}")
+    report = [f"--workdir={run}", f"--data_dir={data}", f"--output={output / 'report.html'}"]
+    print("next:")
+    if (activate := Path(sys.executable).with_name("activate")).is_file():
+        print(f"  source {shlex.quote(os.path.relpath(activate))}")
+    print(f"  {shlex.join(['yt8m-report', *report])}")
+    print(f"  tensorboard --logdir={shlex.quote(str(run / 'runs'))}")
     print(f"  {run / 'stacked' / 'report.md'}: models, means, LightGBM")
     print("  README.md, 'One training on real records': the same commands on the dataset")
 

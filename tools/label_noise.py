@@ -1,10 +1,10 @@
-"""How much soft labels recover of what wrong labels cost: on sample data, where the truth is known.
+"""Measures how much of the loss by wrong labels soft labels recover, on sample data, where the truth is known.
 
 For each share of wrong labels: makes sample data, runs a pipeline on it (first-level models on folds, LightGBM,
 students on its soft labels and their twins on hard ones), and judges all models by the *true* labels of test videos.
-These are the same for every share: those of the sample data without wrong labels, whose classes look the same. What
-came out of a share is a small JSON file; one that is there is not made again, and a pipeline that was interrupted goes
-on. Ends with the tables and the figure of docs/RESULTS.md, "Label noise".
+The test videos are the same for every share: those of the sample data without wrong labels. The results of a share are
+one JSON file; what is there is not made again, and a pipeline that was interrupted goes on. Ends with the tables and
+the figure of docs/RESULTS.md, "Label noise".
 
   python tools/label_noise.py --workdir=runs/label_noise
 """
@@ -32,12 +32,12 @@ _NAMED = ("hard", "half", "soft")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Where and what.
+    """Options of a study.
 
     Attributes:
       config: of the pipeline: `PATH.yaml[:NAME]`, with a baseline `hard`, students `half` and `soft`, and, for more
         seeds, `hard_seed_1` and so on; its `video.data.features` are the sizes of the features to make.
-      percents: shares of wrong labels; 0 is among them, for its test videos judge all.
+      percents: shares of wrong labels, with 0, whose test videos judge all models.
       workdir: of sample data and pipelines, `data/noise_NN` and `runs/noise_NN`.
       output: of the JSON files, `noise_NN.json`.
       videos: split ("train", "validate", "test") to number of videos.
@@ -73,7 +73,7 @@ def shares(words: Sequence[str]) -> list[int]:
 
 
 def name_of(percent: int) -> str:
-    """Of a share's directories and of its JSON file."""
+    """The name of a share's directories and of its JSON file."""
     return f"noise_{percent:02d}"
 
 

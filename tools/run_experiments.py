@@ -25,7 +25,7 @@ from absl import flags
 
 from yt8m_tf import files, run_dir
 from yt8m_tf.bin.launch import launch
-from yt8m_tf.config import checks, strict_yaml
+from yt8m_tf.config import checks, configurations
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 
@@ -47,7 +47,7 @@ _METRICS = ("gap_at_20", "hit_at_1", "perr", "map", "bce")
 
 def main(_: Sequence[str]) -> None:
     wanted = checks.regular_expression("match", _MATCH.value)
-    names = [name for name in strict_yaml.configuration_names(_CONFIG.value) if wanted.search(name)]
+    names = [name for name in configurations.configuration_names(_CONFIG.value) if wanted.search(name)]
     if not names:
         raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
     from yt8m_tf.training.hparams import write_columns

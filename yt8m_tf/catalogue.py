@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations
 from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
@@ -120,25 +120,25 @@ def selectors(experiments: bool = True) -> list[str]:
       experiments: whether those of `experiments/` are among them, which docs/RESULTS.md shows.
     """
     places = ("experiments/",) * experiments + ("first_level/", "second_level/", "variants.yaml:", "zoo.yaml:")
-    found = [selector for selector in strict_yaml.shipped_selectors() if selector.startswith(places)]
+    found = [selector for selector in configurations.shipped_selectors() if selector.startswith(places)]
     return [selector for selector in found if selector != "second_level/lightgbm.yaml"]
 
 
 def read_published() -> dict[str, dict[str, str]]:
     """The rows of `configs/published.csv`, by selector: gap_at_20, bce, source."""
-    with open(strict_yaml.shipped_file(PUBLISHED_FILE), encoding="utf-8", newline="") as file:
+    with open(configurations.shipped_file(PUBLISHED_FILE), encoding="utf-8", newline="") as file:
         return {row["configuration"]: row for row in csv.DictReader(file)}
 
 
 def read_departures() -> list[dict[str, str]]:
     """The rows of `configs/departures.csv`, where we differ from the published code: of, what, theirs, ours, why."""
-    with open(strict_yaml.shipped_file(DEPARTURES_FILE), encoding="utf-8", newline="") as file:
+    with open(configurations.shipped_file(DEPARTURES_FILE), encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def read_sizes() -> dict[str, dict[str, str]]:
     """The rows of `configs/model_sizes.csv`, by selector: model, level, parameters, float16_bytes, features."""
-    with open(strict_yaml.shipped_file(SIZES_FILE), encoding="utf-8", newline="") as file:
+    with open(configurations.shipped_file(SIZES_FILE), encoding="utf-8", newline="") as file:
         return {row["configuration"]: row for row in csv.DictReader(file)}
 
 

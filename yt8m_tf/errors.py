@@ -46,7 +46,7 @@ class Interrupted(KeyboardInterrupt):
 
     @classmethod
     def like(cls, other: KeyboardInterrupt, message: str) -> Interrupted:
-        """The same with another message."""
+        """Returns the same error with another message."""
         return cls(message, getattr(other, "number", signal.SIGINT))
 
 

@@ -1,11 +1,13 @@
-"""What a run directory holds.
+"""The files of a run directory.
 
 config.yaml         the resolved configuration
 folds.json          base name of each training shard to its fold, if there are folds
 history.jsonl       one line for each evaluation
 sessions.jsonl      one line for each time that training was started: when, on what, with which versions, how long
 checkpoints/        step_00001000/ (variables.index, variables.data-*, state.json), ...
-tensorboard/        event files; a trace of --profile, the projector's class weights
+events.out.*        TensorBoard's event files (`event_directory`)
+plugins/profile/    traces of --profile
+projector/          the projector's class weights
 evaluation/         metrics.json and classes.csv of the best checkpoint
 """
 
@@ -20,7 +22,7 @@ import yaml
 
 from yt8m_tf import files
 from yt8m_tf.config import stored, strict_yaml
-from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.config.experiment import ExperimentConfig, LabelsConfig
 from yt8m_tf.errors import InputError
 
 CONFIG = "config.yaml"
@@ -28,8 +30,8 @@ FOLDS = "folds.json"
 HISTORY = "history.jsonl"
 SESSIONS = "sessions.jsonl"
 CHECKPOINTS = "checkpoints"
-TENSORBOARD = "tensorboard"
-
+PROJECTOR = "projector"
+_OLD_EVENTS = "tensorboard"
 
 Parser = Callable[[Mapping[str, Any]], ExperimentConfig]
 
@@ -43,12 +45,21 @@ def parse_stored(values: Mapping[str, Any]) -> ExperimentConfig:
     return strict_yaml.parse(ExperimentConfig, values, "")
 
 
+def event_directory(workdir: Path) -> Path:
+    """Returns the directory of a run's event files: its own, so that TensorBoard shows the run by its name.
+
+    Runs of earlier releases have them in `tensorboard/`, and go on there.
+    """
+    old = workdir / _OLD_EVENTS
+    return old if old.is_dir() else workdir
+
+
 def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> None:
     """Makes the run directory, or checks that an existing one is of the same configuration.
 
-    Where soft labels lie does not count, as where data lie: a run that goes on knows them by their fingerprint
-    (`training.inputs`). A run that ended before its first checkpoint, on a mistake in its configuration perhaps, is
-    started afresh.
+    Where soft labels and teachers lie does not count, as where data lie: a run that goes on knows them by their
+    fingerprint (`training.inputs`). A run that ended before its first checkpoint, on a mistake in its configuration
+    perhaps, is started afresh.
 
     Args:
       workdir: the run directory.
@@ -64,7 +75,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         known = strict_yaml.to_dict(read_experiment(workdir, parse))
         if known == values:
             return
-        for name in ("soft", "teacher"):
+        for name in LabelsConfig.PLACES:
             if known["labels"].get(name) is not None and values["labels"][name] is not None:
                 known = strict_yaml.merge(known, {"labels": {name: values["labels"][name]}})
         differences = strict_yaml.differences(known, values)

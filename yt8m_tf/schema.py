@@ -1,4 +1,4 @@
-"""What records hold, and what YouTube-8M's do: keys, feature names and sizes, classes, quantisation.
+"""The schema of records, and that of YouTube-8M: keys, feature names and sizes, classes, quantisation.
 
 Letters used in shape comments throughout the project: B batch, T frames, D features, K clusters, C classes,
 L the fixed length of a padded list of labels.

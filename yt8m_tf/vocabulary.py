@@ -94,7 +94,7 @@ def load_details(path: str | Path, num_classes: int) -> dict[str, list[str]]:
 def load_verticals(
     path: str | Path, num_classes: int, num_verticals: int | None = None, data_dir: str = ""
 ) -> np.ndarray:
-    """Which verticals the classes belong to, from the columns Vertical1 to Vertical3.
+    """Reads the verticals of the classes from the columns Vertical1 to Vertical3.
 
     Verticals are in alphabetical order. "(Unknown)", which 138 classes of 2018 have, is one like the others; a class
     without any belongs to none. Classes are found by their Index: the file is not in its order, and the published code,

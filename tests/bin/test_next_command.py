@@ -12,8 +12,9 @@ from absl import flags
 from commands import fresh_flags, run_command
 from shards import video_record, write_shard
 
-from yt8m_tf.bin.usage import comma_list, next_command, parse_comma_list
+from yt8m_tf.bin.usage import next_command, parse_comma_list
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.console.command_line import comma_list
 
 
 @pytest.mark.parametrize("path", ["plain", "with space", "a,b", "it's [1] $HOME `ls`", 'say "x", y', "ünï*?", "~/x"])

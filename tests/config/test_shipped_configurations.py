@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from yt8m_tf.config import strict_yaml
-from yt8m_tf.config.strict_yaml import load_yaml
+from yt8m_tf.config.configurations import load_yaml
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.pipelines.settings import PipelineConfig

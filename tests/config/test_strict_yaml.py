@@ -10,7 +10,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from yt8m_tf.config.strict_yaml import apply_overrides, differences, load_yaml, merge, parse
+from yt8m_tf.config.configurations import load_yaml
+from yt8m_tf.config.strict_yaml import apply_overrides, differences, merge, parse
 from yt8m_tf.errors import InputError
 
 

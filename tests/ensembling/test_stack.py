@@ -32,6 +32,9 @@ from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.stacking.stack import stack
 from yt8m_tf.training import checkpoints
+from yt8m_tf.training.state import TrainState
+from yt8m_tf.training.step import TrainStep
+from yt8m_tf.training.teacher import load_teacher
 
 CLASSES, TOP_K, FOLDS = 30, 15, 2
 SIZES = {"one": {"rgb": 8, "audio": 4}, "two": {"rgb": 8}}
@@ -134,6 +137,7 @@ def test_one_saved_model(world: World, tmp_path: Path) -> None:
     result = run_command("ensemble", f"--stack={stacked}", f"--members={world.root}/runs/*", f"--workdir={run}")
     assert result.returncode == 0, result.stderr
     assert "one  " in result.stdout and " trees of 2 boosters, " in result.stdout
+    assert result.stdout.endswith(f"next: yt8m-evaluate --workdir={run} --data_dir=DATA\n")
     trained = checkpoints.load_trained(run)
     report = export_trained(
         run, tmp_path / "exported", data_dir=str(world.root / "video"), tolerance=0.05, faults=Faults(), progress=False
@@ -170,7 +174,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     refused("is called 'runs', which is none of the stacked models|no run directory", members=(world.root / "runs",))
     shutil.copytree(one, tmp_path / "three")
     refused("--members: .*three is called 'three', which is none of the stacked", members=(tmp_path / "three", two))
-    refused("--stack=.*: no stacking of yt8m-stack", where=tmp_path)
+    refused(r"--stack=.*: no finished stacking there \(stack.json is missing\)", where=tmp_path)
     other = tmp_path / "other"
     shutil.copytree(stacked, other)
     begun = json.loads((other / "stack.json").read_text())
@@ -178,7 +182,41 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     (other / "stack.json").write_text(json.dumps(begun))
     refused(r"--stack=.*: fold_0.txt has 6 columns \('mean' for one\), where the models .* make 3", where=other)
     (other / "report.json").unlink()
-    refused(r"a stacking that is not finished; repeat yt8m-stack \(report.json is missing\)", where=other)
+    refused(r"no finished stacking there \(report.json is missing\)", where=other)
+
+
+def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generator) -> None:
+    """On clips what models of videos give on the means of their frames."""
+    stacked, (one, two) = world.stack(CONFIGS["union"], "stacked_union"), world.runs()
+    for fold in range(FOLDS):  # a logistic regression of clips is one of their mean
+        trained = checkpoints.load_trained(two / f"fold_{fold}")
+        data = dataclasses.replace(trained.experiment.data, level="frame", max_frames=7, validation=("clips*",))
+        experiment = dataclasses.replace(trained.experiment, data=data)
+        variables = {variable.path: variable for variable in trained.model.weights}
+        checkpoints.save_run(world.root / "clips" / "two" / f"fold_{fold}", experiment, variables)
+    combine_stack(stacked, [one, two], world.root / "of_videos")
+    mixed, _ = combine_stack(stacked, [one, world.root / "clips" / "two"], world.root / "of_both")
+    assert (mixed.data.level, mixed.data.max_frames, mixed.data.validation) == ("frame", 7, ("clips*",))
+    assert mixed.data.features == SIZES["one"]
+    lengths = np.array([1, 7, 4, 2], np.int32)
+    clips = {name: rng.normal(0, 0.5, (4, 7, size)).astype(np.float32) for name, size in SIZES["one"].items()}
+    videos = {n: np.stack([x[:k].mean(axis=0) for x, k in zip(c, lengths, strict=True)]) for n, c in clips.items()}
+    expected = checkpoints.load_trained(world.root / "of_videos").model(videos, training=False)
+    found = checkpoints.load_trained(world.root / "of_both").model(clips | {"num_frames": lengths}, training=False)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.ptp(found.numpy()) > 5
+    # XLA, which cannot compile the trees, is left out where they teach; a student learns from a video's own scores.
+    data = {"features": SIZES["one"], "num_classes": CLASSES}
+    student = parse_experiment({"model": {"name": "logistic"}, "data": data, "labels": {"teacher": "of_videos"}})
+    state = TrainState(models.build_model(student.model, student.data.spec), student)
+    teacher = load_teacher(student, str(world.root))
+    step = TrainStep(state, student, tf.distribute.get_strategy(), xla=True, teacher=teacher)
+    batch = {name: tf.constant(values) for name, values in videos.items()} | {"labels": tf.zeros([4, 1], tf.int32)}
+    logits = state.model(videos, training=False).numpy()
+    loss = step.train([batch], 0, [1e-3])["loss"]
+    target = 1 / (1 + np.exp(-expected.numpy().astype(np.float64)))
+    bce = np.logaddexp(0, logits) - target * logits
+    assert float(loss) == pytest.approx(bce.mean(), rel=1e-5)
 
 
 def test_weights_are_fitted_on_logits_that_no_fold_has_seen(

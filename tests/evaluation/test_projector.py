@@ -99,14 +99,14 @@ def test_the_plugin_shows_what_was_written(tmp_path: Path, rng: np.random.Genera
     lines = ["Index,TrainVideoCount,Name,Vertical1"]
     lines += [f'{c},{1000 - c},"{name.replace(chr(34), chr(34) * 2)}",vertical {c % 3}' for c, name in enumerate(names)]
     (tmp_path / "vocabulary.csv").write_text("\n".join(lines) + "\n")
-    directory = tmp_path / "first" / "run" / "tensorboard"
+    directory = tmp_path / "first" / "run" / "projector"
     for size in (9, 6):  # the second replaces the first
         weights = rng.normal(size=(25, size)).astype(np.float32)
         write_projector(directory, weights, metrics, load_details(tmp_path / "vocabulary.csv", 25))
     shutil.move(tmp_path / "first", tmp_path / "moved")
     client = _plugin(tmp_path / "moved")
-    assert client.get("/runs").json == ["run/tensorboard"]
-    query = "?run=run/tensorboard&name=class_weights"
+    assert client.get("/runs").json == ["run/projector"]
+    query = "?run=run/projector&name=class_weights"
     (embedding,) = client.get("/info" + query).json["embeddings"]
     assert embedding["tensorName"] == "class_weights" and embedding["tensorShape"] == [25, 6]
     shown = np.frombuffer(client.get("/tensor" + query).data, np.float32).reshape(25, 6)

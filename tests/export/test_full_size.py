@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from yt8m_tf import models
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints
 
@@ -20,7 +20,7 @@ LIMITS = {"float16": 500_000_000, "cluster": 270_000_000}
 
 @pytest.mark.slow
 def test_the_final_network_within_its_limits(real_data_dir, tmp_path):
-    values = strict_yaml.load_yaml("second_level/final_network.yaml")
+    values = configurations.load_yaml("second_level/final_network.yaml")
     shards = ["validate/validate012*.tfrecord"]
     experiment = parse_experiment({"model": values["model"], "data": {"validation": shards}})
     model = models.build_model(experiment.model, experiment.data.spec)

@@ -26,7 +26,7 @@ from videos import Clip
 
 from yt8m_tf import run_dir, vocabulary
 from yt8m_tf.codebook import centroids
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.config.segments import SegmentsConfig
@@ -68,7 +68,7 @@ from yt8m_tf.serving import bundle, segment_submission
 from yt8m_tf.serving.parts import Part, Parts
 from yt8m_tf.serving.scorer import load_scorer
 from yt8m_tf.serving.thresholds import read_thresholds
-from yt8m_tf.stacking import boosting, sizes, stack
+from yt8m_tf.stacking import boosting, finished
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.settings import StackConfig
@@ -450,7 +450,7 @@ def _configurations(directory: Path) -> Input:
     named = {"one": {"base": "plain", "train": {"steps": 5}}, "two": {"base": "plain"}}
     path.write_text(yaml.safe_dump({"bases": {"plain": base}, "configurations": named}, sort_keys=False))
     names = ("configuration key", "unknown", "model")
-    return _input(path, lambda: (strict_yaml.configuration_names(str(path)), load_experiment(f"{path}:one")), *names)
+    return _input(path, lambda: (configurations.configuration_names(str(path)), load_experiment(f"{path}:one")), *names)
 
 
 def _pipeline(directory: Path) -> Input:
@@ -710,17 +710,16 @@ def _stacking(name: str) -> Callable[[Path], Input]:
             "models": ["a", "b"],
         }
         started["top_k"] = [20, 20]
-        (directory / stack.CONFIG).write_text(json.dumps(started))
+        (directory / finished.CONFIG).write_text(json.dumps(started))
         gaps = {"train": {"a": 0.5, "b": 0.5}, "validate": {"a": 0.4, "b": 0.4}}
-        (directory / stack.REPORT).write_text(json.dumps({"gaps": gaps, "importances": {"a": 0.5}}))
+        (directory / finished.REPORT).write_text(json.dumps({"gaps": gaps, "importances": {"a": 0.5}}))
         for split in gaps:
             shard, _ = _scores(directory / split)
             (directory / "rows" / split).mkdir(parents=True)
             (directory / "rows" / split / f"{shard.name}.npz").write_bytes(b"")
 
         def call() -> None:
-            sizes.read_stacking(directory)
-            assert stack.read_finished(directory, "--stack").top_k
+            assert finished.read_stacking(directory, "--stack").naming
 
         return _input(directory / name, call, str(directory), "configuration key")
 
@@ -951,8 +950,8 @@ KINDS: Mapping[str, Kind] = {
     "booster": Kind("text", _booster(".txt"), 2),
     "curves of a booster": Kind("json", _booster(".json"), 2),
     "weights.json": Kind("json", _weights, 3),
-    "stacking's configuration": Kind("json", _stacking(stack.CONFIG), 3),
-    "stacking's report": Kind("json", _stacking(stack.REPORT), 3),
+    "stacking's configuration": Kind("json", _stacking(finished.CONFIG), 3),
+    "stacking's report": Kind("json", _stacking(finished.REPORT), 3),
     "metrics.json": Kind("json", _reported("evaluation/metrics.json"), 2),
     "classes.csv": Kind("csv", _reported("evaluation/classes.csv"), 2),
     "part of a submission": Kind("json", _part("00000.json"), 3),

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from yt8m_tf.errors import InputError
+from yt8m_tf.pipelines import worker_process
 from yt8m_tf.pipelines.execution import Where
 from yt8m_tf.pipelines.stage import Stage
 
@@ -29,6 +31,22 @@ def tell_where(stage: Stage, where: Where) -> dict[str, Any]:
         "process": os.getpid(),
         "framework": "tensorflow" in sys.modules,
     }
+
+
+def talk(stage: Stage, where: Where) -> dict[str, Any]:
+    """Prints, as native code does too, into the stage's log; the stage "bad" fails."""
+    worker_process.run_claimed = _print
+    return worker_process.run_logged(stage, where)
+
+
+def _print(stage: Stage, where: Where) -> dict[str, Any]:
+    print(f"{stage.name} begins")
+    os.write(2, b"native code says something\n")
+    print(f"{stage.name} at work")
+    if stage.name == "bad":
+        raise InputError("no such shard")
+    (where.workdir / stage.output).touch()
+    return {"seconds": 72.4, "gap_at_20": 0.61234}
 
 
 def vanish(stage: Stage, where: Where) -> dict[str, Any]:

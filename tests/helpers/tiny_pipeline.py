@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     },
     "final": {
         "trunks": ["small_a"],
+        "teacher": "logistic",
         "changes": strict_yaml.merge(SMALL, {"model": {"trunks": ["a"], "hidden_sizes": [400]}}),
     },
 }

@@ -10,7 +10,13 @@ import tensorflow as tf
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import NUM_THRESHOLDS, MetricAccumulator, Metrics, global_average_precision
-from yt8m_tf.metrics.batch_statistics import NUM_BINS, batch_statistics, concatenate_statistics, top_score_statistics
+from yt8m_tf.metrics.batch_statistics import (
+    NUM_BINS,
+    batch_statistics,
+    compiled_statistics,
+    concatenate_statistics,
+    top_score_statistics,
+)
 from yt8m_tf.schema import NO_LABEL
 
 RANKED = ("gap", "map", "average_precision", "pairs_above")  # bit for bit the same, however the videos are cut up
@@ -124,7 +130,7 @@ def assert_same_ranking(actual: Metrics, expected: Metrics) -> None:
 )
 def test_against_reference(num_classes, max_labels, ties, mean, compiled, rng):
     batch = random_batch(rng, 40, num_classes, max_labels, ties=ties, mean=mean)
-    function = tf.function(batch_statistics, jit_compile=True) if compiled else batch_statistics
+    function = compiled_statistics() if compiled else batch_statistics
     actual, expected = measure(*batch, function=function), reference(*batch)
     assert actual.num_videos == expected["num_videos"] and actual.num_labels == expected["num_labels"]
     np.testing.assert_array_equal(actual.num_positives, expected["num_positives"])
@@ -223,7 +229,7 @@ def test_rounding_does_not_depend_on_the_place_in_a_batch(rng):
 def test_compiled_and_replicated_agree_with_eager(two_replicas, rng):
     batch = random_batch(rng, 64, 90, 25)
     expected = measure(*batch)
-    assert_same_ranking(measure(*batch, function=tf.function(batch_statistics, jit_compile=True)), expected)
+    assert_same_ranking(measure(*batch, function=compiled_statistics()), expected)
 
     @tf.function
     def step(logits, labels, valid):
@@ -233,7 +239,7 @@ def test_compiled_and_replicated_agree_with_eager(two_replicas, rng):
             )
             for whole in (logits, labels, valid)
         ]
-        parts = two_replicas.run(batch_statistics, values)
+        parts = two_replicas.run(compiled_statistics(xla=False), values)
         local = {name: two_replicas.experimental_local_results(value) for name, value in parts.items()}
         return concatenate_statistics([{name: value[i] for name, value in local.items()} for i in range(2)])
 
@@ -245,7 +251,7 @@ def test_padding_counts_nowhere(rng):
     valid = np.arange(16) < 11
     padded = logits.copy()
     padded[~valid] = np.nan  # what a model may make of padding
-    for function in (batch_statistics, tf.function(batch_statistics, jit_compile=True)):
+    for function in (batch_statistics, compiled_statistics()):
         metrics = measure(padded, labels, valid, function=function)
         assert_same_ranking(metrics, measure(logits[:11], labels[:11], valid[:11]))
         nothing = function(padded, labels, np.zeros(16, bool))

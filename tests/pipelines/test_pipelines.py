@@ -15,7 +15,7 @@ import pytest
 from tiny_pipeline import TINY
 
 from yt8m_tf import run_dir
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
@@ -113,6 +113,9 @@ def test_the_whole_way(whole: Whole) -> None:
     for name in ("logistic", "weighted mean", "LightGBM", "student", "final", "final, exported"):
         assert f"\n{name} " in table
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
+    runner.write_hparams(whole.workdir)
+    (columns,) = (whole.workdir / "runs").rglob("events.out.*.columns.session")
+    assert columns.parent.name == "final"  # the first of the runs, which it adds nothing to
 
 
 @pytest.mark.end_to_end
@@ -206,9 +209,10 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
-    """Of the models, with fitted weights, and of students and baselines, with given ones; each is exported."""
+    """Of the models, and of a student and a baseline that share the weight of their recipe; each is exported."""
     logistic = TINY["students"]["student"]
-    settings = _settings(baselines={"hard": logistic}, mean=True, ensemble={"student": 2, "hard": 1})
+    ensemble = {"ensemble": {"student": 2, "hard": 1}, "ensemble_recipes": {"hard": "logistic", "student": "logistic"}}
+    settings = _settings(baselines={"hard": logistic}, mean=True, **ensemble)
     settings = dataclasses.replace(settings, students={"student": settings.students["student"]}, final=None)
     shutil.copytree(whole.workdir, tmp_path / "run")
     ran, results = _run(settings, whole.data_dir, tmp_path / "run", restart=["infer *"])
@@ -219,7 +223,9 @@ def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
         gap = results[f"evaluate {name}"]["gap_at_20"]
         assert results[f"export {name}"]["gap_at_20"] == pytest.approx(gap, abs=1e-4)
     model = run_dir.read_experiment(tmp_path / "run" / "runs" / "ensemble").model
-    assert ([member["name"] for member in model["members"]], list(model["weights"])) == (["logistic"] * 2, [2, 1])
+    fitted = json.loads((tmp_path / "run" / "fitted" / "ensemble.json").read_text())["logistic"]
+    assert [member["name"] for member in model["members"]] == ["logistic"] * 2
+    assert list(model["weights"]) == pytest.approx([fitted * 2 / 3, fitted / 3])
 
 
 def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
@@ -234,6 +240,82 @@ def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
     made = {(entry["of"], entry["choice"]): entry["where"] for entry in choices(settings)}
     assert made["mean", "weights"] == "out of fold: float32 logits, scored again by the fold models"
     assert made["students", "stopping: the checkpoint of the highest GAP@20"].startswith("validation shards")
+
+
+def test_teachers_in_the_training_step() -> None:
+    """Models of folds, a run, or a graph of runs, in the place of stacked scores; each is ready before its student."""
+    students = {"student": {"teacher": "hard"}, "small_a": {"teacher": "mean"}}
+    baselines = {"hard": TINY["students"]["student"]}
+    settings = _settings(baselines=baselines, students=students, mean=True)
+    table = make_stages(settings)
+    check_starts(table)
+    stages = {stage.name: stage for stage in table}
+    folds = ("train logistic fold 0", "train logistic fold 1")
+    for name, inputs, labels in (
+        ("student", ("train hard",), {"teacher": "runs/hard"}),
+        ("small_a", ("mean",), {"teacher": "runs/mean"}),
+        ("final", (*folds, "train small_a"), {"teacher_folds": "runs/logistic/fold_*"}),
+    ):
+        stage = stages[f"train {name}"]
+        assert (stage.inputs, stage.options["labels"]) == (inputs, labels)
+        assert stage.options["experiment"]["labels"]["soft"] is None
+    names = list(stages)
+    assert all(names.index(own) < number for number, name in enumerate(names) for own in stages[name].inputs)
+    assert [stage.name for stage in stages["train final"].teachers(table)] == list(folds)
+    assert {"of": "final", "choice": "teacher: logistic", "where": "by hand, in the configuration"} in choices(settings)
+    alone = plan.costs(make_stages(_settings(final={"teacher": None})), "/nowhere", {"train": 1, "validation": 0})
+    taught = plan.costs(make_stages(_settings()), "/nowhere", {"train": 1, "validation": 0})
+    more = taught["train final"].operations - alone["train final"].operations
+    assert more == 2 * 240 * 20 * 32  # a forward pass of both models, of 240 operations, in 20 updates of 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"final": {"teacher": "none"}},
+            "the teacher of 'final' is 'none', which is no model, student or baseline, nor",
+        ),
+        (
+            {"final": {"teacher": "mean"}},
+            "the teacher of 'final' is 'mean', which is no model, student or baseline, nor",
+        ),
+        (
+            {"final": {"teacher": "ensemble"}, "ensemble": {"student": 1, "final": 1}},
+            "the teacher of 'final', 'ensemble', needs 'final' to be trained; name another teacher",
+        ),
+        (
+            {"models": {"clips": {"config": "first_level/frame_logistic.yaml"}}, "final": {"teacher": "clips"}},
+            r"final\.teacher: runs/clips/fold_0: was trained with data\.level frame, this run has video; name",
+        ),
+        (
+            {"ensemble": {"student": 1}, "ensemble_recipes": {"student": "none"}},
+            "ensemble_recipes names 'none', which is no first-level model; name one of logistic, moe",
+        ),
+        (
+            {"ensemble": {"student": 1, "final": 1}, "ensemble_recipes": {"student": "moe"}},
+            "must have the same names; 'final' is in one of them alone",
+        ),
+    ],
+)
+def test_what_cannot_teach_or_stand_for_another(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_starts(make_stages(_settings(**changes)))
+
+
+def test_an_ensemble_has_its_weights_fitted_on_models_of_the_same_recipes() -> None:
+    ensemble = {"student": 3, "small_a": 2, "final": 1}
+    recipes = {"final": "moe", "student": "moe", "small_a": "logistic"}
+    settings = _settings(ensemble=ensemble, ensemble_recipes=recipes)
+    stages = {stage.name: stage for stage in make_stages(settings)}
+    options = stages["ensemble"].options
+    assert (options["weights"], options["names"]) == ("fitted/ensemble.json", ["moe", "logistic", "moe"])
+    assert options["shares"] == [0.75, 1.0, 0.25]
+    assert list(stages["fit ensemble"].options["runs"]) == ["moe", "logistic"]
+    made = {(entry["of"], entry["choice"]): entry["where"] for entry in choices(settings)}
+    stands = "moe for final, moe for student, logistic for small_a"
+    expected = f"out of fold: float32 logits of models of folds of the same recipes: {stands}"
+    assert made["ensemble", "weights"] == expected
 
 
 def test_an_ensemble_of_unknown_runs() -> None:
@@ -335,7 +417,7 @@ _AGAIN = f"write the table again: yt8m-models --costs=configs/{forward_costs.COS
 
 
 def _table_of_costs() -> list[str]:
-    return strict_yaml.shipped_file(forward_costs.COSTS_FILE).read_text().splitlines()
+    return configurations.shipped_file(forward_costs.COSTS_FILE).read_text().splitlines()
 
 
 def test_the_table_of_costs_has_the_models_of_all_pipelines(rng: np.random.Generator) -> None:
@@ -352,7 +434,7 @@ def test_every_row_of_the_table_of_costs() -> None:
     assert forward_costs.table_of(forward_costs.shipped_models()).splitlines() == _table_of_costs(), _AGAIN
 
 
-def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
+def test_a_plan(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = make_stages(_settings())
     costs = plan.costs(stages, str(data_dir), {})
     steps, videos = 2 * 10 * 32, 4 * 64
@@ -373,3 +455,10 @@ def test_a_plan(data_dir: Path, tmp_path: Path) -> None:
     stack = next(line for line in text.splitlines() if line.startswith("stack"))
     assert "score logistic train and 5 more  stacked" in stack
     assert f"stack: about {4 * 64 * 40:,} rows of 3 columns, 0.0 GB of memory; up to 40 trees, 0.0 hours" in text
+    written = sum(cost.bytes_written for cost in costs.values()) / 1e6
+    total = f"{len(stages)} stages, 0.00 hours at 0.3 TFLOP/s, 0.00 hours of one CPU core, {written:,.1f} MB written"
+    assert text.splitlines()[-2:] == [f"in all: {total}", f"remaining: {total}"]
+    state = dict.fromkeys((stage.name for stage in stages), "done") | {"stack": "to do"}
+    monkeypatch.setattr(States, "of", lambda _, name: state[name])
+    some = plan.describe(stages, _settings(), str(data_dir), tmp_path / "run", 0.3)
+    assert some.splitlines()[-1].startswith("remaining: 1 stages, 0.00 hours at")

@@ -13,7 +13,7 @@ from segments import rated_record
 from shards import frame_record, write_shard
 from tiny_models import NUM_CLASSES, tiny_data, tiny_model
 
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import clips, pipeline
 from yt8m_tf.data.faults import Faults
@@ -86,7 +86,7 @@ def test_stages_of_the_published_recipe() -> None:
 
 def test_what_cannot_be_a_pipeline_of_segments() -> None:
     def fails(**changes: Any) -> str:
-        values = strict_yaml.load_yaml("pipelines/segments2019.yaml")
+        values = configurations.load_yaml("pipelines/segments2019.yaml")
         with pytest.raises(InputError) as caught:
             make_stages(strict_yaml.parse(PipelineConfig, strict_yaml.merge(values, changes), ""))
         return str(caught.value)
@@ -99,7 +99,7 @@ def test_what_cannot_be_a_pipeline_of_segments() -> None:
         segments={"context_free": {"config": "first_level/nextvlad.yaml"}}
     )
     other = {"segments": {"context_free": {"changes": {"data": {"num_classes": 1000}}}}}
-    values = strict_yaml.merge(strict_yaml.load_yaml("pipelines/segments2019.yaml"), other)
+    values = strict_yaml.merge(configurations.load_yaml("pipelines/segments2019.yaml"), other)
     settings = strict_yaml.parse(PipelineConfig, values, "")
     with pytest.raises(InputError, match=r"'context_free' starts from the weights of 'videos', and needs '.*logits"):
         check_starts(make_stages(settings))

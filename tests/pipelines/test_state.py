@@ -406,6 +406,7 @@ def test_the_command_asks_before_it_starts_afresh(pipeline: Pipeline, tmp_path: 
     flags = [f"--config={config}", f"--workdir={pipeline.workdir}", f"--data_dir={pipeline.data_dir}"]
     done = run_command("pipeline", *flags)
     assert done.returncode == 0 and "19 of 19 stages are done already" in done.stdout, done
+    assert done.stdout.splitlines()[-1].startswith(f"next: yt8m-report --workdir={pipeline.workdir} --data_dir=")
     (pipeline.data_dir / "sample_data.json").write_text("{}")  # that of clips made of videos knows no best GAP
     assert run_command("pipeline", *flags).returncode == 0
     pipeline.add_shard("test1")

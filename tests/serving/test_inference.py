@@ -11,6 +11,7 @@ from tiny_models import empty_clip, float_scores, tiny_data, tiny_model, tiny_re
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
+from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
@@ -82,6 +83,11 @@ def test_rows_hold_the_models_highest_scores(exported, tmp_path):
             assert score == pytest.approx(expected[index], abs=1e-6)
             assert score == pytest.approx(best, abs=1e-6)
     assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_a_model_of_other_features_than_the_packaged_records(models, tmp_path):
+    with pytest.raises(InputError, match=r"validate0139\.tfrecord: .*'mean_rgb' .*1024.* reads 48; give shards of"):
+        infer(str(models["video"][1]), list_shards(["examples"]), tmp_path / "out.csv", progress=False)
 
 
 def test_top_k(exported, tmp_path):

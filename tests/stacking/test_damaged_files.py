@@ -14,7 +14,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.ensembling.packing import measure
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import read_manifest
-from yt8m_tf.stacking import boosting, sizes, stack
+from yt8m_tf.stacking import boosting, finished, stack
 from yt8m_tf.stacking.rows import Rows, load_rows, save_rows
 from yt8m_tf.stacking.settings import StackConfig
 
@@ -75,10 +75,10 @@ def test_rows_with_other_arrays_are_named(fault: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["[]", '{"gaps": {"validate": {}}}', '{"gaps": [1]}', _DEEP])
 def test_a_damaged_report_is_named(content: str, tmp_path: Path) -> None:
     started = {"fingerprint": "f", "config": strict_yaml.to_dict(StackConfig()), "models": ["a"]}
-    files.write_json(tmp_path / stack.CONFIG, started)
-    (tmp_path / stack.REPORT).write_text(content)
-    with pytest.raises(InputError, match=rf"--output=.*{stack.REPORT} cannot be read"):
-        sizes.read_stacking(tmp_path)
+    files.write_json(tmp_path / finished.CONFIG, started)
+    (tmp_path / finished.REPORT).write_text(content)
+    with pytest.raises(InputError, match=rf"{finished.REPORT}: cannot be read .*; repeat yt8m-stack"):
+        finished.read_stacking(tmp_path, "--output")
 
 
 def test_a_manifest_too_deep_is_named(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.stacking import boosting, sizes_report
+from yt8m_tf.stacking.finished import read_stacking
 from yt8m_tf.stacking.rows import load_rows, rows_of_models
 from yt8m_tf.stacking.settings import StackConfig
-from yt8m_tf.stacking.sizes import METHODS, SIZES, ensemble_sizes, read_stacking
+from yt8m_tf.stacking.sizes import METHODS, SIZES, ensemble_sizes
 from yt8m_tf.stacking.subsets import BEST, RANDOM, WITH_WEAK, WORST, ensembles
 
 _FEW = dataclasses.replace(CONFIG, num_trees=8, learning_rate=0.2, ranks=True)
@@ -59,7 +60,7 @@ def measured(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Measur
     output = Path(shutil.copytree(finished, tmp_path_factory.mktemp("measured") / "out"))
     with pytest.MonkeyPatch.context() as patch:
         trained = _count(patch)
-        contents = ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS)
+        contents = ensemble_sizes(read_stacking(output, "--output"), _OVERRIDES, **_OPTIONS)
     return Measured(output, contents, len(trained))
 
 
@@ -106,7 +107,7 @@ def test_an_ensemble_is_a_stacking_of_its_models_alone(world: World, measured: M
 def test_an_ensemble_without_columns_beside_the_scores(world: World, tmp_path: Path) -> None:
     config = dataclasses.replace(_FEW, ranks=False, aggregates=False)
     world.stack(tmp_path / "out", config)
-    contents = ensemble_sizes(read_stacking(tmp_path / "out"), _OVERRIDES, **_OPTIONS)
+    contents = ensemble_sizes(read_stacking(tmp_path / "out", "--output"), _OVERRIDES, **_OPTIONS)
     _check_ensembles(world, tmp_path / "out", contents, config, tmp_path)
 
 
@@ -186,27 +187,27 @@ def test_interrupted_it_goes_on(
     output = Path(shutil.copytree(finished, tmp_path / "out"))
     trained = _count(monkeypatch)
     with interrupted_after(4, monkeypatch):
-        ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS)
+        ensemble_sizes(read_stacking(output, "--output"), _OVERRIDES, **_OPTIONS)
     assert len(trained) == 4
     assert not (output / SIZES).exists()
-    assert ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS) == measured.contents
+    assert ensemble_sizes(read_stacking(output, "--output"), _OVERRIDES, **_OPTIONS) == measured.contents
     assert len(trained) == measured.num_trained
-    assert ensemble_sizes(read_stacking(output), _OVERRIDES, **_OPTIONS) == measured.contents
+    assert ensemble_sizes(read_stacking(output, "--output"), _OVERRIDES, **_OPTIONS) == measured.contents
     assert len(trained) == measured.num_trained
     assert {path.suffix for path in (output / "ensemble_sizes").iterdir()} == {".json"}
 
 
 def test_more_ensembles_leave_the_others_as_they_are(measured: Measured, tmp_path: Path) -> None:
     output = Path(shutil.copytree(measured.output, tmp_path / "out"))
-    more = ensemble_sizes(read_stacking(output), _OVERRIDES, **{**_OPTIONS, "random_orders": 1})
+    more = ensemble_sizes(read_stacking(output, "--output"), _OVERRIDES, **{**_OPTIONS, "random_orders": 1})
     assert [point for point in more["points"] if point["order"] != RANDOM] == measured.contents["points"]
 
 
 def test_what_cannot_be_measured(world: World, finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no finished stacking there \(stack.json is missing\); name --scores"):
-        read_stacking(tmp_path / "out")
+    with pytest.raises(InputError, match=r"no finished stacking there \(stack.json is missing\); name the --output"):
+        read_stacking(tmp_path / "out", "--output")
     shutil.copytree(finished, tmp_path / "out")
-    stacking = read_stacking(tmp_path / "out")
+    stacking = read_stacking(tmp_path / "out", "--output")
     for override in ("top=5", "ranks=false", "candidates=best_model"):
         with pytest.raises(InputError, match=f"stack into another directory with --set={override.split('=')[0]}"):
             ensemble_sizes(stacking, [override])
@@ -216,18 +217,18 @@ def test_what_cannot_be_measured(world: World, finished: Path, tmp_path: Path) -
         ensemble_sizes(stacking, ["num_tress=5"])
     world.stack(tmp_path / "best", dataclasses.replace(_FEW, candidates="best_model"))
     with pytest.raises(InputError, match="with --set=candidates=union"):
-        ensemble_sizes(read_stacking(tmp_path / "best"))
+        ensemble_sizes(read_stacking(tmp_path / "best", "--output"))
     (tmp_path / "out" / "rows" / "validate" / "validate0001.tfrecord.npz").unlink()
     with pytest.raises(InputError, match=r"validate0001\.tfrecord\.npz is missing; stack again"):
-        read_stacking(tmp_path / "out")
+        ensemble_sizes(stacking)
     (tmp_path / "best" / "report.json").write_text("{}")
-    with pytest.raises(InputError, match=r"cannot be read .*; stack again"):
-        read_stacking(tmp_path / "best")
+    with pytest.raises(InputError, match=r"cannot be read .*; repeat yt8m-stack"):
+        read_stacking(tmp_path / "best", "--output")
 
 
 def test_the_command(finished: Path, tmp_path: Path) -> None:
     output = Path(shutil.copytree(finished, tmp_path / "out"))
-    gaps = read_stacking(output).gaps
+    gaps = read_stacking(output, "--output").gaps
     flags = [f"--output={output}", "--sizes", "--sizes_set=num_trees=3", "--sizes_random=0", "--num_threads=1"]
     done = run_command("stack", *flags, "--sizes_weak=2")
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards import records
 from yt8m_tf.score_shards.manifest import finish, read_manifest
 from yt8m_tf.score_shards.reading import read_shard
-from yt8m_tf.stacking import boosting, cluster, evaluation, report
+from yt8m_tf.stacking import boosting, cluster, evaluation, folds, report
 from yt8m_tf.stacking import inputs as inputs_module
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
@@ -95,6 +95,25 @@ def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeyp
             assert found.classes[video, : len(order)].tolist() == order
             assert found.scores[video, : len(order)].tolist() == [listed[c] for c in order]
             assert (found.classes[video, len(order) :] == -1).all()
+
+
+def test_the_bar_of_a_fold_that_stopped_early_is_full(
+    stacked: Stacked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = boosting.load(stacked.output / "boosters" / "fold_0.txt")
+
+    def train_fold(*arguments: Any) -> boosting.Trained:
+        on_tree = arguments[3]
+        on_tree(known.num_trees, 0.5)
+        on_tree(known.num_trees + 5, 0.6)
+        return known
+
+    config = dataclasses.replace(CONFIG, num_trees=known.num_trees + 20)
+    bar = folds.Bar(leave=True)
+    folds.train_folds(tmp_path / "boosters", [tmp_path / "a.npz"], {"a": 0}, MODELS, config, 1, train_fold, bar)
+    told = capsys.readouterr().err
+    assert f"fold 0: 100%, {known.num_trees + 5} of {known.num_trees + 5}" in told
+    assert f"stopped early at {known.num_trees + 5}, the best was {known.num_trees}" in told
 
 
 def test_gaps_by_loops(world: World, stacked: Stacked) -> None:

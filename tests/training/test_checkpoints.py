@@ -398,6 +398,12 @@ def test_init_from_nothing(tmp_path: Path) -> None:
             checkpoints.init_from([source], {})
 
 
+def test_init_from_a_saved_model_of_something_else(tmp_path: Path) -> None:
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+    with pytest.raises(InputError, match=rf"--init_from={tmp_path}: a SavedModel whose weights have no names"):
+        checkpoints.init_from([tmp_path], {})
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_init_from_weights_that_are_not_finite(value: float, tmp_path: Path) -> None:
     variables = _fill(_state(_experiment()).named(), 1.0)

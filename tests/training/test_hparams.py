@@ -53,7 +53,7 @@ def _experiment(values: dict[str, Any]) -> ExperimentConfig:
 def _start(workdir: Path, values: dict[str, Any], fresh: bool = True) -> Summaries:
     experiment = _experiment(values)
     run_dir.prepare(workdir, experiment)
-    return Summaries(workdir / run_dir.TENSORBOARD, experiment, fresh)
+    return Summaries(workdir, experiment, fresh)
 
 
 def test_a_sweep_is_a_table_of_differences_and_best_metrics(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -70,26 +70,32 @@ def test_a_sweep_is_a_table_of_differences_and_best_metrics(tmp_path: Path, rng:
             summaries.evaluation(10, random_metrics(rng), is_best=True)
             summaries.evaluation(20, best, is_best=True)
             summaries.evaluation(30, last, is_best=False)
-        expected[f"model_{i}/fold_{fold}/tensorboard"] = best.scalars(), rate, fold
+        expected[f"model_{i}/fold_{fold}"] = best.scalars(), rate
     keys = hparams.write_columns(tmp_path)
     assert keys == hparams.write_columns(tmp_path)  # again: instead of the first ones
-    assert len(list(tmp_path.glob("events*"))) == 1
+    assert not list(tmp_path.glob("events*"))  # that would be a run called "."
+    assert len(list(tmp_path.rglob("*.columns.session"))) == 1
     experiment, rows = _table(tmp_path)
-    assert {"optimizer.learning_rate", "data.fold", "model.name", "model.num_mixtures"} <= set(keys)
+    assert keys == ["model.name", "optimizer.learning_rate", "model.num_mixtures"]
+    assert experiment.metric_infos[0].name.tag == "validation_best/gap_at_20"
     assert [info.name for info in experiment.hparam_infos] == keys
     titles = {info.name.tag: info.display_name for info in experiment.metric_infos}
-    assert titles["best/gap_at_20"] == "GAP@20" and titles["best/map"] == "mAP" and titles["best/bce"] == "BCE"
+    assert titles["validation_best/gap_at_20"] == "GAP@20" and titles["validation_best/bce"] == "BCE"
     (interval,) = [i.domain_interval for i in experiment.hparam_infos if i.name == "optimizer.learning_rate"]
     assert (interval.min_value, interval.max_value) == (min(rates), max(rates))
-    assert rows.keys() == expected.keys()
-    for name, (metrics, rate, fold) in expected.items():
-        (session,) = rows[name].sessions
-        assert session.status == api_pb2.STATUS_SUCCESS and session.end_time_secs >= session.start_time_secs
-        assert rows[name].hparams["optimizer.learning_rate"].number_value == rate
-        assert rows[name].hparams["data.fold"].number_value == fold
-        shown = _values(rows[name])
-        assert shown.pop("best/step") == 20
-        assert shown == pytest.approx({f"best/{key}": value for key, value in metrics.items()}, rel=1e-6)
+    groups = {f"{tmp_path.parent.name}/{tmp_path.name}/model_{i}": i for i in (0, 1)}
+    assert rows.keys() == groups.keys()
+    for group, i in groups.items():
+        assert [session.name for session in rows[group].sessions] == [f"model_{i}/fold_0", f"model_{i}/fold_1"]
+        assert rows[group].hparams["optimizer.learning_rate"].number_value == rates[i]
+        for session in rows[group].sessions:
+            metrics, rate = expected[session.name]
+            assert session.status == api_pb2.STATUS_SUCCESS and session.end_time_secs >= session.start_time_secs
+            shown = {value.name.tag: value.value for value in session.metric_values}
+            assert shown.pop("validation_best/step") == 20 and rate == rates[i]
+            assert shown == pytest.approx({f"validation_best/{key}": v for key, v in metrics.items()}, rel=1e-6)
+        mean = np.mean([expected[session.name][0]["gap_at_20"] for session in rows[group].sessions])
+        assert _values(rows[group])["validation_best/gap_at_20"] == pytest.approx(mean, rel=1e-6)
 
 
 def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -97,13 +103,13 @@ def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.ran
         summaries.evaluation(5, random_metrics(rng), is_best=True)
     experiment, rows = _table(tmp_path)
     assert {info.name for info in experiment.hparam_infos} == set(hparams.values_of(_experiment({})))
-    assert {"best/gap_at_20", "validation/gap_at_20"} <= _values(rows["run/tensorboard"]).keys()
+    assert {"validation_best/gap_at_20", "validation/gap_at_20"} <= _values(rows["run"]).keys()
     # Columns of a single run: all keys.
     assert len(hparams.write_columns(tmp_path)) == len(experiment.hparam_infos)
 
 
 def test_a_run_that_goes_on_is_one_row_that_ends_as_it_ends(tmp_path: Path, rng: np.random.Generator) -> None:
-    row, best = "run/tensorboard", random_metrics(rng)
+    row, best = "run", random_metrics(rng)
     interrupted = _start(tmp_path / "run", {})
     interrupted.evaluation(10, best, is_best=True)
     with pytest.raises(KeyboardInterrupt), interrupted:
@@ -118,9 +124,19 @@ def test_a_run_that_goes_on_is_one_row_that_ends_as_it_ends(tmp_path: Path, rng:
     _, rows = _table(tmp_path)
     (session,) = rows[row].sessions
     assert len(rows) == 1 and session.status == api_pb2.STATUS_SUCCESS
-    assert _values(rows[row])["best/gap_at_20"] == pytest.approx(best.gap, rel=1e-6)
-    files = sorted(path.name.rsplit(".", 2)[-2] for path in (tmp_path / "run" / "tensorboard").glob("*.session"))
+    assert _values(rows[row])["validation_best/gap_at_20"] == pytest.approx(best.gap, rel=1e-6)
+    files = sorted(path.name.rsplit(".", 2)[-2] for path in (tmp_path / "run").glob("*.session"))
     assert files == ["end", "start"]
+
+
+def test_a_run_of_an_earlier_release_goes_on_in_its_own_place(tmp_path: Path, rng: np.random.Generator) -> None:
+    (tmp_path / "run" / "tensorboard").mkdir(parents=True)
+    (tmp_path / "events.out.tfevents.1.columns.session").touch()  # where the columns were
+    with _start(tmp_path / "run", {}, fresh=False) as summaries:
+        summaries.evaluation(5, random_metrics(rng), is_best=True)
+    hparams.write_columns(tmp_path)
+    assert _table(tmp_path)[1].keys() == {"run/tensorboard"}
+    assert not list(tmp_path.glob("events*")) and not list((tmp_path / "run").glob("events*"))
 
 
 def test_a_run_that_starts_afresh_shows_its_own_configuration(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -134,7 +150,7 @@ def test_a_run_that_starts_afresh_shows_its_own_configuration(tmp_path: Path, rn
 
 def test_places_of_shards_are_no_hyperparameters() -> None:
     values = hparams.values_of(_experiment({}))
-    assert values.keys() & {"data.train", "data.validation", "data.test"} == set()
+    assert values.keys() & {"data.train", "data.validation", "data.test", "data.fold"} == set()
     assert values["data.num_classes"] == _experiment({}).data.num_classes
 
 

@@ -19,7 +19,7 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError, Interrupted
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.training import checkpoints, distribution, loop
+from yt8m_tf.training import checkpoints, distribution, loop, resume
 from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.interruption import Interruption
 from yt8m_tf.training.step import TrainStep
@@ -214,7 +214,7 @@ def test_a_directory_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(distribution, "num_workers", lambda _: 2)
     monkeypatch.setattr(distribution, "worker_index", lambda _: 1)
     monkeypatch.setattr(distribution, "gather_texts", lambda *_: ["process 1 on chief", ""])
-    monkeypatch.setattr(loop, "_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(resume, "_SHARED_SECONDS", 0.0)
     with pytest.raises(InputError, match=r"does not see there what the chief \(process 1 on chief\) writes"):
         _train(tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()  # only the chief writes

@@ -24,7 +24,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
-from yt8m_tf.training import checkpoints, loop, state
+from yt8m_tf.training import checkpoints, loop, resume, state
 from yt8m_tf.training.loop import RunOptions, TrainResult
 
 # Most of a short run is tracing, which takes its time for each variable: so few of them as there can be.
@@ -47,8 +47,8 @@ def _experiment(**changes: Any) -> ExperimentConfig:
 def _train(
     experiment: ExperimentConfig, data_dir: Path, workdir: Path, strategy: Any = None, **options: Any
 ) -> TrainResult:
-    options = {"steps_per_call": 2, "xla": False, "evaluation_batch_size": 64} | options
-    run_options = RunOptions(str(data_dir), workdir, progress=False, **options)
+    options = {"steps_per_call": 2, "xla": False, "evaluation_batch_size": 64, "progress": False} | options
+    run_options = RunOptions(str(data_dir), workdir, **options)
     return loop.train(experiment, run_options, strategy or tf.distribute.get_strategy(), Faults())
 
 
@@ -100,7 +100,7 @@ def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callab
     assert [line["step"] for line in history] == [10, 20, 30, 40, 50, 60]
     assert result.best_gap > 0.85 and result.best_gap > history[0]["gap_at_20"] + 0.05
     assert run_dir.read_experiment(tmp_path / "run") == experiment
-    tags = _event_tags(tmp_path / "run" / "tensorboard")
+    tags = _event_tags(tmp_path / "run")
     assert {"train/loss", "train/learning_rate", "train/gradient_norm", "train/examples_per_second"} <= tags
     assert {"train/data_wait_share", "validation/gap_at_20", "validation/hit_at_1", "validation/perr"} <= tags
     assert {"validation/bce", "validation/map", "configuration"} <= tags
@@ -400,13 +400,30 @@ def test_a_run_in_float16_that_is_always_nan_ends(
     assert "\n" not in str(error.value)
 
 
-def test_early_stopping(data_dir: Path, tmp_path: Path) -> None:
-    """Without batch normalisation, whose statistics move, nothing changes after the first evaluation."""
+def test_early_stopping(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without batch normalisation, whose statistics move, nothing changes after the first evaluation.
+
+    And the bar has the loss of the last update.
+    """
+    losses: list[float] = []
+    real = loop.TrainStep.train
+
+    def spy(*arguments: Any) -> Any:
+        outputs = real(*arguments)
+        losses.append(float(outputs["loss"]))
+        return outputs
+
+    monkeypatch.setattr(loop.TrainStep, "train", spy)
     train = {"early_stopping_patience": 1, "epochs": 9, "steps_per_epoch": 2}
     changed = merge(_BASE, {"optimizer": {"learning_rate": 1e-30}, "train": train})
     still = parse_experiment(changed | {"model": {"name": "logistic"}})
-    result = _train(still, data_dir, tmp_path / "run")
+    result = _train(still, data_dir, tmp_path / "run", steps_per_call=1, progress=True)
     assert result.stopped_early and result.step == 6  # two evaluations without a better one are more than one
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert len({f"{loss:.5f}" for loss in losses[-2:]}) == 2  # of one window
+    assert "100%, 6 of 6" in last and f"loss {losses[-1]:.5f}, " in last and last.endswith(" examples/s")
 
 
 def test_trunks_of_other_inputs_are_refused(tmp_path: Path) -> None:
@@ -415,6 +432,6 @@ def test_trunks_of_other_inputs_are_refused(tmp_path: Path) -> None:
     for name, unit in (("unit", True), ("raw", False)):
         run_dir.prepare(tmp_path / name, parse_experiment(_BASE | {"model": {**net, "unit_inputs": unit}}))
     final = parse_experiment(_BASE | {"model": {"name": "final_network", "width": 8, "unit_inputs": True}})
-    loop._check_same_inputs(final, [tmp_path / "unit"])
+    resume.check_same_inputs(final, [tmp_path / "unit"])
     with pytest.raises(InputError, match=r"raw: was trained with model\.unit_inputs False, this run has True; set"):
-        loop._check_same_inputs(final, [tmp_path / "unit", tmp_path / "raw"])
+        resume.check_same_inputs(final, [tmp_path / "unit", tmp_path / "raw"])

@@ -96,7 +96,9 @@ def test_decay_spares_biases_and_adam() -> None:
 
 @pytest.mark.parametrize("clip_norm", [None, 1e-3, 1.0, 7.0, 1e6])
 def test_clipping_equals_numpy(clip_norm: float | None, rng: np.random.Generator) -> None:
-    gradients = [rng.normal(size=shape).astype("float32") for shape in _SHAPES]
+    shapes = [*_SHAPES, (301, 331)]  # the last one is large, and is no multiple of its layers
+    gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    gradients[-1][-1, -5:] = 30.0  # what stands after the last whole layer
     norm = np.sqrt(sum(np.sum(gradient.astype("float64") ** 2) for gradient in gradients))
     clipped, reported = clip_by_global_norm([tf.constant(gradient) for gradient in gradients], clip_norm)
     assert float(reported) == pytest.approx(norm, rel=1e-5)  # before clipping

@@ -33,7 +33,7 @@ def _train(data_dir: Path, workdir: Path, strategy: Any = None, **options: Any) 
 
 
 def _traces(workdir: Path) -> list[Path]:
-    return list((workdir / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
+    return list((workdir / "plugins" / "profile").glob("*/*.xplane.pb"))
 
 
 def _bounds_of_gap(hits: np.ndarray, misses: np.ndarray, num_labels: int) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def test_a_run_traces_its_steps_and_shows_curves(learnable_shards: Callable[...,
     content = trace.read_bytes()
     assert b"step_num" in content and b"train" in content
 
-    events = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"tensors": 0})
+    events = EventAccumulator(str(workdir), size_guidance={"tensors": 0})
     events.Reload()
     curves, history = events.Tensors("validation/pr_curves"), run_dir.read_history(workdir)
     assert [curve.step for curve in curves] == [line["step"] for line in history] == [10, 20]
@@ -90,7 +90,7 @@ def test_the_curve_of_two_replicas_is_that_of_one(
     tables = []
     for name, strategy in (("one", None), ("two", two_replicas)):
         _train(data_dir, tmp_path / name, strategy, steps_per_call=2)
-        events = EventAccumulator(str(tmp_path / name / "tensorboard"), size_guidance={"tensors": 0})
+        events = EventAccumulator(str(tmp_path / name), size_guidance={"tensors": 0})
         events.Reload()
         tables.append(tf.make_ndarray(events.Tensors("validation/pr_curves")[0].tensor_proto))
     # Every pair is counted once; scores that rounding moves over a threshold may differ.

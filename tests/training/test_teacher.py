@@ -109,6 +109,7 @@ def test_a_student_learns_from_the_teacher_alone_on_replicas_too(
     assert read_history(tmp_path / "one")[-1]["gap_at_20"] > 0.4
 
 
+@pytest.mark.slow  # test_fold_runs.py kills a run with several teachers in the fast set
 def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(teacher, tmp_path / "teacher"))
     values = _taught(own, train={"steps_per_epoch": 4})
@@ -124,7 +125,7 @@ def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(teacher: Path, da
         np.testing.assert_array_equal(one.numpy(), two.numpy(), err_msg=one.path)
     config = tmp_path / "moved" / "config.yaml"
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(InputError, match=r"other data \(a teacher of other weights \(labels\.teacher\)\)"):
+    with pytest.raises(InputError, match=r"other data \(a teacher of other weights or folds \(labels\.teacher, "):
         _train(moved, data_dir, tmp_path / "again")
 
 
@@ -134,7 +135,7 @@ def test_a_teacher_is_not_in_training(rng: np.random.Generator) -> None:
     model = build_model({"name": "fcn", "hidden_sizes": [8], "dropout": 0.5}, spec)
     inputs = {name: rng.normal(size=(5, size)).astype(np.float32) for name, size in (("rgb", 8), ("audio", 4))}
     expected = _sigmoid(model(inputs, training=False).numpy())
-    np.testing.assert_allclose(Teacher(model).scores(inputs | {"text": np.ones((5, 2))}), expected, atol=1e-6)
+    np.testing.assert_allclose(Teacher([model]).scores(inputs | {"text": np.ones((5, 2))}), expected, atol=1e-6)
 
 
 def test_clips_are_scored_as_the_student_sees_them(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -161,6 +162,39 @@ def test_clips_are_scored_as_the_student_sees_them(rng: np.random.Generator, tmp
     score = _sigmoid(mean @ own["logits/kernel"] + own["logits/bias"])
     expected = -(target * np.log(score) + (1 - target) * np.log(1 - score)).mean()
     assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_teacher_sees_the_noise_that_the_student_sees(
+    teacher: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What both are called with: the features of the batch, with noise, some of them dropped, and the same for both."""
+    train = {"feature_noise": 0.5, "feature_dropout": 0.25}
+    experiment = parse_experiment(_taught(teacher, train={**train, "mixup_alpha": 0.0}))
+    state = TrainState(loop.build_for_training(experiment), experiment)
+    taught = load_teacher(experiment, "/nowhere")
+    assert taught is not None
+    seen: dict[str, Any] = {}
+
+    def keep(who: str, call: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+        def recorded(*arguments: Any, **more: Any) -> Any:
+            seen[who] = {name: tf.identity(values) for name, values in arguments[inputs].items()}
+            return call(*arguments, **more)
+
+        return recorded
+
+    monkeypatch.setattr(taught, "scores", keep("teacher", taught.scores, 0))
+    monkeypatch.setattr(state.model, "stateless_call", keep("student", state.model.stateless_call, 2))
+    step = TrainStep(state, experiment, tf.distribute.get_strategy(), xla=False, teacher=taught)
+    features = {name: rng.normal(size=(400, size)).astype(np.float32) for name, size in (("rgb", 8), ("audio", 4))}
+    batch = {name: tf.constant(value) for name, value in features.items()}
+    with_labels = batch | {"labels": tf.zeros([400, 1], tf.int32)}
+    step._compute(with_labels, tf.zeros([0]), tf.constant([1, 2]))
+    for name, value in features.items():
+        student = seen["student"][name].numpy()
+        np.testing.assert_array_equal(student, seen["teacher"][name])
+        assert (student == 0).mean() == pytest.approx(0.25, abs=0.03)
+        noise = (student * 0.75 - value)[student != 0]
+        assert noise.mean() == pytest.approx(0, abs=0.05) and noise.std() == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from benchmarks import workload
 from benchmarks.harness import Measurement, Options, Target, Variant, measure
 from benchmarks.report import Result, Table
 from yt8m_tf import models
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.export.report import REPORT_FILE
 from yt8m_tf.models.registry import parse_experiment
@@ -51,7 +51,7 @@ def run(options: Options) -> Result:
 
 
 def _experiment(options: Options) -> ExperimentConfig:
-    values: dict[str, Any] = strict_yaml.load_yaml("second_level/final_network.yaml")
+    values: dict[str, Any] = configurations.load_yaml("second_level/final_network.yaml")
     model = {**values["model"], **({"width": 0.02} if options.quick else {})}
     names = [os.path.basename(shard) for shard in workload.video_shards(options)]
     return parse_experiment({"model": model, "data": {"validation": names}})

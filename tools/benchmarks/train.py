@@ -19,12 +19,14 @@ from yt8m_tf.losses import losses
 from yt8m_tf.training import distribution
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
+from yt8m_tf.training.teacher import Teacher
 
 _BATCH_SIZE = 512
 _STEPS_PER_CALL = 4  # the default of yt8m-train
 _STEPS = 8  # of the smallest run that is timed
 _LEARNING_RATE = 1e-3
 _OURS, _SHARDS, _LIMIT = "TrainStep, in memory", "TrainStep, from shards", "matrix products"
+_TAUGHT = "TrainStep, in memory, with a teacher"
 _FIT, _FIT_XLA = "Keras fit", "Keras fit, jit_compile=True"
 
 Work = Callable[[int], int]
@@ -39,11 +41,16 @@ def run(options: Options) -> Result:
     stream = ours_training(workload.video_shards(options), experiment.data, size)
     batch = next(stream)
     model = models.build_model(experiment.model, experiment.data.spec)
-    step = TrainStep(TrainState(model, experiment), experiment, distribution.make_strategy(), xla=True)
+    strategy = distribution.make_strategy()
+    step = TrainStep(TrainState(model, experiment), experiment, strategy, xla=True)
+    taught = TrainState(models.build_model(experiment.model, experiment.data.spec), experiment)
+    teacher = Teacher([models.build_model(experiment.model, experiment.data.spec)])
     flops, matrix = flops_per_example(model, experiment), 512 if options.quick else 4096
     ways = [
         Variant(_OURS, f"with XLA, {_STEPS_PER_CALL} updates a call, gradients clipped; always the same batch",
             _training(step, lambda: batch, size)),
+        Variant(_TAUGHT, "the same with another model of its kind that scores the batch (labels.teacher)",
+            _training(TrainStep(taught, experiment, strategy, xla=True, teacher=teacher), lambda: batch, size)),
         Variant(_SHARDS, "the same step on batches of the training stream, which is already under way",
             _training(step, lambda: next(stream), size)),
         Variant(_FIT, "compile(Adam, BinaryCrossentropy) and fit as they come; tensors in memory, dense float labels",
@@ -53,6 +60,7 @@ def run(options: Options) -> Result:
             " make", _products(matrix, flops)),
     ]  # fmt: skip
     targets = [Target(_OURS, _FIT, 1.4), Target(_OURS, _FIT_XLA), Target(_OURS, _LIMIT), Target(_SHARDS, _OURS, 0.95)]
+    targets.append(Target(_TAUGHT, _OURS))  # a third of the matrix products more
     measurement = measure("training", "examples/s", ways, targets, options)
     facts = {
         "model": " ".join(f"{key}={value}" for key, value in experiment.model.items()),

@@ -1,6 +1,7 @@
 """Makes one model of several trained runs: the weighted mean of their probabilities or logits, a run of its own.
 
-yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it.
+yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it. With members of
+both levels it reads clips, and members of videos get the means of their frames.
 
 With --stack the model is a stacking of yt8m-stack: its first-level models, their candidates and features, and the trees
 of LightGBM, in TensorFlow's own operations. Members go by the names of the stacked models: NAME, or NAME/fold_K. Where
@@ -22,6 +23,7 @@ from pathlib import Path
 from absl import flags
 
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 
 _MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train (a pattern may name them).", required=True)
 _STACK = flags.DEFINE_string("stack", None, "Directory of yt8m-stack: make a model of this stacking of the members.")
@@ -48,6 +50,7 @@ def main(_: Sequence[str]) -> None:
     else:
         _combine_stack(members, output)
     print(f"run: {output}")
+    print(next_command("evaluate", workdir=output, data_dir="DATA"))
 
 
 def _combine_stack(members: Sequence[Path], output: Path) -> None:

@@ -1,17 +1,17 @@
 """Evaluates a trained model: GAP@20, Hit@1, PERR, mAP, BCE and calibration, overall and per class.
 
 Prints a table, and writes metrics.json (everything, with calibration bins) and classes.csv (one line a class). GAP@20
-has an interval: of 200 resamples of the videos the middle 95 %. --against=OTHER, a run or a SavedModel, evaluates that
-on the same shards, too, and gives the interval of the difference, of the same resamples: one model is better where it
-excludes 0.
+has a bootstrap interval, the middle 95 % of 200 resamples of the videos. --against=OTHER, a run or a SavedModel,
+evaluates that on the same shards, too, and gives the interval of the difference over the same resamples: one model is
+better where it excludes 0.
 
 With --projector the run's TensorBoard shows the weights of the classes, by name, vertical and average precision.
 
 Of a SavedModel, a third-party one too, only the highest scores of each video are known: a class that is not among them
 counts as not predicted, and BCE and calibration are left out, as is PERR if a video has more labels than scores.
 
---thresholds writes, for each class, the score from which on predicting it gives the best F1 on these videos, for
-yt8m-infer --threshold: a class beyond a video's 20 highest scores counts as not predicted, and classes of few positives
+--thresholds writes for each class the threshold of its score that gives the best F1 on these videos, for
+yt8m-infer --threshold. A class beyond a video's 20 highest scores counts as not predicted, and classes of few positives
 share one threshold. It takes no more memory than the metrics do, below 1 kB a video.
 
 Example:
@@ -67,11 +67,11 @@ _THRESHOLDS = flags.DEFINE_string("thresholds", None, "CSV file to write the thr
 _MIN_POSITIVES = flags.DEFINE_integer(
     "min_positives",
     10,
-    "Videos of a class that its own threshold must rest on; classes of fewer share one, the best of all together.",
+    "Positive videos that a class needs for a threshold of its own; all classes with fewer share one.",
     lower_bound=1,
 )
 _AGAINST = flags.DEFINE_string(
-    "against", None, "Another run or SavedModel, to evaluate on the same shards and compare GAP@20 with."
+    "against", None, "Another run or SavedModel, or pretrained, to evaluate on the same shards and compare GAP@20 with."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
@@ -88,10 +88,9 @@ flags.mark_flags_as_mutual_exclusive(["workdir", "saved_model", "bundle"], requi
 
 def main(_: Sequence[str]) -> None:
     if _AGAINST.value is not None:
-        from yt8m_tf import files
         from yt8m_tf.evaluation import against
 
-        against.check_model(files.local_path(_AGAINST.value, "--against"))  # before minutes of work
+        against.check_model(_other_model())  # before minutes of work
     if model_flags.is_given():
         _evaluate_saved_model()
     else:
@@ -150,14 +149,13 @@ def _evaluate_saved_model() -> None:
 
 def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: Faults) -> Difference | None:
     """What --against asks for. Faults of the data were told of already."""
-    from yt8m_tf import files
     from yt8m_tf.evaluation import against
 
     if _AGAINST.value is None:
         return None
     return against.measure(
         metrics,
-        files.local_path(_AGAINST.value, "--against"),
+        _other_model(),
         patterns,
         _DATA_DIR.value,
         which=_CHECKPOINT.value,
@@ -165,6 +163,14 @@ def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: F
         faults=faults.anew(),
         xla=_XLA.value,
     )
+
+
+def _other_model() -> Path:
+    """That of --against."""
+    from yt8m_tf import files
+    from yt8m_tf.pretrained import packaged
+
+    return files.local_path(packaged.saved_model(_AGAINST.value, "--against"), "--against")
 
 
 def _min_positives() -> int | None:
@@ -242,7 +248,7 @@ def _evaluate_run() -> None:
     for line in told:
         print(line)
     if _PROJECTOR.value:
-        projector.write_projector(workdir / run_dir.TENSORBOARD, weights, metrics, details)
+        projector.write_projector(workdir / run_dir.PROJECTOR, weights, metrics, details)
         print(f"class weights: tensorboard --logdir={workdir}, tab Projector")
     print(next_command("export", workdir=workdir, output=f"exported/{workdir.name}/1", data_dir=_DATA_DIR.value))
     for line in faults.summary():

@@ -1,8 +1,8 @@
 """Exports a trained model as a SavedModel that needs no code, and measures it against the trained one.
 
-What only training needs is stripped, and the weights are stored as float16 or as indices into codebooks. The SavedModel
-appears if it is within the size limit and its GAP@20 on the validation data is that of the trained model. For TF
-Serving, name a version: NAME/1.
+Optimizer slots and the like are stripped, and the weights are stored as float16 or as indices into codebooks. The
+SavedModel appears if it is within the size limit and its GAP@20 on the validation data is that of the trained model.
+For TF Serving, name a version: NAME/1.
 
 Example:
 
@@ -10,15 +10,15 @@ Example:
   saved_model_cli show --dir=exported/resnet_like/1 --all
   yt8m-export --workdir=runs/final --output=exported/final/1 --data_dir=DATA/2/video --bundle=final.tgz
 
---pack exports the weighted mean of some of many trained models instead, each at a precision of its own: the members
-that give the best GAP@20 out of fold within --size_limit. It exports every candidate at every precision, scores videos
-that the candidate has not seen with that, and chooses on every second one of them, greedily: again and again the best
-move among adding a candidate at a precision (once more, if it is a member: that is its weight), changing the precision
-of a member, and taking one out, until none that fits gains 2e-5 in GAP. Best is the highest gain in one pass, the
-highest gain for each byte in another one; a third one starts with the smallest precision of each candidate alone.
-Weights fitted by likelihood take the place of these counts if their GAP is higher
-(ensembling/packing/selection.py has the rule in full, and its sources). GAP on the other videos is what to expect. The
-frontier of size and GAP is written to OUTPUT.pack/, with what an interrupted packing goes on from.
+--pack exports a weighted mean of trained models instead, each at a precision of its own: the members that give the best
+GAP@20 out of fold within --size_limit. It exports every candidate at every precision and scores videos that the
+candidate has not seen. On every second one of them it chooses greedily. A move adds a candidate at a precision (once
+more, if it is a member: that is its weight), changes the precision of a member, or takes one out. The best move is made
+again and again, until none that fits gains 2e-5 in GAP. "Best" is the highest gain in the first pass, and the highest
+gain for each byte in the second. The third pass starts with the smallest precision of each candidate. Weights fitted by
+likelihood take the place of these counts if their GAP is higher (ensembling/packing/selection.py has the rule in full,
+and its sources). GAP on the other videos is what to expect. The frontier of size and GAP is written to OUTPUT.pack/,
+with what an interrupted packing goes on from.
 
   yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=DATA/2/video \\
       --precisions=float16,cluster --output=exported/pack/1

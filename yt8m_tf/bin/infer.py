@@ -13,10 +13,14 @@ file is then the submission of the 2019 challenge, Class,Segments, the 100,000 b
 --video_model each score is multiplied by that of the whole video, from another SavedModel or the same one. A model that
 was trained on segments with frames around them sees as many here; --mean_with takes the mean with other models.
 
+--saved_model=pretrained is the model that comes with the package, --input=examples real records that it has not seen,
+and --input=examples:frame, with --signature=frames, a real frame-level clip.
+
 Needs no model code. Interrupted, the same command goes on behind the last finished shard.
 
 Example:
 
+  yt8m-infer --saved_model=pretrained --input=examples --output=names.txt --format=names
   yt8m-infer --saved_model=exported/resnet_like/1 --input='DATA/2/video/test*.tfrecord' --output=submission.csv
   yt8m-infer --bundle=resnet_like.tgz --input='DATA/2/video/test*.tfrecord' --output=submission.csv
   yt8m-infer --saved_model=exported/resnet_like/1 --input='DATA/2/video/test*.tfrecord' --output=labels.txt \\
@@ -39,7 +43,12 @@ from absl import flags
 from yt8m_tf.bin import fault_flags, model_flags, recipe_flags
 from yt8m_tf.bin.launch import launch
 
-_INPUT = flags.DEFINE_list("input", None, "Patterns of the shards, or of the videos, to score.", required=True)
+_INPUT = flags.DEFINE_list(
+    "input",
+    None,
+    "Patterns of the shards, or of the videos, to score; examples, examples:frame: records that come with the package.",
+    required=True,
+)
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write.", required=True)
 _FORMAT = flags.DEFINE_enum("format", "csv", ["csv", "jsonl", "parquet", "names"], "Of the file.")
 _TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video, or segment, at most.", lower_bound=1)
@@ -163,17 +172,18 @@ def _shards(saved_model: str, output: Path) -> Iterator[list[str]]:
 
 
 def _infer_segments(directory: str, shards: list[str], output: Path, options: dict[str, Any]) -> Any:
+    from yt8m_tf.pretrained import packaged
     from yt8m_tf.serving.segment_inference import infer_segments
     from yt8m_tf.serving.windows import Windows
 
-    classes, video_model = (
-        None if own.value is None else os.path.expanduser(own.value) for own in (_CLASSES, _VIDEO_MODEL)
-    )
+    def model(flag: str, value: str) -> str:
+        return os.path.expanduser(packaged.saved_model(value, flag))
+
     options = {
         **options,
-        "classes": classes,
-        "video_model": video_model,
-        "mean_with": list(map(os.path.expanduser, _MEAN_WITH.value)),
+        "classes": None if _CLASSES.value is None else os.path.expanduser(_CLASSES.value),
+        "video_model": None if _VIDEO_MODEL.value is None else model("--video_model", _VIDEO_MODEL.value),
+        "mean_with": [model("--mean_with", value) for value in _MEAN_WITH.value],
     }
     return infer_segments(directory, shards, output, Windows.parse(_SEGMENTS.value), **options)
 

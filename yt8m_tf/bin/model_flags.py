@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 from absl import flags
 
+from yt8m_tf.pretrained import packaged
 from yt8m_tf.serving.limits import SIZE_LIMIT
 
 _SAVED_MODEL = flags.DEFINE_string(
     "saved_model",
     None,
-    "Directory of a SavedModel: of yt8m-export, or any with the interface of the starter code's exports.",
+    "Directory of a SavedModel: of yt8m-export, or any with the interface of the starter code's exports; pretrained:"
+    " the one that comes with the package.",
 )
 _BUNDLE = flags.DEFINE_string("bundle", None, "A .tgz archive of such a SavedModel, in its place.")
 _SIZE_LIMIT = flags.DEFINE_integer("size_limit", SIZE_LIMIT, "Bytes that a bundle may unpack to.", lower_bound=1)
@@ -38,7 +40,7 @@ def saved_model() -> Iterator[str]:
     from yt8m_tf.serving.bundle import unpacked
 
     if _BUNDLE.value is None:
-        yield os.path.expanduser(_SAVED_MODEL.value)
+        yield os.path.expanduser(packaged.saved_model(_SAVED_MODEL.value, "--saved_model"))
     else:
         with unpacked(os.path.expanduser(_BUNDLE.value), _SIZE_LIMIT.value) as directory:
             yield str(directory)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from yt8m_tf.bin.launch import launch
+from yt8m_tf.bin.usage import next_command
 from yt8m_tf.console.quiet import import_quietly
 
 _CONFIG = flags.DEFINE_string("config", None, "Configuration of the pipeline: PATH.yaml[:NAME].", required=True)
@@ -62,7 +63,9 @@ def main(_: Sequence[str]) -> None:
         print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))
         return
     shards = content.shards_of(table, data_dir)
-    where = Where(data_dir, workdir, max(1, (os.cpu_count() or 1) // _JOBS.value), _XLA.value, _JOBS.value == 1)
+    threads = max(1, (os.cpu_count() or 1) // _JOBS.value)
+    # Workers here print into their stages' logs; those of a cluster on screens of their own.
+    where = Where(data_dir, workdir, threads, _XLA.value, progress=not _SCHEDULER.value)
     with runner.only_run(workdir):
         states = state.States(workdir, table, shards)
         if _SCHEDULER.value:
@@ -72,8 +75,10 @@ def main(_: Sequence[str]) -> None:
         else:
             with workers.local_workers(_JOBS.value, where, _GPUS.value) as submit:
                 results = runner.run(table, states, submit, _JOBS.value, _RESTART.value)
+        runner.write_hparams(workdir)
         limit = runner.reachable_gap(data_dir)
         print(runner.write_results(results, workdir, limit, choices.choices(settings)))
+    print(next_command("report", workdir=workdir, data_dir=data_dir, output="report.html"))
 
 
 def run() -> None:

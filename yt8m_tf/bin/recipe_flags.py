@@ -1,4 +1,4 @@
-"""Flags that say how features are made of videos."""
+"""Flags of feature extraction from videos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCALING = flags.DEFINE_enum(
     "scaling",
     None,
     ["none", "unit", "tf", "torch", "caffe"],
-    "What these take for pixels of 0 to 255: as they are, 0 to 1, -1 to 1, or as Keras scales them for networks of"
+    "Pixel values that these models expect: 0 to 255, 0 to 1, -1 to 1, or as Keras scales them for networks of"
     " PyTorch and Caffe; the default is an application's own, and else none.",
 )
 _MAX_SECONDS = flags.DEFINE_integer("max_seconds", 303, "Seconds of a video; the rest is left out.", lower_bound=1)
@@ -33,7 +33,7 @@ _WITHOUT_AUDIO = flags.DEFINE_enum(
     "without_audio",
     "silence",
     ["silence", "skip"],
-    "A video has no sound, and features of sound are wanted: take those of silence, or leave the video out.",
+    "Videos without sound, where features of sound are wanted: use those of silence, or leave the video out.",
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
@@ -46,11 +46,11 @@ _ALL = (*_DIRECTORIES.values(), _IMAGE_SIZE, _SCALING, _MAX_SECONDS, _WITHOUT_AU
 
 
 def recipe(features: Sequence[str], flag: str) -> Recipe:
-    """How features are made.
+    """Reads the recipe of features from the flags.
 
     Args:
       features: NAME=BACKBONE for each.
-      flag: that they were named by, for messages.
+      flag: the flag that they were given with, for messages.
 
     Raises:
       InputError: a flag that cannot be used.
@@ -72,7 +72,7 @@ def recipe(features: Sequence[str], flag: str) -> Recipe:
 
 
 def recipe_or_stored(values: Sequence[str], flag: str) -> Recipe:
-    """How features are made: the recipe that yt8m-extract stored, where `values` is one place, or `recipe`.
+    """Reads the recipe that yt8m-extract stored, if `values` is one path, else the recipe of the flags.
 
     Raises:
       InputError: a flag that cannot be used, or no recipe at that place.

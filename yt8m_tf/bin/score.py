@@ -19,6 +19,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -27,7 +28,10 @@ from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
 
 _MODEL = flags.DEFINE_list(
-    "model", None, "Run directories of yt8m-train (a pattern may name the folds), or one SavedModel.", required=True
+    "model",
+    None,
+    "Run directories of yt8m-train (a pattern may name the folds), or one SavedModel; pretrained: the packaged one.",
+    required=True,
 )
 _INPUT = flags.DEFINE_list("input", None, "Patterns of shards, relative to --data_dir.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "What --input is relative to.")
@@ -55,7 +59,7 @@ def main(_: Sequence[str]) -> None:
     if _KIND.value == "embeddings":
         return _embed()
     output = files.local_path(_OUTPUT.value, "--output")
-    models = files.matching(_MODEL.value, "--model")
+    models = _models()
     predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in models]
     summary = score(
         predictors,
@@ -77,6 +81,14 @@ def main(_: Sequence[str]) -> None:
         print(next_command("stack", scores=scores, data_dir=_DATA_DIR.value, input=_INPUT.value, output="stacked"))
 
 
+def _models() -> list[Path]:
+    """The directories of the models, of runs or SavedModels."""
+    from yt8m_tf import files
+    from yt8m_tf.pretrained import packaged
+
+    return files.matching([packaged.saved_model(value, "--model") for value in _MODEL.value], "--model")
+
+
 def _embed() -> None:
     from yt8m_tf import files
     from yt8m_tf.data.shards import list_shards
@@ -84,7 +96,7 @@ def _embed() -> None:
     from yt8m_tf.scoring import embeddings
 
     output = files.local_path(_OUTPUT.value, "--output")
-    models = files.matching(_MODEL.value, "--model")
+    models = _models()
     if len(models) > 1:
         raise InputError(
             f"--model: {len(models)} models, and each has embeddings of its own; give one, or combine them with"

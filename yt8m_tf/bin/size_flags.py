@@ -28,11 +28,11 @@ def measure(output: Path, num_threads: int) -> str:
     """Measures the ensembles of a finished stacking; returns what to tell people.
 
     Raises:
-      InputError: see `sizes.read_stacking` and `sizes.ensemble_sizes`.
+      InputError: see `finished.read_stacking` and `sizes.ensemble_sizes`.
     """
-    from yt8m_tf.stacking import sizes, sizes_report
+    from yt8m_tf.stacking import finished, sizes, sizes_report
 
-    stacking = sizes.read_stacking(output)
+    stacking = finished.read_stacking(output, "--output")
     contents = sizes.ensemble_sizes(
         stacking, _SET.value, num_weak=_WEAK.value, random_orders=_RANDOM.value, num_threads=num_threads
     )

@@ -55,12 +55,12 @@ flags.adopt_module_key_flags(label_flags)
 
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
-    from yt8m_tf.config import strict_yaml
+    from yt8m_tf.config import configurations, strict_yaml
     from yt8m_tf.errors import InputError
     from yt8m_tf.stacking.settings import StackConfig
 
     # What is wrong with the configuration is told before the long import.
-    values = strict_yaml.load_yaml(_CONFIG.value) if _CONFIG.value else {}
+    values = configurations.load_yaml(_CONFIG.value) if _CONFIG.value else {}
     settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(StackConfig, values, _SET.value), "")
     output = files.local_path(_OUTPUT.value, "--output")
     if not (size_flags.SIZES.value and _SCORES.value is None and _INPUT.value is None):

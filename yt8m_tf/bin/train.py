@@ -57,7 +57,10 @@ _EVALUATION_BATCH = flags.DEFINE_integer(
     lower_bound=1,
 )
 _INIT_FROM = flags.DEFINE_list(
-    "init_from", [], "Run or checkpoint directories whose weights a new run starts from; the first that has a variable."
+    "init_from",
+    [],
+    "Runs, checkpoints or exports whose weights a new run starts from, the first that has a variable; pretrained: the"
+    " model that comes with the package.",
 )
 _INIT_EXCLUDE = flags.DEFINE_list(
     "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
@@ -86,6 +89,7 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf import files, run_dir
     from yt8m_tf.metrics.accumulator import TITLES
     from yt8m_tf.models.registry import parse_experiment
+    from yt8m_tf.pretrained import packaged
     from yt8m_tf.training import distribution, loop
     from yt8m_tf.training.profile import parse_steps
 
@@ -100,7 +104,9 @@ def main(_: Sequence[str]) -> None:
         steps_per_call=_STEPS_PER_CALL.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         evaluation_batch_size=_EVALUATION_BATCH.value,
-        init_from=tuple(files.local_path(source, "--init_from") for source in _INIT_FROM.value),
+        init_from=tuple(
+            files.local_path(packaged.saved_model(source, "--init_from"), "--init_from") for source in _INIT_FROM.value
+        ),
         init_exclude=tuple(_INIT_EXCLUDE.value),
         on_changed_inputs=_ON_CHANGED_INPUTS.value,
         histograms=_HISTOGRAMS.value,
@@ -113,7 +119,7 @@ def main(_: Sequence[str]) -> None:
     print(f"run: {options.workdir}")
     print(_next(experiment.data, options.workdir))
     if profile is not None:
-        traces = options.workdir / run_dir.TENSORBOARD / "plugins" / "profile"
+        traces = run_dir.event_directory(options.workdir) / "plugins" / "profile"
         print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
     for line in result.skipped:
         print(line)

@@ -44,7 +44,7 @@ class Clustering:
 
     @property
     def mean_squared_distance(self) -> float:
-        """Of the frames to their nearest centroids."""
+        """Returns the mean squared distance of frames to their nearest centroids."""
         return self.inertia / self.num_frames
 
     @property

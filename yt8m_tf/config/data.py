@@ -22,7 +22,8 @@ from yt8m_tf.config.segments import SegmentsConfig
 _OTHER_KEYS = frozenset({"id", "labels"})
 # What records hold beside features, and what batches do.
 _RECORD_FIELDS = frozenset({*schema.ID_KEYS, schema.LABELS_KEY})
-_TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "soft_classes", "soft_scores", "num_unlabelled"}
+_TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "num_unlabelled", "teacher_fold"}
+_TAKEN |= {"soft_classes", "soft_scores"}
 # What batches of segments hold beside features.
 _TAKEN_BY_SEGMENTS = frozenset({"rated_classes", "ratings"})
 
@@ -163,7 +164,7 @@ def ratings_of(data: RecordsConfig) -> DataConfig | None:
 
 @dataclasses.dataclass(frozen=True)
 class ShardsConfig:
-    """Where the shards are.
+    """Glob patterns of the shards of each split.
 
     Attributes:
       train, validation, test: glob patterns of shards, relative to `--data_dir` (or absolute, or anything that
@@ -177,7 +178,7 @@ class ShardsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FoldsConfig:
-    """Which training shards are held out.
+    """Cross-validation folds of the training shards.
 
     Attributes:
       num_folds: into how many folds the training shards are dealt; 0: train on all.
@@ -218,7 +219,7 @@ class OrderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsConfig):
-    """Which records a run reads, and how: the section `data`.
+    """The section `data`: shards, features, classes, folds and preprocessing of a run.
 
     Example:
       >>> import yt8m_tf
@@ -256,7 +257,7 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
 
     @property
     def spec(self) -> InputSpec:
-        """What a model needs to know of the data."""
+        """The model's input specification."""
         longest = self.frames.longest(self.max_frames)
         ranges = {
             name: feature.range

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from yt8m_tf.config import checks, strict_yaml
+from yt8m_tf.config import checks, configurations, strict_yaml
 from yt8m_tf.config.data import DataConfig
 
 
@@ -14,15 +14,21 @@ from yt8m_tf.config.data import DataConfig
 class LabelsConfig:
     """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
 
-    They are stored ones (`soft`), or a teacher's inside the training step (`teacher`): "function matching" of Beyer et
-    al., "Knowledge distillation: a good teacher is patient and consistent", https://arxiv.org/abs/2106.05237.
+    They are stored ones (`soft`), or a teacher's inside the training step (`teacher`, `teacher_folds`): "function
+    matching" of Beyer et al., "Knowledge distillation: a good teacher is patient and consistent",
+    https://arxiv.org/abs/2106.05237.
 
     Attributes:
       soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: none.
-      teacher: run directory, that of a weighted mean too, relative to `--data_dir`: its best weights score the very
-        input that the model is trained on, after mixup; null: none. A teacher has learned the training videos' labels,
-        so that its scores of what it has seen say little else: train with a broad `train.mixup_alpha` (1.0), which
-        shows both what neither has seen.
+      teacher: run directory, that of a weighted mean too, or a SavedModel that yt8m-export wrote, relative to
+        `--data_dir`, or "pretrained", the model in the package: its best weights score the very input that the model is
+        trained on, after mixup; null: none. A teacher has learned the training videos' labels, so that its scores of
+        what it has seen say little else: train with a broad `train.mixup_alpha` (1.0), which shows both what neither
+        has seen.
+      teacher_folds: teachers that have not seen what they score: a pattern of the runs of all folds
+        (`data.num_folds`), such as `runs/moe/fold_*`, relative to `--data_dir`; null: none. The fold of a video's shard
+        decides which of them teach it, several of one fold by their mean; those of both of two mixed videos, by the
+        share of each. Every run scores every batch.
       weight: of the soft labels, in (0, 1].
       unlisted_classes: the label of a class that a video's soft labels do not list: "zero", the soft label 0 with the
         same weight, as in the original; or "hard", its hard label alone. Few lists name rare classes, so that with few
@@ -30,8 +36,12 @@ class LabelsConfig:
       missing_videos: what to do about videos without soft labels: "error", or "hard", train on their hard labels.
     """
 
+    # The keys that say where labels come from: runs and exports are the same wherever that is.
+    PLACES: ClassVar[tuple[str, ...]] = ("soft", "teacher", "teacher_folds")
+
     soft: str | None = None
     teacher: str | None = None
+    teacher_folds: str | None = None
     weight: float = 1.0
     unlisted_classes: Literal["zero", "hard"] = "zero"
     missing_videos: Literal["error", "hard"] = "error"
@@ -39,13 +49,14 @@ class LabelsConfig:
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:
             raise ValueError(f"labels.weight must lie in (0, 1], got {self.weight}")
-        if self.soft is not None and self.teacher is not None:
-            raise ValueError("labels.soft and labels.teacher are two sources of one target: set one of them to null")
+        given = [f"labels.{name}" for name in self.PLACES if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} are two sources of one target: set one of them to null")
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What training minimises; options that `name` does not use change nothing.
+    """The training loss; options that `name` does not use change nothing.
 
     Of segments (`data.segments`) only what was rated counts: means over outputs become sums over an example's rated
     outputs, and rankings compare rated outputs alone.
@@ -160,6 +171,9 @@ class TrainConfig:
       early_stopping_patience: stop when GAP (of segments MAP) has not improved in more than so many evaluations; null:
         never.
       mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
+      feature_noise: standard deviation of normal noise that is added to every value of the decoded features, which
+        lie between -2 and 2 in YouTube-8M; after mixup, and so that student and teacher see the same. 0: none.
+      feature_dropout: the share of these values that become 0, in [0, 1), the others growing in return. 0: none.
       prior_bias: where the output bias starts: "class", each class's log-odds, counted on the first
         `prior_examples` training examples; "uniform", those of 3 labels a video; "none", zero.
       prior_examples: see `prior_bias`.
@@ -179,6 +193,8 @@ class TrainConfig:
     validation_examples: int | None = None
     early_stopping_patience: int | None = None
     mixup_alpha: float = 0.0
+    feature_noise: float = 0.0
+    feature_dropout: float = 0.0
     prior_bias: Literal["class", "uniform", "none"] = "class"
     prior_examples: int = 20_000
     target_reweighting: float = 0.0
@@ -194,9 +210,11 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_size {self.batch_size} is not a multiple of train.accumulation {self.accumulation}"
             )
-        for name in ("mixup_alpha", "target_reweighting"):
+        for name in ("mixup_alpha", "feature_noise", "target_reweighting"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.feature_dropout < 1:
+            raise ValueError(f"train.feature_dropout must lie in [0, 1), got {self.feature_dropout}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"train.ema_decay must lie between 0 and 1, got {self.ema_decay}")
 
@@ -226,7 +244,7 @@ class ExperimentConfig:
         if self.loss.name == "bce_labels_tags" and not self.data.verticals:
             raise ValueError("loss.name bce_labels_tags weighs tags, and data.verticals is 0; set it, or use bce")
         if self.data.segments is not None:
-            for name in ("soft", "teacher"):
+            for name in LabelsConfig.PLACES:
                 if getattr(self.labels, name) is not None:
                     raise ValueError(
                         f"labels.{name} are of whole videos, and data.segments trains on ratings: leave out one"
@@ -247,8 +265,8 @@ def load_values(selector: str, overrides: Sequence[str] = ()) -> Mapping[str, An
       Plain values, for `models.registry.parse_experiment`.
 
     Raises:
-      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
+      InputError: see `configurations.load_yaml`, `strict_yaml.apply_overrides` and `strict_yaml.parse`.
     """
-    values = strict_yaml.apply_overrides(ExperimentConfig, strict_yaml.load_yaml(selector), overrides)
+    values = strict_yaml.apply_overrides(ExperimentConfig, configurations.load_yaml(selector), overrides)
     strict_yaml.parse(ExperimentConfig, values, "")
     return values

@@ -41,7 +41,7 @@ class FeatureConfig:
 
     @property
     def num_bytes(self) -> int:
-        """What a vector takes where it is stored; a `dtype` must be given."""
+        """Stored bytes of a vector; a `dtype` must be given."""
         assert self.dtype
         return self.size * schema.ITEM_BYTES[self.dtype]
 

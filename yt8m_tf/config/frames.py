@@ -16,7 +16,7 @@ When = Literal["training", "always"]
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """Which frames of a clip are kept; options that `name` does not use change nothing.
+    """Frame sampling of a clip; options that `name` does not use change nothing.
 
     Attributes:
       name: "none"; "crop", `min_frames` to `max_frames` frames in a row; "random_frames", `count` frames drawn with
@@ -64,7 +64,7 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessingConfig:
-    """What is computed from the frames that are kept; nothing of it is random. A clip is one matrix, T x D.
+    """Deterministic preprocessing of the sampled frames. A clip is one matrix, T x D.
 
     All features of a frame make up its row. Options that `name` does not use change nothing.
 

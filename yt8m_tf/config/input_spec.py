@@ -1,4 +1,4 @@
-"""What a model reads and predicts."""
+"""The input specification of models."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from yt8m_tf.config.frames import FramesConfig
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """What a model reads and predicts; everything a builder needs to know of the data.
+    """Input specification of a model: all that its builder needs to know of the data.
 
     Attributes:
       level: "video" (one vector per feature) or "frame" (a sequence of vectors per feature).
       features: feature name to size D, in the order in which models concatenate them.
       num_classes: C.
       max_frames: the longest sequence, T; longer ones are cut. Meaningless at video level.
-      num_tags: what a model predicts beside the classes, V: the verticals that the classes belong to, or nothing.
+      num_tags: V, the number of verticals that a model predicts beside the classes; 0 for none.
       frames: what happens to the frames of clips before the model sees them (`data.clips`).
       ranges: feature name to the [lowest, highest] value that its uint8 codes stand for, where it is not
         `schema.CODE_RANGE`.

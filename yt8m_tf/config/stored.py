@@ -1,4 +1,4 @@
-"""What a stored configuration means where it lacks a key: what was done before there was one.
+"""Completes stored configurations of earlier releases: a missing key means what was done before there was one.
 
 A key that is new has a default, and where that is what was done before, nothing is said here. Where it is not, a run of
 an earlier release goes on, and is evaluated and exported, as what it is.

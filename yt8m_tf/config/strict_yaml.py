@@ -6,10 +6,8 @@ dataclasses' defaults. Unknown keys and values of the wrong type are errors that
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
-import functools
 import json
 import math
 import shlex
@@ -46,11 +44,6 @@ class _Loader(_SAFE_LOADER):
         return super().construct_mapping(node, deep)
 
 
-_PACKAGE_DIR = Path(__file__).resolve().parents[1]
-# Where the configurations that come with the project are: beside the package in a checkout, in it once installed.
-_CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
-
-
 def _type_hints(cls: Any) -> dict[str, Any]:
     """The annotations of a dataclass, which pipelines of hundreds of models look at in thousands of places."""
     if cls not in _HINTS:
@@ -59,7 +52,7 @@ def _type_hints(cls: Any) -> dict[str, Any]:
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML document holds.
+    """Parses a YAML document.
 
     Raises:
       yaml.YAMLError: it is none, has a key twice, a value that is none of its type, or holds itself.
@@ -106,12 +99,12 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     Raises:
       InputError: an unknown key, a value of the wrong type, or one that the dataclass itself refuses.
     """
-    _check_mapping(values, where)
+    check_mapping(values, where)
     hints = _type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            raise InputError(_unknown("key", _join(where, key), [_join(where, name) for name in fields]))
+            raise InputError(unknown("key", _join(where, key), [_join(where, name) for name in fields]))
     parsed = {key: _parse_value(hints[key], value, _join(where, key)) for key, value in values.items()}
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -145,7 +138,7 @@ def read_json(path: Path, hint: Any, remedy: str) -> Any:
         contents = json.loads(text, object_hook=without, parse_constant=lambda _: nothing)
         return _parse_value(hint, {} if contents is nothing else contents, "")
     except (OSError, ValueError, RecursionError) as error:  # an InputError is a ValueError
-        reason = (error.strerror if isinstance(error, OSError) else None) or _one_line(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
         raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
 
@@ -158,70 +151,6 @@ def to_dict(config: Any) -> Any:
     if isinstance(config, tuple | list):
         return [to_dict(value) for value in config]
     return config
-
-
-def load_yaml(selector: str) -> dict[str, Any]:
-    """Reads the configuration that `PATH.yaml` or `PATH.yaml:NAME` selects.
-
-    A file holds either one configuration (its top-level keys), or several: `configurations: {NAME: {...}}`, each
-    of which may name one of the file's `bases: {NAME: {...}}` under `base` and states only what differs from it.
-    A path that does not exist is looked for among the configurations that come with the project.
-
-    Raises:
-      InputError: no such file, not YAML, an unknown or missing NAME.
-    """
-    path_text, _, name = selector.partition(".yaml:")
-    path = _find(path_text + ".yaml" if name else selector)
-    content = _read(path)
-    if "configurations" not in content:
-        if name and isinstance(content.get(name), Mapping):
-            raise InputError(
-                f"--config={selector}: {path} has '{name}' at its top level; write names under 'configurations:', as in"
-                f" 'configurations: {{{name}: ...}}'"
-            )
-        if name:
-            raise InputError(
-                f"--config={selector}: {path} holds one configuration; leave out ':{name}', or write several in it"
-                f" under their names, as in 'configurations: {{{name}: ...}}'"
-            )
-        return content
-    unknown = set(content) - {"configurations", "bases"}
-    if unknown:
-        raise InputError(f"{path}: unknown key '{min(unknown)}' beside 'configurations' and 'bases'")
-    choices, bases = (_named(content, kind, path) for kind in ("configurations", "bases"))
-    if name not in choices:
-        problem = _unknown("configuration", name, choices) if name else "it holds several configurations"
-        raise InputError(f"--config={selector}: {problem}; name one of {', '.join(choices)} after ':'")
-    chosen = choices[name]
-    base = chosen.pop("base", None)
-    if base is None:
-        return chosen
-    if str(base) not in bases:
-        raise InputError(f"{path}: {_unknown('base', str(base), bases)}")
-    return merge(bases[str(base)], chosen)
-
-
-def configuration_names(path: str) -> list[str]:
-    """The names of the configurations of a file that holds several, in its order; [] for a file that holds one.
-
-    Raises:
-      InputError: no such file, not YAML.
-    """
-    found = _find(path)
-    return list(_named(_read(found), "configurations", found))
-
-
-def shipped_selectors() -> list[str]:
-    """All that `load_yaml` can select among the configurations that come with the project, by file."""
-    found = []
-    for _, name in _shipped("*.yaml"):
-        found += [f"{name}:{choice}" for choice in configuration_names(name)] or [name]
-    return found
-
-
-def shipped_file(name: str) -> Path:
-    """A file that comes with the project, by its path below `configs/`."""
-    return next(path for path, relative in _shipped(Path(name).name) if relative == name)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,7 +191,7 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
                 quoted = json.dumps(text, ensure_ascii=False)
                 within = "; so does each text in a list or mapping" if text[:1] in ("[", "{") else ""
                 hint = f"; a text with YAML's signs stands in quotes: --set={shlex.quote(f'{key}={quoted}')}{within}"
-            raise InputError(f"--set={override}: the value is not YAML ({_one_line(error)}){hint}") from error
+            raise InputError(f"--set={override}: the value is not YAML ({one_line(error)}){hint}") from error
         result = _overridden(cls, result, key.split("."), value)
     return _without_nulls(cls, result)
 
@@ -375,7 +304,7 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
         items = value if isinstance(value, list | tuple) else [value]
         return tuple(_parse_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if origin in (Mapping, dict):
-        _check_mapping(value, where)
+        check_mapping(value, where)
         return {key: _parse_value(arguments[1], item, _join(where, key)) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return parse(typing.cast(type, hint), value if value is not None else {}, where)
@@ -401,52 +330,8 @@ def _parse_scalar(hint: type, value: Any, where: str) -> Any:
     return value
 
 
-def _find(path: str) -> Path:
-    given = Path(path)
-    relative = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
-    candidates = [given, *(directory / relative for directory in _CONFIG_DIRS)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    known = [name for _, name in _shipped("*.yaml")]
-    hint = nearest(str(relative), known) or f"; known ones: {', '.join(known)}"
-    raise InputError(f"--config={path}: no such file{hint}")
-
-
-def _shipped(pattern: str) -> list[tuple[Path, str]]:
-    """Files of the project's configurations whose name matches: their paths, and those below `configs/`."""
-    found = {str(file.relative_to(d)): file for d in _CONFIG_DIRS for file in d.rglob(pattern)}
-    return [(found[name], name) for name in sorted(found)]
-
-
-@functools.lru_cache(maxsize=8)
-def _read_once(text: str) -> Any:
-    """`read_yaml` of a file that comes along: pipelines ask for the zoo's once for each of its models."""
-    return read_yaml(text)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = (
-            copy.deepcopy(_read_once(text)) if any(path.is_relative_to(d) for d in _CONFIG_DIRS) else read_yaml(text)
-        )
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file ({_one_line(error)})") from error
-    _check_mapping(content if content is not None else {}, str(path))
-    return content or {}
-
-
-def _named(content: Mapping[str, Any], kind: str, path: Path) -> dict[str, dict[str, Any]]:
-    """The mappings under `kind`, by name: numbers, which YAML allows as keys, are names like any other."""
-    found = content.get(kind) or {}
-    _check_mapping(found, f"{path}: {kind}")
-    for name, values in found.items():
-        _check_mapping(values or {}, f"{path}: {kind}.{name}")
-    return {str(name): dict(values or {}) for name, values in found.items()}
-
-
-def _check_mapping(value: Any, where: str) -> None:
+def check_mapping(value: Any, where: str) -> None:
+    """Raises an InputError unless a value is a mapping; `where` is its dotted key, for the message."""
     if not isinstance(value, Mapping):
         raise InputError(_wrong(where, value, "a mapping of keys to values"))
 
@@ -469,9 +354,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
+def unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
+    """Says that there is no such thing, and what was perhaps meant."""
     return f"unknown {kind} '{name}'{nearest(name, known)}"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The message of an error as one line."""
     return " ".join(str(error).split())

@@ -1,1 +1,1 @@
-"""What commands show: quiet imports and tables."""
+"""Console output of commands: quiet imports, progress bars, tables."""

@@ -15,18 +15,23 @@ _COUNTED = "{percentage:.0f}%, {n_fmt} of {total_fmt}, {elapsed} so far, {remain
 class Progress(tqdm):
     """tqdm's bar on a terminal; elsewhere (a log, CI) a line at most every ten seconds, and one at the end.
 
-    The arguments are tqdm's. In a log a bar with `leave=False` that ends within ten seconds leaves no line.
+    The arguments are tqdm's, and `line_format`, its `bar_format` for the lines of a log. There a bar with `leave=False`
+    that ends within ten seconds leaves no line.
     """
 
     def __init__(self, *arguments: Any, **options: Any):
         file = options.get("file") or sys.stderr
         self._in_lines = not (hasattr(file, "isatty") and file.isatty())
         self._last_line = time.monotonic()
+        line_format = options.pop("line_format", None)
         if self._in_lines:
             options |= {"mininterval": _SECONDS, "miniters": 1}
         super().__init__(*arguments, **options)
-        if self._in_lines and not self.disable and options.get("total") is not None:
-            self.bar_format = ("{desc}: " if self.desc else "") + _COUNTED
+        if self._in_lines and not self.disable:
+            if line_format is not None:
+                self.bar_format = line_format
+            elif options.get("total") is not None:
+                self.bar_format = ("{desc}: " if self.desc else "") + _COUNTED
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Shows the bar; in a log only if the last line is old enough."""

@@ -1,12 +1,14 @@
-"""Keeps what native code writes on standard error away from people."""
+"""Redirects the output of this process: native code's messages away from the screen, all of it to a file."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -25,6 +27,33 @@ def without_stderr() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Appends standard output and error of the process, those of native code included, to a file.
+
+    For a process that runs one thing at a time: other threads' output goes there too.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # else its lines come after those of standard error
+        sys.stdout.reconfigure(line_buffering=True)
+    kept = {number: os.dup(number) for number in (1, 2)}
+    with path.open("ab") as log:
+        _flush()
+        for number in kept:
+            os.dup2(log.fileno(), number)
+    try:
+        yield
+    finally:
+        _flush()
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def import_quietly() -> None:

@@ -27,7 +27,7 @@ _SAMPLED = 16  # videos, of which most say what all have
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is written, and how.
+    """Options of a conversion.
 
     Attributes:
       features: in the order in which models take them; None: rgb and audio first, the others by name.
@@ -48,7 +48,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What was written.
+    """Summary of a conversion.
 
     Attributes:
       written: the shards.

@@ -1,4 +1,4 @@
-"""How features are stored: as codes of a byte, quantised as the dataset is, or as floats."""
+"""Encodes features for storage: as codes of a byte, quantised as the dataset is, or as floats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EncodingError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """How the frames of a feature are stored.
+    """Storage format of a feature's frames.
 
     Attributes:
       dtype: "uint8" for codes of a byte, or floats in 2 or 4 bytes.
@@ -69,14 +69,14 @@ class Storage:
         return stored
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """What a reader makes of stored values: float64, of the same shape."""
+        """Decodes stored values as a reader does: float64, of the same shape."""
         if self.dtype != "uint8":
             return stored.astype(np.float64)
         width = self.high - self.low
         return stored.astype(np.float64) * (width / 255) + (width / 512 + self.low)
 
     def outside(self, values: np.ndarray) -> int:
-        """How many values codes cannot say, since they lie outside the range; 0 for floats."""
+        """Counts the values outside the range of the codes; 0 for floats."""
         return int(np.sum((values < self.low) | (values > self.high))) if self.dtype == "uint8" else 0
 
     def config(self, size: int) -> Any:

@@ -83,7 +83,7 @@ class TableReader:
 def find_columns(
     path: Path, id_column: str, others: Sequence[str], wanted: Sequence[str] | None
 ) -> dict[str, list[str]]:
-    """Which columns of a table hold which feature.
+    """Finds the columns of each feature in a table.
 
     Args:
       path: of the table.

@@ -21,7 +21,7 @@ _KINDS = (mediapipe.SUFFIXES, array_files.SUFFIXES, feature_tables.SUFFIXES)
 def open_source(
     patterns: Sequence[str], wanted: Sequence[str] | None, id_column: str, other_columns: Sequence[str]
 ) -> tuple[Reader, list[Chunk]]:
-    """What reads the features that files hold, and the parts that it reads, always the same ones in the same order.
+    """Chooses the reader of files of features, and lists its parts, always the same ones in the same order.
 
     Args:
       patterns: of files, of one kind: MediaPipe's `.pb`, `.npy` and `.npz`, `.csv` and `.parquet`. NAME=PATTERN for

@@ -32,7 +32,7 @@ _MEAN = np.dtype("<f4")
 
 @dataclasses.dataclass(frozen=True)
 class StagedVideo:
-    """Where the features of a video lie.
+    """Location of a video's features.
 
     Attributes:
       source: where they come from.
@@ -47,7 +47,7 @@ class StagedVideo:
 
 @dataclasses.dataclass(frozen=True)
 class StagedPart:
-    """What a part of a source became.
+    """Outcome of staging a part of a source.
 
     Attributes:
       videos: by id.
@@ -85,7 +85,7 @@ class Staging:
         return hashlib.sha256(json.dumps(means).encode()).hexdigest()[:32]
 
     def read(self, key: str) -> StagedPart:
-        """What a part that is whole holds."""
+        """Reads the record of a part that is whole."""
         part: StagedPart = strict_yaml.read_json(self._about(key), StagedPart, "remove it; that part is made again")
         return part
 

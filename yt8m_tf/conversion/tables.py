@@ -23,7 +23,7 @@ VOCABULARY = "vocabulary.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a table says of a video.
+    """A row of a table: what it says of a video.
 
     Attributes:
       labels: class ids, each once, in the table's order; None where it has none for the video.
@@ -36,7 +36,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
-    """What is known of videos.
+    """A table of videos: labels, splits and the like by id.
 
     Attributes:
       rows: by the ids of the videos, in the table's order.

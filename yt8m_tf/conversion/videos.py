@@ -1,4 +1,4 @@
-"""What readers of features give: videos, and what is wrong with those that they cannot give."""
+"""Results of readers of features: videos, and problems of those that cannot be read."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What a directory of shards holds.
+    """Summary of a directory of shards.
 
     Attributes:
       fingerprint: of all that it was made from.

@@ -22,7 +22,7 @@ Batch = dict[str, Any]
 
 
 class BesideRecords(Protocol):
-    """What a training stream reads beside the records, such as soft labels (`score_shards.soft_labels`).
+    """Data that a training stream reads beside the records, such as soft labels (`score_shards.soft_labels`).
 
     Attributes:
       replaces_labels: whether the labels of the records do not matter.

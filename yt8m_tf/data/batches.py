@@ -83,7 +83,7 @@ def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int
 
 
 def batches_under_way() -> int:
-    """How many batches to score at a time: a GPU should not wait, but one forward pass takes all cores of a CPU.
+    """Number of batches to score at a time: a GPU should not wait, but one forward pass takes all cores of a CPU.
 
     A padded batch of clips takes 0.35 MB a clip, four times that once decoded.
     """

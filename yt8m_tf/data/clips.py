@@ -1,4 +1,4 @@
-"""What happens to clips between reading and the model: frame sampling, then preprocessing.
+"""Transforms clips between reading and the model: frame sampling, then preprocessing.
 
 On the device, before the compiled part of a step. In the input pipeline it is no faster, and beside an accelerator the
 host has the parsing to do. Outside of XLA, whose eigenvalues are slow on a CPU (docs/BENCHMARKS.md).

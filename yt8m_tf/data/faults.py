@@ -1,4 +1,4 @@
-"""What to do about damaged shards, empty clips and unlabelled videos, and what has been met so far."""
+"""Policies for damaged shards, empty clips and unlabelled videos, with counts of those met so far."""
 
 from __future__ import annotations
 

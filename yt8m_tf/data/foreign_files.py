@@ -38,7 +38,7 @@ _SEARCHED_BYTES = 64 << 20
 
 
 def kind_of(path: str) -> str | None:
-    """What a file is that has no first TFRecord, with the remedy; None for a shard whose start is damaged.
+    """Recognises a file that holds no TFRecords, with the remedy; None for a shard whose start is damaged.
 
     Args:
       path: anything that `tf.io.gfile` opens.

@@ -1,4 +1,4 @@
-"""What shards hold, found out from the records alone: the contents of yt8m-inspect."""
+"""Inspects shards from the records alone: the contents of yt8m-inspect."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Range:
 
 @dataclasses.dataclass
 class Contents:
-    """What one or several shards hold. `sizes` is in floats, or bytes where frames are bytes."""
+    """Contents of one or several shards. `sizes` is in floats, or bytes where frames are bytes."""
 
     records: int = 0
     num_bytes: int = 0

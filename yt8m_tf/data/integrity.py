@@ -62,7 +62,7 @@ class Damage:
 
 @dataclasses.dataclass(frozen=True)
 class ShardScan:
-    """What a scan of a shard found.
+    """Result of a scan of a shard.
 
     Attributes:
       path: the shard.

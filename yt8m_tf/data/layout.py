@@ -79,7 +79,7 @@ def _variation(first: np.ndarray, second: np.ndarray) -> float:
 
 @dataclasses.dataclass
 class Layout:
-    """Where records hold what."""
+    """Layout of records: the keys of features, ids and labels."""
 
     records: int = 0
     levels: set[str] = dataclasses.field(default_factory=set)

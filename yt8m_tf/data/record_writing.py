@@ -35,7 +35,7 @@ class VideoRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Ratings:
-    """What was rated in the segments of a clip: lists of one length, an entry for each pair of a segment and a class.
+    """Ratings of a clip's segments: lists of one length, an entry for each pair of a segment and a class.
 
     Attributes:
       starts, ends: seconds.

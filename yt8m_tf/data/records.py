@@ -1,6 +1,6 @@
 """Parses batches of serialized records, at either level: YouTube-8M's of any version, and others (`FeatureConfig`).
 
-Whole batches are parsed by one operation: per-record parsing is ten times slower. Features stay as they are stored
+Whole batches are parsed by one operation (docs/BENCHMARKS.md). Features stay as they are stored
 (uint8, float16 or float32), labels become padded lists of class ids; what is large (`[B, C]` targets, float32 frames)
 is made on the device. The functions run eagerly, inside `tf.data`, and in the exported graph.
 """

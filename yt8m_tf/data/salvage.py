@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class SalvageReport:
-    """What `salvage` did.
+    """Summary of `salvage`.
 
     Attributes:
       path: the damaged shard.

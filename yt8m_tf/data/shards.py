@@ -12,6 +12,7 @@ import tensorflow as tf
 from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
+from yt8m_tf.pretrained import packaged
 
 # Where a pattern matches nothing: files and directories below it to look at, and to name.
 _LOOKED_AT_BELOW, _SHOWN = 1000, 5
@@ -21,7 +22,7 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
     """The shards that patterns match, sorted, each file once, by whatever names it is given.
 
     Args:
-      patterns: see `files.find`.
+      patterns: see `files.find`; or a word for records that come with the package (`packaged.shards`).
       data_dir: what relative patterns are relative to; those with a scheme, such as "gs://", never are.
       source: the flag or configuration key that the patterns come from, for messages.
 
@@ -32,7 +33,8 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
     where = f"{source}: " if source else ""
     if not patterns:
         raise InputError(f"{where}no pattern; name the shards to read")
-    for pattern in patterns:
+    for given in patterns:
+        pattern = packaged.shards(given, source)
         full = files.below(data_dir, pattern)
         try:
             found = files.find(pattern, data_dir)
@@ -82,7 +84,7 @@ def _hint_below(pattern: str, data_dir: str) -> str:
 
 
 def identity(path: str) -> str:
-    """What is the same for all names of one file: its real path; a place with a scheme has one name."""
+    """Identifies a file under all of its names: its real path; a place with a scheme has one name."""
     return path if files.has_scheme(path) else os.path.realpath(path)
 
 

@@ -19,7 +19,7 @@ from yt8m_tf.schema import MEAN_LABELS_PER_VIDEO
 def class_prior(
     shards: Sequence[str], data: DataConfig, num_examples: int, faults: Faults, membership: np.ndarray | None = None
 ) -> np.ndarray:
-    """The share of videos that each class labels, and each tag, estimated on the first records of every few shards.
+    """Estimates the share of videos that have each class, and each tag, from the first records of the shards.
 
     The counts are smoothed with one pseudo-video of `uniform_prior`, so that every share lies strictly between 0 and 1.
 
@@ -27,7 +27,7 @@ def class_prior(
       shards: labelled shards.
       data: what they hold.
       num_examples: records to look at; they are taken evenly from the shards, so that one odd shard does not decide.
-      faults: damaged shards count as far as they can be read, if they are to be skipped.
+      faults: says whether damaged shards are skipped; they then count up to the damage.
       membership: [C, V], not 0 where a class belongs to a tag. A video with several classes of a tag counts once.
 
     Returns:
@@ -58,9 +58,9 @@ def class_prior(
 
 
 def rating_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faults: Faults) -> np.ndarray:
-    """The mean rating of each class in the segments in which it was rated, on the first records of every few shards.
+    """Estimates the mean rating of each class in the segments where it was rated, from the first records of the shards.
 
-    It is smoothed with one pseudo-rating of `uniform_prior`, which is that of a class that was not rated.
+    One pseudo-rating of `uniform_prior` smooths it; a class without ratings gets that value.
 
     Args:
       shards: with ratings.
@@ -95,7 +95,7 @@ def rating_prior(shards: Sequence[str], data: DataConfig, num_examples: int, fau
 def _count_labels(
     serialized: list[bytes], data: DataConfig, shard: str, membership: np.ndarray, faults: Faults
 ) -> tuple[np.ndarray, int]:
-    """How many of the records each class labels, and each tag, [C + V] int64; and how many have labels at all."""
+    """Counts the records of each class and each tag, [C + V] int64, and the records that have labels at all."""
     try:
         parsed = records.parse_labels(tf.constant(serialized), data.labels_key)
         labels, rows = parsed.flat_values.numpy(), parsed.value_rowids().numpy()
@@ -126,7 +126,7 @@ def uniform_prior(num_classes: int, membership: np.ndarray | None = None) -> np.
 
 
 def target_weights(prior: np.ndarray, power: float) -> np.ndarray:
-    """What targets are multiplied by so that frequent classes count less: (p_min / p_c) ** power, in (0, 1].
+    """Weights of targets that make frequent classes count less: (p_min / p_c) ** power, in (0, 1].
 
     Args:
       prior: [C], the share of videos that each class labels, above 0.

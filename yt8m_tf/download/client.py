@@ -36,7 +36,7 @@ class Stopped(Exception):  # noqa: N818  # no error: the main thread asked for i
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server.
+    """Time-outs and retries of requests.
 
     Attributes:
       timeout: seconds without a byte, after which a connection counts as broken.
@@ -50,7 +50,7 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True)
 class Listener:
-    """Who is told what happens; the functions are called from the client's thread.
+    """Callbacks of a download, called from the client's thread.
 
     Attributes:
       received: bytes that were written; negative where they are thrown away to start over.

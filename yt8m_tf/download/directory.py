@@ -17,7 +17,7 @@ _CHUNK = 1 << 20  # bytes that are hashed at a time
 
 
 def part_of(directory: Path, file: PublishedFile, names: Names) -> Path:
-    """Where a file lies until it is whole; another content has another name."""
+    """Path of a file until it is whole; another content has another name."""
     return directory / f".{file.stored_name(names)}.{file.md5}.part"
 
 
@@ -56,7 +56,7 @@ def find_missing(
     names: Names,
     overwrite: bool,
 ) -> list[PublishedFile]:
-    """Of files those that are not there whole; what is there and not known yet is hashed.
+    """Finds the files that are not there whole; what is there and not known yet is hashed.
 
     Args:
       directory: need not exist.

@@ -24,7 +24,7 @@ _FAILURES = 5  # files in a row that cannot be fetched, after which the server i
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to fetch, and how.
+    """A request: the files to fetch, and how.
 
     Attributes:
       partition: of the dataset.
@@ -51,7 +51,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What a directory lacks.
+    """Survey of a directory: the files that it lacks.
 
     Attributes:
       num_published: files of the partition.

@@ -39,7 +39,7 @@ class _Record:
 
 
 class KnownFiles:
-    """What is known of the files of a directory; `write` remembers it there.
+    """Known checksums of a directory's files; `write` stores them there.
 
     Raises:
       InputError: there is a record which cannot be read.

@@ -37,7 +37,7 @@ class Part:
             self._path.unlink(missing_ok=True)
 
     def md5(self) -> str:
-        """Of all bytes so far."""
+        """MD5 of all bytes so far."""
         return self._hash.hexdigest()
 
     def append(self, chunk: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Which files a partition of the dataset has: their names, checksums, addresses, and the names they are stored under.
+"""Lists the files of a partition of the dataset: names, checksums, addresses, and names they are stored under.
 
 For each partition the site has a plan, a JSON file of names and MD5 sums. Names end in two of 62 characters, which
 differ in case alone: `trainaa`, `trainaA`. The published script stores them as numbers, `train0000` to `train3843`.
@@ -69,7 +69,7 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """Where plans and files lie.
+    """Addresses of plans and files.
 
     Attributes:
       plans, files: addresses without a slash at the end.
@@ -164,7 +164,7 @@ def parse_plan(content: bytes, partition: Partition, url: str) -> list[Published
 def select(
     found: Sequence[PublishedFile], share: tuple[int, int] | None, ranges: Sequence[range] | None
 ) -> list[PublishedFile]:
-    """Those files that are in one of several shares, and whose numbers are in one of some ranges; None: all."""
+    """Selects the files that are in one of several shares, with numbers in one of some ranges; None: all."""
     return [
         file
         for file in found
@@ -203,7 +203,7 @@ def parse_ranges(values: Sequence[str]) -> list[range]:
 
 
 def colliding(names: Collection[str]) -> list[str]:
-    """Of names those that another one differs from in case alone."""
+    """Finds names that differ from another one in case alone."""
     uses = Counter(name.lower() for name in names)
     return [name for name in names if uses[name.lower()] > 1]
 

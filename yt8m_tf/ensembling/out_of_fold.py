@@ -33,7 +33,7 @@ _MOST = 30.0  # of a logit, either way: more says nothing to a loss in float64
 
 @dataclasses.dataclass(frozen=True)
 class FittedWeights:
-    """What was fitted.
+    """Result of a fit.
 
     Attributes:
       weights: by name of the model, 0 or more; their sum is the sharpness that makes labels most likely. GAP does not

@@ -17,8 +17,8 @@ from yt8m_tf.layers.trees import Forest
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.stacking import boosting
 from yt8m_tf.stacking.features import feature_names
+from yt8m_tf.stacking.finished import Stacking, read_stacking
 from yt8m_tf.stacking.forest import make_forest
-from yt8m_tf.stacking.stack import Finished, read_finished
 from yt8m_tf.training import checkpoints
 
 
@@ -77,7 +77,7 @@ def combine_stack(
       InputError: no whole stacking, boosters of other columns, or no boosters that a graph can hold; a member that is
         missing or cannot be read; members of different data; `output` holds a run already.
     """
-    stacking = read_finished(stacked, "--stack")
+    stacking = read_stacking(stacked, "--stack")
     found = find_members(stacking.models, members)
     forest = _read_forest(stacked, stacking)
     with locks.exclusive(output, "--workdir", "makes a run"):
@@ -114,7 +114,7 @@ def combine_stack(
     return experiment, [(stacking.models[number], run) for number, run in found]
 
 
-def _read_forest(stacked: Path, stacking: Finished) -> Forest:
+def _read_forest(stacked: Path, stacking: Stacking) -> Forest:
     """The trees of all boosters, whose columns must be those that the graph makes."""
     wanted = [boosting.CLASS_COLUMN, *map(boosting.plain, feature_names(stacking.models, stacking.config))]
     paths = sorted((stacked / "boosters").glob("fold_*.txt"), key=lambda path: (len(path.name), path.name))

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from yt8m_tf import locks, models, run_dir
 from yt8m_tf.config import strict_yaml
-from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.data import DataConfig, frames_of
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.errors import InputError
@@ -98,9 +98,13 @@ def read_weights(path: Path, names: Sequence[str]) -> list[float]:
 def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> DataConfig:
     """The data of a graph that holds several runs' models: that of the first run, with the features of all.
 
+    Models of videos beside models of clips read the means of the clips' frames (`config.data.frames_of`), as those of
+    the dataset are: up to the rounding of the frames' codes, and of frames after `data.max_frames`.
+
     Raises:
       InputError: a model with verticals, or runs on different data.
     """
+    configs = _of_clips(workdirs, configs)
     first = configs[0]
     features: dict[str, int | FeatureConfig] = {}
     keys: dict[str, str] = {}
@@ -126,7 +130,23 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
     return dataclasses.replace(first, features=features, keys=keys, verticals=0, num_folds=0, fold=0)
 
 
+def _of_clips(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Sequence[DataConfig]:
+    """The same data, all of it of clips if some of it is; where the shards are is then where those of clips are."""
+    clips = next((data for data in configs if data.level == "frame"), None)
+    if clips is None or all(data.level == "frame" for data in configs):
+        return configs
+    if clips.frames.steps(training=False):
+        raise InputError(
+            f"{workdirs[configs.index(clips)]}: its data.frames changes frames in evaluation, whose means a model of"
+            " videos beside it would read; leave one of them out"
+        )
+    places = {name: getattr(clips, name) for name in ("train", "validation", "test", "max_frames", "frame_lengths")}
+    return [data if data.level == "frame" else dataclasses.replace(frames_of(data), **places) for data in configs]
+
+
 def member_options(trained: Trained, data: DataConfig) -> Mapping[str, Any]:
     """The options of a trained model as a member of a graph that reads `data`."""
-    own = trained.experiment.data.features
-    return {**trained.experiment.model, **({} if list(own) == list(data.features) else {"features": list(own)})}
+    own = trained.experiment.data
+    features = {} if list(own.features) == list(data.features) else {"features": list(own.features)}
+    level = {} if own.level == data.level else {"level": own.level}
+    return {**trained.experiment.model, **features, **level}

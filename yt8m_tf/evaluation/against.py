@@ -1,4 +1,4 @@
-"""How much better one model is than another one on the same videos, with the paired interval of the difference."""
+"""Compares two models on the same videos, with the paired interval of the difference."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Difference:
         return dataclasses.asdict(self)
 
     def line(self) -> str:
-        """For people."""
+        """Formats the comparison as a line."""
         low, high = self.interval.low, self.interval.high
         told = "which excludes 0" if self.interval.excludes_zero else "which holds 0: no difference is shown"
         return (

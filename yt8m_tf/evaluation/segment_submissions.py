@@ -98,7 +98,7 @@ def find_ratings(shards: Sequence[str], num_classes: int) -> SegmentRatings | No
 
 
 def submission_map(path: Path, ratings: SegmentRatings, classes: Collection[int], k: int = MAX_SEGMENTS) -> SegmentMap:
-    """MAP@K of a submission, in 11 s and 0.9 GB for 20 million segments in it and a million ratings.
+    """Computes MAP@K of a submission.
 
     Args:
       path: of the file (`serving.segment_submission`).
@@ -124,7 +124,7 @@ def _numbered(
     """The lists of a submission: the numbers of segments, and -1 for those that were not rated for the class."""
     for class_id, names in read_submission(path, classes, k):
         own = ratings.by_class.get(class_id)
-        # Small tables stay in the processor's cache: a look-up takes a tenth of the time that one of all names does.
+        # A table for each class, not one of all names: small ones stay in the processor's cache (docs/BENCHMARKS.md).
         numbers = {} if own is None else {ratings.names[number]: number for number in own.segments.tolist()}
         yield class_id, np.fromiter(map(numbers.get, names, itertools.repeat(-1)), np.int64, len(names))
 

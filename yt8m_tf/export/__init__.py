@@ -1,1 +1,1 @@
-"""From a run to a SavedModel: precision, proof, LiteRT; removing what serving does not need."""
+"""Exports runs as SavedModels and LiteRT models, measures them, and strips checkpoints of optimizer slots."""

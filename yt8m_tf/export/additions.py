@@ -1,4 +1,4 @@
-"""What a SavedModel may have beside its two signatures."""
+"""Optional parts of a SavedModel beside its two signatures."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def frames_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
 def frames_function(
     score: Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]], data: DataConfig
 ) -> Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]:
-    """What the signature `mediapipe` computes, from what `features` does: `score` takes float32 frames as they are."""
+    """Builds the function of the signature `mediapipe`; `score` takes float32 frames as they are."""
 
     def score_frames(arguments: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         frames = arguments["rgb_and_audio"][:, : data.max_frames]  # [B, T, D]

@@ -1,4 +1,4 @@
-"""What each variable of a checkpoint is for: the rules by which it is known variables that inference does not read.
+"""Tells the weights of a checkpoint from optimizer slots and other variables that inference does not read.
 
 Our own checkpoints: by the first part of the name. TensorFlow 1's: by `_NAMED`, where a suffix counts only if the
 variable that it belongs to is there too (`tower/w/Adam` beside `tower/w`). Whatever no rule fits is a weight.

@@ -72,12 +72,12 @@ class Runner:
     """Runs the `features` signature of a LiteRT model.
 
     Args:
-      content: the file's.
+      content: the bytes of a `.tflite` file.
     """
 
     def __init__(self, content: bytes):
         with warnings.catch_warnings(), without_stderr():
-            warnings.simplefilter("ignore")  # that this class moves to another package
+            warnings.simplefilter("ignore")  # it warns that this class will move to another package
             self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())
             self._interpreter.allocate_tensors()  # also announces a delegate
             self._signature: Any = self._interpreter.get_signature_runner(_SIGNATURE)

@@ -35,7 +35,7 @@ _SIZES, _SAME = (1, 2, 3), 1e-2
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What the float32 model gave, for `compare`.
+    """Scores of the float32 model, for `compare`.
 
     Attributes:
       path: file of the float32 scores, [num_videos, C].

@@ -1,4 +1,4 @@
-"""How each variable of an exported model is stored: rules from patterns to precisions.
+"""Storage precision of exported variables: rules from patterns to precisions.
 
   float16                                        one precision for all
   dense*:cluster,bn*:float32,*:float16           the first pattern that fits a variable's path decides
@@ -62,7 +62,7 @@ class Precision:
     rules: tuple[Rule, ...]
 
     def rule_of(self, variable: keras.Variable) -> Rule:
-        """How a variable is stored."""
+        """Returns the rule for a variable."""
         if is_compressible(variable):
             for rule in self.rules:
                 if fnmatch.fnmatchcase(variable.path, rule.pattern):

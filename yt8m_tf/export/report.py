@@ -1,4 +1,4 @@
-"""What an export wrote and what it measured: for people, and as `assets.extra/export_report.json`."""
+"""The report of an export: for people, and as `assets.extra/export_report.json`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class ExportReport:
             rows.append([f"{batch:,}", f"{before:,.1f}", f"{after:,.1f}", f"{after / before:.2f}"])
         return [
             *self.stripped,
-            f"{size.total_bytes:,} bytes of at most {size.limit_bytes:,} ({size.total_bytes / size.limit_bytes:.1%})",
+            f"SavedModel with this report, uncompressed: {size.total_bytes:,} of at most {size.limit_bytes:,} bytes"
+            f" ({size.total_bytes / size.limit_bytes:.1%})",
             *_compared("SavedModel", self.comparison),
             *(_compared("LiteRT model", self.lite) if self.lite else ()),
             tables.aligned(rows, num_left=1),

@@ -1,8 +1,8 @@
 """Writes a trained model as a SavedModel that needs no code: small weights, two signatures, a checked size.
 
 The graph is not compiled by XLA: TF Serving refuses such functions on CPU unless it is started with
-`--xla_cpu_compilation_enabled`, every new batch size would compile again, and it does not pay throughout: with batches
-of 1,024 videos or 128 clips on 2 cores, XLA ran mean_fcn 1.4x as fast, resnet_like 0.9x, linear_combinations 0.7x.
+`--xla_cpu_compilation_enabled`, every new batch size would compile again, and it does not pay for every model
+(docs/BENCHMARKS.md).
 
 Weights that are stored in less than float32 are decoded once, when the model is loaded (`stored.Stored`): a cast of a
 variable is no constant to Grappler, and would be repeated in each call.
@@ -50,7 +50,7 @@ class TooLargeError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class ExportedSize:
-    """What a SavedModel takes.
+    """Sizes of a SavedModel, in bytes.
 
     Attributes:
       total_bytes: of all its files, uncompressed.
@@ -184,7 +184,7 @@ def write_saved_model(
 
 
 def bytes_on_disk(directory: Path) -> int:
-    """Of all files below a directory."""
+    """Sums the bytes of all files below a directory."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 

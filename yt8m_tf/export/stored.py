@@ -1,4 +1,4 @@
-"""How a variable is stored in a SavedModel, and what the graph reads in its place."""
+"""Stores variables of a SavedModel in fewer bytes, and decodes them when it is loaded."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Stored(tf.Module):
 
 
 def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
-    """What `Stored` takes for a variable, which need not have a value."""
+    """Bytes that `Stored` takes for a variable, which need not have a value."""
     rule, size = precision.rule_of(variable), math.prod(variable.shape)
     if rule.kind == "cluster":
         outputs = variable.shape[-1]

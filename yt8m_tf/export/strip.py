@@ -24,7 +24,7 @@ REPORT_SUFFIX = ".strip_report.json"
 
 @dataclasses.dataclass(frozen=True)
 class StripReport:
-    """What a stripped file or directory took and takes.
+    """Bytes of a stripped file or directory, before and after.
 
     Attributes:
       format: "run", "checkpoint", "keras" or "saved_model".
@@ -133,6 +133,7 @@ def strip_report(before: Mapping[str, int], after: int) -> list[str]:
       after: bytes of the exported model.
     """
     total = sum(before.values())
-    rows = [(f"checkpoint {kind}", f"{size:,}", "bytes") for kind, size in (*before.items(), ("in all", total))]
-    rows.append(("exported", f"{after:,}", f"bytes ({after / total:.1%})" if total else "bytes"))
+    counted = (*before.items(), ("variables in all", total))
+    rows = [(f"checkpoint {kind}", f"{size:,}", "bytes") for kind, size in counted]
+    rows.append(("SavedModel without this report", f"{after:,}", f"bytes ({after / total:.1%})" if total else "bytes"))
     return tables.aligned(rows, 1).splitlines()

@@ -80,7 +80,7 @@ def strip_checkpoint(source: Path, target: Path, average: bool | None) -> Stripp
 
 
 def checkpoint_files_bytes(prefix: Path) -> int:
-    """What the files of a checkpoint take."""
+    """Sums the bytes of a checkpoint's files."""
     return sum(file.stat().st_size for file in _files(prefix))
 
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from yt8m_tf import files, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import records
 from yt8m_tf.data.clips import model_inputs
@@ -278,7 +279,7 @@ def _add_metrics(metadata: Path, comparison: measure.Comparison) -> None:
 def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
     evaluations = [line for line in run_dir.read_history(workdir) if line.get("step") == trained.step]
     experiment = _without_centroids(strict_yaml.to_dict(trained.experiment))
-    labels = {key: value for key, value in experiment["labels"].items() if key not in ("soft", "teacher")}
+    labels = {key: value for key, value in experiment["labels"].items() if key not in LabelsConfig.PLACES}
     return {
         "model": experiment["model"],
         "experiment": {**experiment, "data": without_paths(experiment["data"]), "labels": labels},

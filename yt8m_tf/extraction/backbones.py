@@ -1,4 +1,4 @@
-"""What features are made with: a recipe, and the backbones that it names."""
+"""Feature extraction: a recipe, and the backbones that it names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PictureBackbone(Protocol):
     size: int
 
     def prepare(self, picture: np.ndarray) -> np.ndarray:
-        """Of a picture [H, W, 3] uint8 what the features need, which takes little memory."""
+        """Prepares a picture [H, W, 3] uint8 for the features, in little memory."""
 
     def __call__(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """The features of N prepared pictures: [N, D] float32."""
@@ -53,7 +53,7 @@ class SoundBackbone(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What features are made of videos, and how.
+    """A recipe: features to be made of videos, and how.
 
     Attributes:
       features: name of a feature to its backbone, such as "inception" or "keras:model.keras".

@@ -35,7 +35,7 @@ def make_dataset(
     error. The last batch may be smaller.
 
     Args:
-      shards: paths or glob patterns.
+      shards: paths or glob patterns; "examples" and "examples:frame" are real records in the package.
       data: what the records hold: an `InputSpec` where they are YouTube-8M's, else a `DataConfig`.
       batch_size: videos of a batch.
       seed: shuffle, with another order in every pass over the dataset, and sample frames as in training

@@ -18,7 +18,7 @@ class FrameCombinations(keras.layers.Layer):
 
     Clips count as padded with zeros to `max_frames`; frames after these are cut. Neither the transpose nor the padding
     is ever made: the first T rows of the kernel, masked for each clip, are multiplied with the frames as they lie. (To
-    get [B, D, H], as a Dense on the transpose gives it, XLA would transpose the frames, which costs ten times as much.)
+    get [B, D, H], as a Dense on the transpose gives it, XLA would transpose the frames.)
 
     Args:
       head_size: H.

@@ -22,7 +22,14 @@ class SortedFrames(keras.layers.Layer):
     Also finds the mean and the covariance of the sorted rows over the classes of each clip: all that batch
     normalisation has to know of them (`RankDenseNormalization`). Clip by clip, so that only the scores, the sorted
     scores and, in training, the gradients of both are ever there in full.
+
+    A model with this layer is not compiled by XLA on a CPU, whose sort takes three times as long as TensorFlow's, and
+    makes it most of a step (docs/BENCHMARKS.md).
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_jit = bool(tf.config.list_logical_devices("GPU"))
 
     def call(self, scores: Any, frame_mask: Any) -> tuple[Any, Any, Any]:
         """Sorts.

@@ -1,7 +1,7 @@
 """Statistics of features over the real frames of a clip.
 
 The functions take frames [B, T, D], any T, finite in the padding too, and a mask [B, T], True for a real frame, and
-give [B, D]. What they make of a clip without frames is undefined; `frame_statistics` makes zeros of it.
+give [B, D]. Their result for a clip without frames is undefined; `frame_statistics` returns zeros for it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Statistic = Literal["mean", "std", "min", "max", "median", "mode"]
 
 
 def masked_std(frames: Any, frame_mask: Any) -> Any:
-    """The population standard deviation over real frames: 0 for a single one, its gradient 0 where it is 0.
+    """The population standard deviation over real frames; 0 for a single frame. Where it is 0, so is its gradient.
 
-    The published code takes that of the sample, which a single frame does not have.
+    The published code computes the sample standard deviation, which is not defined for a single frame.
 
-    The mean is subtracted before squaring. E[x^2] - E[x]^2 would save no pass over the frames, since squares must be
-    formed either way, but would cancel: a feature that is 2 in 300 frames came out at 2e-3 in float32, here at 2e-6.
+    The mean is subtracted before squaring. E[x^2] - E[x]^2 would lose digits by cancellation, and save no
+    pass over the frames, since squares must be formed either way.
     XLA fuses the subtraction, the square and the sum, so that no centred copy of the frames is made.
     """
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]

@@ -1,4 +1,4 @@
-"""Padding of frame sequences, which must count nowhere."""
+"""Masks and masked reductions of padded frame sequences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def sequence_mask(num_frames: Any, frames: Any) -> Any:
     """
     # Counting ones works where T is unknown while the model is built, when there is no number to make a range of.
     position = ops.cumsum(ops.ones_like(frames[:, :, 0], dtype="float32"), axis=1)  # [B, T], from 1
-    return position <= ops.expand_dims(ops.cast(num_frames, "float32"), 1)  # an index of None is not for LiteRT
+    # `expand_dims` instead of an index of None, which LiteRT does not have.
+    return position <= ops.expand_dims(ops.cast(num_frames, "float32"), 1)
 
 
 def clip_mask(inputs: Mapping[str, Any]) -> Any:
@@ -74,7 +75,7 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
       >>> yt8m_tf.masked_max(frames, np.array([[True, True, False]])).numpy().tolist()
       [[3.0]]
     """
-    real = ops.expand_dims(frame_mask, 2)  # [B, T, 1]; LiteRT has no index of None, and no `&`
+    real = ops.expand_dims(frame_mask, 2)  # [B, T, 1]; LiteRT has neither `[..., None]` nor `&`
     masked = ops.where(real, ops.stop_gradient(frames), float("-inf"))
     first = ops.expand_dims(_FirstLargest()(masked), 1)  # [B, 1, D]
     # Not `ops.max`, whose gradient looks for the frames that equal the maximum: XLA may compute the frames once more

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import schema
+from yt8m_tf.metrics.host_top_k import host_top_k
 
 TOP_K = 20
 NUM_BINS = 15
@@ -42,16 +43,28 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
       `num_positives` [C] int64. For several replicas see `concatenate_statistics`.
     """
     logits = tf.cast(logits, tf.float32)
-    num_classes = logits.shape[-1]
+    top = tf.math.top_k(logits, _depth(logits, labels))
+    return _statistics(logits, labels, valid, top, _sums_over_classes(logits))
+
+
+def _depth(logits: tf.Tensor, labels: tf.Tensor) -> int:
+    """The top pairs that are needed: PERR looks at the top n, n being the number of labels, up to L of them."""
+    return min(max(TOP_K, labels.shape[1]), logits.shape[1])
+
+
+def _statistics(
+    logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor, top: Sequence[tf.Tensor], sums: Sequence[tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """`batch_statistics` from the top pairs, [B, depth] each, and the sums over classes."""
+    num_classes = logits.shape[1]
+    top_logits, top_classes = top
+    depth = top_classes.shape[1]
     labels = tf.where(valid[:, None] & _first_occurrence(labels), labels, schema.NO_LABEL)
     is_label = labels != schema.NO_LABEL  # [B, L]
     num_labels = tf.reduce_sum(tf.cast(is_label, tf.int32), axis=1)  # [B]
     # Of padding nothing may count, and what a model makes of it may be NaN: gathers read class 0 there.
     label_logits = tf.gather(logits, tf.where(is_label, labels, 0), batch_dims=1)  # [B, L]
 
-    # PERR looks at the top n, n being the number of labels: up to L of them.
-    depth = min(max(TOP_K, labels.shape[1]), num_classes)
-    top_logits, top_classes = tf.math.top_k(logits, depth)  # [B, depth]
     hits = tf.reduce_any(top_classes[:, :, None] == labels[:, None, :], axis=2)  # [B, depth]
     within = hits & (tf.range(depth) < num_labels[:, None])
     perr = tf.math.divide_no_nan(_count(within, axis=1), tf.cast(num_labels, tf.float64))  # [B]
@@ -61,7 +74,7 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
         return tf.gather(values, tf.range(min(TOP_K, depth)), axis=1)  # [B, k]
 
     # Sums along rows, of C terms, in float32; across rows in float64.
-    score_sums, losses_as_negatives = _sums_over_classes(logits)
+    score_sums, losses_as_negatives = sums
     label_sums = tf.reduce_sum(tf.where(is_label, label_logits, 0.0), axis=1)
     score_sums = tf.cast(score_sums, tf.float64)
     bce = tf.cast(losses_as_negatives - label_sums, tf.float64) / num_classes
@@ -85,15 +98,27 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
 
 @functools.lru_cache
 def compiled_statistics(xla: bool = True) -> Callable[..., dict[str, tf.Tensor]]:
-    """`batch_statistics` as evaluation runs it: on a CPU compiled with XLA, unless `xla` is false.
+    """`batch_statistics` as evaluation runs it, for use in other functions; the same function in every call, so that a
+    process traces and compiles it once for each shape of batches.
 
-    The same function in every call, so that a process traces and compiles it once for each shape of batches.
-
-    XLA's top k and its fused sums are faster than TensorFlow's kernels there (docs/BENCHMARKS.md). On a GPU those
-    are kept.
+    On a CPU NumPy finds the top pairs (`host_top_k`), while XLA, unless `xla` is false, compiles the sums, which are
+    computed beside it: half of the time of TensorFlow's kernels for either (docs/BENCHMARKS.md). On a GPU all of it is
+    TensorFlow's.
     """
-    on_cpu = not tf.config.list_logical_devices("GPU")
-    return tf.function(batch_statistics, autograph=False, jit_compile=xla and on_cpu)
+    if tf.config.list_logical_devices("GPU"):
+        return tf.function(batch_statistics, autograph=False)
+    sums = tf.function(_sums_over_classes, autograph=False, jit_compile=xla)
+    rest = tf.function(_statistics, autograph=False, jit_compile=xla)
+
+    def statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits, depth = tf.cast(logits, tf.float32), _depth(logits, labels)
+        top = tf.numpy_function(
+            functools.partial(host_top_k, k=depth), [logits], [tf.float32, tf.int32], stateful=False
+        )
+        top = [tf.ensure_shape(values, [logits.shape[0], depth]) for values in top]
+        return rest(logits, labels, valid, top, sums(logits))
+
+    return tf.function(statistics, autograph=False)
 
 
 def top_score_statistics(

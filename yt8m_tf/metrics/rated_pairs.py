@@ -18,7 +18,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import average_precision, pair_keys, shown_id, sigmoid
 from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
-# A class whose rating, soft perhaps, is this or more is present in the segment.
+# A class is present in a segment if its rating, which may be soft, is this or more.
 PRESENT_FROM = 0.5
 
 
@@ -27,9 +27,9 @@ class RatedMetrics:
     """The metrics of one evaluation over rated pairs.
 
     Attributes:
-      map: mean of `average_precision` over the classes that are present somewhere. Of a class its rated segments are
-        ranked by score, of equal scores those where it is absent first; its precision is the mean over its positives of
-        the precision at their ranks: what MAP@K is where the K segments of a class include all that were rated.
+      map: mean of `average_precision` over the classes that are present somewhere. A class's rated segments are
+        ranked by score; of equal scores, those where it is absent come first. Its average precision is the mean of the
+        precision at the ranks of its positives. It equals MAP@K if K covers all rated segments of each class.
       bce: mean binary cross-entropy over rated pairs, in nats; soft ratings count as they are.
       num_segments: segments evaluated.
       num_ratings: their rated pairs.
@@ -55,7 +55,7 @@ class RatedMetrics:
         return {"map": self.map, "bce": self.bce}
 
     def counts(self) -> dict[str, int]:
-        """What they are of, by the names under which it is written."""
+        """Numbers of segments and ratings, by the names under which they are written."""
         return {"num_segments": self.num_segments, "num_ratings": self.num_ratings}
 
 

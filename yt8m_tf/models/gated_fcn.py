@@ -89,7 +89,11 @@ def hidden_layer(x: keras.KerasTensor, hidden: Hidden, units: int, name: str) ->
     y = blocks.dense(x, units, f"{name}_dense", use_bias=not hidden.batch_norm)
     y = x + y if hidden.residual else y
     y = blocks.batch_norm(y, f"{name}_bn") if hidden.batch_norm else y
-    return ops.sort(y, axis=-1) if hidden.activation == "sort" else ops.relu(y)
+    if hidden.activation == "sort":
+        return ops.sort(y, axis=-1)
+    # Of MatMul, BiasAdd, Add and Relu Grappler of TensorFlow 2.21 makes a node without an operation on a CPU, and then
+    # leaves the whole function unoptimised. A leaky ReLU of slope 0 is the same function.
+    return ops.leaky_relu(y, 0.0) if hidden.residual else ops.relu(y)
 
 
 @register_model("gated_fcn", GatedFCNConfig, levels=("video",))

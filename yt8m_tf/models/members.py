@@ -9,8 +9,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from yt8m_tf.config.frames import FramesConfig
 from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.layers.masking import clip_mask, masked_mean
 from yt8m_tf.models.registry import build_model
+
+# Of a member's configuration what says which of the data it reads.
+_READS = ("features", "level")
 
 
 def member_logits(
@@ -21,17 +26,22 @@ def member_logits(
     The variables of member number i have the paths that they have in the model alone, with `member_<i>_` before them.
 
     Args:
-      members: of each, its `model` configuration (`{name: ..., **options}`), and in `features` those of the data that
-        it reads, where these are not all.
+      members: of each, its `model` configuration (`{name: ..., **options}`), and beside it what it reads otherwise than
+        `spec` has it, see `member_spec`. A member of videos in a model of clips gets the means of their frames.
       inputs: of the whole model, `registry.model_inputs`.
       spec: what these are.
     """
+    means: Mapping[str, keras.KerasTensor] = {}
+    if any(member_spec(member, spec).level != spec.level for member in members):
+        mask = clip_mask(inputs)
+        means = {name: masked_mean(inputs[name], mask) for name in spec.features}
     logits = []
     for number, member in enumerate(members):
         own = member_spec(member, spec)
-        model = build_model({key: value for key, value in member.items() if key != "features"}, own)
+        model = build_model({key: value for key, value in member.items() if key not in _READS}, own)
         model = renamed(model, f"member_{number}")
-        given = {name: value for name, value in inputs.items() if name in own.features or name == "num_frames"}
+        given = means if own.level != spec.level else inputs
+        given = {name: value for name, value in given.items() if name in own.features or name == "num_frames"}
         logits.append(ops.cast(model(given), "float32"))
     return logits
 
@@ -49,8 +59,9 @@ def renamed(model: keras.Model, name: str) -> keras.Model:
 
 
 def member_spec(member: Mapping[str, Any], spec: InputSpec) -> InputSpec:
-    """What a member reads: `spec`, or some of its features."""
+    """What a member reads: `spec`, but of its features those in `features`, and videos where its `level` is "video"."""
+    own = spec if "level" not in member else dataclasses.replace(spec, level=member["level"], frames=FramesConfig())
     names = member.get("features")
     if names is None:
-        return spec
-    return dataclasses.replace(spec, features={name: spec.features[name] for name in names})
+        return own
+    return dataclasses.replace(own, features={name: own.features[name] for name in names})

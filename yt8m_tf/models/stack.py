@@ -24,8 +24,8 @@ class StackModelConfig:
     """A stacking, as yt8m-ensemble --stack writes it.
 
     Attributes:
-      members: of each, its `model` configuration, and in `features` those of the data that it reads, where these are
-        not all.
+      members: of each, its `model` configuration, and what it reads otherwise than the whole model, in `features` and
+        `level` (`members.member_spec`).
       first_level: of each member the number of the first-level model that it belongs to, whose score is the mean of
         its members: those trained on folds, say.
       listed: of each first-level model how many classes of a video its scores list.

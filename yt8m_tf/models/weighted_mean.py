@@ -20,8 +20,8 @@ class WeightedMeanConfig:
     """The members.
 
     Attributes:
-      members: of each, its `model` configuration (`{name: ..., **options}`), and in `features` those of the data that
-        it reads, where these are not all.
+      members: of each, its `model` configuration (`{name: ..., **options}`), and what it reads otherwise than the whole
+        model, in `features` and `level` (`members.member_spec`).
       weights: of the members, 0 or more; they are divided by their sum. Equal unless given.
       average: of what the mean is taken: "probabilities", or "logits", which listens more to members that are sure.
     """

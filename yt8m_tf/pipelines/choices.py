@@ -26,6 +26,10 @@ def choices(settings: PipelineConfig) -> list[dict[str, str]]:
     for name, own in runs.items():
         if own:
             found.append((name, _STOPPING, VALIDATION))
+    learners = {**settings.students, **({"final": settings.final} if settings.final else {})}
+    for name, learner in learners.items():
+        if learner.teacher:
+            found.append((name, f"teacher: {learner.teacher}", BY_HAND))
     if settings.segments:
         found.append(("segments", "stopping: the checkpoint of the highest MAP", VALIDATION))
     if settings.mean:
@@ -34,7 +38,12 @@ def choices(settings: PipelineConfig) -> list[dict[str, str]]:
         found.append(("mean", "weights", f"{OUT_OF_FOLD}: {how[settings.mean_of]}"))
         if settings.mean_of == "logits":
             found.append(("mean", "sharpness: none is needed, since GAP@20 does not depend on that of a sum", "-"))
-    if settings.ensemble:
+    if settings.ensemble and settings.ensemble_recipes:
+        found.append(("ensemble", "members", BY_HAND))
+        stand_in = ", ".join(f"{recipe} for {name}" for name, recipe in settings.ensemble_recipes.items())
+        where = f"{OUT_OF_FOLD}: float32 logits of models of folds of the same recipes: {stand_in}"
+        found.append(("ensemble", "weights", where))
+    elif settings.ensemble:
         found.append(("ensemble", "members and weights, and so sharpness", BY_HAND))
     found.append(("exports", f"precision: {settings.export}", BY_HAND))
     return [{"of": what, "choice": choice, "where": where} for what, choice, where in found]

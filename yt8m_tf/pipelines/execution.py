@@ -52,6 +52,8 @@ def _train(stage: Stage, where: Where) -> dict[str, Any]:
     if values["labels"]["soft"] is not None:
         soft = str((where.workdir / values["labels"]["soft"]).resolve())
         values = strict_yaml.merge(values, {"labels": {"soft": soft}})
+    for key, place in stage.options.get("labels", {}).items():
+        values = strict_yaml.merge(values, {"labels": {key: str(where.workdir.resolve() / place)}})
     options = loop.RunOptions(
         where.data_dir,
         where.workdir / stage.output,
@@ -78,9 +80,10 @@ def _score(stage: Stage, where: Where) -> dict[str, Any]:
 def _stack(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.stacking import report
+    from yt8m_tf.stacking.finished import OUT_OF_FOLD
     from yt8m_tf.stacking.inputs import StackInputs
     from yt8m_tf.stacking.settings import StackConfig
-    from yt8m_tf.stacking.stack import OUT_OF_FOLD, stack
+    from yt8m_tf.stacking.stack import stack
 
     names = stage.options["models"]
     inputs = {
@@ -123,6 +126,8 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
         weights = stage.options["weights"]
         if "names" in stage.options:  # in a stacking's file
             weights = weighted_mean.read_weights(where.workdir / weights, stage.options["names"])
+            shares = stage.options.get("shares", [1.0] * len(weights))
+            weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
         weighted_mean.combine(members, weights, output, average=stage.options["average"])
     return {}
 
@@ -131,6 +136,7 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.faults import Faults
     from yt8m_tf.evaluation import runs
     from yt8m_tf.training.checkpoints import load_trained
+    from yt8m_tf.vocabulary import chosen_vocabulary, load_vocabulary
 
     trained = load_trained(where.workdir / stage.options["run"])
     if stage.options.get("segments"):  # a model of whole videos, on ratings
@@ -141,7 +147,10 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
         trained, stage.shards, where.data_dir, faults=Faults(), xla=where.xla, progress=where.progress
     )
     context = {"workdir": stage.options["run"], "step": trained.step, "patterns": list(stage.shards)}
-    runs.write_evaluation(metrics, where.workdir / stage.output, context=context)
+    data = trained.experiment.data
+    vocabulary = chosen_vocabulary(None, data.vocabulary, data.num_classes, where.data_dir)
+    names = load_vocabulary(vocabulary, data.num_classes) if vocabulary else None
+    runs.write_evaluation(metrics, where.workdir / stage.output, vocabulary=names, context=context)
     return {metrics.BEST_BY: metrics.scalars()[metrics.BEST_BY]}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import models
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.models.operations import matrix_operations
@@ -66,7 +66,7 @@ def key_of(experiment: ExperimentConfig) -> str:
 def shipped_models() -> list[ExperimentConfig]:
     """What the pipelines that come along train, one for all that are alike, by the model's name."""
     found: dict[str, ExperimentConfig] = {}
-    for selector in strict_yaml.shipped_selectors():
+    for selector in configurations.shipped_selectors():
         if selector.startswith("pipelines/"):
             experiments = experiments_of(make_stages(load_pipeline(selector)))
             found |= {key_of(experiment): experiment for experiment in experiments.values()}
@@ -86,7 +86,7 @@ def table_of(experiments: Iterable[ExperimentConfig]) -> str:
 
 @functools.cache
 def _table() -> Mapping[str, ForwardCost]:
-    with open(strict_yaml.shipped_file(COSTS_FILE), encoding="utf-8", newline="") as file:
+    with open(configurations.shipped_file(COSTS_FILE), encoding="utf-8", newline="") as file:
         return {
             row["key"]: ForwardCost(int(row["parameters"]), float(row["operations"])) for row in csv.DictReader(file)
         }

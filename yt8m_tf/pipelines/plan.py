@@ -20,7 +20,7 @@ from yt8m_tf.pipelines.forward_costs import ForwardCost, experiments_of, forward
 from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
 from yt8m_tf.training.optimizers import slot_names
 
 # Of the forward pass: forward, gradient of the weights, gradient of the inputs.
@@ -66,7 +66,24 @@ def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> 
     found = {key: forward_cost(experiment) for key, experiment in distinct.items()}
     sizes = {output: found[key_of(experiment)] for output, experiment in experiments.items()}
     count = functools.cache(functools.partial(_num_videos, data_dir, videos))  # hundreds of stages read the same
-    return {stage.name: _cost(stage, experiments, sizes, count) for stage in stages}
+    return {
+        stage.name: _cost(stage, experiments, sizes, count) + _teaching(stage, stages, experiments, sizes)
+        for stage in stages
+    }
+
+
+def _teaching(
+    stage: Stage,
+    stages: Sequence[Stage],
+    experiments: Mapping[str, ExperimentConfig],
+    sizes: Mapping[str, ForwardCost],
+) -> Cost:
+    """What the teachers of a run add: forward passes of each of them, in every step."""
+    runs = [run for own in stage.teachers(stages) for run in own.options.get("members", (own.output,))]
+    if not runs:
+        return Cost()
+    train = experiments[stage.output].train
+    return Cost(operations=train.total_steps * train.batch_size * sum(sizes[run].operations for run in runs))
 
 
 def _cost(
@@ -155,18 +172,22 @@ def _in_brief(names: Sequence[str]) -> str:
 
 
 def _cells(cost: Cost, teraflops: float) -> tuple[str, ...]:
-    hours = cost.operations / (teraflops * 1e12) / 3600
     return (
         f"{cost.examples:,}",
         f"{cost.parameters:,}" if cost.parameters else "",
         f"{cost.operations / 1e9:,.0f}" if cost.operations else "",
-        f"{hours:,.2f}" if cost.operations else "",
+        f"{_hours(cost, teraflops):,.2f}" if cost.operations else "",
         f"{cost.bytes_written / 1e6:,.1f} MB" if cost.bytes_written else "",
     )
 
 
+def _hours(cost: Cost, teraflops: float) -> float:
+    return cost.operations / (teraflops * 1e12) / 3600
+
+
 def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, workdir: Path, teraflops: float) -> str:
-    """`format_plan` of a pipeline, with the states of its stages where the data is there, and what LightGBM takes."""
+    """`format_plan` of a pipeline, with the states of its stages where the data is there, what LightGBM takes, and the
+    totals of all stages and of those that are not done."""
     note = ""
     try:
         shards = shards_of(stages, data_dir)
@@ -179,14 +200,28 @@ def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, w
         known = States(workdir, stages, shards)
         states = {stage.name: known.of(stage.name) for stage in stages}
         note = "".join(f"\nchanged: {line}" for line in known.changed())
-    table = format_plan(stages, costs(stages, data_dir, settings.videos), states, teraflops)
+    found = costs(stages, data_dir, settings.videos)
+    lines = [format_plan(stages, found, states, teraflops)]
     stack = next((stage for stage in stages if stage.kind == "stack"), None)
-    if stack is None:
-        return table + note
-    rows = _CANDIDATES * _num_videos(data_dir, settings.videos, stack.options["splits"][OUT_OF_FOLD], "train")
-    columns, trees = 1 + len(stack.options["models"]), settings.stack.num_trees * settings.num_folds
-    gigabytes, hours = rows * (columns + _LIGHTGBM_BYTES) / 1e9, rows * columns * trees / _TREE_VALUES / 3600
-    return (
-        f"{table}\nstack: about {rows:,} rows of {columns} columns, {gigabytes:,.1f} GB of memory;"
-        f" up to {trees:,} trees, {hours:,.1f} hours of one CPU core{note}"
-    )
+    cpu_hours = dict[str, float]()  # of LightGBM
+    if stack is not None:
+        rows = _CANDIDATES * _num_videos(data_dir, settings.videos, stack.options["splits"][OUT_OF_FOLD], "train")
+        columns, trees = 1 + len(stack.options["models"]), settings.stack.num_trees * settings.num_folds
+        gigabytes, hours = rows * (columns + _LIGHTGBM_BYTES) / 1e9, rows * columns * trees / _TREE_VALUES / 3600
+        cpu_hours[stack.name] = hours
+        lines.append(
+            f"stack: about {rows:,} rows of {columns} columns, {gigabytes:,.1f} GB of memory;"
+            f" up to {trees:,} trees, {hours:,.1f} hours of one CPU core"
+        )
+    left = [stage.name for stage in stages if states[stage.name] != "done"]
+    for title, names in (("in all", [stage.name for stage in stages]), ("remaining", left)):
+        total = sum((found[name] for name in names), Cost())
+        lines.append(_total(title, len(names), total, sum(cpu_hours.get(name, 0.0) for name in names), teraflops))
+    return "\n".join(lines) + note
+
+
+def _total(title: str, num_stages: int, cost: Cost, cpu_hours: float, teraflops: float) -> str:
+    parts = [f"{num_stages} stages, {_hours(cost, teraflops):,.2f} hours at {teraflops:g} TFLOP/s"]
+    if cpu_hours:
+        parts.append(f"{cpu_hours:,.2f} hours of one CPU core")
+    return f"{title}: {', '.join([*parts, f'{tables.size(cost.bytes_written)} written'])}"

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from typing import Any
 from yt8m_tf import files, locks
 from yt8m_tf.console import tables
 from yt8m_tf.errors import InputError
+from yt8m_tf.pipelines.screen import Screen, WriteLine
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.pipelines.workers import Submit
 from yt8m_tf.sample_data.output import SUMMARY
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
 
-WriteLine = Callable[[str], None]
+# Between two looks at the stages under way.
+_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -47,7 +49,7 @@ def run(
     submit: Submit,
     jobs: int,
     restart: Sequence[str] = (),
-    write_line: WriteLine = print,
+    write_line: WriteLine | None = None,
 ) -> dict[str, Any]:
     """Runs what is not done.
 
@@ -57,7 +59,7 @@ def run(
       submit: gives a stage to a worker.
       jobs: stages under way at a time.
       restart: of what was made for other inputs or another configuration, what may start afresh (`States.check`).
-      write_line: takes a line for each stage that ends.
+      write_line: takes a line for each stage that ends; None: they go to standard output.
 
     Returns:
       The result of each stage by name.
@@ -69,56 +71,62 @@ def run(
     states.check(restart)
     results = {stage.name: states.result(stage.name) for stage in stages if states.of(stage.name) == "done"}
     waiting = [stage for stage in stages if stage.name not in results]
-    running: dict[Any, Stage] = {}
+    running: dict[Any, tuple[Stage, float]] = {}
     failure: tuple[Stage, Exception] | None = None
-    start, ended, total = time.monotonic(), 0, len(waiting)
-    if results:
-        write_line(f"{len(results)} of {len(stages)} stages are done already")
-    while running or (waiting and failure is None):
-        for stage in [stage for stage in waiting if all(name in results for name in stage.inputs)]:
-            if len(running) == jobs or failure is not None:
-                break
-            waiting.remove(stage)
-            if moved := states.begin(stage.name):
-                write_line(f"{stage.name}: what was there is in {moved} now")
-            running[submit(stage)] = stage
-        finished = _first(running)
-        for future in finished:
-            stage = running.pop(future)
-            try:
-                results[stage.name] = future.result()
-            except Exception as error:
-                failure = failure or (stage, error)
-                continue
-            states.finish(stage.name, results[stage.name])
-            ended += 1
-            write_line(_line(stage, results[stage.name], ended, total, time.monotonic() - start))
+    with Screen(states.workdir, len(stages), len(results), write_line) as screen:
+        if results:
+            screen.line(f"{len(results)} of {len(stages)} stages are done already")
+        while running or (waiting and failure is None):
+            for stage in [stage for stage in waiting if all(name in results for name in stage.inputs)]:
+                if len(running) == jobs or failure is not None:
+                    break
+                waiting.remove(stage)
+                if moved := states.begin(stage.name):
+                    screen.line(f"{stage.name}: what was there is in {moved} now")
+                running[submit(stage)] = stage, time.monotonic()
+            for future in _first(running, screen):
+                stage, _ = running.pop(future)
+                try:
+                    results[stage.name] = future.result()
+                except Exception as error:
+                    failure = failure or (stage, error)
+                    continue
+                states.finish(stage.name, results[stage.name])
+                screen.ended(stage, results[stage.name])
     if failure is not None:
-        stage, cause = failure
-        what = " ".join(str(cause).split()) or type(cause).__name__
-        if isinstance(cause, BrokenProcessPool):
-            what = "its process was killed, for want of memory perhaps (then fewer --jobs at once)"
-        raise InputError(f"stage '{stage.name}': {what}; the same command goes on from there") from cause
+        raise _failed(*failure, states.workdir) from failure[1]
     return {stage.name: results[stage.name] for stage in stages}
 
 
-def _first(running: dict[Any, Stage]) -> list[Any]:
+def _failed(stage: Stage, cause: Exception, workdir: Path) -> InputError:
+    what = " ".join(str(cause).split()) or type(cause).__name__
+    if isinstance(cause, BrokenProcessPool):
+        what = "its process was killed, for want of memory perhaps (then fewer --jobs at once)"
+    log = workdir / stage.log
+    details = f"; what it printed is in {log}" if log.is_file() else ""
+    return InputError(f"stage '{stage.name}': {what}{details}; the same command goes on from there")
+
+
+def _first(running: Mapping[Any, tuple[Stage, float]], screen: Screen) -> list[Any]:
     """The futures that have ended, at least one: of a pool, or of Dask."""
     while True:
         done = [future for future in running if future.done()]
         if done:
             return done
+        screen.under_way(running.values())
         futures = [future for future in running if isinstance(future, concurrent.futures.Future)]
         if futures:
-            concurrent.futures.wait(futures, timeout=5, return_when=concurrent.futures.FIRST_COMPLETED)
+            concurrent.futures.wait(futures, timeout=_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED)
         else:
             time.sleep(0.1)
 
 
-def _line(stage: Stage, result: dict[str, Any], ended: int, total: int, seconds: float) -> str:
-    gap = f", GAP@20 {result['gap_at_20']:.4f}" if "gap_at_20" in result else ""
-    left = seconds / ended * (total - ended)
-    return f"[{ended}/{total}] {stage.name}: {tables.duration(result['seconds'])}{gap}; {tables.duration(left)} left"
+def write_hparams(workdir: Path) -> None:
+    """Writes the columns of TensorBoard's HParams tab for the runs that there are."""
+    from yt8m_tf.training import hparams
+
+    with contextlib.suppress(InputError):  # no run yet; or a disk that is full, of which the stages tell
+        hparams.write_columns(workdir / "runs")
 
 
 def reachable_gap(data_dir: str) -> float | None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from yt8m_tf.config import strict_yaml
+from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
@@ -27,7 +27,21 @@ class ModelSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class FinalSettings(ModelSettings):
+class StudentSettings(ModelSettings):
+    """A model of a pipeline that learns from others.
+
+    Attributes:
+      teacher: who scores inside its training step, in place of the stacked scores: a baseline, a student before it in
+        the configuration, "mean" or "ensemble" (`labels.teacher`); or a first-level model, whose models of folds teach
+        out of fold (`labels.teacher_folds`). Give `changes` a broad `train.mixup_alpha`, such as 1.0, and many epochs.
+        null: the stacked scores.
+    """
+
+    teacher: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalSettings(StudentSettings):
     """The final network of a pipeline: small networks over trunks of students.
 
     Attributes:
@@ -67,8 +81,8 @@ class PipelineConfig:
       train: on top of the configuration of every model of both levels: a budget, say.
       splits: what is scored beside the training shards; shards of `data.<split>`.
       stack: LightGBM over the scores.
-      students: name to model that is trained on the stacked scores (`labels.soft` is set here), and judged on the
-        validation shards.
+      students: name to model that is trained on the stacked scores (`labels.soft` is set here), or by a teacher in its
+        training step, and judged on the validation shards.
       baselines: name to model that is trained as students are, but on hard labels: what these are compared with.
       final: the final network, over trunks of students; none unless given.
       mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
@@ -76,6 +90,9 @@ class PipelineConfig:
         logits: the models of the folds score some of their own shards again.
       ensemble: names of students and baselines, and "final", each with its weight in the mean of logits that is one
         more graph. All of them have seen every training shard, so there are no scores to fit weights on.
+      ensemble_recipes: of every name of `ensemble` the first-level model of the same recipe: weights are then fitted
+        out of fold, as for `mean_of: logits`, on what the models of folds of these say. Names of one recipe share its
+        weight as `ensemble` has it. Empty: the weights of `ensemble` count as they are.
       segments: name to model that is trained on rated segments (`data.segments`). All of them score windows of the
         splits together: `segments/SPLIT.csv` is the submission of the mean of their scores.
       segment_classes: a file with the classes of that submission, relative to the data directory; null: all.
@@ -92,12 +109,13 @@ class PipelineConfig:
     train: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     splits: tuple[Literal["validation", "test"], ...] = ("validation", "test")
     stack: StackConfig = dataclasses.field(default_factory=StackConfig)
-    students: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
+    students: Mapping[str, StudentSettings] = dataclasses.field(default_factory=dict)
     baselines: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
     final: FinalSettings | None = None
     mean: bool = False
     mean_of: Literal["probabilities", "logits"] = "probabilities"
     ensemble: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ensemble_recipes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     segments: Mapping[str, SegmentSettings] = dataclasses.field(default_factory=dict)
     segment_classes: str | None = None
     videos: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -123,13 +141,19 @@ class PipelineConfig:
             raise ValueError(f"ensemble names '{unknown[0]}', which is no student, no baseline and no final network")
         if min(self.ensemble.values(), default=1) <= 0:
             raise ValueError(f"ensemble needs weights above 0, got {', '.join(map(str, self.ensemble.values()))}")
+        if self.ensemble_recipes and not self.models and not self.all_of:
+            raise ValueError("ensemble_recipes names first-level models, of which there are none; leave it out")
+        if self.ensemble_recipes and (odd := sorted(set(self.ensemble) ^ set(self.ensemble_recipes))):
+            raise ValueError(
+                f"ensemble and ensemble_recipes must have the same names; '{odd[0]}' is in one of them alone"
+            )
 
     def first_level(self) -> dict[str, ModelSettings]:
         """All first-level models by name: those of `all_of`, then `models`."""
         found = {
             name: ModelSettings(f"{path}:{name}")
             for path in self.all_of
-            for name in strict_yaml.configuration_names(path)
+            for name in configurations.configuration_names(path)
         }
         return found | dict(self.models)
 
@@ -141,7 +165,7 @@ class PipelineConfig:
         """
         from yt8m_tf.models.registry import parse_experiment  # takes Keras; what a pipeline is can be read without
 
-        own = strict_yaml.load_yaml(settings.config)
+        own = configurations.load_yaml(settings.config)
         data = strict_yaml.merge(own, settings.changes).get("data")  # of whatever type: not yet checked
         level = data.get("level", "video") if isinstance(data, Mapping) else "video"
         values: Mapping[str, Any] = own
@@ -157,10 +181,10 @@ def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfi
     """Reads `PATH.yaml[:NAME]` and applies `--set` overrides.
 
     Raises:
-      InputError: see `strict_yaml.load_yaml`, `strict_yaml.apply_overrides`, `strict_yaml.parse` and `parse_precision`.
+      InputError: see `configurations.load_yaml`, `strict_yaml.apply_overrides` and `.parse`, and `parse_precision`.
     """
     settings = strict_yaml.parse(
-        PipelineConfig, strict_yaml.apply_overrides(PipelineConfig, strict_yaml.load_yaml(selector), overrides), ""
+        PipelineConfig, strict_yaml.apply_overrides(PipelineConfig, configurations.load_yaml(selector), overrides), ""
     )
     try:
         parse_precision(settings.export)  # not hours later

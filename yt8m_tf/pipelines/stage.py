@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "infer", "infer_segments"]
@@ -37,7 +37,19 @@ class Stage:
         """The name without the fold: the folds of a model are shown together."""
         return self.name.partition(" fold ")[0]
 
+    def teachers(self, stages: Iterable[Stage]) -> list[Stage]:
+        """Those of the stages whose runs score inside its training step."""
+        places = {*self.options.get("labels", {}).values()}  # a run, or a model's runs of all folds
+        if not places:
+            return []
+        return [stage for stage in stages if places & {stage.output, f"{stage.output.rpartition('/')[0]}/fold_*"}]
+
     @property
     def file_name(self) -> str:
         """The beginning of the names of what is written about it."""
         return self.name.replace(" ", "_")
+
+    @property
+    def log(self) -> str:
+        """The file below the pipeline's directory with all that it printed, of every attempt."""
+        return f"stages/{self.file_name}.log"

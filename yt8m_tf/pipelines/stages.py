@@ -14,9 +14,10 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.pipelines.segments import segment_stages
-from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig
+from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig, StudentSettings
 from yt8m_tf.pipelines.stage import Stage
-from yt8m_tf.stacking.stack import OUT_OF_FOLD, WEIGHTS
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.stack import WEIGHTS
 
 
 def seed_of(name: str) -> int:
@@ -64,30 +65,15 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
     stack = _stack(first_level, settings) if first_level else None
     stages += [stack] if stack else []
     students = {
-        name: _train(name, model, settings, (stack.name,), {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}})
+        name: _student(name, model, settings, stack)
         for name, model in settings.students.items()
         if stack  # which students need
     }
     hard = [_train(name, model, settings, (), {"labels": {"soft": None}}) for name, model in settings.baselines.items()]
     runs = [*hard, *students.values()]
     stages += runs
-    graphs = []
-    if settings.final is not None and stack:
-        graphs.append(_final(settings.final, settings, stack, students))
-    by_name = {stage.name: stage for stage in (*stages, *graphs)}
-    if settings.mean and stack:
-        members = [by_name[f"train {name} fold 0"] for name in first_level]
-        source, path = stack, f"{stack.output}/{WEIGHTS}"
-        if settings.mean_of == "logits":
-            source = _fit("mean", first_level, settings, stack)
-            path = source.output
-            stages.append(source)
-        fitted = {"weights": path, "names": list(first_level), "average": settings.mean_of}
-        graphs.append(_mean("mean", members, fitted, source))
-    if settings.ensemble:
-        members = [by_name[f"train {name}"] for name in settings.ensemble]
-        graphs.append(_mean("ensemble", members, {"weights": list(settings.ensemble.values()), "average": "logits"}))
-    stages += graphs
+    fits, graphs = _graphs(settings, first_level, stack, students, {stage.name: stage for stage in stages})
+    stages += [*fits, *graphs]
     for run in (*runs, *graphs):
         name, patterns = Path(run.output).name, tuple(_data_of(run)["validation"])
         options = {"run": run.output}
@@ -102,7 +88,62 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
         name: _train(name, own, settings, (f"train {own.start}",) if own.start else (), {"labels": {"soft": None}})
         for name, own in settings.segments.items()
     }
-    return stages + segment_stages(settings, tuned, [_export(run, settings) for run in tuned.values()])
+    return _in_order(stages + segment_stages(settings, tuned, [_export(run, settings) for run in tuned.values()]))
+
+
+def _graphs(
+    settings: PipelineConfig,
+    first_level: Mapping[str, ExperimentConfig],
+    stack: Stage | None,
+    students: Mapping[str, Stage],
+    runs: Mapping[str, Stage],
+) -> tuple[list[Stage], list[Stage]]:
+    """What fits weights of means; and the final network and the means, in the order in which they are exported."""
+    fits: list[Stage] = []
+    graphs: dict[str, Stage] = {}
+    if settings.final is not None and stack:
+        graphs["train final"] = _final(settings.final, settings, stack, students)
+    if settings.mean and stack:
+        members = [runs[f"train {name} fold 0"] for name in first_level]
+        source, path = stack, f"{stack.output}/{WEIGHTS}"
+        if settings.mean_of == "logits":
+            fits.append(_fit("mean", first_level, settings, stack))
+            source, path = fits[-1], fits[-1].output
+        fitted = {"weights": path, "names": list(first_level), "average": settings.mean_of}
+        graphs["mean"] = _mean("mean", members, fitted, source)
+    if settings.ensemble:
+        members = [{**runs, **graphs}[f"train {name}"] for name in settings.ensemble]
+        options: dict[str, Any] = {"weights": list(settings.ensemble.values())}
+        fit: Stage | None = None
+        if settings.ensemble_recipes and stack:
+            fit = _fit("ensemble", _recipes(settings, first_level), settings, stack)
+            fits.append(fit)
+            recipes = [settings.ensemble_recipes[name] for name in settings.ensemble]
+            options = {"weights": fit.output, "names": recipes, "shares": _shares(settings)}
+        graphs["ensemble"] = _mean("ensemble", members, {**options, "average": "logits"}, fit)
+    return fits, list(graphs.values())
+
+
+def _in_order(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages in their order, but each after those that it needs: a teacher may be a graph of others.
+
+    Raises:
+      InputError: stages need each other.
+    """
+    waiting, placed, names = list(stages), list[Stage](), set[str]()
+    while waiting:
+        ready = next((stage for stage in waiting if names >= {*stage.inputs}), None)
+        if ready is None:
+            first = next(stage for stage in waiting if "labels" in stage.options)  # nothing else can need a later one
+            name, teacher = (Path(place).name for place in (first.output, *first.options["labels"].values()))
+            raise InputError(
+                f"the pipeline's configuration: the teacher of '{name}', '{teacher}', needs '{name}' to be trained;"
+                " name another teacher"
+            )
+        placed.append(ready)
+        names.add(ready.name)
+        waiting.remove(ready)
+    return placed
 
 
 def check_outputs(stages: Sequence[Stage], workdir: Path) -> None:
@@ -165,12 +206,50 @@ def _train(
     return Stage(f"train {name}", "train", inputs, f"runs/{name}", options, shards)
 
 
+def _student(name: str, model: StudentSettings, settings: PipelineConfig, stack: Stage) -> Stage:
+    """A run that learns from the stacked scores, or from a teacher, whose place below the pipeline's directory is the
+    option "labels"."""
+    if model.teacher is None:
+        return _train(name, model, settings, (stack.name,), {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}})
+    graphs = {"mean": settings.mean, "ensemble": bool(settings.ensemble)}
+    if model.teacher in settings.first_level():
+        inputs = tuple(f"train {model.teacher} fold {fold}" for fold in range(settings.num_folds))
+        labels = {"teacher_folds": f"runs/{model.teacher}/fold_*"}
+    elif model.teacher in (*settings.students, *settings.baselines) or graphs.get(model.teacher):
+        inputs = (model.teacher if model.teacher in graphs else f"train {model.teacher}",)
+        labels = {"teacher": f"runs/{model.teacher}"}
+    else:
+        raise InputError(
+            f"the pipeline's configuration: the teacher of '{name}' is '{model.teacher}', which is no model, student or"
+            " baseline, nor a mean or an ensemble that it makes; name one of these"
+        )
+    stage = _train(name, model, settings, inputs, {"labels": {"soft": None}})
+    return dataclasses.replace(stage, options={**stage.options, "labels": labels})
+
+
 def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, students: Mapping[str, Stage]) -> Stage:
     trunks = [students[name] for name in final.trunks]
-    soft = {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}}
-    stage = _train("final", final, settings, (stack.name, *(trunk.name for trunk in trunks)), soft)
+    stage = _student("final", final, settings, stack)
     start = {"init_from": [trunk.output for trunk in trunks], "init_exclude": list(final.exclude) if trunks else []}
-    return dataclasses.replace(stage, options={**stage.options, **start})
+    inputs = (*stage.inputs, *(trunk.name for trunk in trunks if trunk.name not in stage.inputs))
+    return dataclasses.replace(stage, inputs=inputs, options={**stage.options, **start})
+
+
+def _recipes(settings: PipelineConfig, first_level: Mapping[str, ExperimentConfig]) -> dict[str, ExperimentConfig]:
+    """The first-level models whose models of folds stand for the members of the ensemble."""
+    if unknown := [name for name in settings.ensemble_recipes.values() if name not in first_level]:
+        raise InputError(
+            f"the pipeline's configuration: ensemble_recipes names '{unknown[0]}', which is no first-level model; name"
+            f" one of {', '.join(first_level)}"
+        )
+    return {name: first_level[name] for name in settings.ensemble_recipes.values()}
+
+
+def _shares(settings: PipelineConfig) -> list[float]:
+    """Of each member of the ensemble its share of the weight of its recipe."""
+    recipes, weights = settings.ensemble_recipes, settings.ensemble
+    totals = {recipe: sum(weights[name] for name in weights if recipes[name] == recipe) for recipe in recipes.values()}
+    return [weight / totals[recipes[name]] for name, weight in weights.items()]
 
 
 def _fit(name: str, models: Mapping[str, ExperimentConfig], settings: PipelineConfig, stack: Stage) -> Stage:
@@ -186,7 +265,9 @@ def _fit(name: str, models: Mapping[str, ExperimentConfig], settings: PipelineCo
 def _mean(name: str, members: Sequence[Stage], options: Mapping[str, Any], fitted: Stage | None = None) -> Stage:
     """The mean of some runs in one graph, of probabilities or logits; weights are fitted by a stage, or given."""
     options = {"members": [member.output for member in members], **options}
-    options |= {"experiment": {"data": _data_of(members[0])}}
+    # Models of both levels in one graph read clips.
+    data = [_data_of(member) for member in members]
+    options |= {"experiment": {"data": next((own for own in data if own["level"] == "frame"), data[0])}}
     inputs = (*((fitted.name,) if fitted else ()), *(member.name for member in members))
     return Stage(name, "mean", inputs, f"runs/{name}", options)
 

@@ -1,4 +1,5 @@
-"""Whether the weights that runs start from fit into their models: seen before anything runs, not after days."""
+"""Whether the weights that runs start from fit into their models, and teachers their students: seen before anything
+runs, not after days."""
 
 from __future__ import annotations
 
@@ -11,14 +12,16 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import build_without_weights, parse_experiment
 from yt8m_tf.pipelines.stage import Stage
+from yt8m_tf.training.teacher import check_can_teach
 
 
 def check_starts(stages: Sequence[Stage]) -> None:
-    """Checks each stage that starts from the runs of others, as `training.checkpoints.init_from` will.
+    """Checks each stage that starts from the runs of others, as `training.checkpoints.init_from` will, or learns from
+    them, as `training.teacher.load_teacher` will.
 
     Raises:
       InputError: a variable that none of the runs will have, or that the first one which has it has in another shape;
-        or the models take inputs of another kind.
+        or the models take inputs of another kind; a teacher of other data than its student's.
     """
     configured = {stage.output: stage.options["experiment"] for stage in stages if stage.kind == "train"}
 
@@ -32,6 +35,10 @@ def check_starts(stages: Sequence[Stage]) -> None:
         return {variable.path: tuple(variable.shape) for variable in model.variables}
 
     for stage in stages:
+        for teacher in stage.teachers(stages):
+            for run in teacher.options.get("members", (teacher.output,)):
+                where = f"the pipeline's configuration: {Path(stage.output).name}.teacher: {run}"
+                check_can_teach(experiment(run).data, experiment(stage.output).data, where)
         sources = stage.options.get("init_from", ())
         if not sources:
             continue

@@ -21,7 +21,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError, plain
 from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, digest, some
 from yt8m_tf.pipelines.stage import Kind, Stage
-from yt8m_tf.stacking import stack
+from yt8m_tf.stacking import finished
 
 # "done"; "begun", and goes on; "changed": there is something that was made for other inputs or another configuration;
 # "damaged": was done, and a file of it is gone, or of another size.
@@ -75,7 +75,7 @@ class States:
     """
 
     def __init__(self, workdir: Path, stages: Sequence[Stage], shards: Mapping[str, Shards]):
-        self._workdir = workdir
+        self.workdir = workdir
         self._stages = {stage.name: stage for stage in stages}
         self._shards: dict[str, Shards | None] = {digest(own): own for own in shards.values()}
         self._contents: dict[str, Content] = {}
@@ -144,10 +144,10 @@ class States:
         return moved
 
     def finish(self, name: str, result: Mapping[str, Any]) -> None:
-        """After a stage has run."""
-        output = self._workdir / self._stages[name].output
+        """Records a stage as done, with its result and the sizes of its files."""
+        output = self.workdir / self._stages[name].output
         paths = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
-        sizes = {str(path.relative_to(self._workdir)): path.stat().st_size for path in paths}
+        sizes = {str(path.relative_to(self.workdir)): path.stat().st_size for path in paths}
         self._found[name] = _Found("done", self._write(name, "done", result, sizes))
         self._path(name, "begun").unlink(missing_ok=True)
 
@@ -203,14 +203,14 @@ class States:
         options = strict_yaml.to_dict(dict(stage.options))
         try:
             if stage.kind == "train":
-                stored = _read_yaml(self._workdir / stage.output / run_dir.CONFIG)
+                stored = _read_yaml(self.workdir / stage.output / run_dir.CONFIG)
                 soft = {"labels": {"soft": options["experiment"]["labels"]["soft"]}}  # a run has the whole path
                 yield {**options, "experiment": strict_yaml.merge(stored, soft)}
             elif stage.kind == "mean":
-                data = _read_yaml(self._workdir / options["members"][0] / run_dir.CONFIG)["data"]
+                data = _read_yaml(self.workdir / options["members"][0] / run_dir.CONFIG)["data"]
                 yield {**options, "experiment": {"data": data}}
             elif stage.kind == "stack":
-                path = self._workdir / stage.output / stack.CONFIG
+                path = self.workdir / stage.output / finished.CONFIG
                 yield {**options, "stack": json.loads(path.read_text(encoding="utf-8"))["config"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             return
@@ -229,22 +229,22 @@ class States:
         names = list(dict.fromkeys(self._stages[name].group for name in first))
         flags = " ".join(f"--restart={shlex.quote(name)}" for name in (names if len(names) <= _NAMED else ["*"]))
         return (
-            f"--workdir={self._workdir}: stages that were done or begun have changed: {'; '.join(listed)}. Restore what"
+            f"--workdir={self.workdir}: stages that were done or begun have changed: {'; '.join(listed)}. Restore what"
             f" changed, name another directory, or give {flags}, and they start afresh; what they wrote moves to"
-            f" {self._workdir / OLD}"
+            f" {self.workdir / OLD}"
         )
 
     def _set_aside(self, name: str) -> Path | None:
         """Moves all that is there of a stage to a directory of its own for every run of the pipeline, under `OLD`."""
-        records = [self._path(name, what) for what in ("done", "begun")]
+        records = [self._path(name, what) for what in ("done", "begun")] + [self.workdir / self._stages[name].log]
         there = [path for path in (*self._paths(self._stages[name]), *records) if path.exists() or path.is_symlink()]
         if not there:
             return None
         if self._old is None:
-            taken = [int(path.name) for path in (self._workdir / OLD).glob("*") if path.name.isdecimal()]
-            self._old = self._workdir / OLD / str(1 + max(taken, default=0))
+            taken = [int(path.name) for path in (self.workdir / OLD).glob("*") if path.name.isdecimal()]
+            self._old = self.workdir / OLD / str(1 + max(taken, default=0))
         for path in there:
-            target = self._old / path.relative_to(self._workdir)
+            target = self._old / path.relative_to(self.workdir)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)  # to another disk, where a directory here is a link
         return self._old
@@ -252,17 +252,17 @@ class States:
     def _is_whole(self, sizes: Mapping[str, int]) -> bool:
         """Are files of a stage as it left them? Others may have come, such as the evaluation of a run."""
         try:
-            return all((self._workdir / path).stat().st_size == size for path, size in sizes.items())
+            return all((self.workdir / path).stat().st_size == size for path, size in sizes.items())
         except OSError:
             return False
 
     def _paths(self, stage: Stage) -> list[Path]:
         """Where a stage writes: its output, and the parts of a submission file."""
-        output = self._workdir / stage.output
+        output = self.workdir / stage.output
         return [output, output.with_name(f"{output.name}.parts")] if stage.kind.startswith("infer") else [output]
 
     def _path(self, name: str, what: str) -> Path:
-        return self._workdir / "stages" / f"{self._stages[name].file_name}.{what}.json"
+        return self.workdir / "stages" / f"{self._stages[name].file_name}.{what}.json"
 
     def _read(self, stage: Stage, what: str) -> _Record | None:
         path = self._path(stage.name, what)
@@ -288,7 +288,7 @@ class States:
         return self._shards[name]
 
     def _path_of_shards(self, name: str) -> Path:
-        return self._workdir / "stages" / "shards" / f"{name}.json"
+        return self.workdir / "stages" / "shards" / f"{name}.json"
 
     def _write(
         self,

@@ -1,12 +1,13 @@
-"""What a worker process does: its start, and stage after stage. Imports TensorFlow, quietly, with the first one."""
+"""Runs stages in a worker process. Imports TensorFlow, quietly, with the first one."""
 
 from __future__ import annotations
 
 import gc
 import os
+import time
 from typing import Any
 
-from yt8m_tf.console.quiet import import_quietly
+from yt8m_tf.console.quiet import import_quietly, output_to
 from yt8m_tf.errors import InputError, ended_by_sigterm
 from yt8m_tf.locks import Claims
 from yt8m_tf.pipelines.execution import Where, execute
@@ -15,7 +16,7 @@ from yt8m_tf.processes import follow
 
 
 def start(parent: int, gpu: str | None, num_threads: int) -> None:
-    """Before a worker's first stage.
+    """Sets a worker process up before its first stage.
 
     Args:
       parent: the process that takes its results; it ends when that one does, killed or not.
@@ -27,6 +28,19 @@ def start(parent: int, gpu: str | None, num_threads: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if num_threads:  # workers that each take all cores get in each other's way
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
+
+
+def run_logged(stage: Stage, where: Where) -> dict[str, Any]:
+    """`run_claimed`, whose output goes to the stage's log instead of the screen. For a process with one thread of work.
+
+    Raises:
+      InputError, RuntimeError: as `run_claimed`.
+    """
+    log = where.workdir / stage.log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with output_to(log):
+        print(f"== {time.strftime('%Y-%m-%d %H:%M:%S')} {stage.name}", flush=True)
+        return run_claimed(stage, where)
 
 
 def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where stages run: processes on this machine, or the workers of a Dask cluster."""
+"""Workers that run stages: processes on this machine, or the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Work = Callable[[Stage, Where], dict[str, Any]]
 
 
 class Future(Protocol):
-    """What becomes of a stage that was given to a worker."""
+    """The future of a stage that was given to a worker."""
 
     def done(self) -> bool:
         """Whether it has ended."""
@@ -60,7 +60,7 @@ class _LocalWorker:
 
 @contextlib.contextmanager
 def local_workers(
-    jobs: int, where: Where, gpus: Sequence[str] = (), work: Work = worker_process.run_claimed
+    jobs: int, where: Where, gpus: Sequence[str] = (), work: Work = worker_process.run_logged
 ) -> Iterator[Submit]:
     """Processes that run stages, and end with this one however it ends.
 
@@ -116,7 +116,7 @@ def cluster_workers(client: Any, where: Where) -> Iterator[Submit]:
 
 
 def num_cluster_workers(client: Any) -> int:
-    """How many workers a Dask cluster has.
+    """Counts the workers of a Dask cluster.
 
     Raises:
       InputError: the scheduler does not answer.

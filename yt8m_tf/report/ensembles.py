@@ -15,8 +15,8 @@ from yt8m_tf.report.predictions import STACKED
 from yt8m_tf.report.sections import gap
 from yt8m_tf.report.workdir import Workdir
 from yt8m_tf.stacking import sizes_report
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
 from yt8m_tf.stacking.sizes import METHODS
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.subsets import WITH_WEAK
 
 _NAMES = {"mean": "plain mean"}  # of yt8m-stack, in a report

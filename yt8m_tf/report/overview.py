@@ -12,7 +12,7 @@ from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.parts import Missing, Part, Prose, Section, Tiles
 from yt8m_tf.report.predictions import STACKED, Predictions
 from yt8m_tf.report.workdir import COMBINATION, FINAL, FIRST_LEVEL, STUDENT, Export, Workdir
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
 
 _LOST = 0.0005  # of GAP@20 by storing weights in fewer bits, from which on it is said
 _RISING = 0.001  # of GAP@20 in the last evaluation, likewise

@@ -26,9 +26,9 @@ from yt8m_tf.report.stored_json import (
 )
 from yt8m_tf.report.workdir import Evaluation, Export, Run, Workdir
 from yt8m_tf.serving.metadata import METADATA_FILE
+from yt8m_tf.stacking.finished import CONFIG as STACK_FILE
+from yt8m_tf.stacking.finished import REPORT as STACK_REPORT
 from yt8m_tf.stacking.sizes import SIZES
-from yt8m_tf.stacking.stack import CONFIG as STACK_FILE
-from yt8m_tf.stacking.stack import REPORT as STACK_REPORT
 from yt8m_tf.training import checkpoints
 
 _NAMES = {"mean": "plain mean"}
@@ -129,7 +129,7 @@ def _seconds(directory: Path, sessions: Sequence[Mapping[str, Any]]) -> float | 
     if sessions:
         return checked(directory / run_dir.SESSIONS, lambda _: float(sum(entry["seconds"] for entry in sessions)))
     times: dict[str, list[int]] = {"start": [], "end": []}
-    for file in [*directory.glob("*.session"), *(directory / run_dir.TENSORBOARD).glob("*.session")]:
+    for file in run_dir.event_directory(directory).glob("*.session"):
         if found := _EVENTS.fullmatch(file.name):
             times[found[2]].append(int(found[1]))
     # Of a run that was interrupted only the last session is known, so that the whole is not.

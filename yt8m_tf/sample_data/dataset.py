@@ -41,7 +41,7 @@ _NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How many videos there are, and in which files.
+    """Numbers of videos and shards of each split.
 
     Attributes:
       num_videos: split to number of videos; 0 for none.

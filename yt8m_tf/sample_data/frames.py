@@ -23,7 +23,7 @@ _TINY = 1e-3  # stands for no variation at all, in codes
 
 @dataclasses.dataclass(frozen=True)
 class FrameCounts:
-    """Where the number of frames of a clip is drawn from.
+    """Distribution of the number of frames of a clip.
 
     Without a histogram, the counts have the shape of the real ones, whose `shortest` is 120 and `longest` 300: a spike
     at `longest`; the others spread over the whole range, with about half the density at its upper end.

@@ -40,7 +40,7 @@ STRENGTHS = {"rgb": (4.0, 6.0), "audio": (1.0, 2.0)}
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """What determines the sample data, up to the number of videos and frames.
+    """Configuration of the sample data, up to the number of videos and frames.
 
     Attributes:
       num_classes: C.
@@ -84,7 +84,7 @@ class SampleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureModel:
-    """How a feature depends on the true labels: `features = (labels @ prototypes + noise) @ basis`.
+    """Generative model of a feature: `features = (labels @ prototypes + noise) @ basis`.
 
     Attributes:
       basis: [D, D], a row for each orthonormal axis.

@@ -24,7 +24,7 @@ _REMEDY = "make the scores again"
 
 @dataclasses.dataclass(frozen=True)
 class ScoredShard:
-    """What the scores of a shard were made from.
+    """Source of a shard's scores.
 
     Attributes:
       num_bytes: the size of the shard: one that was replaced since, say by a sound copy, is scored again.
@@ -39,7 +39,7 @@ class ScoredShard:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a directory of score shards holds.
+    """Manifest of a directory of score shards.
 
     Attributes:
       model: what the scores are of, for people: run directories, a SavedModel, the stacked models.

@@ -66,7 +66,7 @@ def read_shard(directory: Path, name: str, manifest: Manifest) -> ShardScores:
 
 
 def join(ids: np.ndarray, scores: ShardScores) -> np.ndarray:
-    """Where each video's scores are.
+    """Joins videos to their scores by id.
 
     Args:
       ids: [M] bytes objects, of the videos to look up.

@@ -1,4 +1,4 @@
-"""What a trained model makes of each video before it makes classes of it: from shards to embeddings in float16.
+"""Embeds videos with a trained model: from shards to the activations before the class layer, in float16.
 
 As shards of records (`id`, `labels` where the video has any, and `mean_embedding`, D little-endian float16), which are
 read as any other video-level records: `data.features: {embedding: {size: D, dtype: float16}}`. Or as `.npy` [N, D],
@@ -53,7 +53,7 @@ class EmbeddedShard:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingsManifest:
-    """What a directory of embeddings holds.
+    """Manifest of a directory of embeddings.
 
     Attributes:
       model: run directory or SavedModel, for people.
@@ -72,7 +72,7 @@ class EmbeddingsManifest:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingSummary:
-    """What a run did: the manifest, the videos that this process embedded, its seconds, and faults."""
+    """Summary of a run: the manifest, the videos that this process embedded, its seconds, and faults."""
 
     manifest: EmbeddingsManifest
     num_embedded: int

@@ -74,7 +74,7 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
 
 
 def saved_model_scores(loaded: Any) -> Probabilities:
-    """What a SavedModel of yt8m-export gives, from what `tf.saved_model.load` gave for it."""
+    """Extracts the scores of a SavedModel of yt8m-export, as `tf.saved_model.load` loaded it."""
     features = loaded.signatures["features"]
     names = list(features.structured_input_signature[1])
 

@@ -39,7 +39,7 @@ _CLAIMED = {"video": 64, "frame": 4}
 
 @dataclasses.dataclass(frozen=True)
 class ScoringSummary:
-    """What a run did: the finished manifest, the videos that this process scored, its seconds, and skipped faults."""
+    """Summary of a run: the finished manifest, the videos that this process scored, its seconds, and skipped faults."""
 
     manifest: Manifest
     num_scored: int

@@ -15,6 +15,7 @@ from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.data.records import feature_specs
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
+from yt8m_tf.pretrained import packaged
 from yt8m_tf.serving.metadata import read_data, read_names
 from yt8m_tf.serving.scorer import load_saved_model
 
@@ -116,7 +117,7 @@ def load_export(directory: str | os.PathLike[str]) -> ExportedModel:
     """Loads what `yt8m-export` wrote; third-party SavedModels are for `yt8m-infer`.
 
     Args:
-      directory: of the SavedModel, such as `exported/NAME/1`.
+      directory: of the SavedModel, such as `exported/NAME/1`; "pretrained" is the one that comes with the package.
 
     Raises:
       InputError: there is no such SavedModel, or it cannot be loaded.
@@ -130,6 +131,7 @@ def load_export(directory: str | os.PathLike[str]) -> ExportedModel:
       ((2, 3), 3)
     """
     where = f"load_export: {os.fspath(directory)}"
+    directory = packaged.saved_model(os.fspath(directory), "load_export")
     if not tf.io.gfile.exists(os.path.join(directory, "saved_model.pb")):
         raise InputError(f"{where}: no saved_model.pb there; give the directory that yt8m-export wrote")
     data = read_data(directory)

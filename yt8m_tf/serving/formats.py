@@ -24,7 +24,7 @@ _ROW_GROUP = 1 << 16  # videos; some 30 MB of 20 names each, while a Parquet fil
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What a model says of B videos.
+    """Scores of B videos, ready to be written.
 
     Attributes:
       ids: [B] bytes.
@@ -50,7 +50,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How rows are written.
+    """An output format of rows.
 
     Attributes:
       suffix: of the files of parts.

@@ -20,12 +20,12 @@ _FRAMES, _COUNTS, _SCORES = "rgb_and_audio", "num_frames", "predictions"
 
 
 def takes_frames(signature: Any) -> bool:
-    """Whether a signature has such inputs."""
+    """Whether a signature takes frames and their numbers."""
     return {_FRAMES, _COUNTS} == {*signature.structured_input_signature[1]}
 
 
 def of_records(signature: Any, where: str, num_classes: int | None) -> tuple[Callable[..., Any], DataConfig]:
-    """A signature that takes serialized frame-level records, from one that takes their frames.
+    """Wraps a signature that takes frames into one that takes serialized frame-level records.
 
     Args:
       signature: from `rgb_and_audio` [B, T, 1152] float32 and `num_frames` [B, 1] int32 to `predictions` [B, C]

@@ -39,7 +39,7 @@ _FRAMING_BYTES = 16  # what a shard adds to each record
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which of a model's scores are written, and how.
+    """Selection of the scores that are written, and their format.
 
     Attributes:
       layout: "csv", "jsonl", "parquet" or "names" (`formats.FORMATS`).
@@ -55,7 +55,7 @@ class Selection:
 
     @property
     def format(self) -> Format:
-        """How rows are written."""
+        """The output format."""
         return FORMATS[self.layout]
 
     def describe(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True)
 class InferenceSummary:
-    """What a run did: rows written in all, videos scored by this process and its seconds, and faults in all shards."""
+    """Summary of a run: rows written, videos scored by this process and its seconds, and faults in all shards."""
 
     num_rows: int
     num_scored: int
@@ -308,7 +308,7 @@ def _scores_without_empty(
 
 
 def bytes_in_shards(serialized: tf.Tensor) -> int:
-    """What records [B] take in their shards."""
+    """Bytes of records [B] in their shards."""
     return int(tf.reduce_sum(tf.strings.length(serialized) + _FRAMING_BYTES))
 
 
@@ -336,7 +336,7 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
 
 
 def nothing_usable(shards: Sequence[str], faults: Faults) -> str:
-    """Why shards held nothing to score, in a few words."""
+    """Says in a few words why shards held nothing to score."""
     if faults.damaged:
         return str(next(iter(faults.damaged.values())))
     return f"{faults.num_empty:,} clips without frames" if faults.num_empty else f"'{shards[0]}', for one, is empty"

@@ -18,7 +18,7 @@ from yt8m_tf.serving.formats import CSV, Format
 
 
 def parts_directory(output: str | os.PathLike[str]) -> Path:
-    """Where the parts of an output are until it is whole."""
+    """Directory of an output's parts until it is whole."""
     path = Path(output)
     return path.with_name(path.name + ".parts")
 
@@ -37,7 +37,7 @@ def check_target(output: str | os.PathLike[str]) -> None:
 
 @dataclasses.dataclass
 class Part:
-    """What is known of a finished shard.
+    """Summary of a finished shard.
 
     Attributes:
       num_bytes: its size: a shard that was replaced since, say by a sound copy, is read again.

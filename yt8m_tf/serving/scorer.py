@@ -187,7 +187,7 @@ def load_scorer(
 
 
 def load_saved_model(directory: str | os.PathLike[str], where: str) -> Any:
-    """What `tf.saved_model.load` gives. Of several graphs in a SavedModel the one with the tag "serve" is taken.
+    """Loads a SavedModel; of several graphs in it the one with the tag "serve".
 
     Args:
       directory: of the SavedModel.

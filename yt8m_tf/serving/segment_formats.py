@@ -1,4 +1,4 @@
-"""What yt8m-infer --segments writes: the submission of the 2019 challenge, or JSON Lines with a line for each video."""
+"""Output formats of segments: the submission of the 2019 challenge, or JSON Lines with a line for each video."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAIR = np.dtype([("start", "<i4"), ("class", "<i4"), ("score", "<f4")])
 
 @dataclasses.dataclass(frozen=True)
 class SegmentRows:
-    """What a model says of the W windows of one video.
+    """Scores of the W windows of one video.
 
     Attributes:
       starts, ends: [W] frames.
@@ -70,7 +70,7 @@ def encode_pairs(segments: SegmentRows) -> bytes:
 
 
 def segment_format(layout: str, num_classes: int, classes: Sequence[int] | None) -> Format:
-    """How segments are written.
+    """Chooses the output format of segments.
 
     Args:
       layout: "csv", the submission, or "jsonl".

@@ -21,7 +21,7 @@ _REMEDY = "give a number from 0 to 1, or a file of yt8m-evaluate --thresholds"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Thresholds:
-    """What scores must reach: float32, [] for all classes, or [C]."""
+    """Thresholds of scores: float32, [] for all classes, or [C]."""
 
     scores: np.ndarray
 

@@ -24,7 +24,7 @@ _DROPPED = (
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Which frames of a clip are scored together.
+    """Windows of frames that are scored together.
 
     Attributes:
       size: frames of a window; one at the end of a clip may have fewer.

@@ -50,7 +50,7 @@ def connect(address: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def fold_trainer(address: str | None, config: StackConfig, num_threads: int) -> Iterator[TrainFold | None]:
-    """What trains a fold on the cluster of a scheduler; None, for training here, without an address."""
+    """Returns the trainer of a fold on a scheduler's cluster; None, for training here, without an address."""
     if address is None:
         yield None
         return

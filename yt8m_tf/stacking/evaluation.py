@@ -60,7 +60,7 @@ def sample_rows(paths: Sequence[Path], num_models: int, seed: int) -> tuple[np.n
 
 
 class LabelMass:
-    """How much of the labels the boosters' scores hold, for rare classes and for frequent ones.
+    """Share of the labels that the boosters' scores hold, for rare classes and for frequent ones.
 
     What no model lists among its highest classes is 0 in the soft labels: no student can learn it from them alone.
     """

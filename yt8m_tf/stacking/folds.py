@@ -69,6 +69,9 @@ def train_folds(
                     trained = boosting.train(others, held_out, names, config, num_threads, on_tree)
                 else:
                     trained = train_fold(others, held_out, names, on_tree, found)
+                if own.n < config.num_trees:
+                    own.total = own.n  # the bar is full: there is nothing left to train
+                    own.set_postfix_str(f"stopped early at {own.n:,}, the best was {trained.num_trees:,}")
             boosting.save(path, trained)
         found.append(boosting.load(path))
     return found

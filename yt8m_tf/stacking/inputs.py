@@ -1,4 +1,4 @@
-"""What a stacking reads: the scores of several models and the labels of the videos, shard by shard."""
+"""Inputs of a stacking: the scores of several models and the labels of the videos, shard by shard."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ShardInputs:
         return int((self.labels != schema.NO_LABEL).sum())
 
     def is_label(self, videos: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """[R] bool: is the class of each row a label of its video."""
+        """[R] bool: whether the class of each row is a label of its video."""
         return (self.labels[videos] == classes[:, None]).any(axis=1)
 
 
@@ -49,7 +49,7 @@ class LeftOut:
     """Counts of videos.
 
     Attributes:
-      videos: that take part, or would but for their missing labels.
+      videos: that all models have scores of, labelled or not.
       unlabelled: of these, those without labels, which are left out or taken for negative.
       skipped: that some model has no scores of, since it was allowed to skip them.
       damaged: base names of shards of which only the videos before damage take part; how many lie behind it, nobody
@@ -150,7 +150,7 @@ class StackInputs:
 
     @property
     def top_k(self) -> list[int]:
-        """How many classes of a video each model's scores list at most."""
+        """The most classes of a video that each model's scores list."""
         return [manifest.top_k for manifest in self._manifests]
 
     def cache_labels(self, directory: Path) -> None:
@@ -159,7 +159,7 @@ class StackInputs:
         self._cache = directory
 
     def use_labels(self, directory: Path) -> None:
-        """Reads ids and labels from the files there, that of every shard; the shards themselves need not be at hand."""
+        """Reads the ids and labels of all shards from the files of `cache_labels`; the shards need not be there."""
         self._cache, self._has_shards = directory, False
 
     def labels(self, shard: str) -> tuple[np.ndarray, np.ndarray]:
@@ -172,10 +172,10 @@ class StackInputs:
         return kept.ids, kept.labels
 
     def check_labels(self, needed: bool) -> LeftOut:
-        """Looks for videos without labels in all shards; from then on they are left out, if that is wished.
+        """Counts the videos without labels in all shards; from then on they are left out, if `on_unlabelled` is "skip".
 
         Args:
-          needed: having no labels at all is wrong; else shards without any are those of a test set.
+          needed: whether it is an error that no video has labels; else the shards are those of a test set.
 
         Raises:
           InputError: a video without labels, where others have some or all need them; see `labels`.
@@ -200,7 +200,7 @@ class StackInputs:
         return total
 
     def num_videos(self, shard: str) -> int:
-        """How many videos of a shard have scores of all models."""
+        """Counts the videos of a shard that have scores of all models."""
         name = os.path.basename(shard)
         own = self._manifests[0].inputs.get(name)
         return self._manifests[0].shards[name] - len(self._skipped(name) - set(own.skipped if own else ()))
@@ -244,7 +244,7 @@ class StackInputs:
         return kept
 
     def _is_current(self, arrays: Mapping[str, np.ndarray], shard: str) -> bool:
-        """Whether a shard is still the one whose labels were kept; a release before this key did not tell."""
+        """Whether a shard is still the one whose labels were kept; files of earlier releases do not tell, and count."""
         if not self._has_shards or "num_bytes" not in arrays:
             return True
         return int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
@@ -262,12 +262,12 @@ class StackInputs:
         return kept.at(np.array([video.decode("utf-8", "backslashreplace") not in skipped for video in ids.tolist()]))
 
     def _is_damaged(self, name: str) -> bool:
-        """Whether a shard was when a model scored it."""
+        """Whether a shard was damaged when a model scored it."""
         return any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """Where the records hold id and labels, if not under the standard keys."""
+        """The keys of id and labels, if not the standard ones."""
         return self._manifests[0].keys
 
     def _skipped(self, name: str) -> set[str]:
@@ -321,7 +321,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 def _ids_and_labels(
     shard: str, num_classes: int, is_damaged: bool, keys: Mapping[str, str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of all records, or of those before the damage."""
+    """Reads ids and labels of all records, or of those before the damage."""
     try:
         if is_damaged:
             serialized = np.array([*integrity.good_records(shard)], object)

@@ -8,7 +8,8 @@ from typing import Any
 
 from yt8m_tf import files
 from yt8m_tf.console import tables
-from yt8m_tf.stacking.stack import OUT_OF_FOLD, StackResult
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.stack import StackResult
 
 TABLE = "report.md"
 PICTURES = ("gap.png", "training_curves.png", "feature_importances.png")
@@ -25,7 +26,7 @@ def format_table(result: StackResult) -> str:
 
 
 def format_soft_labels(result: StackResult) -> str:
-    """What the out-of-fold scores hold of the labels, by frequency of the class, in Markdown."""
+    """Formats the share of the labels in the out-of-fold scores, by frequency of the class, in Markdown."""
     rows = []
     for band in result.soft_labels:
         first, last = band["from"], band["to"]

@@ -48,7 +48,7 @@ class Rows:
     labels: np.ndarray
 
     def matrix(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """What LightGBM sees of some rows: [r, 1 + F] float64 (its sequences know no other), the class id first."""
+        """LightGBM's matrix of some rows, [r, 1 + F] float64 (its sequences know no other), the class id first."""
         classes = self.classes[rows, None].astype(np.float64)
         return np.concatenate([classes, self.features[rows].astype(np.float64)], axis=1)
 

@@ -13,7 +13,7 @@ COMBINATIONS = MEAN, LOGIT_MEAN, WEIGHTED_MEAN, LIGHTGBM = "mean", "mean of logi
 
 @dataclasses.dataclass(frozen=True)
 class StackConfig:
-    """What LightGBM learns from, and how.
+    """Settings of a stacking: candidates, negatives and LightGBM's parameters.
 
     Attributes:
       candidates: which classes of a video become rows: "union", the `top` highest of every model (20 unless given), or

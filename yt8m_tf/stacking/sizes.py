@@ -7,7 +7,6 @@ single models nor the data are needed.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -20,75 +19,18 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.gap_histogram import GapHistogram
-from yt8m_tf.score_shards.manifest import read_manifest
-from yt8m_tf.stacking import boosting, evaluation, means, stack
+from yt8m_tf.stacking import boosting, evaluation, means
 from yt8m_tf.stacking.features import feature_names
+from yt8m_tf.stacking.finished import OUT_OF_FOLD, Stacking
 from yt8m_tf.stacking.folds import Bar, train_folds
 from yt8m_tf.stacking.rows import load_rows, rows_of_models, save_rows
 from yt8m_tf.stacking.settings import LIGHTGBM, MEAN, WEIGHTED_MEAN, StackConfig
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.subsets import Ensemble, best_first, ensembles
 
 SIZES = "ensemble_sizes.json"
 _FOLDER = "ensemble_sizes"
 SINGLE = "best single model"
 METHODS = (SINGLE, MEAN, WEIGHTED_MEAN, LIGHTGBM)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stacking:
-    """A finished stacking.
-
-    Attributes:
-      output: its directory.
-      config: candidates, features, trees.
-      models: names, in the order of the rows' columns.
-      fingerprint: of all that it depends on.
-      folds: of each shard that has one.
-      shards: base names, of each split with labels.
-      gaps: GAP@20 by split, then by name.
-    """
-
-    output: Path
-    config: StackConfig
-    models: Sequence[str]
-    fingerprint: str
-    folds: Mapping[str, int]
-    shards: Mapping[str, Sequence[str]]
-    gaps: Mapping[str, Mapping[str, float]]
-
-    def paths(self, split: str) -> list[Path]:
-        """The files of a split's rows."""
-        return evaluation.row_paths(self.output / "rows" / split, self.shards[split])
-
-
-def read_stacking(output: Path) -> Stacking:
-    """Reads what `stack.stack` left.
-
-    Raises:
-      InputError: no stacking there that is finished, one without rows, or a damaged file.
-    """
-    where = f"--output={output}"
-    for name in (stack.CONFIG, stack.REPORT):
-        if not (output / name).is_file():
-            raise InputError(
-                f"{where}: no finished stacking there ({name} is missing); name --scores and --input as well, to stack"
-            )
-    try:
-        started, report = (json.loads((output / name).read_text("utf-8")) for name in (stack.CONFIG, stack.REPORT))
-        models, fingerprint, gaps = started["models"], started["fingerprint"], report["gaps"]
-        config = strict_yaml.parse(StackConfig, started["config"], "")
-        if not isinstance(gaps, Mapping) or OUT_OF_FOLD not in gaps:
-            raise ValueError(f"'gaps' has no '{OUT_OF_FOLD}'")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{where}: {stack.CONFIG} or {stack.REPORT} cannot be read ({error}); stack again") from error
-    manifests = {split: read_manifest(output / split, "--output") for split in gaps}
-    shards = {split: list(manifest.shards) for split, manifest in manifests.items()}
-    found = Stacking(output, config, models, fingerprint, manifests[OUT_OF_FOLD].folds, shards, gaps)
-    missing = [path for split in shards for path in found.paths(split) if not path.is_file()]
-    if missing:
-        raise InputError(f"{where}: {missing[0]} is missing; stack again, with --scores and --input")
-    return found
 
 
 def ensemble_sizes(
@@ -106,7 +48,7 @@ def ensemble_sizes(
     same call goes on. One at a time takes the space of its own rows; these are removed when it is done.
 
     Args:
-      stacking: from `read_stacking`.
+      stacking: from `finished.read_stacking`.
       overrides: of its configuration, for the boosters of the ensembles, such as "learning_rate=0.1".
       num_weak: the lowest so many models are weak; None: half of them.
       random_orders: beside best first and worst first.
@@ -119,8 +61,11 @@ def ensemble_sizes(
       "gaps", for each split GAP@20 by name out of `METHODS`. The best single model is the one out of fold.
 
     Raises:
-      InputError: an override that these rows do not serve for, a wrong `num_weak`; damage.
+      InputError: an override that these rows do not serve for, a wrong `num_weak`; rows that are missing; damage.
     """
+    missing = [path for split in stacking.gaps for path in stacking.rows(split) if not path.is_file()]
+    if missing:
+        raise InputError(f"{missing[0]} is missing; stack again, with --scores and --input")
     config = _configuration(stacking.config, overrides)
     count = len(stacking.models)
     num_weak = count // 2 if num_weak is None else num_weak
@@ -219,8 +164,8 @@ def _make_rows(
     stacking: Stacking, split: str, members: Sequence[int], directory: Path, config: StackConfig, progress: bool
 ) -> list[Path]:
     directory.mkdir(exist_ok=True)
-    paths = [directory / source.name for source in stacking.paths(split)]
-    sources = Progress(stacking.paths(split), f"rows of {split}", unit=" shards", disable=not progress, leave=False)
+    paths = [directory / source.name for source in stacking.rows(split)]
+    sources = Progress(stacking.rows(split), f"rows of {split}", unit=" shards", disable=not progress, leave=False)
     for source, path in zip(sources, paths, strict=True):
         if not path.is_file():
             save_rows(path, rows_of_models(load_rows(source), members, len(stacking.models), config))

@@ -8,9 +8,9 @@ from typing import Any
 
 from yt8m_tf import files
 from yt8m_tf.console import tables
+from yt8m_tf.stacking.finished import OUT_OF_FOLD
 from yt8m_tf.stacking.report import save_figure
 from yt8m_tf.stacking.sizes import METHODS
-from yt8m_tf.stacking.stack import OUT_OF_FOLD
 from yt8m_tf.stacking.subsets import WITH_WEAK
 
 TABLE, PICTURE = "ensemble_sizes.md", "ensemble_sizes.png"
@@ -19,7 +19,7 @@ _STYLES: tuple[Any, ...] = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  #
 
 
 def number_of_models(point: Mapping[str, Any]) -> str:
-    """How many models an ensemble has; of the strong with all weak ones, both numbers."""
+    """Number of models of an ensemble; of the strong with all weak ones, both numbers."""
     if point["strong"] is None:
         return str(point["size"])
     return f"{point['strong']} + {point['size'] - point['strong']}"

@@ -21,21 +21,21 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.locks import exclusive
 from yt8m_tf.metrics.gap_histogram import top_pairs
 from yt8m_tf.score_shards import records as score_records
-from yt8m_tf.score_shards.manifest import Manifest, finish, read_manifest, start
+from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.stacking import boosting, evaluation, means
 from yt8m_tf.stacking.features import feature_names
+from yt8m_tf.stacking.finished import CONFIG, OUT_OF_FOLD, REPORT, Begun
 from yt8m_tf.stacking.folds import Bar, TrainFold, train_folds
 from yt8m_tf.stacking.inputs import LeftOut, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
 from yt8m_tf.stacking.settings import COMBINATIONS, StackConfig
 
-CONFIG, REPORT, WEIGHTS = "stack.json", "report.json", "weights.json"
-OUT_OF_FOLD = "train"
+WEIGHTS = "weights.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class StackResult:
-    """What a stacking found.
+    """Result of a stacking.
 
     Attributes:
       gaps: for each split (`OUT_OF_FOLD`, and those that the boosters were applied to) GAP@20 by name of model or
@@ -187,69 +187,6 @@ def _fingerprint(training: StackInputs, applied: Mapping[str, StackInputs], conf
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Begun:
-    """What a stacking directory is for: `stack.json`. A release before `top_k` left it out."""
-
-    fingerprint: str
-    config: Mapping[str, Any]
-    models: tuple[str, ...]
-    top_k: tuple[int, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """A stacking that is whole, as a graph of it needs to know it.
-
-    Attributes:
-      config: of candidates and features.
-      models: names of the first-level models, in the order of the columns.
-      top_k: how many classes of a video the scores of each list.
-      num_classes: C.
-      naming: numbers of the models that name candidates.
-    """
-
-    config: StackConfig
-    models: list[str]
-    top_k: list[int]
-    num_classes: int
-    naming: list[int]
-
-
-def read_finished(directory: Path, source: str) -> Finished:
-    """What `stack` made.
-
-    Args:
-      directory: its output.
-      source: the flag that names it, for messages.
-
-    Raises:
-      InputError: no stacking there, one that is not finished, or a file that cannot be read.
-    """
-    for name in (CONFIG, REPORT):
-        if not (directory / name).is_file():
-            what = (
-                "no stacking of yt8m-stack" if name == CONFIG else "a stacking that is not finished; repeat yt8m-stack"
-            )
-            raise InputError(f"{source}={directory}: {what} ({name} is missing)")
-    remedy = "repeat yt8m-stack into the same directory"
-    begun = strict_yaml.read_json(directory / CONFIG, _Begun, remedy)
-    config = strict_yaml.parse(StackConfig, begun.config, "config")
-    report = strict_yaml.read_json(directory / REPORT, Mapping[str, Any], remedy)
-    manifest = read_manifest(directory / OUT_OF_FOLD, source)
-    models = list(begun.models)
-    naming = list(range(len(models)))
-    if config.candidates == "best_model":
-        try:
-            naming = [models.index(evaluation.best({name: report["gaps"][OUT_OF_FOLD][name] for name in models}))]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{directory / REPORT}: cannot be read ({error} is missing); {remedy}") from error
-    top_k = list(begun.top_k or [min(score_records.DEFAULT_TOP_K, manifest.num_classes)] * len(models))
-    if len(top_k) != len(models) or min(top_k, default=0) < 1:
-        raise InputError(f"{directory / CONFIG}: top_k {top_k} is not of its {len(models)} models; {remedy}")
-    return Finished(config, models, top_k, manifest.num_classes, naming)
-
-
 def _start(output: Path, config: StackConfig, fingerprint: str, training: StackInputs) -> None:
     path = output / CONFIG
     values = {"fingerprint": fingerprint, "config": strict_yaml.to_dict(config), "models": training.names}
@@ -258,7 +195,7 @@ def _start(output: Path, config: StackConfig, fingerprint: str, training: StackI
         output.mkdir(parents=True, exist_ok=True)
         begun = any(entry.name != CONFIG and not entry.name.startswith(".") for entry in output.iterdir())
         remedy = f"remove {output}, or name another directory"
-        if path.is_file() and begun and strict_yaml.read_json(path, _Begun, remedy).fingerprint != fingerprint:
+        if path.is_file() and begun and strict_yaml.read_json(path, Begun, remedy).fingerprint != fingerprint:
             raise InputError(
                 f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
                 " or remove this one"

@@ -1,4 +1,4 @@
-"""Which ensembles of the stacked models are looked at, to see what their number is worth, and what weak ones add."""
+"""Chooses ensembles of the stacked models that show what their number is worth, and what weak ones add."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.serving.scorer import load_saved_model
+from yt8m_tf.serving.weights import read_weights
 from yt8m_tf.training.inputs import Inputs
 from yt8m_tf.training.schedule import Plateau
 
@@ -47,7 +49,7 @@ ReadWeight = Callable[[keras.Variable], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a run needs to go on beside its variables.
+    """State of a run beside its variables, to go on from.
 
     Attributes:
       step: updates made.
@@ -162,7 +164,7 @@ def has(workdir: Path, step: int) -> bool:
 
 
 def fault(directory: Path) -> str | None:
-    """Why a checkpoint's directory is not whole; None where it is, as far as can be told without reading all of it.
+    """Says why a checkpoint's directory is not whole; None where it is, as far as can be told without reading all.
 
     Whether the bytes of a variable are right TensorFlow finds when they are read.
     """
@@ -192,10 +194,11 @@ def restore(workdir: Path, step: int, variables: Mapping[str, Any]) -> None:
 
 
 def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Sequence[str] = ()) -> None:
-    """Starts weights from those of other runs (their best checkpoints), or from checkpoints' directories.
+    """Starts weights from those of other runs (their best checkpoints), of checkpoints' directories or of exports.
 
     Args:
-      sources: run directories, or directories of checkpoints; a variable comes from the first one that has it.
+      sources: run directories, directories of checkpoints, or SavedModels of yt8m-export, whose weights are what they
+        store: rounded, of less than float32. A variable comes from the first source that has it.
       variables: those to start, by name; only names that begin with "model/" and "ema/" are read.
       exclude: patterns of model variable paths to leave as they are, such as "logits/*".
 
@@ -208,35 +211,65 @@ def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Se
         if name.startswith(("model/", "ema/"))
         and not any(fnmatch.fnmatch(name.partition("/")[2], pattern) for pattern in exclude)
     }
-    prefixes = [_initial_prefix(source) for source in sources]
-    for number, prefix in enumerate(prefixes):
-        saved = dict(_list_variables(prefix))
-        last = number == len(prefixes) - 1  # what is missing in the last one too is an error there
-        found = {n: path for n, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved.keys()}
+    origins = [_origin(source) for source in sources]
+    for number, origin in enumerate(origins):
+        saved = origin.shapes.keys()
+        last = number == len(origins) - 1  # what is missing in the last one too is an error there
+        found = {n: path for n, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved}
         names = {n: f"ema/{path}" if f"ema/{path}" in saved else f"model/{path}" for n, path in found.items()}
-        _check_shapes(prefix, saved, variables, names)
-        _assign(prefix, variables, names)
+        _check_shapes(origin, variables, names)
+        for name, stored in names.items():
+            variables[name].assign(origin.read(stored))
         _check_finite(sources[number], {path: variables[name] for name, path in found.items()})
         wanted = {name: path for name, path in wanted.items() if name not in found}
 
 
-def _check_shapes(
-    prefix: Path, saved: Mapping[str, Sequence[int]], variables: Mapping[str, Any], names: Mapping[str, str]
-) -> None:
-    """Names all variables of another shape, and how to start them afresh: a head for other classes is such a case."""
-    others = [
-        (source, list(variables[name].shape))
-        for name, source in names.items()
-        if source in saved and list(saved[source]) != list(variables[name].shape)
-    ]
-    if not others:
-        return
-    (first, shape), paths = others[0], dict.fromkeys(source.partition("/")[2] for source, _ in others)
-    raise InputError(
-        f"--init_from: checkpoint '{prefix.parent}' is of another model: '{first}' {shape} is needed, the checkpoint"
-        f" has it as {list(saved[first])}; to start what has another shape afresh, such as the head for other classes,"
-        f" add it to --init_exclude={','.join(paths)}"
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """Weights to start from.
+
+    Attributes:
+      where: what holds them, for messages.
+      shapes: of its variables, by their names there.
+      read: gives the value of one.
+    """
+
+    where: str
+    shapes: Mapping[str, list[int]]
+    read: Callable[[str], np.ndarray]
+
+
+def _origin(source: Path) -> _Origin:
+    if not (source / "saved_model.pb").is_file():
+        prefix = _initial_prefix(source)
+        return _Origin(f"checkpoint '{prefix.parent}'", dict(_list_variables(prefix)), _checked_reader(prefix, {}))
+    weights = read_weights(load_saved_model(source, f"--init_from={source}"))
+    if not weights:
+        raise InputError(
+            f"--init_from={source}: a SavedModel whose weights have no names; name one that yt8m-export wrote, or a run"
+        )
+    values = {f"model/{path}": value for path, value in weights.items()}
+    return _Origin(
+        f"SavedModel '{source}'", {name: list(value.shape) for name, value in values.items()}, values.__getitem__
     )
+
+
+def _check_shapes(origin: _Origin, variables: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Names all variables of another shape, and how to start them afresh: a head for other classes is such a case."""
+    shapes = {stored: list(variables[name].shape) for name, stored in names.items()}
+    others = [stored for stored in shapes if stored in origin.shapes and list(origin.shapes[stored]) != shapes[stored]]
+    if others:
+        first, paths = others[0], dict.fromkeys(stored.partition("/")[2] for stored in others)
+        raise InputError(
+            f"--init_from: {origin.where} is of another model: '{first}' {shapes[first]} is needed, there it is"
+            f" {list(origin.shapes[first])}; to start what has another shape afresh, such as the head for other"
+            f" classes, add it to --init_exclude={','.join(paths)}"
+        )
+    if missing := [stored for stored in shapes if stored not in origin.shapes]:
+        raise InputError(
+            f"--init_from: {origin.where} is of another model: '{missing[0]}' {shapes[missing[0]]} is needed, and is"
+            f" not there; name one of the same model, or leave it out with --init_exclude"
+        )
 
 
 def _check_finite(source: Path, started: Mapping[str, Any]) -> None:
@@ -255,7 +288,10 @@ def _initial_prefix(source: Path) -> Path:
     if (source / STATE).is_file():
         return source / VARIABLES
     if not _steps(source):
-        raise InputError(f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory")
+        raise InputError(
+            f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory nor a"
+            " SavedModel"
+        )
     return find_checkpoint(source, option="--init_from")[0]
 
 
@@ -299,7 +335,7 @@ def load_trained(workdir: str | Path, which: str = "best") -> Trained:
 
 
 def open_trained(workdir: str | Path, which: str = "best") -> tuple[Trained, ReadWeight]:
-    """The same with a model whose variables have shapes and no values, and what reads the value of each.
+    """Opens a trained model whose variables have shapes and no values, with a reader of each value.
 
     So that whoever wants something else than a float32 copy in memory need not have one.
     """
@@ -389,7 +425,7 @@ def _parse_state(prefix: Path) -> State:
 
 
 def unreadable(prefix: Path, error: Exception) -> InputError:
-    """What to say of a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
+    """Makes the error for a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
     where = f"checkpoint '{prefix.parent}'"
     for path in map(prefix.with_name, (_INDEX, _DATA, STATE)):
         if not path.is_file():

@@ -1,7 +1,8 @@
 """Runs as TensorBoard's HParams tab knows them: a session each, and the columns of a sweep.
 
-A run writes its session itself. What the columns of a table of several runs are is said once for all of them, in the
-directory above theirs (`write_columns`); without that TensorBoard takes every key and every scalar for a column.
+A run writes its session itself; the folds of a model are one group, a row with the means of their metrics. The columns
+of a table of several runs are written once for all of them (`write_columns`), into the first: a directory of their own
+would be one more run. Without them TensorBoard takes every key and every scalar for a column.
 """
 
 from __future__ import annotations
@@ -20,21 +21,35 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import TITLES
 
-# The scalars of the best evaluation so far: the last value of each is what the table shows.
-BEST = "best"
-# Event files that are written anew, not added to, end with this.
-SUFFIX = ".session"
+# The scalars of the best evaluation so far: the last value of each is what the table shows, which takes nothing but
+# scalars. As charts they say little: the name puts them behind those of training and validation.
+BEST = "validation_best"
+# What the names of event files end with that are written anew, not added to.
+START, END, _COLUMNS = ".start.session", ".end.session", ".columns.session"
 _STATUS = {"success": api_pb2.STATUS_SUCCESS, "failure": api_pb2.STATUS_FAILURE}
 _ABSENT = object()
-# Where shards are says nothing of how a run was trained.
-_PLACES = ("data.train", "data.validation", "data.test")
+# Where shards are, and which fold is held out, says nothing of how a model was trained.
+_PLACES = ("data.train", "data.validation", "data.test", "data.fold")
+# The columns that come first, sorted as TensorBoard sorts them.
+_FIRST = ("model.name", "optimizer.learning_rate", "train.batch_size", "train.mixup_alpha")
 
 
-def session_start(experiment: ExperimentConfig) -> bytes:
-    """A serialized summary of the configuration; the row of the run is named after its directory."""
-    # Not `hparams.hparams`: that names rows by a hash of the values, or by one name in all directories, fold_0 perhaps,
-    # and rows of one name are averaged.
-    return summary.session_start_pb(values_of(experiment)).SerializeToString()
+def session_start(experiment: ExperimentConfig, group: str = "") -> bytes:
+    """A serialized summary of the configuration.
+
+    Args:
+      experiment: the run's.
+      group: runs of one group are one row, with the means of their metrics; "": a row named after the run.
+    """
+    # Not `hparams.hparams`: that makes groups of the runs with equal values, in whatever directories they are.
+    return summary.session_start_pb(values_of(experiment), group_name=group).SerializeToString()
+
+
+def group_of(workdir: Path, experiment: ExperimentConfig) -> str:
+    """The group of a run in `fold_<f>/`, after the three directories that it lies in; "" for any other run."""
+    if not experiment.data.num_folds or workdir.name != f"fold_{experiment.data.fold}":
+        return ""
+    return "/".join(workdir.resolve().parent.parts[-3:])
 
 
 def session_end(status: str) -> bytes:
@@ -43,7 +58,7 @@ def session_end(status: str) -> bytes:
 
 
 def values_of(experiment: ExperimentConfig) -> dict[str, bool | int | float | str]:
-    """The hyperparameters of a run: its configuration by dotted keys, without the places of shards."""
+    """The hyperparameters of a run: its configuration by dotted keys, without the places of shards and the fold."""
     return {key: value for key, value in flatten(strict_yaml.to_dict(experiment)).items() if key not in _PLACES}
 
 
@@ -63,6 +78,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
 def write_columns(directory: Path) -> list[str]:
     """Writes what the columns of the runs below `directory` are: the keys in which they differ, and the best metrics.
 
+    Model, learning rate, batch size and mixup's alpha come first among the keys, GAP@20 among the metrics.
     Of a single run, or of equal ones, all keys. To be called again when runs were added; a TensorBoard that is running
     keeps what it has read.
 
@@ -72,15 +88,21 @@ def write_columns(directory: Path) -> list[str]:
     Raises:
       InputError: there are no runs, or the directory cannot be written to.
     """
-    runs = [values_of(run_dir.read_experiment(path)) for path in _runs(directory)]
+    paths = list(_runs(directory))
+    runs = [values_of(run_dir.read_experiment(path)) for path in paths]
     if not runs:
         raise InputError(f"--workdir={directory}: no runs of yt8m-train below it; name the directory that holds them")
-    keys = sorted(set().union(*runs))
+    keys = sorted(set().union(*runs), key=lambda key: (key not in _FIRST, key))
     different = [key for key in keys if len({_comparable(run.get(key, _ABSENT)) for run in runs}) > 1]
     shown = different or keys
-    infos = [_column(key, [run[key] for run in runs if key in run]) for key in shown]
+    # TensorBoard shows first the columns that "differ", which here are those that people look for, each by their names.
+    first = [key for key in shown if key in _FIRST] or shown
+    infos = [_column(key, [run[key] for run in runs if key in run], key in first) for key in shown]
     content = summary.experiment_pb(infos, [metric.as_proto() for metric in _metrics()]).SerializeToString()
-    replace_events(directory, ".columns" + SUFFIX, [content])
+    places = [run_dir.event_directory(path) for path in paths]
+    for place in (directory, *places):  # earlier releases wrote them into the directory
+        remove_events(place, _COLUMNS)
+    replace_events(places[0], _COLUMNS, [content])
     return shown
 
 
@@ -110,7 +132,7 @@ def remove_events(directory: Path, suffix: str = "") -> None:
 
 
 def unwritable(directory: Path | None, error: OSError | tf.errors.OpError) -> InputError:
-    """What to say when event files cannot be written."""
+    """Makes the error for event files that cannot be written."""
     reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
     return InputError(
         f"TensorBoard's files in '{directory}' cannot be written ({reason});"
@@ -122,7 +144,7 @@ def _runs(directory: Path) -> Iterator[Path]:
     """The run directories below one, links followed to none; what is below a run is its own."""
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if (path / run_dir.CONFIG).is_file():
-            if (path / run_dir.TENSORBOARD).is_dir():
+            if any(run_dir.event_directory(path).glob("events.out.tfevents.*")):
                 yield path
         elif path.is_dir() and not path.is_symlink():
             yield from _runs(path)
@@ -133,9 +155,9 @@ def _metrics() -> list[hparams.Metric]:
     return [hparams.Metric(f"{BEST}/{name}", display_name=title) for name, title in titles.items()]
 
 
-def _column(key: str, values: Sequence[bool | int | float | str]) -> api_pb2.HParamInfo:
-    """The column of a key with the values that runs have for it."""
-    info = api_pb2.HParamInfo(name=key, display_name=key, differs=True)
+def _column(key: str, values: Sequence[bool | int | float | str], first: bool) -> api_pb2.HParamInfo:
+    """The column of a key with the values that runs have for it, among the first ones or not."""
+    info = api_pb2.HParamInfo(name=key, display_name=key, differs=first)
     if all(isinstance(value, bool) for value in values):
         info.type = api_pb2.DATA_TYPE_BOOL
         info.domain_discrete.extend(sorted(set(values)))

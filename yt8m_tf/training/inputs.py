@@ -1,4 +1,4 @@
-"""What a run is trained and validated on, by name and size: so that it goes on with the same and nothing else."""
+"""Identifies the data of a run by name and size, so that it goes on with the same and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import tensorflow as tf
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import integrity
 from yt8m_tf.score_shards import soft_labels
-from yt8m_tf.training import teacher
 
 # Base name of a shard to the sizes of the files of that name, which may lie in several directories.
 Sizes = Mapping[str, tuple[int, ...]]
@@ -24,13 +23,13 @@ _LOOKED_AT = 32
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a run reads; where it lies does not count.
+    """Names and sizes of a run's data; where it lies does not count.
 
     Attributes:
       train: the training shards, and their bytes.
       validation: the same of the validation shards.
       soft_labels: the fingerprint of the scores that are soft labels; "" without.
-      teacher: the fingerprint of the teacher's weights; "" without.
+      teacher: the fingerprint of the teacher's weights, of those of folds too; "" without.
     """
 
     train: Sizes = dataclasses.field(default_factory=dict)
@@ -39,7 +38,7 @@ class Inputs:
     teacher: str = ""
 
     def differences(self, now: Inputs) -> list[str]:
-        """What has changed, for messages; [] for nothing."""
+        """Lists what has changed, for messages; [] for nothing."""
         lines = []
         for what, old, new in (
             ("training", self.train, now.train),
@@ -56,12 +55,12 @@ class Inputs:
         if self.soft_labels != now.soft_labels:
             lines.append("soft labels of other scores (labels.soft)")
         if self.teacher != now.teacher:
-            lines.append("a teacher of other weights (labels.teacher)")
+            lines.append("a teacher of other weights or folds (labels.teacher, labels.teacher_folds)")
         return lines
 
 
 def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, data_dir: str) -> Inputs:
-    """What is there now.
+    """Looks at the data that is there now.
 
     Args:
       train, validation: paths of shards.
@@ -72,6 +71,8 @@ def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, 
       InputError: no finished soft labels, or no trained teacher, where `labels` says that there are.
       tf.errors.OpError: a shard that is not there.
     """
+    from yt8m_tf.training import teacher  # which reads checkpoints, whose state holds `Inputs`
+
     stored = soft_labels.fingerprint(labels, data_dir)
     return Inputs(_sizes(train), _sizes(validation), stored, teacher.fingerprint(labels, data_dir))
 

@@ -10,7 +10,7 @@ import math
 import operator
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +23,7 @@ from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
-from yt8m_tf.data.batch_stream import BatchStream
+from yt8m_tf.data.batch_stream import BatchStream, BesideRecords
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.errors import InputError, Interrupted
@@ -32,8 +32,9 @@ from yt8m_tf.metrics.evaluate import Accumulator, evaluate
 from yt8m_tf.metrics.rated_pairs import RatedAccumulator, RatedMetrics
 from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.score_shards import soft_labels
-from yt8m_tf.training import checkpoints, distribution, inputs, memory
+from yt8m_tf.training import checkpoints, distribution, inputs, memory, resume
 from yt8m_tf.training.evaluation_step import EvaluationStep
+from yt8m_tf.training.fold_runs import ShardFolds
 from yt8m_tf.training.inputs import Inputs
 from yt8m_tf.training.interruption import Interruption
 from yt8m_tf.training.opening import opening_facts
@@ -50,13 +51,11 @@ T = TypeVar("T")
 
 # Updates in a row that are skipped at the lowest loss scale (mixed_float16) until a run counts as lost.
 _MOST_SKIPPED = 20
-# So long another machine may take to show a new file on shared storage.
-_SHARED_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Where and how to train: what does not change the result, beyond rounding and which random numbers are drawn.
+    """Options that do not change the result, beyond rounding and which random numbers are drawn.
 
     Attributes:
       data_dir: what the configuration's patterns are relative to.
@@ -66,7 +65,8 @@ class RunOptions:
       checkpoint_minutes: save at least so often, and at every evaluation.
       evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker; None:
         `pipeline.scoring_batch_size`.
-      init_from: runs or checkpoints whose weights to start from; a run that has begun goes on with its own.
+      init_from: runs, checkpoints or SavedModels whose weights to start from; a run that has begun goes on with
+        its own.
       init_exclude: patterns of variables that `init_from` leaves out.
       on_changed_inputs: what to do where a run that goes on finds other shards or soft labels than it was started with.
       histograms: write the weights' distributions for TensorBoard at every evaluation.
@@ -90,7 +90,7 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
       step: the last one.
@@ -129,7 +129,7 @@ def train(
                 run_dir.read_history(options.workdir)  # before an epoch, not after it
                 run_dir.read_sessions(options.workdir)
                 checkpoints.remove_unfinished(options.workdir)
-            _check_shared(strategy, options.workdir)
+            resume.check_shared(strategy, options.workdir)
             return _Run(experiment, options, strategy, faults).run()
         except tf.errors.OpError as error:
             if not distribution.lost_a_worker(strategy, error):
@@ -138,36 +138,6 @@ def train(
                 "another worker has ended, and its own message says why; start the same command again in all of them,"
                 " and the run goes on from its last checkpoint"
             ) from error
-
-
-def _check_same_inputs(experiment: ExperimentConfig, sources: Sequence[Path]) -> None:
-    """Refuses weights trained on features divided by their norm for a model of features as they are, and the other way
-    round: they fit, and mean nothing."""
-    own = experiment.model.get("unit_inputs")
-    for source in sources:
-        if own is None or not (source / run_dir.CONFIG).is_file():
-            continue
-        theirs = run_dir.read_experiment(source, parse_experiment).model.get("unit_inputs", own)
-        if theirs != own:
-            raise InputError(
-                f"--init_from={source}: was trained with model.unit_inputs {theirs}, this run has {own}; set"
-                f" model.unit_inputs={str(theirs).lower()}"
-            )
-
-
-def _check_shared(strategy: tf.distribute.Strategy, workdir: Path) -> None:
-    """Refuses a run directory that is another one on each machine: what the chief wrote there all must see."""
-    if distribution.num_workers(strategy) == 1:
-        return
-    chiefs = distribution.gather_texts(strategy, locks.holder(workdir))[0]
-    deadline = time.monotonic() + _SHARED_SECONDS
-    while locks.holder(workdir) != chiefs:
-        if time.monotonic() > deadline:
-            raise InputError(
-                f"--workdir={workdir}: this worker does not see there what the chief ({chiefs}) writes; name a"
-                " directory on storage that all workers share"
-            )
-        time.sleep(0.2)
 
 
 class _Run:
@@ -184,12 +154,16 @@ class _Run:
         if self.is_chief:
             run_dir.keep_folds(options.workdir, folds)
         self.interruption, self.evaluation_due, self.compiled = Interruption(), False, False
-        self.membership = None
+        self.membership, self.rate = None, ""
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
         self._check_first_records()
-        saved = self._saved_state()
-        self.inputs = self._check_inputs(saved) if self.is_chief else None
+        saved = resume.saved_state(options.workdir, strategy, self.show)
+        self.inputs: Inputs | None = None
+        if self.is_chief:
+            self.inputs = inputs.look(self.train_shards, self.validation_shards, experiment.labels, options.data_dir)
+            if options.on_changed_inputs == "error":
+                resume.check_inputs(options.workdir, saved, self.inputs)
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             model = build_for_training(experiment)
@@ -200,7 +174,7 @@ class _Run:
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)
-            teacher = load_teacher(experiment, options.data_dir)
+            self.teacher = load_teacher(experiment, options.data_dir, self.train_shards)
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
         if saved is not None:
@@ -208,17 +182,19 @@ class _Run:
             self.step, self.best_step, positions = saved.step, saved.best_step, saved.positions
             self.plateau, self.evaluation_due = saved.plateau, saved.evaluation_due
         elif options.init_from:
-            _check_same_inputs(experiment, options.init_from)
+            resume.check_same_inputs(experiment, options.init_from)
             checkpoints.init_from(options.init_from, variables, options.init_exclude)
         weights = None
         if config.target_reweighting:
             weights = statistics.target_weights(self._class_prior, config.target_reweighting)
-        self.train_step = TrainStep(self.state, experiment, strategy, options.xla, weights, self.membership, teacher)
+        self.train_step = TrainStep(
+            self.state, experiment, strategy, options.xla, weights, self.membership, self.teacher
+        )
         self.evaluation_step = EvaluationStep(self.state, data.spec, strategy, options.xla)
         self.stream = self._open_stream(positions)
-        tensorboard = options.workdir / run_dir.TENSORBOARD if self.is_chief else None
+        tensorboard = run_dir.event_directory(options.workdir) if self.is_chief else None
         self.profile = Profile(tensorboard, options.profile, config.total_steps)
-        self.summaries = Summaries(tensorboard, experiment, fresh=saved is None)
+        self.summaries = Summaries(options.workdir if self.is_chief else None, experiment, fresh=saved is None)
 
     def run(self) -> TrainResult:
         config = self.experiment.train
@@ -242,6 +218,8 @@ class _Run:
                 self._evaluate(bar)
                 self.evaluation_due = False
                 self._save()
+            if self._stopped_early():
+                bar.total = self.step  # the bar is full: nothing is left to do
         kind = RatedMetrics if self.experiment.data.segments else Metrics
         ending = self._stopped_early(), kind.BEST_BY, self._skipped()
         return TrainResult(self.step, self.plateau.best_gap, self.best_step, *ending)
@@ -280,6 +258,7 @@ class _Run:
                     " with --set=train.precision=mixed_bfloat16 (or float32), or with a lower optimizer.learning_rate"
                     f" ({rates[-1]:g} here)"
                 )
+            bar.set_postfix_str(f"loss {loss / count:.5f}{self.rate}", refresh=False)
             bar.update(count)
             now = time.perf_counter()
             if self.step == end or now - log_time > 10.0:
@@ -294,8 +273,7 @@ class _Run:
                     "data_wait_share": (self.stream.seconds_waited - waited) / seconds,
                 }
                 self.summaries.scalars(self.step, "train", values)
-                rate = f"{values['examples_per_second']:,.0f} examples/s"
-                bar.set_postfix_str(f"loss {values['loss']:.5f}, {rate}")
+                self.rate = f", {values['examples_per_second']:,.0f} examples/s"
                 log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
                 timed_from, timed = log_from, log_time
             # Of all workers: saving begins with a collective, so that all must come to it at the same step.
@@ -447,63 +425,33 @@ class _Run:
             return statistics.rating_prior(self.train_shards, data, config.prior_examples, self.faults)
         return statistics.class_prior(self.train_shards, data, config.prior_examples, self.faults, self.membership)
 
-    def _saved_state(self) -> checkpoints.State | None:
-        """That of the last checkpoint, which must be the same one for all workers."""
-        saved = checkpoints.latest_state(self.options.workdir)
-        own = "none" if saved is None else f"that of step {saved.step:,}"
-        chiefs = distribution.gather_texts(self.strategy, own)[0]
-        if own != chiefs:
-            raise InputError(
-                f"--workdir={self.options.workdir}: the last checkpoint is {chiefs} to the chief, {own} to this worker;"
-                " wait until the storage shows all the same, and start again"
-            )
-        if saved is not None and saved.best_step and not checkpoints.has(self.options.workdir, saved.best_step):
-            if self.show:
-                Progress.write(
-                    f"the best checkpoint, that of step {saved.best_step:,}, is missing in {self.options.workdir}; the"
-                    " last one counts as the best until there is a better one"
-                )
-            saved = dataclasses.replace(saved, best_step=0)
-        return saved
-
-    def _check_inputs(self, saved: checkpoints.State | None) -> Inputs:
-        """What the run reads; refuses to go on with something else."""
-        labels, options = self.experiment.labels, self.options
-        now = inputs.look(self.train_shards, self.validation_shards, labels, options.data_dir)
-        known = saved.inputs if saved is not None else None
-        if known is not None and options.on_changed_inputs == "error" and (changes := known.differences(now)):
-            raise InputError(
-                f"--workdir={options.workdir}: the run was started with other data ({'; '.join(changes)}); restore"
-                " that, or go on with what is there now, if not as a run without an interruption would, with"
-                " --on_changed_inputs=accept"
-            )
-        return now
-
     def _open_stream(self, positions: Sequence[int] | None) -> BatchStream:
         experiment, strategy = self.experiment, self.strategy
         worker, workers = distribution.worker_index(strategy), distribution.num_workers(strategy)
-        if positions is not None and len(positions) != workers:
-            if experiment.data.split == "shard":
-                raise InputError(
-                    f"--workdir={self.options.workdir}: the run was started by {len(positions)} workers that split the"
-                    f" shards; go on with as many, not {workers} (data.split=record allows any number)"
-                )
-            positions = list(positions[:1]) * workers
+        position = 0
+        if positions:
+            by_shard = experiment.data.split == "shard"
+            position = resume.positions_of(self.options.workdir, positions, workers, by_shard)[worker]
         return pipeline.training_stream(
             self.train_shards,
             experiment.data,
             experiment.train.batch_size // experiment.train.accumulation,
             seed=experiment.train.seed,
             faults=self.faults,
-            position=positions[worker] if positions else 0,
+            position=position,
             worker=worker,
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
-            beside=soft_labels.beside(
-                experiment.labels, self.options.data_dir, experiment.data.num_classes, experiment.data.id_keys
-            ),
+            beside=self._beside_records(),
             distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
+
+    def _beside_records(self) -> Callable[[Sequence[str]], BesideRecords] | None:
+        """What is read beside the records of given shards: stored soft labels, or which teachers a video has."""
+        if self.teacher is not None:
+            return functools.partial(ShardFolds, self.teacher.shard_folds) if self.teacher.num_folds else None
+        labels, data = self.experiment.labels, self.experiment.data
+        return soft_labels.beside(labels, self.options.data_dir, data.num_classes, data.id_keys)
 
 
 def build_for_training(experiment: ExperimentConfig) -> keras.Model:

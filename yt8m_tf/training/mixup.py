@@ -55,11 +55,12 @@ def mix(
             mixed[name] = tf.maximum(values, tf.roll(values, 1, axis=0))
         elif values.shape.rank == 3:
             values = masking.zero_padding(values, masking.clip_mask(inputs))
-            mixed[name] = _mix(values, weights[:, None, None])
+            mixed[name] = mix_rows(values, weights[:, None, None])
         else:
-            mixed[name] = _mix(values, weights[:, None])
-    return mixed, _mix(targets, weights[:, None])
+            mixed[name] = mix_rows(values, weights[:, None])
+    return mixed, mix_rows(targets, weights[:, None])
 
 
-def _mix(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def mix_rows(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """weight * own + (1 - weight) * that of the row before, of [B, ...] values; weights are [B, 1, ...]."""
     return weights * values + (1.0 - weights) * tf.roll(values, 1, axis=0)

@@ -94,12 +94,12 @@ class TrainState:
         ]
 
     def only_statistics(self, others: Sequence[Any]) -> list[tf.Tensor]:
-        """Of new values for all non-trainable variables, those of `statistics`."""
+        """Selects the values of `statistics` among those of all non-trainable variables."""
         pairs = zip(self._is_statistic, others, strict=True)
         return [tf.convert_to_tensor(value) for is_statistic, value in pairs if is_statistic]
 
     def loss_scale_value(self) -> tf.Tensor | float:
-        """What the loss is multiplied by before the backward pass."""
+        """The loss scale, which the loss is multiplied by before the backward pass."""
         return 1.0 if self.loss_scale is None else tf.convert_to_tensor(self.loss_scale[0])
 
     def next_loss_scale(self, norm: tf.Tensor) -> list[tuple[Any, tf.Tensor]]:

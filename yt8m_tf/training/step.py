@@ -21,6 +21,7 @@ from yt8m_tf.data import clips
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.losses import losses
 from yt8m_tf.training import distribution, mixup, optimizers
+from yt8m_tf.training.disturbance import disturb
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.teacher import Teacher
 
@@ -58,6 +59,7 @@ class TrainStep:
         self._num_replicas = strategy.num_replicas_in_sync
         # Batch statistics over all replicas are a reduction in the middle of the forward pass.
         xla = xla and (self._single or not self._train.sync_batch_norm) and distribution.compiles_with_xla(state.model)
+        xla = xla and (teacher is None or teacher.compiles_with_xla)
         single = self._single
         self._compiled = compiled(self._compute_and_update if single else self._compute, xla, single)
         self._accumulating = compiled(self._compute_and_accumulate if single else self._compute, xla, single)
@@ -198,9 +200,12 @@ class TrainStep:
             targets = losses.with_tags(targets, self._membership)
         if self._train.mixup_alpha:
             inputs, targets = mixup.mix(inputs, targets, weights)
+        if (train := self._train).feature_noise or train.feature_dropout:
+            own_seed = tf.random.experimental.stateless_fold_in(seed, 0xF0)
+            inputs = disturb(inputs, own_seed, train.feature_noise, train.feature_dropout)
         if self._teacher is not None:
             share = self._experiment.labels.weight
-            targets = share * self._taught(inputs) + (1.0 - share) * targets
+            targets = share * self._taught(inputs, batch, weights) + (1.0 - share) * targets
         values = [tf.convert_to_tensor(variable) for variable in self._state.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
@@ -212,10 +217,15 @@ class TrainStep:
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(scaled, values)]
         return loss, gradients, self._state.only_statistics(others)
 
-    def _taught(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _taught(self, inputs: Mapping[str, tf.Tensor], batch: Batch, weights: tf.Tensor) -> tf.Tensor:
         """The teacher's scores of a batch, [B, C], and of its tags after them where the data has some."""
         assert self._teacher is not None
-        scores = self._teacher.scores(inputs)
+        folds = None
+        if self._teacher.num_folds:
+            folds = tf.one_hot(batch["teacher_fold"], self._teacher.num_folds)
+            if self._train.mixup_alpha:
+                folds = mixup.mix_rows(folds, weights[:, None])
+        scores = self._teacher.scores(inputs, folds)
         return scores if self._membership is None else losses.with_tags(scores, self._membership)
 
     def _targets(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor | None]:

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""TensorBoard summaries of a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 import yaml
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
+from yt8m_tf import run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
@@ -40,24 +41,27 @@ class Summaries:
     """A context in which scalars, histograms, curves of precision and recall can be written; with the configuration.
 
     Args:
-      directory: where the event files go; None writes nothing (all processes but the chief).
+      workdir: the run directory; None writes nothing (all processes but the chief).
       experiment: shown as text, and as hyperparameters.
       fresh: the run begins; what an earlier attempt, of another configuration perhaps, has left is removed.
     """
 
-    def __init__(self, directory: Path | None, experiment: ExperimentConfig, fresh: bool):
-        self._directory = directory
-        if directory is None:
+    def __init__(self, workdir: Path | None, experiment: ExperimentConfig, fresh: bool):
+        directory = self._directory = None if workdir is None else run_dir.event_directory(workdir)
+        if workdir is None or directory is None:
             self._writer = tf.summary.create_noop_writer()
             return
         # In files of their own, written anew by a run that goes on: nothing of it is there twice. Before the other
         # one is made, because TensorBoard reads files in the order of their names, which begin with the time.
-        hparams.remove_events(directory, "" if fresh else hparams.SUFFIX)
+        for suffix in ("",) if fresh else (hparams.START, hparams.END):
+            hparams.remove_events(directory, suffix)
         text = yaml.safe_dump(strict_yaml.to_dict(experiment), sort_keys=False)
-        start = tf.summary.create_file_writer(str(directory), filename_suffix=".start" + hparams.SUFFIX)
+        start = tf.summary.create_file_writer(str(directory), filename_suffix=hparams.START)
         with self._reporting(), start.as_default(step=0):
             tf.summary.text("configuration", "\n".join("    " + line for line in text.splitlines()))
-            tf.summary.experimental.write_raw_pb(hparams.session_start(experiment))
+            tf.summary.experimental.write_raw_pb(
+                hparams.session_start(experiment, hparams.group_of(workdir, experiment))
+            )
             start.close()
         self._writer = tf.summary.create_file_writer(str(directory))
 
@@ -98,7 +102,7 @@ class Summaries:
         with self._reporting():
             self._writer.close()
         if self._directory is not None:
-            hparams.replace_events(self._directory, ".end" + hparams.SUFFIX, [hparams.session_end(status)])
+            hparams.replace_events(self._directory, hparams.END, [hparams.session_end(status)])
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:

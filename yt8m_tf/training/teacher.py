@@ -1,4 +1,4 @@
-"""A teacher in the training step: a trained model scores the very input that its student sees.
+"""A teacher in the training step: trained models score the very input that their student sees.
 
 Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", https://arxiv.org/abs/2106.05237: with
 many passes and broad mixup the student learns the teacher's function, and not its scores of the training videos. There
@@ -9,96 +9,163 @@ the teacher's probabilities being its targets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files, run_dir
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig, LabelsConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.training import checkpoints
+from yt8m_tf.pretrained import packaged
+from yt8m_tf.serving import scorer
+from yt8m_tf.training import checkpoints, distribution, exported, fold_runs
+
+_SAVED_MODEL = "saved_model.pb"
 
 
 class Teacher:
-    """A trained model that is asked for scores and never changes.
+    """Trained models that are asked for scores and never change.
 
     Args:
-      model: from decoded features to [B, C] logits; made in the scope of the strategy.
+      models: from decoded features to [B, C] logits; made in the scope of the strategy.
+      folds: of each model the fold that it has not seen; empty: a single model teaches all videos.
+      shard_folds: base name of each training shard to its fold.
+
+    Attributes:
+      num_folds: K; 0 for a single model.
+      shard_folds: see above.
+      compiles_with_xla: whether XLA can compile all of them.
     """
 
-    def __init__(self, model: keras.Model):
-        self._model = model
+    def __init__(
+        self, models: Sequence[keras.Model], folds: Sequence[int] = (), shard_folds: Mapping[str, int] | None = None
+    ):
+        self._models, self.shard_folds = models, shard_folds or {}
+        self.num_folds = max(folds, default=-1) + 1
+        self.compiles_with_xla = all(map(distribution.compiles_with_xla, models))
+        # Of the models of one fold, the mean: [K, M].
+        member = np.equal.outer(np.arange(self.num_folds), np.asarray(folds))
+        self._shares = (member / np.maximum(member.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
-    def scores(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def scores(self, inputs: Mapping[str, tf.Tensor], folds: tf.Tensor | None = None) -> tf.Tensor:
         """The probabilities of a batch.
 
         Args:
           inputs: what the student sees, decoded: feature to [B, D] or [B, T, D] float32, "num_frames" with clips. What
             the teacher does not know of it is left out.
+          folds: [B, K] float32, the share of each fold in a video: 1 for its own, and of mixed videos the weights that
+            they are mixed with. None for a single model.
 
         Returns:
-          [B, C] float32 in [0, 1], through which no gradient goes.
+          [B, C] float32 in [0, 1], through which no gradient goes. Of several folds the mean of their models by these
+          shares: all models score all of a batch, whose shape XLA must know.
         """
-        known = {name: inputs[name] for name in self._model.input}
-        weights = [tf.convert_to_tensor(variable.value) for variable in self._model.trainable_variables]
-        others = [tf.convert_to_tensor(variable.value) for variable in self._model.non_trainable_variables]
-        logits, _ = self._model.stateless_call(weights, others, known, training=False)
+        found = [self._score(model, inputs) for model in self._models]
+        if folds is None:
+            return found[0]
+        shares = tf.split(folds @ self._shares, len(found), axis=1)
+        return tf.add_n([share * scores for share, scores in zip(shares, found, strict=True)])
+
+    @staticmethod
+    def _score(model: keras.Model, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        known = {name: inputs[name] for name in model.input}
+        weights = [tf.convert_to_tensor(variable.value) for variable in model.trainable_variables]
+        others = [tf.convert_to_tensor(variable.value) for variable in model.non_trainable_variables]
+        logits, _ = model.stateless_call(weights, others, known, training=False)
         return tf.stop_gradient(tf.sigmoid(tf.cast(logits, tf.float32)))
 
 
-def load_teacher(experiment: ExperimentConfig, data_dir: str) -> Teacher | None:
-    """The teacher of `labels.teacher`, with its best weights; None where there is none.
+def load_teacher(experiment: ExperimentConfig, data_dir: str, train_shards: Sequence[str] = ()) -> Teacher | None:
+    """The teacher of `labels.teacher` or `labels.teacher_folds`, with its best weights; None where there is none.
 
     Args:
       experiment: the student's.
-      data_dir: what the path is relative to.
+      data_dir: what paths are relative to.
+      train_shards: what the student is trained on; each must have its teacher out of fold.
 
     Raises:
-      InputError: no trained run there, or one of another level, other classes, or features that the student's data
-        does not have.
+      InputError: nothing trained there, or of another level, other classes, or features that the student's data does
+        not have; models of folds that cannot teach all of `train_shards` (`fold_runs.check`).
     """
-    if experiment.labels.teacher is None:
+    labels = experiment.labels
+    if labels.teacher is not None:
+        path = _directory(labels.teacher, data_dir)
+        return Teacher([_load(path, f"labels.teacher={path}", experiment.data)])
+    if labels.teacher_folds is None:
         return None
-    path = _directory(experiment.labels, data_dir)
-    trained = checkpoints.load_trained(path)
-    theirs, own = trained.experiment.data, experiment.data
+    runs = fold_runs.find(labels.teacher_folds, data_dir)
+    fold_runs.check(runs, train_shards)
+    models = [_load(run.path, f"labels.teacher_folds: {run.path}", experiment.data) for run in runs]
+    return Teacher(models, [run.fold for run in runs], runs[0].folds)
+
+
+def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
+    """A hash of what decides the teacher's scores, wherever it lies; "" without a teacher.
+
+    Of a run, its configuration and the checksums of its best weights; of a SavedModel, all of its files.
+
+    Raises:
+      InputError: nothing trained there.
+    """
+    if labels.teacher is not None:
+        path = _directory(labels.teacher, data_dir)
+        if (path / run_dir.CONFIG).is_file():
+            return _fingerprint(path, "labels.teacher")
+        return scorer.fingerprint(path)
+    if labels.teacher_folds is None:
+        return ""
+    runs = fold_runs.find(labels.teacher_folds, data_dir)
+    parts = sorted((run.fold, _fingerprint(run.path, "labels.teacher_folds")) for run in runs)
+    return hashlib.sha256(repr((parts, sorted(runs[0].folds.items()))).encode()).hexdigest()
+
+
+def _fingerprint(run: Path, key: str) -> str:
+    prefix, _ = checkpoints.find_checkpoint(run, "best", key)
+    index = Path(f"{prefix}.index").read_bytes()  # it holds a checksum of every tensor
+    return hashlib.sha256((run / run_dir.CONFIG).read_bytes() + index).hexdigest()
+
+
+def _directory(teacher: str, data_dir: str) -> Path:
+    path = Path(files.below(data_dir, packaged.saved_model(teacher, "labels.teacher")))
+    if not (path / run_dir.CONFIG).is_file() and not (path / _SAVED_MODEL).is_file():
+        raise InputError(
+            f"labels.teacher={path}: no run and no SavedModel there ({run_dir.CONFIG} or {_SAVED_MODEL} is missing);"
+            " name a trained run directory, or a SavedModel that yt8m-export wrote"
+        )
+    return path
+
+
+def _load(path: Path, where: str, own: DataConfig) -> keras.Model:
+    """The model of a run or of a SavedModel, once it is known that it can teach a student of data `own`."""
+    if (path / run_dir.CONFIG).is_file():
+        trained = checkpoints.load_trained(path)
+        model, theirs = trained.model, trained.experiment.data
+    else:
+        model, theirs = exported.load_exported(path, where)
+    check_can_teach(theirs, own, where)
+    return model
+
+
+def check_can_teach(theirs: DataConfig, own: DataConfig, where: str) -> None:
+    """Checks that a model of data `theirs` can score what a student of data `own` sees.
+
+    Raises:
+      InputError: it is of another level, of other classes, or of features that the student's data does not have.
+    """
     for what, key in (("level", "data.level"), ("num_classes", "data.num_classes")):
         if getattr(theirs, what) != getattr(own, what):
             raise InputError(
-                f"labels.teacher={path}: was trained with {key} {getattr(theirs, what)}, this run has"
+                f"{where}: was trained with {key} {getattr(theirs, what)}, this run has"
                 f" {getattr(own, what)}; name a teacher of the same"
             )
     for name, size in theirs.sizes.items():
         if own.sizes.get(name) != size:
             there = f"of {own.sizes[name]}" if name in own.sizes else "none"
             raise InputError(
-                f"labels.teacher={path}: needs feature '{name}' of {size} values, and data.features has {there}; name a"
+                f"{where}: needs feature '{name}' of {size} values, and data.features has {there}; name a"
                 " teacher of features that are there"
             )
-    return Teacher(trained.model)
-
-
-def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
-    """A hash of the teacher's configuration and of the checksums of its best weights; "" without a teacher.
-
-    Raises:
-      InputError: no trained run there.
-    """
-    if labels.teacher is None:
-        return ""
-    path = _directory(labels, data_dir)
-    prefix, _ = checkpoints.find_checkpoint(path, "best", "labels.teacher")
-    index = Path(f"{prefix}.index").read_bytes()  # it holds a checksum of every tensor
-    return hashlib.sha256((path / run_dir.CONFIG).read_bytes() + index).hexdigest()
-
-
-def _directory(labels: LabelsConfig, data_dir: str) -> Path:
-    assert labels.teacher is not None
-    path = Path(files.below(data_dir, labels.teacher))
-    if not (path / run_dir.CONFIG).is_file():
-        raise InputError(
-            f"labels.teacher={path}: no run there ({run_dir.CONFIG} is missing); name a trained run directory"
-        )
-    return path

@@ -63,6 +63,10 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
     weighted_mean.common_data(workdirs, [predictor.data for predictor in predictors])
     first = predictors[0]
     for predictor in predictors[1:]:
+        if predictor.data.level != first.data.level:
+            raise InputError(
+                f"--candidates: {predictor.path} and {first.path} have different data.level; name runs of one level"
+            )
         if (predictor.folds, predictor.data.fold) != (first.folds, first.data.fold):
             raise InputError(
                 f"--candidates: {predictor.path} and {first.path} hold out other shards; name runs of the same fold of"

@@ -1,4 +1,4 @@
-"""What a candidate takes and scores at a precision: found with the SavedModel that it would be.
+"""Measures a candidate's bytes and scores at a precision, with the SavedModel that it would be.
 
 Everything is kept below a directory, so that a packing that was interrupted goes on.
 """
@@ -42,8 +42,7 @@ from yt8m_tf.training.checkpoints import open_trained
 # Scores of a shard that are no further apart are the same, and those of the other shards need not be made: half a unit
 # in the last place of float16 near 1 is 0.00024.
 _SAME = 2e-3
-# A member's graph in that of an ensemble is at most so much larger than alone, for its longer names and the mean; 1.07
-# and 1.23 were measured.
+# A member's graph in that of an ensemble is at most so much larger than alone, for its longer names and the mean.
 _GRAPH_GROWTH = 1.25
 _RECORD = "option.json"
 
@@ -125,7 +124,7 @@ def rules_for(candidate: Candidate, precision: Precision) -> tuple[Rule, ...]:
 
 
 def weight_bytes(candidate: Candidate, precisions: Sequence[Precision]) -> list[int]:
-    """What a candidate's weights take at each precision; nothing is loaded."""
+    """Bytes of a candidate's weights at each precision; nothing is loaded."""
     variables = _variables(candidate)
     return [sum(stored_bytes(variable, precision) for variable in variables) for precision in precisions]
 

@@ -30,7 +30,7 @@ from yt8m_tf.vocabulary import chosen_vocabulary, without_descriptions
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """What a packing chose, the report of its export, and the files beside the SavedModel."""
+    """Result of a packing: the choice, the report of its export, and the files beside the SavedModel."""
 
     choice: Choice
     export: ExportReport

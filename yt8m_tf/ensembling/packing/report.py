@@ -1,4 +1,4 @@
-"""What a packing found, for people and for programs: tables, `frontier.json`, `frontier.png`."""
+"""Reports a packing, for people and for programs: tables, `frontier.json`, `frontier.png`."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def format_members(choice: Choice) -> str:
 
 
 def format_precisions(choice: Choice) -> list[str]:
-    """For each precision a line on what it costs the candidates."""
+    """Formats a line for each precision: what it costs the candidates."""
     lines = []
     for precision in dict.fromkeys(str(option.precision) for option in choice.options):
         own = [number for number, option in enumerate(choice.options) if str(option.precision) == precision]

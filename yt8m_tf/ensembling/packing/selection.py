@@ -1,4 +1,4 @@
-"""Which members, how often each, and at which precision: greedy forward selection within a byte budget.
+"""Greedy forward selection of an ensemble within a byte budget: members, how often each, and precisions.
 
 The rule. An ensemble is a list of members, in which a candidate may stand several times, but at one precision: how
 often it does is its weight. A pass starts with the empty one and takes the best of these moves again and again: add a
@@ -45,7 +45,7 @@ _MIN_WEIGHT = 1e-3  # fitted weights below are left out, and their bytes saved
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """What selection knows of a candidate at a precision.
+    """A candidate at a precision, as selection sees it.
 
     Attributes:
       candidate: number; of those of one candidate an ensemble has one.

@@ -1,0 +1,127 @@
+"""The files of configurations, and what a selector such as `second_level/small_nets.yaml:a` means among them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yt8m_tf.config.strict_yaml import check_mapping, merge, nearest, one_line, read_yaml, unknown
+from yt8m_tf.errors import InputError
+
+_PACKAGE_DIR = Path(__file__).resolve().parents[1]
+# Where the configurations that come with the project are: beside the package in a checkout, in it once installed.
+_CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
+
+
+def load_yaml(selector: str) -> dict[str, Any]:
+    """Reads the configuration that `PATH.yaml` or `PATH.yaml:NAME` selects.
+
+    A file holds either one configuration (its top-level keys), or several: `configurations: {NAME: {...}}`, each
+    of which may name one of the file's `bases: {NAME: {...}}` under `base` and states only what differs from it.
+    A path that does not exist is looked for among the configurations that come with the project.
+
+    Raises:
+      InputError: no such file, not YAML, an unknown or missing NAME.
+    """
+    path_text, _, name = selector.partition(".yaml:")
+    path = _find(path_text + ".yaml" if name else selector)
+    content = _read(path)
+    if "configurations" not in content:
+        if name and isinstance(content.get(name), Mapping):
+            raise InputError(
+                f"--config={selector}: {path} has '{name}' at its top level; write names under 'configurations:', as in"
+                f" 'configurations: {{{name}: ...}}'"
+            )
+        if name:
+            raise InputError(
+                f"--config={selector}: {path} holds one configuration; leave out ':{name}', or write several in it"
+                f" under their names, as in 'configurations: {{{name}: ...}}'"
+            )
+        return content
+    others = set(content) - {"configurations", "bases"}
+    if others:
+        raise InputError(f"{path}: unknown key '{min(others)}' beside 'configurations' and 'bases'")
+    choices, bases = (_named(content, kind, path) for kind in ("configurations", "bases"))
+    if name not in choices:
+        problem = unknown("configuration", name, choices) if name else "it holds several configurations"
+        raise InputError(f"--config={selector}: {problem}; name one of {', '.join(choices)} after ':'")
+    chosen = choices[name]
+    base = chosen.pop("base", None)
+    if base is None:
+        return chosen
+    if str(base) not in bases:
+        raise InputError(f"{path}: {unknown('base', str(base), bases)}")
+    return merge(bases[str(base)], chosen)
+
+
+def configuration_names(path: str) -> list[str]:
+    """The names of the configurations of a file that holds several, in its order; [] for a file that holds one.
+
+    Raises:
+      InputError: no such file, not YAML.
+    """
+    found = _find(path)
+    return list(_named(_read(found), "configurations", found))
+
+
+def shipped_selectors() -> list[str]:
+    """All that `load_yaml` can select among the configurations that come with the project, by file."""
+    found = []
+    for _, name in _shipped("*.yaml"):
+        found += [f"{name}:{choice}" for choice in configuration_names(name)] or [name]
+    return found
+
+
+def shipped_file(name: str) -> Path:
+    """A file that comes with the project, by its path below `configs/`."""
+    return next(path for path, relative in _shipped(Path(name).name) if relative == name)
+
+
+def _find(path: str) -> Path:
+    given = Path(path)
+    relative = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
+    candidates = [given, *(directory / relative for directory in _CONFIG_DIRS)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = [name for _, name in _shipped("*.yaml")]
+    hint = nearest(str(relative), known) or f"; known ones: {', '.join(known)}"
+    raise InputError(f"--config={path}: no such file{hint}")
+
+
+def _shipped(pattern: str) -> list[tuple[Path, str]]:
+    """Files of the project's configurations whose name matches: their paths, and those below `configs/`."""
+    found = {str(file.relative_to(d)): file for d in _CONFIG_DIRS for file in d.rglob(pattern)}
+    return [(found[name], name) for name in sorted(found)]
+
+
+@functools.lru_cache(maxsize=8)
+def _read_once(text: str) -> Any:
+    """`read_yaml` of a file that comes along: pipelines ask for the zoo's once for each of its models."""
+    return read_yaml(text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = (
+            copy.deepcopy(_read_once(text)) if any(path.is_relative_to(d) for d in _CONFIG_DIRS) else read_yaml(text)
+        )
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file ({one_line(error)})") from error
+    check_mapping(content if content is not None else {}, str(path))
+    return content or {}
+
+
+def _named(content: Mapping[str, Any], kind: str, path: Path) -> dict[str, dict[str, Any]]:
+    """The mappings under `kind`, by name: numbers, which YAML allows as keys, are names like any other."""
+    found = content.get(kind) or {}
+    check_mapping(found, f"{path}: {kind}")
+    for name, values in found.items():
+        check_mapping(values or {}, f"{path}: {kind}.{name}")
+    return {str(name): dict(values or {}) for name, values in found.items()}

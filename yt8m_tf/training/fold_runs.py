@@ -1,0 +1,112 @@
+"""Teachers out of fold: of each video those models of folds teach that have not seen it in training."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from yt8m_tf import files, run_dir
+from yt8m_tf.data.batch_stream import Batch
+from yt8m_tf.errors import InputError
+
+_KEY = "labels.teacher_folds"
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldRun:
+    """A run that one fold was held out of.
+
+    Attributes:
+      path: its directory.
+      fold: the number of the fold.
+      folds: base name of each shard of its training data to its fold.
+    """
+
+    path: Path
+    fold: int
+    folds: Mapping[str, int]
+
+
+def find(pattern: str, data_dir: str) -> list[FoldRun]:
+    """The runs that `labels.teacher_folds` names, in the order of their paths.
+
+    Args:
+      pattern: of run directories, see `files.find`.
+      data_dir: what it is relative to.
+
+    Raises:
+      InputError: no run there, one without folds, or one of other folds than the others.
+    """
+    where = f"{_KEY}={files.below(data_dir, pattern)}"
+    paths = [Path(path) for path in files.find(pattern, data_dir) if (Path(path) / run_dir.CONFIG).is_file()]
+    if not paths:
+        raise InputError(f"{where}: no run there; name the runs of all folds, such as 'runs/NAME/fold_*'")
+    runs: list[FoldRun] = []
+    for path in paths:
+        folds, data = run_dir.read_folds(path), run_dir.read_experiment(path).data
+        if not folds or not data.num_folds:
+            raise InputError(
+                f"{where}: {path} sees all shards, and holds no fold out; name runs of yt8m-train --num_folds=K"
+                " --fold=..., or let one model teach all videos as labels.teacher"
+            )
+        if folds != (first := runs[0] if runs else FoldRun(path, data.fold, folds)).folds:
+            raise InputError(
+                f"{where}: {path} and {first.path} are runs of different folds; train all on the same shards with the"
+                " same data.num_folds"
+            )
+        runs.append(FoldRun(path, data.fold, folds))
+    return runs
+
+
+def check(runs: Sequence[FoldRun], train_shards: Sequence[str]) -> None:
+    """Checks that there is a model for every shard which has not seen it.
+
+    Raises:
+      InputError: a shard that the folds do not know, or one whose fold no run holds out.
+    """
+    folds, held_out = runs[0].folds, {run.fold for run in runs}
+    for shard in train_shards:
+        name = os.path.basename(shard)
+        if name not in folds:
+            raise InputError(
+                f"{_KEY}: '{name}' of data.train is in no fold of {runs[0].path} (its {run_dir.FOLDS} has"
+                f" {len(folds):,} shards); train the models of the folds on the shards that their student reads"
+            )
+        if folds[name] not in held_out:
+            raise InputError(
+                f"{_KEY}: no run holds out fold {folds[name]}, which has '{name}' of data.train; name the runs of all"
+                f" folds, such as '{runs[0].path.parent / 'fold_*'}'"
+            )
+
+
+class ShardFolds:
+    """The fold of each video, by its shard: what a training stream reads beside the records.
+
+    Args:
+      folds: base name of a shard to its fold.
+      shards: those that are read.
+
+    Attributes:
+      replaces_labels: False; the records' labels matter.
+    """
+
+    replaces_labels = False
+
+    def __init__(self, folds: Mapping[str, int], shards: Sequence[str]):
+        self._folds = tf.constant([folds[os.path.basename(shard)] for shard in shards], tf.int32)
+
+    def attach(self, index: tf.Tensor, serialized: tf.data.Dataset) -> tf.data.Dataset:
+        """Pairs of record and fold."""
+        return tf.data.Dataset.zip((serialized, tf.data.Dataset.from_tensors(self._folds[index]).repeat()))
+
+    def decode(self, folds: tf.Tensor) -> Batch:
+        """ "teacher_fold" [B] int32."""
+        return {"teacher_fold": folds}
+
+    def find_problem(self, shards: Iterable[str]) -> str | None:
+        """None: nothing can be wrong with it."""
+        return None
