@@ -215,8 +215,13 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
         assert str(file.parent) in result.stdout or str(file) in result.stdout
     interval = json.loads((run / "evaluation" / "metrics.json").read_text())["intervals"]["gap_at_20"]
     assert interval["low"] < interval["high"] and interval["resamples"] == 200
+    page = run_command("report", f"--workdir={run}", f"--output={tmp_path / 'report.html'}").stdout
+    assert re.match(
+        r"model: .+ \(.+, checkpoint of step \d+\)\nwritten: .+\nnext: yt8m-report .+ --data_dir=DATA\n", page
+    )
     other = (f"--workdir={run}", f"--data_dir={data_dir}", f"--output={tmp_path / 'against'}")
     result = run_command("evaluate", *other, f"--against={model}")
+    assert re.match(rf"model: .+, best checkpoint of {re.escape(str(run))}: step \d+\n", result.stdout)
     assert "which holds 0: no difference is shown" in result.stdout, result.stderr
     found = json.loads((tmp_path / "against" / "metrics.json").read_text())["against"]
     assert abs(found["difference"]) < 1e-3 and found["interval"]["low"] <= 0 <= found["interval"]["high"]
