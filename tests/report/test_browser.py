@@ -51,10 +51,11 @@ addEventListener("load", async () => {
     const box = point.getBoundingClientRect();
     return document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2).closest(".told");
   });
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
   const copy = document.querySelector(".copy");
   copy.click();
-  const selected = getSelection().toString() === copy.parentElement.querySelector("code").textContent;
-  for (const folded of document.querySelectorAll("details")) folded.open = true;
+  const selected = getSelection().toString().trim() === copy.parentElement.querySelector("code").textContent.trim();
+  for (const bar of document.querySelectorAll(".bar")) bar.remove();  // beside text, and part of its cell
   // Of text on a gradient, or below what does not scroll with it, axe-core says nothing.
   for (const box of document.querySelectorAll(".scroll, nav, nav div, th")) {
     Object.assign(box.style, {position: "static", maxHeight: "none", overflow: "visible", maskImage: "none"});
