@@ -90,14 +90,15 @@ def draw(levels: Sequence[Mapping[str, Any]], path: Path) -> None:
     """GAP@20 against the truth by share of wrong labels: means, and bars from the lowest to the highest seed."""
     percents = [level["percent"] for level in levels]
     path.parent.mkdir(parents=True, exist_ok=True)
+    palette = drawing.Palette(list(_NAMES))
     with drawing.canvas((5.5, 4)) as (figure, axes):
-        for number, (name, title) in enumerate(_NAMES.items()):
+        for name, title in _NAMES.items():
             seeds = [level["truth"][name] for level in levels]
             means = [statistics.fmean(values) for values in seeds]
             below = [mean - min(values) for mean, values in zip(means, seeds, strict=True)]
             above = [max(values) - mean for mean, values in zip(means, seeds, strict=True)]
-            style = drawing.line_style(number)
-            axes.errorbar(percents, means, [below, above], label=title, marker="o", markersize=4, capsize=3, **style)
+            line = palette.line(name)
+            axes.errorbar(percents, means, [below, above], label=title, marker="o", markersize=4, capsize=3, **line)
         for key, title, dashes in (
             ("truth", "reachable", "--"),
             ("truth_from_noisy_labels", "a perfect fit to the labels trained on", ":"),
