@@ -89,6 +89,7 @@ def test_the_mean_of_runs_is_a_run(world: World, tmp_path: Path) -> None:
     assert report.comparison.gap == pytest.approx(metrics.gap, abs=1e-4)
 
 
+@pytest.mark.end_to_end
 def test_members_of_other_features(world: World, tmp_path: Path) -> None:
     data_dir = world.data_dir
     alone = parse_experiment(
@@ -137,6 +138,7 @@ def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
         weighted_mean.read_weights(weights, ["logistic"])
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("trunks", "train_trunks", "epochs", "reached"),
     [

@@ -322,7 +322,7 @@ def test_checkpoint_bytes_by_kind(tmp_path):
     write_checkpoint(tmp_path / "variables", names)
     found = checkpoint_bytes(tmp_path / "variables")
     assert found == {kinds.SLOTS: 240, kinds.WEIGHTS: 120, kinds.COUNTERS: 8}
-    assert strip_report(found, 92)[-1].endswith("92 bytes (25.0%)")
+    assert strip_report(found, 92)[-1].endswith("92  bytes (25.0%)")
     with pytest.raises(InputError, match="nothing_here"):
         checkpoint_bytes(tmp_path / "nothing_here")
 

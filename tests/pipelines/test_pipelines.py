@@ -195,6 +195,7 @@ def test_an_interrupted_stage_goes_on(
         assert (tmp_path / "run" / "submission.csv").read_bytes() == (whole.workdir / "submission.csv").read_bytes()
 
 
+@pytest.mark.end_to_end
 def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> None:
     content = (data_dir / "validate0001.tfrecord").read_bytes()
     (data_dir / "validate0001.tfrecord").write_bytes(content[:-7])

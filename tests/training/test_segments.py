@@ -82,6 +82,7 @@ def _assert_equal(one: Path, other: Path, tolerance: float = 0.0) -> None:
         np.testing.assert_allclose(theirs[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.end_to_end
 def test_it_learns_and_is_evaluated_over_rated_pairs(data_dir: Path, tmp_path: Path) -> None:
     values = merge(_BASE, {"train": {"steps_per_epoch": 20, "epochs": 3, "batch_size": 32}})
     result = _train(values, data_dir, tmp_path / "run")
