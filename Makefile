@@ -14,7 +14,7 @@ WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(WORKERS)
 
-# Whole ways through the commands, on tiny data: shards to submission, pipelines, examples, old runs, several processes.
+# Whole ways on tiny data, and what trains or stacks several times: shards to submission, pipelines, examples, old runs.
 end-to-end: $(INSTALLED)
 	$(BIN)/python -m pytest -m "end_to_end and not slow" $(WORKERS)
 

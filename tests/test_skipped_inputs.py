@@ -155,6 +155,7 @@ class _OnlyFirst(Faults):
         self.on_damaged = "error"
 
 
+@pytest.mark.end_to_end
 def test_videos_that_one_model_skipped_are_left_out_of_all(
     models: Path, rng: np.random.Generator, tmp_path: Path
 ) -> None:

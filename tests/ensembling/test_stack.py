@@ -219,6 +219,7 @@ def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generat
     assert float(loss) == pytest.approx(bce.mean(), rel=1e-5)
 
 
+@pytest.mark.end_to_end
 def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_members_of_other_features(world: World, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, (scores[0] + scores[1]) / 2, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.end_to_end
 def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
     run = world.logistic()
     other = _train(
@@ -165,6 +166,7 @@ def test_final_network_starts_with_trained_trunks(
     assert best is not None and best.plateau.best_gap > reached
 
 
+@pytest.mark.end_to_end
 def test_a_variable_that_no_source_has(world: World, tmp_path: Path) -> None:
     data_dir, small = world.data_dir, world.trunk("a")
     final = {"name": "final_network", "trunks": ["a", "c"], "hidden_sizes": [8], "width": 0.02}

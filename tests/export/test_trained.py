@@ -46,6 +46,7 @@ def trained(rng, tmp_path, learnable_shards):
     return tmp_path / "run", data_dir, model
 
 
+@pytest.mark.end_to_end
 def test_average_weights_are_exported_measured_and_described(trained, tmp_path):
     workdir, data_dir, model = trained
     report = export_trained(workdir, tmp_path / "model" / "1", data_dir=str(data_dir))
@@ -123,6 +124,7 @@ def test_commands(trained, tmp_path):
     assert "error: --output=model: holds a SavedModel already" in again.stderr
 
 
+@pytest.mark.end_to_end
 def test_real_records_score_as_the_model_does(rng, real_data_dir, tmp_path):
     shard = sorted((real_data_dir / "yt8m_2018" / "validate").glob("*.tfrecord"))[0]
     data = DataConfig()

@@ -173,6 +173,7 @@ def test_shards_are_read_once_for_their_labels(world: World, tmp_path: Path, mon
     assert sorted(read) == sorted([*world.train, *world.validate])
 
 
+@pytest.mark.end_to_end
 def test_interrupted_it_goes_on(
     world: World, stacked: Stacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +190,7 @@ def test_interrupted_it_goes_on(
             assert (tmp_path / "out" / split / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.end_to_end
 def test_candidates_of_the_best_model(world: World, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, candidates="best_model", top=5)
     result = world.stack(tmp_path / "out", config)
@@ -198,6 +200,7 @@ def test_candidates_of_the_best_model(world: World, tmp_path: Path) -> None:
     assert rows.classes[rows.videos == 9].tolist() == sorted(own.classes[9, :5].tolist())
 
 
+@pytest.mark.end_to_end
 def test_a_share_of_the_negatives_leaves_probabilities_as_they_are(
     world: World, stacked: Stacked, tmp_path: Path
 ) -> None:
@@ -292,6 +295,7 @@ def test_scores_of_other_videos(own_world: World, tmp_path: Path) -> None:
         world.stack(tmp_path / "out")
 
 
+@pytest.mark.end_to_end
 def test_another_order_is_joined_by_id(own_world: World, tmp_path: Path, rng: np.random.Generator) -> None:
     world = own_world
     expected = world.stack(tmp_path / "whole").gaps
@@ -302,6 +306,7 @@ def test_another_order_is_joined_by_id(own_world: World, tmp_path: Path, rng: np
     assert world.stack(tmp_path / "out").gaps == expected
 
 
+@pytest.mark.end_to_end
 def test_another_stacking_in_the_same_place(world: World, tmp_path: Path) -> None:
     world.stack(tmp_path / "out")
     with pytest.raises(InputError, match="holds a stacking of other scores or another configuration"):

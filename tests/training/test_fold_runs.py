@@ -143,6 +143,7 @@ def test_replicas_equal_one(runs: Path, data_dir: Path, tmp_path: Path, two_repl
         np.testing.assert_allclose(other, one, atol=1e-4)
 
 
+@pytest.mark.end_to_end
 def test_a_killed_run_goes_on_exactly_and_knows_its_teachers(runs: Path, data_dir: Path, tmp_path: Path) -> None:
     values = _taught(runs / "a/fold_*", train={"mixup_alpha": 1.0})
     whole = _train(values, data_dir, tmp_path / "whole")

@@ -58,6 +58,7 @@ def _train(data_dir: Path, workdir: Path, epochs: int, **options: Any) -> loop.T
     return loop.train(experiment, run, tf.distribute.get_strategy(), Faults())
 
 
+@pytest.mark.end_to_end
 def test_a_run_that_goes_on_refuses_other_shards(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run = learnable_shards(train=2, validate=1, each=16), tmp_path / "run"
     _train(data_dir, run, epochs=1)

@@ -117,6 +117,7 @@ def _event_tags(directory: Path) -> set[str]:
     return {tag for kind in ("tensors", "scalars") for tag in events.Tags()[kind]}
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("changes", "kills", "steps_per_call", "xla"),
     [
@@ -158,6 +159,7 @@ def test_killed_run_ends_with_equal_weights(
     assert one == other
 
 
+@pytest.mark.end_to_end
 def test_xla_and_calls_of_several_steps_change_rounding_only(data_dir: Path, tmp_path: Path) -> None:
     """Without dropout: XLA has random numbers of its own. Mixup's are drawn outside of it."""
     experiment = _experiment(train=_SHORT | {"mixup_alpha": 0.4, "epochs": 1})
@@ -166,6 +168,7 @@ def test_xla_and_calls_of_several_steps_change_rounding_only(data_dir: Path, tmp
     _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"), 1e-4)
 
 
+@pytest.mark.end_to_end
 def test_accumulation_equals_the_whole_batch(data_dir: Path, tmp_path: Path) -> None:
     """Without batch normalisation, whose statistics are those of a part, the sum of the parts is the whole."""
     for parts in (1, 4):
@@ -236,6 +239,7 @@ def test_one_slot_with_everything_else_accumulates_and_resumes(
     assert history[-1]["gap_at_20"] > history[0]["gap_at_20"]
 
 
+@pytest.mark.end_to_end
 def test_reweighted_targets_teach_reweighted_shares(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     """With inputs that say nothing, each score becomes the mean of its class's targets: p_c * (p_min / p_c) ** 4."""
     data_dir = learnable_shards(each=256, train=1)
@@ -274,6 +278,7 @@ def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
     return {"soft": str(directory)}
 
 
+@pytest.mark.end_to_end
 def test_soft_labels_that_say_the_same_change_nothing(data_dir: Path, tmp_path: Path) -> None:
     """With mixup and accumulation. All targets are 0 or 1 exactly: 0.25 * 1 + 0.75 * 1."""
     labels = _soft_labels(data_dir, tmp_path / "soft")

@@ -126,6 +126,7 @@ def test_accumulation_makes_the_steps_of_whole_batches(data_dir: Path, whole: Pa
         np.testing.assert_allclose(steps[1][name], steps[0][name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.end_to_end
 def test_what_was_not_rated_is_not_learned(data_dir: Path, tmp_path: Path) -> None:
     """Twenty more classes that nobody rated keep their start, here the weights of a run on whole videos."""
     values = merge(_BASE, {"data": {"num_classes": 30, "segments": None}, "optimizer": {"weight_decay": 0.0}})

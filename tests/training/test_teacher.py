@@ -86,6 +86,7 @@ def test_targets_are_the_teachers_scores_of_the_mixed_inputs(
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.end_to_end
 def test_a_student_learns_from_the_teacher_alone_on_replicas_too(
     teacher: Path, data_dir: Path, tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:

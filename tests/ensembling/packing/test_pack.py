@@ -153,6 +153,7 @@ def test_an_ensemble_that_is_too_large_is_followed_by_a_smaller_one(
     assert tight.choice.point.num_bytes < packed.choice.point.num_bytes // 2 - 1
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "text",
     [
@@ -170,6 +171,7 @@ def test_bytes_are_counted_as_they_are_stored(text: str, world: World, tmp_path:
         assert measure.weight_bytes(candidate, [precision]) == [sum(size.layer_bytes.values())]
 
 
+@pytest.mark.end_to_end
 def test_which_videos_are_held_out(world: World, tmp_path: Path) -> None:
     (candidate,) = world.candidates("moe")
     shards = held_out_shards(candidate, world.data_dir)
@@ -183,6 +185,7 @@ def test_which_videos_are_held_out(world: World, tmp_path: Path) -> None:
         held_out_shards(candidate, str(tmp_path))
 
 
+@pytest.mark.end_to_end
 def test_what_cannot_be_matched(world: World, tmp_path: Path) -> None:
     runs = [world.root / "runs" / name / "fold_0" for name in _MODELS]
     scores = [world.root / "scores" / name / "train" for name in _MODELS]
@@ -201,6 +204,7 @@ def test_what_cannot_be_matched(world: World, tmp_path: Path) -> None:
     assert [c.scores for c in find_candidates(runs, scores[::-1])] == scores
 
 
+@pytest.mark.end_to_end
 def test_runs_that_do_not_belong_together(world: World, tmp_path: Path) -> None:
     runs = [world.root / "runs" / name / "fold_0" for name in ("moe", "resnet")]
     scores = sorted(world.root.glob("scores/*/train"))
@@ -217,6 +221,7 @@ def test_runs_that_do_not_belong_together(world: World, tmp_path: Path) -> None:
         find_candidates([runs[0], other], scores)
 
 
+@pytest.mark.end_to_end
 def test_a_budget_that_nothing_fits(world: World, tmp_path: Path) -> None:
     members = world.candidates()
     smallest = min(measure.weight_bytes(candidate, _PRECISIONS)[1] for candidate in members)
