@@ -109,6 +109,11 @@ def matching(patterns: Iterable[str], option: str) -> list[Path]:
     return found
 
 
+def is_saved_model(directory: Path) -> bool:
+    """Whether a SavedModel is there, by its file of the graph."""
+    return (directory / "saved_model.pb").is_file()
+
+
 def missing_directories(directory: Path) -> list[Path]:
     """The directories, innermost first, that making `directory` would make."""
     return [path for path in (directory, *directory.parents) if not path.exists()]

@@ -53,6 +53,11 @@ class LabelsConfig:
         if len(given) > 1:
             raise ValueError(f"{given[0]} and {given[1]} are two sources of one target: set one of them to null")
 
+    @property
+    def source(self) -> str | None:
+        """Where soft targets come from, whichever of `PLACES` is given; None: all labels are the records'."""
+        return next((value for name in self.PLACES if (value := getattr(self, name)) is not None), None)
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -52,7 +52,7 @@ class Difference:
 
 def check_model(path: Path) -> None:
     """Raises InputError where `path` is neither a run directory nor a SavedModel."""
-    if not any((path / name).is_file() for name in ("saved_model.pb", run_dir.CONFIG)):
+    if not files.is_saved_model(path) and not (path / run_dir.CONFIG).is_file():
         raise InputError(f"--against={path}: neither a run directory of yt8m-train nor a SavedModel")
 
 
@@ -84,7 +84,7 @@ def measure(
     if isinstance(metrics, RatedMetrics):
         raise InputError("--against: compares GAP@20, which models of rated segments do not have; leave it out")
     num_classes = len(metrics.num_positives)
-    if (path / "saved_model.pb").is_file():
+    if files.is_saved_model(path):
         scorer = load_scorer(str(path), 1, f"--against={path}", None, num_classes)
         _check_classes(path, scorer.num_classes, num_classes)
         shards = list_shards(patterns, data_dir, "--input")

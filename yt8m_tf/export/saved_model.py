@@ -273,7 +273,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Raises InputError where something is at `target` already that must not be replaced."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if not (target / "saved_model.pb").is_file():
+    if not files.is_saved_model(target):
         raise InputError(f"--output={target}: exists and is no SavedModel; choose another directory")
     if not overwrite:
         raise InputError(

@@ -88,7 +88,7 @@ def strip(
 
 
 def _format(source: Path) -> str:
-    if (source / "saved_model.pb").is_file():
+    if files.is_saved_model(source):
         return "saved_model"
     if (source / run_dir.CONFIG).is_file():
         return "run"

@@ -49,7 +49,7 @@ def _facts(run: Run) -> Iterator[list[str]]:
     if data.num_folds:
         yield ["folds", f"{data.num_folds}, by shard; each model is trained without its own"]
     labels = experiment.labels
-    soft = f"scores in {labels.soft}" if labels.soft else f"scores of {labels.teacher}" if labels.teacher else ""
+    soft = f"scores {'in' if labels.soft else 'of'} {labels.source}" if labels.source else ""
     yield ["labels", f"{soft}, weight {labels.weight:g}; the rest by hand" if soft else "of the records"]
     optimizer = experiment.optimizer
     yield [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -82,10 +83,10 @@ def _best(workdir: Workdir, gaps: Mapping[str, float], found: Mapping[str, Predi
         f" {gaps[best] - gaps[others[0]]:.4f} above {others[0]}"
     )
     with_scores = [name for name in others if name in found] if best in found else []
-    compared = next((name for name in with_scores if _interval(found[best], found[name])), None)
+    intervals = ((name, _interval(found[best], found[name])) for name in with_scores)
+    compared, interval = next(((name, words) for name, words in intervals if words), (None, ""))
     if compared is None:
         return f"{text}. How sure that is is not known: it takes scores of both.{known}{limit}"
-    interval = _interval(found[best], found[compared])
     if compared != others[0]:
         text += f", and {gaps[best] - gaps[compared]:.4f} above {compared}"
     return f"{text} ({interval}).{known}{limit}"
@@ -150,11 +151,10 @@ def _surprises(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[
             f"The best first-level model alone, {singles[0]} ({gaps[singles[0]]:.4f}), stands above combinations of"
             f" all: {', '.join(f'{name} ({gaps[name]:.4f})' for name in weak)}."
         )
-    teachers = [gaps[STACKED]] if STACKED in gaps else []
     found += [
         f"{name} ({gaps[name]:.4f}) stands above LightGBM, whose scores it was trained on."
         for name in of_kind.get(STUDENT, ())
-        if teachers and gaps[name] > teachers[0]
+        if workdir.runs[name].experiment.labels.soft and gaps[name] > gaps.get(STACKED, math.inf)
     ]
     out_of_fold = workdir.gaps.get(OUT_OF_FOLD, {}).get(STACKED)
     if out_of_fold is not None and STACKED in gaps and abs(out_of_fold - gaps[STACKED]) > _APART:

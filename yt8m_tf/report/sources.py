@@ -88,8 +88,8 @@ def _read_run(directory: Path) -> Run | None:
         return None
     histories = tuple(checked(path / run_dir.HISTORY, lambda file: run_dir.read_history(file.parent)) for path in own)
     sessions = tuple(checked(path / run_dir.SESSIONS, lambda file: run_dir.read_sessions(file.parent)) for path in own)
-    step, count = _checkpoint(own[0])
     state = checkpoints.latest_state(own[0])
+    step, count = _checkpoint(own[0]) if state is not None else (None, None)
     inputs = state.inputs if state is not None else None
     shards = {"train": len(inputs.train), "validation": len(inputs.validation)} if inputs else {}
     seconds = [_seconds(path, found) for path, found in zip(own, sessions, strict=True)]
@@ -107,10 +107,8 @@ def _read_run(directory: Path) -> Run | None:
     )
 
 
-def _checkpoint(directory: Path) -> tuple[int | None, int | None]:
+def _checkpoint(directory: Path) -> tuple[int, int]:
     """The step of the best checkpoint and the number of parameters."""
-    if checkpoints.latest_state(directory) is None:
-        return None, None
     prefix, step = checkpoints.find_checkpoint(directory)
     try:
         shapes = tf.train.list_variables(checkpoints.readable(prefix))

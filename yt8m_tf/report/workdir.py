@@ -62,7 +62,7 @@ class Run:
             return COMBINATION
         if self.name == "final" or model == "final_network":
             return FINAL
-        return STUDENT if self.experiment.labels.soft or self.experiment.labels.teacher else HARD
+        return STUDENT if self.experiment.labels.source else HARD
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

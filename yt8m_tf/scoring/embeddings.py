@@ -102,7 +102,7 @@ def load_embedder(path: Path, which: str = "best") -> Embedder:
       InputError: `path` is neither, cannot be read, or has no layer whose input is an embedding.
     """
     where = f"--model={path}"
-    if (path / "saved_model.pb").is_file():
+    if files.is_saved_model(path):
         data, loaded = read_data(path), load_saved_model(path, where)
         if data is None or "embeddings" not in loaded.signatures:
             raise InputError(f"{where}: a SavedModel without embeddings; export it with yt8m-export --embeddings")

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_tf import run_dir
+from yt8m_tf import files, run_dir
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.errors import InputError
@@ -53,7 +53,7 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
     Raises:
       InputError: `path` is neither, or cannot be read.
     """
-    if (path / "saved_model.pb").is_file():
+    if files.is_saved_model(path):
         data = read_data(path)
         if data is None:
             raise InputError(

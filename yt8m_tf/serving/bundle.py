@@ -196,6 +196,6 @@ def _check_end(content: gzip.GzipFile) -> None:
 def _find_saved_model(folder: Path, path: str | os.PathLike[str]) -> Path:
     inner = list(folder.iterdir())
     for candidate in (folder, *(inner if len(inner) == 1 else ())):
-        if (candidate / "saved_model.pb").is_file():
+        if files.is_saved_model(candidate):
             return candidate
     raise InputError(f"--bundle={path}: has no saved_model.pb at its root or in its only folder; bundle a SavedModel")

@@ -240,7 +240,7 @@ class _Origin:
 
 
 def _origin(source: Path) -> _Origin:
-    if not (source / "saved_model.pb").is_file():
+    if not files.is_saved_model(source):
         prefix = _initial_prefix(source)
         return _Origin(f"checkpoint '{prefix.parent}'", dict(_list_variables(prefix)), _checked_reader(prefix, {}))
     weights = read_weights(load_saved_model(source, f"--init_from={source}"))

@@ -24,8 +24,6 @@ from yt8m_tf.pretrained import packaged
 from yt8m_tf.serving import scorer
 from yt8m_tf.training import checkpoints, distribution, exported, fold_runs
 
-_SAVED_MODEL = "saved_model.pb"
-
 
 class Teacher:
     """Trained models that are asked for scores and never change.
@@ -131,9 +129,9 @@ def _fingerprint(run: Path, key: str) -> str:
 
 def _directory(teacher: str, data_dir: str) -> Path:
     path = Path(files.below(data_dir, packaged.saved_model(teacher, "labels.teacher")))
-    if not (path / run_dir.CONFIG).is_file() and not (path / _SAVED_MODEL).is_file():
+    if not (path / run_dir.CONFIG).is_file() and not files.is_saved_model(path):
         raise InputError(
-            f"labels.teacher={path}: no run and no SavedModel there ({run_dir.CONFIG} or {_SAVED_MODEL} is missing);"
+            f"labels.teacher={path}: no run and no SavedModel there ({run_dir.CONFIG} or saved_model.pb is missing);"
             " name a trained run directory, or a SavedModel that yt8m-export wrote"
         )
     return path
