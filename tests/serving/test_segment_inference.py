@@ -186,7 +186,7 @@ def test_equal_scores_keep_the_order_of_the_shards_and_lists_end_at_k(world, tmp
     assert twice[::2] == twice[1::2] and len(twice) > 2
 
 
-@pytest.mark.parametrize("layout", ["csv", "jsonl"])
+@pytest.mark.parametrize("layout", [pytest.param("csv", marks=pytest.mark.slow), "jsonl"])
 def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monkeypatch, layout: str) -> None:
     run(world, tmp_path / "whole", layout=layout)
     real, calls = segment_scorer.SegmentScorer.__call__, []
