@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from yt8m_tf.config.data import RecordsConfig, ratings_of, targets_of
 from yt8m_tf.data import clip_reader, records
+from yt8m_tf.data.assertions import require
 from yt8m_tf.data.batch_stream import Batch
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import check_record
@@ -25,10 +26,10 @@ def parse_checked(serialized: tf.Tensor, data: RecordsConfig, faults: Faults, ne
     batch = records.parse_records(serialized, data)
     checks = []
     if data.level == "frame":
-        checks.append(tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"]))
+        checks.append(require(tf.reduce_all(batch["num_frames"] > 0), "a clip has no frames"))
     if "labels" in batch and need_labels and faults.on_unlabelled == "error":
         unlabelled = tf.reduce_any(without_labels(batch["labels"]))
-        checks.append(tf.debugging.Assert(~unlabelled, ["a video has no labels"]))
+        checks.append(require(~unlabelled, "a video has no labels"))
     with tf.control_dependencies(checks):
         batch["id"] = tf.identity(batch["id"])
     return batch

@@ -15,6 +15,7 @@ import tensorflow as tf
 from yt8m_tf import schema
 from yt8m_tf.config.data import RecordsConfig, TargetsConfig, targets_of
 from yt8m_tf.config.features import FeatureConfig
+from yt8m_tf.data.assertions import require
 from yt8m_tf.schema import ID_KEYS, LABELS_KEY, NO_LABEL
 
 # The frames of a feature of which a clip has one vector.
@@ -47,7 +48,7 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
     """
     parse = _parse_video if data.level == "video" else _parse_frames
     parsed, labels, ids = parse(serialized, data)
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.not_equal(ids, "")), ["a record has no id"])]):
+    with tf.control_dependencies([require(tf.reduce_all(tf.not_equal(ids, "")), "a record has no id")]):
         parsed["id"] = tf.identity(ids)
     if targets := targets_of(data):
         parsed["labels"] = _pad_labels(labels, targets)
@@ -186,7 +187,7 @@ def _check_lengths(lengths: tf.Tensor, shortest: tf.Tensor, data: RecordsConfig)
     longest = tf.reduce_max(tf.where(tf.equal(lengths, _EVERY), 0, lengths), axis=0)
     # Without frames at all a clip is wrong for another reason, or left out.
     right = (longest - shortest <= data.max_frame_difference) | tf.equal(shortest, 0)
-    return [tf.debugging.Assert(tf.reduce_all(right), ["features of a clip differ in their numbers of frames"])]
+    return [require(tf.reduce_all(right), "features of a clip differ in their numbers of frames")]
 
 
 def _pad_frames(values: tf.RaggedTensor, feature: FeatureConfig, length: tf.Tensor, name: str) -> tf.Tensor:
@@ -200,7 +201,7 @@ def _pad_frames(values: tf.RaggedTensor, feature: FeatureConfig, length: tf.Tens
         inner = values.values  # [frames of all clips, (n)]: to the format, a frame could hold any number of values
         each = feature.size if feature.dtype == "float_list" else 1
         right = tf.reduce_all(tf.equal(inner.row_lengths(), each))
-        with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: frames are not of {each} values each"])]):
+        with tf.control_dependencies([require(right, f"{name}: frames are not of {each} values each")]):
             frames = values.with_values(_vectors(tf.identity(inner.flat_values), feature, name))
     padded = frames.to_tensor(shape=tf.stack([-1, length, feature.size]))
     if feature.in_context:
@@ -219,7 +220,7 @@ def _means(
     """The mean of frames [B, T, D], or the one that the record has, ragged [B, (D or 0)], for every frame: float32."""
     known = tf.equal(given.row_lengths(), feature.size)
     right = tf.reduce_all(known | tf.equal(given.row_lengths(), 0))
-    with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: not one mean of {feature.size} values"])]):
+    with tf.control_dependencies([require(right, f"{name}: not one mean of {feature.size} values")]):
         known = tf.identity(known)
     listed = tf.reshape(_vectors(given.flat_values, feature, name), [-1])
     listed = given.with_values(listed).to_tensor(shape=[None, feature.size])
@@ -240,7 +241,7 @@ def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:
         right = tf.reduce_all(
             tf.equal(lengths if one_each else lengths % feature.num_bytes, feature.num_bytes if one_each else 0)
         )
-        with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: not {feature.num_bytes} bytes each"])]):
+        with tf.control_dependencies([require(right, f"{name}: not {feature.num_bytes} bytes each")]):
             values = tf.identity(values)
         values = tf.io.decode_raw(values, tf.as_dtype(feature.dtype))
     vectors = tf.reshape(values, [-1, feature.size])
@@ -254,7 +255,7 @@ def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:
     else:
         # A sum is finite only if every value is, and is the cheapest way to look at all of them.
         right = tf.math.is_finite(tf.reduce_sum(vectors))
-    with tf.control_dependencies([tf.debugging.Assert(right, [f"{name}: not a finite number, or out of range"])]):
+    with tf.control_dependencies([require(right, f"{name}: not a finite number, or out of range")]):
         return tf.identity(vectors)
 
 
@@ -277,12 +278,8 @@ def _pad_labels(labels: tf.RaggedTensor, targets: TargetsConfig) -> tf.Tensor:
     labels = _each_once(labels)
     ids = labels.flat_values
     checks = [
-        tf.debugging.Assert(
-            tf.reduce_all((ids >= 0) & (ids < targets.num_classes)), ["labels: a class id out of range"]
-        ),
-        tf.debugging.Assert(
-            tf.reduce_all(labels.row_lengths() <= targets.max_labels), ["labels: more than max_labels"]
-        ),
+        require(tf.reduce_all((ids >= 0) & (ids < targets.num_classes)), "labels: a class id out of range"),
+        require(tf.reduce_all(labels.row_lengths() <= targets.max_labels), "labels: more than max_labels"),
     ]
     with tf.control_dependencies(checks):
         padded = labels.to_tensor(NO_LABEL, shape=[None, targets.max_labels])

@@ -16,6 +16,7 @@ import tensorflow as tf
 from yt8m_tf import files, schema
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import integrity, records
+from yt8m_tf.data.assertions import require
 from yt8m_tf.data.record_check import video_id
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards import records as score_records
@@ -124,7 +125,7 @@ class SoftLabels:
         """
         if not self._allow_missing:
             every = tf.reduce_all(tf.not_equal(found, ""))
-            with tf.control_dependencies([tf.debugging.Assert(every, ["a video without soft labels"])]):
+            with tf.control_dependencies([require(every, "a video without soft labels")]):
                 class_ids = tf.identity(class_ids)
         classes, probabilities = score_records.decode(class_ids, scores, self._manifest.top_k)
         return {"soft_classes": classes, "soft_scores": probabilities}
@@ -176,7 +177,7 @@ def _lookup_table(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.
         tf.concat([tf.gather(parsed[key], order), [""]], axis=0) for key in ("id", "class_ids", "scores")
     )
     same = tf.equal(ids[1:], ids[:-1])  # neighbours, because they are in the order of their hashes
-    with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(same), ["an id of two score records"])]):
+    with tf.control_dependencies([require(~tf.reduce_any(same), "an id of two score records")]):
         ids = tf.identity(ids)
     hashes = tf.concat([tf.gather(_hash(parsed["id"]), order), [np.iinfo(np.int64).max]], axis=0)
     return hashes, ids, classes, scores

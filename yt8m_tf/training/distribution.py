@@ -130,7 +130,7 @@ def compiles_with_xla(model: keras.Model) -> bool:
 
     Recurrent layers do where there is a GPU. They run on cuDNN's fused kernels there, all frames in a few calls, which
     XLA cannot compile; of the loop over frames that it can, each of T turns would launch kernels of its own. On a CPU
-    there is only the loop, and XLA compiles it; whether that pays depends on the width, see `layers.recurrent`.
+    there is only the loop, and XLA compiles it; wide layers say no, because it makes them slower (`layers.recurrent`).
     """
     return all(layer.supports_jit for layer in model._flatten_layers())
 
