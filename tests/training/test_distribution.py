@@ -113,7 +113,9 @@ def test_one_process_gathers_its_own() -> None:
     np.testing.assert_array_equal(gathered["x"], arrays["x"])
 
 
-def test_recurrent_models_are_compiled_where_they_are_small_and_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recurrent_models_are_compiled_where_they_are_small_and_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def builds_what_compiles(**options: Any) -> bool:
         return distribution.compiles_with_xla(build_model(options, InputSpec("frame", {"rgb": 4}, 3, 5)))
 

@@ -32,7 +32,7 @@ from yt8m_tf.metrics.evaluate import Accumulator, evaluate
 from yt8m_tf.metrics.rated_pairs import RatedAccumulator, RatedMetrics
 from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.score_shards import soft_labels
-from yt8m_tf.training import checkpoints, distribution, inputs, memory, resume
+from yt8m_tf.training import checkpoints, distribution, initial_weights, inputs, memory, resume
 from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.fold_runs import ShardFolds
 from yt8m_tf.training.inputs import Inputs
@@ -183,7 +183,7 @@ class _Run:
             self.plateau, self.evaluation_due = saved.plateau, saved.evaluation_due
         elif options.init_from:
             resume.check_same_inputs(experiment, options.init_from)
-            checkpoints.init_from(options.init_from, variables, options.init_exclude)
+            initial_weights.init_from(options.init_from, variables, options.init_exclude)
         weights = None
         if config.target_reweighting:
             weights = statistics.target_weights(self._class_prior, config.target_reweighting)
