@@ -1,4 +1,4 @@
-"""What one example costs in a forward pass: counted by tracing, and known from a table for models that come along."""
+"""Operations of a forward pass for one example, counted by tracing; for the shipped models they are in a table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ForwardCost:
 
 
 def experiments_of(stages: Iterable[Stage]) -> dict[str, ExperimentConfig]:
-    """What the training stages train, by their outputs."""
+    """Returns the experiments of the training stages, by the stages' outputs."""
     return {stage.output: parse_experiment(stage.options["experiment"]) for stage in stages if stage.kind == "train"}
 
 
@@ -57,14 +57,14 @@ def measure(experiment: ExperimentConfig) -> ForwardCost:
 
 
 def key_of(experiment: ExperimentConfig) -> str:
-    """What the cost depends on, as a short hash: the model's options, sizes of the data, the length of a segment."""
+    """Returns a short hash of all that the cost depends on: model options, sizes of the data, length of a segment."""
     segments = experiment.data.segments
     values = experiment.model, dataclasses.asdict(experiment.data.spec), segments and segments.length
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def shipped_models() -> list[ExperimentConfig]:
-    """What the pipelines that come along train, one for all that are alike, by the model's name."""
+    """Returns the distinct experiments that the shipped pipelines train, sorted by the model's name."""
     found: dict[str, ExperimentConfig] = {}
     for selector in configurations.shipped_selectors():
         if selector.startswith("pipelines/"):

@@ -1,6 +1,6 @@
-"""What has been done: `stages/<name>.done.json`, with all that it was done for and the files it left.
+"""Records of finished stages: `stages/<name>.done.json`, with the inputs of the stage and the files that it wrote.
 
-Nothing that a stage wrote is ever deleted: what has to make way moves to `.old/`.
+Nothing that a stage wrote is ever deleted: earlier outputs move to `.old/`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Record:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What is there of a stage."""
+    """The state of a stage on disk."""
 
     state: State
     record: _Record | None = None  # of "done" and "begun"
@@ -96,7 +96,7 @@ class States:
         return self._found[name].state
 
     def result(self, name: str) -> dict[str, Any]:
-        """What a stage that is done found."""
+        """Returns the result of a finished stage."""
         record = self._found[name].record
         assert record is not None
         return dict(record.result)
@@ -152,7 +152,7 @@ class States:
         self._path(name, "begun").unlink(missing_ok=True)
 
     def _look(self, stage: Stage, content: Content) -> _Found:
-        """What is there of a stage, whose content is now that."""
+        """Compares a stage's files and records with its present content."""
         changes: list[Changes] = []
         for what in ("done", "begun"):
             try:
@@ -216,7 +216,7 @@ class States:
             return
 
     def _refusal(self, refused: Mapping[str, Changes]) -> str:
-        """Why stages do not start afresh, in one line: those that changed themselves, and the number of the others."""
+        """Returns, in one line, why changed stages do not start afresh: causes, and the number of dependent stages."""
         first = {n: c for n, c in refused.items() if c.own or not any(before in refused for before in c.inputs)}
         causes: dict[str, list[str]] = {}
         for name, changes in first.items():
@@ -257,7 +257,7 @@ class States:
             return False
 
     def _paths(self, stage: Stage) -> list[Path]:
-        """Where a stage writes: its output, and the parts of a submission file."""
+        """Returns the paths that a stage writes: its output, and the parts of a submission file."""
         output = self.workdir / stage.output
         return [output, output.with_name(f"{output.name}.parts")] if stage.kind.startswith("infer") else [output]
 

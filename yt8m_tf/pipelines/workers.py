@@ -25,10 +25,10 @@ class Future(Protocol):
     """The future of a stage that was given to a worker."""
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Returns whether the stage has ended."""
 
     def result(self) -> dict[str, Any]:
-        """What it found, or the error that it ended with."""
+        """Returns the result of the stage, or raises the error that ended it."""
 
 
 Submit = Callable[[Stage], Future]
