@@ -115,7 +115,7 @@ def pack(
 def _read(
     members: Sequence[Candidate], options: Sequence[Option], shards: Sequence[str], progress: bool
 ) -> tuple[list[Item], HeldOut]:
-    """What selection needs; the first columns are the candidates' own scores, which options may share."""
+    """Reads the inputs of the selection; the first columns are the candidates' own scores, which options may share."""
     directories = [member.scores for member in members]
     names = [member.name for member in members]
     for option in options:
