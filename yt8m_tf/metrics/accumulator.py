@@ -94,7 +94,7 @@ class Metrics:
         return {name: value for name, value in names.items() if not math.isnan(value)}
 
     def counts(self) -> dict[str, int]:
-        """What the metrics are of, by the names under which it is written."""
+        """Returns the numbers of videos and labels, by the keys of `metrics.json`."""
         return {"num_videos": self.num_videos, "num_labels": self.num_labels}
 
 
