@@ -65,7 +65,7 @@ class Manifest:
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def same_scores(self, other: Manifest) -> bool:
-        """Whether both are of the same scores, of whatever shards and wherever the model lies."""
+        """Returns whether both describe the same scores, regardless of the shards and the model's path."""
         mine, others = (dataclasses.replace(each, shards={}, inputs={}, model=()) for each in (self, other))
         return mine == others
 
