@@ -121,16 +121,17 @@ def _task_problem(task: Any, cluster: Mapping[str, list[str]]) -> str | None:
 
 
 def is_single(strategy: tf.distribute.Strategy) -> bool:
-    """Whether there is just one device, and nothing to distribute."""
+    """Returns whether there is only one device, so that nothing is distributed."""
     return not isinstance(strategy, tf.distribute.MirroredStrategy | tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def compiles_with_xla(model: keras.Model) -> bool:
-    """Whether XLA can compile `model` on this machine: unless one of its layers says no (`supports_jit`).
+    """Returns whether XLA is to compile `model` on this machine: all of its layers allow it (`supports_jit`).
 
-    Recurrent layers do where there is a GPU. They run on cuDNN's fused kernels there, all frames in a few calls, which
-    XLA cannot compile; of the loop over frames that it can, each of T turns would launch kernels of its own. On a CPU
-    there is only the loop, and XLA compiles it; wide layers say no, because it makes them slower (`layers.recurrent`).
+    Recurrent layers forbid it on a GPU. There they run on cuDNN's fused kernels, which take all frames in a few calls,
+    and which XLA cannot compile. XLA could compile the loop over frames, but each of its T iterations would launch
+    kernels of its own. On a CPU there is only the loop, and XLA compiles it, except for wide layers: it makes them
+    slower (`layers.recurrent`).
     """
     return all(layer.supports_jit for layer in model._flatten_layers())
 
@@ -153,7 +154,7 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def lost_a_worker(strategy: tf.distribute.Strategy, error: tf.errors.OpError) -> bool:
-    """Whether an error is one of several workers' that another one is gone, or has been started again alone."""
+    """Returns whether an error says that another worker is gone, or has been restarted alone."""
     told = error.message.lower()
     known = isinstance(error, _PEER_FAILURES) or any(word in told for word in _PEER_WORDS)
     return num_workers(strategy) > 1 and known

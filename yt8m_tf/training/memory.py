@@ -47,7 +47,7 @@ def fill(
 def _videos(
     inputs_of: keras.Model, layer: NeighborVotes, shards: Sequence[str], data: DataConfig, faults: Faults
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """What the layer's inputs are for the videos to remember, [M, D'] each, and their labels."""
+    """Returns the layer's inputs for the videos to remember, [M, D'] each, and the labels of these videos."""
     batches: list[Sequence[np.ndarray]] = []
     labels: list[np.ndarray] = []
     each = -(-layer.capacity * 5 // (4 * len(shards)))  # shards are not of one size: more than enough, thinned below
