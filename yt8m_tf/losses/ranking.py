@@ -117,7 +117,7 @@ def lsep(logits: tf.Tensor, positive: tf.Tensor, negatives: int, known: tf.Tenso
 
 
 def misranked_counts(logits: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
-    """How many outputs of the other kind stand on the wrong side of each, over the whole batch.
+    """Counts, for each output, the outputs of the other kind that are misranked against it in the whole batch.
 
     Args:
       logits: [B, C], up to 2**31 of them.

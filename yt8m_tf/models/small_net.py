@@ -51,7 +51,7 @@ _TRUNKS: Mapping[str, _Trunk] = {
 
 @dataclasses.dataclass(frozen=True)
 class SmallNetConfig:
-    """Which of the six nets.
+    """Options of the six small nets.
 
     Attributes:
       variant: "a" to "f".
