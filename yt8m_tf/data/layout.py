@@ -32,7 +32,7 @@ _DIFFERS = 0.4  # total variation of two distributions over 16 values
 
 @dataclasses.dataclass
 class _Values:
-    """What was seen under a key: the kind of its lists, their lengths (of bytes: of each value), and some bytes."""
+    """Statistics of a key: the kinds of its lists, their lengths (for bytes, of each value), and a sample of bytes."""
 
     kinds: set[str] = dataclasses.field(default_factory=set)
     sizes: set[int] = dataclasses.field(default_factory=set)
@@ -60,7 +60,7 @@ class _Values:
         self.counts += other.counts
 
     def dtype(self) -> schema.Dtype | None:
-        """How vectors are stored; None where it is no feature, or one of several sizes or kinds."""
+        """Returns the storage type of vectors; None if it is no feature, or has several sizes or kinds."""
         if self.kinds == {"float_list"} and len(self.sizes) == 1:
             return "float_list"
         if self.kinds != {"bytes_list"} or len(self.sizes) != 1:
@@ -178,7 +178,7 @@ class Layout:
         return found, notes
 
     def _reason(self, values: _Values, level: schema.Level) -> str:
-        """Why a feature is left out."""
+        """Returns why a feature is left out."""
         if values.dtype() is not None:
             return f"{self.records - values.records:,} of {self.records:,} records lack it"
         sizes = ", ".join(map(str, sorted(values.sizes)[:4]))
@@ -211,7 +211,7 @@ class Layout:
         return keys
 
     def _limits(self, level: schema.Level, keys: Mapping[str, str], is_standard: bool, own: Sequence[str]) -> list[str]:
-        """What depends on numbers that were seen."""
+        """Returns the lines of the configuration that depend on the numbers found in the records."""
         lines = []
         if level == "frame" and (self.longest > schema.MAX_FRAMES or not is_standard):
             lines.append(f"  max_frames: {self.longest}  # of the longest clip")
@@ -240,7 +240,7 @@ _CLASSES_2017 = 4716
 
 
 def _is_vector(frames: Sequence[tf.train.Feature]) -> bool:
-    """Whether a list of frames holds vectors, not times."""
+    """Returns whether a list of frames holds vectors, not times."""
     if not frames:
         return True
     return len(frames[0].float_list.value) > 1 or any(len(value) > 1 for value in frames[0].bytes_list.value)
@@ -269,7 +269,7 @@ def _name(key: str, level: schema.Level, taken: Mapping[str, Any]) -> str:
 
 
 def _feature(values: _Values, level: schema.Level, in_context: bool = False) -> str:
-    """What `data.features` says of a feature."""
+    """Returns the value of a feature in `data.features`."""
     (size,) = values.sizes
     dtype = values.dtype()
     if dtype == ("float_list" if level == "video" else "uint8") and not in_context:

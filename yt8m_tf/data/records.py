@@ -191,7 +191,7 @@ def _check_lengths(lengths: tf.Tensor, shortest: tf.Tensor, data: RecordsConfig)
 
 
 def _pad_frames(values: tf.RaggedTensor, feature: FeatureConfig, length: tf.Tensor, name: str) -> tf.Tensor:
-    """What a clip holds -> [B, length, D] as it is stored, padded with 0 or cut."""
+    """Pads with 0, or cuts, the frames of clips to [B, length, D], in their storage type."""
     if feature.in_context:
         flat = values.flat_values if feature.dtype == "float_list" else tf.strings.reduce_join(values.flat_values)
         vectors = _vectors(flat, feature, name)
