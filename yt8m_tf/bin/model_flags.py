@@ -25,12 +25,12 @@ _SIZE_LIMIT = flags.DEFINE_integer("size_limit", SIZE_LIMIT, "Bytes that a bundl
 
 
 def is_given() -> bool:
-    """Whether the user named a SavedModel or a bundle."""
+    """Returns whether the user named a SavedModel or a bundle."""
     return _SAVED_MODEL.value is not None or _BUNDLE.value is not None
 
 
 def flag() -> str:
-    """What the user named, as a flag."""
+    """Returns the flag, with its value, by which the user named the model."""
     return f"--bundle={_BUNDLE.value}" if _BUNDLE.value is not None else f"--saved_model={_SAVED_MODEL.value}"
 
 

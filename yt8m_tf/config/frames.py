@@ -109,7 +109,7 @@ class FramesConfig:
     preprocessing: PreprocessingConfig = dataclasses.field(default_factory=PreprocessingConfig)
 
     def steps(self, training: bool) -> tuple[SamplingConfig | PreprocessingConfig, ...]:
-        """What is done in training, or else in evaluation."""
+        """Returns the steps that run in training or, with `training` False, in evaluation."""
         parts = (self.sampling, self.preprocessing)
         return tuple(part for part in parts if part.name != "none" and (training or part.when == "always"))
 
