@@ -62,7 +62,7 @@ class Claims:
 
 
 def is_claimed(directory: Path) -> bool:
-    """Whether a process holds a claim on any file of a directory at this moment."""
+    """Returns whether a process holds a claim on any file of a directory at this moment."""
     for path in (directory / CLAIMS).glob("*"):
         lock = _locked(path, wait=False)
         if lock is None:
@@ -105,7 +105,7 @@ def exclusive(
 
 
 def holder(directory: Path) -> str:
-    """Who holds a directory; "" where nobody does, or where it began, or ended, just now."""
+    """Returns the holder of a directory's lock; "" if there is none, or if it began or ended just now."""
     return _read(directory / LOCK)
 
 

@@ -18,7 +18,7 @@ _ROWS = 64  # of a Parquet file, at a time
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is named as a table that can be read."""
+    """Returns whether a file has the suffix of a table that can be read."""
     return path.suffix.lower() in (".csv", ".parquet")
 
 

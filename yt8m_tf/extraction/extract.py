@@ -35,7 +35,7 @@ _PARTS = ".features"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What does not change the features.
+    """Options that do not change the features.
 
     Attributes:
       levels: of the shards.
@@ -56,7 +56,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """What a run left.
+    """The results of a run.
 
     Attributes:
       written: the shards.
@@ -180,7 +180,7 @@ def _make_features(tasks: Mapping[str, Task], recipe: Recipe, options: Options) 
 
 
 def _made(task: Task) -> Outcome | None:
-    """What an earlier run made of a video."""
+    """Returns the outcome of a video from an earlier run; None if there is none that can be read."""
     try:
         return read_part(task.part)[0]
     except (OSError, ValueError, KeyError):  # there is none, or a power cut left half of one
