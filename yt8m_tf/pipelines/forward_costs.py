@@ -44,12 +44,12 @@ def experiments_of(stages: Iterable[Stage]) -> dict[str, ExperimentConfig]:
 
 
 def forward_cost(experiment: ExperimentConfig) -> ForwardCost:
-    """The cost of a model: from the table, or `measure`d, which takes up to a second."""
+    """Returns the cost of a model from the table, or else by `measure`, which takes up to a second."""
     return _table().get(key_of(experiment)) or measure(experiment)
 
 
 def measure(experiment: ExperimentConfig) -> ForwardCost:
-    """The cost of a model, for an example of as many frames as there may be; of segments, as long as one is."""
+    """Measures the cost of a model for an example of the maximum number of frames, or of a segment's length."""
     segments = experiment.data.segments
     return ForwardCost(
         *forward_operations(experiment.model, experiment.data.spec, segments.length if segments else None)
@@ -74,7 +74,7 @@ def shipped_models() -> list[ExperimentConfig]:
 
 
 def table_of(experiments: Iterable[ExperimentConfig]) -> str:
-    """`configs/forward_costs.csv` of these models; measures each."""
+    """Measures models, and returns the text of `configs/forward_costs.csv` for them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
@@ -93,11 +93,14 @@ def _table() -> Mapping[str, ForwardCost]:
 
 
 def forward_operations(values: Mapping[str, Any], spec: InputSpec, num_frames: int | None = None) -> tuple[int, float]:
-    """The parameters of a model, and the operations of its forward pass for one example.
+    """Returns the number of a model's parameters, and of the operations of its forward pass for one example.
 
-    An example has `num_frames`; None: as many as there may be.
+    The model is built without weights, and traced with symbolic zeros in their place, so that nothing is allocated.
 
-    Nothing is allocated: the model is built without weights, and traced with symbolic zeros in their place.
+    Args:
+      values: the section `model` of a configuration.
+      spec: input specification.
+      num_frames: of the example; None: `spec.max_frames`.
     """
     model = models.build_without_weights(values, spec)
 
