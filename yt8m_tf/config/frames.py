@@ -114,7 +114,7 @@ class FramesConfig:
         return tuple(part for part in parts if part.name != "none" and (training or part.when == "always"))
 
     def longest(self, num_frames: int) -> int:
-        """Returns the largest number of frames that a model gets of a clip of `num_frames`, in training or evaluation."""
+        """Returns the largest number of frames that a model gets, in training or evaluation, of `num_frames`."""
         lengths = []
         for training in (True, False):
             length = num_frames
