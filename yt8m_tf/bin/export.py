@@ -13,12 +13,12 @@ Example:
 --pack exports a weighted mean of trained models instead, each at a precision of its own: the members that give the best
 GAP@20 out of fold within --size_limit. It exports every candidate at every precision and scores videos that the
 candidate has not seen. Selection is greedy, on every second of these videos. A move adds a candidate at a precision
-(once more, if it is a member: that is its weight), changes the precision of a member, or takes one out. The best move is made
-again and again, until none that fits gains 2e-5 in GAP. "Best" is the highest gain in the first pass, and the highest
-gain for each byte in the second. The third pass starts with the smallest precision of each candidate. Weights fitted by
-likelihood take the place of these counts if their GAP is higher (ensembling/packing/selection.py has the rule in full,
-and its sources). GAP on the other videos estimates the result. The frontier of size and GAP is written to OUTPUT.pack/,
-with all that is needed to resume an interrupted packing.
+(once more, if it is a member: that is its weight), changes the precision of a member, or takes one out. The best move
+is made again and again, until none that fits gains 2e-5 in GAP. "Best" is the highest gain in the first pass, and the
+highest gain for each byte in the second. The third pass starts with the smallest precision of each candidate. Weights
+fitted by likelihood take the place of these counts if their GAP is higher (ensembling/packing/selection.py has the rule
+in full, and its sources). GAP on the other videos estimates the result. The frontier of size and GAP is written to
+OUTPUT.pack/, with all that is needed to resume an interrupted packing.
 
   yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=DATA/2/video \\
       --precisions=float16,cluster --output=exported/pack/1
