@@ -62,11 +62,20 @@ def find(pattern: str, data_dir: str) -> list[FoldRun]:
     return runs
 
 
-def check(runs: Sequence[FoldRun], train_shards: Sequence[str]) -> None:
-    """Checks that there is a model for every shard which has not seen it.
+def check(runs: Sequence[FoldRun], train_shards: Sequence[str], validation_shards: Sequence[str] = ()) -> None:
+    """Checks that there is a model for every shard which has not seen it, and none that has seen what judges.
+
+    A student that holds a fold out of the same shards is taught by models that were trained on that fold, of the same
+    folds all of them: what they learned of its labels they teach, and the student's score there is too high.
+
+    Args:
+      runs: the teachers.
+      train_shards: those that the student learns from.
+      validation_shards: those that it is judged on.
 
     Raises:
-      InputError: a shard that the folds do not know, or one whose fold no run holds out.
+      InputError: a shard to train on that the folds do not know, or whose fold no run holds out; one to validate on
+        that a teacher was trained on.
     """
     folds, held_out = runs[0].folds, {run.fold for run in runs}
     for shard in train_shards:
@@ -80,6 +89,15 @@ def check(runs: Sequence[FoldRun], train_shards: Sequence[str]) -> None:
             raise InputError(
                 f"{_KEY}: no run holds out fold {folds[name]}, which has '{name}' of data.train; name the runs of all"
                 f" folds, such as '{runs[0].path.parent / 'fold_*'}'"
+            )
+    teaching = {folds[os.path.basename(shard)] for shard in train_shards}
+    for shard in validation_shards:
+        name = os.path.basename(shard)
+        if name in folds and (seen_by := [run for run in runs if run.fold in teaching - {folds[name]}]):
+            raise InputError(
+                f"{_KEY}: {seen_by[0].path} was trained on '{name}', which this run is validated on: its score there"
+                " would be too high; validate on other shards (data.num_folds=0 takes data.validation), or train the"
+                " teachers without these"
             )
 
 

@@ -77,17 +77,24 @@ class Teacher:
         return tf.stop_gradient(tf.sigmoid(tf.cast(logits, tf.float32)))
 
 
-def load_teacher(experiment: ExperimentConfig, data_dir: str, train_shards: Sequence[str] = ()) -> Teacher | None:
+def load_teacher(
+    experiment: ExperimentConfig,
+    data_dir: str,
+    train_shards: Sequence[str] = (),
+    validation_shards: Sequence[str] = (),
+) -> Teacher | None:
     """The teacher of `labels.teacher` or `labels.teacher_folds`, with its best weights; None where there is none.
 
     Args:
       experiment: the student's.
       data_dir: what paths are relative to.
       train_shards: what the student is trained on; each must have its teacher out of fold.
+      validation_shards: what the student is judged on; no teacher out of fold may have been trained on them.
 
     Raises:
       InputError: nothing trained there, or of another level, other classes, or features that the student's data does
-        not have; models of folds that cannot teach all of `train_shards` (`fold_runs.check`).
+        not have; models of folds that cannot teach all of `train_shards`, or know `validation_shards`
+        (`fold_runs.check`).
     """
     labels = experiment.labels
     if labels.teacher is not None:
@@ -96,7 +103,7 @@ def load_teacher(experiment: ExperimentConfig, data_dir: str, train_shards: Sequ
     if labels.teacher_folds is None:
         return None
     runs = fold_runs.find(labels.teacher_folds, data_dir)
-    fold_runs.check(runs, train_shards)
+    fold_runs.check(runs, train_shards, validation_shards)
     models = [_load(run.path, f"labels.teacher_folds: {run.path}", experiment.data) for run in runs]
     return Teacher(models, [run.fold for run in runs], runs[0].folds)
 
