@@ -28,8 +28,8 @@ class LabelsConfig:
       teacher_folds: teachers that have not seen what they score: a pattern of the runs of all folds
         (`data.num_folds`), such as `runs/moe/fold_*`, relative to `--data_dir`; null: none. The fold of a video's shard
         decides which of them teach it, several of one fold by their mean; those of both of two mixed videos, by the
-        share of each. Every run scores every batch. None of them may have been trained on what this run is validated on:
-        leave `data.num_folds` at 0.
+        share of each. Every run scores every batch. None of them may have been trained on what this run is validated
+        on: leave `data.num_folds` at 0.
       weight: of the soft labels, in (0, 1].
       unlisted_classes: the label of a class that a video's soft labels do not list: "zero", the soft label 0 with the
         same weight, as in the original; or "hard", its hard label alone. Few lists name rare classes, so that with few

@@ -265,7 +265,7 @@ class _Run:
             bar.update(count)
             now = time.perf_counter()
             if self.step == end or now - log_time > 10.0:
-                if self.step == timed_from:  # nothing but the first call
+                if only_compiled := self.step == timed_from:  # nothing but the first call
                     timed_from, timed = log_from, log_time
                 seconds, steps = now - log_time, self.step - log_from
                 values = {
@@ -276,7 +276,7 @@ class _Run:
                     "data_wait_share": (self.stream.seconds_waited - waited) / seconds,
                 }
                 self.summaries.scalars(self.step, "train", values)
-                self.rate = f", {values['examples_per_second']:,.0f} examples/s"
+                self.rate = "" if only_compiled else f", {values['examples_per_second']:,.0f} examples/s"
                 log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
                 timed_from, timed = log_from, log_time
             # Of all workers: saving begins with a collective, so that all must come to it at the same step.
