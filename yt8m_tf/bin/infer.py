@@ -134,7 +134,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _after_videos(directory: str, shards: Sequence[str]) -> str | None:
-    """What comes after videos: GAP@20 of a submission, where the records have labels, or a page about clips."""
+    """Returns the next command: GAP@20 of a submission if the records have labels, a timeline page, or none."""
     from yt8m_tf import schema
     from yt8m_tf.bin.usage import next_command
     from yt8m_tf.data import integrity
@@ -158,7 +158,7 @@ def _after_videos(directory: str, shards: Sequence[str]) -> str | None:
 
 
 def _after_segments() -> str | None:
-    """What comes after segments: MAP of a submission, where there are shards that may have ratings, or a page."""
+    """Returns the next command after segments: MAP of a submission if shards may have ratings, or a timeline page."""
     from yt8m_tf.bin.usage import next_command
 
     of_videos, several = _EXTRACT.value is not None, len(_INPUT.value) > 1

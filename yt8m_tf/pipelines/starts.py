@@ -1,5 +1,4 @@
-"""Whether the weights that runs start from fit into their models, and teachers their students: seen before anything
-runs, not after days."""
+"""Checks that starting weights fit their models, and teachers their students, before a pipeline runs for days."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def latest_state(workdir: Path) -> State | None:
 
 
 def has(workdir: Path, step: int) -> bool:
-    """Whether there is a checkpoint of this step."""
+    """Returns whether there is a checkpoint of this step."""
     return step in saved_steps(workdir)
 
 
@@ -332,7 +332,7 @@ def unreadable(prefix: Path, error: Exception) -> InputError:
 
 
 def _remedy(prefix: Path) -> str:
-    """What to do about a checkpoint that is not whole: what is next to it decides."""
+    """Returns the remedy for an incomplete checkpoint, which depends on the other checkpoints beside it."""
     steps = saved_steps(prefix.parent / "../..") if _STEP.fullmatch(prefix.parent.name) else []
     if len(steps) < 2:
         return "there is no other one beside it: fetch it again, or begin anew in another directory"

@@ -1,4 +1,4 @@
-"""Teachers out of fold: of each video those models of folds teach that have not seen it in training."""
+"""Out-of-fold teachers: a video is taught by the models that were not trained on its fold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEY = "labels.teacher_folds"
 
 @dataclasses.dataclass(frozen=True)
 class FoldRun:
-    """A run that one fold was held out of.
+    """A run with one fold held out.
 
     Attributes:
       path: its directory.
@@ -32,14 +32,14 @@ class FoldRun:
 
 
 def find(pattern: str, data_dir: str) -> list[FoldRun]:
-    """The runs that `labels.teacher_folds` names, in the order of their paths.
+    """Finds the runs that `labels.teacher_folds` names, in the order of their paths.
 
     Args:
       pattern: of run directories, see `files.find`.
       data_dir: what it is relative to.
 
     Raises:
-      InputError: no run there, one without folds, or one of other folds than the others.
+      InputError: there is no run, a run has no folds, or runs have different folds.
     """
     where = f"{_KEY}={files.below(data_dir, pattern)}"
     paths = [Path(path) for path in files.find(pattern, data_dir) if (Path(path) / run_dir.CONFIG).is_file()]
@@ -63,19 +63,19 @@ def find(pattern: str, data_dir: str) -> list[FoldRun]:
 
 
 def check(runs: Sequence[FoldRun], train_shards: Sequence[str], validation_shards: Sequence[str] = ()) -> None:
-    """Checks that there is a model for every shard which has not seen it, and none that has seen what judges.
+    """Checks that each training shard has a model not trained on it, and that none was trained on validation shards.
 
-    A student that holds a fold out of the same shards is taught by models that were trained on that fold, of the same
-    folds all of them: what they learned of its labels they teach, and the student's score there is too high.
+    A student that holds out one of the teachers' folds is taught by models that were trained on that fold. They pass on
+    what they learned of its labels, so that the student's score there is too high.
 
     Args:
       runs: the teachers.
-      train_shards: those that the student learns from.
-      validation_shards: those that it is judged on.
+      train_shards: the student's training shards.
+      validation_shards: the shards that the student is validated on.
 
     Raises:
-      InputError: a shard to train on that the folds do not know, or whose fold no run holds out; one to validate on
-        that a teacher was trained on.
+      InputError: a training shard is in no fold, or no run holds out its fold; a teacher was trained on a validation
+        shard.
     """
     folds, held_out = runs[0].folds, {run.fold for run in runs}
     for shard in train_shards:
@@ -102,7 +102,7 @@ def check(runs: Sequence[FoldRun], train_shards: Sequence[str], validation_shard
 
 
 class ShardFolds:
-    """The fold of each video, by its shard: what a training stream reads beside the records.
+    """Reads the fold of each video, by its shard, beside the records of a training stream.
 
     Args:
       folds: base name of a shard to its fold.
@@ -118,7 +118,7 @@ class ShardFolds:
         self._folds = tf.constant([folds[os.path.basename(shard)] for shard in shards], tf.int32)
 
     def attach(self, index: tf.Tensor, serialized: tf.data.Dataset) -> tf.data.Dataset:
-        """Pairs of record and fold."""
+        """Returns pairs of record and fold."""
         return tf.data.Dataset.zip((serialized, tf.data.Dataset.from_tensors(self._folds[index]).repeat()))
 
     def decode(self, folds: tf.Tensor) -> Batch:
@@ -126,5 +126,5 @@ class ShardFolds:
         return {"teacher_fold": folds}
 
     def find_problem(self, shards: Iterable[str]) -> str | None:
-        """None: nothing can be wrong with it."""
+        """Returns None: folds cannot have a problem."""
         return None

@@ -306,7 +306,7 @@ class _Run:
             raise
 
     def _skipped(self) -> tuple[str, ...]:
-        """What all workers skipped, a line for each kind; for the chief to tell."""
+        """Returns a line for each kind of record that the workers skipped, and nothing except on the chief."""
         workers = distribution.gather_texts(self.strategy, json.dumps(dataclasses.asdict(self.faults)))
         # Where every worker reads every record, all count the same ones.
         added = max if self.experiment.data.split == "record" else operator.add
@@ -319,14 +319,14 @@ class _Run:
         return tuple(together.summary()) if self.is_chief else ()
 
     def _where_to_change(self) -> str:
-        """How to go on with another configuration, which a run directory with checkpoints refuses."""
+        """Returns the advice to use a new --workdir, as a directory with checkpoints refuses another configuration."""
         workdir = self.options.workdir
         if checkpoints.latest_state(workdir) is None:
             return ""
         return f", in a new --workdir; --init_from={workdir} starts there from the best weights of this run"
 
     def _wishes(self, saved_time: float) -> tuple[float, float]:
-        """Whether this worker would save, and whether it would end: above 0 for yes."""
+        """Returns whether this worker is due to save, and whether it was interrupted: above 0 for yes."""
         late = time.perf_counter() - saved_time > 60.0 * self.options.checkpoint_minutes
         return float(self.is_chief and late), float(self.interruption.number is not None)
 
@@ -450,7 +450,7 @@ class _Run:
         )
 
     def _beside_records(self) -> Callable[[Sequence[str]], BesideRecords] | None:
-        """What is read beside the records of given shards: stored soft labels, or which teachers a video has."""
+        """Returns the reader of data beside the records: stored soft labels, or each video's fold for the teachers."""
         if self.teacher is not None:
             return functools.partial(ShardFolds, self.teacher.shard_folds) if self.teacher.num_folds else None
         labels, data = self.experiment.labels, self.experiment.data
