@@ -57,11 +57,18 @@ def main(_: Sequence[str]) -> None:
 
 
 def _run(title: str, command: list[str]) -> None:
+    """Runs a command, and passes on what it prints but its "next:": the demo's own comes at the end."""
     print(f"\n== {title}\n$ {shlex.join(command)}", flush=True)
     script = Path(sys.executable).parent / command[0]
     command = [str(script), *command[1:]] if script.exists() else command
-    if status := subprocess.run(command).returncode:
-        raise InputError(f"'{title}' ended with status {status}; its message is above")
+    erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # the command's bar, which it draws again below the line
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout or ():
+            if not line.startswith("next: "):
+                print(erase + line, end="", flush=True)
+    if process.returncode:
+        raise InputError(f"'{title}' ended with status {process.returncode}; its message is above")
 
 
 if __name__ == "__main__":

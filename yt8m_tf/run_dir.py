@@ -13,8 +13,9 @@ evaluation/         metrics.json and classes.csv of the best checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         raise InputError(
             f"--workdir={workdir}: cannot be written ({error.strerror}); name another directory"
         ) from error
+
+
+@contextlib.contextmanager
+def prepared(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> Iterator[None]:
+    """Prepares the run directory (`prepare`); where the block refuses a new run, nothing of that is left."""
+    new = not (workdir / CONFIG).exists()
+    prepare(workdir, experiment, parse)
+    try:
+        yield
+    except InputError:
+        if new:
+            for name in (CONFIG, FOLDS):
+                (workdir / name).unlink(missing_ok=True)
+        raise
 
 
 def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentConfig:

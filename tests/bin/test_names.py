@@ -25,6 +25,7 @@ def test_from_a_run_to_names(tmp_path: Path) -> None:
         *("--checkpoint=last", "--measure_examples=50", "--tolerance=1"),
     )
     assert done.returncode == 0 and "without names" not in done.stdout, done.stderr
+    assert f"--input='{data}/validate*.tfrecord'" in done.stdout.splitlines()[-1]  # there are no test shards
     assert (tmp_path / "m" / "assets" / "vocabulary.csv").is_file()
 
     # The run's own vocabulary lies below --data_dir; what cannot be written is told before videos are scored.

@@ -15,6 +15,7 @@ from shards import video_record, write_shard
 from yt8m_tf.bin.usage import next_command, parse_comma_list
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.command_line import comma_list
+from yt8m_tf.pretrained import packaged
 
 
 @pytest.mark.parametrize("path", ["plain", "with space", "a,b", "it's [1] $HOME `ls`", 'say "x", y', "ünï*?", "~/x"])
@@ -45,6 +46,35 @@ def _after_a_fold(next_of: Callable[[DataConfig, Path], str], tmp_path: Path) ->
     assert line.startswith("next: yt8m-score") and "fold_*" in line and "--output=scores/moe/train" in line
     for workdir in (tmp_path / "moe", runs[1]):
         assert next_of(DataConfig(), workdir).startswith("next: yt8m-evaluate")
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "last"),
+    [
+        ("examples", (), "score-submission --submission=out --labels=examples"),
+        ("examples", ("--format=names",), None),
+        ("examples", ("--top_k=5",), None),  # GAP@20 wants 20 of them
+        ("examples:frame", ("--signature=frames",), "score-submission --submission=out --labels=examples:frame"),
+        (
+            "examples:frame",
+            ("--signature=frames", "--format=names"),
+            "timeline --saved_model=pretrained --input=examples:frame --signature=frames --output=timeline.html",
+        ),
+        ("unlabelled", (), None),
+    ],
+)
+def test_after_scores_of_videos_comes_what_these_records_allow(
+    source: str, given: tuple[str, ...], last: str | None, tmp_path: Path
+) -> None:
+    write_shard(tmp_path / "unlabelled", [video_record(b"test", [], rgb=np.ones(2, np.float32))])
+    with fresh_flags():
+        from yt8m_tf.bin import infer
+        from yt8m_tf.data.shards import list_shards
+
+        flags.FLAGS(["yt8m-infer", "--saved_model=pretrained", f"--input={source}", "--output=out", *given])
+        shards = list_shards([source], str(tmp_path))
+        found = infer._after_videos(packaged.saved_model("pretrained", "--saved_model"), shards)
+    assert found == (last and f"next: yt8m-{last}")
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 import report_world
 import tensorflow as tf
+from absl import flags
+from commands import fresh_flags
 from report_world import NAMES, write_export, write_pipeline, write_run, write_segment_run
 
 from yt8m_tf.data.faults import Faults
@@ -281,6 +285,7 @@ def test_a_run_alone_has_no_empty_columns_and_finds_its_export(tmp_path: Path) -
     assert "GAP@20 of plain is known at one step alone. plain, step 10: 0.4321." in bare.text
     write_export(exported, run)
     write_export(tmp_path / "exported" / "other" / "1", run)
+    _check_flags(Hints(read_workdir(run), Path("a.html"), "/my data", "v.csv", "plain"))
     page = _page(run, tmp_path / "page.html", dataclasses.replace(options, data_dir=None))
     assert page.row(str(exported))[1:] == ["2,500,000", "0.43209", "0.43210", "1", "2,346"]
     assert "exported/other" not in page.text and "Nothing was exported" not in page.text
@@ -292,6 +297,19 @@ def test_a_run_alone_has_no_empty_columns_and_finds_its_export(tmp_path: Path) -
     hints = Hints(workdir, Path("a.html"), "/my data", "v.csv", None)
     assert hints.evaluate("plain") == f"yt8m-evaluate --workdir='{run}' --data_dir='/my data' --vocabulary=v.csv"
     assert hints.report() == f"yt8m-report --workdir='{run}' --output=a.html --data_dir='/my data' --vocabulary=v.csv"
+
+
+def _check_flags(hints: Hints) -> None:
+    """Checks that the commands take the flags that they are hinted at with."""
+    named = (hints.evaluate, hints.export)
+    plain = (hints.train, hints.pipeline, hints.report, hints.stack, hints.sizes, hints.pack)
+    texts = [own("plain") for own in named] + [own() for own in plain]
+    texts += [hints.evaluate("plain", "plain"), hints.infer(hints.workdir.exports[0])]
+    for text in texts:
+        command = shlex.split(text)
+        with fresh_flags():
+            importlib.import_module(f"yt8m_tf.bin.{command[0].removeprefix('yt8m-')}")
+            assert flags.FLAGS(command) == command[:1], text
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from yt8m_tf.data.shards import assign_folds, list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.training import checkpoints, loop, mixup
-from yt8m_tf.training.fold_runs import ShardFolds
+from yt8m_tf.training.fold_runs import ShardFolds, check, find
 from yt8m_tf.training.loop import RunOptions
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
@@ -180,3 +180,24 @@ def test_what_cannot_teach_out_of_fold(runs: Path, rng: np.random.Generator, tmp
     refused("a/fold_*", r"=.*: .*/a/fold_1 and .*/a/fold_0 are runs of different folds; train all on the same shards")
     with pytest.raises(InputError, match=r"labels\.teacher and labels\.teacher_folds are two sources of one target"):
         parse_experiment(_taught(runs, labels={"teacher": "run"}))
+
+
+def test_no_teacher_has_seen_what_judges_its_student(runs: Path, data_dir: Path, tmp_path: Path) -> None:
+    """Whatever the student's folds are; a new run that is refused leaves nothing."""
+    for num_folds, fold in ((3, 1), (2, 0)):
+        own = assign_folds(_SHARDS, num_folds)
+        held_out = {name for name in _SHARDS if own[name] == fold}
+        with pytest.raises(
+            InputError, match=r"^labels\.teacher_folds: .*/fold_\d was trained on '(.*)', which"
+        ) as told:
+            _train(
+                _taught(runs / "a/fold_*", data={"num_folds": num_folds, "fold": fold}),
+                data_dir,
+                tmp_path / "x" / "run",
+            )
+        assert any(f"'{name}'" in str(told.value) for name in held_out)
+        assert list(tmp_path.iterdir()) == []
+    # Nothing of a fold was seen by the models that hold it out, nor of shards that no teacher knows.
+    folds, teachers = assign_folds(_SHARDS, 3), find(str(runs / "a/fold_*"), "")
+    for validation in ([name for name in _SHARDS if folds[name] == 0][:1], ["validate0000.tfrecord"]):
+        check(teachers, [name for name in _SHARDS if folds[name] == 0][-1:], validation)

@@ -214,9 +214,19 @@ def test_what_cannot_teach(data: dict[str, Any], message: str, teacher: Path) ->
         load_teacher(parse_experiment(values), "/nowhere")
 
 
-def test_no_teacher_there_is_told_before_training(data_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"labels\.teacher=.*/none: .*no run"):
-        _train(_taught(tmp_path / "none"), data_dir, tmp_path / "run")
+def test_no_teacher_there_is_told_before_training(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
+    """And leaves no run directory behind, where there was none."""
+    other = _taught(teacher)
+    other["data"] = other["data"] | {"features": {"audio": 4}}
+    refused = {
+        r"labels\.teacher=.*/none: .*no run": _taught(tmp_path / "none"),
+        r"labels\.teacher=.*/teacher: needs feature 'rgb'": other,
+        r"labels\.soft": merge(_BASE, {"labels": {"soft": "none"}}),
+    }
+    for message, values in refused.items():
+        with pytest.raises(InputError, match=message):
+            _train(values, data_dir, tmp_path / "run")
+        assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match=r"labels\.soft and labels\.teacher are two sources of one target"):
         parse_experiment(_taught(tmp_path, labels={"soft": "scores"}))
     with pytest.raises(InputError, match=r"labels\.teacher are of whole videos"):

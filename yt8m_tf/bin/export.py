@@ -142,8 +142,9 @@ def main(_: Sequence[str]) -> None:
     if archive:
         size = bundle.write_bundle(output, archive, overwrite=_OVERWRITE.value)
         print(f"bundle: {archive} ({size:,} bytes)")
-    test = read_experiment(Path(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else pack_flags.first()).data.test
-    shards = [files.below(_DATA_DIR.value, pattern) for pattern in test]
+    data = read_experiment(Path(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else pack_flags.first()).data
+    has_test = any(files.find(pattern, _DATA_DIR.value) for pattern in data.test)
+    shards = [files.below(_DATA_DIR.value, pattern) for pattern in (data.test if has_test else data.validation)]
     print(next_command("infer", saved_model=output, input=shards, output="submission.csv"))
 
 

@@ -120,18 +120,44 @@ def main(_: Sequence[str]) -> None:
                 "is for segments; add --segments=5",
             )
             summary = infer(directory, shards, output, threshold=_THRESHOLD.value, **options)
+            following = _after_videos(directory, shards)
         else:
             _refuse({"--threshold": _THRESHOLD}, "is not for --segments; leave it out")
             summary = _infer_segments(directory, shards, output, options)
+            following = _after_segments()
     rate = summary.num_scored / max(summary.seconds, 1e-9)
     print(f"{_OUTPUT.value}: {summary.num_rows:,} videos of {len(shards):,} shards ({rate:,.0f} videos/s)")
     for line in summary.faults.summary():
         print(line)
-    if _SEGMENTS.value is not None and (following := _next()):
+    if following:
         print(following)
 
 
-def _next() -> str | None:
+def _after_videos(directory: str, shards: Sequence[str]) -> str | None:
+    """Returns the next command: GAP@20 of a submission if the records have labels, a timeline page, or none."""
+    from yt8m_tf import schema
+    from yt8m_tf.bin.usage import next_command
+    from yt8m_tf.data import integrity
+    from yt8m_tf.metrics.batch_statistics import TOP_K
+    from yt8m_tf.serving.metadata import read_data
+
+    record = integrity.first_record(shards)
+    if _EXTRACT.value is not None or record is None:
+        return None
+    data = read_data(directory)
+    keys = data.keys if data else {}
+    whole = _FORMAT.value == "csv" and _THRESHOLD.value is None and _TOP_K.value >= TOP_K and len(_INPUT.value) == 1
+    if whole and record.context.feature[schema.labels_key_of(keys)].int64_list.value:
+        own = {f"{name}_key": keys[name] for name in ("id", "labels") if name in keys}
+        return next_command("score-submission", submission=_OUTPUT.value, labels=_INPUT.value[0], **own)
+    if integrity.first_level(shards) != "frame":
+        return None
+    model, value = model_flags.flag().removeprefix("--").split("=", 1)
+    more = {} if _SIGNATURE.value == "serving_default" else {"signature": _SIGNATURE.value}
+    return next_command("timeline", **{model: value}, input=_INPUT.value, **more, output="timeline.html")
+
+
+def _after_segments() -> str | None:
     """Returns the next command after segments: MAP of a submission if shards may have ratings, or a timeline page."""
     from yt8m_tf.bin.usage import next_command
 

@@ -27,7 +27,8 @@ class LabelsConfig:
       teacher_folds: out-of-fold teachers: a pattern for the runs of all folds (`data.num_folds`), such as
         `runs/moe/fold_*`, relative to `--data_dir`; null: none. A video is taught by the runs that held out the fold of
         its shard, by their mean if there are several. A mixture of two videos is taught by the runs of both, weighted
-        like the videos. Every run scores every batch.
+        like the videos. Every run scores every batch. None of them may have been trained on what this run is
+        validated on: leave `data.num_folds` at 0.
       weight: weight of the soft labels, in (0, 1].
       unlisted_classes: target of classes that a video's soft labels do not list: "zero", the soft label 0 with the same
         weight, as in the original; or "hard", only the hard label. Rare classes are in few lists, so that with few

@@ -22,7 +22,7 @@ class Progress(tqdm):
     def __init__(self, *arguments: Any, **options: Any):
         file = options.get("file") or sys.stderr
         self._in_lines = not (hasattr(file, "isatty") and file.isatty())
-        self._last_line = time.monotonic()
+        self._last_line, self._last_text = time.monotonic(), ""
         line_format = options.pop("line_format", None)
         if self._in_lines:
             options |= {"mininterval": _SECONDS, "miniters": 1}
@@ -58,8 +58,9 @@ class Progress(tqdm):
             self._write_line()
 
     def _write_line(self) -> None:
-        if self.total == 0:  # nothing to do, nothing to tell
+        text = str(self).strip()
+        if self.total == 0 or text == self._last_text:  # nothing to do or nothing new, nothing to tell
             return
-        self._last_line = time.monotonic()
-        self.fp.write(f"{str(self).strip()}\n")
+        self._last_line, self._last_text = time.monotonic(), text
+        self.fp.write(f"{text}\n")
         self.fp.flush()

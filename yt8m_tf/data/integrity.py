@@ -174,8 +174,13 @@ def named(serialized: bytes, id_keys: Sequence[str] = schema.ID_KEYS) -> str:
 
 def first_level(paths: Iterable[str]) -> schema.Level | None:
     """The level of the first record; None where there is none, or one of neither level."""
-    record = next((parse_record(serialized) for path in paths for serialized in good_records(path)), None)
+    record = first_record(paths)
     return record_level(record) if record is not None else None
+
+
+def first_record(paths: Iterable[str]) -> tf.train.SequenceExample | None:
+    """The first record, parsed; None where there is none, or one that is no Example."""
+    return next((parse_record(serialized) for path in paths for serialized in good_records(path)), None)
 
 
 def good_records(path: str) -> Iterator[bytes]:

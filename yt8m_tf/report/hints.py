@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from yt8m_tf.console.command_line import command_line
+from yt8m_tf import files
+from yt8m_tf.console.command_line import comma_list, command_line
 from yt8m_tf.report.workdir import Export, Workdir
 
 DATA = "DATA"  # stands for a directory that was not given
@@ -61,8 +62,13 @@ class Hints:
 
     def stack(self) -> str:
         """Stacks the scores of the first-level models."""
-        scores, output = self.workdir.path / "scores" / "*", self.workdir.path / "stacked"
-        return command_line("stack", scores=scores, output=output, data_dir=self._data)
+        path, values = self.workdir.path, {}
+        for run in list(self.workdir.runs.values())[:1]:  # they all read the same videos
+            data = run.experiment.data
+            values = {"input": list(data.train), "apply": f"validation:{comma_list(data.validation)}"}
+        return command_line(
+            "stack", scores=path / "scores" / "*", output=path / "stacked", data_dir=self._data, **values
+        )
 
     def sizes(self) -> str:
         """Measures ensembles of fewer models."""
@@ -78,8 +84,9 @@ class Hints:
         """Predicts with an export what the run's test shards hold."""
         inside = self.workdir.path / export.path  # or it lies elsewhere, and its path says where
         path = inside if inside.is_dir() else Path(export.path)
-        videos = list(self.workdir.runs[export.model].experiment.data.test)
-        return command_line("infer", saved_model=path, data_dir=self._data, input=videos, output="predictions.csv")
+        test = self.workdir.runs[export.model].experiment.data.test
+        videos = [files.below(self._data, pattern) for pattern in test]
+        return command_line("infer", saved_model=path, input=videos, output="predictions.csv")
 
     @property
     def _data(self) -> str:

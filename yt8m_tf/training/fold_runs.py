@@ -62,11 +62,20 @@ def find(pattern: str, data_dir: str) -> list[FoldRun]:
     return runs
 
 
-def check(runs: Sequence[FoldRun], train_shards: Sequence[str]) -> None:
-    """Checks that every shard has a model that was not trained on it.
+def check(runs: Sequence[FoldRun], train_shards: Sequence[str], validation_shards: Sequence[str] = ()) -> None:
+    """Checks that each training shard has a model not trained on it, and that none was trained on validation shards.
+
+    A student that holds out one of the teachers' folds is taught by models that were trained on that fold. They pass on
+    what they learned of its labels, so that the student's score there is too high.
+
+    Args:
+      runs: the teachers.
+      train_shards: the student's training shards.
+      validation_shards: the shards that the student is validated on.
 
     Raises:
-      InputError: a shard is in no fold, or no run holds out its fold.
+      InputError: a training shard is in no fold, or no run holds out its fold; a teacher was trained on a validation
+        shard.
     """
     folds, held_out = runs[0].folds, {run.fold for run in runs}
     for shard in train_shards:
@@ -80,6 +89,15 @@ def check(runs: Sequence[FoldRun], train_shards: Sequence[str]) -> None:
             raise InputError(
                 f"{_KEY}: no run holds out fold {folds[name]}, which has '{name}' of data.train; name the runs of all"
                 f" folds, such as '{runs[0].path.parent / 'fold_*'}'"
+            )
+    teaching = {folds[os.path.basename(shard)] for shard in train_shards}
+    for shard in validation_shards:
+        name = os.path.basename(shard)
+        if name in folds and (seen_by := [run for run in runs if run.fold in teaching - {folds[name]}]):
+            raise InputError(
+                f"{_KEY}: {seen_by[0].path} was trained on '{name}', which this run is validated on: its score there"
+                " would be too high; validate on other shards (data.num_folds=0 takes data.validation), or train the"
+                " teachers without these"
             )
 
 

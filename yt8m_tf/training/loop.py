@@ -114,7 +114,7 @@ def train(
 ) -> TrainResult:
     """Trains a model, or goes on with a run that was killed.
 
-    The run directory must be new, or hold a run of the same configuration (`run_dir.prepare`). Every process of a
+    The run directory must be new, or hold a run of the same configuration (`run_dir.prepared`). Every process of a
     multi-worker run calls this with the same arguments; `workdir` must be on storage that all of them see.
 
     Raises:
@@ -123,14 +123,16 @@ def train(
     is_chief = distribution.worker_index(strategy) == 0
     with contextlib.ExitStack() as stack:
         try:
-            if is_chief:
-                stack.enter_context(locks.exclusive(options.workdir, "--workdir", "trains"))
-                run_dir.prepare(options.workdir, experiment, parse_experiment)
-                run_dir.read_history(options.workdir)  # before an epoch, not after it
-                run_dir.read_sessions(options.workdir)
-                checkpoints.remove_unfinished(options.workdir)
-            resume.check_shared(strategy, options.workdir)
-            return _Run(experiment, options, strategy, faults).run()
+            with contextlib.ExitStack() as beginning:
+                if is_chief:
+                    stack.enter_context(locks.exclusive(options.workdir, "--workdir", "trains"))
+                    beginning.enter_context(run_dir.prepared(options.workdir, experiment, parse_experiment))
+                    run_dir.read_history(options.workdir)  # before an epoch, not after it
+                    run_dir.read_sessions(options.workdir)
+                    checkpoints.remove_unfinished(options.workdir)
+                resume.check_shared(strategy, options.workdir)
+                run = _Run(experiment, options, strategy, faults)
+            return run.run()
         except tf.errors.OpError as error:
             if not distribution.lost_a_worker(strategy, error):
                 raise
@@ -174,7 +176,8 @@ class _Run:
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)
-            self.teacher = load_teacher(experiment, options.data_dir, self.train_shards)
+            judged_on = self.validation_shards if saved is None else ()  # what was begun goes on
+            self.teacher = load_teacher(experiment, options.data_dir, self.train_shards, judged_on)
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
         if saved is not None:
@@ -262,7 +265,7 @@ class _Run:
             bar.update(count)
             now = time.perf_counter()
             if self.step == end or now - log_time > 10.0:
-                if self.step == timed_from:  # nothing but the first call
+                if only_compiled := self.step == timed_from:  # nothing but the first call
                     timed_from, timed = log_from, log_time
                 seconds, steps = now - log_time, self.step - log_from
                 values = {
@@ -273,7 +276,7 @@ class _Run:
                     "data_wait_share": (self.stream.seconds_waited - waited) / seconds,
                 }
                 self.summaries.scalars(self.step, "train", values)
-                self.rate = f", {values['examples_per_second']:,.0f} examples/s"
+                self.rate = "" if only_compiled else f", {values['examples_per_second']:,.0f} examples/s"
                 log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
                 timed_from, timed = log_from, log_time
             # Of all workers: saving begins with a collective, so that all must come to it at the same step.

@@ -77,17 +77,23 @@ class Teacher:
         return tf.stop_gradient(tf.sigmoid(tf.cast(logits, tf.float32)))
 
 
-def load_teacher(experiment: ExperimentConfig, data_dir: str, train_shards: Sequence[str] = ()) -> Teacher | None:
+def load_teacher(
+    experiment: ExperimentConfig,
+    data_dir: str,
+    train_shards: Sequence[str] = (),
+    validation_shards: Sequence[str] = (),
+) -> Teacher | None:
     """Loads the teacher of `labels.teacher` or `labels.teacher_folds`, with its best weights; None without either.
 
     Args:
       experiment: of the student.
       data_dir: what paths are relative to.
       train_shards: the shards that the student is trained on; each needs an out-of-fold teacher.
+      validation_shards: the shards that the student is validated on; no out-of-fold teacher may know them.
 
     Raises:
       InputError: there is no trained model, or its level, classes or features do not fit the student's data; or the
-        models of folds cannot teach all of `train_shards` (`fold_runs.check`).
+        models of folds cannot teach all of `train_shards`, or know `validation_shards` (`fold_runs.check`).
     """
     labels = experiment.labels
     if labels.teacher is not None:
@@ -96,7 +102,7 @@ def load_teacher(experiment: ExperimentConfig, data_dir: str, train_shards: Sequ
     if labels.teacher_folds is None:
         return None
     runs = fold_runs.find(labels.teacher_folds, data_dir)
-    fold_runs.check(runs, train_shards)
+    fold_runs.check(runs, train_shards, validation_shards)
     models = [_load(run.path, f"labels.teacher_folds: {run.path}", experiment.data) for run in runs]
     return Teacher(models, [run.fold for run in runs], runs[0].folds)
 
