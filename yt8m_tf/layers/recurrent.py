@@ -46,10 +46,9 @@ class _Loop(keras.layers.RNN):
         kernel, state_kernel, bias = (
             tf.convert_to_tensor(weight) for weight in (cell.kernel, cell.recurrent_kernel, cell.bias)
         )
-        mask = None if mask is None else ops.transpose(ops.cast(mask, "bool"))  # [T, B]
         outputs, states = recurrence.run(
             recurrence.LSTM if is_lstm else recurrence.GRU,
-            recurrence.products_of_inputs(ops.transpose(sequences, (1, 0, 2)), kernel, bias if is_lstm else bias[0]),
+            recurrence.products_of_inputs(sequences, kernel, bias if is_lstm else bias[0]),
             [state_kernel] if is_lstm else [state_kernel, bias[1]],
             initial_state if isinstance(initial_state, list | tuple) else [initial_state],
             mask,
@@ -58,13 +57,13 @@ class _Loop(keras.layers.RNN):
             training=bool(training),
         )
         if not self.return_sequences:
-            outputs = states[0][None]
-            mask = None if mask is None else mask[:1] if self.go_backwards else mask[-1:]
+            outputs = states[0][:, None]
+            mask = None if mask is None else mask[:, :1] if self.go_backwards else mask[:, -1:]
         if self.zero_output_for_mask and mask is not None:
             outputs = tf.where(mask[:, :, None], outputs, tf.zeros_like(outputs))
         if self.go_backwards:
-            outputs = ops.flip(outputs, axis=0)
-        return outputs[-1], ops.transpose(outputs, (1, 0, 2)), states
+            outputs = ops.flip(outputs, axis=1)
+        return outputs[:, -1], outputs, states
 
 
 # Keras' classes come before `_Loop` in the order of inheritance: they take cuDNN or, by `super()`, the loop.
