@@ -5,9 +5,9 @@ all frames in one product. The backward loop hands the state's gradient from fra
 gates, from which the gradients of all weights follow in one product each. TensorFlow's own derivative of such a loop
 makes and adds up the gradients of all weights in every turn instead.
 
-Inside the loops a state is [H, B]: on a CPU a product [G, H] x [H, B] of few clips takes half as long as [B, H] x [H, G].
-G is 4 H in an LSTM and 3 H in a GRU, gates as Keras orders them. For the backward pass an LSTM keeps 6 H numbers of each
-frame (gates, h, c) and a GRU 5 H (gates, the state's part of the candidate, h); the pass itself makes G more.
+Inside the loops a state is [H, B]: of few clips, a product [G, H] x [H, B] takes a CPU half as long as [B, H] x [H, G].
+G is 4 H in an LSTM and 3 H in a GRU, gates as Keras orders them. For the backward pass an LSTM keeps 6 H numbers of
+each frame (gates, h, c) and a GRU 5 H (gates, the state's part of the candidate, h); the pass itself makes G more.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ _NUM_KEPT = 4  # what a cell keeps of a frame, beside the states
 
 
 class Cell(NamedTuple):
-    """One frame of a recurrent layer, and its derivative; all products [G, B], all else [H, B].
+    """One frame of a recurrent layer, and its derivative: products [G, B], states and what is kept [H, B].
 
     Attributes:
       step: (products of the inputs, states, transposed recurrent kernel [G, H], recurrent bias [G, 1] or None) to the
         new states and to what is kept.
       step_back: (what `step` kept, its states, gradients of its new states, recurrent kernel) to the gradients of the
         products of the inputs and of the states.
-      of_state: (gradients of the products of the inputs [..., G, B], what `step` kept) to those of the state's products.
+      of_state: (gradients of the products of the inputs, what `step` kept) to those of the state's product with the
+        recurrent kernel; of one frame, or of all.
     """
 
     step: Callable[[Any, Tensors, Any, Any], tuple[Tensors, Tensors]]
@@ -192,7 +193,7 @@ def _loop(
     backwards: bool,
     shapes: Sequence[Any],
 ) -> tuple[Tensors, Tensors]:
-    """Goes from states to states by (number of the frame, states) -> (states, values); the last, all values [T, ...]."""
+    """Goes through all frames by (frame's number, states) -> (states, values); the last states, all values [T, ...]."""
     arrays = tuple(tf.TensorArray(initial[0].dtype, size=length, element_shape=shape) for shape in shapes)
 
     def turn(number: Any, states: Tensors, arrays: Tensors) -> tuple[Any, Tensors, Tensors]:
