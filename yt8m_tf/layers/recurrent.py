@@ -25,9 +25,6 @@ from yt8m_tf.layers import masking, recurrence
 Cell = Literal["rnn", "gru", "lstm"]
 FusedCell = Literal["lstm", "gru"]
 
-# Units of a layer that is as fast with XLA as without, in a training step on a CPU.
-_WIDEST_COMPILED = 128
-
 
 class _Loop(keras.layers.RNN):
     """The loop of an LSTM or a GRU, in place of Keras' own where the arguments are those that cuDNN would allow."""
@@ -95,8 +92,8 @@ def recurrent_layer(
 ) -> keras.layers.RNN:
     """One recurrent layer in one direction, [B, T, D] to its last output [B, H], or to all of them, [B, T, H].
 
-    On a GPU, "gru" and "lstm" run as cuDNN's fused kernels, which these arguments allow; XLA compiles the loop over T
-    elsewhere. "rnn" (h = tanh(W x + U h + b)) has no fused kernel in Keras.
+    On a GPU, "gru" and "lstm" run as cuDNN's fused kernels, which these arguments allow. "rnn", which is
+    h = tanh(W x + U h + b), has no fused kernel in Keras; it is Keras' loop everywhere.
 
     Reference: `torch.nn.RNN`, `GRU` and `LSTM`: all weights start uniform in +-1/sqrt(H). Where we differ: torch has
     two biases wherever they are added to each other, which is the same function; a GRU has both here too, since its
@@ -120,8 +117,7 @@ def recurrent_layer(
         name=name,
         **(own | arguments),
     )
-    if hidden_size > _WIDEST_COMPILED and not tf.config.list_logical_devices("GPU"):
-        layer.supports_jit = False
+    layer.supports_jit = False  # no faster, see the head of this file
     return layer
 
 

@@ -128,9 +128,9 @@ def is_single(strategy: tf.distribute.Strategy) -> bool:
 def compiles_with_xla(model: keras.Model) -> bool:
     """Whether XLA can compile `model` on this machine: unless one of its layers says no (`supports_jit`).
 
-    Recurrent layers do where there is a GPU. They run on cuDNN's fused kernels there, all frames in a few calls, which
-    XLA cannot compile; of the loop over frames that it can, each of T turns would launch kernels of its own. On a CPU
-    there is only the loop, and XLA compiles it; wide layers say no, because it makes them slower (`layers.recurrent`).
+    Recurrent layers do. On a GPU they run on cuDNN's fused kernels, all frames in a few calls, which XLA cannot
+    compile; of the loop over frames that it can, each of T turns would launch kernels of its own. On a CPU there is
+    only the loop, for which XLA needs more memory and no less time (`layers.recurrent`).
     """
     return all(layer.supports_jit for layer in model._flatten_layers())
 
