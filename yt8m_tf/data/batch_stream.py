@@ -35,10 +35,10 @@ class BesideRecords(Protocol):
         """The records of shard `index`, each as a tuple of itself and of strings beside it."""
 
     def decode(self, *strings: tf.Tensor) -> Batch:
-        """What a batch has of these strings, each [B]."""
+        """Returns the tensors of a batch that are decoded from these strings, [B] each."""
 
     def find_problem(self, shards: Iterable[str]) -> str | None:
-        """What keeps it from being read beside these shards, in one line; None where nothing does."""
+        """Returns, in one line, why it cannot be read beside these shards; None if it can."""
 
 
 class BatchStream:
@@ -116,7 +116,7 @@ class BatchStream:
 
 
 def needs_labels(beside: BesideRecords | None) -> bool:
-    """Whether the labels of the records matter, with what is read beside them."""
+    """Returns whether the labels of the records are needed, or data beside the records replaces them."""
     return beside is None or not beside.replaces_labels
 
 

@@ -76,7 +76,7 @@ def usable_records(
 
 
 def reads_directly(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> bool:
-    """Whether batches are read by `clip_reader`: whole local clips in lists of frames, none of which is left out."""
+    """Returns whether `clip_reader` reads the batches: whole local clips in lists of frames, with none left out."""
     if data.level == "video" or ratings_of(data) or any(feature.in_context for feature in data.stored.values()):
         return False
     skips = faults.on_empty == "skip" or (need_labels and targets_of(data) and faults.on_unlabelled != "error")

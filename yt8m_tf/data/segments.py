@@ -83,7 +83,7 @@ def parse_segments(serialized: tf.Tensor, data: DataConfig, faults: Faults) -> d
 
 
 def any_inside(serialized: Sequence[bytes], data: DataConfig) -> bool:
-    """Whether one of these clips has a rated segment that starts within it.
+    """Returns whether any of these clips has a rated segment that starts within it.
 
     Raises:
       records.PARSE_FAILURES: a record that does not fit `data`.

@@ -50,9 +50,9 @@ def encode(video_id: bytes, classes: np.ndarray, scores: np.ndarray) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _headers(id_length: int, count: int) -> list[bytes]:
-    """What stands in front of each of the values of `encode` in a serialized `tf.train.Example`: lengths and keys.
+    """Returns the bytes before each value of `encode` in a serialized `tf.train.Example`: lengths and keys.
 
-    Records of equal lengths have the same, and joining them is faster than serializing every record.
+    They are the same for records of equal lengths, and joining them is faster than serializing every record.
     """
     lengths = {"class_ids": 2 * count, "id": id_length, "scores": 2 * count}
     features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes(n)])) for key, n in lengths.items()}

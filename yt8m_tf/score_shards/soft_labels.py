@@ -30,7 +30,7 @@ _LOOKED_UP = 64
 def beside(
     labels: LabelsConfig, data_dir: str, num_classes: int, id_keys: Sequence[str] = schema.ID_KEYS
 ) -> Callable[[Sequence[str]], SoftLabels] | None:
-    """What `pipeline.training_stream` is to read beside the records; None where `labels` names no soft labels."""
+    """Returns the soft labels for `pipeline.training_stream` to read beside records; None if `labels` has none."""
     if not labels.soft:
         return None
     directory = Path(files.below(data_dir, labels.soft))
@@ -38,7 +38,7 @@ def beside(
 
 
 def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
-    """That of the scores that are soft labels; "" where `labels` names none.
+    """Returns the fingerprint of the scores that serve as soft labels; "" if `labels` has none.
 
     Raises:
       InputError: there are no finished scores.
@@ -49,7 +49,7 @@ def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
 
 
 def replace_labels(labels: LabelsConfig) -> bool:
-    """Whether there are soft labels, and no target depends on a video's own ones."""
+    """Returns whether soft labels replace the labels of the records in every target."""
     alone = (labels.weight, labels.unlisted_classes, labels.missing_videos) == (1.0, "zero", "error")
     return labels.soft is not None and alone
 
@@ -131,7 +131,7 @@ class SoftLabels:
         return {"soft_classes": classes, "soft_scores": probabilities}
 
     def find_problem(self, shards: Iterable[str]) -> str | None:
-        """What keeps these shards' soft labels from being used, in one line; None where nothing does."""
+        """Returns, in one line, why the soft labels of these shards cannot be used; None if they can."""
         for shard in shards:
             name = os.path.basename(shard)
             if name not in self._manifest.shards:

@@ -21,7 +21,7 @@ _FRAMES, _COUNTS, _SCORES = "rgb_and_audio", "num_frames", "predictions"
 
 
 def takes_frames(signature: Any) -> bool:
-    """Whether a signature takes frames and their numbers."""
+    """Returns whether a signature takes frames and the number of frames."""
     return {_FRAMES, _COUNTS} == {*signature.structured_input_signature[1]}
 
 
