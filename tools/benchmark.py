@@ -41,7 +41,7 @@ _DATA_DIR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; benchmark_<command>.json by default.")
 _REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every way.", lower_bound=1)
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown, for docs/BENCHMARKS.md.")
-_MATCH = flags.DEFINE_string("match", "", "models: only those whose name this regular expression finds.")
+_MATCH = flags.DEFINE_string("match", "", "models, train --against=torch: only those whose name this finds.")
 _AGAINST = flags.DEFINE_enum("against", "keras", ["keras", "torch"], "train: what to compare training steps with.")
 _TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "The interpreter of an environment with torch; only --against=torch runs it."

@@ -30,6 +30,7 @@ from yt8m_tf.layers.moe import MixtureOfExperts
 from yt8m_tf.layers.neighbors import NeighborVotes, SmoothedLogOdds
 from yt8m_tf.layers.noise import GaussianNoise
 from yt8m_tf.layers.power import SignedPower
+from yt8m_tf.layers.recurrent import GRU, LSTM
 from yt8m_tf.layers.trees import BoostedTrees
 from yt8m_tf.layers.vlad import VLAD, FisherVectors
 
@@ -90,6 +91,8 @@ CASES = [
     Case(FrameCombinations, {"head_size": 3, "max_frames": 8}, masked, padded=True),
     Case(FrameStatistics, {"statistics": ("std", "max", "mode")}, masked, float32=(True,), padded=True),
     Case(GaussianNoise, {"scale": 0.5, "kind": "mean_abs", "always": True}, normal((D,))),
+    Case(GRU, {"units": 4}, normal((T, D))),
+    Case(LSTM, {"units": 4, "return_sequences": True, "go_backwards": True}, normal((T, D))),
     Case(MixtureOfExperts, {"num_classes": C, "num_mixtures": 3, "l2": 0.1}, normal((D,)), float32=(True,)),
     Case(
         NeighborVotes,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,12 @@ class _Worker:
 
 
 def run(options: Options) -> Result:
-    """Examples a second of three models, here and there."""
+    """Examples a second of three models, or those of them that --match finds, here and there."""
+    chosen = {name: at_least for name, at_least in _MODELS.items() if re.search(options.match, name)}
+    if not chosen:
+        raise InputError(f"--match={options.match}: finds none of {', '.join(_MODELS)}")
     measurements, facts = [], {}
-    for name, at_least in _MODELS.items():
+    for name, at_least in chosen.items():
         measurement, facts[name], facts["PyTorch"] = _measure(name, at_least, options)
         measurements.append(measurement)
     remarks = [

@@ -4,11 +4,11 @@
 and sigmoid, biases, no dropout inside, no unrolling, the GRU's reset after the matrix product, masks that are True for
 the first frames and False for the rest. cuDNN reads lengths from the mask: one direction starts at the first frame, the
 other at the last real one. XLA cannot compile these kernels, see `training.distribution.compiles_with_xla`. Without a
-GPU the same layers are a loop over frames that keeps the state where the mask is False, and which XLA compiles.
+GPU they are the loops of `layers.recurrence`, which keep the state where the mask is False, and which XLA compiles; but
+it pays for small layers alone (docs/BENCHMARKS.md): models with large ones are not compiled there.
 
-For the backward pass a layer of size H keeps some 6 H numbers of each frame on cuDNN (gates, cells, outputs). On a CPU
-it keeps more, and XLA pays for small layers alone (docs/BENCHMARKS.md): models with large ones are not compiled there.
-Ask for sequences only where something reads them.
+For the backward pass an LSTM of size H keeps some 6 H numbers of each frame (gates, cells, outputs), a GRU 5 H. Ask for
+sequences only where something reads them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,61 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from yt8m_tf.layers import masking
+from yt8m_tf.layers import masking, recurrence
 
 Cell = Literal["rnn", "gru", "lstm"]
 FusedCell = Literal["lstm", "gru"]
 
-# Units of a layer that is as fast with XLA as without, in a training step on a CPU.
-_WIDEST_COMPILED = 128
-_LAYERS = {"rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
+
+class _Loop(keras.layers.RNN):
+    """The loop of an LSTM or a GRU, in place of Keras' own where the arguments are those that cuDNN would allow."""
+
+    def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        """As in Keras: the last output, all outputs, the last states.
+
+        In the padding, unless it is made zero, an output is the state as it was before; of padding before the first
+        real frame this is the initial state, where Keras has zeros.
+        """
+        cell, is_lstm = self.cell, isinstance(self.cell, keras.layers.LSTMCell)
+        dropout = cell.dropout or cell.recurrent_dropout
+        usual = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
+        if self.unroll or dropout or not usual or not cell.use_bias or not (is_lstm or cell.reset_after):
+            return super().inner_loop(sequences, initial_state, mask, training)
+        kernel, state_kernel, bias = (
+            tf.convert_to_tensor(weight) for weight in (cell.kernel, cell.recurrent_kernel, cell.bias)
+        )
+        outputs, states = recurrence.run(
+            recurrence.LSTM if is_lstm else recurrence.GRU,
+            recurrence.products_of_inputs(sequences, kernel, bias if is_lstm else bias[0]),
+            [state_kernel] if is_lstm else [state_kernel, bias[1]],
+            initial_state if isinstance(initial_state, list | tuple) else [initial_state],
+            mask,
+            backwards=self.go_backwards,
+            sequences=self.return_sequences,
+            training=bool(training),
+        )
+        if not self.return_sequences:
+            outputs = states[0][:, None]
+            mask = None if mask is None else mask[:, :1] if self.go_backwards else mask[:, -1:]
+        if self.zero_output_for_mask and mask is not None:
+            outputs = tf.where(mask[:, :, None], outputs, tf.zeros_like(outputs))
+        if self.go_backwards:
+            outputs = ops.flip(outputs, axis=1)
+        return outputs[:, -1], outputs, states
+
+
+# Keras' classes come before `_Loop` in the order of inheritance: they take cuDNN or, by `super()`, the loop.
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class LSTM(keras.layers.LSTM, _Loop):
+    """`keras.layers.LSTM` with a faster loop where it does not run on cuDNN; same arguments, weights and outputs."""
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class GRU(keras.layers.GRU, _Loop):
+    """`keras.layers.GRU` with a faster loop where it does not run on cuDNN; same arguments, weights and outputs."""
+
+
+_LAYERS = {"rnn": keras.layers.SimpleRNN, "gru": GRU, "lstm": LSTM}
 
 
 def forbid_fused_kernels(model: keras.Model) -> None:
@@ -45,8 +92,8 @@ def recurrent_layer(
 ) -> keras.layers.RNN:
     """One recurrent layer in one direction, [B, T, D] to its last output [B, H], or to all of them, [B, T, H].
 
-    On a GPU, "gru" and "lstm" run as cuDNN's fused kernels, which these arguments allow; XLA compiles the loop over T
-    elsewhere. "rnn" (h = tanh(W x + U h + b)) has no fused kernel in Keras.
+    On a GPU, "gru" and "lstm" run as cuDNN's fused kernels, which these arguments allow. "rnn", which is
+    h = tanh(W x + U h + b), has no fused kernel in Keras; it is Keras' loop everywhere.
 
     Reference: `torch.nn.RNN`, `GRU` and `LSTM`: all weights start uniform in +-1/sqrt(H). Where we differ: torch has
     two biases wherever they are added to each other, which is the same function; a GRU has both here too, since its
@@ -70,8 +117,7 @@ def recurrent_layer(
         name=name,
         **(own | arguments),
     )
-    if hidden_size > _WIDEST_COMPILED and not tf.config.list_logical_devices("GPU"):
-        layer.supports_jit = False
+    layer.supports_jit = False  # no faster, see the head of this file
     return layer
 
 
