@@ -118,17 +118,6 @@ def test_a_stream_goes_on_where_it_was(
         tf.nest.map_structure(np.testing.assert_array_equal, next(stream), next(later))
 
 
-def test_replicas_share_soft_labels(
-    learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
-) -> None:
-    shards = list_shards(["train*"], str(learnable_shards(train=2, each=40)))
-    _write(tmp_path / "soft", {Path(shard).name: _ids(shard) for shard in shards}, rng)
-    whole, parts = next(_stream(shards, tmp_path / "soft")), _stream(shards, tmp_path / "soft", replicas=2)
-    both = [next(parts), next(parts)]
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, tf.concat([part[name] for part in both], axis=0))
-
-
 def test_missing_videos(learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path) -> None:
     shards = list_shards(["train*"], str(learnable_shards(train=2, each=40)))
     ids = {Path(shard).name: _ids(shard) for shard in shards}

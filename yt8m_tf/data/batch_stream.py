@@ -84,9 +84,8 @@ class BatchStream:
             except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
                 self._explain_or_skip(error)
                 self._iterator = self._restart()
-        self.position = _last(batch.pop("position"))
-        if "num_unlabelled" in batch:
-            self._faults.num_unlabelled += _last(batch.pop("num_unlabelled"))
+        self.position = int(batch.pop("position"))
+        self._faults.num_unlabelled += int(batch.pop("num_unlabelled", 0))
         self.seconds_waited += time.perf_counter() - start
         return batch
 
@@ -118,8 +117,3 @@ class BatchStream:
 def needs_labels(beside: BesideRecords | None) -> bool:
     """Whether the labels of the records matter, with what is read beside them."""
     return beside is None or not beside.replaces_labels
-
-
-def _last(value: Any) -> int:
-    """A number of a batch, or of its last part where several replicas share it."""
-    return int(getattr(value, "values", (value,))[-1])

@@ -27,7 +27,6 @@ class TrainingReader:
       window: records from which the next one is drawn; 0 keeps their order.
       batch_size: examples that are read together.
       part: which of them are wanted.
-      replicas: devices; with several, elements are their parts of the batch, in turn.
       beside: what is read beside the records.
       end: the group before which reading ends, the last batch of which may have fewer examples; None: never.
     """
@@ -38,7 +37,6 @@ class TrainingReader:
     window: int
     batch_size: int
     part: slice
-    replicas: int = 1
     beside: BesideRecords | None = None
     end: int | None = None
 
@@ -56,11 +54,10 @@ class TrainingReader:
         if not self.data.segments:
             pairs = usable_records(pairs, self.data, self.faults, needs_labels(self.beside))
         batches = pairs.batch(self.batch_size, drop_remainder=self.end is None)
-        dataset = batches.map(make, num_parallel_calls=PARSERS, deterministic=True)
-        return untuned((dataset.unbatch() if self.replicas > 1 else dataset).prefetch(2 * self.replicas))
+        return untuned(batches.map(make, num_parallel_calls=PARSERS, deterministic=True).prefetch(2))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
-        """Batches by `clip_reader`, of local clips alone and for one device."""
+        """Batches by `clip_reader`, of local clips alone."""
         own = self.groups.shards
         pairs = serialized_records(
             self.groups, start, self.window, good, self.end, open_shard=clip_reader.locators(own)
@@ -77,21 +74,13 @@ class TrainingReader:
         need_labels = needs_labels(self.beside)
         batch = parse_checked(serialized, self.data, self.faults, need_labels)
         del batch["id"]
-        scalars = {"position": positions[-1]}
         if need_labels and self.faults.on_unlabelled == "negative":
-            scalars["num_unlabelled"] = tf.math.count_nonzero(without_labels(batch["labels"]))
+            batch["num_unlabelled"] = tf.math.count_nonzero(without_labels(batch["labels"]))
         if self.beside:
             batch |= self.beside.decode(*others)
-        return self._shared(batch, scalars)
+        return batch | {"position": positions[-1]}
 
     @tf.autograph.experimental.do_not_convert
     def _segments(self, positions: tf.Tensor, found: Batch) -> Batch:
         own = {name: values[self.part] for name, values in found.items() if name != "id"}
-        return self._shared(own, {"position": positions[-1]})
-
-    def _shared(self, batch: Batch, scalars: Batch) -> Batch:
-        """One batch, or of each replica its part."""
-        if self.replicas > 1:
-            batch = {name: tf.stack(tf.split(value, self.replicas)) for name, value in batch.items()}
-            scalars = {name: tf.repeat(value, self.replicas) for name, value in scalars.items()}
-        return batch | scalars
+        return own | {"position": positions[-1]}

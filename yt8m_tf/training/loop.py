@@ -238,7 +238,9 @@ class _Run:
             rates = [self._learning_rate(self.step + i) for i in range(count)]
             start = time.perf_counter()
             with self.profile.call(self.step, count):
-                batches = [next(self.stream) for _ in range(count * config.accumulation)]
+                batches = [
+                    distribution.share(self.strategy, next(self.stream)) for _ in range(count * config.accumulation)
+                ]
                 wishes = self._wishes(saved_time)
                 outputs = self.train_step.train(batches, self.step, rates, wishes)
                 loss = float(outputs["loss"])
@@ -443,7 +445,6 @@ class _Run:
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
             beside=self._beside_records(),
-            distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
 
     def _beside_records(self) -> Callable[[Sequence[str]], BesideRecords] | None:
