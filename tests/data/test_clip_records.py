@@ -166,6 +166,14 @@ def test_mutated_records_have_the_same_values_or_are_left_to_tensorflow(count: i
     assert 0.1 * count < in_place < 0.9 * count
 
 
+def _both_ways(patch: pytest.MonkeyPatch, make: Callable[[], pipeline.BatchStream]) -> list[pipeline.BatchStream]:
+    """The stream as it comes, and by TensorFlow's parser."""
+    streams = [make()]
+    with patch.context() as own:
+        own.setattr(pipeline, "reads_directly", lambda *_: False)
+        return [*streams, make()]
+
+
 def _same_batches(first: object, second: object, count: int) -> None:
     for _ in range(count):
         mine, other = next(first), next(second)  # type: ignore[call-overload]
@@ -185,22 +193,45 @@ def test_streams_give_the_same_batches(
         shards.append(str(write_shard(tmp_path / f"{number}.tfrecord", records)))
     for window in (0, 8):
         data = dataclasses.replace(_DATA, shuffle_records=window, shuffle_shards=2)
-        streams = [training_stream(shards, data, 4, seed=3, faults=Faults())]
-        with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "reads_directly", lambda *_: False)
-            streams.append(training_stream(shards, data, 4, seed=3, faults=Faults()))
+        streams = _both_ways(monkeypatch, lambda data=data: training_stream(shards, data, 4, seed=3, faults=Faults()))
         _same_batches(*streams, 25)
         position = streams[1].position
         again = training_stream(shards, data, 4, seed=3, faults=Faults(), position=position)
         _same_batches(again, streams[1], 5)
-    streams = [evaluation_stream(shards, _DATA, 4, faults=Faults())]
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "reads_directly", lambda *_: False)
-        streams.append(evaluation_stream(shards, _DATA, 4, faults=Faults()))
+    streams = _both_ways(monkeypatch, lambda: evaluation_stream(shards, _DATA, 4, faults=Faults()))
     _same_batches(*streams, -(-45 // 4))
     for stream in streams:
         with pytest.raises(StopIteration):
             next(stream)
+
+
+def test_streams_leave_out_the_same_clips(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips of which one feature or both have no frames, some of them without labels, and others without labels."""
+    records = [_clip(rng) for _ in range(30)]
+    nothing = {name: np.zeros((0, size), np.uint8) for name, size in _SIZES.items()}
+    records[0] = records[1] = records[13] = frame_record(b"empty", [1], **nothing)
+    records[7] = _changed(records[7], lambda r: r.feature_lists.feature_list["audio"].ClearField("feature"))
+    for row in (7, 8, 29):
+        records[row] = _changed(records[row], lambda r: r.context.feature.pop("labels"))
+    shards = [str(write_shard(tmp_path / str(part), records[15 * part : 15 * part + 15])) for part in range(2)]
+    found = []
+
+    def evaluation() -> pipeline.BatchStream:
+        found.append(Faults(on_empty="skip", on_unlabelled="negative"))
+        return evaluation_stream(shards, _DATA, 4, faults=found[-1])
+
+    def training(position: int = 0) -> pipeline.BatchStream:
+        data = dataclasses.replace(_DATA, shuffle_records=4, shuffle_shards=2)
+        faults = Faults(on_empty="skip", on_unlabelled="skip")
+        return training_stream(shards, data, 4, seed=3, faults=faults, position=position)
+
+    _same_batches(*_both_ways(monkeypatch, evaluation), -(-26 // 4))
+    assert [(faults.num_empty, faults.num_unlabelled) for faults in found] == [(4, 2)] * 2
+    directly, parsed = _both_ways(monkeypatch, training)
+    _same_batches(directly, parsed, 9)  # into the second pass of 24 clips
+    _same_batches(training(parsed.position), parsed, 5)
 
 
 def test_the_real_clips(real_data_dir: Path) -> None:

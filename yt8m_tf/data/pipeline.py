@@ -15,7 +15,7 @@ import tensorflow as tf
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig, RecordsConfig, ratings_of
 from yt8m_tf.data import integrity, records, segments
-from yt8m_tf.data.batch_stream import Batch, BatchStream, BesideRecords, needs_labels
+from yt8m_tf.data.batch_stream import Batch, BatchStream, BesideRecords
 from yt8m_tf.data.checked_batches import reads_directly
 from yt8m_tf.data.evaluation_reader import EvaluationReader
 from yt8m_tf.data.faults import Faults
@@ -80,7 +80,6 @@ def training_stream(
         )
     own = list(shards[worker::num_workers]) if by_shard else list(shards)
     attached = beside(own) if beside else None
-    need_labels = needs_labels(attached)
     _check_any_record(own, data, faults)
     window = _SHUFFLE_SEGMENTS if data.segments else _SHUFFLE_RECORDS[data.level]
     groups = ShardGroups(own, data.shuffle_shards, seed)
@@ -101,7 +100,7 @@ def training_stream(
         beside=attached,
         end=end,
     )
-    directly = attached is None and reads_directly(own, data, faults, need_labels)
+    directly = attached is None and reads_directly(own, data)
     make = reader.read_directly if directly else reader.dataset
     return BatchStream(make, groups, data, faults, position, attached)
 
@@ -129,7 +128,7 @@ def evaluation_stream(
     """
     groups = ShardGroups(shards, 1, None)
     reader = EvaluationReader(groups, data, faults, batch_size, records_per_shard)
-    make = reader.read_directly if reads_directly(shards, data, faults) else reader.dataset
+    make = reader.read_directly if reads_directly(shards, data) else reader.dataset
     return BatchStream(make, groups, data, faults)
 
 

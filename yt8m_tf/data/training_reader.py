@@ -11,7 +11,7 @@ import tensorflow as tf
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import clip_reader, segments
 from yt8m_tf.data.batch_stream import Batch, BesideRecords, needs_labels
-from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, untuned, usable_records, without_labels
+from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, taken_for_negative, untuned, usable_records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, serialized_records
 
@@ -58,15 +58,17 @@ class TrainingReader:
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
         """Batches by `clip_reader`, of local clips alone."""
-        own = self.groups.shards
+        own, need_labels = self.groups.shards, needs_labels(self.beside)
         pairs = serialized_records(
             self.groups, start, self.window, good, self.end, open_shard=clip_reader.locators(own)
         )
+        pairs = usable_records(pairs, self.data, self.faults, need_labels, located_in=own)
         found = untuned(pairs.batch(self.batch_size, drop_remainder=self.end is None).prefetch(2)).as_numpy_iterator()
         located = ((positions[-1], rows[self.part]) for positions, rows in found)
-        for position, batch in read_clips(own, self.data, located, self.faults, needs_labels(self.beside)):
+        for position, batch in read_clips(own, self.data, located, self.faults, need_labels):
             del batch["id"]
-            yield batch | {"position": position}
+            counted = taken_for_negative(batch, self.faults) if need_labels else {}
+            yield batch | counted | {"position": position}
 
     @tf.autograph.experimental.do_not_convert
     def _parse(self, positions: tf.Tensor, found: Any) -> Batch:
@@ -74,8 +76,8 @@ class TrainingReader:
         need_labels = needs_labels(self.beside)
         batch = parse_checked(serialized, self.data, self.faults, need_labels)
         del batch["id"]
-        if need_labels and self.faults.on_unlabelled == "negative":
-            batch["num_unlabelled"] = tf.math.count_nonzero(without_labels(batch["labels"]))
+        if need_labels:
+            batch |= taken_for_negative(batch, self.faults)
         if self.beside:
             batch |= self.beside.decode(*others)
         return batch | {"position": positions[-1]}
