@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +181,23 @@ def _same_batches(first: object, second: object, count: int) -> None:
         _expect_equal(mine, other)
 
 
+class _Told:
+    """Beside each record what it is looked up by."""
+
+    replaces_labels = False
+
+    def __init__(self, shards: Sequence[str]):
+        self._names = np.array([Path(shard).name.encode() for shard in shards], object)
+
+    def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        return {"name": self._names[shards], "looked_up": ids}
+
+
 def test_streams_give_the_same_batches(
     rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In training from any position, and in evaluation; a clip of another layout among them."""
+    """In training from any position, also with something beside the records, and in evaluation. One clip has another
+    layout."""
     shards = []
     for number, size in enumerate((17, 5, 23)):
         records = [_clip(rng) for _ in range(size)]
@@ -193,11 +206,14 @@ def test_streams_give_the_same_batches(
         shards.append(str(write_shard(tmp_path / f"{number}.tfrecord", records)))
     for window in (0, 8):
         data = dataclasses.replace(_DATA, shuffle_records=window, shuffle_shards=2)
-        streams = _both_ways(monkeypatch, lambda data=data: training_stream(shards, data, 4, seed=3, faults=Faults()))
-        _same_batches(*streams, 25)
-        position = streams[1].position
-        again = training_stream(shards, data, 4, seed=3, faults=Faults(), position=position)
-        _same_batches(again, streams[1], 5)
+
+        def stream(position: int = 0, data: DataConfig = data) -> pipeline.BatchStream:
+            beside = _Told if data.shuffle_records else None
+            return training_stream(shards, data, 4, seed=3, faults=Faults(), position=position, beside=beside)
+
+        directly, parsed = _both_ways(monkeypatch, stream)
+        _same_batches(directly, parsed, 25)
+        _same_batches(stream(parsed.position), parsed, 5)
     streams = _both_ways(monkeypatch, lambda: evaluation_stream(shards, _DATA, 4, faults=Faults()))
     _same_batches(*streams, -(-45 // 4))
     for stream in streams:
@@ -205,6 +221,7 @@ def test_streams_give_the_same_batches(
             next(stream)
 
 
+@pytest.mark.slow  # test_pipeline.py and test_unlabelled_videos.py know what is to be left out
 def test_streams_leave_out_the_same_clips(
     rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

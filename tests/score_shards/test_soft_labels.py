@@ -67,7 +67,7 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
     labels = LabelsConfig(
         str(directory), **{name: options.pop(name) for name in ("missing_videos",) if name in options}
     )
-    soft = beside(labels, "", _data(level).num_classes)
+    soft = beside(labels, "", _data(level))
     return training_stream(shards, _data(level), 16, seed=3, faults=Faults(), beside=soft, **options)
 
 
@@ -146,7 +146,7 @@ def test_missing_shards_and_other_scores(
     assert sum(int(np.sum(np.max(next(stream)["soft_classes"], axis=1) < 0)) for _ in range(3)) == 32
     other = dataclasses.replace(_data(), num_classes=11)
     with pytest.raises(InputError, match="scores of 12 classes; the data has 11"):
-        soft = beside(LabelsConfig(str(tmp_path / "soft")), "", other.num_classes)
+        soft = beside(LabelsConfig(str(tmp_path / "soft")), "", other)
         training_stream(shards, other, 16, seed=3, faults=Faults(), beside=soft)
 
 

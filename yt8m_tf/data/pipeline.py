@@ -100,9 +100,8 @@ def training_stream(
         beside=attached,
         end=end,
     )
-    directly = attached is None and reads_directly(own, data)
-    make = reader.read_directly if directly else reader.dataset
-    return BatchStream(make, groups, data, faults, position, attached)
+    make = reader.read_directly if reads_directly(own, data) else reader.parse
+    return BatchStream(make, groups, data, faults, position, reader.need_labels)
 
 
 def evaluation_stream(

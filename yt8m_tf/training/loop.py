@@ -452,7 +452,7 @@ class _Run:
         if self.teacher is not None:
             return functools.partial(ShardFolds, self.teacher.shard_folds) if self.teacher.num_folds else None
         labels, data = self.experiment.labels, self.experiment.data
-        return soft_labels.beside(labels, self.options.data_dir, data.num_classes, data.id_keys)
+        return soft_labels.beside(labels, self.options.data_dir, data)
 
 
 def build_for_training(experiment: ExperimentConfig) -> keras.Model:
