@@ -191,7 +191,7 @@ def _run_covering(copies: Sequence[_Copy], mutants: Sequence[Mutant], results: _
 
 
 def _attribute(copy: _Copy, survivors: Sequence[Mutant]) -> dict[str, Outcome]:
-    """Which of the survivors the whole fast set catches, by name."""
+    """Runs the whole fast set on the survivors; returns the outcomes by name."""
     found: dict[str, Outcome] = {}
     while rest := [mutant for mutant in survivors if mutant.name not in found]:
         outcome = copy.run([], rest)
@@ -233,7 +233,7 @@ class _Results:
         return self.found.get(mutant.name, {}).get("result") in ("caught", "survived")
 
     def is_undecided(self, mutant: Mutant) -> bool:
-        """Whether a survivor has not run the whole set."""
+        """Returns whether a survivor has not run the whole set yet."""
         return self.found[mutant.name]["result"] == "survived" and not self.found[mutant.name]["whole"]
 
     def add(self, mutant: Mutant, outcome: Outcome, **more: Any) -> int:

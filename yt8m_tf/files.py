@@ -34,7 +34,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 def has_scheme(path: str) -> bool:
-    """Whether a path is that of a place that only `tf.io.gfile` reads, such as "gs://bucket/x"."""
+    """Returns whether a path has a scheme, such as "gs://bucket/x", which only `tf.io.gfile` reads."""
     return "://" in path
 
 
@@ -110,7 +110,7 @@ def matching(patterns: Iterable[str], option: str) -> list[Path]:
 
 
 def is_saved_model(directory: Path) -> bool:
-    """Whether a SavedModel is there, by its file of the graph."""
+    """Returns whether a directory holds a SavedModel, by its graph file."""
     return (directory / "saved_model.pb").is_file()
 
 
@@ -206,7 +206,7 @@ def _links() -> str:
 
 
 def why_unreadable(error: tf.errors.OpError) -> str:
-    """What `tf.io.gfile` says of a file that it cannot read, in a few words."""
+    """Returns why `tf.io.gfile` cannot read a file, in a few words."""
     import tensorflow as tf  # its error is at hand, so that it is imported already
 
     return "no such file" if isinstance(error, tf.errors.NotFoundError) else " ".join(error.message.split())
@@ -231,7 +231,7 @@ def read_arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
 
 
 def _is_text(array: np.ndarray) -> bool:
-    """Whether an array of strings has characters alone: Python breaks on others, which NumPy does not look for."""
+    """Returns whether all code points of a string array are valid: NumPy does not check, and Python fails later."""
     codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
     return not codes.size or int(codes.max()) <= sys.maxunicode
 

@@ -120,7 +120,7 @@ def _table(rows: Any) -> list[str]:
 
 
 def description(config: type, name: str) -> str:
-    """What the docstring of a dataclass, or of one that it extends, says of a key under "Attributes:".
+    """Returns the description of a key under "Attributes:" in the docstring of a dataclass or one that it extends.
 
     Raises:
       InputError: neither does.
@@ -149,7 +149,7 @@ def _attributes(config: type) -> dict[str, str]:
 
 
 def _summary(config: type) -> str:
-    """What stands before the list of keys in a docstring."""
+    """Returns the part of a docstring before its list of keys."""
     text = inspect.cleandoc(config.__doc__ or "")
     return re.split(r"\n\n(?:Attributes|Example|Raises):", text)[0]
 

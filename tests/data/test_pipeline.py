@@ -263,7 +263,7 @@ def test_skipping_damage_in_evaluation(batch_size: int, records: dict[int, int],
 
 
 @pytest.mark.parametrize("shuffle_records", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 500))])
-@pytest.mark.parametrize("records", [{0: 11}, {0: 5, 2: 0, 4: 7}], ids=str)
+@pytest.mark.parametrize("records", [pytest.param({0: 11}, marks=pytest.mark.slow), {0: 5, 2: 0, 4: 7}], ids=str)
 def test_skipping_damage_in_training(records: dict[int, int], shuffle_records: int, tmp_path: Path) -> None:
     """Every good record before the damage comes once a pass, in the pass that meets the damage too; so it does in a run
     that was killed after it, which has to find the damage again."""

@@ -1,4 +1,4 @@
-"""What the examples of the Python API read: sample data in `sample`, an export in `exported/sample/1`."""
+"""Files for the examples of the Python API: sample data in `sample`, an export in `exported/sample/1`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _BIN = "yt8m_tf.bin"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a command left: like `subprocess.CompletedProcess`."""
+    """The result of a command, like `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -75,7 +75,7 @@ def _take_modules() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _kept_process() -> Iterator[None]:
-    """What a command does to its whole process, it does not do to that of the tests."""
+    """Keeps a command from changing process-wide settings of the tests."""
     verbosity = logging.get_verbosity()
     with mock.patch("faulthandler.enable"), mock.patch(f"{_BIN}.launch._give_back_memory"):
         yield

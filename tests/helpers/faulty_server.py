@@ -22,7 +22,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the server did.
+    """A response of the server.
 
     Attributes:
       path: that was asked for.

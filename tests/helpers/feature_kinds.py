@@ -69,7 +69,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """What a record holds: its id, its labels, and its features, [n, D] of a clip and [D] of a video, decoded."""
+    """The contents of a record: id, labels, and decoded features, [n, D] of a clip and [D] of a video."""
 
     id: bytes
     labels: list[int]

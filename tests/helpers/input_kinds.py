@@ -604,7 +604,7 @@ def _thresholds(directory: Path) -> Input:
 
 
 def _embeddings(directory: Path) -> Input:
-    """What an interrupted `score --kind=embeddings` goes on from."""
+    """The manifest from which an interrupted `score --kind=embeddings` goes on."""
     path = directory / embeddings.MANIFEST
     manifest = embeddings.EmbeddingsManifest("m", "f", 4, "npy", {"a": embeddings.EmbeddedShard(10, 2)})
     path.write_text(json.dumps(strict_yaml.to_dict(manifest)))
@@ -727,7 +727,7 @@ def _stacking(name: str) -> Callable[[Path], Input]:
 
 
 def _reported(name: str) -> Callable[[Path], Input]:
-    """What a page of results is made from."""
+    """A file of a run's evaluation, from which a report is made."""
 
     def make(directory: Path) -> Input:
         workdir = _run(directory)
@@ -744,7 +744,7 @@ def _reported(name: str) -> Callable[[Path], Input]:
 
 
 def _packed(name: str) -> Callable[[Path], Input]:
-    """What a page shows of packings and exports, as it draws it."""
+    """A file on packings or exports, which a report draws."""
 
     def make(directory: Path) -> Input:
         workdir, members = _run(directory), [{"name": "a", "precision": "float16", "weight": 1.0}]
@@ -774,7 +774,7 @@ def _stage_states(directory: Path, shards: Sequence[tuple[str, int]]) -> States:
 
 
 def _stage(name: str) -> Callable[[Path], Input]:
-    """What a pipeline knows of its stages: it was begun with a shard less than there are now."""
+    """A record of a pipeline's stages, written when there was one shard less than now."""
 
     def make(directory: Path) -> Input:
         states = _stage_states(directory, [("a.tfrecord", 10)])
@@ -817,7 +817,7 @@ def _tf_config(directory: Path) -> Input:
 
 
 def _part(name: str) -> Callable[[Path], Input]:
-    """What an interrupted `infer` goes on from."""
+    """A part from which an interrupted `infer` goes on."""
 
     def make(directory: Path) -> Input:
         output, run = directory / "out.csv", {"model": "f", "input": ["a"], "top_k": 3}
@@ -839,7 +839,7 @@ def _part(name: str) -> Callable[[Path], Input]:
 
 
 def _video(suffix: str) -> Callable[[Path], Input]:
-    """What is wrong with a video is a row of the report."""
+    """A video; its problem becomes a row of the report."""
 
     def make(directory: Path) -> Input:
         path = Clip("disc", 440.0, 1).write(directory / f"clip{suffix}", seconds=2.0)

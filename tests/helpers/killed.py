@@ -18,7 +18,7 @@ class _KilledError(Exception):
 
 @contextlib.contextmanager
 def killed_at(step: int) -> Iterator[None]:
-    """What trains within must come to its first update from `step` on, and ends there."""
+    """Ends a training within at its first update from `step` on, which it must reach."""
     original = TrainStep.train
 
     def train(self: TrainStep, batches: Any, at: int, *more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the contract tests of all models share: small models of each name, random weights and inputs."""
+"""Set-up of the contract tests of all models: small models of each name, random weights and inputs."""
 
 import functools
 

@@ -237,7 +237,7 @@ _TEXT: tuple[Mutation, ...] = (recode, change_lines, change_lines, change_word, 
 
 
 def _paths(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where all values of a tree are."""
+    """Returns the paths of all values of a tree."""
     items: Any = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     return [path, *(below for key, value in items for below in _paths(value, (*path, key)))]
 
@@ -296,7 +296,7 @@ def change_json_lines(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def odd_json(rng: np.random.Generator, data: bytes) -> bytes:
-    """What parsers differ about: keys that stand twice, depth, huge numbers."""
+    """Inserts JSON that parsers treat differently: duplicate keys, deep nesting, huge numbers."""
     text = _text(data)
     at = int(rng.integers(len(text) + 1))
     odd = _pick(rng, ('{"a": ' * 3000, "[" * 100_000, "9" * 5000, "NaN", "-Infinity", '"\\ud800"', "1e999", ","))
@@ -503,7 +503,7 @@ _OTHER_ARRAYS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 
 
 def change_gzipped(rng: np.random.Generator, data: bytes) -> bytes:
-    """What is compressed is changed, and compressed again."""
+    """Changes compressed content, and compresses it again."""
     try:
         content = gzip.decompress(data)
     except Exception:  # an earlier mutation broke it

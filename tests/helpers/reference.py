@@ -1,4 +1,4 @@
-"""What the parity tests share: models against independent float64 NumPy forward passes, written from the papers.
+"""Set-up of the parity tests: models against independent float64 NumPy forward passes, written from the papers.
 
 The weights are fetched by their paths. Tolerance: 1e-5 of the largest output, float32 against float64.
 """

@@ -149,7 +149,7 @@ def write_pipeline(root: Path) -> Path:
 
 
 def _ensemble_sizes() -> dict[str, Any]:
-    """What `yt8m-stack --sizes` writes of two models, the second one weak."""
+    """Returns the results of `yt8m-stack --sizes` for two models, the second one weak."""
     points = []
     for order, models, strong, best in (
         ("best first", ["first"], None, 0.5),

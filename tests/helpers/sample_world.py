@@ -21,7 +21,7 @@ SIZES = {"rgb": 24, "audio": 12}
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Where the data is, GAP@20 of the class prior on the validation videos, and how many verticals there are."""
+    """Sample data: its directory, GAP@20 of the class prior on the validation videos, and the number of verticals."""
 
     directory: Path
     prior_gap: float

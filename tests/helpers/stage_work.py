@@ -1,4 +1,4 @@
-"""What worker processes do in tests in place of stages: quick, without TensorFlow."""
+"""Stand-ins for stages in tests of worker processes: quick, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 60
 
 
 def tell_where(stage: Stage, where: Where) -> dict[str, Any]:
-    """Which stage it was, in which process, and the GPUs that it saw."""
+    """Returns the stage's name, its process, and the GPUs that it saw."""
     start = time.monotonic()
     (where.workdir / f"{stage.name} begun").touch()
     while stage.name == LONG and not (where.workdir / GATE).exists() and time.monotonic() - start < PATIENCE:

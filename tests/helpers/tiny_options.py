@@ -71,7 +71,6 @@ EXPORTED = REPRESENTATIVES - {("rnn", "frame"), ("time_distributed_dense_sort", 
 REPLICATED = {
     ("dbof", "frame"),
     ("nearest_neighbors", "frame"),
-    ("resnet_ff_hierarchy", "video"),
     ("weighted_mean", "frame"),
 }
 # XLA takes longest; layers are compiled by their own tests.

@@ -54,7 +54,7 @@ def test_one_pass_in_order(level: str, sample: Any) -> None:
         np.testing.assert_allclose(inputs["rgb"][0, :count], codes[:count] * (4 / 255) + (4 / 512 - 2), atol=1e-6)
 
 
-@pytest.mark.parametrize("level", ["video", "frame"])
+@pytest.mark.parametrize("level", ["video", pytest.param("frame", marks=pytest.mark.slow)])
 def test_every_pass_has_each_video_once_in_another_order(level: str, sample: Any) -> None:
     pattern = str(sample.directory / level / "validate*.tfrecord")
 

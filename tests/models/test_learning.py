@@ -74,6 +74,7 @@ def check(selector: str, sample: Sample, tmp_path: Path) -> None:
     assert gap > sample.prior_gap + MARGINS.get(selector, MARGIN), f"{gap:.3f}"
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("selector", [QUICK[0], pytest.param(QUICK[1], marks=pytest.mark.slow)])
 def test_some_configurations_learn(selector: str, sample: Sample, tmp_path: Path) -> None:
     check(selector, sample, tmp_path)

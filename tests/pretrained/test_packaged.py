@@ -23,7 +23,7 @@ from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.pretrained import packaged
 from yt8m_tf.serving import scorer
-from yt8m_tf.training import checkpoints
+from yt8m_tf.training import initial_weights
 from yt8m_tf.training.teacher import fingerprint, load_teacher
 
 _MOST_BYTES = 10_000_000
@@ -121,7 +121,7 @@ def test_it_starts_a_run_and_teaches_one(directory: Path, signatures: dict[str, 
     values = load_values("experiments/pretrained.yaml:judged", ["labels.teacher=pretrained"])
     experiment = parse_experiment(values)
     model = build_model(experiment.model, experiment.data.spec)
-    checkpoints.init_from([directory], {f"model/{variable.path}": variable for variable in model.weights})
+    initial_weights.init_from([directory], {f"model/{variable.path}": variable for variable in model.weights})
     _, features, _ = _videos()
     some = {name: values[:20] for name, values in features.items()}
     expected = signatures["features"](**some)["predictions"].numpy()

@@ -108,7 +108,10 @@ def _answer(dom: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), pytest.param(1280, 900, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [pytest.param(390, 844, marks=pytest.mark.end_to_end), pytest.param(1280, 900, marks=pytest.mark.slow)],
+)
 def test_everything_fits_and_is_drawn(page: Path, width: int, height: int) -> None:
     found = _answer(_chromium(page, width, height, *_TO_THE_END))
     assert found["viewport"] == width and found["document"] <= width  # no scrolling sideways

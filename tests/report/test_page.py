@@ -91,9 +91,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, _Page]:
     return directory, _page(directory, root / "report.html")
 
 
-def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
+def test_ensembles(whole: tuple[Path, _Page]) -> None:
     directory, page = whole
-    pipeline = Path(shutil.copytree(directory, tmp_path / "pipeline"))
     found = [[cell.strip() for cell in row] for row in page.rows]
     assert ["1", "worst first", "0.2690", "0.2990", "0.3090", "0.3190"] in found
     assert ["1 + 1", "best, and all weak ones", "0.5690", "0.5990", "0.6090", "0.6190"] in found
@@ -103,10 +102,19 @@ def test_ensembles(whole: tuple[Path, _Page], tmp_path: Path) -> None:
     alt = page.alt("gap_against_models_by_method")
     assert "1 models worst first: mean 0.2990, weighted mean 0.3090, LightGBM 0.3190" in alt
     assert "LightGBM of 1 + 1 models, best, and all weak ones: 0.6190" in page.told
+
+
+@pytest.mark.slow
+def test_ensembles_that_were_not_measured(whole: tuple[Path, _Page], tmp_path: Path) -> None:
+    directory, page = whole
+    pipeline = Path(shutil.copytree(directory, tmp_path / "pipeline"))
     (pipeline / "stacked" / "ensemble_sizes.json").unlink()
     without = _page(pipeline, tmp_path / "without.html")
     assert f"yt8m-stack --sizes --output={pipeline}/stacked" in without.text
     assert without.row("1")[1:] == page.row("1")[1:]  # the plain mean, from the rows
+
+
+def test_measured_ensembles_that_cannot_be_read(pipeline: Path, tmp_path: Path) -> None:
     (pipeline / "stacked" / "ensemble_sizes.json").write_text("{}")
     with pytest.raises(InputError, match=r"ensemble_sizes\.json: cannot be read \('points'\)"):
         write_report(pipeline, tmp_path / "report.html", _QUIET)
@@ -194,16 +202,27 @@ def test_one_file_that_loads_nothing(whole: tuple[Path, _Page]) -> None:
     assert "@import" not in text and text.count("<style") == 1  # matplotlib's own would be of the whole page
 
 
-def test_names_and_ids_are_escaped(pipeline: Path, tmp_path: Path) -> None:
+def test_names_and_ids_are_escaped(whole: tuple[Path, _Page]) -> None:
+    page = whole[1]
+    _assert_escaped(page)
+    for name in (NAMES[0], NAMES[1], "Video <b>&a"):
+        assert name in page.text
+
+
+@pytest.mark.slow
+def test_directories_are_escaped(pipeline: Path, tmp_path: Path) -> None:
     (pipeline / "runs" / "final").rename(pipeline / "runs" / "<i>final")
     (pipeline / "evaluation" / "final").rename(pipeline / "evaluation" / "<i>final")
     shutil.move(pipeline / "scores" / "final", pipeline / "scores" / "<i>final")
     page = _page(pipeline, tmp_path / "report.html", dataclasses.replace(_QUIET, model="<i>final"))
+    _assert_escaped(page)
+    assert "<i>final" in page.text
+
+
+def _assert_escaped(page: _Page) -> None:
     assert page.open == []
     assert not {"i", "b"} & {tag for tag, a in page.tags if "style" not in a}  # <i style=...> is a bar
     assert not any("onerror" in attributes for _, attributes in page.tags)
-    for name in (NAMES[0], NAMES[1], "<i>final", "Video <b>&a"):
-        assert name in page.text
 
 
 @pytest.mark.parametrize(

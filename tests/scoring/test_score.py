@@ -71,7 +71,6 @@ def _score(runs: Sequence[Path], shards: Sequence[str], output: Path, **options:
     return score.score(predictors, shards, output, progress=False, **{"batch_size": 16, "xla": False} | options)
 
 
-@pytest.mark.slow
 def test_a_shard_that_another_process_scores_is_waited_for(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["validate*.tfrecord"], str(data_dir))
@@ -169,6 +168,7 @@ def test_only_what_is_missing_is_scored(folds: tuple[Path, list[Path]], tmp_path
     assert _score(runs, list_shards(["*.tfrecord"], str(data_dir)), output).num_scored == 2 * 20  # more shards
 
 
+@pytest.mark.slow
 def test_two_at_a_time_share_the_work(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["*.tfrecord"], str(data_dir))

@@ -98,7 +98,7 @@ def best_segments(scores: dict[str, dict[int, dict[int, float]]], class_id: int)
     return sorted(found, key=lambda pair: -pair[0])
 
 
-@pytest.mark.parametrize(("size", "stride"), [(5, 5), (4, 3)])
+@pytest.mark.parametrize(("size", "stride"), [pytest.param(5, 5, marks=pytest.mark.slow), (4, 3)])
 def test_json_lines_hold_the_highest_listed_classes_of_every_window(world, tmp_path: Path, size, stride) -> None:
     summary = run(
         world, tmp_path / "out", Windows(size, stride), layout="jsonl", classes=world[0] / "classes.csv", batch_size=8
@@ -115,7 +115,9 @@ def test_json_lines_hold_the_highest_listed_classes_of_every_window(world, tmp_p
             np.testing.assert_allclose(segment["scores"], [listed[c] for c in segment["ids"]], atol=1e-6)
 
 
-@pytest.mark.parametrize("video_model", [None, SAME_MODEL, "two", "two, its highest"])
+@pytest.mark.parametrize(
+    "video_model", [*(pytest.param(m, marks=pytest.mark.slow) for m in (None, SAME_MODEL)), "two", "two, its highest"]
+)
 def test_a_submission_ranks_the_segments_of_each_class(
     world, tmp_path: Path, monkeypatch, video_model: str | None
 ) -> None:
@@ -186,7 +188,7 @@ def test_equal_scores_keep_the_order_of_the_shards_and_lists_end_at_k(world, tmp
     assert twice[::2] == twice[1::2] and len(twice) > 2
 
 
-@pytest.mark.parametrize("layout", ["csv", "jsonl"])
+@pytest.mark.parametrize("layout", [pytest.param("csv", marks=pytest.mark.slow), "jsonl"])
 def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monkeypatch, layout: str) -> None:
     run(world, tmp_path / "whole", layout=layout)
     real, calls = segment_scorer.SegmentScorer.__call__, []

@@ -203,7 +203,7 @@ def test_more_ensembles_leave_the_others_as_they_are(measured: Measured, tmp_pat
     assert [point for point in more["points"] if point["order"] != RANDOM] == measured.contents["points"]
 
 
-def test_what_cannot_be_measured(world: World, finished: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_measured(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no finished stacking there \(stack.json is missing\); name the --output"):
         read_stacking(tmp_path / "out", "--output")
     shutil.copytree(finished, tmp_path / "out")
@@ -215,7 +215,10 @@ def test_what_cannot_be_measured(world: World, finished: Path, tmp_path: Path) -
         ensemble_sizes(stacking, num_weak=5)
     with pytest.raises(InputError, match="num_tress"):
         ensemble_sizes(stacking, ["num_tress=5"])
-    world.stack(tmp_path / "best", dataclasses.replace(_FEW, candidates="best_model"))
+    shutil.copytree(finished, tmp_path / "best")
+    begun = json.loads((finished / "stack.json").read_text())
+    begun["config"]["candidates"] = "best_model"
+    (tmp_path / "best" / "stack.json").write_text(json.dumps(begun))
     with pytest.raises(InputError, match="with --set=candidates=union"):
         ensemble_sizes(read_stacking(tmp_path / "best", "--output"))
     (tmp_path / "out" / "rows" / "validate" / "validate0001.tfrecord.npz").unlink()

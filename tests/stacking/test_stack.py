@@ -77,8 +77,14 @@ def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeyp
         seen.append(({path.stem for path in training}, {path.stem for path in held_out}))
         return real(training, held_out, *arguments)
 
+    read: list[str] = []
+    real_labels = inputs_module._ids_and_labels
     monkeypatch.setattr(boosting, "train", spy)
+    monkeypatch.setattr(
+        inputs_module, "_ids_and_labels", lambda shard, *rest: read.append(shard) or real_labels(shard, *rest)
+    )
     world.stack(tmp_path / "out")
+    assert sorted(read) == sorted([*world.train, *world.validate])  # each once for its labels
     of_fold = [{f"train{i:04d}.tfrecord" for i in range(6) if i % FOLDS == fold} for fold in range(FOLDS)]
     everything = set().union(*of_fold)
     assert seen == [(everything - own, own) for own in of_fold]
@@ -163,14 +169,6 @@ def test_soft_labels_by_frequency_of_the_class(world: World, stacked: Stacked) -
         assert band["classes"] == len(inside) and band["labels"] == sum(labels[c] for c in inside)
         assert band["candidates"] == sum(listed[c] for c in inside) <= band["labels"]
         assert band["expected"] == pytest.approx(sum(sums[c] for c in inside), rel=1e-9)
-
-
-def test_shards_are_read_once_for_their_labels(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    real = inputs_module._ids_and_labels
-    monkeypatch.setattr(inputs_module, "_ids_and_labels", lambda shard, *rest: read.append(shard) or real(shard, *rest))
-    world.stack(tmp_path / "out")
-    assert sorted(read) == sorted([*world.train, *world.validate])
 
 
 @pytest.mark.end_to_end

@@ -82,6 +82,7 @@ def test_data_dir_of_the_user(tmp_path):
     assert [os.path.basename(path) for path in found] == ["video0000.tfrecord", "video0001.tfrecord"]
 
 
+@pytest.mark.slow
 def test_evaluators_agree(rng):
     batches = [evaluate.make_batch(24, 300, rng) for _ in range(3)]
     ours = evaluate.ours(batches, evaluate.compiled_statistics()).scalars()

@@ -13,6 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = mutants.load()
 
 
+@pytest.fixture(scope="module")
+def places() -> dict[str, Path]:
+    """The file of each mutant's snippet, which stands nowhere else."""
+    return {mutant.name: mutants.find(ROOT, mutant.snippet) for mutant in MUTANTS}
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     files = {
@@ -91,11 +97,11 @@ def test_table() -> None:
     assert lines[-1] == "2 of 3 mutants caught (67%)"
 
 
-def test_every_mutant_changes_one_place_of_the_package_and_compiles() -> None:
+def test_every_mutant_changes_one_place_of_the_package_and_compiles(places: dict[str, Path]) -> None:
     assert len(MUTANTS) >= 48 and all(mutant.why for mutant in MUTANTS)
     texts: dict[Path, str] = {}
     for mutant in MUTANTS:
-        path = ROOT / mutants.find(ROOT, mutant.snippet)
+        path = ROOT / places[mutant.name]
         whole = path.read_text(encoding="utf-8")
         compile(whole.replace(mutant.snippet, mutant.replacement), str(path), "exec")
         # All of them together, as survivors are tried.
@@ -105,6 +111,6 @@ def test_every_mutant_changes_one_place_of_the_package_and_compiles() -> None:
         compile(text, str(path), "exec")
 
 
-def test_every_package_has_mutants() -> None:
+def test_every_package_has_mutants(places: dict[str, Path]) -> None:
     own = {path.parent.name for path in (ROOT / mutants.PACKAGE).rglob("*.py")} - {mutants.PACKAGE}
-    assert own <= {mutants.find(ROOT, mutant.snippet).parent.name for mutant in MUTANTS}
+    assert own <= {path.parent.name for path in places.values()}

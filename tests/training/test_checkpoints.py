@@ -18,7 +18,7 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.training import checkpoints
+from yt8m_tf.training import checkpoints, initial_weights
 from yt8m_tf.training.checkpoints import State
 from yt8m_tf.training.schedule import Plateau
 from yt8m_tf.training.state import TrainState
@@ -168,7 +168,7 @@ def test_the_best_checkpoint_is_missing_or_not_whole(run: Path) -> None:
     with pytest.raises(
         InputError, match=f"--init_from={run}: its best.*with --init_from={run}/checkpoints/step_00000003"
     ):
-        checkpoints.init_from([run], _state(_experiment()).named())
+        initial_weights.init_from([run], _state(_experiment()).named())
 
 
 def test_the_only_checkpoint_is_not_whole(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_flipped_bit_is_found(run: Path) -> None:
 
 def _started(source: Path, ema_decay: float | None = None, exclude: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     variables = _fill(_state(_experiment(ema_decay)).named(), -100.0)
-    checkpoints.init_from([source], variables, exclude)
+    initial_weights.init_from([source], variables, exclude)
     return _values(variables)
 
 
@@ -371,11 +371,11 @@ def test_init_from_a_model_of_other_classes(tmp_path: Path) -> None:
     other = _experiment()
     other = dataclasses.replace(other, data=dataclasses.replace(other.data, num_classes=other.data.num_classes + 2))
     with pytest.raises(InputError) as error:
-        checkpoints.init_from([tmp_path], _state(other).named())
+        initial_weights.init_from([tmp_path], _state(other).named())
     exclude = re.search(r"add it to --init_exclude=(\S+)$", str(error.value))
     assert exclude and set(exclude[1].split(",")) == {"logits/kernel", "logits/bias"}
     started = _fill(_state(other).named(), -100.0)
-    checkpoints.init_from([tmp_path], started, exclude[1].split(","))
+    initial_weights.init_from([tmp_path], started, exclude[1].split(","))
     taken = {name for name in started if name.startswith("model/") and "/logits/" not in name}
     assert taken
     for name in taken:
@@ -395,13 +395,13 @@ def test_init_from_prefers_the_averages(tmp_path: Path) -> None:
 def test_init_from_nothing(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match=rf"--init_from={source}: neither a run directory with checkpoints nor"):
-            checkpoints.init_from([source], {})
+            initial_weights.init_from([source], {})
 
 
 def test_init_from_a_saved_model_of_something_else(tmp_path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(tmp_path))
     with pytest.raises(InputError, match=rf"--init_from={tmp_path}: a SavedModel whose weights have no names"):
-        checkpoints.init_from([tmp_path], {})
+        initial_weights.init_from([tmp_path], {})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -122,12 +122,15 @@ def test_one_process_gathers_its_own() -> None:
     np.testing.assert_array_equal(gathered["x"], arrays["x"])
 
 
-def test_recurrent_models_are_left_to_cudnn_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recurrent_models_are_compiled_where_they_are_small_and_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def builds_what_compiles(**options: Any) -> bool:
         return distribution.compiles_with_xla(build_model(options, InputSpec("frame", {"rgb": 4}, 3, 5)))
 
     recurrent: dict[str, Any] = {"name": "early_concat_rnn", "num_layers": 1, "hidden_size": 2, "hidden_sizes": [2]}
-    assert builds_what_compiles(**recurrent)
+    assert builds_what_compiles(**recurrent) and builds_what_compiles(**recurrent | {"hidden_size": 128})
+    assert not builds_what_compiles(**recurrent | {"hidden_size": 129})
     gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: [gpu])
     assert not builds_what_compiles(**recurrent)

@@ -104,6 +104,7 @@ def test_a_signal_saves_the_step_and_ends(
     _assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.end_to_end
 def test_a_signal_during_an_evaluation_loses_nothing(
     whole: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def _bounds_of_gap(hits: np.ndarray, misses: np.ndarray, num_labels: int) -> tup
     return low / num_labels, high / num_labels
 
 
+@pytest.mark.end_to_end
 def test_a_run_traces_its_steps_and_shows_curves(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, workdir = learnable_shards(), tmp_path / "run"
     _train(data_dir, workdir, profile=range(5, 7), steps_per_call=4)

@@ -161,6 +161,7 @@ def test_every_frame_level_model_trains_on_segments(name: str, rng: np.random.Ge
     assert np.isfinite(changes).all() and max(changes) > 1e-3
 
 
+@pytest.mark.slow
 def test_segments_beyond_their_clips_are_told(tmp_path: Path, rng: np.random.Generator) -> None:
     for name in ("train", "validate"):
         write_shard(tmp_path / f"{name}.tfrecord", random_records(rng, 30))

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.config.experiment import ExperimentConfig, TrainConfig
+from yt8m_tf.metrics.batch_statistics import batch_statistics
+from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.loop import build_for_training
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
@@ -114,3 +116,21 @@ def test_replicas_draw_dropout_of_their_own(rng: np.random.Generator, two_replic
     one = tf.distribute.get_strategy()
     np.testing.assert_allclose(trained(two_replicas, 0.0), trained(one, 0.0), rtol=0, atol=1e-5)
     assert np.abs(trained(two_replicas, 0.5) - trained(one, 0.5)).max() > 1e-3
+
+
+def test_evaluation_is_of_the_averages(rng: np.random.Generator) -> None:
+    experiment = dataclasses.replace(_experiment(1), train=TrainConfig(ema_decay=0.9))
+    state = TrainState(build_for_training(experiment), experiment)
+    named = state.named()
+    for name, variable in named.items():
+        if name.startswith("ema/"):
+            variable.assign(rng.normal(size=variable.shape))
+    strategy, features = tf.distribute.get_strategy(), {"rgb": tf.constant(rng.normal(size=(6, _SIZE)), tf.float32)}
+    step = EvaluationStep(state, experiment.data.spec, strategy, xla=False)
+    labels, valid = tf.constant([[0], [1], [2], [0], [1], [2]]), tf.ones([6], tf.bool)
+    found = step({**features, "labels": labels, "valid": valid})
+    for variable in state.model.trainable_variables:
+        variable.assign(named[f"ema/{variable.path}"])
+    expected = batch_statistics(state.model(features, training=False), labels, valid)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), value.numpy(), rtol=1e-5, err_msg=name)

@@ -14,7 +14,7 @@ from yt8m_tf.console.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to measure.
+    """Options of the measurements.
 
     Attributes:
       directory: an empty directory for whatever a benchmark writes.
@@ -62,7 +62,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What was measured.
+    """Rates that were measured.
 
     Attributes:
       title: of what.

@@ -8,7 +8,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def available() -> bool:
-    """Whether this system tells."""
+    """Returns whether this system reports the memory of a process."""
     return _STATUS.exists()
 
 

@@ -141,7 +141,7 @@ def measure_model(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def needed_data(name: str) -> dict[str, Any]:
-    """What a model demands of the data configuration beside its level."""
+    """Returns the keys that a model needs in the data configuration beside its level."""
     return {"verticals": 25} if "hierarchy" in name else {}
 
 

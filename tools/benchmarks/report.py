@@ -36,7 +36,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a sub-command found: timings, further tables, the sizes of its workload, remarks, and figures of models."""
+    """The results of a sub-command: timings, further tables, sizes of its workload, remarks, and figures of models."""
 
     measurements: Sequence[Measurement]
     tables: Sequence[Table] = ()

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: shards of random records in the original formats, and one model."""
+"""The workload of the benchmarks: shards of random records in the original formats, and one model."""
 
 from __future__ import annotations
 

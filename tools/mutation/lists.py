@@ -33,7 +33,7 @@ class Mutant:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run of tests ended.
+    """The outcome of a run of tests.
 
     Attributes:
       result: "caught", "survived", or "error": pytest itself could not run.
@@ -140,7 +140,7 @@ def _modules(root: Path, path: Path, packages: bool = True) -> set[str]:
 
 
 def read_outcome(status: int, text: str) -> Outcome:
-    """What the exit status and the output of pytest, with `-rfE`, say."""
+    """Reads an outcome from the exit status and the output of `pytest -rfE`."""
     failed = tuple(re.findall(r"^(?:FAILED|ERROR) (\S+\.py(?:::\S+)?)", text, re.MULTILINE))
     if status == 0:
         return Outcome("survived")

@@ -1,1 +1,1 @@
-"""What tools/label_noise.py measures and shows."""
+"""Measurements and figures of tools/label_noise.py."""

@@ -30,7 +30,7 @@ def recovered(student: float, hard: float, hard_without_noise: float) -> float |
 
 
 def gains(student: Sequence[float], hard: Sequence[float]) -> list[float]:
-    """What each seed's student is better by than the twin of the same seed."""
+    """Returns, for each seed, the student's gain over its twin, which is trained on hard labels with the same seed."""
     return [mine - twin for mine, twin in zip(student, hard, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What the models of a pipeline on sample data are worth by the true labels, which the generator keeps."""
+"""Scores of a pipeline's models on sample data by the true labels, which the generator keeps."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def gap_of(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def label_quality(targets: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """How near labels come to the truth.
+    """Compares labels with the truth.
 
     Args:
       targets: [N, C] in [0, 1], hard or soft labels; a class is taken to be named from 0.5 on.
@@ -149,7 +149,7 @@ def _gap_of_shards(directory: Path, labels: Labels) -> float:
 
 
 def _training_labels(level: Level) -> dict[str, Any]:
-    """How near the written labels, the soft ones and their mean come to the truth on the training videos."""
+    """Compares the written labels, the soft ones and their mean with the truth on the training videos."""
     ids, soft = read_scores(level.run / "stacked" / "train")
     truth = multi_hot(ids, read_csv_labels(level.data / TRUE_LABELS), soft.shape[1])
     hard = multi_hot(ids, read_shard_labels(str(level.data / "video" / "train*.tfrecord")), soft.shape[1])

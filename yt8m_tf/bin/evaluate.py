@@ -148,7 +148,7 @@ def _evaluate_saved_model() -> None:
 
 
 def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: Faults) -> Difference | None:
-    """What --against asks for. Faults of the data were told of already."""
+    """Compares the model with that of --against. Faults of the data have been reported already."""
     from yt8m_tf.evaluation import against
 
     if _AGAINST.value is None:
@@ -166,7 +166,7 @@ def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: F
 
 
 def _other_model() -> Path:
-    """That of --against."""
+    """Returns the local path of the SavedModel that --against names."""
     from yt8m_tf import files
     from yt8m_tf.pretrained import packaged
 

@@ -19,7 +19,7 @@ _ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip wi
 
 
 def faults(on_unlabelled: str = "error") -> Faults:
-    """What the user chose, with nothing met yet; `on_unlabelled` is `label_flags`'s."""
+    """Returns new fault counters with the policies that the flags set; `on_unlabelled` is that of `label_flags`."""
     from yt8m_tf.data.faults import Faults
     from yt8m_tf.data.record_check import Reader
 

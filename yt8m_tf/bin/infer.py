@@ -132,7 +132,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _next() -> str | None:
-    """What comes after segments: MAP of a submission, where there are shards that may have ratings, or a page."""
+    """Returns the next command after segments: MAP of a submission if shards may have ratings, or a timeline page."""
     from yt8m_tf.bin.usage import next_command
 
     of_videos, several = _EXTRACT.value is not None, len(_INPUT.value) > 1

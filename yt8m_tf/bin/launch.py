@@ -1,4 +1,4 @@
-"""What all commands share: quiet start-up, help with an example, errors as one line."""
+"""Start of all commands: quiet start-up, help with an example, errors as one line."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _name(file: str) -> str:
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    """Whether TensorFlow found memory or disk full, or a file that may not be read."""
+    """Returns whether TensorFlow ran out of memory or disk, or was denied access to a file."""
     if "tensorflow" not in sys.modules:
         return False
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""The flags of every command that takes a SavedModel: as a directory, or as a bundle.
+"""Flags of commands that take a SavedModel, as a directory or as a bundle.
 
 A command calls `flags.adopt_module_key_flags(model_flags)`, so that its `--help` shows them as its own.
 """
@@ -25,18 +25,18 @@ _SIZE_LIMIT = flags.DEFINE_integer("size_limit", SIZE_LIMIT, "Bytes that a bundl
 
 
 def is_given() -> bool:
-    """Whether the user named a SavedModel or a bundle."""
+    """Returns whether the user named a SavedModel or a bundle."""
     return _SAVED_MODEL.value is not None or _BUNDLE.value is not None
 
 
 def flag() -> str:
-    """What the user named, as a flag."""
+    """Returns the flag, with its value, by which the user named the model."""
     return f"--bundle={_BUNDLE.value}" if _BUNDLE.value is not None else f"--saved_model={_SAVED_MODEL.value}"
 
 
 @contextlib.contextmanager
 def saved_model() -> Iterator[str]:
-    """The directory of the SavedModel; that of a bundle is there for as long as the block lasts."""
+    """Yields the directory of the SavedModel; a bundle is unpacked for the duration of the block."""
     from yt8m_tf.serving.bundle import unpacked
 
     if _BUNDLE.value is None:

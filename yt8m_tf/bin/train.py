@@ -126,7 +126,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _next(data: DataConfig, workdir: Path) -> str:
-    """What comes after a run: of a fold in a directory named after it the next fold, or the scores of all."""
+    """Returns the command after a run: evaluation; after a fold (`.../fold_N`), the next fold or scoring by all."""
     num_folds, fold = data.num_folds, data.fold
     others = [workdir.with_name(f"fold_{number}") for number in range(num_folds)]
     if not num_folds or workdir.name != f"fold_{fold}":

@@ -1,4 +1,4 @@
-"""What `--help` shows of a command's flags, and what is wrong with flags that cannot be used, in one line."""
+"""The text of `--help`, and one-line explanations of flags that cannot be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDEST = 120
 
 
 def help_text(command: str, description: str, module: str, shared: str, everything: bool) -> str:
-    """What `--help` prints: the description, then the command's own flags with their defaults.
+    """Returns the text of `--help`: the description, then the command's own flags with their defaults.
 
     Args:
       command: its name.
@@ -37,7 +37,7 @@ def help_text(command: str, description: str, module: str, shared: str, everythi
 
 
 def explain(error: flags.Error, command: str, description: str) -> str:
-    """What is wrong with the flags, in one line with the remedy.
+    """Explains an error in the flags, in one line with the remedy.
 
     Args:
       error: from absl's parser.
@@ -113,12 +113,12 @@ def _default(flag: Any) -> str:
 
 
 def _is_required(flag: Any) -> bool:
-    """Whether absl's validator for required flags is among the flag's: one for it alone that refuses None."""
+    """Returns whether a flag is required: it has absl's validator for that, for this flag alone, which refuses None."""
     return any(hasattr(own, "flag_name") and not own.checker(None) for own in flag.validators)
 
 
 def _wanted(flag: Any) -> str:
-    """What a flag's value must be, in words."""
+    """Returns a description of the values that a flag takes."""
     kind, parser = flag.flag_type(), flag.parser
     if kind == "bool":
         return f"true or false; write --{flag.name} or --no{flag.name}"

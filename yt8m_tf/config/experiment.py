@@ -55,7 +55,7 @@ class LabelsConfig:
 
     @property
     def source(self) -> str | None:
-        """Where soft targets come from, whichever of `PLACES` is given; None: all labels are the records'."""
+        """The source of soft targets, whichever of `PLACES` is given; None if all labels are the records'."""
         return next((value for name in self.PLACES if (value := getattr(self, name)) is not None), None)
 
 

@@ -1,7 +1,7 @@
-"""The configuration of what happens to the frames of a clip before a model sees them: `data.frames`.
+"""The configuration of frame sampling and preprocessing: `data.frames`.
 
-`data.sampling` and `data.preprocessing` do it. The published code, which uses none of it, differs in details
-(docs/MODELS.md, "Departures from the published code").
+The modules `data.sampling` and `data.preprocessing` implement them. The published code has them too, with differences
+(docs/MODELS.md, "Departures from the published code"), but does not use them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ When = Literal["training", "always"]
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """Frame sampling of a clip; options that `name` does not use change nothing.
+    """Frame sampling of a clip; options that `name` does not use have no effect.
 
     Attributes:
       name: "none"; "crop", `min_frames` to `max_frames` frames in a row; "random_frames", `count` frames drawn with
         replacement, in their order; "every_nth", every n-th frame, n from `min_step` to `max_step`; "random_segments",
         the clip cut at random into `count` segments, each replaced with its mean; "cosine", the first frame and the
-        `count` - 1 frames that resemble the one before them least; "farthest_first", `count` frames from the first on,
-        each the farthest from those chosen before.
-      when: "training" alone, or "always": in evaluation and in the exported model, too, where whatever is random in
-        training has a fixed counterpart (`data.sampling`).
-      count: frames to keep, at least 1. Clips of fewer frames are kept whole ("random_frames" repeats theirs).
+        `count` - 1 frames that differ most from the frame before them; "farthest_first", the first frame and then
+        `count` - 1 times the frame that is farthest from those chosen before.
+      when: "training" only, or "always", that is, in evaluation and in the exported model, too. Random choices of
+        training have a deterministic counterpart there (`data.sampling`).
+      count: frames to keep, at least 1. Clips with fewer frames are kept whole ("random_frames" repeats frames).
       min_frames, max_frames: of a crop, from 1. Shorter clips are kept whole.
       min_step, max_step: from 1.
     """
@@ -48,7 +48,7 @@ class SamplingConfig:
                 )
 
     def longest(self, num_frames: int) -> int:
-        """The most frames that are left of a clip of `num_frames`."""
+        """Returns the largest number of frames that are left of a clip of `num_frames`."""
         match self.name:
             case "none":
                 return num_frames
@@ -64,15 +64,15 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessingConfig:
-    """Deterministic preprocessing of the sampled frames. A clip is one matrix, T x D.
+    """Deterministic preprocessing of the sampled frames of a clip, as one matrix of shape T x D.
 
-    All features of a frame make up its row. Options that `name` does not use change nothing.
+    A row is the concatenation of a frame's features. Options that `name` does not use have no effect.
 
     Attributes:
-      name: "none"; "singular_vectors", its first `count` right singular vectors; "moving_average", it minus its mean
-        over the `window` frames around each; "high_pass", its Daubechies-3 detail coefficients along time, half as many
-        as frames; "robust_pca", the `part` of its sum of a low-rank and a sparse matrix after `iterations`.
-      when: "training" alone, or "always": in evaluation and in the exported model, too.
+      name: "none"; "singular_vectors", the first `count` right singular vectors of the matrix; "moving_average", each
+        frame minus the mean of the `window` frames around it; "high_pass", Daubechies-3 detail coefficients along time,
+        half as many as frames; "robust_pca", the low-rank or sparse `part` of the matrix after `iterations`.
+      when: "training" only, or "always", that is, in evaluation and in the exported model, too.
       count: at least 1.
       window: in frames, at least 2.
       iterations: at least 1.
@@ -91,7 +91,7 @@ class PreprocessingConfig:
         checks.at_least(self, 2, "window")
 
     def longest(self, num_frames: int) -> int:
-        """The most frames that are left of a clip of `num_frames`."""
+        """Returns the largest number of frames that are left of a clip of `num_frames`."""
         match self.name:
             case "singular_vectors":
                 return min(num_frames, self.count)
@@ -103,18 +103,18 @@ class PreprocessingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FramesConfig:
-    """Sampling, and after it preprocessing, of the frames of a clip. Mixup comes after both."""
+    """Sampling of the frames of a clip, then preprocessing. Mixup comes after both."""
 
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     preprocessing: PreprocessingConfig = dataclasses.field(default_factory=PreprocessingConfig)
 
     def steps(self, training: bool) -> tuple[SamplingConfig | PreprocessingConfig, ...]:
-        """What is done in training, or else in evaluation."""
+        """Returns the steps that run in training or, with `training` False, in evaluation."""
         parts = (self.sampling, self.preprocessing)
         return tuple(part for part in parts if part.name != "none" and (training or part.when == "always"))
 
     def longest(self, num_frames: int) -> int:
-        """The most frames that a model is given of a clip of `num_frames`, in training or in evaluation."""
+        """Returns the largest number of frames that a model gets, in training or evaluation, of `num_frames`."""
         lengths = []
         for training in (True, False):
             length = num_frames

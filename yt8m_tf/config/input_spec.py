@@ -11,21 +11,21 @@ from yt8m_tf.config.frames import FramesConfig
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """Input specification of a model: all that its builder needs to know of the data.
+    """Input specification of a model: the properties of the data that its builder needs.
 
     Attributes:
       level: "video" (one vector per feature) or "frame" (a sequence of vectors per feature).
       features: feature name to size D, in the order in which models concatenate them.
       num_classes: C.
-      max_frames: the longest sequence, T; longer ones are cut. Meaningless at video level.
-      num_tags: V, the number of verticals that a model predicts beside the classes; 0 for none.
-      frames: what happens to the frames of clips before the model sees them (`data.clips`).
-      ranges: feature name to the [lowest, highest] value that its uint8 codes stand for, where it is not
+      max_frames: T, the length to which longer sequences are cut. Not used at video level.
+      num_tags: V, the number of verticals that a model predicts in addition to the classes; 0 for none.
+      frames: sampling and preprocessing of the frames of clips (`data.clips`).
+      ranges: feature name to the [lowest, highest] value of its uint8 codes, for features whose range is not
         `schema.CODE_RANGE`.
 
     Example:
       >>> import yt8m_tf
-      >>> yt8m_tf.InputSpec().features  # YouTube-8M's of 2018, at video level
+      >>> yt8m_tf.InputSpec().features  # those of YouTube-8M's 2018 version, at video level
       {'rgb': 1024, 'audio': 128}
       >>> yt8m_tf.InputSpec(level="frame", features={"rgb": 1024}, num_classes=4716).max_frames
       303
@@ -41,5 +41,5 @@ class InputSpec:
 
     @property
     def num_outputs(self) -> int:
-        """C + V: the logits of a model, classes first."""
+        """C + V: the number of a model's logits, classes first."""
         return self.num_classes + self.num_tags

@@ -68,7 +68,7 @@ def read_yaml(text: str) -> Any:
 
 
 def _holds_itself(content: Any) -> bool:
-    """Whether a collection is a part of itself, so that going through it would not end."""
+    """Returns whether a collection contains itself, so that walking through it would not end."""
     known: set[int] = set()  # what was gone through; aliases make one thing stand in many places
     above: set[int] = set()
     left = [(content, False)]
@@ -269,7 +269,7 @@ def _with_short_form(hint: Any) -> type | None:
 
 
 def _is_of_names(hint: Any) -> bool:
-    """Whether a type is `Mapping[str, X]`: names that the user chooses, to values of one type."""
+    """Returns whether a type is `Mapping[str, X]`: names that the user chooses, to values of one type."""
     return typing.get_origin(hint) is Mapping and typing.get_args(hint)[1] is not Any
 
 

@@ -1,1 +1,1 @@
-"""Features that people have, and labels of their own, to shards in the dataset's format."""
+"""Conversion of users' own features and labels to shards in the dataset's format."""

@@ -135,7 +135,7 @@ def _typical(reader: Reader, chunks: Sequence[Chunk]) -> tuple[dict[str, int], b
 
 
 def _place(name: str, options: Options) -> tuple[int, str]:
-    """Where a feature stands among the others."""
+    """Returns the sort key of a feature: the order of the options or the schema first, then the name."""
     first = list(options.features or schema.FEATURE_SIZES)
     return first.index(name) if name in first else len(first), name
 
@@ -154,7 +154,7 @@ def _make_parts(staging: Staging, chunks: Mapping[str, Chunk], jobs: int) -> dic
 def _merge(
     parts: Mapping[str, StagedPart], table: LabelTable | None
 ) -> tuple[dict[str, tuple[str, StagedVideo]], list[Problem]]:
-    """Where each video lies that can be used, and why others cannot."""
+    """Returns the part and entry of each usable video, and the problems of the others."""
     found: dict[str, tuple[str, StagedVideo]] = {}
     problems: list[Problem] = []
     seen: dict[str, str] = {}

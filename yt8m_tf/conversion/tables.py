@@ -53,7 +53,7 @@ class LabelTable:
 
 @dataclasses.dataclass(frozen=True)
 class TableFormat:
-    """Where a table says what.
+    """The layout of a table of labels.
 
     Attributes:
       id_column: the ids of the videos.

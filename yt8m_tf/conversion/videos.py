@@ -27,7 +27,7 @@ class Video(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Why a video is left out.
+    """The reason for which a video is left out.
 
     Attributes:
       source: where it should come from; "" where it comes from nowhere.

@@ -36,7 +36,7 @@ REPORT = "report.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How videos become shards.
+    """The layout of the shards to write.
 
     Attributes:
       levels: that are written.

@@ -32,7 +32,7 @@ class BesideRecords(Protocol):
     def replaces_labels(self) -> bool: ...
 
     def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """What a batch has beside its records, which are told by the number of their shard [B] and their id [B], bytes.
+        """Returns what a batch has beside its records, by the numbers of their shards [B] and their ids [B], bytes.
 
         Batches come in the order of the stream, from one thread.
 

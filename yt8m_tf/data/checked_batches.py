@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from yt8m_tf.config.data import RecordsConfig, ratings_of, targets_of
 from yt8m_tf.data import clip_reader, records
+from yt8m_tf.data.assertions import require
 from yt8m_tf.data.batch_stream import Batch
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import check_record
@@ -25,10 +26,10 @@ def parse_checked(serialized: tf.Tensor, data: RecordsConfig, faults: Faults, ne
     batch = records.parse_records(serialized, data)
     checks = []
     if data.level == "frame":
-        checks.append(tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"]))
+        checks.append(require(tf.reduce_all(batch["num_frames"] > 0), "a clip has no frames"))
     if "labels" in batch and need_labels and faults.on_unlabelled == "error":
         unlabelled = tf.reduce_any(without_labels(batch["labels"]))
-        checks.append(tf.debugging.Assert(~unlabelled, ["a video has no labels"]))
+        checks.append(require(~unlabelled, "a video has no labels"))
     with tf.control_dependencies(checks):
         batch["id"] = tf.identity(batch["id"])
     return batch
@@ -40,7 +41,7 @@ def without_labels(labels: tf.Tensor) -> tf.Tensor:
 
 
 def taken_for_negative(batch: Batch, faults: Faults, valid: tf.Tensor | bool = True) -> Batch:
-    """ "num_unlabelled" of a batch's `valid` rows, where videos without labels are taken for negative; else nothing."""
+    """Counts a batch's `valid` rows without labels, as "num_unlabelled", where these are taken for negative."""
     if "labels" not in batch or faults.on_unlabelled != "negative":
         return {}
     return {"num_unlabelled": tf.math.count_nonzero(valid & without_labels(batch["labels"]))}
@@ -99,7 +100,7 @@ def usable_records(
 
 
 def reads_directly(shards: Sequence[str], data: RecordsConfig) -> bool:
-    """Whether batches are read by `clip_reader`: whole local clips in lists of frames."""
+    """Returns whether `clip_reader` reads the batches: whole local clips in lists of frames."""
     if data.level == "video" or ratings_of(data) or any(feature.in_context for feature in data.stored.values()):
         return False
     return clip_reader.is_local(shards)

@@ -26,7 +26,7 @@ _UNREADABLE = -1
 
 
 def is_local(shards: Iterable[str]) -> bool:
-    """Whether shards are files of this machine's file systems, which can be read at any byte."""
+    """Returns whether all shards are in local file systems, where files can be read from any byte on."""
     return not any("://" in shard for shard in shards)
 
 

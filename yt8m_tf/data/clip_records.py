@@ -59,9 +59,9 @@ class ClipParser:
             return None
 
     def parse_batch(self, serialized: Sequence[bytes | memoryview]) -> dict[str, np.ndarray] | None:
-        """What `records.parse_records` gives for records [B], as arrays; None where one of them is for that to parse.
+        """Parses records [B] to the arrays of `records.parse_records`; None if one of them has to be parsed there.
 
-        A record whose values are out of range, or not finite, is one, too.
+        That is the case, too, for values that are out of range or not finite.
         """
         clips = [self.parse(record) for record in serialized]
         if not all(clips):
@@ -151,7 +151,7 @@ class _OtherLayoutError(Exception):
 
 
 def _in_range(frames: np.ndarray, feature: FeatureConfig) -> bool:
-    """Whether the floats of frames [n, W] are all finite and, where the feature has a range, within it."""
+    """Returns whether the floats of frames [n, W] are all finite and, if the feature has a range, within it."""
     if feature.dtype == "uint8":
         return True
     values = frames.view(_DTYPES[feature.dtype])  # [n, D]
@@ -162,7 +162,7 @@ def _in_range(frames: np.ndarray, feature: FeatureConfig) -> bool:
 
 
 def _headers(feature: FeatureConfig) -> bytes:
-    """What stands before each frame: a Feature, the BytesList or FloatList in it, and its only value, or all values."""
+    """Returns the bytes before each frame: headers of its Feature, its BytesList or FloatList, and its value."""
     headers = b""
     for tag in (_FIRST, _SECOND if feature.dtype == "float_list" else _FIRST, _FIRST):
         headers = bytes([tag]) + _varint(len(headers) + feature.num_bytes) + headers
@@ -194,7 +194,7 @@ def _read_varint(record: bytes | memoryview, position: int) -> tuple[int, int]:
 
 
 def _piece(record: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
-    """Where what follows a length starts and stops."""
+    """Returns the start and end of the bytes that follow a length."""
     length, start = _read_varint(record, position)
     if start + length > end:
         raise _OtherLayoutError

@@ -14,6 +14,7 @@ import tensorflow as tf
 from yt8m_tf import schema
 from yt8m_tf.config.frames import SamplingConfig
 from yt8m_tf.config.input_spec import InputSpec
+from yt8m_tf.data.assertions import require
 from yt8m_tf.data.preprocessing import preprocess
 from yt8m_tf.data.sampling import decode, sample
 
@@ -25,7 +26,7 @@ def model_inputs(batch: Mapping[str, tf.Tensor], spec: InputSpec) -> dict[str, t
 
 def with_frames(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """A parsed batch of clips, each of which has frames, or else the graph fails: records of other kinds have none."""
-    check = tf.debugging.Assert(tf.reduce_all(batch["num_frames"] > 0), ["a clip has no frames"])
+    check = require(tf.reduce_all(batch["num_frames"] > 0), "a clip has no frames")
     with tf.control_dependencies([check]):
         return {**batch, "num_frames": tf.identity(batch["num_frames"])}
 

@@ -29,7 +29,7 @@ def masked_crc(data: bytes | npt.NDArray[np.uint8]) -> int:
 
 
 def headers_match(headers: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Whether the checksum in each header is that of its length.
+    """Returns whether the checksum in each header matches its length.
 
     Args:
       headers: [N, 12] uint8.

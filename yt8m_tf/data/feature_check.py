@@ -72,7 +72,7 @@ def _check_frames(
 def _check_in_context(
     context: Mapping[str, tf.train.Feature], name: str, data: RecordsConfig, reader: Reader
 ) -> tuple[str | None, int]:
-    """What is wrong with frames, or a vector for all frames, in the context; and how many vectors there are."""
+    """Returns the problem of a feature in the context (frames, or one vector for all), and the number of vectors."""
     key, feature = data.key_of(name), data.stored[name]
     if key not in context:
         return (None, 1) if feature.mean_of else (_missing(key, name, context, reader), 0)
@@ -183,7 +183,7 @@ def keys_of(fields: Mapping[str, Any]) -> str:
 
 
 def describe(feature: tf.train.Feature) -> str:
-    """What a feature of a record is, for a message."""
+    """Describes a feature of a record for a message."""
     kind = feature.WhichOneof("kind")
     count = len(getattr(feature, kind).value) if kind else 0
     return f"a list of {count} {_KINDS[kind]} value{'' if count == 1 else 's'}" if kind else "an empty feature"

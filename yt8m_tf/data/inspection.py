@@ -1,4 +1,4 @@
-"""Inspects shards from the records alone: the contents of yt8m-inspect."""
+"""Inspection of shards without a configuration: the implementation of yt8m-inspect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS = (
 
 @dataclasses.dataclass
 class Range:
-    """Minimum, mean and maximum of whole numbers, one after the other."""
+    """Running minimum, mean and maximum of integers."""
 
     count: int = 0
     total: int = 0
@@ -37,13 +37,13 @@ class Range:
     high: int | None = None
 
     def add(self, values: Iterable[int]) -> None:
-        """Takes in more numbers."""
+        """Adds numbers."""
         values = list(values)
         if values:
             self.merge(Range(len(values), sum(values), min(values), max(values)))
 
     def merge(self, other: Range) -> None:
-        """Takes in all numbers of another range."""
+        """Adds all numbers of another range."""
         if other.low is None or other.high is None:
             return
         self.count, self.total = self.count + other.count, self.total + other.total
@@ -51,17 +51,17 @@ class Range:
         self.high = other.high if self.high is None else max(self.high, other.high)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Minimum, mean and maximum; None where there was no number."""
+        """Returns minimum, mean and maximum; None if there are no numbers."""
         return {"min": self.low, "mean": self.total / self.count, "max": self.high} if self.count else None
 
 
 @dataclasses.dataclass
 class Contents:
-    """Contents of one or several shards. `sizes` is in floats, or bytes where frames are bytes."""
+    """Contents of one or several shards. `sizes` counts floats, or bytes for frames that are stored as bytes."""
 
     records: int = 0
     num_bytes: int = 0
-    unreadable: int = 0  # sound for TFRecord, but no Example
+    unreadable: int = 0  # valid TFRecord records that are not tf.train.Examples
     levels: set[str] = dataclasses.field(default_factory=set)
     id_keys: set[str] = dataclasses.field(default_factory=set)
     sizes: dict[str, set[int]] = dataclasses.field(default_factory=dict)
@@ -71,7 +71,7 @@ class Contents:
     layout: Layout = dataclasses.field(default_factory=Layout)
 
     def merge(self, other: Contents) -> None:
-        """Takes in what other shards hold."""
+        """Adds the contents of other shards."""
         self.records, self.num_bytes = self.records + other.records, self.num_bytes + other.num_bytes
         self.unreadable += other.unreadable
         self.levels |= other.levels
@@ -87,7 +87,7 @@ class Contents:
         self.layout.merge(other.layout)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Returns plain values for JSON."""
         return {
             "records": self.records,
             "bytes": self.num_bytes,
@@ -103,7 +103,7 @@ class Contents:
 
 
 def add_record(contents: Contents, serialized: bytes) -> None:
-    """Takes one record into `contents`."""
+    """Adds a record to `contents`."""
     contents.records += 1
     record = record_check.parse_record(serialized)
     if record is None:
@@ -132,7 +132,7 @@ def add_record(contents: Contents, serialized: bytes) -> None:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as left-aligned columns; shards go by their file names where these differ."""
+    """Returns the report as left-aligned columns; shards are named by their file names if these are unique."""
     paths = [entry["path"] for entry in report["shards"]]
     names = [os.path.basename(path) for path in paths]
     names = names if len(set(names)) == len(names) else paths
@@ -141,7 +141,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def row(name: str, entry: dict[str, Any]) -> list[str]:
-    """The cells of one shard, or of the totals, from what `Contents.to_dict` gives."""
+    """Returns the cells of one shard, or of the totals, from a result of `Contents.to_dict`."""
     features = [f"{key}:{','.join(map(str, sizes)) or '?'}" for key, sizes in entry["features"].items()]
     unlabelled, label_ids = entry["share_unlabelled"], entry["label_ids"]
     damage = entry["damage"]
@@ -162,9 +162,11 @@ def row(name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def inspect(paths: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Reads the shards, each up to its first damage; what is printed, as plain values, and the damaged paths.
+    """Reads shards, each up to its first damage.
 
-    Beside the table that is the section `data` that reads the records, as lines of YAML (`Layout.section`).
+    Returns:
+      The report as plain values, and the paths of damaged shards. The report has the contents of each shard, the
+      totals, and the section `data` that reads the records, as lines of YAML (`Layout.section`).
     """
     total, shards, damaged = Contents(), [], []
     for path in Progress(paths, unit="shard", disable=len(paths) < 5, file=sys.stderr):
@@ -184,7 +186,7 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
     """Writes the good records of the damaged shards to `directory`, under the shards' own names.
 
     Raises:
-      InputError: two of the shards have the same name, or a file there has it; see also `salvage`.
+      InputError: two of the shards have the same name, or a file of that name exists; see also `salvage`.
     """
     names = [os.path.basename(path) for path in damaged]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -204,18 +206,19 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
 
 
 def run(patterns: Sequence[str], json_path: str | None, salvage_to: str | None) -> int:
-    """Prints the report.
+    """Inspects shards, and prints the report.
 
     Args:
       patterns: glob patterns or paths of shards.
-      json_path: also write it to this file.
+      json_path: also write the report to this file.
       salvage_to: write the good records of damaged shards to this directory.
 
     Returns:
       The exit status: 0 for sound shards, 1 for damage.
 
     Raises:
-      InputError: no pattern, one that matches nothing or a directory; output that cannot be written, or is a shard.
+      InputError: there is no pattern, a pattern matches nothing or a directory, or an output cannot be written or is
+        one of the shards.
     """
     if not patterns:
         raise InputError('no shards given; name files or patterns, for example "/data/train*.tfrecord"')

@@ -96,7 +96,7 @@ def scan_shard(path: str) -> ShardScan:
 
 
 def is_damaged_as(path: str, damage: Damage) -> bool:
-    """Whether a shard is still damaged as it was: a sound copy may have taken its place."""
+    """Returns whether a shard still has this damage: a sound copy may have replaced it."""
     return scan_shard(path).damage == dataclasses.replace(damage, path=path)
 
 
@@ -155,7 +155,7 @@ def _in_batches(serialized: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]
 
 
 def _refusal(serialized: list[bytes], data: RecordsConfig) -> str | None:
-    """Why TensorFlow does not parse records; None where it does."""
+    """Returns why TensorFlow cannot parse records; None if it can."""
     try:
         records.parse_records(tf.constant(serialized), data)
         if rated := ratings_of(data):
@@ -236,7 +236,7 @@ def diagnose(path: str, record: int, offset: int, num_bytes: int) -> Damage:
 
 
 def _header_reason(header: bytes, remaining: int) -> str:
-    """What a header itself, and the bytes left in the file from it on, say is wrong; "" for nothing."""
+    """Returns the damage that a header and the number of bytes from it to the end of the file show; "" for none."""
     if len(header) < crc32c.HEADER_BYTES:
         return f"header truncated: the file ends after {remaining} of its {crc32c.HEADER_BYTES} bytes"
     length, checksum = header[: crc32c.LENGTH_BYTES], header[crc32c.LENGTH_BYTES :]

@@ -1,4 +1,4 @@
-"""Finds the section `data` of a configuration that reads the records that were seen, ready to paste."""
+"""Derives the section `data` of a configuration from records, ready to paste."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _LAST_WORDS = (
     "data_path",
     "key",
     "name",
-)  # of keys of ids, likelier ones first
+)  # last parts of keys of ids, the likeliest first
 _SUFFIXES = ("_embedding", "_embeddings", "_features", "_feature")
-_HIGHEST_OF = {"audio_embedding": (527, "AudioSet")}  # classes of data sets that a key tells
-_MOST_IDS = 10_000  # that are told apart
-_LOOKED_AT = 1 << 18  # bytes of a feature whose distribution tells its dtype
+_HIGHEST_OF = {"audio_embedding": (527, "AudioSet")}  # feature key to the number of classes of its data set
+_MOST_IDS = 10_000  # whose hashes are kept for each key
+_LOOKED_AT = 1 << 18  # bytes of a feature from which its dtype is guessed
 _ENOUGH = 1 << 9
 _DIFFERS = 0.4  # total variation of two distributions over 16 values
 
 
 @dataclasses.dataclass
 class _Values:
-    """What was seen under a key: the kind of its lists, their lengths (of bytes: of each value), and some bytes."""
+    """Statistics of a key: the kinds of its lists, their lengths (for bytes, of each value), and a sample of bytes."""
 
     kinds: set[str] = dataclasses.field(default_factory=set)
     sizes: set[int] = dataclasses.field(default_factory=set)
@@ -60,12 +60,12 @@ class _Values:
         self.counts += other.counts
 
     def dtype(self) -> schema.Dtype | None:
-        """How vectors are stored; None where it is no feature, or one of several sizes or kinds."""
+        """Returns the storage type of vectors; None if it is no feature, or has several sizes or kinds."""
         if self.kinds == {"float_list"} and len(self.sizes) == 1:
             return "float_list"
         if self.kinds != {"bytes_list"} or len(self.sizes) != 1:
             return None
-        # Of floats some bytes, with the sign and the exponent, are distributed otherwise than those of the mantissa.
+        # In floats, the bytes with sign and exponent have another distribution than those of the mantissa.
         if self.counts.sum() < _ENOUGH:
             return "uint8"
         if _variation(self.counts[1], self.counts[3]) > _DIFFERS:
@@ -92,9 +92,9 @@ class Layout:
     difference: int = 0  # of the numbers of frames of a clip's features
 
     def add(self, record: tf.train.SequenceExample, level: str | None) -> None:
-        """Takes in a record of a level, as `record_check.parse_record` gives it."""
+        """Adds a record of a level, as `record_check.parse_record` returns it."""
         self.records += 1
-        self.levels.add(level or "video")  # of which all features are bytes
+        self.levels.add(level or "video")  # None: a video-level record whose features are all bytes
         for key, feature in record.context.feature.items():
             values = feature.bytes_list.value
             if len(values) == 1 and values[0]:
@@ -114,7 +114,7 @@ class Layout:
             self.difference = max(self.difference, max(lengths) - min(lengths))
 
     def merge(self, other: Layout) -> None:
-        """Takes in what another one has seen."""
+        """Adds the statistics of another layout."""
         self.records += other.records
         self.levels |= other.levels
         for key, hashes in other.ids.items():
@@ -130,7 +130,7 @@ class Layout:
         self.difference = max(self.difference, other.difference)
 
     def section(self) -> list[str]:
-        """The section `data`, as lines of YAML; a line of comment alone where these records cannot be read as one."""
+        """Returns the section `data` as lines of YAML, or a comment if one section cannot read all records."""
         if not self.records:
             return []
         if len(self.levels) != 1:
@@ -154,7 +154,7 @@ class Layout:
         return lines + self._limits(level, keys, is_standard, [key for key, _ in features.values()])
 
     def _features(self, level: schema.Level) -> tuple[dict[str, tuple[str, _Values]], list[str]]:
-        """By name the key and what was seen; and comments on what is left out."""
+        """Returns key and statistics of each feature by name, and comments on the features that are left out."""
         found: dict[str, tuple[str, _Values]] = {}
         notes = []
         for key, values in sorted((self.lists if level == "frame" else self.context).items(), key=_standard_first):
@@ -178,7 +178,7 @@ class Layout:
         return found, notes
 
     def _reason(self, values: _Values, level: schema.Level) -> str:
-        """Why a feature is left out."""
+        """Returns why a feature is left out."""
         if values.dtype() is not None:
             return f"{self.records - values.records:,} of {self.records:,} records lack it"
         sizes = ", ".join(map(str, sorted(values.sizes)[:4]))
@@ -187,7 +187,7 @@ class Layout:
         return f"sizes {sizes}"
 
     def _id_like(self) -> set[str]:
-        """Keys of the context with bytes of several lengths, or that ids usually have."""
+        """Returns keys of the context that hold bytes of several lengths, or are usual for ids."""
         return {
             key
             for key, values in self.context.items()
@@ -198,7 +198,7 @@ class Layout:
         return sum(self.id_records.get(key, 0) for key in schema.ID_KEYS) >= self.records
 
     def _keys(self, features: Mapping[str, tuple[str, _Values]]) -> dict[str, str]:
-        """`data.keys` of ids and labels, where they are not the standard ones."""
+        """Returns `data.keys` of ids and labels if they are not the standard ones."""
         keys = {}
         if not self._has_standard_id():
             taken = {key for key, _ in features.values()}
@@ -211,7 +211,7 @@ class Layout:
         return keys
 
     def _limits(self, level: schema.Level, keys: Mapping[str, str], is_standard: bool, own: Sequence[str]) -> list[str]:
-        """What depends on numbers that were seen."""
+        """Returns the lines of the configuration that depend on the numbers found in the records."""
         lines = []
         if level == "frame" and (self.longest > schema.MAX_FRAMES or not is_standard):
             lines.append(f"  max_frames: {self.longest}  # of the longest clip")
@@ -240,7 +240,7 @@ _CLASSES_2017 = 4716
 
 
 def _is_vector(frames: Sequence[tf.train.Feature]) -> bool:
-    """Whether a list of frames holds vectors, not times."""
+    """Returns whether a list of frames holds vectors, not times."""
     if not frames:
         return True
     return len(frames[0].float_list.value) > 1 or any(len(value) > 1 for value in frames[0].bytes_list.value)
@@ -258,7 +258,7 @@ def _rank(key: str) -> int:
 
 
 def _name(key: str, level: schema.Level, taken: Mapping[str, Any]) -> str:
-    """A name for the feature under a key: `RGB/feature/floats` is rgb, `mean_rgb` of a video, too."""
+    """Returns a name for the feature under a key: rgb for `RGB/feature/floats`, and for `mean_rgb` of a video."""
     name = key.split("/")[0].lower().replace(".", "_")
     name = name.removeprefix("mean_") if level == "video" else name
     for suffix in _SUFFIXES:
@@ -269,7 +269,7 @@ def _name(key: str, level: schema.Level, taken: Mapping[str, Any]) -> str:
 
 
 def _feature(values: _Values, level: schema.Level, in_context: bool = False) -> str:
-    """What `data.features` says of a feature."""
+    """Returns the value of a feature in `data.features`."""
     (size,) = values.sizes
     dtype = values.dtype()
     if dtype == ("float_list" if level == "video" else "uint8") and not in_context:

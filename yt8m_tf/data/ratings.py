@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data.assertions import require
 
 _INT64 = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
 _FLOAT = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int32)
@@ -38,7 +39,7 @@ def parse_ratings(serialized: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, t
         tf.reduce_all((classes.values >= 0) & (classes.values < data.num_classes)),
         tf.reduce_all((scores.values >= 0.0) & (scores.values <= 1.0)),
     )
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(right), ["ratings that do not fit"])]):
+    with tf.control_dependencies([require(tf.reduce_all(right), "ratings that do not fit")]):
         rows = tf.cast(starts.value_rowids(), tf.int64)
     pairs, owners = distinct_rows(rows, starts.values, classes.values)
     means = tf.math.unsorted_segment_mean(scores.values, owners, tf.shape(pairs)[0])

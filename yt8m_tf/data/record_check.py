@@ -18,7 +18,7 @@ ON_UNLABELLED_HINT = "--on_unlabelled=skip leaves such videos out, negative take
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Who reads records, so that messages advise what can be done there.
+    """The reader of records: decides which remedies messages name.
 
     Attributes:
       has_flags: whether the command has --on_damaged, --on_empty and --on_unlabelled.
@@ -33,7 +33,7 @@ class Reader:
 
     @property
     def damage_hint(self) -> str:
-        """What to do about a damaged shard."""
+        """The remedy for a damaged shard."""
         if self.has_flags:
             return "--on_damaged=skip goes on with the next shard"
         return "fetch the shard again, or salvage its good records with yt8m-inspect"
@@ -43,19 +43,19 @@ class Reader:
         return f"; {advice}" if self.has_flags else ""
 
     def level_hint(self, found: schema.Level, wanted: schema.Level) -> str:
-        """What to do about records of the other level."""
+        """Returns the remedy for records of the other level."""
         if self.model:
             return f"{self.model} reads {wanted}-level shards: give those"
         return f"set data.level: {found}, or give {wanted}-level shards"
 
     def key_hint(self, name: str) -> str:
-        """What to do where a feature is not under its key."""
+        """Returns the remedy for a feature that is not under its key."""
         if self.model:
             return f"{self.model} reads it: give shards that have it"
         return f"name the right key in data.keys.{name}"
 
     def size_hint(self, name: str, size: int, found: int) -> str:
-        """What to do about a feature of another size."""
+        """Returns the remedy for a feature of another size."""
         if self.features_flag:
             return f"{self.features_flag} says {size}; give {name}:{found} there, or other shards"
         if self.model:
@@ -63,19 +63,19 @@ class Reader:
         return f"data.features says {name}: {size}; set data.features.{name}: {found}, or give other shards"
 
     def dtype_hint(self, name: str, fitting: str) -> str:
-        """What to do about a feature that is stored otherwise, `fitting` being the dtype that it would have, or ""."""
+        """Returns the remedy for a feature of another storage type; `fitting` is the dtype that would fit, or ""."""
         if self.model or self.features_flag or not fitting:
             return self.key_hint(name)
         return f"set data.features.{name}.dtype: {fitting}, or {self.key_hint(name)}"
 
     def range_hint(self, name: str) -> str:
-        """What to do about values out of range."""
+        """Returns the remedy for values out of range."""
         if self.model:
             return f"{self.model} reads no others: give shards of the features that it was trained on"
         return f"change data.features.{name}.range, or write the shard again"
 
     def length_hint(self, most: int) -> str:
-        """What to do about features that differ by more than `most` frames."""
+        """Returns the remedy for features that differ by more than `most` frames."""
         if self.model:
             return f"{self.model} reads clips whose features differ by {most} at most: write the shard again"
         return (
@@ -84,11 +84,11 @@ class Reader:
         )
 
     def id_hint(self) -> str:
-        """What to do where the id is under another key."""
+        """Returns the remedy for an id under another key."""
         return f"{'' if self.model else 'name its key in data.keys.id, or '}give YouTube-8M shards"
 
     def classes_hint(self, label: int, num_classes: int) -> str:
-        """What to do about a label beyond the last class."""
+        """Returns the remedy for a label beyond the last class."""
         if self.model:
             return f"not below {num_classes}, the classes of {self.model}; give shards of these classes"
         hint = "the 2018 version has 3862 classes, 2017 has 4716"
@@ -170,7 +170,7 @@ def check_record(
 
 
 def _has_features(record: tf.train.SequenceExample, data: RecordsConfig) -> bool:
-    """Whether all features are where they should be: a record may hold those of both levels."""
+    """Returns whether all features are in their place: a record may hold those of both levels."""
     lists, context = record.feature_lists.feature_list, record.context.feature
     return all(
         data.key_of(name) in (context if data.level == "video" or feature.in_context else lists)

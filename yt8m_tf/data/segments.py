@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import records
+from yt8m_tf.data.assertions import require
 from yt8m_tf.data.checked_batches import parse_checked, usable_records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.ratings import distinct_rows, parse_ratings, parse_starts
@@ -82,7 +83,7 @@ def parse_segments(serialized: tf.Tensor, data: DataConfig, faults: Faults) -> d
 
 
 def any_inside(serialized: Sequence[bytes], data: DataConfig) -> bool:
-    """Whether one of these clips has a rated segment that starts within it.
+    """Returns whether any of these clips has a rated segment that starts within it.
 
     Raises:
       records.PARSE_FAILURES: a record that does not fit `data`.
@@ -116,6 +117,6 @@ def _padded(
     owners = tf.gather(owners, order)
     ragged = tf.RaggedTensor.from_value_rowids(tf.cast(tf.gather(classes, order), tf.int32), owners, count)
     fits = tf.reduce_all(ragged.row_lengths() <= most)
-    with tf.control_dependencies([tf.debugging.Assert(fits, ["more than max_labels ratings of a segment"])]):
+    with tf.control_dependencies([require(fits, "more than max_labels ratings of a segment")]):
         rated = ragged.to_tensor(NO_LABEL, shape=[None, most])
     return rated, ragged.with_values(tf.gather(scores, order)).to_tensor(0.0, shape=[None, most])

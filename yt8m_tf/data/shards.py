@@ -60,7 +60,7 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
 
 
 def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
-    """What to look at where a pattern matches nothing."""
+    """Returns the advice for a pattern that matches nothing."""
     hint = "check --data_dir and the pattern" if data_dir else "check the pattern"
     if source.startswith("--") and len(patterns) > 1:
         hint += f"; a path with a comma stands in double quotes: {source}='\"a,b.tfrecord\"'"
@@ -68,7 +68,7 @@ def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
 
 
 def _hint_below(pattern: str, data_dir: str) -> str:
-    """Which directories, up to two levels below the one that was looked into, have what matches; "" for none."""
+    """Returns a hint at directories, up to two levels down, with files that match the pattern; "" for none."""
     full = files.below(data_dir, pattern)
     if files.has_scheme(full):
         return ""

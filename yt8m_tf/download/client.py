@@ -270,7 +270,7 @@ def _retry_after(response: requests.Response) -> float | None:
 
 
 def _reason(error: BaseException, timeout: float) -> str:
-    """What went wrong with a connection, in a few words: what the system said, below all that the libraries add."""
+    """Returns why a connection failed, in a few words: the system's own message, without the libraries' additions."""
     if "timed out" in str(error):
         return f"nothing came for {timeout:g} s"
     deepest, cause = "", error.__context__

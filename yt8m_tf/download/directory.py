@@ -105,7 +105,7 @@ def _md5(path: Path) -> str:
 
 
 def _folds_case(directory: Path) -> bool:
-    """Whether a directory's file system takes names that differ in case alone for one."""
+    """Returns whether a directory's file system ignores the case of names."""
     try:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".Aa") as file:
             path = Path(file.name)

@@ -54,7 +54,7 @@ class KnownFiles:
             self._files.update(record.files)
 
     def source(self, name: str) -> str | None:
-        """What a file is, as far as is known."""
+        """Returns the recorded source of a file; None if it is not known."""
         return self._files[name].source if name in self._files else None
 
     def md5(self, name: str) -> str | None:

@@ -128,7 +128,7 @@ class PublishedFile:
         return self.name if names == "original" else self.numbered_name
 
     def in_share(self, share: int, num_shares: int) -> bool:
-        """Whether it belongs to one of several shares, numbered from 1, as the published script deals them."""
+        """Returns whether the file belongs to a share, numbered from 1 and assigned as in the published script."""
         return int(hashlib.md5(self.name.encode(), usedforsecurity=False).hexdigest(), 16) % num_shares == share - 1
 
 

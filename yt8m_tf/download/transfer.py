@@ -90,7 +90,7 @@ def _work(
     stop: threading.Event,
     make_client: Callable[[threading.Event], Client],
 ) -> None:
-    """What a thread does: one job after the other."""
+    """Runs in each thread: does one job after the other until none is left."""
     with make_client(stop) as client:
         while not stop.is_set():
             try:

@@ -1,9 +1,8 @@
-"""Weights as 256 values and an index of one byte each: a quarter of float32's size.
+"""Clustering of weights: 256 values and one-byte indices, a quarter of the size of float32.
 
-tensorflow-model-optimization's k-means++ gives the starting values, Lloyd's steps follow; of one-dimensional data these
-need a sorted sample and no distances, so that 245 million weights take seconds. Error as a part of the standard
-deviation, of normal weights and of Student's t with 5 and 3 degrees of freedom: 0.0065, 0.0125, 0.026. From linear
-starting values it would be 0.011, 0.037, 0.13, from those by density 0.069 for t with 5.
+Starting values come from k-means++ of tensorflow-model-optimization, and are refined by Lloyd's algorithm. For
+one-dimensional data it needs a sorted sample and no distances, so that 245 million weights take seconds. Other starting
+values give larger errors (docs/BENCHMARKS.md).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import tensorflow as tf
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import ENTRIES
 
-_SAMPLE = 1_000_000  # weights of a block that values are fitted to
+_SAMPLE = 1_000_000  # weights of a block to which values are fitted
 _STARTING_SAMPLE = 100_000  # of these, for k-means++: 0.3 s
 _LLOYD_STEPS = 30
 
@@ -26,9 +25,9 @@ class Clustered:
     """An array as indices into codebooks.
 
     Attributes:
-      indices: uint8, of the array's shape.
-      codebooks: [K, 256] float32, ascending: of every `block` outputs (last axis).
-      block: outputs of a codebook; the last one may have fewer.
+      indices: uint8, in the shape of the array.
+      codebooks: [K, 256] float32, ascending, one for every `block` outputs (last axis).
+      block: number of outputs of a codebook; the last codebook may have fewer.
     """
 
     indices: np.ndarray
@@ -42,8 +41,8 @@ def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int =
     Args:
       name: the variable's name, for the message.
       values: float array [..., O].
-      block: outputs that share a codebook; None: all.
-      seed: of the sample that large blocks are fitted to.
+      block: number of outputs that share a codebook; None: all.
+      seed: of the sample that is drawn from large blocks.
 
     Raises:
       InputError: a value is infinite or NaN.
@@ -66,7 +65,7 @@ def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int =
 
 
 def decode(indices: tf.Tensor, codebooks: tf.Tensor, block: int) -> tf.Tensor:
-    """The float32 array that `cluster` approximated."""
+    """Returns the float32 array that indices and codebooks stand for."""
     if codebooks.shape[0] == 1:
         return tf.gather(codebooks[0], tf.cast(indices, tf.int32))
     parts = [
@@ -77,11 +76,11 @@ def decode(indices: tf.Tensor, codebooks: tf.Tensor, block: int) -> tf.Tensor:
 
 
 def _assign(values: np.ndarray, codebook: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest entry of each value [N], and the codebook with the mean of all values of an entry in its place."""
+    """Returns the nearest entry of each value [N], and the codebook with each entry moved to the mean of its values."""
     borders = (codebook[1:] + codebook[:-1]) / 2
     indices = np.empty(len(values), np.uint8)
     counts, sums = np.zeros(ENTRIES), np.zeros(ENTRIES)
-    for start in range(0, len(values), _SAMPLE):  # in parts: positions are int64, eight times the result
+    for start in range(0, len(values), _SAMPLE):  # in parts: `found` is int64, eight times the size of the result
         part = values[start : start + _SAMPLE]
         found = np.searchsorted(borders, part)
         indices[start : start + _SAMPLE] = found
@@ -91,7 +90,7 @@ def _assign(values: np.ndarray, codebook: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _fit(sample: np.ndarray) -> np.ndarray:
-    """[256] float32, ascending: the values that a sample is best replaced by, in the sense of least squares."""
+    """Fits 256 values to a sample by least squares; returns them ascending, float32."""
     ordered = np.sort(sample.astype(np.float64))
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     values = np.sort(_starting_values(sample).astype(np.float64))
@@ -111,7 +110,7 @@ def _starting_values(sample: np.ndarray) -> np.ndarray:
     distinct = np.unique(sample)
     if len(distinct) <= ENTRIES:
         return np.concatenate([distinct, np.full(ENTRIES - len(distinct), distinct[-1])])
-    # Builds on tf_keras, and takes seconds to import: only here.
+    # Imported here, because it needs tf_keras and takes seconds.
     from tensorflow_model_optimization.python.core.clustering.keras import clustering_centroids
 
     weights = sample[:_STARTING_SAMPLE] if len(np.unique(sample[:_STARTING_SAMPLE])) > ENTRIES else distinct

@@ -64,7 +64,7 @@ def kinds_by_name(names: Collection[str]) -> dict[str, str]:
 
 
 def is_ours(names: Collection[str]) -> bool:
-    """Whether a checkpoint with variables of these names is one of `training.checkpoints`."""
+    """Returns whether a checkpoint with variables of these names was written by `training.checkpoints`."""
     parts = {name.split("/")[0] for name in names}
     return "model" in parts and parts <= set(_OURS)
 

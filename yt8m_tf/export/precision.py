@@ -101,9 +101,9 @@ def parse_precision(text: str) -> Precision:
 
 
 def is_compressible(variable: keras.Variable) -> bool:
-    """Whether rules apply: a float variable of at least 1,024 elements, no BN parameter and no bias.
+    """Returns whether precision rules apply to a variable: float, at least 1,024 elements, no bias or BN parameter.
 
-    Float64 stays what it is, too: the leaves of trees, of which thousands are summed.
+    Float64 variables are exempt, too: they are the leaves of trees, of which thousands are summed.
     """
     if "float" not in variable.dtype or variable.dtype == "float64":
         return False

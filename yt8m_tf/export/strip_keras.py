@@ -80,7 +80,7 @@ def _copy(source: h5py.Group, target: h5py.Group) -> None:
 
 
 def _is_optimizer(path: str) -> bool:
-    """Whether a group is the optimizer of the model, or of a model in it; layers lie below `layers/`."""
+    """Returns whether a group is the optimizer of the model, or of a model in it; layers lie below `layers/`."""
     parent, _, name = path.rpartition("/")
     return name == "optimizer" and not parent.endswith("/layers")
 

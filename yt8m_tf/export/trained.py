@@ -176,7 +176,7 @@ class _Source:
 
 
 def _check_rules(source: _Source, precision: Precision, size_limit: int) -> None:
-    """What can be known before minutes of scoring: whether the rules fit, and the weights."""
+    """Checks the precision rules and the size of the weights before scoring, which takes minutes."""
     weights = open_trained(source.workdir, source.which)[0].model.weights
     sizes: dict[str, int] = {}
     for variable in weights:

@@ -39,7 +39,7 @@ class DecodingError(ValueError):
 
 @dataclasses.dataclass
 class Found:
-    """What decoding met in a file; complete once all has been read.
+    """Facts about a file, collected while it is decoded; complete once all has been read.
 
     Attributes:
       seconds: length that the file states; None where it does not.
@@ -121,7 +121,7 @@ class VideoFile:
         self.found.is_cut = second < end
 
     def breaks_off(self) -> bool:
-        """Whether the file ends before the length that it states; looks at the packets of all streams, if need be."""
+        """Returns whether the file ends before its stated length; reads the packets of all streams if need be."""
         stated, last = self.found.seconds, self.found.end
         if stated is None or stated - last <= _CUT_OFF:
             return False
@@ -214,7 +214,7 @@ class VideoFile:
             yield from self._converted(resampler, None, start)
 
     def _converted(self, resampler: Any, frame: Any, start: Fraction | None) -> Iterator[tuple[Fraction | None, Any]]:
-        """What a resampler gives for a frame, or for the end (None)."""
+        """Yields the output of a resampler for a frame, or for the end of the stream (None)."""
         if resampler is None:
             return
         try:

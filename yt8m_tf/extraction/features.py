@@ -19,7 +19,7 @@ _BATCH = 32  # pictures, or seconds of sound, of which features are made at a ti
 
 @dataclasses.dataclass(frozen=True)
 class VideoFeatures:
-    """What was made of a video.
+    """The features of a video.
 
     Attributes:
       frames: name of a feature to [T, D] float32, one row for each second; all have the same T of at least 1.

@@ -1,4 +1,4 @@
-"""Which files are the videos."""
+"""Search for video files."""
 
 from __future__ import annotations
 

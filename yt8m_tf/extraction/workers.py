@@ -46,7 +46,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a video.
+    """The outcome of extraction for a video.
 
     Attributes:
       problem: why there are no features; None where there are.
@@ -182,7 +182,7 @@ def _write_part(path: Path, outcome: Outcome, encoded: Encoded) -> None:
 
 
 def read_part(path: Path) -> tuple[Outcome, Encoded]:
-    """What became of a video whose features were made, and these.
+    """Reads the stored outcome and encoded features of a video.
 
     Raises:
       OSError: the part cannot be read.

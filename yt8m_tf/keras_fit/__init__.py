@@ -1,1 +1,1 @@
-"""What Keras `compile` and `fit` take: datasets over shards, losses on logits, GAP@20 as a metric."""
+"""Datasets over shards, losses on logits and the GAP@20 metric for Keras `compile` and `fit`."""

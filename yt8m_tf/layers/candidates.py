@@ -29,7 +29,7 @@ def ranking_keys(probabilities: tf.Tensor) -> tf.Tensor:
 
 
 def stored_list(probabilities: tf.Tensor, top_k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a score shard would hold of some videos.
+    """Returns the scores of videos as a score shard stores them.
 
     Args:
       probabilities: [B, C] float32.

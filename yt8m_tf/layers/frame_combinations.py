@@ -16,9 +16,9 @@ Shape = tuple[int | None, ...]
 class FrameCombinations(keras.layers.Layer):
     """H learned linear combinations of frames, a Dense(H) along time: [B, T, D] and a mask to [B, H, D].
 
-    Clips count as padded with zeros to `max_frames`; frames after these are cut. Neither the transpose nor the padding
-    is ever made: the first T rows of the kernel, masked for each clip, are multiplied with the frames as they lie. (To
-    get [B, D, H], as a Dense on the transpose gives it, XLA would transpose the frames.)
+    The result is that of a Dense on the transposed frames, padded with zeros or cut to `max_frames`. Neither the
+    transpose nor the padding is computed: the first T rows of the kernel, masked for each clip, are multiplied with the
+    frames. The output is [B, H, D], because XLA would transpose the frames for [B, D, H].
 
     Args:
       head_size: H.
@@ -35,7 +35,7 @@ class FrameCombinations(keras.layers.Layer):
         self.max_frames = max_frames
 
     def build(self, frames_shape: Shape, frame_mask_shape: Shape) -> None:
-        """Makes the kernel [max_frames, H] and the bias [H]."""
+        """Creates the kernel [max_frames, H] and the bias [H]."""
         self.kernel = self.add_weight(
             shape=(self.max_frames, self.head_size), initializer=blocks.kernel_initializer(), name="kernel"
         )
@@ -44,10 +44,10 @@ class FrameCombinations(keras.layers.Layer):
         )
 
     def call(self, frames: Any, frame_mask: Any) -> Any:
-        """Combines frames.
+        """Computes the combinations.
 
         Args:
-          frames: [B, T, D], any T; finite in the padding too.
+          frames: [B, T, D], any T; padding must be finite, too.
           frame_mask: [B, T] bool, False for padding.
         """
         frames, frame_mask = frames[:, : self.max_frames], frame_mask[:, : self.max_frames]

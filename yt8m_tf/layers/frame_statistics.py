@@ -1,7 +1,7 @@
 """Statistics of features over the real frames of a clip.
 
-The functions take frames [B, T, D], any T, finite in the padding too, and a mask [B, T], True for a real frame, and
-give [B, D]. Their result for a clip without frames is undefined; `frame_statistics` returns zeros for it.
+The functions map frames [B, T, D] with any T, finite in the padding too, and a mask [B, T], True for real frames, to
+[B, D]. Their result for a clip without frames is undefined; `frame_statistics` returns zeros for it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ Statistic = Literal["mean", "std", "min", "max", "median", "mode"]
 
 
 def masked_std(frames: Any, frame_mask: Any) -> Any:
-    """The population standard deviation over real frames; 0 for a single frame. Where it is 0, so is its gradient.
+    """Computes the population standard deviation over real frames; 0 for a single frame, with gradient 0.
 
     The published code computes the sample standard deviation, which is not defined for a single frame.
 
-    The mean is subtracted before squaring. E[x^2] - E[x]^2 would lose digits by cancellation, and save no
-    pass over the frames, since squares must be formed either way.
-    XLA fuses the subtraction, the square and the sum, so that no centred copy of the frames is made.
+    The mean is subtracted before squaring: E[x^2] - E[x]^2 would lose digits by cancellation. XLA fuses the
+    subtraction, the square and the sum, so that no centred copy of the frames is made.
     """
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]
     deviations = frames - masked_mean(frames, frame_mask)[:, None]  # [B, T, D]
@@ -36,24 +35,26 @@ def masked_std(frames: Any, frame_mask: Any) -> Any:
 
 
 def masked_min(frames: Any, frame_mask: Any) -> Any:
-    """The smallest value over real frames."""
+    """Returns the smallest value over real frames."""
     return -masked_max(-frames, frame_mask)
 
 
 def sort_frames(frames: Any, frame_mask: Any) -> Any:
-    """Each feature's values in ascending order, [B, T, D]: those of real frames first, then infinities.
+    """Sorts the values of each feature, [B, T, D]: those of real frames in ascending order, then infinities.
 
-    Sorting costs far more than all else here (docs/BENCHMARKS.md).
+    Sorting costs far more than the rest of this module (docs/BENCHMARKS.md).
     """
     return ops.sort(ops.where(frame_mask[:, :, None], frames, np.inf), axis=1)
 
 
 def median(ordered: Any, num_frames: Any) -> Any:
-    """The middle value, or, as NumPy has it, the mean of the two middle ones (PyTorch takes the lower one).
+    """Returns the median: of an even number of values, the mean of the two middle ones, as in NumPy.
+
+    PyTorch takes the lower one.
 
     Args:
       ordered: [B, T, D], from `sort_frames`.
-      num_frames: [B] int32, from 1.
+      num_frames: [B] int32, at least 1.
     """
     middles = ops.stack([(num_frames - 1) // 2, num_frames // 2], axis=1)  # [B, 2]
     middles = ops.maximum(middles, 0)  # -1 where there are no frames
@@ -61,10 +62,10 @@ def median(ordered: Any, num_frames: Any) -> Any:
 
 
 def mode(ordered: Any, num_frames: Any) -> Any:
-    """The most frequent value; of equally frequent ones the smallest. Arguments as `median`.
+    """Returns the most frequent value, and the smallest of equally frequent ones. Arguments as in `median`.
 
-    Frames are stored in 256 steps, so that equal values are common. Where all values differ, as after mixup, this is
-    the minimum. A loop of T steps on [B, D] finds the longest run of equal values in sorted order.
+    Frames are quantized to 256 values, so that equal values are common. If all values differ, as after mixup, the mode
+    is the minimum. A loop of T steps on [B, D] finds the longest run of equal values in sorted order.
     """
     values = ops.stop_gradient(ordered)
 
@@ -85,12 +86,12 @@ _OF_SORTED = {"median": median, "mode": mode}
 
 
 def frame_statistics(frames: Any, frame_mask: Any, statistics: Sequence[str]) -> Any:
-    """Several statistics side by side.
+    """Computes several statistics and concatenates them.
 
     Args:
       frames: [B, T, D] float, any T; finite in the padding too.
       frame_mask: [B, T] bool, False for padding.
-      statistics: which, in the order of the output; "median" and "mode" share one sort.
+      statistics: names, in the order of the output; "median" and "mode" share one sort.
 
     Returns:
       [B, S * D] for S statistics; zeros for a clip without frames.
@@ -110,7 +111,7 @@ class FrameStatistics(keras.layers.Layer):
 
     Args:
       statistics: names out of mean, std, min, max, median, mode.
-      dtype: float32 by default, under mixed precision too, where sums over 300 frames would lose most digits.
+      dtype: float32 by default, even with mixed precision: 16-bit sums over 300 frames would lose most digits.
       **kwargs: of every layer: name, trainable.
     """
 

@@ -24,7 +24,7 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class NeighborVotes(keras.layers.Layer):
-    """What share of the nearest remembered videos has each class: features [B, D'] to [B, C].
+    """Nearest-neighbour voting: the weighted share of remembered videos with each class, features [B, D'] to [B, C].
 
     Every feature has the mean of the remembered videos taken away and is brought to length 1; `scales`, one for each of
     the D = sum of D' dimensions, weigh them. Of the K nearest videos, with squared distances d, the votes are weighted
@@ -131,7 +131,7 @@ class NeighborVotes(keras.layers.Layer):
         return (features_shape[0][0], self.num_classes)
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Returns the arguments of the constructor."""
         names = ("num_classes", "capacity", "num_neighbors", "shares", "temperature", "sharpness")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
@@ -178,5 +178,5 @@ class SmoothedLogOdds(keras.layers.Layer):
         return self.scale * (ops.log(yes) - ops.log(no))
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Returns the arguments of the constructor."""
         return super().get_config() | {"mixing": self.mixing}

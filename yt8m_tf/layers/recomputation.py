@@ -1,4 +1,4 @@
-"""Trading time for memory: what a backward pass needs again is computed again."""
+"""Gradients with recomputation: the backward pass recomputes intermediate results, which saves memory for time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import tensorflow as tf
 def map_recomputed(
     function: Callable[..., Sequence[Any]], rows: Sequence[Any], shared: Sequence[Any], dtypes: Sequence[Any]
 ) -> list[Any]:
-    """Applies a function to one row after the other, and again to each for its gradients.
+    """Applies a function row by row, and recomputes each row for its gradients.
 
-    Of all intermediate results those of one row alone are ever held, in training too. The loops are loops of the graph:
-    XLA compiles their body once and cannot merge the second computation with the first, as it might without them.
+    Memory holds the intermediate results of one row only, in training too. The loops are loops of the graph: XLA
+    compiles their body once, and cannot merge the recomputation with the first computation.
 
     Args:
-      function: from (*row, *shared) to a sequence of tensors; uses no other variables, and draws no random numbers but
-        from seeds among its arguments, so that it does the same both times.
+      function: from (*row, *shared) to a sequence of tensors. It must give the same results both times: it uses no
+        other variables, and draws random numbers only from seeds among its arguments.
       rows: tensors [B, ...]; those that are not floating-point get no gradients.
       shared: floating-point tensors that are the same for all rows.
       dtypes: of the results.
@@ -41,7 +41,7 @@ def map_recomputed(
 def _gradients(
     function: Callable[..., Sequence[Any]], rows: Sequence[Any], shared: Sequence[Any], upstream: Sequence[Any]
 ) -> list[Any]:
-    """Gradients with respect to rows (None for those that have none) and to what they share."""
+    """Returns the gradients of the rows, None for rows that are not floating-point, and of the shared tensors."""
     number = tf.shape(rows[0])[0] if rows[0].shape[0] is None else rows[0].shape[0]
     floating = [i for i, values in enumerate(rows) if values.dtype.is_floating]
 

@@ -7,8 +7,8 @@ other at the last real one. XLA cannot compile these kernels, see `training.dist
 GPU the same layers are a loop over frames that keeps the state where the mask is False, and which XLA compiles.
 
 For the backward pass a layer of size H keeps some 6 H numbers of each frame on cuDNN (gates, cells, outputs). On a CPU
-it keeps more, and XLA pays for small layers alone: train large ones with `--noxla` (docs/BENCHMARKS.md). Ask for
-sequences only where something reads them.
+it keeps more, and XLA pays for small layers alone (docs/BENCHMARKS.md): models with large ones are not compiled there.
+Ask for sequences only where something reads them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from yt8m_tf.layers import masking
@@ -24,6 +25,8 @@ from yt8m_tf.layers import masking
 Cell = Literal["rnn", "gru", "lstm"]
 FusedCell = Literal["lstm", "gru"]
 
+# Units of a layer that is as fast with XLA as without, in a training step on a CPU.
+_WIDEST_COMPILED = 128
 _LAYERS = {"rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
 
 
@@ -58,7 +61,7 @@ def recurrent_layer(
     """
     limit = hidden_size**-0.5
     own: dict[str, Any] = {"gru": {"reset_after": True}, "lstm": {"unit_forget_bias": False}}.get(cell, {})
-    return _LAYERS[cell](
+    layer: keras.layers.RNN = _LAYERS[cell](
         hidden_size,
         kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
         recurrent_initializer=keras.initializers.RandomUniform(-limit, limit),
@@ -67,6 +70,9 @@ def recurrent_layer(
         name=name,
         **(own | arguments),
     )
+    if hidden_size > _WIDEST_COMPILED and not tf.config.list_logical_devices("GPU"):
+        layer.supports_jit = False
+    return layer
 
 
 def clip_mask(inputs: Mapping[str, Any]) -> Any:

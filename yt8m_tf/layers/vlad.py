@@ -45,7 +45,7 @@ def unit_descriptors(descriptors: Any, intra: bool = True) -> Any:
 def soft_assignment(
     frames: keras.KerasTensor, frame_mask: keras.KerasTensor, cluster_size: int, name: str
 ) -> keras.KerasTensor:
-    """How much of each frame belongs to each cluster: softmax of a normalised linear map, [B, T, D] to [B, T, K].
+    """Assigns frames to clusters softly: softmax of a normalised linear map, [B, T, D] to [B, T, K].
 
     The rows of real frames sum to 1, those of padding are zero, so that padding counts in no sum over frames.
 
@@ -62,7 +62,7 @@ def soft_assignment(
 
 
 class _ClusterPooling(keras.layers.Layer):
-    """What layers over frames and their assignments share."""
+    """Base class of layers that pool frames by their cluster assignments."""
 
     def call(self, frames: Any, assignment: Any) -> Any:
         """Pools.

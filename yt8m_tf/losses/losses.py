@@ -69,7 +69,7 @@ def make_loss(config: LossConfig, num_classes: int, target_weights: np.ndarray |
 
 
 def positives(targets: tf.Tensor, above: float) -> tf.Tensor:
-    """Which outputs the ranking losses take for positives.
+    """Returns the outputs that the ranking losses take for positives.
 
     Soft labels list some forty candidates for a video, nearly all of them improbable: above 0 is no label yet. With
     0.5, a video's labels count under mixup where it has more than half of the weight, and those that both videos have

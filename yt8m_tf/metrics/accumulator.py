@@ -1,8 +1,9 @@
 """GAP@20, Hit@1, PERR, mAP, BCE and calibration in one pass, from 20 pairs a video and a few sums.
 
-`batch_statistics` runs on the device and reduces a batch of logits to little; `MetricAccumulator` keeps that on the
-host and turns it into `Metrics`. Everything that ranks is sorted by integer keys and summed in float64, so that GAP and
-mAP depend on the set of videos alone: not on their order, the batch size, or how they were shared among workers.
+`batch_statistics` runs on the device, and reduces a batch of logits to its highest scores and sums. `MetricAccumulator`
+keeps these on the host, and computes `Metrics` from them. Pairs are sorted by integer keys and summed in float64, so
+that GAP and mAP depend on the set of videos alone: not on their order, the batch size, or their distribution over
+workers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from yt8m_tf.metrics.batch_statistics import (
 from yt8m_tf.metrics.bootstrap import Interval, RankedVideos, gap_interval
 from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
-# `Metrics.scalars` as people read them.
+# Titles of `Metrics.scalars`.
 TITLES = {
     "gap_at_20": "GAP@20",
     "hit_at_1": "Hit@1",
@@ -34,7 +35,7 @@ TITLES = {
     "calibration_error": "Calibration error",
 }
 
-# Of `Metrics.pairs_above`: evenly from 0 to 1, both included.
+# Thresholds of `Metrics.pairs_above`, evenly spaced from 0 to 1, both included.
 NUM_THRESHOLDS = 201
 
 
@@ -42,27 +43,28 @@ NUM_THRESHOLDS = 201
 class Metrics:
     """The metrics of one evaluation; all are shares between 0 and 1 except `bce`.
 
-    Of a model of which only the highest scores are known (`top_score_statistics`), `bce` and `calibration_error` are
-    NaN and `calibration` is 0, and `perr` is NaN if a video has more labels than it has scores.
+    If only the highest scores of a model are known (`top_score_statistics`), `bce` and `calibration_error` are NaN,
+    `calibration` is 0, and `perr` is NaN if a video has more labels than scores.
 
     Attributes:
-      gap: GAP@20: each video's 20 highest scores pooled and ranked, the precision at the ranks of the positives summed
-        and divided by all labels. Labels outside a top 20 count among these: a video with 25 of them, ranked
-        perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
+      gap: GAP@20. Each video's 20 highest scores are pooled and ranked; the precision at the ranks of positives is
+        summed, and divided by the number of all labels, including those outside a top 20: a single video with 25
+        labels, ranked perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
       hit_at_1: share of videos whose highest score is a label.
-      perr: mean over videos of the share of labels among the top n, n the video's number of labels (none: 0).
-      map: mean of `average_precision` over the classes that have positives; the others are left out.
+      perr: mean over videos of the share of labels among the n highest scores of a video with n labels; 0 if n = 0.
+      map: mean of `average_precision` over the classes that have positives.
       bce: mean binary cross-entropy over videos and classes, in nats.
       calibration_error: expected calibration error over 15 bins of equal width, of all videos and classes.
       num_videos: videos evaluated.
-      num_labels: their labels, P of GAP.
-      average_precision: [C] float64, from the same 20 pairs a video, over all positives of the class; NaN where
-        there are none.
-      num_positives: [C] int64.
-      calibration: [3, 15] float64: per bin the number of pairs, the sum of their scores, their positives.
-      pairs_above: [2, 201] int64: of the pairs that GAP ranks those with a score of i / 200 or more: the positives, and
-        the others. With `num_labels` the curve of precision against recall, whose area is GAP but for the steps.
-      videos: what GAP was computed from, for intervals.
+      num_labels: number of labels of these videos, P in the definition of GAP.
+      average_precision: [C] float64, from the same 20 pairs a video, over all positives of the class; NaN for classes
+        without positives.
+      num_positives: [C] int64, number of labels of each class.
+      calibration: [3, 15] float64: for each bin the number of pairs, the sum of their scores, and the positives.
+      pairs_above: [2, 201] int64: numbers of positive and of other pairs in GAP's ranking with a score of i / 200 or
+        more. With `num_labels` they give the precision-recall curve, whose area approximates GAP.
+      thresholds: the thresholds of the best F1, if they were asked for.
+      videos: the data from which GAP was computed, for intervals; None if they were not kept.
     """
 
     BEST_BY: ClassVar[str] = "gap_at_20"
@@ -84,34 +86,37 @@ class Metrics:
 
     @functools.cached_property
     def gap_interval(self) -> Interval | None:
-        """The bootstrap interval of `gap` over videos, computed when it is asked for; None where `videos` is."""
+        """The bootstrap interval of `gap` over videos, computed on first use; None if `videos` is None."""
         return None if self.videos is None else gap_interval(self.videos)
 
     def scalars(self) -> dict[str, float]:
-        """The metrics that are known, by the names under which they are logged and written."""
+        """Returns the metrics that are not NaN, by the names under which they are logged and written."""
         names = {"gap_at_20": self.gap, "hit_at_1": self.hit_at_1, "perr": self.perr, "map": self.map, "bce": self.bce}
         names["calibration_error"] = self.calibration_error
         return {name: value for name, value in names.items() if not math.isnan(value)}
 
     def counts(self) -> dict[str, int]:
-        """What the metrics are of, by the names under which it is written."""
+        """Returns the numbers of videos and labels, by the keys of `metrics.json`."""
         return {"num_videos": self.num_videos, "num_labels": self.num_labels}
 
 
 class MetricAccumulator:
-    """Gathers the statistics of batches: 124 bytes a video (149 with the room to grow), and the sums.
+    """Accumulates the statistics of batches: 124 bytes a video (149 with spare capacity), and sums.
 
-    A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. Above 65,536 classes the latter is a
-    uint32: 164 bytes a video, and 197. Beside its pairs a video has its number of labels and, if wished, its id.
+    A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. With more than 65,536 classes the class is
+    a uint32, which makes 164 bytes a video (197 with spare capacity). A video also has its number of labels and,
+    optionally, its id.
     """
 
     UNIT: ClassVar[str] = "videos"
 
     def __init__(self, num_classes: int, width: int = TOP_K, keep_ids: bool = False) -> None:
-        """`num_classes` is C, `width` the pairs of a video where they are fewer than 20.
+        """Creates an empty accumulator.
 
-        With `keep_ids` the `videos` of the result have ids, which `update` is given then. `arrays` and `merge` do not
-        hand them on.
+        Args:
+          num_classes: C.
+          width: the number of pairs of a video, if fewer than 20.
+          keep_ids: whether `videos` of the result has ids; `update` then needs them. `arrays` and `merge` drop them.
         """
         width = min(width, TOP_K, num_classes)
         self._ids: list[np.ndarray] | None = [] if keep_ids else None
@@ -124,23 +129,23 @@ class MetricAccumulator:
 
     @property
     def num_videos(self) -> int:
-        """Videos gathered so far."""
+        """The number of videos so far."""
         return int(self._sums["num_videos"])
 
     @property
     def num_examples(self) -> int:
-        """The same, by the name that all accumulators have for it."""
+        """The number of videos, by the name that all accumulators share."""
         return self.num_videos
 
     def update(self, statistics: Mapping[str, Any], ids: Sequence[str | bytes] | None = None) -> None:
         """Adds one batch.
 
         Args:
-          statistics: as `batch_statistics` or `top_score_statistics` returns it: tensors or arrays.
+          statistics: tensors or arrays from `batch_statistics` or `top_score_statistics`.
           ids: the ids of its B videos, for messages.
 
         Raises:
-          InputError: a score is NaN, or the loss not finite; names the video. Nothing has been added then.
+          InputError: a score is NaN, or the loss is not finite; the message names the video. Nothing is added then.
         """
         arrays = {name: np.asarray(value) for name, value in statistics.items()}
         if arrays["not_finite"].any():
@@ -164,17 +169,17 @@ class MetricAccumulator:
         self._add(keys, arrays["top_classes"][valid], arrays["num_labels"][valid], sums)
 
     def merge(self, other: MetricAccumulator) -> None:
-        """Adds all that `other`, of as many classes, has gathered."""
+        """Adds the statistics of another accumulator with the same number of classes."""
         count = other.num_videos
         self._add(other._keys[:count], other._classes[:count], other._num_labels[:count], other._sums)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that was gathered, to send to another process.
+        """Returns all statistics as arrays, to send them to another process.
 
         Returns:
-          `keys` and `classes` [num_videos, k] and `num_labels` [num_videos], int32 (TensorFlow's collectives know no
-          unsigned integers), and the sums, [1, ...] each. Several workers' arrays may be laid one after the other along
-          the first axis.
+          `keys` and `classes` [num_videos, k] and `num_labels` [num_videos], int32 (TensorFlow's collectives do not
+          support unsigned integers), and the sums, [1, ...] each. The arrays of several workers may be concatenated
+          along the first axis.
         """
         count = self.num_videos
         pairs = {"keys": self._keys[:count].view(np.int32), "classes": self._classes[:count].astype(np.int32)}
@@ -183,22 +188,22 @@ class MetricAccumulator:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MetricAccumulator:
-        """The inverse of `arrays`; of several workers' arrays, the accumulator of all."""
+        """Creates an accumulator from the result of `arrays`, or from concatenated arrays of several workers."""
         result = cls(arrays["num_positives"].shape[1], arrays["keys"].shape[1])
         sums = {name: arrays[name].sum(axis=0) for name in SUMS}
         result._add(arrays["keys"].view(np.uint32), arrays["classes"], arrays["num_labels"], sums)
         return result
 
     def gap(self) -> float:
-        """GAP@20 alone, of all videos gathered; NaN where none of them has a label."""
+        """Computes only GAP@20 of all videos so far; NaN if none of them has a label."""
         num_labels = int(self._sums["num_positives"].sum())
         return _gap(np.sort(self._keys[: self.num_videos].ravel()), num_labels) if num_labels else math.nan
 
     def result(self, min_positives: int | None = None) -> Metrics:
-        """The metrics of all videos gathered.
+        """Computes the metrics of all videos so far.
 
         Args:
-          min_positives: also look for the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
+          min_positives: also find the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
 
         Raises:
           InputError: there are no videos, or none of them has a label.
@@ -240,7 +245,7 @@ class MetricAccumulator:
         start = self.num_videos
         end = start + len(keys)
         if end > len(self._keys):
-            # Growing by a fifth keeps copying rare, and the unused room small.
+            # Growing by a fifth keeps both copies and spare capacity small.
             capacity = max(end, len(self._keys) * 6 // 5)
             self._keys = _grow(self._keys[:start], capacity)
             self._classes = _grow(self._classes[:start], capacity)
@@ -252,15 +257,15 @@ class MetricAccumulator:
 
 
 def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
-    """GAP of pooled pairs, in float64.
+    """Computes GAP of pooled pairs, in float64.
 
-    Of equal scores the negatives rank first, so that the result is a function of the set of pairs alone, and a model
-    gains nothing from ties. A score of 0 counts as any other.
+    Among equal scores the negatives rank first, so that the result depends on the set of pairs alone, and ties gain
+    nothing. A score of 0 counts like any other.
 
     Args:
       scores: each video's highest scores, of any shape, not negative; taken as float32.
-      hits: bool, of the same shape: is the pair's class a label of its video.
-      num_positives: all labels of all videos, those outside the pairs included; positive.
+      hits: bool, of the same shape: whether the pair's class is a label of its video.
+      num_positives: number of labels of all videos, including those outside the pairs; at least 1.
 
     Raises:
       ValueError: a score is negative or NaN.
@@ -272,51 +277,51 @@ def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Scores of logits of any shape as float32, rounded once: a function of the logit and nothing else."""
+    """Computes scores of logits of any shape as float32, rounded once, so that they depend on the logit alone."""
     with np.errstate(over="ignore"):  # exp of a large number is inf, and the score 0
         return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Scores and hits as uint32 whose descending order is that of ranking: by score, negatives first among equals.
+    """Combines scores and hits to uint32 keys; descending keys rank by score, with negatives first among equals.
 
-    The bits of floats that are not negative order as the floats do; the shift drops the sign bit, that of -0 too.
+    The bits of floats that are not negative have the order of the floats; the shift drops the sign bit, also of -0.
     """
     return (np.ascontiguousarray(scores).view(np.uint32) << 1) | ~hits
 
 
 def _gap(ordered: np.ndarray, num_positives: int) -> float:
-    """From pairs' keys in ascending order."""
+    """Computes GAP from keys of pairs in ascending order."""
     misses = ordered[::-1] & 1
     ranks = np.flatnonzero(misses == 0) + 1.0
     return float((np.arange(1, len(ranks) + 1) / ranks).sum() / num_positives)
 
 
 def _pairs_above(ordered: np.ndarray) -> np.ndarray:
-    """`Metrics.pairs_above` of pairs' keys in ascending order."""
+    """Computes `Metrics.pairs_above` from keys of pairs in ascending order."""
     exact = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
     thresholds = exact.astype(np.float32)
-    # The lowest score that counts: rounding must not put it below the threshold.
+    # Rounding to float32 must not move a threshold below its exact value.
     thresholds = np.where(thresholds < exact, np.nextafter(thresholds, np.float32(2)), thresholds)
-    lowest = thresholds.view(np.uint32) << 1  # of a hit, which comes before a miss of the same score
+    lowest = thresholds.view(np.uint32) << 1  # key of a hit, which is below that of a miss with the same score
     hit_keys = ordered[(ordered & 1) == 0]
     hits, pairs = (len(keys) - np.searchsorted(keys, lowest) for keys in (hit_keys, ordered))
     return np.stack([hits, pairs - hits])
 
 
 def average_precision(keys: np.ndarray, classes: np.ndarray, num_positives: np.ndarray) -> np.ndarray:
-    """The average precision of each class, from one sort of all pairs.
+    """Computes the average precision of each class, with one sort of all pairs.
 
     Args:
       keys: [N] uint32, `pair_keys`.
       classes: [N] integers below C.
-      num_positives: [C] integers, of each class all positives, those that are not among the pairs included.
+      num_positives: [C] integers, all positives of each class, including those that are not among the pairs.
 
     Returns:
       [C] float64; NaN where `num_positives` is 0.
     """
     num_classes = len(num_positives)
-    # Ascending: by class, then descending by key; the lowest bit is the hit now.
+    # Ascending by class, then descending by key; the lowest bit is now 1 for a hit.
     ordered = np.sort((classes.astype(np.uint64) << 32) | ~keys)
     positions = np.flatnonzero(ordered & 1)
     owners = (ordered[positions] >> 32).astype(np.int64)
@@ -334,5 +339,5 @@ def _grow(array: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def shown_id(video_id: str | bytes) -> str:
-    """An id for a message."""
+    """Returns an id as text for a message."""
     return video_id.decode(errors="replace") if isinstance(video_id, bytes) else str(video_id)

@@ -19,7 +19,7 @@ RESAMPLES, LEVEL, SEED = 200, 0.95, 0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankedVideos:
-    """What GAP needs to know of each video.
+    """The ranked scores and label counts of videos, from which GAP is computed.
 
     Attributes:
       keys: [N, k] uint32, `accumulator.pair_keys` of its highest scores.
@@ -61,7 +61,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside."""
+        """Whether 0 lies outside the interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -132,7 +132,7 @@ def gap_resamples(videos: RankedVideos, resamples: int = RESAMPLES, seed: int = 
 
 
 def _draws(num_videos: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each video was drawn, [N] uint16, for each resample."""
+    """Yields, for each resample, how often each video was drawn: [N] uint16."""
     rng = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(rng.integers(num_videos, size=num_videos), minlength=num_videos).astype(np.uint16)

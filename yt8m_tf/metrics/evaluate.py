@@ -14,7 +14,7 @@ MetricsT = TypeVar("MetricsT", covariant=True)
 
 
 class Accumulator(Protocol[MetricsT]):
-    """What gathers the statistics of batches: `MetricAccumulator`, or of rated segments `RatedAccumulator`."""
+    """An accumulator of batch statistics: `MetricAccumulator`, or `RatedAccumulator` for rated segments."""
 
     UNIT: ClassVar[str]
 

@@ -33,7 +33,7 @@ class ClassRatings:
         return int(np.count_nonzero(self.present))
 
     def hits(self, ranked: np.ndarray) -> np.ndarray:
-        """Whether the class is present in each rated segment of a list, in its order; what is not rated is left out.
+        """Returns whether the class is present in each rated segment of a ranked list; unrated segments are left out.
 
         Args:
           ranked: [N] int, segments, each once.
@@ -67,7 +67,7 @@ def ratings_by_class(segments: np.ndarray, classes: np.ndarray, scores: np.ndarr
 
 @dataclasses.dataclass(frozen=True)
 class SegmentMap:
-    """What `mean_average_precision` finds.
+    """The result of `mean_average_precision`.
 
     Attributes:
       average_precision: of every class that has a positive rating, in [0, 1]; 0 for those without a list.

@@ -1,4 +1,4 @@
-"""What a model computes on the way to its logits, by name."""
+"""Activations of a model, by layer name."""
 
 from __future__ import annotations
 

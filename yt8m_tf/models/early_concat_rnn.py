@@ -1,4 +1,4 @@
-"""Recurrent networks of the original over rgb and audio side by side."""
+"""Recurrent networks over the concatenated features of each frame."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class EarlyConcatRNNConfig:
-    """Sizes of the network. The defaults are the original's first LSTM.
+    """Sizes of the network. The defaults are those of the original solution's first LSTM.
 
     Attributes:
       cell: "lstm" or "gru".
       num_layers: recurrent layers.
       hidden_size: of each recurrent layer.
-      dense: whether each layer reads the input of the layer before it beside its output.
+      dense: whether each layer reads the input of the previous layer, concatenated with its output.
       hidden_sizes: widths of the hidden layers of the FCN on top.
       dropout: rate in each hidden layer of the FCN, in [0, 1).
     """
@@ -40,12 +40,12 @@ class EarlyConcatRNNConfig:
 
 @register_model("early_concat_rnn", EarlyConcatRNNConfig, levels=("frame",))
 def build_early_concat_rnn(config: EarlyConcatRNNConfig, spec: InputSpec) -> keras.Model:
-    """The features of a frame side by side, recurrent layers, the last states of them all (of an LSTM h and c), an FCN.
+    """Concatenated features; recurrent layers; the last states of all layers (h and c of an LSTM); an FCN.
 
-    The last states are those after the last real frame. Runs on cuDNN where there is a GPU (`layers.recurrent`). A
-    training step of the default sizes with B = 200 and T = 303 keeps about 4.5 GB of activations there in float32:
-    0.3 GB of input, then for each layer 0.25 GB of outputs and 1.5 GB of gates and cells, and 1 GB of the gates'
-    gradients at a time; half of that with 16-bit precision.
+    The last states are those after the last real frame. On a GPU the layers run on cuDNN (`layers.recurrent`). A
+    training step of the default sizes with B = 200 and T = 303 then keeps about 4.5 GB of activations in float32:
+    0.3 GB of input; for each layer 0.25 GB of outputs and 1.5 GB of gates and cells; 1 GB of gradients of the gates.
+    With 16-bit precision it is half of that.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

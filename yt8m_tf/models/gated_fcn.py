@@ -33,7 +33,7 @@ class Hidden:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What a variant is made of, in the order of computation.
+    """The parts of a variant, in the order of computation.
 
     Attributes:
       hidden: the hidden layers.

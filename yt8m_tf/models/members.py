@@ -59,7 +59,7 @@ def renamed(model: keras.Model, name: str) -> keras.Model:
 
 
 def member_spec(member: Mapping[str, Any], spec: InputSpec) -> InputSpec:
-    """What a member reads: `spec`, but of its features those in `features`, and videos where its `level` is "video"."""
+    """Returns a member's input spec: `spec`, restricted to its `features`, and at its `level` if it has one."""
     own = spec if "level" not in member else dataclasses.replace(spec, level=member["level"], frames=FramesConfig())
     names = member.get("features")
     if names is None:

@@ -167,7 +167,7 @@ def _fisher(frames: keras.KerasTensor, mask: keras.KerasTensor, clusters: int, n
 def _pooling_model(
     name: str, config: NetVLADConfig, spec: InputSpec, pool: Pooling, center_inputs: bool = True
 ) -> keras.Model:
-    """What the models of this module share: everything but the pooling itself."""
+    """Builds a model of this module around its pooling, the only part in which they differ."""
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)
     sequences = {feature: inputs[feature] for feature in spec.features}

@@ -13,14 +13,14 @@ _LOOPS = ("While", "StatelessWhile")
 
 
 def matrix_operations(function: Callable[..., Any], *arguments: Any) -> float:
-    """Two operations for every multiplication and addition of the matrix products and convolutions of one call.
+    """Counts the multiplications and additions of the matrix products and convolutions of one call.
 
     Args:
-      function: traced with `arguments`, whose shapes must be known; loops count with their maximum of iterations.
+      function: traced with `arguments`, whose shapes must be known; a loop counts its maximum number of iterations.
       *arguments: tensors, or nests of them.
 
     Raises:
-      ValueError: a loop whose number of iterations the graph does not tell.
+      ValueError: the graph does not state the number of iterations of a loop.
     """
     return _of_graph(tf.function(function, autograph=False).get_concrete_function(*arguments).graph)
 
@@ -53,7 +53,7 @@ def _of_operation(operation: Any) -> float:
 
 
 def _of_einsum(operation: Any) -> float:
-    """One multiplication and addition for every combination of all the equation's indices."""
+    """Counts one multiplication and one addition for every combination of the equation's indices."""
     terms = operation.get_attr("equation").decode().partition("->")[0].split(",")
     if len(terms) == 1:
         return 0.0  # a transpose or a sum
@@ -64,9 +64,9 @@ def _of_einsum(operation: Any) -> float:
 
 
 def _iterations(operation: Any) -> int:
-    """The constant bound that `tf.while_loop(maximum_iterations=...)` hands to its loop as the second input."""
+    """Returns the constant that `tf.while_loop(maximum_iterations=...)` passes to its loop as the second input."""
     tensor = operation.inputs[1]
-    while tensor.op.type == "Max":  # Keras: the longest of the lengths, of which there is one
+    while tensor.op.type == "Max":  # Keras takes the maximum of a single length
         tensor = tensor.op.inputs[0]
     bound = tf.get_static_value(tensor)
     if bound is None or bound.shape != ():

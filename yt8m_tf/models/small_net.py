@@ -1,4 +1,4 @@
-"""The six small nets of the second level, and the final network over the trunks of all of them."""
+"""The six small nets of the second level, and the final network over their trunks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TrunkName = Literal["a", "b", "c", "d", "e", "f"]
 
 @dataclasses.dataclass(frozen=True)
 class _Trunk:
-    """Widths of hidden layers, each with batch normalisation and `activation`, and of the output, ReLU'd.
+    """Widths of a trunk: hidden layers, each with batch normalisation and `activation`, and an output with ReLU.
 
-    `of_rgb`, `of_others`: the layers that each feature goes through by itself; `joint`: those of all features together.
+    `of_rgb` and `of_others` are layers of single features, `joint` those of the concatenated features.
     """
 
     activation: Callable[[Any], Any]
@@ -51,14 +51,14 @@ _TRUNKS: Mapping[str, _Trunk] = {
 
 @dataclasses.dataclass(frozen=True)
 class SmallNetConfig:
-    """Which of the six nets.
+    """Options of the six small nets.
 
     Attributes:
       variant: "a" to "f".
-      width: what all widths are multiplied by.
-      momentum: of the moving averages of batch normalisation; less than the published one for short trainings, which
-        would evaluate with averages that still remember where they started.
-      unit_inputs: divide the features of a video, all of them together, by their Euclidean norm.
+      width: factor of all widths.
+      momentum: of the moving averages of batch normalisation. Short trainings need less than the published 0.999, at
+        which the averages still depend on their initial values.
+      unit_inputs: divide the concatenated features of a video by their Euclidean norm.
     """
 
     variant: TrunkName = "a"
@@ -77,9 +77,9 @@ class FinalNetworkConfig:
     """The final network.
 
     Attributes:
-      trunks: whose outputs it reads.
+      trunks: the trunks whose outputs it reads.
       hidden_sizes: widths of its own hidden layers.
-      train_trunks: fine-tune the trunks; else they stay as they are, batch statistics included.
+      train_trunks: fine-tune the trunks; otherwise they are frozen, batch statistics included.
       width, momentum, unit_inputs: see `SmallNetConfig`; `width` is that of the trunks and of the hidden layers.
     """
 
@@ -101,17 +101,16 @@ class FinalNetworkConfig:
 
 @register_model("small_net", SmallNetConfig, levels=("video",))
 def build_small_net(config: SmallNetConfig, spec: InputSpec) -> keras.Model:
-    """One of the six small nets that students of the second level are: a trunk, then Dense(C).
+    """One of the six small nets, students of the second level: a trunk, then Dense(C).
 
-    Trunks, with batch normalisation (BN) of epsilon 1e-3 and momentum 0.999, and no biases: a: twice Dense(1024), BN,
-    swish. b: Dense(1024), BN, ReLU. c: rgb through Dense(1024), BN, leaky ReLU of slope 0.2, audio (and any other
-    feature) through Dense(256) and the same, side by side. d: as c with two layers each, and swish. e: four times
-    Dense(4096), BN, ReLU. f: five times Dense(2048), BN, ReLU. Each ends with Dense(1024), for e and f Dense(2048), and
-    ReLU.
+    The hidden layers of the trunks are Dense without bias, batch normalisation of epsilon 1e-3 and momentum 0.999, and
+    an activation. a: 2 x 1024, swish. b: 1024, ReLU. c: 1024 on rgb and 256 on audio (and on any other feature), leaky
+    ReLU of slope 0.2, concatenated. d: as c, with two layers each, and swish. e: 4 x 4096, ReLU. f: 5 x 2048, ReLU.
+    Each trunk ends with Dense(1024), or Dense(2048) for e and f, and ReLU.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the last Dense has a bias, which starts at the prior;
-    in evaluation and export batch normalisation takes its moving averages, where the published code, which loses the
-    argument on its way, stays with the statistics of the batch.
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the last Dense has a bias, which starts at the prior.
+    In evaluation and export, batch normalisation uses its moving averages; the published code does not pass the
+    argument on, and uses the statistics of the batch there, too.
     """
     inputs = model_inputs(spec)
     trunk = _trunk(_features(inputs, config.unit_inputs, spec), config.variant, config.width, config.momentum, spec)
@@ -120,11 +119,10 @@ def build_small_net(config: SmallNetConfig, spec: InputSpec) -> keras.Model:
 
 @register_model("final_network", FinalNetworkConfig, levels=("video",))
 def build_final_network(config: FinalNetworkConfig, spec: InputSpec) -> keras.Model:
-    """The one graph that the whole solution ends in: the outputs of the small nets' trunks and the features themselves,
-    side by side, through Dense(8192), BN, ReLU, Dense(6000), BN, ReLU, Dense(C).
+    """The final network: trunks of the small nets, then Dense(8192), BN, ReLU, Dense(6000), BN, ReLU, Dense(C).
 
-    Its trunks have the variable paths of `small_net`, so that it starts with trained ones by
-    --init_from=RUN_A,RUN_B,... --init_exclude='hidden*,logits/*'.
+    Its own layers read the outputs of the trunks, concatenated with the features. The trunks have the variable paths of
+    `small_net`, so that trained ones can be loaded by --init_from=RUN_A,RUN_B,... --init_exclude='hidden*,logits/*'.
 
     Reference: https://arxiv.org/abs/1809.04403. Where we differ: as `small_net`.
     """
@@ -143,7 +141,7 @@ def build_final_network(config: FinalNetworkConfig, spec: InputSpec) -> keras.Mo
 def _features(
     inputs: Mapping[str, keras.KerasTensor], unit_inputs: bool, spec: InputSpec
 ) -> dict[str, keras.KerasTensor]:
-    """The features as they are, or divided by the Euclidean norm of all of them together."""
+    """Returns the features, divided by the Euclidean norm of their concatenation with `unit_inputs`."""
     features = {name: inputs[name] for name in spec.features}
     if not unit_inputs:
         return features
@@ -155,7 +153,7 @@ def _features(
 def _trunk(
     features: Mapping[str, keras.KerasTensor], name: str, width: float, momentum: float, spec: InputSpec
 ) -> keras.KerasTensor:
-    """[B, output] of one trunk."""
+    """Returns the output of one trunk, [B, its width]."""
     trunk = _TRUNKS[name]
     branches = []
     for feature in spec.features:

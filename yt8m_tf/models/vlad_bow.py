@@ -1,4 +1,4 @@
-"""A soft bag of words with a learned power, under the residual network."""
+"""A soft bag of words with a learned power, followed by the residual network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class VLADBoWConfig:
     """Sizes of the model.
 
     Attributes:
-      n_clusters: K, words of each feature.
-      power: that scores are raised to before the softmax; larger is harder. The initial one if it is learned.
-      learnable_power: learn it.
+      n_clusters: K, the number of words of each feature.
+      power: exponent of the scores before the softmax; larger is harder. The initial value if it is learned.
+      learnable_power: whether the power is learned.
       dropout: rate on the bags, in [0, 1).
       resnet: the network on top, which has a dropout rate of its own.
     """
@@ -43,12 +43,12 @@ class VLADBoWConfig:
 def build_vlad_bow(config: VLADBoWConfig, spec: InputSpec) -> keras.Model:
     """For each feature softmax(Dense(K) ** power) summed over real frames, [B, K]; dropout; `resnet_like`.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: that raises negative scores to a power, which is
-    undefined unless it is a whole number, and this is learned; here it is sign(a) * |a| ** power. One power serves all
-    features, as there.
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the reference raises negative scores a to a learned
+    power, which is undefined unless the power is a whole number; here it is sign(a) * |a| ** power. As in the
+    reference, all features share one power.
 
-    Memory: [B, T, K] in float32 is 635 MB at B = 128, T = 303 and K = 4096. A training step on rgb and audio held about
-    eight of these at its peak (measured with XLA on a CPU): 5 GB, and 1.3 GB with K = 1000.
+    Memory: a training step on rgb and audio holds about eight tensors [B, T, K] at its peak, in float32 1.3 GB at
+    B = 128, T = 303 and K = 1000, and 5 GB at K = 4096.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)

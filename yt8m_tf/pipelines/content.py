@@ -1,4 +1,4 @@
-"""What the result of a stage depends on, and in what two such contents differ."""
+"""The inputs that determine a stage's result, and the differences between two sets of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Content:
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """In what a stage is not what it was.
+    """Changes of a stage since it ran.
 
     Attributes:
       own: lines on its options, its shards, and which stages it needs.
@@ -69,7 +69,7 @@ class Changes:
         return "; ".join((*self.own, *changed))
 
     def cause(self) -> str:
-        """What changed of the stage itself, or else of those that it needs."""
+        """Returns what changed in the stage itself or, failing that, in the stages that it needs."""
         return "; ".join(self.own) or str(self)
 
 
@@ -125,7 +125,7 @@ def _completed(content: Content) -> dict[str, Any]:
 
 @functools.cache
 def _between(old: Shards | None, new: Shards | None) -> tuple[str, ...]:
-    """What became of a list of shards, in a line, if anything."""
+    """Returns the changes of a list of shards, as one line; nothing if there are none."""
     if old is None or new is None:
         return ("its shards are others than before",)
     if old == new:

@@ -15,7 +15,7 @@ from yt8m_tf.pipelines.stage import Stage
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """Where and how a stage runs: nothing that its result depends on.
+    """The environment of a stage: settings that do not change its result.
 
     Attributes:
       data_dir: what patterns of shards are relative to.

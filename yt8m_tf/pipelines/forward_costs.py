@@ -1,4 +1,4 @@
-"""What one example costs in a forward pass: counted by tracing, and known from a table for models that come along."""
+"""Operations of a forward pass for one example, counted by tracing; for the shipped models they are in a table."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class ForwardCost:
 
 
 def experiments_of(stages: Iterable[Stage]) -> dict[str, ExperimentConfig]:
-    """What the training stages train, by their outputs."""
+    """Returns the experiments of the training stages, by the stages' outputs."""
     return {stage.output: parse_experiment(stage.options["experiment"]) for stage in stages if stage.kind == "train"}
 
 
 def forward_cost(experiment: ExperimentConfig) -> ForwardCost:
-    """The cost of a model: from the table, or `measure`d, which takes up to a second."""
+    """Returns the cost of a model from the table, or else by `measure`, which takes up to a second."""
     return _table().get(key_of(experiment)) or measure(experiment)
 
 
 def measure(experiment: ExperimentConfig) -> ForwardCost:
-    """The cost of a model, for an example of as many frames as there may be; of segments, as long as one is."""
+    """Measures the cost of a model for an example of the maximum number of frames, or of a segment's length."""
     segments = experiment.data.segments
     return ForwardCost(
         *forward_operations(experiment.model, experiment.data.spec, segments.length if segments else None)
@@ -57,14 +57,14 @@ def measure(experiment: ExperimentConfig) -> ForwardCost:
 
 
 def key_of(experiment: ExperimentConfig) -> str:
-    """What the cost depends on, as a short hash: the model's options, sizes of the data, the length of a segment."""
+    """Returns a short hash of all that the cost depends on: model options, sizes of the data, length of a segment."""
     segments = experiment.data.segments
     values = experiment.model, dataclasses.asdict(experiment.data.spec), segments and segments.length
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def shipped_models() -> list[ExperimentConfig]:
-    """What the pipelines that come along train, one for all that are alike, by the model's name."""
+    """Returns the distinct experiments that the shipped pipelines train, sorted by the model's name."""
     found: dict[str, ExperimentConfig] = {}
     for selector in configurations.shipped_selectors():
         if selector.startswith("pipelines/"):
@@ -74,7 +74,7 @@ def shipped_models() -> list[ExperimentConfig]:
 
 
 def table_of(experiments: Iterable[ExperimentConfig]) -> str:
-    """`configs/forward_costs.csv` of these models; measures each."""
+    """Measures models, and returns the text of `configs/forward_costs.csv` for them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
@@ -93,11 +93,14 @@ def _table() -> Mapping[str, ForwardCost]:
 
 
 def forward_operations(values: Mapping[str, Any], spec: InputSpec, num_frames: int | None = None) -> tuple[int, float]:
-    """The parameters of a model, and the operations of its forward pass for one example.
+    """Returns the number of a model's parameters, and of the operations of its forward pass for one example.
 
-    An example has `num_frames`; None: as many as there may be.
+    The model is built without weights, and traced with symbolic zeros in their place, so that nothing is allocated.
 
-    Nothing is allocated: the model is built without weights, and traced with symbolic zeros in their place.
+    Args:
+      values: the section `model` of a configuration.
+      spec: input specification.
+      num_frames: of the example; None: `spec.max_frames`.
     """
     model = models.build_without_weights(values, spec)
 

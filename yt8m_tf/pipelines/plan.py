@@ -1,4 +1,4 @@
-"""What a pipeline will take: videos, parameters, operations, hours and bytes of each stage, before anything runs."""
+"""Cost estimates of a pipeline before it runs: videos, parameters, operations, hours and bytes of each stage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TREE_VALUES, _LIGHTGBM_BYTES = 8e7, 32
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a stage takes: an upper bound, where a training may stop early.
+    """The cost of a stage: an upper bound, as a training may stop early.
 
     Attributes:
       examples: read, each time that one is.
@@ -78,7 +78,7 @@ def _teaching(
     experiments: Mapping[str, ExperimentConfig],
     sizes: Mapping[str, ForwardCost],
 ) -> Cost:
-    """What the teachers of a run add: forward passes of each of them, in every step."""
+    """Returns the cost that the teachers of a run add: a forward pass of each of them in every step."""
     runs = [run for own in stage.teachers(stages) for run in own.options.get("members", (own.output,))]
     if not runs:
         return Cost()

@@ -1,4 +1,4 @@
-"""What a running pipeline shows: a line for each stage that ends, and one bar for the stages under way."""
+"""The display of a running pipeline: a line for each stage that ends, and one bar for the running stages."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Screen:
 
 
 def findings(result: Mapping[str, Any]) -> list[str]:
-    """What a stage found, a few words for each figure."""
+    """Returns the figures of a stage's result, each in a few words."""
     found = []
     if "gap_at_20" in result:
         found.append(f"GAP@20 {result['gap_at_20']:.4f}")

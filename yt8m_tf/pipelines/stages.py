@@ -98,7 +98,7 @@ def _graphs(
     students: Mapping[str, Stage],
     runs: Mapping[str, Stage],
 ) -> tuple[list[Stage], list[Stage]]:
-    """What fits weights of means; and the final network and the means, in the order in which they are exported."""
+    """Returns the stages that fit weights of means, then the final network and the means in the order of export."""
     fits: list[Stage] = []
     graphs: dict[str, Stage] = {}
     if settings.final is not None and stack:

@@ -1,5 +1,4 @@
-"""Whether the weights that runs start from fit into their models, and teachers their students: seen before anything
-runs, not after days."""
+"""Checks that starting weights fit their models, and teachers their students, before a pipeline runs for days."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from yt8m_tf.training.teacher import check_can_teach
 
 
 def check_starts(stages: Sequence[Stage]) -> None:
-    """Checks each stage that starts from the runs of others, as `training.checkpoints.init_from` will, or learns from
-    them, as `training.teacher.load_teacher` will.
+    """Checks each stage that starts from the runs of others, as `initial_weights.init_from` will, or learns from them,
+    as `teacher.load_teacher` will.
 
     Raises:
       InputError: a variable that none of the runs will have, or that the first one which has it has in another shape;

@@ -1,6 +1,6 @@
-"""What has been done: `stages/<name>.done.json`, with all that it was done for and the files it left.
+"""Records of finished stages: `stages/<name>.done.json`, with the inputs of the stage and the files that it wrote.
 
-Nothing that a stage wrote is ever deleted: what has to make way moves to `.old/`.
+Nothing that a stage wrote is ever deleted: earlier outputs move to `.old/`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, dig
 from yt8m_tf.pipelines.stage import Kind, Stage
 from yt8m_tf.stacking import finished
 
-# "done"; "begun", and goes on; "changed": there is something that was made for other inputs or another configuration;
-# "damaged": was done, and a file of it is gone, or of another size.
+# "begun": can be continued; "changed": the files on disk are for other inputs or another configuration; "damaged": was
+# done, but a file is missing or has another size.
 State = Literal["done", "begun", "changed", "damaged", "to do"]
 
 OLD = ".old"
 
-# The numbers that are read of the results of stages that are done.
+# The numbers that are read from the results of finished stages.
 _NUMBERS: Mapping[str, Sequence[str]] = {
     "train": ("seconds", "gap_at_20"),
     "evaluate": ("seconds", "gap_at_20"),
@@ -43,12 +43,12 @@ class _StoredContent:
     kind: str
     options: Mapping[str, Any]
     inputs: Mapping[str, str]
-    shards: str  # `digest`; the list itself is stages/shards/<digest>.json, once for the hundreds that read it
+    shards: str  # `digest` of the list, which is in stages/shards/<digest>.json, because hundreds of stages share it
 
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """A file of `stages/`; the first release wrote no content."""
+    """A file of `stages/`; `content` is None in files of the first release."""
 
     fingerprint: str
     content: _StoredContent | None = None
@@ -58,7 +58,7 @@ class _Record:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What is there of a stage."""
+    """The state of a stage on disk."""
 
     state: State
     record: _Record | None = None  # of "done" and "begun"
@@ -66,12 +66,12 @@ class _Found:
 
 
 class States:
-    """The state of each stage of a pipeline, as it is found when this is made, and as `begin` and `finish` change it.
+    """The states of a pipeline's stages: read from disk by the constructor, changed by `begin` and `finish`.
 
     Args:
       workdir: the pipeline's directory.
-      stages: all of them, each after those that it needs.
-      shards: that each stage reads, by its name (`content.shards_of`).
+      stages: all stages, each after those that it needs.
+      shards: name of each stage to the shards that it reads (`content.shards_of`).
     """
 
     def __init__(self, workdir: Path, stages: Sequence[Stage], shards: Mapping[str, Shards]):
@@ -80,40 +80,40 @@ class States:
         self._shards: dict[str, Shards | None] = {digest(own): own for own in shards.values()}
         self._contents: dict[str, Content] = {}
         self._fingerprints: dict[str, str] = {}
-        self._recorded: dict[str, str] = {}  # fingerprints of what is there
+        self._recorded: dict[str, str] = {}  # fingerprints of the records on disk
         self._found: dict[str, _Found] = {}
-        self._old: Path | None = None  # where what makes way goes
+        self._old: Path | None = None  # the directory for earlier outputs in this run
         for stage in stages:
             inputs = {name: self._fingerprints[name] for name in stage.inputs}
             options = strict_yaml.to_dict(dict(stage.options))
             content = self._contents[stage.name] = Content(stage.kind, options, inputs, shards[stage.name])
             found = self._found[stage.name] = self._look(stage, content)
-            # What an earlier release made keeps its fingerprint, so that what comes after it does.
+            # Stages of earlier releases keep their fingerprints, so that the stages after them keep theirs, too.
             self._fingerprints[stage.name] = (found.record or content).fingerprint
 
     def of(self, name: str) -> State:
-        """The state of one stage."""
+        """Returns the state of one stage."""
         return self._found[name].state
 
     def result(self, name: str) -> dict[str, Any]:
-        """What a stage that is done found."""
+        """Returns the result of a finished stage."""
         record = self._found[name].record
         assert record is not None
         return dict(record.result)
 
     def changed(self) -> list[str]:
-        """A line for each stage, or the folds of a model, that is "changed", with what changed."""
+        """Returns a line for each "changed" stage, with its changes; folds of a model share a line."""
         changes = {name: found.changes for name, found in self._found.items() if found.state == "changed"}
         return [plain(f"{title}: {why}") for title, why in _together(changes)]
 
     def check(self, restart: Sequence[str]) -> None:
-        """Checks that of what is "changed" only stages will start afresh that someone named, and those after them.
+        """Checks that all "changed" stages may start afresh: they are named in `restart`, or depend on such stages.
 
         Args:
-          restart: patterns of the names of stages, or of models of whom all folds are meant.
+          restart: patterns for names of stages, or of models, for all of their folds.
 
         Raises:
-          InputError: finished or begun work would have to make way, with what changed; a pattern that matches nothing.
+          InputError: a changed stage may not start afresh (the message names changes), or a pattern matches nothing.
         """
         for pattern in restart:
             if not any(_is_named(stage, pattern) for stage in self._stages.values()):
@@ -129,15 +129,15 @@ class States:
                 refused[name] = changes
         if refused:
             raise InputError(self._refusal(refused))
-        for name, found in self._found.items():  # records of the first release, for releases to come
+        for name, found in self._found.items():  # upgrade records of the first release
             if found.state in ("done", "begun") and found.record is not None and found.record.content is None:
                 self._write(name, found.state, found.record.result, found.record.files)
 
     def begin(self, name: str) -> Path | None:
-        """Before a stage runs: what is there of it, and is not of this run of it, makes way.
+        """Prepares the start of a stage: moves changed or damaged outputs away, and records the stage as begun.
 
         Returns:
-          Where that is now; None where there was nothing.
+          The directory to which earlier outputs were moved; None if there were none.
         """
         moved = self._set_aside(name) if self.of(name) in ("changed", "damaged") else None
         self._found[name] = _Found("begun", self._write(name, "begun"))
@@ -152,7 +152,7 @@ class States:
         self._path(name, "begun").unlink(missing_ok=True)
 
     def _look(self, stage: Stage, content: Content) -> _Found:
-        """What is there of a stage, whose content is now that."""
+        """Compares a stage's files and records with its present content."""
         changes: list[Changes] = []
         for what in ("done", "begun"):
             try:
@@ -176,7 +176,7 @@ class States:
         return _Found("changed", None, next(iter(changes), unknown))
 
     def _changes(self, stage: Stage, content: Content, record: _Record) -> Changes:
-        """In what a stage is not what a record tells of."""
+        """Returns the differences between a stage and a record of it."""
         if record.fingerprint == content.fingerprint:
             return Changes()
         if record.content is None:
@@ -189,7 +189,7 @@ class States:
         return differences(old, content)
 
     def _recovered(self, stage: Stage, content: Content, fingerprint: str) -> Content | None:
-        """The content of a record that has only its hash, where it can be guessed; the hash proves it."""
+        """Guesses the content of a record that has only a hash, which verifies the guess; None if no guess fits."""
         recorded = {name: self._recorded.get(name, own) for name, own in content.inputs.items()}
         for options in (content.options, *self._stored_options(stage)):
             for inputs in (content.inputs, recorded):
@@ -199,12 +199,12 @@ class States:
         return None
 
     def _stored_options(self, stage: Stage) -> Iterator[Mapping[str, Any]]:
-        """The options of a stage as they stand in what it wrote: with the keys and values that there were then."""
+        """Yields the options of a stage as they are stored in its output, with the keys and values of that time."""
         options = strict_yaml.to_dict(dict(stage.options))
         try:
             if stage.kind == "train":
                 stored = _read_yaml(self.workdir / stage.output / run_dir.CONFIG)
-                soft = {"labels": {"soft": options["experiment"]["labels"]["soft"]}}  # a run has the whole path
+                soft = {"labels": {"soft": options["experiment"]["labels"]["soft"]}}  # a run stores the absolute path
                 yield {**options, "experiment": strict_yaml.merge(stored, soft)}
             elif stage.kind == "mean":
                 data = _read_yaml(self.workdir / options["members"][0] / run_dir.CONFIG)["data"]
@@ -216,7 +216,7 @@ class States:
             return
 
     def _refusal(self, refused: Mapping[str, Changes]) -> str:
-        """Why stages do not start afresh, in one line: those that changed themselves, and the number of the others."""
+        """Returns, in one line, why changed stages do not start afresh: causes, and the number of dependent stages."""
         first = {n: c for n, c in refused.items() if c.own or not any(before in refused for before in c.inputs)}
         causes: dict[str, list[str]] = {}
         for name, changes in first.items():
@@ -235,7 +235,7 @@ class States:
         )
 
     def _set_aside(self, name: str) -> Path | None:
-        """Moves all that is there of a stage to a directory of its own for every run of the pipeline, under `OLD`."""
+        """Moves all files of a stage below `OLD`, to a directory that is new in each run of the pipeline."""
         records = [self._path(name, what) for what in ("done", "begun")] + [self.workdir / self._stages[name].log]
         there = [path for path in (*self._paths(self._stages[name]), *records) if path.exists() or path.is_symlink()]
         if not there:
@@ -246,18 +246,18 @@ class States:
         for path in there:
             target = self._old / path.relative_to(self.workdir)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, target)  # to another disk, where a directory here is a link
+            shutil.move(path, target)  # `rename` would fail between disks, to which links may lead
         return self._old
 
     def _is_whole(self, sizes: Mapping[str, int]) -> bool:
-        """Are files of a stage as it left them? Others may have come, such as the evaluation of a run."""
+        """Returns whether a stage's files still have their sizes. There may be new files, as a run's evaluation."""
         try:
             return all((self.workdir / path).stat().st_size == size for path, size in sizes.items())
         except OSError:
             return False
 
     def _paths(self, stage: Stage) -> list[Path]:
-        """Where a stage writes: its output, and the parts of a submission file."""
+        """Returns the paths that a stage writes: its output, and the parts of a submission file."""
         output = self.workdir / stage.output
         return [output, output.with_name(f"{output.name}.parts")] if stage.kind.startswith("infer") else [output]
 
@@ -297,7 +297,7 @@ class States:
         result: Mapping[str, Any] | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> _Record:
-        """Writes a record for what a stage is now."""
+        """Writes a record of the present content of a stage."""
         content = self._contents[name]
         assert content.shards is not None
         own = digest(content.shards)
@@ -320,7 +320,7 @@ def _has_content(path: Path) -> bool:
 
 
 def _together(changes: Mapping[str, Changes]) -> list[tuple[str, str]]:
-    """Stages with what changed; folds of a model of which the same is to say are one."""
+    """Returns titles of stages with their changes; folds of a model with equal changes are one entry."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, own in changes.items():
         groups.setdefault((name.partition(" fold ")[0], str(own)), []).append(name)
@@ -331,7 +331,7 @@ def _together(changes: Mapping[str, Changes]) -> list[tuple[str, str]]:
 
 
 def _check_result(kind: Kind, result: Mapping[str, Any]) -> None:
-    """Raises InputError where a result lacks what is read of it."""
+    """Raises InputError if a result lacks a value that is read."""
     names = _NUMBERS.get(kind, ("seconds",))
     if "map" in result:  # of rated segments
         names = ["map" if name == "gap_at_20" else name for name in names]

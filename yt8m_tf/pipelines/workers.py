@@ -15,7 +15,7 @@ from yt8m_tf.pipelines import worker_process
 from yt8m_tf.pipelines.execution import Where
 from yt8m_tf.pipelines.stage import Stage
 
-# A worker makes way for a new one after so many stages: TensorFlow keeps some memory of every model.
+# A worker process is replaced after this many stages, because TensorFlow keeps some memory of every model.
 _STAGES_OF_A_WORKER = 12
 
 Work = Callable[[Stage, Where], dict[str, Any]]
@@ -25,17 +25,17 @@ class Future(Protocol):
     """The future of a stage that was given to a worker."""
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Returns whether the stage has ended."""
 
     def result(self) -> dict[str, Any]:
-        """What it found, or the error that it ended with."""
+        """Returns the result of the stage, or raises the error that ended it."""
 
 
 Submit = Callable[[Stage], Future]
 
 
 class _LocalWorker:
-    """A process that does one stage at a time, and after some is followed by another with the same GPU."""
+    """A process that runs one stage at a time; after several stages a new process takes over its GPU."""
 
     def __init__(self, gpu: str | None, num_threads: int):
         self._start = (os.getpid(), gpu, num_threads)
@@ -43,8 +43,8 @@ class _LocalWorker:
         self._left = 0
 
     def submit(self, work: Work, stage: Stage, where: Where) -> concurrent.futures.Future[dict[str, Any]]:
-        # Not the pool's own `max_tasks_per_child`: it forgets at times to start the process that comes after
-        # (https://github.com/python/cpython/issues/115634), and then waits for ever.
+        # The pool's own `max_tasks_per_child` sometimes fails to start the next process, and then waits for ever
+        # (https://github.com/python/cpython/issues/115634).
         if self._pool is None or not self._left:
             self.end()
             context = multiprocessing.get_context("spawn")  # a forked TensorFlow hangs
@@ -62,14 +62,14 @@ class _LocalWorker:
 def local_workers(
     jobs: int, where: Where, gpus: Sequence[str] = (), work: Work = worker_process.run_logged
 ) -> Iterator[Submit]:
-    """Processes that run stages, and end with this one however it ends.
+    """Yields a function that submits stages to local processes, which end with this process however it ends.
 
     Args:
-      jobs: how many. A stage beyond that waits, in `submit`, for one of those before it to end.
-      where: for all stages.
-      gpus: ids of GPUs; each worker, and whichever process follows it, sees one of them alone; with more jobs than ids
-        they are dealt in turn. None: every worker sees what this process does.
-      work: what a worker does with a stage.
+      jobs: the number of processes. If all of them are busy, `submit` waits for one to end its stage.
+      where: the environment of all stages.
+      gpus: ids of GPUs, which are assigned to the workers in turn; each worker sees only its own. Empty: every worker
+        sees the GPUs that this process sees.
+      work: the function that runs a stage.
     """
     workers = [_LocalWorker(gpus[number % len(gpus)] if gpus else None, where.num_threads) for number in range(jobs)]
     idle: queue.SimpleQueue[_LocalWorker] = queue.SimpleQueue()
@@ -95,7 +95,7 @@ def local_workers(
 
 @contextlib.contextmanager
 def cluster_workers(client: Any, where: Where) -> Iterator[Submit]:
-    """The workers of a Dask cluster (`stacking.cluster.connect`), one stage at a time each.
+    """Yields a function that submits stages to a Dask cluster (`stacking.cluster.connect`).
 
     A worker that was started with `--resources GPU=1` takes one training or scoring at a time.
 
@@ -130,7 +130,7 @@ def _workers_of(client: Any) -> dict[str, Any]:
 
 
 class _OnCluster:
-    """A future of Dask, whose own errors are told from the stage's."""
+    """A future of Dask that tells Dask's errors from those of the stage."""
 
     def __init__(self, future: Any):
         self._future = future
@@ -145,7 +145,7 @@ class _OnCluster:
 
 @contextlib.contextmanager
 def _answering() -> Iterator[None]:
-    """An error of Dask's connections in one line; those of stages are of other types (`worker_process.run_claimed`)."""
+    """Turns Dask's connection errors into InputError; stages raise other types (`worker_process.run_claimed`)."""
     try:
         yield
     except (OSError, concurrent.futures.CancelledError) as error:  # a time-out is an OSError

@@ -1,4 +1,4 @@
-"""What predictions tell beside the metrics: a precision-recall curve, confusions, videos worth a look, ensembles."""
+"""Analyses of predictions beyond the metrics: precision-recall curve, confusions, example videos, ensembles."""
 
 from __future__ import annotations
 

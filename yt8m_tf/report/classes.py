@@ -104,7 +104,7 @@ def classes(model: str, evaluation: Evaluation | None, names: Names, hints: Hint
 
 
 def confused(model: str, found: Mapping[str, Predictions], names: Names, hints: Hints) -> Section:
-    """Which class a model scores highest where another one was meant."""
+    """Returns the section of confusions: labels, and the classes that a model scores highest in their place."""
     whose, lacking = _whose(model, found, "confusions", hints)
     if whose is None:
         return Section("confusions", "Confusions", lacking)

@@ -1,4 +1,4 @@
-"""What is known of a clip: the scores of its windows, its labels, the ratings of its segments."""
+"""Clips of a timeline: the scores of their windows, their labels, and the ratings of their segments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WindowScores:
 
 @dataclasses.dataclass(frozen=True)
 class Rating:
-    """Whether a class is there from one frame to another: 0 absent, 1 present; the mean where it was rated often."""
+    """A rating of a class in a range of frames: 0 absent, 1 present; the mean if there are several ratings."""
 
     start: int
     end: int
@@ -46,7 +46,7 @@ class Rating:
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """What people, or the dataset's makers, say of a clip: its labels and the ratings of its segments."""
+    """The ground truth of a clip: its labels and the ratings of its segments."""
 
     labels: Sequence[int] = ()
     ratings: Sequence[Rating] = ()

@@ -1,7 +1,7 @@
-"""How the pictures of a report are drawn: colours, styles, axes; as a PNG file, and as an SVG that stands in the page.
+"""Colours, line styles and axes of a report's pictures, which are saved as PNG files and embedded in the page as SVG.
 
-They are drawn for a width of five inches, so that their text stays readable on a phone. Lines differ in colour and in
-style, for readers who do not tell the colours apart. A point says its value to a pointer that rests on it (`tell`).
+Pictures are drawn for a width of five inches, so that their text stays readable on a phone. Lines differ in colour and
+in style, for readers who cannot tell the colours apart. A point shows its value when a pointer rests on it (`tell`).
 """
 
 from __future__ import annotations

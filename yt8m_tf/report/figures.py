@@ -1,4 +1,4 @@
-"""The pictures of a report in which models are compared: by step, by kind, by size, by number."""
+"""Figures of a report that compare models: by step, by kind, by size, by number of models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS = dict(zip((FIRST_LEVEL, COMBINATION, STUDENT, FINAL, HARD), (*COLOURS[:4
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A curve by step: its points, and the figure by which it is ranked."""
+    """A curve over steps: its points, and the value by which it is ranked."""
 
     name: str
     steps: Sequence[float]
@@ -40,15 +40,15 @@ class Line:
 def draw_lines(
     lines: Sequence[Line], palette: Palette, directory: Path, name: str, title: str, axis: str, highest: bool
 ) -> Picture:
-    """Curves by step; of many the 12 best have names, the others are grey.
+    """Draws curves over steps. The 12 best are named; any others are grey.
 
     Args:
       lines: the curves.
       palette: of the models.
-      directory, name: of the PNG, without its suffix.
+      directory, name: of the PNG file, the name without suffix.
       title: of the picture.
-      axis: of its y-axis, with the unit.
-      highest: whether high values are good ones; the other curves are drawn on a logarithmic axis.
+      axis: label of the y-axis, with the unit.
+      highest: whether high values are good; otherwise the y-axis is logarithmic.
     """
     ranked = sorted(lines, key=lambda line: -line.rank)
     shown, others = ranked[:_NAMED], ranked[_NAMED:]
@@ -77,13 +77,13 @@ def draw_lines(
 def draw_gaps(
     values: Mapping[str, float], kind: Callable[[str], str], reachable: float | None, directory: Path
 ) -> Picture:
-    """GAP@20 of models as points on a line each, highest first, by colour of their kind.
+    """Draws GAP@20 of models as points, a row each, highest first, coloured by kind.
 
     Args:
       values: GAP@20 by name.
-      kind: of a model, by its name.
-      reachable: GAP@20 that no model can exceed, a line; None: not known.
-      directory: of the PNG.
+      kind: maps the name of a model to its kind.
+      reachable: GAP@20 that no model can exceed, drawn as a line; None: not known.
+      directory: of the PNG file.
     """
     title = "GAP@20 on the validation videos"
     names = sorted(values, key=lambda model: -values[model])[:30]
@@ -117,13 +117,13 @@ def draw_gaps(
 def draw_bytes(
     exports: Sequence[Export], frontiers: Mapping[str, Mapping[str, Any]], palette: Palette, directory: Path
 ) -> Picture:
-    """GAP@20 against megabytes, of SavedModels and of what packings looked at.
+    """Draws GAP@20 against megabytes, for SavedModels and for the candidates and frontiers of packings.
 
     Args:
       exports: the SavedModels.
       frontiers: name to the contents of `frontier.json`.
       palette: of the models.
-      directory: of the PNG.
+      directory: of the PNG file.
     """
     with canvas() as (figure, axes):
         points: list[tuple[float, float, str]] = []
@@ -162,7 +162,7 @@ def draw_ensembles(
     palette: Palette,
     directory: Path,
 ) -> Picture:
-    """GAP@20 of means against their number of models; `others` are lines to compare with."""
+    """Draws GAP@20 of means against their number of models; `others` are horizontal lines for comparison."""
     with canvas() as (figure, axes):
         for number, (name, gaps) in enumerate(orders.items()):
             style = {"color": palette.colour("plain mean"), "linestyle": ("-", ":")[number % 2]}

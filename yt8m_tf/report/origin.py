@@ -15,7 +15,7 @@ _ALONE = ("checkpoint", "the one of the highest GAP@20", "validation shards, whi
 
 
 def origin(workdir: Workdir, model: str) -> Section:
-    """How a model was made, and where each choice was."""
+    """Returns the section on how a model was made: facts, configuration, and the data that decided each choice."""
     run = workdir.runs[model]
     facts = Table(f"How {model} was made", ["what", "value"], list(_facts(run)), num_left=2, captioned=False)
     made = [[entry[key] for key in ("of", "choice", "where")] for entry in workdir.choices]

@@ -21,7 +21,7 @@ _APART = 0.02  # of GAP@20 out of fold and on validation videos, likewise
 
 
 def overview(workdir: Workdir, model: str, found: Mapping[str, Predictions], hints: Hints, directory: Path) -> Section:
-    """What matters most, and GAP@20 of everything.
+    """Returns the section with the main figures, and GAP@20 of all models.
 
     Args:
       workdir: what the report is about.
@@ -69,7 +69,7 @@ def _tiles(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[tupl
 
 
 def _best(workdir: Workdir, gaps: Mapping[str, float], found: Mapping[str, Predictions]) -> str:
-    """Which model is best, by how much, and how sure that is; `gaps` are the highest first."""
+    """Returns a text on the best model: its lead, and the interval of that lead. `gaps` starts with the highest."""
     best, *others = gaps
     videos = next((own.metrics["num_videos"] for own in workdir.evaluations.values()), None)
     where = f"the {videos:,} validation videos" if videos else "the validation videos"
@@ -135,7 +135,7 @@ def _to_serve(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> str:
 
 
 def _surprises(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[str]:
-    """What one would not expect, a sentence each."""
+    """Returns a sentence for each unexpected result."""
     of_kind = {kind: [name for name in gaps if workdir.kind(name) == kind] for kind in map(workdir.kind, gaps)}
     found = []
     for name in of_kind.get(FINAL, ()):

@@ -41,7 +41,7 @@ _COMPARED = 2  # of the best models: how many are compared on the same videos
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a report takes beside the directory.
+    """Options of a report.
 
     Attributes:
       data_dir: where the shards of the validation data are; None: not at hand.
@@ -64,7 +64,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was written.
+    """A report that was written.
 
     Attributes:
       page: the page.
@@ -175,7 +175,7 @@ def _checkpoint(workdir: Workdir, model: str) -> str:
 
 
 def _next(workdir: Workdir, model: str, found: Mapping[str, Predictions], hints: Hints) -> str:
-    """What a reader of the page would do next: what it lacks first."""
+    """Returns the command that a reader of the page would run next; one for what the page lacks comes first."""
     evaluated = workdir.runs[model].of_segments or model in workdir.evaluations or workdir.runs[model].best_step is None
     if not evaluated:
         return hints.evaluate(model)

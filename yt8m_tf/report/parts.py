@@ -1,4 +1,4 @@
-"""What sections of a report consist of. `parts.html` says how each looks; names and ids in them are plain text."""
+"""Parts of a report's sections. `parts.html` lays them out; names and ids in them are plain text."""
 
 from __future__ import annotations
 

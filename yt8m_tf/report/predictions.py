@@ -57,7 +57,7 @@ class Predictions:
 def find_predictions(
     workdir: Workdir, name: str, data_dir: str | None, num_shards: int, progress: bool = True
 ) -> Predictions | None:
-    """What a model says of validation videos.
+    """Returns a model's predictions for validation videos.
 
     Its score shards are read where there are any, with the labels that stacking kept or those of the shards. Else the
     run's best checkpoint scores the shards.

@@ -1,4 +1,4 @@
-"""The section of a report on runs that were trained on rated segments: `data.segments`."""
+"""The section of a report on runs that are trained on rated segments (`data.segments`)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from yt8m_tf.report.workdir import Evaluation, Run, Workdir
 
 
 def segment_runs(workdir: Workdir) -> dict[str, Run]:
-    """The runs on rated segments, by name."""
+    """Returns the runs on rated segments, by name."""
     return {name: run for name, run in workdir.runs.items() if run.of_segments}
 
 
 def segment_model(workdir: Workdir, model: str) -> str:
-    """The run on segments whose classes are shown: `model` if it is one, else that of the highest MAP, or the first.
+    """Returns the run on segments whose classes are shown: `model`, or else the one with the highest MAP, or the first.
 
-    There must be one.
+    There must be a run on segments.
     """
     maps = {name: found.metrics["metrics"]["map"] for name, found in workdir.segment_evaluations.items()}
     runs = segment_runs(workdir)
@@ -32,7 +32,7 @@ def segment_model(workdir: Workdir, model: str) -> str:
 
 
 def segment_tiles(evaluation: Evaluation) -> Tiles:
-    """An evaluation's figures."""
+    """Returns the figures of an evaluation as tiles."""
     metrics, counts = evaluation.metrics["metrics"], evaluation.metrics
     rated, present = sum(evaluation.num_rated or ()), sum(evaluation.num_positives)
     return Tiles(
@@ -49,7 +49,7 @@ def segment_tiles(evaluation: Evaluation) -> Tiles:
 def segments(
     workdir: Workdir, whose: str, names: Callable[[int], str], hints: Hints, palette: Palette, directory: Path
 ) -> Section:
-    """MAP over rated pairs, by run, by step and by class, and how much was rated.
+    """Returns the section with MAP over rated pairs, by run, step and class, and the numbers of ratings.
 
     Args:
       workdir: has a run on segments.
@@ -73,7 +73,7 @@ def segments(
             figures.draw_lines(lines, palette, directory, "map_segments", "MAP of rated segments", "MAP", True)
         )
     parts.append(Columns([table, *picture]))
-    parts.append(Note("Over pairs of a segment and a class that were rated; what nobody rated counts nowhere."))
+    parts.append(Note("Over rated pairs of a segment and a class; unrated pairs are left out."))
     parts += [Missing(f"{name} is not evaluated", hints.evaluate(name)) for name in runs if name not in found]
     if whose in found:
         parts += _classes(whose, found[whose], names)

@@ -123,7 +123,7 @@ def _checkpoint(directory: Path) -> tuple[int, int]:
 
 
 def _seconds(directory: Path, sessions: Sequence[Mapping[str, Any]]) -> float | None:
-    """How long a run was trained: by its sessions, or by the names of its event files, which start and end say."""
+    """Returns the training time of a run in seconds, from its sessions or else from the names of its event files."""
     if sessions:
         return checked(directory / run_dir.SESSIONS, lambda _: float(sum(entry["seconds"] for entry in sessions)))
     times: dict[str, list[int]] = {"start": [], "end": []}
@@ -176,7 +176,7 @@ def _report(file: Path) -> Mapping[str, Any]:
 
 
 def _is_of(directory: Path, run: Run) -> bool:
-    """Whether a SavedModel that lies elsewhere has a run's name and its configuration: names such as "plain" recur."""
+    """Returns whether a SavedModel has a run's model options, classes and features; names such as "plain" recur."""
     contents = read_json(directory / "assets" / METADATA_FILE, {})
     data, trained = run.experiment.data, contents.get("experiment", {}) if isinstance(contents, dict) else {}
     return (

@@ -39,7 +39,7 @@ def read_json(
 
 
 def checked(path: Path, read: Callable[[Path], Any]) -> Any:
-    """What `read` returns of a file; InputError for whatever it stumbles over."""
+    """Returns `read(path)`, and turns the errors of a file that cannot be read into InputError."""
     try:
         return read(path)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:

@@ -1,4 +1,4 @@
-"""What a report is made from: the models of a directory, and what is known of each. `sources` reads it."""
+"""The data of a report: the models of a directory, with their results. `sources` reads it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def of_segments(self) -> bool:
-        """Whether its examples are rated segments: it has a MAP of these, and no GAP@20."""
+        """Whether the examples are rated segments, so that the run has a MAP in place of GAP@20."""
         return self.experiment.data.segments is not None
 
     @property
@@ -67,7 +67,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluation.runs.write_evaluation` wrote.
+    """An evaluation, as `evaluation.runs.write_evaluation` writes it.
 
     Attributes:
       metrics: of `metrics.json`: "metrics", "calibration", "num_videos", ...
@@ -151,7 +151,7 @@ class Workdir:
 
     @property
     def stacks(self) -> bool:
-        """Whether it is a pipeline whose models are stacked, which are trained on folds."""
+        """Whether the directory is of a pipeline that stacks models, which are trained on folds."""
         return self.pipeline and any(run.kind == FIRST_LEVEL for run in self.runs.values())
 
     @property

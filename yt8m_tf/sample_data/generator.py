@@ -248,7 +248,7 @@ class SampleModel:
 
 @dataclasses.dataclass(frozen=True)
 class _GivenTopic:
-    """What `SampleModel._given_topic` computes of B videos.
+    """Probabilities of B videos given the topic, from `SampleModel._given_topic`.
 
     Attributes:
       by_axis: how classes are arranged.

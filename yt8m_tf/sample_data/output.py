@@ -1,4 +1,4 @@
-"""The directory that sample data is written to: starting it, replacing it, its text files."""
+"""The output directory of sample data: start, replacement, text files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEST_LABELS = "test_labels.csv"
 TRUE_LABELS = "true_labels.csv"
 TRUE_SEGMENTS = "true_segments.csv"
 SEGMENT_CLASSES = "segment_label_ids.csv"
-_UNFINISHED = SUMMARY + ".tmp"  # names the shards of a run that has not ended
+_UNFINISHED = SUMMARY + ".tmp"  # lists the shards of a run that has not ended
 _TOPICS = (
     *("Kites", "Lighthouses", "Beekeeping", "Origami", "Tram rides", "Bread baking", "Rock pools", "Fountain pens"),
     *("Snowshoeing", "Puppetry", "Street chess", "Model ships", "Herb gardens", "Bell ringing", "Cave diving"),
@@ -31,15 +31,16 @@ _TOPICS = (
 
 
 def start_output(output_dir: str, shards: Sequence[str], overwrite: bool) -> None:
-    """Makes sure of an empty directory, and notes there which shards are to come.
+    """Ensures that a directory is empty, and writes a list of the shards to come into it.
 
     Args:
-      output_dir: made if there is none.
+      output_dir: the directory, which is created if it does not exist.
       shards: paths of the shards relative to it.
       overwrite: remove the files of an earlier run, and no others, from a directory that is not empty.
 
     Raises:
-      InputError: it is not empty and `overwrite` is off, or it does not come from an earlier run; it cannot be written.
+      InputError: it is not empty, and `overwrite` is off or it was not written by an earlier run; or it cannot be
+        written.
     """
     try:
         os.makedirs(output_dir, exist_ok=True)
@@ -53,7 +54,7 @@ def start_output(output_dir: str, shards: Sequence[str], overwrite: bool) -> Non
 
 
 def finish_output(output_dir: str, summary: dict[str, Any], shard_bytes: dict[str, int]) -> dict[str, Any]:
-    """Writes sample_data.json, which says that the directory is whole; returns its contents."""
+    """Writes sample_data.json, which marks the directory as complete; returns its contents."""
     summary = {**summary, "shard_bytes": shard_bytes}
     write_text(os.path.join(output_dir, SUMMARY), json.dumps(summary, indent=1) + "\n")
     os.remove(os.path.join(output_dir, _UNFINISHED))
@@ -61,7 +62,7 @@ def finish_output(output_dir: str, summary: dict[str, Any], shard_bytes: dict[st
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file, which gets its name when it is whole.
+    """Writes a text file, which gets its final name once it is complete.
 
     Raises:
       InputError: it cannot be written.
@@ -75,19 +76,19 @@ def write_text(path: str, text: str) -> None:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, with plain line ends."""
+    """Returns rows as CSV, with single line feeds."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 
 def vocabulary_text(model: SampleModel, train_counts: np.ndarray) -> str:
-    """A vocabulary in the official format, with invented names.
+    """Returns a vocabulary in the official format, with invented names.
 
     Args:
-      model: a class's verticals are the topics in which it is most frequent, at most 3, and no less than half as
-        frequent as in the first.
-      train_counts: [C], training videos that have each class.
+      model: gives the verticals of a class: the topics in which it is most frequent, at most 3. In each of them it is
+        at least half as frequent as in the first.
+      train_counts: [C], the number of training videos with each class.
     """
     header = "Index,TrainVideoCount,KnowledgeGraphId,Name,WikiUrl,Vertical1,Vertical2,Vertical3,WikiDescription"
     rows: list[Sequence[Any]] = [header.split(",")]
@@ -105,12 +106,12 @@ def vocabulary_text(model: SampleModel, train_counts: np.ndarray) -> str:
 
 
 def topic_name(topic: int) -> str:
-    """An invented name."""
+    """Returns an invented name for a topic."""
     return _TOPICS[topic] if topic < len(_TOPICS) else f"Topic {topic + 1}"
 
 
 def _remove_earlier(output_dir: str) -> None:
-    """Removes what an earlier run wrote, as its own list says."""
+    """Removes the files of an earlier run, according to its own list."""
     for name in (_UNFINISHED, SUMMARY):
         path = os.path.join(output_dir, name)
         if os.path.exists(path):
@@ -123,7 +124,7 @@ def _remove_earlier(output_dir: str) -> None:
             shards = list(json.load(file)["shard_bytes"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: lists no shards ({error!r}); remove {output_dir} yourself") from error
-    # The list of shards goes last: until then, a run that is killed here can be repeated.
+    # The list of shards is removed last, so that a run that is killed here can be repeated.
     texts = (VOCABULARY, TEST_LABELS, TRUE_LABELS, TRUE_SEGMENTS, SEGMENT_CLASSES)
     for name in (*shards, *(shard + ".tmp" for shard in shards), *texts, SUMMARY, _UNFINISHED):
         full = os.path.join(output_dir, name)

@@ -184,7 +184,7 @@ def rate(clips: Clips, posterior: np.ndarray, classes: np.ndarray, rng: np.rando
 
 
 def _scene_starts(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Where scenes start: 2 to 6 of them, fewer where there are fewer whole segments."""
+    """Draws the first frames of scenes: 2 to 6 scenes, or fewer if there are fewer whole segments."""
     whole = max(num_frames // SIZE, 1)
     count = min(int(rng.integers(2, MOST_SCENES + 1)), whole)
     return np.concatenate([[0], np.sort(1 + rng.choice(whole - 1, count - 1, replace=False)) * SIZE]).astype(np.int64)

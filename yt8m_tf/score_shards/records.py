@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files, schema
+from yt8m_tf.data.assertions import require
 from yt8m_tf.layers.candidates import MAX_CLASSES
 from yt8m_tf.layers.candidates import ranking_keys as ranking_keys
 
@@ -49,9 +50,9 @@ def encode(video_id: bytes, classes: np.ndarray, scores: np.ndarray) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _headers(id_length: int, count: int) -> list[bytes]:
-    """What stands in front of each of the values of `encode` in a serialized `tf.train.Example`: lengths and keys.
+    """Returns the bytes before each value of `encode` in a serialized `tf.train.Example`: lengths and keys.
 
-    Records of equal lengths have the same, and joining them is faster than serializing every record.
+    They are the same for records of equal lengths, and joining them is faster than serializing every record.
     """
     lengths = {"class_ids": 2 * count, "id": id_length, "scores": 2 * count}
     features = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes(n)])) for key, n in lengths.items()}
@@ -92,7 +93,7 @@ def decode(class_ids: tf.Tensor, scores: tf.Tensor, top_k: int) -> tuple[tf.Tens
     """
     lengths = tf.strings.length(class_ids)  # [B], two bytes a class
     right = tf.reduce_all(tf.equal(lengths, tf.strings.length(scores)) & (lengths <= 2 * top_k) & (lengths % 2 == 0))
-    with tf.control_dependencies([tf.debugging.Assert(right, ["score records of other lengths"])]):
+    with tf.control_dependencies([require(right, "score records of other lengths")]):
         classes = tf.cast(tf.io.decode_raw(class_ids, tf.uint16, fixed_length=2 * top_k), tf.int32)
     padding = tf.range(top_k) >= lengths[:, None] // 2
     bits = tf.io.decode_raw(scores, tf.uint16, fixed_length=2 * top_k)

@@ -24,7 +24,7 @@ from yt8m_tf.score_shards.reading import ShardScores, read_shard
 
 
 def beside(labels: LabelsConfig, data_dir: str, data: DataConfig) -> Callable[[Sequence[str]], SoftLabels] | None:
-    """What `pipeline.training_stream` is to read beside the records; None where `labels` names no soft labels."""
+    """Returns the soft labels for `pipeline.training_stream` to read beside records; None if `labels` has none."""
     if not labels.soft:
         return None
     directory = Path(files.below(data_dir, labels.soft))
@@ -32,7 +32,7 @@ def beside(labels: LabelsConfig, data_dir: str, data: DataConfig) -> Callable[[S
 
 
 def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
-    """That of the scores that are soft labels; "" where `labels` names none.
+    """Returns the fingerprint of the scores that serve as soft labels; "" if `labels` has none.
 
     Raises:
       InputError: there are no finished scores.
@@ -43,7 +43,7 @@ def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
 
 
 def replace_labels(labels: LabelsConfig) -> bool:
-    """Whether there are soft labels, and no target depends on a video's own ones."""
+    """Returns whether soft labels replace the labels of the records in every target."""
     alone = (labels.weight, labels.unlisted_classes, labels.missing_videos) == (1.0, "zero", "error")
     return labels.soft is not None and alone
 
@@ -84,7 +84,7 @@ class SoftLabels:
         self._scores = functools.lru_cache(2 * data.shuffle_shards)(self._read)
 
     def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """The soft labels of a batch.
+        """Returns the soft labels of a batch.
 
         Args:
           shards: [B] the number of each video's shard.
@@ -110,7 +110,7 @@ class SoftLabels:
         return {"soft_classes": classes, "soft_scores": scores}
 
     def _read(self, shard: int) -> tuple[dict[bytes, int], ShardScores]:
-        """The scores of a shard, and the row of each of its videos."""
+        """Reads the scores of a shard; returns the row of each of its videos, and the scores."""
         name = os.path.basename(self._shards[shard])
         if name not in self._manifest.shards:
             nothing = np.zeros((0, self._manifest.top_k))
@@ -119,7 +119,7 @@ class SoftLabels:
         return {video: row for row, video in enumerate(scores.ids.tolist())}, scores
 
     def _problem(self, shard: str, known: Mapping[bytes, int]) -> str:
-        """Which videos of a shard have no soft labels, in one line."""
+        """Says which videos of a shard have no soft labels, in one line."""
         ids = [video_id(record, self._id_keys) or "" for record in integrity.good_records(shard)]
         missing = [video for video in ids if video.encode() not in known]
         return (

@@ -293,7 +293,7 @@ def _restore(faults: Faults, shard: str, made_from: ScoredShard | None) -> None:
 
 
 def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tuple[list[Predictor], list[str]]]:
-    """Which models score which shards."""
+    """Returns groups of shards, each with the models that score it."""
     first = predictors[0]
     names = [os.path.basename(shard) for shard in shards]
     if len(set(names)) < len(names):

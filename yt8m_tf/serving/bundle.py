@@ -1,6 +1,6 @@
-"""A SavedModel as one `.tgz` for upload, the same bytes for the same model; and the way back, which trusts no archive.
+"""Packs a SavedModel into one `.tgz` for upload, and unpacks such an archive without trusting it.
 
-What is in `assets.extra`, the report of the export with its timings, stays out.
+The same model gives the same bytes. `assets.extra`, with the export's report and its timings, is not packed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MEMBER_LIMIT = 1000
 _LEFT_OUT = "assets.extra"
 _COMPRESSION = 6
 _CHUNK = 1 << 20
-_END_BYTES = 1 << 20  # of zeros behind the last member; tar writes 10 kB unless told otherwise
-# Of a file or folder: printable ASCII without what Windows takes for separators, drives and wildcards.
+_END_BYTES = 1 << 20  # of zeros allowed after the last member; tar pads to 10 kB by default
+# Names of files and folders: printable ASCII without Windows' separators, drive letters' colons and wildcards.
 _PLAIN_NAME = re.compile(r'[^\x00-\x1f\x7f-\U0010ffff/\\:*?"<>|]{1,100}')
 
 
 def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raises InputError where no bundle can be written, before there is one to write."""
+    """Raises InputError if no bundle can be written to a path; called before there is one to write."""
     folder = Path(path).absolute().parent
     if not os.fspath(path).endswith(SUFFIXES):
         raise InputError(f"--bundle={path}: is no name of a bundle; let it end in {SUFFIXES[0]}")
@@ -47,18 +47,18 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
 def write_bundle(
     saved_model: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool = False, progress: bool = True
 ) -> int:
-    """Packs a SavedModel into a gzipped tar archive, which appears when it is whole.
+    """Packs a SavedModel into a gzipped tar archive, which appears once it is complete.
 
-    Its bytes depend on the names and the contents of the files alone (and on the version of zlib).
+    The archive's bytes depend only on the names and contents of the files (and on the version of zlib).
 
     Args:
       saved_model: its directory; everything but `assets.extra` is packed, at the root of the archive.
       path: the archive; ends in `.tgz` or `.tar.gz`.
-      overwrite: whether to replace one that is there already.
+      overwrite: whether to replace an existing file.
       progress: whether to show a progress bar.
 
     Returns:
-      The bytes of the archive.
+      The size of the archive in bytes.
 
     Raises:
       InputError: see `check_target`.
@@ -76,7 +76,7 @@ def write_bundle(
             Progress(total=total, desc="bundle", unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for name, file in found.items():
-                member = tarfile.TarInfo(name)  # of user and group 0, without names, last changed in 1970
+                member = tarfile.TarInfo(name)  # defaults: user and group 0, no names, modified in 1970
                 member.size, member.mode = file.stat().st_size, 0o644
                 with open(file, "rb") as content:
                     archive.addfile(member, CallbackIOWrapper(bar.update, content, "read"))
@@ -85,14 +85,14 @@ def write_bundle(
 
 @contextlib.contextmanager
 def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iterator[Path]:
-    """The SavedModel of a bundle, in a temporary folder that is removed at the end of the block.
+    """Unpacks the SavedModel of a bundle into a temporary folder, which is removed at the end of the block.
 
     Args:
       path: a gzipped tar archive with a SavedModel at its root or in its only folder.
-      size_limit: bytes that its files may take, unpacked.
+      size_limit: the largest total size of its files, unpacked, in bytes.
 
     Raises:
-      InputError: the archive is damaged, too large, holds no SavedModel, or something that has no place in one.
+      InputError: the archive is damaged or too large, holds no SavedModel, or has members other than files and folders.
     """
     if not Path(path).is_file():
         raise InputError(f"--bundle={path}: no such file; give an archive that yt8m-export --bundle wrote")
@@ -110,9 +110,10 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iter
 
 
 class _Header(tarfile.TarInfo):
-    """Of a file or a folder; any other one, and a damaged one, is an error.
+    """The header of a file or folder; raises an error for other types and for damaged headers.
 
-    `tarfile` left alone takes a damaged header for the end, and reads headers of any length (PAX, GNU) into memory.
+    By default `tarfile` takes a damaged header for the end of the archive, and reads PAX and GNU headers of any length
+    into memory.
     """
 
     @classmethod
@@ -134,16 +135,16 @@ class _Header(tarfile.TarInfo):
 
 
 def _unpack(content: gzip.GzipFile, folder: Path, size_limit: int) -> None:
-    """Reads a tar archive from front to back; each member is checked before anything of it is written.
+    """Unpacks a tar archive from front to back; each member is checked before it is written.
 
     Args:
       content: the archive, decompressed while it is read.
-      folder: where to, empty.
+      folder: the target, an empty folder.
       size_limit: see `unpacked`.
     """
     num_bytes = 0
     taken: dict[str, tuple[str, bool]] = {}
-    # Names stay ASCII: of others the bytes are shown, and refused for their backslashes.
+    # Bytes of names that are not ASCII become backslash escapes, which `_PLAIN_NAME` refuses.
     with tarfile.TarFile(
         fileobj=content, tarinfo=_Header, encoding="ascii", errors="backslashreplace", errorlevel=1
     ) as archive:
@@ -162,11 +163,11 @@ def _unpack(content: gzip.GzipFile, folder: Path, size_limit: int) -> None:
 
 
 def _check_path(member: tarfile.TarInfo, taken: dict[str, tuple[str, bool]]) -> None:
-    """Raises InputError for a path that is not plain, or stands there twice.
+    """Raises InputError for a path that is not plain, or occurs twice.
 
     Args:
       member: its header.
-      taken: by lower-case path, the paths until here and whether they are folders; those of the member are added.
+      taken: lower-case path to the path and whether it is a folder, of the members so far; the member's are added.
     """
     where = f"member {member.name!r}"
     parts = member.name.removeprefix("./").split("/") if member.name != "." else []
@@ -175,7 +176,7 @@ def _check_path(member: tarfile.TarInfo, taken: dict[str, tuple[str, bool]]) -> 
     for depth in range(1, len(parts) + 1):
         path = "/".join(parts[:depth])
         entry = path, depth < len(parts) or member.isdir()
-        # Folders may be named again. Paths that differ in case alone are one on some systems.
+        # Folders may occur again. Some file systems take paths that differ only in case for the same one.
         known = taken.get(path.lower())
         if known is not None and (known != entry or not entry[1]):
             raise InputError(f"{where} stands there twice, as '{known[0]}'; pack it anew")
@@ -183,7 +184,7 @@ def _check_path(member: tarfile.TarInfo, taken: dict[str, tuple[str, bool]]) -> 
 
 
 def _check_end(content: gzip.GzipFile) -> None:
-    """Behind the first block of zeros, nothing but zeros may follow; gzip's checksum comes last."""
+    """Raises InputError for data after the archive's end; reading to the end also checks gzip's checksum."""
     for _ in range(_END_BYTES // _CHUNK + 1):
         rest = content.read(_CHUNK)
         if not rest:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.data.assertions import require
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.batch_statistics import TOP_K
@@ -20,7 +21,7 @@ _FRAMES, _COUNTS, _SCORES = "rgb_and_audio", "num_frames", "predictions"
 
 
 def takes_frames(signature: Any) -> bool:
-    """Whether a signature takes frames and their numbers."""
+    """Returns whether a signature takes frames and the number of frames."""
     return {_FRAMES, _COUNTS} == {*signature.structured_input_signature[1]}
 
 
@@ -61,7 +62,7 @@ def of_records(signature: Any, where: str, num_classes: int | None) -> tuple[Cal
     def serve(*, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = parse_records(examples, data.records)
         num_frames = parsed["num_frames"]
-        check = tf.debugging.Assert(tf.reduce_all(num_frames > 0), ["a clip has no frames"])
+        check = require(tf.reduce_all(num_frames > 0), "a clip has no frames")
         codes = tf.concat([parsed[name] for name in schema.FEATURE_SIZES], axis=2)  # [B, T, D]
         real = tf.sequence_mask(num_frames, tf.shape(codes)[1])[:, :, None]
         with tf.control_dependencies([check]):

@@ -70,7 +70,7 @@ class Selection:
         return found
 
     def rows(self, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> bytes:
-        """What is written of [B] videos, of which the highest scores are known."""
+        """Encodes the highest scores of [B] videos in the output format."""
         classes, scores = classes[:, : self.top_k], scores[:, : self.top_k]
         keep = None if self.thresholds is None else self.thresholds.reached(classes, scores)
         return self.format.encode(Rows(ids, classes, scores, keep, self.names))
@@ -287,7 +287,7 @@ def scored_batches(
 def _scores_without_empty(
     scorer: Scorer, serialized: tf.Tensor, faults: Faults
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """What `scorer` gives for clips with frames, and scores of 0 for those without; None where that is not the matter.
+    """Scores a batch that has clips without frames, which get scores of 0; None if they are not why scoring failed.
 
     The graph refuses a batch with clips without frames (`usable` leaves them out): so rare that a second look at the
     batch costs less than one at all of them.

@@ -1,4 +1,4 @@
-"""The description that travels with a SavedModel, as `assets/metadata.json`."""
+"""The metadata of a SavedModel, in its `assets/metadata.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VOCABULARY_FILE = "vocabulary.csv"
 
 
 def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[str, Any]:
-    """The records that a model reads, the precision of its weights, the versions it was made with, and `more`."""
+    """Returns a model's metadata: its records, the precision of its weights, the versions of packages, and `more`."""
     return {
         "level": data.level,
         "features": data.sizes,
@@ -35,21 +35,21 @@ def describe(data: DataConfig, precision: str, more: Mapping[str, Any]) -> dict[
 
 
 def versions() -> dict[str, str]:
-    """Of this package and of what its numbers depend on."""
+    """Returns the versions of this package and of the packages that its results depend on."""
     return {"yt8m_tf": yt8m_tf.__version__, "tensorflow": tf.__version__, "keras": metadata.version("keras")}
 
 
 def without_paths(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's section `data` without the places of files, which say nothing where a model is used."""
+    """Returns a configuration's section `data` without paths of files, which mean nothing where the model is used."""
     places = ("train", "validation", "test", "vocabulary")
     return {key: value for key, value in data.items() if key not in places}
 
 
 def read_data(directory: str | os.PathLike[str]) -> DataConfig | None:
-    """The records that a SavedModel reads, where its metadata says so.
+    """Reads which records a SavedModel takes; None without metadata.
 
     Raises:
-      InputError: it says what no model reads; the message names the file.
+      InputError: the metadata is not valid; the message names the file.
     """
     metadata = read_metadata(directory)
     if metadata is None:
@@ -62,28 +62,28 @@ def read_data(directory: str | os.PathLike[str]) -> DataConfig | None:
 
 
 def read_context(directory: str | os.PathLike[str]) -> int:
-    """The frames before and after a rated segment that a SavedModel's model was trained with; 0 for one of clips."""
+    """Reads how many frames around a rated segment a model was trained with, on each side; 0 for a model of clips."""
     experiment = (read_metadata(directory) or {}).get("experiment")
     segments = experiment["data"].get("segments") if isinstance(experiment, dict) else None
     return 0 if segments is None else strict_yaml.parse(SegmentsConfig, segments, "data.segments").context
 
 
 def read_names(directory: str | os.PathLike[str], num_classes: int | None = None) -> list[str] | None:
-    """The names of the classes that a SavedModel carries; None where it carries none.
+    """Reads the names of classes from a SavedModel; None if it has none.
 
     Args:
       directory: of the SavedModel.
-      num_classes: C; None: as many as have names.
+      num_classes: C; None: as many as there are names.
 
     Raises:
-      InputError: what it carries are no names of its classes.
+      InputError: the names are not those of its classes.
     """
     path = os.path.join(os.fspath(directory), "assets", VOCABULARY_FILE)
     return load_vocabulary(path, num_classes) if tf.io.gfile.exists(path) else None
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The metadata of a SavedModel that `saved_model` wrote; None where it has none."""
+    """Reads the metadata of a SavedModel that `saved_model` wrote; None if it has none."""
     try:
         with tf.io.gfile.GFile(os.path.join(os.fspath(directory), "assets", METADATA_FILE)) as file:
             contents = json.load(file)

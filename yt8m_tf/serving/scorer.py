@@ -1,8 +1,8 @@
-"""Loads a SavedModel that scores serialized records. Needs no model code: TensorFlow alone runs the graph.
+"""Loads a SavedModel that scores serialized records; TensorFlow runs the graph without model code.
 
-Any model with the export signature of the YouTube-8M starter code will do, of TensorFlow 1 too: what such models do
-differently (a fixed batch size, a dimension for each clip, the order and the type of the outputs) is evened out here.
-So will one with that of its export for MediaPipe (`frames_model`).
+The model may have any export signature of the YouTube-8M starter code, TensorFlow 1 models included. Their differences
+are handled here: a fixed batch size, a dimension for each clip, order and types of the outputs. The starter code's
+export for MediaPipe is supported, too (`frames_model`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from yt8m_tf.serving.frames_model import of_records, takes_frames
 from yt8m_tf.serving.metadata import read_data
 
 SIGNATURE = "serving_default"
-FRAMES = "frames"  # of a video-level model, takes frame-level records
+FRAMES = "frames"  # the signature of a video-level model that takes frame-level records
 _OUTPUTS = {
     "video_id": (tf.string,),
     "class_indexes": (tf.int32, tf.int64),
     "predictions": (tf.float32, tf.float16, tf.bfloat16, tf.float64),
 }
-# Above it, a class id is taken for something else.
+# Higher values are not taken for class ids.
 _MOST_CLASSES = 1 << 20
 
 
@@ -40,11 +40,11 @@ class Scorer:
     """A loaded SavedModel.
 
     Attributes:
-      path: what messages call it.
-      signature: from [B] strings to `video_id`, `class_indexes` and `predictions`.
-      data: the records that it reads, where its metadata says so.
-      num_classes: C, what its class ids are below.
-      loaded: keeps its variables alive.
+      path: its name in messages.
+      signature: maps [B] strings to `video_id`, `class_indexes` and `predictions`.
+      data: the records that it reads; None without metadata.
+      num_classes: C; its class ids are below it.
+      loaded: the loaded object, which keeps the variables alive.
     """
 
     path: str
@@ -55,12 +55,12 @@ class Scorer:
 
     @property
     def num_scores(self) -> int:
-        """The scores of a record, where the model says how many."""
+        """The number of scores of a record; `TOP_K` if the model does not state it."""
         return self.signature.structured_outputs["predictions"].shape[-1] or TOP_K  # type: ignore[attr-defined]
 
     @property
     def id_keys(self) -> tuple[str, ...]:
-        """The keys that records may hold their id under."""
+        """The keys under which records may hold their id."""
         return self.data.id_keys if self.data else schema.ID_KEYS
 
     def __call__(self, serialized: tf.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,7 +73,7 @@ class Scorer:
           Video ids [B] bytes, class ids [B, k] int64, scores [B, k] float32 in [0, 1] or NaN, highest first.
 
         Raises:
-          InputError: the outputs do not belong to B records, or are no classes and probabilities.
+          InputError: the outputs are not of B records, or are not classes and probabilities.
         """
         ((name, spec),) = self.signature.structured_input_signature[1].items()  # type: ignore[attr-defined]
         size = spec.shape[0] if spec.shape.rank else None
@@ -90,7 +90,7 @@ class Scorer:
 
     def _checked(self, count: int, outputs: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ids, classes, scores = (outputs[name].numpy() for name in _OUTPUTS)
-        # The starter code maps over clips, and gives [B, 1] ids and [B, 1, k] scores.
+        # The starter code's graph maps over clips, and returns [B, 1] ids and [B, 1, k] scores.
         of_records = ids.shape in ((count,), (count, 1)) and classes.shape == scores.shape
         if not of_records or classes.shape not in ((count, classes.shape[-1]), (count, 1, classes.shape[-1])):
             found = ", ".join(f"{name} {list(outputs[name].shape)}" for name in _OUTPUTS)
@@ -136,18 +136,17 @@ def load_scorer(
     """Loads a SavedModel and checks that it can be used here.
 
     Args:
-      directory: of the SavedModel. Of several graphs in it the one with the tag "serve" is taken.
-      top_k: scores wanted of each record.
-      source: the flag and its value that messages name; None: `--saved_model=DIRECTORY`.
-      num_classes: what the model must predict; None: any number.
-      signature_name: what scores the records: `serving_default`, or "frames", which takes frame-level records for a
-        video-level model.
-      assumed_classes: of a model that does not say it, where `num_classes` does not either.
+      directory: of the SavedModel. If it has several graphs, the one with the tag "serve" is used.
+      top_k: number of scores wanted for each record.
+      source: flag and value for messages; None: `--saved_model=DIRECTORY`.
+      num_classes: the number of classes that the model must predict; None: any number.
+      signature_name: the signature that scores records: `serving_default`, or "frames", which takes frame-level records
+        for a video-level model.
+      assumed_classes: the number of classes if neither the model nor `num_classes` states it.
 
     Raises:
-      InputError: `directory` holds no SavedModel, or one without a signature that takes one [B] string tensor and gives
-        `video_id`, `class_indexes` and `predictions`, `top_k` of them, or one of other
-        than `num_classes` classes.
+      InputError: `directory` holds no SavedModel; the model has no signature from one [B] string tensor to `video_id`,
+        `class_indexes` and `predictions` with at least `top_k` scores; or it does not predict `num_classes` classes.
     """
     where = source or f"--saved_model={directory}"
     try:
@@ -187,11 +186,11 @@ def load_scorer(
 
 
 def load_saved_model(directory: str | os.PathLike[str], where: str) -> Any:
-    """Loads a SavedModel; of several graphs in it the one with the tag "serve".
+    """Loads a SavedModel; if it has several graphs, the one with the tag "serve".
 
     Args:
       directory: of the SavedModel.
-      where: the flag and its value that messages name.
+      where: flag and value for messages.
 
     Raises:
       InputError: it is damaged, or TensorFlow cannot load it.
@@ -210,7 +209,7 @@ def load_saved_model(directory: str | os.PathLike[str], where: str) -> Any:
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-    """A SHA-256 of all files of a SavedModel and their names."""
+    """Returns a SHA-256 hash of all files of a SavedModel and their names."""
     digest = hashlib.sha256()
     for file in sorted(Path(directory).rglob("*")):
         if file.is_file():

@@ -1,4 +1,4 @@
-"""Output formats of segments: the submission of the 2019 challenge, or JSON Lines with a line for each video."""
+"""Output formats of segments: a submission to the 2019 challenge, or JSON Lines with a line for each video."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SegmentRows:
     """Scores of the W windows of one video.
 
     Attributes:
-      starts, ends: [W] frames.
-      rows: of the windows, each with the id of the video; `keep` is given.
+      starts, ends: [W], in frames.
+      rows: scores of the windows, each with the id of the video; `keep` is not None.
     """
 
     starts: np.ndarray
@@ -38,7 +38,7 @@ class SegmentRows:
 
 
 def encode_json(segments: SegmentRows) -> bytes:
-    """A line: an object with id and segments, each with start and end, and ids and scores as `formats` has them."""
+    """Encodes a line: an object with id and segments; each has start, end, ids and scores, as in `formats`."""
     found = []
     windows = zip(segments.starts.tolist(), segments.ends.tolist(), segments.rows.pairs(), strict=True)
     for start, end, (_, classes, scores) in windows:
@@ -50,7 +50,7 @@ def encode_json(segments: SegmentRows) -> bytes:
 
 
 def encode_pairs(segments: SegmentRows) -> bytes:
-    """The id and the pairs of a video as two arrays, 12 bytes a pair: a submission needs those of all videos.
+    """Encodes the id and the pairs of a video as two arrays, 12 bytes a pair, for `join_submission`.
 
     Raises:
       InputError: the id has a space in it, which separates segments in a submission.
@@ -74,11 +74,11 @@ def segment_format(layout: str, num_classes: int, classes: Sequence[int] | None)
 
     Args:
       layout: "csv", the submission, or "jsonl".
-      num_classes: class ids are below it.
-      classes: those that get a line of a submission, in this order; None: all that have a segment.
+      num_classes: C; class ids are below it.
+      classes: the classes of a submission's lines, in this order; None: all classes that have a segment.
 
     Raises:
-      InputError: another layout.
+      InputError: `layout` is neither.
     """
     if layout == "jsonl":
         return Format("jsonl", encode_json, join_text)
@@ -98,9 +98,9 @@ def join_submission(
     classes: Collection[int] | None = None,
     k: int = MAX_SEGMENTS,
 ) -> None:
-    """Writes the K best segments of each class in files of `encode_pairs`; memory is that of `TopSegments`.
+    """Writes a submission with the K best segments of each class in files of `encode_pairs`.
 
-    Of segments with equal scores the first one in the files comes first: shards, their videos, time.
+    Segments with equal scores are in the order of the files: by shard, video and time. Memory is that of `TopSegments`.
     """
     top = TopSegments(num_classes, k)
     videos: list[bytes] = []

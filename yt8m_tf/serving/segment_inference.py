@@ -134,7 +134,7 @@ def score_clip(score: SegmentScorer, shard: str, serialized: bytes) -> SegmentRo
 
 
 def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[list[SegmentRows | None], int]]:
-    """What is written of some clips at a time, None for those without frames; and the bytes of their records."""
+    """Yields the rows of a few clips at a time, None for clips without frames, and the bytes of their records."""
 
     def score_some(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[list[tuple[CutClip, SegmentRows | None]], int]:
         return _scores_of(score, shard, batch[1], faults), bytes_in_shards(batch[1])
@@ -149,7 +149,7 @@ def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[
 def _scores_of(
     score: SegmentScorer, shard: str, serialized: tf.Tensor, faults: Faults
 ) -> list[tuple[CutClip, SegmentRows | None]]:
-    """What `score` gives for clips of a shard; of one that it cannot read the message names the record."""
+    """Scores clips of a shard; if one cannot be read, the error's message names its record."""
     try:
         return score(serialized)
     except (*records.PARSE_FAILURES, DecodeError) as error:

@@ -146,7 +146,7 @@ def load_segment_scorer(
 def _window_scorer(
     directory: str, scorer: Scorer, classes: np.ndarray | None, batch_size: int, windows: Windows, signature: str
 ) -> tuple[ClassScorer, int]:
-    """What scores windows, and the frames of context that it was trained with."""
+    """Returns the scorer of windows, and the frames of context that its model was trained with."""
     context = read_context(directory)
     length = dataclasses.replace(windows, context=context).length
     return class_scorer(scorer, classes, batch_size, length, signature), context

@@ -55,7 +55,7 @@ def read_classes(path: str | Path, num_classes: int | None = None, flag: str = "
 
 
 def is_segment_submission(path: Path, flag: str = "--submission") -> bool:
-    """Whether a file starts with the header of such a submission.
+    """Returns whether a file starts with the header of a segment submission.
 
     Raises:
       InputError: it cannot be read.

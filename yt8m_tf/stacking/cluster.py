@@ -1,7 +1,7 @@
-"""The boosters' training on a Dask cluster, by LightGBM's own Dask estimator.
+"""Training of boosters on a Dask cluster, by LightGBM's own Dask estimator.
 
 The workers read the files of rows themselves, so these must lie on storage that all of them see. The estimator has no
-early stopping: the first fold is trained here, and gives the number of trees.
+early stopping: the first fold is trained on this machine, and sets the number of trees of the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TIMEOUT_SECONDS = 10
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """A client of a Dask scheduler.
+    """Connects to a Dask scheduler.
 
     Raises:
       InputError: Dask is not installed, the scheduler does not answer, or it has no workers.
@@ -50,7 +50,7 @@ def connect(address: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def fold_trainer(address: str | None, config: StackConfig, num_threads: int) -> Iterator[TrainFold | None]:
-    """Returns the trainer of a fold on a scheduler's cluster; None, for training here, without an address."""
+    """Yields a function that trains folds on a scheduler's cluster; None, without an address, to train here."""
     if address is None:
         yield None
         return
@@ -79,8 +79,8 @@ def train(
       client: a `distributed.Client`.
       training: files of `rows.save_rows`, as the workers see them.
       names: the columns of the features.
-      config: the trees.
-      num_trees: how many.
+      config: options of the trees.
+      num_trees: the number of trees.
     """
     import dask
     import dask.array
@@ -99,7 +99,7 @@ def train(
         parts["weights"].append(dask.array.from_array(sequence.weights, chunks=-1))
     arrays = {name: dask.array.concatenate(found) for name, found in parts.items()}
     options = boosting.parameters(config, len(names), 0)
-    for name in ("num_threads", "metric", "objective"):  # the workers know their own; the estimator the others
+    for name in ("num_threads", "metric", "objective"):  # workers set their own threads; the estimator sets the others
         del options[name]
     estimator = DaskLGBMClassifier(client=client, n_estimators=num_trees, tree_learner="data", **options)
     estimator.fit(

@@ -1,6 +1,6 @@
 """Candidate rows of a shard and their features, without a loop over videos.
 
-A table [N, C + 1] takes part in everything: its last column is where padding (class -1) goes.
+Rows are looked up in tables [N, C + 1], whose last column takes the padding (class -1).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from yt8m_tf.stacking.settings import StackConfig
 
 
 def candidates(scores: Sequence[ShardScores], top: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes that are among the highest of at least one model.
+    """Returns the classes that are among the highest of at least one model.
 
     Args:
       scores: of the models that may name candidates, for the same N videos in the same order.
-      top: how many classes of each model.
+      top: the number of classes from each model.
       num_classes: C.
 
     Returns:
@@ -34,7 +34,7 @@ def candidates(scores: Sequence[ShardScores], top: int, num_classes: int) -> tup
 
 
 def feature_names(models: Sequence[str], config: StackConfig) -> list[str]:
-    """The columns of `features`, in order."""
+    """Returns the names of the columns of `features`, in order."""
     ranks = [f"rank of {name}" for name in models] if config.ranks else []
     return [*models, *ranks, *(["mean", "maximum", "models"] if config.aggregates else [])]
 
@@ -42,22 +42,22 @@ def feature_names(models: Sequence[str], config: StackConfig) -> list[str]:
 def features(
     scores: Sequence[ShardScores], videos: np.ndarray, classes: np.ndarray, num_classes: int, config: StackConfig
 ) -> np.ndarray:
-    """The features of candidate rows, but for the class id.
+    """Returns the features of candidate rows, without the class id.
 
     Args:
       scores: of all M models, for the same N videos in the same order.
       videos, classes: [R], see `candidates`.
       num_classes: C.
-      config: which columns.
+      config: chooses the columns.
 
     Returns:
-      [R, F] float16 as `feature_names`: each model's score, NaN where it does not list the class; then what `config`
-      adds. Float16 holds all of them exactly but the mean.
+      [R, F] float16, columns as in `feature_names`: each model's score, NaN if it does not list the class, then the
+      columns that `config` adds. Float16 represents all of them exactly except the mean.
     """
     num_models, num_rows = len(scores), len(videos)
     slots = np.full((len(scores[0].ids), num_classes + 1), -1, np.int32)
     slots[videos, classes] = np.arange(num_rows, dtype=np.int32)
-    # Columns lie one after the other in memory while they are filled.
+    # Column-major while it is filled, so that each model's column is contiguous.
     columns = np.full((num_models * (2 if config.ranks else 1), num_rows), np.nan, np.float16)
     numbers = np.arange(len(scores[0].ids))[:, None]
     for model, (column, given) in enumerate(zip(columns, scores, strict=False)):
@@ -73,7 +73,7 @@ def features(
 
 
 def aggregates(scores: np.ndarray) -> np.ndarray:
-    """[M, R] scores, NaN where a class is not listed -> [3, R] float16: mean, maximum, models that do."""
+    """Maps scores [M, R], NaN for unlisted classes, to [3, R] float16: mean, maximum, number of models that list it."""
     own = scores.astype(np.float32)
     missing = np.isnan(own)
     filled = np.where(missing, np.float32(0), own)

@@ -20,7 +20,7 @@ OUT_OF_FOLD = "train"
 
 @dataclasses.dataclass(frozen=True)
 class Begun:
-    """What a stacking directory is for: `stack.json`. A release before `top_k` left it out."""
+    """The settings of a stacking directory, from `stack.json`. Files of early releases have no `top_k`."""
 
     fingerprint: str
     config: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Begun:
 
 @dataclasses.dataclass(frozen=True)
 class _Report:
-    """What is read of `report.json`: GAP@20 by split, then by name."""
+    """The part of `report.json` that is read: GAP@20 by split, then by name."""
 
     gaps: Mapping[str, Mapping[str, float]]
 

@@ -244,7 +244,7 @@ class StackInputs:
         return kept
 
     def _is_current(self, arrays: Mapping[str, np.ndarray], shard: str) -> bool:
-        """Whether a shard is still the one whose labels were kept; files of earlier releases do not tell, and count."""
+        """Returns whether a shard is unchanged since its labels were kept; True for files that store no size."""
         if not self._has_shards or "num_bytes" not in arrays:
             return True
         return int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
@@ -262,7 +262,7 @@ class StackInputs:
         return kept.at(np.array([video.decode("utf-8", "backslashreplace") not in skipped for video in ids.tolist()]))
 
     def _is_damaged(self, name: str) -> bool:
-        """Whether a shard was damaged when a model scored it."""
+        """Returns whether a shard was damaged when a model scored it."""
         return any(manifest.inputs[name].damage for manifest in self._manifests if name in manifest.inputs)
 
     @property

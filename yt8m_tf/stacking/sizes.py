@@ -112,7 +112,7 @@ def _configuration(given: StackConfig, overrides: Sequence[str]) -> StackConfig:
 def _kept(
     stacking: Stacking, members: Sequence[int], config: StackConfig, num_threads: int, progress: bool
 ) -> dict[str, Any]:
-    """What an ensemble was found to be; measures it where that is not there."""
+    """Returns the stored measurement of an ensemble; measures and stores it first if there is none."""
     everything = [stacking.fingerprint, list(stacking.gaps), strict_yaml.to_dict(config), list(members)]
     key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:20]
     path = stacking.output / _FOLDER / f"{key}.json"

@@ -8,7 +8,6 @@ never taken for one, and never removed: what has its name is moved aside when it
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import itertools
 import json
 import math
@@ -28,8 +27,6 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.serving.scorer import load_saved_model
-from yt8m_tf.serving.weights import read_weights
 from yt8m_tf.training.inputs import Inputs
 from yt8m_tf.training.schedule import Plateau
 
@@ -109,7 +106,7 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
             files.write_json(directory / STATE, contents)
         else:
             names = sorted(variables)
-            values = [tf.convert_to_tensor(_local(variables[name])) for name in names]
+            values = [tf.convert_to_tensor(local_value(variables[name])) for name in names]
             with files.whole_directory(directory) as temporary:
                 prefix = str(temporary / VARIABLES)
                 tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
@@ -120,7 +117,7 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
             f"checkpoint '{directory}' cannot be written ({reason}); earlier ones are whole: make room or mend"
             " the directory, then go on with the same command"
         ) from error
-    steps = [own for own in _steps(workdir) if fault(_prefix(workdir, own).parent) is None]
+    steps = [own for own in saved_steps(workdir) if fault(_prefix(workdir, own).parent) is None]
     for old in set(steps[:-_KEPT]) - {state.get("best_step")}:
         shutil.rmtree(_prefix(workdir, old).parent)
 
@@ -154,13 +151,13 @@ def latest_state(workdir: Path) -> State | None:
     Raises:
       InputError: the last one is not whole.
     """
-    steps = _steps(workdir)
+    steps = saved_steps(workdir)
     return read_state(_prefix(workdir, steps[-1]).parent) if steps else None
 
 
 def has(workdir: Path, step: int) -> bool:
-    """Whether there is a checkpoint of this step."""
-    return step in _steps(workdir)
+    """Returns whether there is a checkpoint of this step."""
+    return step in saved_steps(workdir)
 
 
 def fault(directory: Path) -> str | None:
@@ -191,108 +188,6 @@ def restore(workdir: Path, step: int, variables: Mapping[str, Any]) -> None:
       InputError: the checkpoint is of another model, or damaged.
     """
     _assign(_prefix(workdir, step), variables, {name: name for name in variables})
-
-
-def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Sequence[str] = ()) -> None:
-    """Starts weights from those of other runs (their best checkpoints), of checkpoints' directories or of exports.
-
-    Args:
-      sources: run directories, directories of checkpoints, or SavedModels of yt8m-export, whose weights are what they
-        store: rounded, of less than float32. A variable comes from the first source that has it.
-      variables: those to start, by name; only names that begin with "model/" and "ema/" are read.
-      exclude: patterns of model variable paths to leave as they are, such as "logits/*".
-
-    Raises:
-      InputError: nothing there, or a variable that no source has, that it has in another shape, or that is not finite.
-    """
-    wanted = {
-        name: name.partition("/")[2]
-        for name in variables
-        if name.startswith(("model/", "ema/"))
-        and not any(fnmatch.fnmatch(name.partition("/")[2], pattern) for pattern in exclude)
-    }
-    origins = [_origin(source) for source in sources]
-    for number, origin in enumerate(origins):
-        saved = origin.shapes.keys()
-        last = number == len(origins) - 1  # what is missing in the last one too is an error there
-        found = {n: path for n, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved}
-        names = {n: f"ema/{path}" if f"ema/{path}" in saved else f"model/{path}" for n, path in found.items()}
-        _check_shapes(origin, variables, names)
-        for name, stored in names.items():
-            variables[name].assign(origin.read(stored))
-        _check_finite(sources[number], {path: variables[name] for name, path in found.items()})
-        wanted = {name: path for name, path in wanted.items() if name not in found}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Origin:
-    """Weights to start from.
-
-    Attributes:
-      where: what holds them, for messages.
-      shapes: of its variables, by their names there.
-      read: gives the value of one.
-    """
-
-    where: str
-    shapes: Mapping[str, list[int]]
-    read: Callable[[str], np.ndarray]
-
-
-def _origin(source: Path) -> _Origin:
-    if not files.is_saved_model(source):
-        prefix = _initial_prefix(source)
-        return _Origin(f"checkpoint '{prefix.parent}'", dict(_list_variables(prefix)), _checked_reader(prefix, {}))
-    weights = read_weights(load_saved_model(source, f"--init_from={source}"))
-    if not weights:
-        raise InputError(
-            f"--init_from={source}: a SavedModel whose weights have no names; name one that yt8m-export wrote, or a run"
-        )
-    values = {f"model/{path}": value for path, value in weights.items()}
-    return _Origin(
-        f"SavedModel '{source}'", {name: list(value.shape) for name, value in values.items()}, values.__getitem__
-    )
-
-
-def _check_shapes(origin: _Origin, variables: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Names all variables of another shape, and how to start them afresh: a head for other classes is such a case."""
-    shapes = {stored: list(variables[name].shape) for name, stored in names.items()}
-    others = [stored for stored in shapes if stored in origin.shapes and list(origin.shapes[stored]) != shapes[stored]]
-    if others:
-        first, paths = others[0], dict.fromkeys(stored.partition("/")[2] for stored in others)
-        raise InputError(
-            f"--init_from: {origin.where} is of another model: '{first}' {shapes[first]} is needed, there it is"
-            f" {list(origin.shapes[first])}; to start what has another shape afresh, such as the head for other"
-            f" classes, add it to --init_exclude={','.join(paths)}"
-        )
-    if missing := [stored for stored in shapes if stored not in origin.shapes]:
-        raise InputError(
-            f"--init_from: {origin.where} is of another model: '{missing[0]}' {shapes[missing[0]]} is needed, and is"
-            f" not there; name one of the same model, or leave it out with --init_exclude"
-        )
-
-
-def _check_finite(source: Path, started: Mapping[str, Any]) -> None:
-    """Refuses weights that make every loss NaN, which would be put down to the learning rate."""
-    for path, variable in started.items():
-        value = np.asarray(tf.convert_to_tensor(_local(variable)))
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise InputError(
-                f"--init_from={source}: {np.count_nonzero(~np.isfinite(value)):,} of {value.size:,} values of variable"
-                f" '{path}' there are not finite; take an earlier checkpoint, or leave the variable out with"
-                f" --init_exclude='{path}'"
-            )
-
-
-def _initial_prefix(source: Path) -> Path:
-    if (source / STATE).is_file():
-        return source / VARIABLES
-    if not _steps(source):
-        raise InputError(
-            f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory nor a"
-            " SavedModel"
-        )
-    return find_checkpoint(source, option="--init_from")[0]
 
 
 def find_checkpoint(workdir: Path, which: str = "best", option: str = "--workdir") -> tuple[Path, int]:
@@ -346,23 +241,23 @@ def _open(workdir: Path, which: str, build: Callable[..., keras.Model]) -> tuple
     experiment = run_dir.read_experiment(workdir, parse_experiment)
     prefix, step = find_checkpoint(workdir, which)
     model = build(experiment.model, experiment.data.spec)
-    saved = {name for name, _ in _list_variables(prefix)}
+    saved = {name for name, _ in list_variables(prefix)}
     sources = {v.path: f"ema/{v.path}" if f"ema/{v.path}" in saved else f"model/{v.path}" for v in model.weights}
-    reader = _checked_reader(prefix, {sources[variable.path]: variable.shape for variable in model.weights})
+    reader = checked_reader(prefix, {sources[variable.path]: variable.shape for variable in model.weights})
     if experiment.data.spec.num_tags:  # the same layers and variables, and a slice of the output
         model = keras.Model(model.input, model.output[:, : experiment.data.num_classes], name=model.name)
     return Trained(model, experiment, prefix, step), lambda variable: reader(sources[variable.path])
 
 
 def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-    reader = _checked_reader(prefix, {source: variables[name].shape for name, source in sources.items()})
+    reader = checked_reader(prefix, {source: variables[name].shape for name, source in sources.items()})
     for name, source in sources.items():
         variables[name].assign(reader(source))
 
 
-def _checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callable[[str], np.ndarray]:
-    """Reads tensors by name, once it is known that all of them are there, in the shapes that are wanted."""
-    shapes = dict(_list_variables(prefix))
+def checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callable[[str], np.ndarray]:
+    """Returns what reads a checkpoint's tensors by name; all `wanted` ones must be there, in these shapes."""
+    shapes = dict(list_variables(prefix))
     for source, shape in wanted.items():
         if shapes.get(source) != list(shape):
             found = f"has it as {shapes[source]}" if source in shapes else "does not have it"
@@ -381,7 +276,8 @@ def _checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callab
     return read
 
 
-def _list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
+def list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
+    """Lists names and shapes of the variables of a checkpoint."""
     try:
         return tf.train.list_variables(readable(prefix))
     except READ_FAILURES as error:
@@ -397,7 +293,7 @@ def _prefix(workdir: Path, step: int) -> Path:
     return workdir / run_dir.CHECKPOINTS / f"step_{step:08d}" / VARIABLES
 
 
-def _steps(workdir: Path) -> list[int]:
+def saved_steps(workdir: Path) -> list[int]:
     """The steps that checkpoints have the names of, whole or not, in order."""
     found = (_STEP.fullmatch(path.name) for path in (workdir / run_dir.CHECKPOINTS).glob("step_*"))
     return sorted(int(match[1]) for match in found if match)
@@ -436,8 +332,8 @@ def unreadable(prefix: Path, error: Exception) -> InputError:
 
 
 def _remedy(prefix: Path) -> str:
-    """What to do about a checkpoint that is not whole: what is next to it decides."""
-    steps = _steps(prefix.parent / "../..") if _STEP.fullmatch(prefix.parent.name) else []
+    """Returns the remedy for an incomplete checkpoint, which depends on the other checkpoints beside it."""
+    steps = saved_steps(prefix.parent / "../..") if _STEP.fullmatch(prefix.parent.name) else []
     if len(steps) < 2:
         return "there is no other one beside it: fetch it again, or begin anew in another directory"
     if prefix.parent.name == f"step_{steps[-1]:08d}":
@@ -445,6 +341,6 @@ def _remedy(prefix: Path) -> str:
     return "move it away, and take the newest one with --checkpoint=last"
 
 
-def _local(variable: Any) -> Any:
+def local_value(variable: Any) -> Any:
     """This process's first copy of a variable that may be a strategy's."""
     return variable.values[0] if hasattr(variable, "values") else variable

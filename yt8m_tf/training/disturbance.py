@@ -1,4 +1,4 @@
-"""Noise and dropout on a model's inputs in training: of what a student sees, its teacher sees the same."""
+"""Noise and dropout on a model's inputs in training; a student and its teacher get the same disturbed inputs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import tensorflow as tf
 
 
 def disturb(inputs: Mapping[str, tf.Tensor], seed: tf.Tensor, noise: float, dropout: float) -> dict[str, tf.Tensor]:
-    """Adds noise to features, then drops values of them, each value by itself.
+    """Adds noise to features, then sets values to 0 independently.
 
     Args:
-      inputs: feature to [B, D] or, decoded, [B, T, D] float32; "num_frames" stays as it is.
+      inputs: decoded features, name to [B, D] or [B, T, D] float32; "num_frames" is not changed.
       seed: [2] integers; the same seed gives the same inputs.
       noise: standard deviation of the normal noise, 0 or more, in the units of the features.
       dropout: the share of values that become 0, in [0, 1); the others are divided by 1 - dropout.

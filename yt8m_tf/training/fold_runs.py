@@ -1,4 +1,4 @@
-"""Teachers out of fold: of each video those models of folds teach that have not seen it in training."""
+"""Out-of-fold teachers: a video is taught by the models that were not trained on its fold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEY = "labels.teacher_folds"
 
 @dataclasses.dataclass(frozen=True)
 class FoldRun:
-    """A run that one fold was held out of.
+    """A run with one fold held out.
 
     Attributes:
       path: its directory.
@@ -31,14 +31,14 @@ class FoldRun:
 
 
 def find(pattern: str, data_dir: str) -> list[FoldRun]:
-    """The runs that `labels.teacher_folds` names, in the order of their paths.
+    """Finds the runs that `labels.teacher_folds` names, in the order of their paths.
 
     Args:
       pattern: of run directories, see `files.find`.
       data_dir: what it is relative to.
 
     Raises:
-      InputError: no run there, one without folds, or one of other folds than the others.
+      InputError: there is no run, a run has no folds, or runs have different folds.
     """
     where = f"{_KEY}={files.below(data_dir, pattern)}"
     paths = [Path(path) for path in files.find(pattern, data_dir) if (Path(path) / run_dir.CONFIG).is_file()]
@@ -62,10 +62,10 @@ def find(pattern: str, data_dir: str) -> list[FoldRun]:
 
 
 def check(runs: Sequence[FoldRun], train_shards: Sequence[str]) -> None:
-    """Checks that there is a model for every shard which has not seen it.
+    """Checks that every shard has a model that was not trained on it.
 
     Raises:
-      InputError: a shard that the folds do not know, or one whose fold no run holds out.
+      InputError: a shard is in no fold, or no run holds out its fold.
     """
     folds, held_out = runs[0].folds, {run.fold for run in runs}
     for shard in train_shards:
@@ -83,7 +83,7 @@ def check(runs: Sequence[FoldRun], train_shards: Sequence[str]) -> None:
 
 
 class ShardFolds:
-    """The fold of each video, by its shard: what a training stream reads beside the records.
+    """Reads the fold of each video, by its shard, beside the records of a training stream.
 
     Args:
       folds: base name of a shard to its fold.
@@ -99,5 +99,5 @@ class ShardFolds:
         self._folds = np.array([folds[os.path.basename(shard)] for shard in shards], np.int32)
 
     def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """ "teacher_fold" [B] int32, of numbers of shards [B]."""
+        """Returns "teacher_fold" [B] int32: the folds of shards, of which `shards` [B] are the numbers."""
         return {"teacher_fold": self._folds[shards]}

@@ -32,7 +32,7 @@ from yt8m_tf.metrics.evaluate import Accumulator, evaluate
 from yt8m_tf.metrics.rated_pairs import RatedAccumulator, RatedMetrics
 from yt8m_tf.models.registry import parse_experiment, set_output_bias
 from yt8m_tf.score_shards import soft_labels
-from yt8m_tf.training import checkpoints, distribution, inputs, memory, resume
+from yt8m_tf.training import checkpoints, distribution, initial_weights, inputs, memory, resume
 from yt8m_tf.training.evaluation_step import EvaluationStep
 from yt8m_tf.training.fold_runs import ShardFolds
 from yt8m_tf.training.inputs import Inputs
@@ -183,7 +183,7 @@ class _Run:
             self.plateau, self.evaluation_due = saved.plateau, saved.evaluation_due
         elif options.init_from:
             resume.check_same_inputs(experiment, options.init_from)
-            checkpoints.init_from(options.init_from, variables, options.init_exclude)
+            initial_weights.init_from(options.init_from, variables, options.init_exclude)
         weights = None
         if config.target_reweighting:
             weights = statistics.target_weights(self._class_prior, config.target_reweighting)
@@ -305,7 +305,7 @@ class _Run:
             raise
 
     def _skipped(self) -> tuple[str, ...]:
-        """What all workers skipped, a line for each kind; for the chief to tell."""
+        """Returns a line for each kind of record that the workers skipped, and nothing except on the chief."""
         workers = distribution.gather_texts(self.strategy, json.dumps(dataclasses.asdict(self.faults)))
         # Where every worker reads every record, all count the same ones.
         added = max if self.experiment.data.split == "record" else operator.add
@@ -318,14 +318,14 @@ class _Run:
         return tuple(together.summary()) if self.is_chief else ()
 
     def _where_to_change(self) -> str:
-        """How to go on with another configuration, which a run directory with checkpoints refuses."""
+        """Returns the advice to use a new --workdir, as a directory with checkpoints refuses another configuration."""
         workdir = self.options.workdir
         if checkpoints.latest_state(workdir) is None:
             return ""
         return f", in a new --workdir; --init_from={workdir} starts there from the best weights of this run"
 
     def _wishes(self, saved_time: float) -> tuple[float, float]:
-        """Whether this worker would save, and whether it would end: above 0 for yes."""
+        """Returns whether this worker is due to save, and whether it was interrupted: above 0 for yes."""
         late = time.perf_counter() - saved_time > 60.0 * self.options.checkpoint_minutes
         return float(self.is_chief and late), float(self.interruption.number is not None)
 
@@ -448,7 +448,7 @@ class _Run:
         )
 
     def _beside_records(self) -> Callable[[Sequence[str]], BesideRecords] | None:
-        """What is read beside the records of given shards: stored soft labels, or which teachers a video has."""
+        """Returns the reader of data beside the records: stored soft labels, or each video's fold for the teachers."""
         if self.teacher is not None:
             return functools.partial(ShardFolds, self.teacher.shard_folds) if self.teacher.num_folds else None
         labels, data = self.experiment.labels, self.experiment.data

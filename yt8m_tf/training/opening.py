@@ -1,4 +1,4 @@
-"""What a run says of itself before its first update, and keeps in its directory (`sessions`)."""
+"""Facts about a run: printed before its first update, and kept in its directory (`sessions`)."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def _sum_of_squares(gradient: tf.Tensor) -> tf.Tensor:
 
 
 def decays(config: OptimizerConfig, shape: Sequence[int]) -> bool:
-    """Whether weight decay applies to a variable of this shape: matrices only, not biases and batch normalisation."""
+    """Returns whether weight decay applies to a variable of this shape: matrices, not biases or BN parameters."""
     return config.name == "adamw" and len(shape) >= 2
 
 

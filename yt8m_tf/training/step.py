@@ -175,8 +175,12 @@ class TrainStep:
         return tf.nest.pack_sequence_as(outputs, [value / self._num_replicas for value in total])
 
     def _prepare(self, batch: Batch, number: tf.Tensor) -> tuple[Batch, tf.Tensor, tf.Tensor]:
-        """What comes before the compiled part of a step: the batch with its frames sampled, the weights of mixup ([B],
-        or nothing), and a seed for dropout and noise."""
+        """Prepares a batch for the compiled part of a step.
+
+        Returns:
+          The batch with its frames sampled, the weights of mixup ([B]; [0] without mixup), and a seed for dropout and
+          noise.
+        """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.random.experimental.stateless_fold_in([self._train.seed, 0x5EED], number)
         seed = tf.random.experimental.stateless_fold_in(seed, replica)

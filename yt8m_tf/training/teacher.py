@@ -1,9 +1,9 @@
-"""A teacher in the training step: trained models score the very input that their student sees.
+"""Teachers in the training step: trained models score the same input as their student.
 
 Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", https://arxiv.org/abs/2106.05237: with
-many passes and broad mixup the student learns the teacher's function, and not its scores of the training videos. There
-the student learns by the Kullback-Leibler divergence of softmaxes; here, of independent labels, by whatever `loss` is,
-the teacher's probabilities being its targets.
+many passes and broad mixup, the student learns the teacher's function rather than its scores of the training videos.
+The paper minimises the Kullback-Leibler divergence of softmaxes. Labels are independent here, so that the student
+minimises the configured `loss` with the teacher's probabilities as targets.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from yt8m_tf.training import checkpoints, distribution, exported, fold_runs
 
 
 class Teacher:
-    """Trained models that are asked for scores and never change.
+    """Trained models with frozen weights that score the student's input.
 
     Args:
-      models: from decoded features to [B, C] logits; made in the scope of the strategy.
-      folds: of each model the fold that it has not seen; empty: a single model teaches all videos.
+      models: map decoded features to [B, C] logits; created in the scope of the strategy.
+      folds: for each model, the fold that it has not seen; empty: a single model teaches all videos.
       shard_folds: base name of each training shard to its fold.
 
     Attributes:
@@ -45,22 +45,22 @@ class Teacher:
         self._models, self.shard_folds = models, shard_folds or {}
         self.num_folds = max(folds, default=-1) + 1
         self.compiles_with_xla = all(map(distribution.compiles_with_xla, models))
-        # Of the models of one fold, the mean: [K, M].
+        # [K, M]: each row averages the models of one fold.
         member = np.equal.outer(np.arange(self.num_folds), np.asarray(folds))
         self._shares = (member / np.maximum(member.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
     def scores(self, inputs: Mapping[str, tf.Tensor], folds: tf.Tensor | None = None) -> tf.Tensor:
-        """The probabilities of a batch.
+        """Returns the probabilities of a batch.
 
         Args:
-          inputs: what the student sees, decoded: feature to [B, D] or [B, T, D] float32, "num_frames" with clips. What
-            the teacher does not know of it is left out.
-          folds: [B, K] float32, the share of each fold in a video: 1 for its own, and of mixed videos the weights that
-            they are mixed with. None for a single model.
+          inputs: the student's decoded input: feature to [B, D] or [B, T, D] float32, "num_frames" with clips. Features
+            that the teacher does not take are ignored.
+          folds: [B, K] float32, the share of each fold in a video: 1 for its own fold; for mixed videos, the weights of
+            mixup. None for a single model.
 
         Returns:
-          [B, C] float32 in [0, 1], through which no gradient goes. Of several folds the mean of their models by these
-          shares: all models score all of a batch, whose shape XLA must know.
+          [B, C] float32 in [0, 1], without gradients. With folds, the mean over the models, weighted by `folds`: every
+          model scores the whole batch, because XLA needs static shapes.
         """
         found = [self._score(model, inputs) for model in self._models]
         if folds is None:
@@ -78,16 +78,16 @@ class Teacher:
 
 
 def load_teacher(experiment: ExperimentConfig, data_dir: str, train_shards: Sequence[str] = ()) -> Teacher | None:
-    """The teacher of `labels.teacher` or `labels.teacher_folds`, with its best weights; None where there is none.
+    """Loads the teacher of `labels.teacher` or `labels.teacher_folds`, with its best weights; None without either.
 
     Args:
-      experiment: the student's.
+      experiment: of the student.
       data_dir: what paths are relative to.
-      train_shards: what the student is trained on; each must have its teacher out of fold.
+      train_shards: the shards that the student is trained on; each needs an out-of-fold teacher.
 
     Raises:
-      InputError: nothing trained there, or of another level, other classes, or features that the student's data does
-        not have; models of folds that cannot teach all of `train_shards` (`fold_runs.check`).
+      InputError: there is no trained model, or its level, classes or features do not fit the student's data; or the
+        models of folds cannot teach all of `train_shards` (`fold_runs.check`).
     """
     labels = experiment.labels
     if labels.teacher is not None:
@@ -102,12 +102,12 @@ def load_teacher(experiment: ExperimentConfig, data_dir: str, train_shards: Sequ
 
 
 def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
-    """A hash of what decides the teacher's scores, wherever it lies; "" without a teacher.
+    """Returns a hash of all that determines the teacher's scores, independent of its path; "" without a teacher.
 
-    Of a run, its configuration and the checksums of its best weights; of a SavedModel, all of its files.
+    A run is hashed by its configuration and the checksums of its best weights, a SavedModel by all of its files.
 
     Raises:
-      InputError: nothing trained there.
+      InputError: there is no trained model.
     """
     if labels.teacher is not None:
         path = _directory(labels.teacher, data_dir)
@@ -138,7 +138,7 @@ def _directory(teacher: str, data_dir: str) -> Path:
 
 
 def _load(path: Path, where: str, own: DataConfig) -> keras.Model:
-    """The model of a run or of a SavedModel, once it is known that it can teach a student of data `own`."""
+    """Loads the model of a run or a SavedModel, and checks that it can teach a student with data `own`."""
     if (path / run_dir.CONFIG).is_file():
         trained = checkpoints.load_trained(path)
         model, theirs = trained.model, trained.experiment.data
@@ -149,10 +149,10 @@ def _load(path: Path, where: str, own: DataConfig) -> keras.Model:
 
 
 def check_can_teach(theirs: DataConfig, own: DataConfig, where: str) -> None:
-    """Checks that a model of data `theirs` can score what a student of data `own` sees.
+    """Checks that a model with data `theirs` can score the input of a student with data `own`.
 
     Raises:
-      InputError: it is of another level, of other classes, or of features that the student's data does not have.
+      InputError: the level or the classes differ, or the student's data lacks a feature.
     """
     for what, key in (("level", "data.level"), ("num_classes", "data.num_classes")):
         if getattr(theirs, what) != getattr(own, what):

@@ -1,1 +1,1 @@
-"""Packing: which of many trained models, and at which precision, make the best weighted mean within a byte budget."""
+"""Packing: selects trained models and their precisions for the best weighted mean within a byte budget."""

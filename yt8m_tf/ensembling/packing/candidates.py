@@ -1,4 +1,4 @@
-"""The models that may become members: run directories, and the score shards that belong to them."""
+"""Candidates for members of a pack: run directories, and the score shards that belong to them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Candidate:
     """A trained model.
 
     Attributes:
-      name: of the model, whatever its fold.
+      name: of the model, the same for all of its folds.
       workdir: its run directory.
       which: "best" or "last" checkpoint.
-      predictor: the same as a function, not loaded.
-      scores: directory of its score shards; those of the shards that it has not seen are what counts.
-      manifest: of these.
+      predictor: the model as a function, not loaded yet.
+      scores: directory of its score shards; only those of shards that it has not seen are used.
+      manifest: of the score shards.
     """
 
     name: str
@@ -41,13 +41,13 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
 
     Args:
       workdirs: run directories: `NAME`, or `NAME/fold_K` as in a pipeline.
-      scores: directories of score shards: `NAME`, or `NAME/SPLIT` as in a pipeline; those of other names are left
-        alone. Where no name fits, and there are as many as runs, they belong together in this order.
+      scores: directories of score shards: `NAME`, or `NAME/SPLIT` as in a pipeline; those of other names are
+        ignored. If no name fits, and there are as many as runs, they are matched by order.
       which: "best" or "last" checkpoints.
 
     Raises:
-      InputError: no run directory, the same one or the same name twice, no scores of one, or runs of other folds or
-        data.
+      InputError: a path is no run directory, a directory or name is given twice, a run has no scores, or runs differ
+        in folds or data.
     """
     names = [path.parent.name if path.name.startswith("fold_") else path.name for path in workdirs]
     for number, (name, workdir) in enumerate(zip(names, workdirs, strict=True)):
@@ -79,10 +79,10 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
 
 
 def held_out_shards(candidate: Candidate, data_dir: str) -> list[str]:
-    """The shards that neither the candidate nor any other one of its fold has seen: the fold, or validation shards.
+    """Returns the shards that no candidate of this fold has seen: those of the fold, or the validation shards.
 
     Raises:
-      InputError: see `list_shards`; or none of the fold is there.
+      InputError: see `list_shards`; or no shard of the fold is there.
     """
     data, folds = candidate.predictor.data, candidate.predictor.folds
     if not folds:
@@ -98,7 +98,7 @@ def held_out_shards(candidate: Candidate, data_dir: str) -> list[str]:
 
 
 def enough_shards(shards: Sequence[str], candidate: Candidate, num_videos: int) -> list[str]:
-    """The first of `shards` that hold `num_videos` together, or all."""
+    """Returns the first of `shards` that together hold `num_videos` videos, or all of them."""
     kept: list[str] = []
     for shard in shards:
         if num_videos <= 0:

@@ -1,22 +1,29 @@
-"""Greedy forward selection of an ensemble within a byte budget: members, how often each, and precisions.
+"""Greedy forward selection of an ensemble within a byte budget: its members, their weights and precisions.
 
-The rule. An ensemble is a list of members, in which a candidate may stand several times, but at one precision: how
-often it does is its weight. A pass starts with the empty one and takes the best of these moves again and again: add a
-candidate at a precision (one that is a member already takes no bytes), change the precision of a member, or take a
-member out once. There are three passes. In the first, "best" is the highest gain of GAP@20; in the second, the highest
-gain for each byte, where a move of less than a thousandth of the budget, or that frees bytes, counts as a thousandth;
-the third is the first, but with the smallest precision of each candidate alone until it ends, and then with all. Moves
-beyond the budget are left out. When no move gains more than 2e-5, all members stand twice as often, which leaves the
-mean as it is and makes steps half as large; where that makes more than 64 of them, the pass ends. All three run for the
-budget, a half, a quarter and an eighth of it. Every ensemble that a pass met, and every single model, is a point of
-size and GAP.
+An ensemble is a list of members. A candidate may be in it several times, always at the same precision; the number of
+times is its weight. A pass starts with the empty ensemble and repeats the best of these moves:
 
-Members with replacement are from R. Caruana, A. Niculescu-Mizil, G. Crew, A. Ksikes, "Ensemble Selection from Libraries
-of Models", ICML 2004; passes by gain and by gain for each byte, and looking first at the moves that gained most when
-they were looked at last, from J. Leskovec et al., "Cost-effective Outbreak Detection in Networks", KDD 2007. Unlike
-them, we have precisions, take members out (the first ones for their few bytes are often not worth keeping), refine
-steps, and start with no bag of models. GAP is not submodular, so that nothing is guaranteed; before a pass ends, all
-moves are looked at.
+- Add a candidate at a precision; one that is a member already takes no more bytes.
+- Change the precision of a member.
+- Remove a member once.
+
+Moves beyond the budget are left out. If no move gains more than 2e-5, the counts of all members are doubled, which
+keeps the mean and halves the size of steps. The pass ends if that would make more than 64 members.
+
+There are three passes, each of them for the budget, a half, a quarter and an eighth of it:
+
+- By gain: the best move has the highest gain of GAP@20.
+- By gain per byte. A move that takes less than a thousandth of the budget, or frees bytes, counts as a thousandth.
+- By gain, but first with the smallest precision of each candidate only, and then with all precisions.
+
+Every ensemble on the way, and every single model, is a point of size and GAP.
+
+Selection with replacement is from R. Caruana, A. Niculescu-Mizil, G. Crew, A. Ksikes, "Ensemble Selection from
+Libraries of Models", ICML 2004. Passes by gain and by gain per byte, and lazy evaluation (moves with the highest known
+gains are evaluated first), are from J. Leskovec et al., "Cost-effective Outbreak Detection in Networks", KDD 2007.
+Unlike them, we choose precisions, remove members (small members that come first are often not worth keeping), refine
+steps, and do not bag models. GAP is not submodular, so that lazy evaluation could miss moves; all moves are evaluated
+before a pass ends.
 """
 
 from __future__ import annotations
@@ -36,21 +43,21 @@ Rule = Literal["gain", "gain per byte", "gain, smallest first"]
 RULES: tuple[Rule, ...] = ("gain", "gain per byte", "gain, smallest first")
 
 MIN_GAIN = 2e-5  # of GAP@20
-_PARTS = (1, 2, 4, 8)  # of the budget that passes run for
-_FREE = 1e-3  # of the budget: what moves of fewer bytes count as
-_MAX_COUNT = 64  # of members, each as often as it stands
+_PARTS = (1, 2, 4, 8)  # divisors of the budget; passes run for each
+_FREE = 1e-3  # share of the budget, the least that a move counts as
+_MAX_COUNT = 64  # of members, counted with repetition
 _FITTED_ROWS = 1_000_000
-_MIN_WEIGHT = 1e-3  # fitted weights below are left out, and their bytes saved
+_MIN_WEIGHT = 1e-3  # members with smaller fitted weights are left out, which saves their bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A candidate at a precision, as selection sees it.
+    """A candidate at a precision.
 
     Attributes:
-      candidate: number; of those of one candidate an ensemble has one.
+      candidate: number of the candidate; an ensemble has at most one item of each.
       column: of `HeldOut.scores`.
-      num_bytes: that it takes as a member, more than 0.
+      num_bytes: size as a member, more than 0.
     """
 
     candidate: int
@@ -63,10 +70,10 @@ class Point:
     """An ensemble.
 
     Attributes:
-      rule: of the pass that met it, "single" of one model, "fitted weights".
+      rule: that of the pass that found it, "single" for one model, or "fitted weights".
       weights: number of an item to its weight, more than 0.
       num_bytes: of all members.
-      gap: GAP@20 on the videos that were chosen by.
+      gap: GAP@20 on the videos that the selection uses.
     """
 
     rule: str
@@ -77,7 +84,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class _Move:
-    """One step: take item `out` away, add item `into`; `times` times."""
+    """One step: remove item `out` and add item `into`, `times` times."""
 
     out: int | None
     into: int | None
@@ -86,11 +93,11 @@ class _Move:
 
 
 def select(items: Sequence[Item], videos: HeldOut, budget: int, progress: bool = True) -> list[Point]:
-    """All ensembles that the passes met within the budget, and all single items.
+    """Returns all ensembles within the budget that the passes find, and all single items.
 
     Args:
-      items: at least one of at most `budget` bytes.
-      videos: to choose by.
+      items: at least one has at most `budget` bytes.
+      videos: held-out videos, on which GAP is computed.
       budget: bytes of all members.
       progress: whether to show a progress bar.
     """
@@ -107,7 +114,7 @@ def select(items: Sequence[Item], videos: HeldOut, budget: int, progress: bool =
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one of as few bytes equals, by size; the last one has the highest GAP."""
+    """Returns the Pareto-optimal points, by size: each has a higher GAP than all smaller ones."""
     best: list[Point] = []
     for point in sorted(points, key=lambda point: (point.num_bytes, -point.gap)):
         if not best or point.gap > best[-1].gap:
@@ -116,7 +123,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def with_fitted_weights(point: Point, items: Sequence[Item], videos: HeldOut, seed: int = 0) -> Point:
-    """The point with the weights that make the labels most likely, if its GAP is higher; else itself."""
+    """Returns the point with weights of maximum likelihood if its GAP is higher; otherwise the point itself."""
     numbers = list(point.weights)
     scores = videos.scores[[items[number].column for number in numbers]].reshape(len(numbers), -1).T  # [R, m]
     labels = videos.labels.ravel()
@@ -132,7 +139,7 @@ def with_fitted_weights(point: Point, items: Sequence[Item], videos: HeldOut, se
 
 
 class _Pass:
-    """One pass of the rule."""
+    """One pass of the selection."""
 
     def __init__(
         self,
@@ -150,13 +157,13 @@ class _Pass:
             smallest = {items[n].candidate: n for n in sorted(self._allowed, key=lambda n: -items[n].num_bytes)}
             self._allowed = set(smallest.values())
         self._sums, self._gap = videos.weighted_sum({}), 0.0
-        # Gains when they were looked at last, by what moves change.
+        # The gains of moves when they were last evaluated, by (out, into).
         self._gains: dict[tuple[int | None, int | None], float] = {
             (None, number): gain for number, gain in first_gains.items()
         }
 
     def run(self) -> list[Point]:
-        """The ensembles after every move."""
+        """Returns the ensembles after each move."""
         points: list[Point] = []
         seen = set(self._gains)  # the gains of single items are those of the first moves
         while True:
@@ -178,7 +185,7 @@ class _Pass:
             seen = set()
 
     def _best_move(self, seen: set[tuple[int | None, int | None]]) -> _Move | None:
-        """The best one, or None; `seen` are those whose gains hold."""
+        """Returns the best move, or None; `seen` are the moves whose gains are up to date."""
         moves = {(move.out, move.into): move for move in self._moves()}
         seen = seen & set(moves)
         while moves:
@@ -189,7 +196,7 @@ class _Pass:
                 return moves[best]
             elif len(seen) == len(moves):
                 return None
-            else:  # before a pass ends, every move is looked at
+            else:  # before a pass ends, every move is evaluated
                 look = [key for key in moves if key not in seen]
             for key in look:
                 self._gains[key] = self._gain(moves[key])
@@ -211,7 +218,7 @@ class _Pass:
         return self._videos.gap(sums) - self._gap
 
     def _moves(self) -> list[_Move]:
-        """All that fit."""
+        """Returns all moves within the budget."""
         held = {self._items[number].candidate: number for number in self._counts}
         moves = []
         for number in sorted(self._allowed):
