@@ -108,12 +108,12 @@ def test_an_id_of_two_scores(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="records 0 and 2 have the same id 'a'"):
         read_shard(tmp_path / "soft", "x.tfrecord", manifest)
     shard = str(write_shard(tmp_path / "x.tfrecord", _records("video", b"a", b"b")))
-    soft = beside(LabelsConfig(soft="soft"), str(tmp_path), 6)
+    soft = beside(LabelsConfig(soft="soft"), str(tmp_path), _DATA)
     with pytest.raises(InputError, match="records 0 and 2 have the same id 'a'"):
         next(training_stream([shard], _DATA, 2, seed=0, faults=Faults(), beside=soft))
     shutil.rmtree(tmp_path / "soft")
     _scores(tmp_path / "soft", [b"b", b"a"])
-    soft = beside(LabelsConfig(soft="soft"), str(tmp_path), 6)
+    soft = beside(LabelsConfig(soft="soft"), str(tmp_path), _DATA)
     assert "soft_scores" in next(training_stream([shard], _DATA, 2, seed=0, faults=Faults(), beside=soft))
 
 
@@ -134,7 +134,7 @@ def test_ids_and_labels_under_keys_of_their_own(tmp_path: Path) -> None:
     assert batch["id"].numpy().tolist() == [b"a", b"b"] and batch["labels"][:, :2].numpy().tolist() == [[2, 4]] * 2
     np.testing.assert_array_less(class_prior([shard], data, 2, Faults())[1], class_prior([shard], data, 2, Faults())[2])
     _scores(tmp_path / "soft", [b"b", b"a"], keys)
-    soft = beside(LabelsConfig(soft="soft"), str(tmp_path), 6, data.id_keys)
+    soft = beside(LabelsConfig(soft="soft"), str(tmp_path), data)
     assert "soft_scores" in next(training_stream([shard], data, 2, seed=0, faults=Faults(), beside=soft))
     found = StackInputs([tmp_path / "soft"], ["model"], [shard]).read(shard)
     assert found.ids.tolist() == [b"a", b"b"] and found.labels.tolist() == [[2, 4]] * 2

@@ -94,7 +94,7 @@ def test_soft_labels_in_their_place(tmp_path: Path) -> None:
     _soft_labels(tmp_path / "all", _IDS)
 
     def stream(config: LabelsConfig, policy: str = "error") -> object:
-        attach = beside(config, str(tmp_path), 6)
+        attach = beside(config, str(tmp_path), _VIDEO)
         return training_stream([shard], _VIDEO, 4, seed=0, faults=Faults(on_unlabelled=policy), beside=attach)
 
     assert next(stream(LabelsConfig("all")))["soft_classes"].numpy().tolist() == [[4, 5]] * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,14 @@ def test_mutated_records_have_the_same_values_or_are_left_to_tensorflow(count: i
     assert 0.1 * count < in_place < 0.9 * count
 
 
+def _both_ways(patch: pytest.MonkeyPatch, make: Callable[[], pipeline.BatchStream]) -> list[pipeline.BatchStream]:
+    """The stream as it comes, and by TensorFlow's parser."""
+    streams = [make()]
+    with patch.context() as own:
+        own.setattr(pipeline, "reads_directly", lambda *_: False)
+        return [*streams, make()]
+
+
 def _same_batches(first: object, second: object, count: int) -> None:
     for _ in range(count):
         mine, other = next(first), next(second)  # type: ignore[call-overload]
@@ -173,10 +181,23 @@ def _same_batches(first: object, second: object, count: int) -> None:
         _expect_equal(mine, other)
 
 
+class _Told:
+    """Beside each record what it is looked up by."""
+
+    replaces_labels = False
+
+    def __init__(self, shards: Sequence[str]):
+        self._names = np.array([Path(shard).name.encode() for shard in shards], object)
+
+    def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        return {"name": self._names[shards], "looked_up": ids}
+
+
 def test_streams_give_the_same_batches(
     rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In training from any position, and in evaluation; a clip of another layout among them."""
+    """In training from any position, also with something beside the records, and in evaluation. One clip has another
+    layout."""
     shards = []
     for number, size in enumerate((17, 5, 23)):
         records = [_clip(rng) for _ in range(size)]
@@ -185,22 +206,49 @@ def test_streams_give_the_same_batches(
         shards.append(str(write_shard(tmp_path / f"{number}.tfrecord", records)))
     for window in (0, 8):
         data = dataclasses.replace(_DATA, shuffle_records=window, shuffle_shards=2)
-        streams = [training_stream(shards, data, 4, seed=3, faults=Faults())]
-        with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "reads_directly", lambda *_: False)
-            streams.append(training_stream(shards, data, 4, seed=3, faults=Faults()))
-        _same_batches(*streams, 25)
-        position = streams[1].position
-        again = training_stream(shards, data, 4, seed=3, faults=Faults(), position=position)
-        _same_batches(again, streams[1], 5)
-    streams = [evaluation_stream(shards, _DATA, 4, faults=Faults())]
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "reads_directly", lambda *_: False)
-        streams.append(evaluation_stream(shards, _DATA, 4, faults=Faults()))
+
+        def stream(position: int = 0, data: DataConfig = data) -> pipeline.BatchStream:
+            beside = _Told if data.shuffle_records else None
+            return training_stream(shards, data, 4, seed=3, faults=Faults(), position=position, beside=beside)
+
+        directly, parsed = _both_ways(monkeypatch, stream)
+        _same_batches(directly, parsed, 25)
+        _same_batches(stream(parsed.position), parsed, 5)
+    streams = _both_ways(monkeypatch, lambda: evaluation_stream(shards, _DATA, 4, faults=Faults()))
     _same_batches(*streams, -(-45 // 4))
     for stream in streams:
         with pytest.raises(StopIteration):
             next(stream)
+
+
+@pytest.mark.slow  # test_pipeline.py and test_unlabelled_videos.py know what is to be left out
+def test_streams_leave_out_the_same_clips(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips of which one feature or both have no frames, some of them without labels, and others without labels."""
+    records = [_clip(rng) for _ in range(30)]
+    nothing = {name: np.zeros((0, size), np.uint8) for name, size in _SIZES.items()}
+    records[0] = records[1] = records[13] = frame_record(b"empty", [1], **nothing)
+    records[7] = _changed(records[7], lambda r: r.feature_lists.feature_list["audio"].ClearField("feature"))
+    for row in (7, 8, 29):
+        records[row] = _changed(records[row], lambda r: r.context.feature.pop("labels"))
+    shards = [str(write_shard(tmp_path / str(part), records[15 * part : 15 * part + 15])) for part in range(2)]
+    found = []
+
+    def evaluation() -> pipeline.BatchStream:
+        found.append(Faults(on_empty="skip", on_unlabelled="negative"))
+        return evaluation_stream(shards, _DATA, 4, faults=found[-1])
+
+    def training(position: int = 0) -> pipeline.BatchStream:
+        data = dataclasses.replace(_DATA, shuffle_records=4, shuffle_shards=2)
+        faults = Faults(on_empty="skip", on_unlabelled="skip")
+        return training_stream(shards, data, 4, seed=3, faults=faults, position=position)
+
+    _same_batches(*_both_ways(monkeypatch, evaluation), -(-26 // 4))
+    assert [(faults.num_empty, faults.num_unlabelled) for faults in found] == [(4, 2)] * 2
+    directly, parsed = _both_ways(monkeypatch, training)
+    _same_batches(directly, parsed, 9)  # into the second pass of 24 clips
+    _same_batches(training(parsed.position), parsed, 5)
 
 
 def test_the_real_clips(real_data_dir: Path) -> None:

@@ -171,17 +171,6 @@ def test_split_by_shard_is_a_partition(tmp_path: Path) -> None:
     assert {number // 10 for number in numbers[0]} == {0, 2, 4}
 
 
-@pytest.mark.parametrize("data", [_DATA, _FRAME], ids=["video", "frame"])
-def test_replicas_get_parts_of_the_batch_in_turn(data: DataConfig, tmp_path: Path) -> None:
-    shards = _shards(tmp_path, [17, 13, 8], data.level)
-    whole, parts = _stream(shards, data, 12), _stream(shards, data, 12, replicas=3)
-    for _ in range(5):
-        batch, found = next(whole), [next(parts) for _ in range(3)]
-        for name, value in batch.items():
-            np.testing.assert_array_equal(np.concatenate([part[name] for part in found]), value)
-        assert parts.position == whole.position
-
-
 def test_batches_that_cannot_be_shared(tmp_path: Path) -> None:
     shards = _shards(tmp_path, [5, 5])
     with pytest.raises(

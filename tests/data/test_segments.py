@@ -122,11 +122,9 @@ def test_segments_of_one_video_are_shuffled_apart(tmp_path: Path, rng: np.random
 
 
 @pytest.mark.end_to_end
-def test_replicas_and_workers_share_the_batch_of_one(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_workers_share_the_batch_of_one(tmp_path: Path, rng: np.random.Generator) -> None:
     shards, data = _written(tmp_path, rng), _data(split="record")
     one = _take(pipeline.training_stream(shards, data, 8, seed=5, faults=Faults()), 3)
-    two = _take(pipeline.training_stream(shards, data, 8, seed=5, faults=Faults(), replicas=2), 6)
-    assert _rows(two) == _rows(one) and len(two[0]["rgb"]) == 4
     workers = [
         _take(pipeline.training_stream(shards, data, 8, seed=5, faults=Faults(), worker=w, num_workers=2), 3)
         for w in range(2)

@@ -277,7 +277,7 @@ def _soft_labels(directory: Path) -> Input:
 
     def call() -> None:
         def beside(shards: Any) -> SoftLabels:
-            return SoftLabels(labels, directory / "soft", shards, _CLASSES)
+            return SoftLabels(labels, directory / "soft", shards, data)
 
         data = dataclasses.replace(_data("video"), shuffle_records=0)
         batch = next(pipeline.training_stream([shard], data, 4, seed=1, faults=Faults(), beside=beside))

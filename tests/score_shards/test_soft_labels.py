@@ -67,7 +67,7 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
     labels = LabelsConfig(
         str(directory), **{name: options.pop(name) for name in ("missing_videos",) if name in options}
     )
-    soft = beside(labels, "", _data(level).num_classes)
+    soft = beside(labels, "", _data(level))
     return training_stream(shards, _data(level), 16, seed=3, faults=Faults(), beside=soft, **options)
 
 
@@ -118,17 +118,6 @@ def test_a_stream_goes_on_where_it_was(
         tf.nest.map_structure(np.testing.assert_array_equal, next(stream), next(later))
 
 
-def test_replicas_share_soft_labels(
-    learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
-) -> None:
-    shards = list_shards(["train*"], str(learnable_shards(train=2, each=40)))
-    _write(tmp_path / "soft", {Path(shard).name: _ids(shard) for shard in shards}, rng)
-    whole, parts = next(_stream(shards, tmp_path / "soft")), _stream(shards, tmp_path / "soft", replicas=2)
-    both = [next(parts), next(parts)]
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, tf.concat([part[name] for part in both], axis=0))
-
-
 def test_missing_videos(learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path) -> None:
     shards = list_shards(["train*"], str(learnable_shards(train=2, each=40)))
     ids = {Path(shard).name: _ids(shard) for shard in shards}
@@ -157,7 +146,7 @@ def test_missing_shards_and_other_scores(
     assert sum(int(np.sum(np.max(next(stream)["soft_classes"], axis=1) < 0)) for _ in range(3)) == 32
     other = dataclasses.replace(_data(), num_classes=11)
     with pytest.raises(InputError, match="scores of 12 classes; the data has 11"):
-        soft = beside(LabelsConfig(str(tmp_path / "soft")), "", other.num_classes)
+        soft = beside(LabelsConfig(str(tmp_path / "soft")), "", other)
         training_stream(shards, other, 16, seed=3, faults=Faults(), beside=soft)
 
 

@@ -106,6 +106,15 @@ def test_one_process(devices: str, replicas: int, single: bool) -> None:
         assert variable.device.lower().endswith("cpu:1")
 
 
+def test_replicas_get_parts_of_a_batch_in_turn(two_replicas: tf.distribute.Strategy, rng: np.random.Generator) -> None:
+    frames = rng.integers(0, 256, (6, 3, 2), np.uint8)
+    batch = {"rgb": tf.constant(frames), "num_frames": tf.range(6)}
+    for name, values in distribution.share(two_replicas, batch).items():
+        parts = two_replicas.experimental_local_results(values)
+        np.testing.assert_array_equal(parts, np.split(batch[name].numpy(), 2), err_msg=name)
+    assert distribution.share(tf.distribute.get_strategy(), batch) is batch
+
+
 def test_one_process_gathers_its_own() -> None:
     arrays = {"x": np.arange(3), "y": np.zeros((0, 2))}
     gathered = distribution.gather(distribution.make_strategy("cpu:0,cpu:1"), arrays)

@@ -7,10 +7,10 @@ that were being read (`integrity`) names the shard, the record and the reason.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import tensorflow as tf
+import numpy as np
 
 from yt8m_tf.config.data import RecordsConfig
 from yt8m_tf.data import integrity, records
@@ -31,14 +31,14 @@ class BesideRecords(Protocol):
     @property
     def replaces_labels(self) -> bool: ...
 
-    def attach(self, index: tf.Tensor, serialized: tf.data.Dataset) -> tf.data.Dataset:
-        """The records of shard `index`, each as a tuple of itself and of strings beside it."""
+    def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what a batch has beside its records, by the numbers of their shards [B] and their ids [B], bytes.
 
-    def decode(self, *strings: tf.Tensor) -> Batch:
-        """Returns the tensors of a batch that are decoded from these strings, [B] each."""
+        Batches come in the order of the stream, from one thread.
 
-    def find_problem(self, shards: Iterable[str]) -> str | None:
-        """Returns, in one line, why it cannot be read beside these shards; None if it can."""
+        Raises:
+          InputError: it has nothing for a record that needs it.
+        """
 
 
 class BatchStream:
@@ -51,7 +51,7 @@ class BatchStream:
       data: what the records hold.
       faults: what to do about damage; what is skipped is recorded here.
       position: where to start.
-      beside: what else may be at fault.
+      need_labels: whether the labels of the records matter.
 
     Attributes:
       position: just after the last batch delivered.
@@ -65,11 +65,11 @@ class BatchStream:
         data: RecordsConfig,
         faults: Faults,
         position: int = 0,
-        beside: BesideRecords | None = None,
+        need_labels: bool = True,
     ):
         self.position, self.seconds_waited = position, 0.0
         self._make_dataset, self._groups, self._data, self._faults = make_dataset, groups, data, faults
-        self._beside = beside
+        self._need_labels = need_labels
         self._iterator = self._restart()
 
     def __iter__(self) -> BatchStream:
@@ -84,9 +84,8 @@ class BatchStream:
             except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
                 self._explain_or_skip(error)
                 self._iterator = self._restart()
-        self.position = _last(batch.pop("position"))
-        if "num_unlabelled" in batch:
-            self._faults.num_unlabelled += _last(batch.pop("num_unlabelled"))
+        self.position = int(batch.pop("position"))
+        self._faults.num_unlabelled += int(batch.pop("num_unlabelled", 0))
         self.seconds_waited += time.perf_counter() - start
         return batch
 
@@ -103,23 +102,11 @@ class BatchStream:
         group, known = group_of(self.position), self._faults.damaged
         if isinstance(error, records.PARSE_FAILURES):
             problem = self._faults.find_bad_record(
-                self._groups.following(group), self._data, need_labels=needs_labels(self._beside), need_whole=False
+                self._groups.following(group), self._data, need_labels=self._need_labels, need_whole=False
             )
             if problem:
                 raise InputError(problem) from error
         damage = integrity.find_damage(shard for shard in self._groups.following(group) if shard not in known)
-        if damage is None and self._beside and (problem := self._beside.find_problem(self._groups.shards)):
-            raise InputError(problem) from error
         if damage is None:
             raise error
         self._faults.skip_damage(damage)
-
-
-def needs_labels(beside: BesideRecords | None) -> bool:
-    """Returns whether the labels of the records are needed, or data beside the records replaces them."""
-    return beside is None or not beside.replaces_labels
-
-
-def _last(value: Any) -> int:
-    """A number of a batch, or of its last part where several replicas share it."""
-    return int(getattr(value, "values", (value,))[-1])

@@ -40,15 +40,36 @@ def without_labels(labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(tf.equal(labels, NO_LABEL), axis=1)
 
 
+def taken_for_negative(batch: Batch, faults: Faults, valid: tf.Tensor | bool = True) -> Batch:
+    """Counts a batch's `valid` rows without labels, as "num_unlabelled", where these are taken for negative."""
+    if "labels" not in batch or faults.on_unlabelled != "negative":
+        return {}
+    return {"num_unlabelled": tf.math.count_nonzero(valid & without_labels(batch["labels"]))}
+
+
 def usable_records(
-    pairs: tf.data.Dataset, data: RecordsConfig, faults: Faults, need_labels: bool = True
+    pairs: tf.data.Dataset,
+    data: RecordsConfig,
+    faults: Faults,
+    need_labels: bool = True,
+    located_in: Sequence[str] = (),
 ) -> tf.data.Dataset:
-    """Leaves out, and counts, clips without frames and videos without labels, if that is wished: it takes a second look
-    at every record."""
+    """Leaves out, and counts, clips without frames and videos without labels, if that is wished.
+
+    It takes a second look at every record.
+
+    Args:
+      pairs: of a position and a serialized record, or what has it first.
+      data: what the records hold.
+      faults: what is left out, and the counts.
+      need_labels: whether labels matter.
+      located_in: shards, where locators (`clip_reader.locators`) stand for the records.
+    """
     skip_empty = data.level == "frame" and faults.on_empty == "skip"
     skip_unlabelled = need_labels and targets_of(data) is not None and faults.on_unlabelled == "skip"
     if not (skip_empty or skip_unlabelled):
         return pairs
+    doubtful = clip_reader.doubtful(located_in, data, skip_unlabelled) if located_in else None
 
     def count(empty: np.ndarray, num_unlabelled: np.int64) -> np.int64:
         # A feature that is missing looks empty, too; the error makes `BatchStream` look for the record.
@@ -60,7 +81,11 @@ def usable_records(
 
     @tf.autograph.experimental.do_not_convert
     def keep(positions: tf.Tensor, found: Any) -> tuple[tf.Tensor, Any]:
-        serialized = tf.nest.flatten(found)[0]
+        every = tf.nest.flatten(found)[0]
+        rows, serialized = tf.range(tf.shape(every, tf.int64)[0]), every
+        if doubtful:
+            rows, serialized = tf.numpy_function(doubtful, [every], [tf.int64, tf.string])
+            rows, serialized = tf.ensure_shape(rows, [None]), tf.ensure_shape(serialized, [None])
         nothing = tf.zeros(tf.shape(serialized), tf.bool)
         empty = tf.equal(records.clip_lengths(serialized, data), 0) if skip_empty else nothing
         unlabelled = (
@@ -68,19 +93,17 @@ def usable_records(
         )
         counted = [tf.boolean_mask(serialized, empty), tf.math.count_nonzero(unlabelled & ~empty)]
         with tf.control_dependencies([tf.numpy_function(count, counted, tf.int64)]):
-            return tf.nest.map_structure(
-                lambda values: tf.boolean_mask(values, ~(empty | unlabelled)), (positions, found)
-            )
+            stay = tf.tensor_scatter_nd_update(tf.ones_like(positions, tf.bool), rows[:, None], ~(empty | unlabelled))
+            return tf.nest.map_structure(lambda values: tf.boolean_mask(values, stay), (positions, found))
 
     return pairs.batch(64).map(keep).unbatch()
 
 
-def reads_directly(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> bool:
-    """Returns whether `clip_reader` reads the batches: whole local clips in lists of frames, with none left out."""
+def reads_directly(shards: Sequence[str], data: RecordsConfig) -> bool:
+    """Returns whether `clip_reader` reads the batches: whole local clips in lists of frames."""
     if data.level == "video" or ratings_of(data) or any(feature.in_context for feature in data.stored.values()):
         return False
-    skips = faults.on_empty == "skip" or (need_labels and targets_of(data) and faults.on_unlabelled != "error")
-    return clip_reader.is_local(shards) and not skips
+    return clip_reader.is_local(shards)
 
 
 def read_clips(
@@ -95,7 +118,8 @@ def read_clips(
     def parse(serialized: tf.Tensor) -> Batch:
         return parse_checked(serialized, data, faults, need_labels)
 
-    return clip_reader.read_batches(shards, data, located, parse, need_labels, PARSERS)
+    needs_every = need_labels and faults.on_unlabelled == "error"
+    return clip_reader.read_batches(shards, data, located, parse, needs_every, PARSERS)
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

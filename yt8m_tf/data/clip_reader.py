@@ -7,6 +7,7 @@ copies leave Python's lock, so that threads help.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,21 +71,39 @@ def read_batches(
       tf.errors.DataLossError: a record is damaged.
       tf.errors.NotFoundError: a shard is gone.
     """
-    parser, rooms = ClipParser(data, need_labels), threading.local()
+    parser, records = ClipParser(data, need_labels), _Records(shards)
 
     def read(batch: tuple[Any, np.ndarray]) -> tuple[Any, dict[str, Any]]:
         beside, rows = batch
-        for shard in rows[rows[:, 2] == _UNREADABLE, 0].tolist():
-            with _opened(shards[shard]):  # or it is gone
-                raise _damaged(shards[shard])
-        rooms.own = _room(getattr(rooms, "own", None), int(rows[:, 2].sum()))
-        serialized = _read_records(shards, rows, rooms.own)
+        serialized = records.read(rows)
         found = parser.parse_batch(serialized)
         if found is None:
             return beside, parse(tf.constant([bytes(record) for record in serialized]))
         return beside, {name: _tensor(values) for name, values in found.items()}
 
     return in_order(read, located, under_way)
+
+
+def doubtful(
+    shards: Sequence[str], data: RecordsConfig, need_labels: bool
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Makes a function from locators [N, 3] to the records that may lack frames, or labels where these are needed.
+
+    It returns their rows [M] int64 and the records [M], bytes objects. Where one cannot be read it returns none at all:
+    reading their batches fails then.
+    """
+    parser, records = ClipParser(data, need_labels), _Records(shards)
+
+    def find(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found: dict[int, bytes] = {}
+        with contextlib.suppress(tf.errors.OpError):
+            for row, record in enumerate(records.read(rows)):
+                clip = parser.parse(record)
+                if clip is None or (need_labels and not clip.labels):
+                    found[row] = bytes(record)
+        return np.array(list(found), np.int64), np.array(list(found.values()), object)
+
+    return find
 
 
 def _tensor(values: np.ndarray) -> tf.Tensor:
@@ -131,27 +150,38 @@ def _find_records(path: str, shard: int, limit: int) -> np.ndarray:
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def _room(room: np.ndarray | None, size: int) -> np.ndarray:
-    """Memory for the records of a batch, which a thread uses again and again: the system clears what is new."""
-    return room if room is not None and len(room) >= size else np.empty(size * 5 // 4, np.uint8)
+class _Records:
+    """The records of some shards, read into memory which each thread uses again: the system clears what is new."""
 
+    def __init__(self, shards: Sequence[str]):
+        self._shards, self._rooms = shards, threading.local()
 
-def _read_records(shards: Sequence[str], rows: np.ndarray, room: np.ndarray) -> list[memoryview]:
-    """The records at locators [B, 3], read into `room`, their checksums compared."""
-    memory: memoryview = memoryview(room)  # type: ignore[arg-type]
-    ends = np.cumsum(rows[:, 2]).tolist()
-    spans = [slice(end - length, end) for end, length in zip(ends, rows[:, 2].tolist(), strict=True)]
-    for shard in np.unique(rows[:, 0]):
-        path = shards[shard]
-        with _opened(path) as file:
-            for row in np.flatnonzero(rows[:, 0] == shard).tolist():
-                _, offset, length = rows[row].tolist()
-                checksum, own = bytearray(4), spans[row]
-                if os.preadv(file.fileno(), [memory[own], checksum], offset) < length + 4:
-                    raise _damaged(path)
-                if crc32c.masked_crc(room[own]) != int.from_bytes(checksum, "little"):
-                    raise _damaged(path)
-    return [memory[own] for own in spans]
+    def read(self, rows: np.ndarray) -> list[memoryview]:
+        """The records at locators [B, 3], their checksums compared; the thread's next call overwrites them."""
+        for shard in rows[rows[:, 2] == _UNREADABLE, 0].tolist():
+            with _opened(self._shards[shard]):  # or it is gone
+                raise _damaged(self._shards[shard])
+        ends = np.cumsum(rows[:, 2]).tolist()
+        spans = [slice(end - length, end) for end, length in zip(ends, rows[:, 2].tolist(), strict=True)]
+        room = self._room(ends[-1])
+        memory: memoryview = memoryview(room)  # type: ignore[arg-type]
+        for shard in np.unique(rows[:, 0]):
+            path = self._shards[shard]
+            with _opened(path) as file:
+                for row in np.flatnonzero(rows[:, 0] == shard).tolist():
+                    _, offset, length = rows[row].tolist()
+                    checksum, own = bytearray(4), spans[row]
+                    if os.preadv(file.fileno(), [memory[own], checksum], offset) < length + 4:
+                        raise _damaged(path)
+                    if crc32c.masked_crc(room[own]) != int.from_bytes(checksum, "little"):
+                        raise _damaged(path)
+        return [memory[own] for own in spans]
+
+    def _room(self, size: int) -> np.ndarray:
+        room = getattr(self._rooms, "own", None)
+        if room is None or len(room) < size:
+            self._rooms.own = room = np.empty(size * 5 // 4, np.uint8)
+        return room
 
 
 def _opened(path: str) -> Any:

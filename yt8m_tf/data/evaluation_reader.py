@@ -12,7 +12,7 @@ import tensorflow as tf
 from yt8m_tf.config.data import RecordsConfig, ratings_of
 from yt8m_tf.data import clip_reader, segments
 from yt8m_tf.data.batch_stream import Batch
-from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, untuned, usable_records, without_labels
+from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, taken_for_negative, untuned, usable_records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, serialized_records
 
@@ -51,9 +51,12 @@ class EvaluationReader:
         shards, limits = self.groups.shards, self._limits(good)
         locators = clip_reader.locators(shards)
         pairs = serialized_records(self.groups, start, 0, limits, len(shards), open_shard=locators)
+        pairs = usable_records(pairs, self.data, self.faults, located_in=shards)
         located = map(self._filled, untuned(pairs.batch(self.batch_size).prefetch(2)).as_numpy_iterator())
         for (position, count), batch in read_clips(shards, self.data, located, self.faults):
-            yield batch | {"valid": tf.range(self.batch_size) < count, "position": position}
+            valid = tf.range(self.batch_size) < count
+            counted = taken_for_negative(batch, self.faults, valid)
+            yield batch | counted | {"valid": valid, "position": position}
 
     def _limits(self, good: Sequence[int]) -> Sequence[int]:
         most = self.records_per_shard
@@ -65,9 +68,8 @@ class EvaluationReader:
     def _parse(self, positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
         batch = parse_checked(self._filled_up(serialized), self.data, self.faults)
         valid = self._valid(positions)
-        if "labels" in batch and self.faults.on_unlabelled == "negative":
-            batch["num_unlabelled"] = tf.math.count_nonzero(valid & without_labels(batch["labels"]))
-        return batch | {"valid": valid, "position": positions[-1]}
+        counted = taken_for_negative(batch, self.faults, valid)
+        return batch | counted | {"valid": valid, "position": positions[-1]}
 
     @tf.autograph.experimental.do_not_convert
     def _segments(self, positions: tf.Tensor, found: Batch) -> Batch:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig, RecordsConfig, ratings_of
 from yt8m_tf.data import integrity, records, segments
-from yt8m_tf.data.batch_stream import Batch, BatchStream, BesideRecords, needs_labels
+from yt8m_tf.data.batch_stream import Batch, BatchStream, BesideRecords
 from yt8m_tf.data.checked_batches import reads_directly
 from yt8m_tf.data.evaluation_reader import EvaluationReader
 from yt8m_tf.data.faults import Faults
@@ -44,7 +43,6 @@ def training_stream(
     num_workers: int = 1,
     replicas: int = 1,
     beside: Callable[[Sequence[str]], BesideRecords] | None = None,
-    distribute: Callable[[Callable[[Any], tf.data.Dataset]], Any] | None = None,
     single_pass: int | None = None,
 ) -> BatchStream:
     """An endless, shuffled stream of training batches, or one pass of it.
@@ -58,14 +56,13 @@ def training_stream(
       position: the `BatchStream.position` to go on from.
       worker, num_workers: which share of the data is read here (`data.split`).
       beside: makes what is read beside the records of the given shards, such as soft labels.
-      replicas: devices of this worker; the dataset's elements are their parts of the batch, in turn.
-      distribute: `strategy.distribute_datasets_from_function`, where there are several replicas.
+      replicas: devices of this worker, which share its batches.
       single_pass: read this pass over the shards alone, 0 being the first, in place of going on from `position`; its
         last batch may have fewer examples. For one worker and one replica.
 
     Returns:
       Batches of `records.parse_records`, or of `segments.parse_segments`, without the id, and with what is read beside
-      the records, as `distribute` gives them to the replicas.
+      the records.
 
     Raises:
       InputError: a batch that cannot be shared evenly, fewer shards than workers, or no usable record in any shard;
@@ -83,7 +80,6 @@ def training_stream(
         )
     own = list(shards[worker::num_workers]) if by_shard else list(shards)
     attached = beside(own) if beside else None
-    need_labels = needs_labels(attached)
     _check_any_record(own, data, faults)
     window = _SHUFFLE_SEGMENTS if data.segments else _SHUFFLE_RECORDS[data.level]
     groups = ShardGroups(own, data.shuffle_shards, seed)
@@ -101,19 +97,11 @@ def training_stream(
         window=window if data.shuffle_records is None else data.shuffle_records,
         batch_size=batch_size // num_workers if by_shard else batch_size,
         part=part,
-        replicas=replicas,
         beside=attached,
         end=end,
     )
-    alone = attached is None and distribute is None and replicas == 1
-    if alone and reads_directly(own, data, faults, need_labels):
-        return BatchStream(reader.read_directly, groups, data, faults, position)
-
-    def make_dataset(start: int, good: Sequence[int]) -> Any:
-        dataset = reader.dataset(start, good)
-        return distribute(lambda context: dataset) if distribute else dataset
-
-    return BatchStream(make_dataset, groups, data, faults, position, attached)
+    make = reader.read_directly if reads_directly(own, data) else reader.parse
+    return BatchStream(make, groups, data, faults, position, reader.need_labels)
 
 
 def evaluation_stream(
@@ -139,7 +127,7 @@ def evaluation_stream(
     """
     groups = ShardGroups(shards, 1, None)
     reader = EvaluationReader(groups, data, faults, batch_size, records_per_shard)
-    make = reader.read_directly if reads_directly(shards, data, faults) else reader.dataset
+    make = reader.read_directly if reads_directly(shards, data) else reader.dataset
     return BatchStream(make, groups, data, faults)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import clip_reader, segments
-from yt8m_tf.data.batch_stream import Batch, BesideRecords, needs_labels
-from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, untuned, usable_records, without_labels
+from yt8m_tf.data.batch_stream import Batch, BesideRecords
+from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, taken_for_negative, untuned, usable_records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, serialized_records
+from yt8m_tf.data.threads import in_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,6 @@ class TrainingReader:
       window: records from which the next one is drawn; 0 keeps their order.
       batch_size: examples that are read together.
       part: which of them are wanted.
-      replicas: devices; with several, elements are their parts of the batch, in turn.
       beside: what is read beside the records.
       end: the group before which reading ends, the last batch of which may have fewer examples; None: never.
     """
@@ -38,60 +39,70 @@ class TrainingReader:
     window: int
     batch_size: int
     part: slice
-    replicas: int = 1
     beside: BesideRecords | None = None
     end: int | None = None
 
-    def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
-        """Batches by TensorFlow's parser, of any layout and from anywhere, and what is read beside the records."""
+    @property
+    def need_labels(self) -> bool:
+        """Whether the labels of the records matter, with what is read beside them."""
+        return self.beside is None or not self.beside.replaces_labels
+
+    def parse(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
+        """Batches by TensorFlow's parser, of any layout and from anywhere."""
         # A window of clips holds less than a shard.
         interleave = self.data.level == "frame"
-        attach: Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset] | None = None
+        attach: Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset] | None = _with_shard if self.beside else None
         make: Callable[..., Batch] = self._parse
-        if self.beside:
-            attach = self.beside.attach
         if self.data.segments:
             attach, make = segments.cutter(self.data, self.faults), self._segments
         pairs = serialized_records(self.groups, start, self.window, good, self.end, interleave, attach)
         if not self.data.segments:
-            pairs = usable_records(pairs, self.data, self.faults, needs_labels(self.beside))
+            pairs = usable_records(pairs, self.data, self.faults, self.need_labels)
         batches = pairs.batch(self.batch_size, drop_remainder=self.end is None)
-        dataset = batches.map(make, num_parallel_calls=PARSERS, deterministic=True)
-        return untuned((dataset.unbatch() if self.replicas > 1 else dataset).prefetch(2 * self.replicas))
+        parsed = batches.map(make, num_parallel_calls=PARSERS, deterministic=True)
+        return self._finished(untuned(parsed.prefetch(2)))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
-        """Batches by `clip_reader`, of local clips alone and for one device."""
+        """Batches by `clip_reader`, of local clips alone."""
         own = self.groups.shards
         pairs = serialized_records(
             self.groups, start, self.window, good, self.end, open_shard=clip_reader.locators(own)
         )
+        pairs = usable_records(pairs, self.data, self.faults, self.need_labels, located_in=own)
         found = untuned(pairs.batch(self.batch_size, drop_remainder=self.end is None).prefetch(2)).as_numpy_iterator()
-        located = ((positions[-1], rows[self.part]) for positions, rows in found)
-        for position, batch in read_clips(own, self.data, located, self.faults, needs_labels(self.beside)):
-            del batch["id"]
-            yield batch | {"position": position}
+        located = (
+            ({"position": positions[-1], "shard": rows[self.part, 0]}, rows[self.part]) for positions, rows in found
+        )
+        clips = read_clips(own, self.data, located, self.faults, self.need_labels)
+        return self._finished(batch | others | self._counted(batch) for others, batch in clips)
+
+    def _finished(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Batches without ids and numbers of shards, by which what is read beside the records is found."""
+
+        def finish(batch: Batch) -> Batch:
+            ids, shards = batch.pop("id"), batch.pop("shard", None)
+            if not self.beside:
+                return batch
+            found = self.beside.look_up(np.asarray(shards), np.asarray(ids))
+            return batch | {name: tf.constant(values) for name, values in found.items()}
+
+        return in_order(finish, batches, under_way=1) if self.beside else map(finish, batches)
 
     @tf.autograph.experimental.do_not_convert
     def _parse(self, positions: tf.Tensor, found: Any) -> Batch:
-        serialized, *others = [values[self.part] for values in tf.nest.flatten(found)]
-        need_labels = needs_labels(self.beside)
-        batch = parse_checked(serialized, self.data, self.faults, need_labels)
-        del batch["id"]
-        scalars = {"position": positions[-1]}
-        if need_labels and self.faults.on_unlabelled == "negative":
-            scalars["num_unlabelled"] = tf.math.count_nonzero(without_labels(batch["labels"]))
-        if self.beside:
-            batch |= self.beside.decode(*others)
-        return self._shared(batch, scalars)
+        serialized, *shard = [values[self.part] for values in tf.nest.flatten(found)]
+        batch = parse_checked(serialized, self.data, self.faults, self.need_labels)
+        others = {"position": positions[-1]} | ({"shard": shard[0]} if shard else {})
+        return batch | others | self._counted(batch)
+
+    def _counted(self, batch: Batch) -> Batch:
+        return taken_for_negative(batch, self.faults) if self.need_labels else {}
 
     @tf.autograph.experimental.do_not_convert
     def _segments(self, positions: tf.Tensor, found: Batch) -> Batch:
-        own = {name: values[self.part] for name, values in found.items() if name != "id"}
-        return self._shared(own, {"position": positions[-1]})
+        return {name: values[self.part] for name, values in found.items()} | {"position": positions[-1]}
 
-    def _shared(self, batch: Batch, scalars: Batch) -> Batch:
-        """One batch, or of each replica its part."""
-        if self.replicas > 1:
-            batch = {name: tf.stack(tf.split(value, self.replicas)) for name, value in batch.items()}
-            scalars = {name: tf.repeat(value, self.replicas) for name, value in scalars.items()}
-        return batch | scalars
+
+def _with_shard(index: tf.Tensor, records: tf.data.Dataset) -> tf.data.Dataset:
+    """Pairs of a record and the number of its shard."""
+    return tf.data.Dataset.zip((records, tf.data.Dataset.from_tensors(index).repeat()))

@@ -163,6 +163,20 @@ def local_replicas(strategy: tf.distribute.Strategy) -> int:
     return strategy.num_replicas_in_sync // num_workers(strategy)
 
 
+def share(strategy: tf.distribute.Strategy, batch: Mapping[str, tf.Tensor]) -> Mapping[str, Any]:
+    """A batch of this worker, [B, ...] each, as `strategy.run` takes it: of each replica its part, in turn."""
+    if is_single(strategy):
+        return batch
+    replicas = local_replicas(strategy)
+    with tf.device("cpu"):  # where it is, or all of it would go through the first GPU
+        parts = {name: tf.split(value, replicas) for name, value in batch.items()}
+
+    def own(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:
+        return {name: values[context.replica_id_in_sync_group % replicas] for name, values in parts.items()}
+
+    return strategy.experimental_distribute_values_from_function(own)
+
+
 def gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[str]:
     """Returns the texts of all workers, in their order."""
     own = np.frombuffer(text.encode(), np.uint8).astype(np.int64)  # collectives support few types

@@ -44,13 +44,7 @@ class EvaluationStep:
         """
         if distribution.is_single(self._strategy):
             return self._run(batch)
-        replicas = distribution.local_replicas(self._strategy)
-
-        def share(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:
-            replica = context.replica_id_in_sync_group % replicas
-            return {name: tf.split(value, replicas)[replica] for name, value in batch.items()}
-
-        outputs = self._run(self._strategy.experimental_distribute_values_from_function(share))
+        outputs = self._run(distribution.share(self._strategy, batch))
         values = [self._strategy.experimental_local_results(value) for value in outputs.values()]
         return concatenate_statistics([dict(zip(outputs, part, strict=True)) for part in zip(*values, strict=True)])
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import tensorflow as tf
+import numpy as np
 
 from yt8m_tf import files, run_dir
-from yt8m_tf.data.batch_stream import Batch
 from yt8m_tf.errors import InputError
 
 _KEY = "labels.teacher_folds"
@@ -115,16 +114,8 @@ class ShardFolds:
     replaces_labels = False
 
     def __init__(self, folds: Mapping[str, int], shards: Sequence[str]):
-        self._folds = tf.constant([folds[os.path.basename(shard)] for shard in shards], tf.int32)
+        self._folds = np.array([folds[os.path.basename(shard)] for shard in shards], np.int32)
 
-    def attach(self, index: tf.Tensor, serialized: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns pairs of record and fold."""
-        return tf.data.Dataset.zip((serialized, tf.data.Dataset.from_tensors(self._folds[index]).repeat()))
-
-    def decode(self, folds: tf.Tensor) -> Batch:
-        """ "teacher_fold" [B] int32."""
-        return {"teacher_fold": folds}
-
-    def find_problem(self, shards: Iterable[str]) -> str | None:
-        """Returns None: folds cannot have a problem."""
-        return None
+    def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns "teacher_fold" [B] int32: the folds of shards, of which `shards` [B] are the numbers."""
+        return {"teacher_fold": self._folds[shards]}

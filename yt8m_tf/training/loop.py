@@ -241,7 +241,9 @@ class _Run:
             rates = [self._learning_rate(self.step + i) for i in range(count)]
             start = time.perf_counter()
             with self.profile.call(self.step, count):
-                batches = [next(self.stream) for _ in range(count * config.accumulation)]
+                batches = [
+                    distribution.share(self.strategy, next(self.stream)) for _ in range(count * config.accumulation)
+                ]
                 wishes = self._wishes(saved_time)
                 outputs = self.train_step.train(batches, self.step, rates, wishes)
                 loss = float(outputs["loss"])
@@ -446,7 +448,6 @@ class _Run:
             num_workers=workers,
             replicas=distribution.local_replicas(strategy),
             beside=self._beside_records(),
-            distribute=None if distribution.is_single(strategy) else strategy.distribute_datasets_from_function,
         )
 
     def _beside_records(self) -> Callable[[Sequence[str]], BesideRecords] | None:
@@ -454,7 +455,7 @@ class _Run:
         if self.teacher is not None:
             return functools.partial(ShardFolds, self.teacher.shard_folds) if self.teacher.num_folds else None
         labels, data = self.experiment.labels, self.experiment.data
-        return soft_labels.beside(labels, self.options.data_dir, data.num_classes, data.id_keys)
+        return soft_labels.beside(labels, self.options.data_dir, data)
 
 
 def build_for_training(experiment: ExperimentConfig) -> keras.Model:

@@ -73,7 +73,7 @@ class TrainStep:
         """Makes one update for each of `learning_rates`.
 
         Args:
-          batches: `accumulation` parts for each update, as the (distributed) stream gives them.
+          batches: `accumulation` parts for each update, each as `distribution.share` gives it.
           step: updates made before these.
           learning_rates: one for each update.
           wishes: what this worker wishes, a number above 0 for each thing that it does; as many in every worker.
