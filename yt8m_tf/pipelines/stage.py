@@ -38,7 +38,7 @@ class Stage:
         return self.name.partition(" fold ")[0]
 
     def teachers(self, stages: Iterable[Stage]) -> list[Stage]:
-        """Those of the stages whose runs score inside its training step."""
+        """Returns the stages whose runs are teachers inside this stage's training step."""
         places = {*self.options.get("labels", {}).values()}  # a run, or a model's runs of all folds
         if not places:
             return []
