@@ -1,4 +1,4 @@
-"""Encodes features for storage: as codes of a byte, quantised as the dataset is, or as floats."""
+"""Encodes features for storage: as floats, or quantised to one-byte codes as in the dataset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from yt8m_tf.errors import InputError
 
 Dtype = Literal["uint8", "float16", "float32"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-# What the dataset's codes stand for.
+# The range of values that the dataset's codes cover.
 _DATASET_RANGE = (-2.0, 2.0)
 
 
 class EncodingError(ValueError):
-    """Features that cannot be stored; the message says why in a few words, without the video's name."""
+    """Error of features that cannot be stored; the message says why in a few words, without the video's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Storage:
     """Storage format of a feature's frames.
 
     Attributes:
-      dtype: "uint8" for codes of a byte, or floats in 2 or 4 bytes.
-      low, high: the values that the codes 0 and 255 stand for.
+      dtype: "uint8" for one-byte codes, or floats of 2 or 4 bytes.
+      low, high: the values of the codes 0 and 255.
     """
 
     dtype: Dtype = "uint8"
@@ -36,10 +36,10 @@ class Storage:
 
     @classmethod
     def parse(cls, dtype: Dtype, limits: Any, flag: str) -> Storage:
-        """From what a user gives: texts of the lowest and the highest value.
+        """Creates a storage format from a user's texts of the lowest and the highest value.
 
         Raises:
-          InputError: not two such numbers.
+          InputError: the texts are not two finite numbers in ascending order.
         """
         try:
             low, high = map(float, limits)
@@ -50,9 +50,10 @@ class Storage:
         return cls(dtype, low, high)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Values [T, D] as they are stored: uint8 codes, truncated as the dataset's are, or little-endian floats.
+        """Encodes values [T, D] as uint8 codes, truncated as in the dataset, or as little-endian floats.
 
-        Decoding adds half a step: of values that are spread evenly the mean error is 0, which rounding would shift.
+        Decoding adds half a step, so that truncation has a mean error of 0 for uniformly distributed values; rounding
+        would not.
 
         Raises:
           EncodingError: a value is not finite, or too large for float16.
@@ -69,7 +70,7 @@ class Storage:
         return stored
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """Decodes stored values as a reader does: float64, of the same shape."""
+        """Decodes stored values as a reader does, to float64 of the same shape."""
         if self.dtype != "uint8":
             return stored.astype(np.float64)
         width = self.high - self.low
@@ -80,7 +81,7 @@ class Storage:
         return int(np.sum((values < self.low) | (values > self.high))) if self.dtype == "uint8" else 0
 
     def config(self, size: int) -> Any:
-        """The feature in the section `data.features` of a configuration, at frame level."""
+        """Returns the feature's value in the section `data.features` of a frame-level configuration."""
         if self.dtype != "uint8":
             return {"size": size, "dtype": self.dtype}
         if (self.low, self.high) == _DATASET_RANGE:
@@ -90,13 +91,13 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """The features of a video as they are stored.
+    """The encoded features of a video.
 
     Attributes:
-      frames: name to [T, D], all of the same T; empty where only means are known.
-      means: name to [D] float32, the means over the frames as a reader decodes them.
+      frames: name to [T, D], all of the same T; empty if only means are known.
+      means: name to [D] float32, the means over the decoded frames.
       outside: name to the number of values outside the range of the codes.
-      num_values: name to the number of all values.
+      num_values: name to the total number of values.
     """
 
     frames: Mapping[str, np.ndarray]
@@ -106,7 +107,7 @@ class Encoded:
 
     @property
     def num_frames(self) -> int:
-        """T; 0 where only means are known."""
+        """T; 0 if only means are known."""
         return len(next(iter(self.frames.values()))) if self.frames else 0
 
 
@@ -114,13 +115,13 @@ def encode(features: Mapping[str, np.ndarray], sizes: Mapping[str, int], storage
     """Encodes the features of a video.
 
     Args:
-      features: name to floats [T, D], or of all features [D]: no frames, but what a video-level record holds.
-      sizes: name to D, of every video of the dataset.
+      features: name to floats [T, D], or, for all features, [D]: one vector each, as in video-level records.
+      sizes: name to D, the same for all videos of the dataset.
       storage: of frames.
 
     Raises:
-      EncodingError: other features or sizes, no frames, lists that differ by more than a frame, values that cannot be
-        stored.
+      EncodingError: the features or sizes differ from `sizes`, there are no frames, numbers of frames differ by more
+        than one, or values cannot be stored.
     """
     if features.keys() != sizes.keys():
         raise EncodingError(f"has the features {_listed(features)}, and others have {_listed(sizes)}")

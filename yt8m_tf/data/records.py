@@ -1,8 +1,8 @@
-"""Parses batches of serialized records, at either level: YouTube-8M's of any version, and others (`FeatureConfig`).
+"""Parses batches of serialized records at either level: YouTube-8M's of any version, and others (`FeatureConfig`).
 
-Whole batches are parsed by one operation (docs/BENCHMARKS.md). Features stay as they are stored
-(uint8, float16 or float32), labels become padded lists of class ids; what is large (`[B, C]` targets, float32 frames)
-is made on the device. The functions run eagerly, inside `tf.data`, and in the exported graph.
+Whole batches are parsed by one operation (docs/BENCHMARKS.md). Features keep their storage type (uint8, float16 or
+float32), and labels become padded lists of class ids; large tensors (`[B, C]` targets, float32 frames) are made on the
+device. The functions run eagerly, inside `tf.data`, and in the exported graph.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.data.assertions import require
 from yt8m_tf.schema import ID_KEYS, LABELS_KEY, NO_LABEL
 
-# The frames of a feature of which a clip has one vector.
+# The number of frames of a feature with one vector for the whole clip.
 _EVERY = tf.int32.max
 _LABELS = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
 
-# What a bad record raises. TensorFlow's message quotes one that is no protocol buffer, and then may not be text.
+# Errors of bad records. TensorFlow's message quotes a record that is no protocol buffer, and may not be valid text.
 PARSE_FAILURES = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 
 
@@ -32,19 +32,19 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
     Args:
       serialized: [B] strings; `tf.train.Example` at video level, `tf.train.SequenceExample` at frame level. Fields that
         `data` does not name, such as those of the 2019 segment data, are ignored.
-      data: level, features, sizes and limits. Labels are read with a `DataConfig`, and left out with its `records`;
-        records without any get an empty list.
+      data: level, features, sizes and limits. Labels are parsed if this is a `DataConfig`, and not if it is the
+        `records` of one; a record without labels gets an empty list.
 
     Returns:
-      "id": [B] string. "labels", if they are read: [B, L] int32 class ids, each once, padded with -1. For each feature,
-      at video level [B, D], at frame level [B, T, D] and beside them "num_frames" [B] int32, at most `max_frames`;
-      uint8 codes or float16 where records hold such, else float32, finite and within the feature's range.
-      T is the shortest of `data.frame_lengths` and `data.max_frames` that holds the batch. What comes after
-      `num_frames` means nothing, and is finite.
+      "id": [B] string. "labels", if they are parsed: [B, L] int32 class ids, each once, padded with -1. Each feature:
+      [B, D] at video level, [B, T, D] at frame level; uint8 codes, float16 or float32, as stored; floats are finite and
+      within the feature's range. At frame level also "num_frames" [B] int32, at most `max_frames`. T is the shortest of
+      `data.frame_lengths` and `data.max_frames` that fits the batch. Values after `num_frames` are finite but
+      meaningless.
 
     Raises:
-      PARSE_FAILURES: when run on a record that does not fit `data`. The message does not name the record:
-        `integrity.find_bad_record` does.
+      PARSE_FAILURES: a record does not fit `data`. The message does not name the record; `integrity.find_bad_record`
+        finds it.
     """
     parse = _parse_video if data.level == "video" else _parse_frames
     parsed, labels, ids = parse(serialized, data)
@@ -56,7 +56,7 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
 
 
 def feature_specs(data: RecordsConfig) -> dict[str, tf.TensorSpec]:
-    """The features that `parse_records` gives, and of clips `num_frames`: names, shapes and dtypes of the tensors."""
+    """Returns names, shapes and dtypes of the features of `parse_records`, and of `num_frames` at frame level."""
     shape = [None] if data.level == "video" else [None, None]
     specs = {
         name: tf.TensorSpec(
@@ -70,17 +70,17 @@ def feature_specs(data: RecordsConfig) -> dict[str, tf.TensorSpec]:
 
 
 def clip_lengths(serialized: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
-    """The frames of each frame-level record, uncut: [B] strings -> [B] int32, the shortest feature's."""
+    """Counts the frames of frame-level records before cutting: [B] strings -> [B] int32, of the shortest feature."""
     return _shortest(_lengths(_parse_clips(serialized, data), data))
 
 
 def parse_ids(serialized: tf.Tensor, id_keys: Sequence[str] = ID_KEYS) -> tf.Tensor:
-    """The ids alone, at either level: [B] strings -> [B] strings, "" where a record has none under `id_keys`."""
+    """Parses only ids, at either level: [B] strings -> [B] strings, "" for a record without one under `id_keys`."""
     return _given_id(tf.io.parse_example(serialized, _id_features(id_keys)), id_keys)
 
 
 def parse_labels(serialized: tf.Tensor, key: str = LABELS_KEY) -> tf.Tensor:
-    """The labels alone, at either level: [B] strings -> ragged [B, (labels)] int64, each once, unchecked."""
+    """Parses only labels, at either level: [B] strings -> ragged [B, (labels)] int64, each once, unchecked."""
     return _each_once(tf.io.parse_example(serialized, {key: _LABELS})[key])
 
 
@@ -89,7 +89,7 @@ def _id_features(id_keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _given_id(parsed: Mapping[str, tf.Tensor], id_keys: Sequence[str]) -> tf.Tensor:
-    """[B] strings: of the ids under `id_keys` the first one that each record has."""
+    """Returns the first id that each record has under `id_keys`, [B] strings."""
     given = parsed[id_keys[-1]]
     for key in reversed(id_keys[:-1]):
         given = tf.where(tf.equal(parsed[key], ""), given, parsed[key])
@@ -99,9 +99,9 @@ def _given_id(parsed: Mapping[str, tf.Tensor], id_keys: Sequence[str]) -> tf.Ten
 def _parse_context(
     serialized: tf.Tensor, data: RecordsConfig, features: Mapping[str, Any]
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor]:
-    """Features of the context, the labels where they are wanted, and the ids.
+    """Parses features of the context, the labels if `data` has targets, and the ids.
 
-    The context of a SequenceExample is encoded as the features of an Example are.
+    The context of a SequenceExample is encoded like the features of an Example.
     """
     labels = {data.labels_key: _LABELS} if targets_of(data) else {}
     parsed = tf.io.parse_example(serialized, {**_id_features(data.id_keys), **labels, **features})
@@ -124,7 +124,7 @@ def _parse_frames(serialized: tf.Tensor, data: RecordsConfig) -> tuple[dict[str,
     _, labels, ids = _parse_context(serialized, data, {})
     clips = _parse_clips(serialized, data)
     lengths = _lengths(clips, data)
-    # rgb and audio lists can differ in length by a frame: the shorter one counts.
+    # Lists of rgb and audio can differ in length by a frame; both are cut to the shorter one.
     shortest = _shortest(lengths)
     num_frames = tf.minimum(shortest, data.max_frames)  # [B]
     with tf.control_dependencies(_check_lengths(lengths, shortest, data)):
@@ -141,7 +141,7 @@ def _parse_frames(serialized: tf.Tensor, data: RecordsConfig) -> tuple[dict[str,
 
 
 def _parse_clips(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.RaggedTensor]:
-    """For each feature what records hold: ragged [B, (frames), (n)], in the context [B, (n)], of strings or float32."""
+    """Parses features without decoding: ragged [B, (frames), (n)], in the context [B, (n)], strings or float32."""
     in_lists: dict[str, Any] = {}
     in_context: dict[str, Any] = {}
     for name, feature in data.stored.items():
@@ -155,7 +155,7 @@ def _parse_clips(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Rag
 
 
 def _lengths(clips: Mapping[str, tf.RaggedTensor], data: RecordsConfig) -> tf.Tensor:
-    """[features, B] int32: the frames of each; `_EVERY` for a single vector in the context."""
+    """Returns the numbers of frames, [features, B] int32; `_EVERY` for a single vector in the context."""
     lengths = []
     for name, feature in data.stored.items():
         if feature.mean_of:
@@ -169,14 +169,14 @@ def _lengths(clips: Mapping[str, tf.RaggedTensor], data: RecordsConfig) -> tf.Te
 
 
 def _num_in_context(values: tf.RaggedTensor, feature: FeatureConfig) -> tf.Tensor:
-    """[B] int32: the vectors of which ragged [B, (n)] values consist."""
+    """Counts the vectors in ragged values [B, (n)]: [B] int32."""
     if feature.dtype == "float_list":
         return values.row_lengths() // feature.size
     return tf.reduce_sum(tf.strings.length(values), axis=1) // feature.num_bytes
 
 
 def _shortest(lengths: tf.Tensor) -> tf.Tensor:
-    """[features, B] -> [B]: a clip of nothing but single vectors has one frame."""
+    """Maps lengths [features, B] to the shortest ones, [B]; a clip with only single vectors has one frame."""
     shortest = tf.reduce_min(lengths, axis=0)
     return tf.where(tf.equal(shortest, _EVERY), 1, shortest)
 
@@ -185,7 +185,7 @@ def _check_lengths(lengths: tf.Tensor, shortest: tf.Tensor, data: RecordsConfig)
     if data.max_frame_difference is None:
         return []
     longest = tf.reduce_max(tf.where(tf.equal(lengths, _EVERY), 0, lengths), axis=0)
-    # Without frames at all a clip is wrong for another reason, or left out.
+    # A clip without frames raises another error, or is left out.
     right = (longest - shortest <= data.max_frame_difference) | tf.equal(shortest, 0)
     return [require(tf.reduce_all(right), "features of a clip differ in their numbers of frames")]
 
@@ -198,7 +198,7 @@ def _pad_frames(values: tf.RaggedTensor, feature: FeatureConfig, length: tf.Tens
         num_vectors = _num_in_context(values, feature)
         frames = tf.RaggedTensor.from_row_lengths(vectors, num_vectors)
     else:
-        inner = values.values  # [frames of all clips, (n)]: to the format, a frame could hold any number of values
+        inner = values.values  # [frames of all clips, (n)]: the format allows any number of values in a frame
         each = feature.size if feature.dtype == "float_list" else 1
         right = tf.reduce_all(tf.equal(inner.row_lengths(), each))
         with tf.control_dependencies([require(right, f"{name}: frames are not of {each} values each")]):
@@ -217,7 +217,7 @@ def _means(
     source: FeatureConfig,
     name: str,
 ) -> tf.Tensor:
-    """The mean of frames [B, T, D], or the one that the record has, ragged [B, (D or 0)], for every frame: float32."""
+    """Repeats for every frame the mean of frames [B, T, D], or `given`, the record's own, ragged [B, (D or 0)]."""
     known = tf.equal(given.row_lengths(), feature.size)
     right = tf.reduce_all(known | tf.equal(given.row_lengths(), 0))
     with tf.control_dependencies([require(right, f"{name}: not one mean of {feature.size} values")]):
@@ -226,7 +226,7 @@ def _means(
     listed = given.with_values(listed).to_tensor(shape=[None, feature.size])
     mask = tf.sequence_mask(num_frames, tf.shape(frames)[1])[:, :, None]
     count = tf.maximum(tf.cast(num_frames, tf.float32), 1.0)[:, None]
-    # The mean of what codes stand for is what the mean of the codes stands for.
+    # Decoding is linear, so that the mean can be taken of the codes.
     mean = tf.reduce_sum(tf.where(mask, tf.cast(frames, tf.float32), 0.0), axis=1) / count
     if source.dtype == "uint8":
         mean = schema.dequantise(mean, source.range or schema.CODE_RANGE)
@@ -235,7 +235,7 @@ def _means(
 
 
 def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:
-    """Floats, or strings of vectors, one a string or all in one -> [N, D] as they are stored, checked."""
+    """Decodes and checks floats, or strings of one or of all vectors: [N, D] in their storage type."""
     if feature.dtype != "float_list":
         lengths, one_each = tf.strings.length(values), values.shape.rank != 0
         right = tf.reduce_all(
@@ -253,7 +253,7 @@ def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:
     elif feature.dtype == "float16":  # the sum would overflow
         right = tf.reduce_all(tf.math.is_finite(vectors))
     else:
-        # A sum is finite only if every value is, and is the cheapest way to look at all of them.
+        # A sum is finite only if every value is, and is the cheapest check of all values.
         right = tf.math.is_finite(tf.reduce_sum(vectors))
     with tf.control_dependencies([require(right, f"{name}: not a finite number, or out of range")]):
         return tf.identity(vectors)
@@ -265,7 +265,7 @@ def _padded_length(longest: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
 
 
 def _each_once(labels: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Without the repetitions of a class in a row, which mean nothing; the order stays: ragged [B, (labels)]."""
+    """Removes repeated classes of each record, and keeps the order: ragged [B, (labels)]."""
     rows = tf.cast(labels.value_rowids(), tf.int64)
     pairs, _ = tf.raw_ops.UniqueV2(x=tf.stack([rows, labels.flat_values], axis=1), axis=[0])
     return tf.RaggedTensor.from_value_rowids(
@@ -274,7 +274,7 @@ def _each_once(labels: tf.RaggedTensor) -> tf.RaggedTensor:
 
 
 def _pad_labels(labels: tf.RaggedTensor, targets: TargetsConfig) -> tf.Tensor:
-    """Checked, each once, and padded: ragged [B, (labels)] int64 -> [B, L] int32."""
+    """Checks labels, removes repetitions, and pads: ragged [B, (labels)] int64 -> [B, L] int32."""
     labels = _each_once(labels)
     ids = labels.flat_values
     checks = [

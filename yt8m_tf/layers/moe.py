@@ -15,17 +15,17 @@ class MixtureOfExperts(keras.layers.Layer):
     """For each class, a gated mixture of logistic experts and one dummy expert that always says no: [B, D] to [B, C].
 
     P(class) = sum over m < M of softmax(gates)[m] * sigmoid(experts[m]), with M experts and M + 1 gates for each
-    class. The output is the log-odds of P rather than P itself, found without leaving log space.
+    class. The output is the log-odds of P, computed in log space.
 
-    Reference: `MoeModel` of https://github.com/google/youtube-8m/blob/master/video_level_models.py. The gates have no
-    bias there either. Where we differ: logits instead of probabilities, the initial weights, and `l2 * sum(w ** 2)`
-    where slim's regulariser takes half of it.
+    Reference: `MoeModel` of https://github.com/google/youtube-8m/blob/master/video_level_models.py, whose gates have no
+    bias either. Where we differ: logits instead of probabilities, the initial weights, and a penalty of
+    `l2 * sum(w ** 2)`, twice that of slim's regulariser.
 
     Args:
       num_classes: C.
-      num_mixtures: M, the experts of each class without the dummy.
+      num_mixtures: M, the number of experts of each class, without the dummy.
       l2: weight of the sum of squares of both kernels in the model's losses.
-      dtype: float32 by default, under mixed precision too.
+      dtype: float32 by default, even with mixed precision.
       **kwargs: of every layer: name (a model's last layer is called "logits"), trainable.
 
     Example:
@@ -46,7 +46,7 @@ class MixtureOfExperts(keras.layers.Layer):
         self.l2 = l2
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the kernels of gates and experts, and the experts' bias; columns go class by class."""
+        """Creates the kernels of gates and experts, and the experts' bias; columns are grouped by class."""
         size = input_shape[-1]
         assert size is not None
         self.gate_kernel = self._kernel("gate_kernel", (size, self.num_classes * (self.num_mixtures + 1)))
@@ -56,7 +56,7 @@ class MixtureOfExperts(keras.layers.Layer):
         )
 
     def call(self, inputs: Any) -> Any:
-        """[B, D] to [B, C] logits."""
+        """Maps [B, D] to logits [B, C]."""
         gates = ops.reshape(ops.matmul(inputs, self.gate_kernel), (-1, self.num_classes, self.num_mixtures + 1))
         experts = ops.matmul(inputs, self.expert_kernel) + self.bias
         return mixture_log_odds(gates, ops.reshape(experts, (-1, self.num_classes, self.num_mixtures)))
@@ -71,16 +71,16 @@ class MixtureOfExperts(keras.layers.Layer):
 
 
 def mixture_log_odds(gates: Any, experts: Any) -> Any:
-    """The log-odds of sum over m of softmax(gates)[m] * sigmoid(experts[m]), without forming the probability.
+    """Computes the log-odds of sum over m of softmax(gates)[m] * sigmoid(experts[m]), without the probability itself.
 
     Args:
-      gates: [..., M + 1] logits of the mixture, the last one of the expert that says no.
+      gates: [..., M + 1] logits of the mixture, the last one of the dummy expert.
       experts: [..., M] logits of the other experts.
 
     Returns:
-      [...] log P - log(1 - P). The gates' normaliser is in both and cancels.
+      [...] log P - log(1 - P). The normaliser of the gates is in both terms and cancels.
     """
-    gates = gates - ops.stop_gradient(ops.max(gates, axis=-1, keepdims=True))  # keeps small terms beside large gates
+    gates = gates - ops.stop_gradient(ops.max(gates, axis=-1, keepdims=True))  # avoids underflow of small terms
     mixed, dummy = gates[..., :-1], gates[..., -1:]
     log_yes = ops.logsumexp(mixed + ops.log_sigmoid(experts), axis=-1)
     log_no = ops.logsumexp(ops.concatenate([mixed + ops.log_sigmoid(-experts), dummy], axis=-1), axis=-1)

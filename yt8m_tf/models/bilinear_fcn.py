@@ -1,4 +1,4 @@
-"""A network whose hidden layer is bilinear in its input and a few learned combinations of it."""
+"""A network with a hidden layer that is bilinear in its input and in learned combinations of the input."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class BilinearFCNConfig:
     """Sizes of the network.
 
     Attributes:
-      rank: R, the learned combinations.
+      rank: R, the number of learned combinations.
       inner_size: width of the hidden layer.
-      dropout: rate on it, in [0, 1).
-      first_rgb: read only the first so many rgb values, 512 in the original's variant; null: all.
-      second: a second bilinear layer after the first.
+      dropout: rate on the hidden layer, in [0, 1).
+      first_rgb: the number of rgb values to read, from the first on, 512 in the original's variant; null: all.
+      second: whether a second bilinear layer follows the first.
     """
 
     rank: int = 64
@@ -42,15 +42,15 @@ class BilinearFCNConfig:
 
 @register_model("bilinear_fcn", BilinearFCNConfig, levels=("video",))
 def build_bilinear_fcn(config: BilinearFCNConfig, spec: InputSpec) -> keras.Model:
-    """h = Dense(R)(x); y = tanhshrink(Bilinear(x, tanhshrink(h))); maybe tanhshrink(Bilinear(y, h)); Dense(C).
+    """h = Dense(R)(x); y = tanhshrink(Bilinear(x, tanhshrink(h))); if `second`, tanhshrink(Bilinear(y, h)); Dense(C).
 
-    x holds the features side by side. The second bilinear layer reads h as it is, without tanhshrink, as the original
-    does. The kernel of `Bilinear` holds D * R * `inner_size` weights: 75 million with D 1152 and R 64.
+    x is the concatenation of the features. As in the original, the second bilinear layer reads h without tanhshrink.
+    The kernel of `Bilinear` holds D * R * `inner_size` weights: 75 million with D = 1152 and R = 64.
 
     Reference: https://arxiv.org/abs/1809.04403, which leaves out the details. tanhshrink(x) is x - tanh(x).
 
     Raises:
-      InputError: `first_rgb` is more than there are.
+      InputError: `first_rgb` is more than the number of rgb values.
     """
     inputs = model_inputs(spec)
     features = dict(inputs)
@@ -71,5 +71,5 @@ def build_bilinear_fcn(config: BilinearFCNConfig, spec: InputSpec) -> keras.Mode
 
 
 def _tanhshrink(x: keras.KerasTensor) -> keras.KerasTensor:
-    """x - tanh(x), about x ** 3 / 3 near zero; in float32, since bfloat16 would leave nothing of the difference."""
+    """Computes x - tanh(x), about x ** 3 / 3 near zero, in float32: in bfloat16 the difference would be lost."""
     return ops.tanh_shrink(ops.cast(x, "float32"))

@@ -1,4 +1,4 @@
-"""A recurrent network that reads one vector again and again."""
+"""A recurrent network that reads one vector repeatedly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RepeatRNNConfig:
     Attributes:
       cell: "gru" or "lstm".
       hidden_size: H, of every layer.
-      num_layers: layers, one on top of the other.
+      num_layers: number of stacked layers.
       repeats: how many times the vector is read.
     """
 
@@ -37,10 +37,10 @@ class RepeatRNNConfig:
 
 @register_model("repeat_rnn", RepeatRNNConfig, levels=("video",))
 def build_repeat_rnn(config: RepeatRNNConfig, spec: InputSpec) -> keras.Model:
-    """The features side by side, repeated as a sequence; stacked RNNs; the last outputs h of all layers; Dense(C).
+    """Concatenated features, repeated as a sequence; stacked RNNs; the last outputs h of all layers; Dense(C).
 
-    The repeated sequence is a tensor of its own, because the fused GPU kernels take no other: [B, 10, 1152] at B 512
-    takes 24 MB, the outputs of a layer of 1024 21 MB. Training keeps the gates of all steps, 4 to 6 times that.
+    Memory: the fused GPU kernels need the repeated sequence as a tensor, 24 MB for [B, 10, 1152] at B = 512. The
+    outputs of a layer of 1024 take 21 MB. Training also keeps the gates of all steps, 4 to 6 times as much.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

@@ -1,4 +1,4 @@
-"""GAP@20 of single models, of their means and of the boosters, shard by shard."""
+"""GAP@20 of single models, of their means and of the boosters, computed shard by shard."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from yt8m_tf.stacking.inputs import ShardInputs, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows
 from yt8m_tf.stacking.settings import COMBINATIONS, LIGHTGBM, LOGIT_MEAN, MEAN, WEIGHTED_MEAN
 
-# Rows that the weights of the mean are fitted on: with a hundred models 0.4 GB.
+# Rows on which the weights of the mean are fitted: 0.4 GB with a hundred models.
 _FITTED_ROWS = 1_000_000
-# Labels of a class from which on it is another kind of class, for `LabelMass`.
+# Lower bounds of bands of classes by their number of labels, for `LabelMass`.
 _BANDS = (0, 1, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
 def model_gaps(inputs: StackInputs, progress: bool = True) -> list[float]:
-    """GAP@20 of each model, NaN where the shards have no labels."""
+    """Returns GAP@20 of each model; NaN if the shards have no labels."""
     histograms = [GapHistogram() for _ in inputs.names]
     shards = Progress(inputs.shards, desc="GAP of models", unit=" shards", disable=not progress, leave=False)
     for shard in in_order(inputs.read, shards):
@@ -45,7 +45,7 @@ def add_lists(histogram: GapHistogram, scores: ShardScores, shard: ShardInputs) 
 
 
 def sample_rows(paths: Sequence[Path], num_models: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [R, M] float16 and labels [R] of up to a million rows, an equal share of each shard's."""
+    """Samples scores [R, M] float16 and labels [R] of about a million rows at most, an equal share of each shard."""
     scores, labels = [], []
     share = None
     for path in paths:
@@ -60,9 +60,9 @@ def sample_rows(paths: Sequence[Path], num_models: int, seed: int) -> tuple[np.n
 
 
 class LabelMass:
-    """Share of the labels that the boosters' scores hold, for rare classes and for frequent ones.
+    """The share of labels that the boosters' scores cover, for rare and for frequent classes.
 
-    What no model lists among its highest classes is 0 in the soft labels: no student can learn it from them alone.
+    A class that no model lists among its highest is 0 in the soft labels, so that no student learns it from them.
     """
 
     def __init__(self, num_classes: int):
@@ -76,8 +76,11 @@ class LabelMass:
         self._expected += np.bincount(rows.classes, scores.astype(np.float64), minlength=count)
 
     def bands(self) -> list[dict[str, float | None]]:
-        """For classes with so many labels ("from" to "to", None without end): "classes", "labels", "candidates" (labels
-        that are candidate rows), and "expected", the sum of all scores.
+        """Returns sums over bands of classes by their number of labels.
+
+        Returns:
+          For each band, "from" and "to" (numbers of labels; "to" is None in the last band), "classes", "labels",
+          "candidates" (labels that are candidate rows), and "expected", the sum of all scores.
         """
         found: list[dict[str, float | None]] = []
         for first, following in zip(_BANDS, [*_BANDS[1:], None], strict=True):
@@ -97,15 +100,15 @@ def combination_gaps(
     mass: LabelMass | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """GAP@20 of the plain mean, the mean of logits, the weighted mean and the stacked scores.
+    """Computes GAP@20 of the plain mean, the mean of logits, the weighted mean and the stacked scores.
 
     Args:
       inputs: of a split.
-      paths: files of rows, of all its shards.
+      paths: files of rows of all shards of the split.
       weights: [M], of the weighted mean.
-      stacked: directory of the boosters' score shards, named as the shards are.
-      manifest: of these.
-      mass: where to add the stacked scores.
+      stacked: directory of the boosters' score shards.
+      manifest: of these score shards.
+      mass: accumulates the stacked scores, if given.
       progress: whether to show a progress bar.
     """
     histograms = {name: GapHistogram() for name in COMBINATIONS}
@@ -127,14 +130,14 @@ def combination_gaps(
 
 
 def add_rows(histogram: GapHistogram, rows: Rows, scores: np.ndarray) -> None:
-    """Adds the 20 highest of the scores [R] of a shard's rows, rounded to float16 as score shards are."""
+    """Adds each video's 20 highest scores of a shard's rows, [R], rounded to float16 as in score shards."""
     rounded = np.minimum(scores, 1).astype(np.float16)
     kept, _ = top_pairs(rows.videos, rows.classes, rounded)
     histogram.add(rounded[kept], rows.labels[kept], rows.num_labels)
 
 
 def _scores_of_rows(rows: Rows, scores: ShardScores) -> np.ndarray:
-    """[R] float16: what score shards say of rows; 0 where they do not list the class."""
+    """Returns the scores of rows in a score shard, [R] float16; 0 for classes that it does not list."""
     listed = scores.classes >= 0
     numbers = np.broadcast_to(np.arange(len(scores.ids))[:, None], listed.shape)
     keys = numbers[listed].astype(np.int64) << 32 | scores.classes[listed]
@@ -147,10 +150,10 @@ def _scores_of_rows(rows: Rows, scores: ShardScores) -> np.ndarray:
 
 
 def best(gaps: Mapping[str, float]) -> str:
-    """The name of the highest GAP@20."""
+    """Returns the name with the highest GAP@20."""
     return max(gaps, key=lambda name: gaps[name])
 
 
 def row_paths(directory: Path, shards: Sequence[str]) -> list[Path]:
-    """The files of the shards' rows."""
+    """Returns the files of the shards' rows."""
     return [directory / f"{os.path.basename(shard)}.npz" for shard in shards]

@@ -1,4 +1,4 @@
-"""One device, several devices, several machines."""
+"""Distribution of training over devices and machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import tensorflow as tf
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 
-# What the others see, at the next collective, when a worker is gone; or another type with one of these words.
+# Errors at the next collective after a worker is gone; other types are recognised by one of these words.
 _PEER_FAILURES = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -27,32 +27,31 @@ _PEER_FAILURES = (
 )
 _PEER_WORDS = ("collective", "incarnation")
 _JOBS = ("chief", "worker")
-# The time-out is that of TensorFlow's coordination service, which Python cannot set.
+# The hour is the time-out of TensorFlow's coordination service, which Python cannot set.
 _CONNECTING = "where one has ended meanwhile the others wait up to an hour: end them, and start all again"
-_SHOWN = 200  # characters of what TensorFlow says
+_SHOWN = 200  # characters of TensorFlow's message
 _ADDRESS = re.compile(r"[^\s/]+:[0-9]{1,5}")
 _TF_CONFIG_HINT = """write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}"""
 
 
 def make_strategy(devices: str = "") -> tf.distribute.Strategy:
-    """The distribution strategy for this process.
+    """Creates the distribution strategy of this process.
 
     Args:
       devices: comma-separated names of devices to mirror the model on, such as "gpu:0,gpu:1"; "all" for every GPU; ""
-        for the first GPU, or the CPU where there is none.
+        for the first GPU, or for the CPU if there is none.
 
     Returns:
-      `MultiWorkerMirroredStrategy` where the environment variable TF_CONFIG names a cluster; `MirroredStrategy` for
-      several devices; else the default strategy of one device.
+      `MultiWorkerMirroredStrategy` if the environment variable TF_CONFIG names a cluster; `MirroredStrategy` for
+      several devices; otherwise the default strategy of one device.
 
     Raises:
-      InputError: a device that this machine does not have, a TF_CONFIG that is none (`read_cluster`), or a cluster
-        that does not connect.
+      InputError: this machine lacks a device, TF_CONFIG is not valid (`read_cluster`), or the cluster does not connect.
     """
     if cluster := read_cluster():
         number = sum(map(len, cluster.values()))
         Progress.write(f"waiting for all {number} processes of TF_CONFIG; {_CONNECTING}", file=sys.stderr)
-        # Must come before TensorFlow looks at any device: collectives are configured at its start.
+        # Must come before TensorFlow initializes its devices, because collectives are configured then.
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
@@ -62,7 +61,7 @@ def make_strategy(devices: str = "") -> tf.distribute.Strategy:
                 " command again in all of them"
             ) from error
         if threading.current_thread() is threading.main_thread() and (handler := signal.getsignal(signal.SIGTERM)):
-            signal.signal(signal.SIGTERM, handler)  # the chief's TensorFlow has taken it for itself
+            signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced the handler in the chief
         return strategy
     available = [device.name.removeprefix("/device:").lower() for device in tf.config.list_logical_devices()]
     gpus = [name for name in available if name.startswith("gpu")]
@@ -75,10 +74,10 @@ def make_strategy(devices: str = "") -> tf.distribute.Strategy:
 
 
 def read_cluster() -> dict[str, list[str]]:
-    """The cluster of the environment variable TF_CONFIG: addresses of the "worker"s, perhaps of a "chief"; {} for none.
+    """Reads the cluster of the environment variable TF_CONFIG: addresses by job, "worker" or "chief"; {} for none.
 
     Raises:
-      InputError: it is no JSON object, or none that tells a cluster and which of its tasks this process is.
+      InputError: it is not a JSON object, or does not state a cluster and this process's task in it.
     """
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
@@ -137,7 +136,7 @@ def compiles_with_xla(model: keras.Model) -> bool:
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """This process's number among the workers, 0 for the chief."""
+    """Returns this process's number among the workers, 0 for the chief."""
     if num_workers(strategy) == 1:
         return 0
     resolver = strategy.cluster_resolver
@@ -146,7 +145,7 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Processes that train together."""
+    """Returns the number of processes that train together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     jobs = strategy.cluster_resolver.cluster_spec().as_dict()
@@ -161,20 +160,20 @@ def lost_a_worker(strategy: tf.distribute.Strategy, error: tf.errors.OpError) ->
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> int:
-    """Replicas in this process."""
+    """Returns the number of replicas in this process."""
     return strategy.num_replicas_in_sync // num_workers(strategy)
 
 
 def gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[str]:
-    """Every worker's text, in the order of the workers."""
-    own = np.frombuffer(text.encode(), np.uint8).astype(np.int64)  # collectives know few types
+    """Returns the texts of all workers, in their order."""
+    own = np.frombuffer(text.encode(), np.uint8).astype(np.int64)  # collectives support few types
     gathered = gather(strategy, {"length": np.array([len(own)], np.int64), "text": own})
     parts = np.split(gathered["text"].astype(np.uint8), np.cumsum(gathered["length"])[:-1])
     return [part.tobytes().decode() for part in parts]
 
 
 def gather(strategy: tf.distribute.Strategy, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every worker's arrays, one after the other along the first axis; the lengths there may differ."""
+    """Concatenates the arrays of all workers along the first axis, whose lengths may differ."""
     if num_workers(strategy) == 1:
         return dict(arrays)
     gathered = {}

@@ -1,4 +1,4 @@
-"""A trace of some steps, for TensorBoard's profiler."""
+"""Traces of steps for TensorBoard's profiler."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from yt8m_tf.errors import InputError
 
 
 def parse_steps(text: str) -> range:
-    """The steps of "START:STOP": from START, counted from 0, up to and not including STOP.
+    """Parses "START:STOP", a range of steps from START, counted from 0, up to but not including STOP.
 
     Raises:
-      InputError: not two whole numbers, or none between them.
+      InputError: the text is not two integers, or the range is empty.
     """
     match = re.fullmatch(r"(\d+):(\d+)", text.strip())
     steps = range(int(match[1]), int(match[2])) if match else range(0)
@@ -26,12 +26,12 @@ def parse_steps(text: str) -> range:
 
 
 class Profile:
-    """A context in which a range of a run's steps is traced, in whole calls of the compiled function.
+    """A context that traces a range of a run's steps, in whole calls of the compiled function.
 
-    The trace begins with the first call that makes a step of the range, and ends after the one that makes its last.
+    The trace begins with the first call that includes a step of the range, and ends after the call with its last step.
 
     Args:
-      directory: where `plugins/profile/` is made; None traces nothing (all processes but the chief).
+      directory: the parent of `plugins/profile/`; None traces nothing (in all processes except the chief).
       steps: the range; None traces nothing.
       total_steps: of the run.
 
@@ -51,16 +51,16 @@ class Profile:
 
     @contextlib.contextmanager
     def call(self, step: int, count: int) -> Iterator[None]:
-        """Around what makes the steps from `step` to `step + count`, their data included.
+        """A context for a call that makes the steps from `step` to `step + count`, including their data.
 
         Raises:
-          InputError: the trace cannot be made or written.
+          InputError: the trace cannot be started or written.
         """
         if not self._running and step < self._steps.stop and step + count > self._steps.start:
             with self._reporting():
                 tf.profiler.experimental.start(str(self._directory))
             self._running = True
-        with tf.profiler.experimental.Trace("train", step_num=step, _r=1):  # by this the profiler tells steps apart
+        with tf.profiler.experimental.Trace("train", step_num=step, _r=1):  # marks the step for the profiler
             yield
         if step + count >= self._steps.stop:
             self._stop()
@@ -69,7 +69,7 @@ class Profile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """A trace of a run that ends within the range is written too, unless it ends with an error."""
+        """Writes the trace of a run that ends within the range, unless it ends with an error."""
         if kind is None:
             self._stop()
 

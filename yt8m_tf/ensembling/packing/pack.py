@@ -1,4 +1,4 @@
-"""From candidates and a byte budget to one SavedModel: measure, choose, combine, export."""
+"""Packs candidates into one SavedModel within a byte budget: measures, selects, combines and exports."""
 
 from __future__ import annotations
 
@@ -52,29 +52,29 @@ def pack(
     faults: Faults | None = None,
     progress: bool = True,
 ) -> Packed:
-    """Exports the weighted mean of some candidates that has the best GAP@20 within a size.
+    """Selects the weighted mean of candidates with the best GAP@20 within a size limit, and exports it.
 
-    Every second held-out video is chosen by (`selection`); the GAPs to quote are those of the others. What was measured
-    stays in `<output>.pack/`, so that an interrupted packing goes on. A SavedModel that turns out too large is followed
-    by the next smaller ensemble.
+    Selection uses every second held-out video; the GAPs to quote are those of the other videos. Measurements stay in
+    `<output>.pack/`, so that an interrupted packing can be resumed. If a SavedModel turns out too large, the next
+    smaller ensemble is exported.
 
     Args:
-      members: of `find_candidates`, at least one.
-      precisions: that a member's weights may be stored in, all different.
+      members: candidates from `find_candidates`, at least one.
+      precisions: different precisions for the weights of members.
       output: the SavedModel's directory.
       data_dir: what the runs' patterns of shards are relative to.
-      size_limit: bytes of the SavedModel.
-      measure_examples: choose on the first so many held-out videos, in whole shards, and let the export measure on so
-        many validation videos.
+      size_limit: of the SavedModel, in bytes.
+      measure_examples: the number of held-out videos for selection, in whole shards, and of validation videos on which
+        the export is measured.
       vocabulary, additions, tolerance, overwrite, faults: see `export_trained`.
       progress: whether to show progress bars.
 
     Raises:
-      InputError: nothing fits, scores that do not belong together, damage; see `export_trained`.
+      InputError: no candidate fits, scores do not belong together, or data are damaged; see `export_trained`.
     """
     check_target(output, overwrite)
     data = members[0].predictor.data
-    list_shards(data.validation, data_dir, "data.validation")  # what the export will measure on, hours from here
+    list_shards(data.validation, data_dir, "data.validation")  # fails now, not hours later when the export is measured
     budget = size_limit
     vocabulary = chosen_vocabulary(vocabulary, data.vocabulary, data.num_classes, data_dir)
     additions.names(vocabulary, data.num_classes)
@@ -157,7 +157,7 @@ def _choose(
 
 
 def _export(choice: Choice, output: Path, run: Path, **arguments: Any) -> ExportReport:
-    """Combines the chosen members to a run of its own, and exports that."""
+    """Combines the chosen members into a run, and exports it."""
     chosen = choice.members()
     shutil.rmtree(run, ignore_errors=True)
     try:
