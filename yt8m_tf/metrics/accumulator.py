@@ -1,8 +1,8 @@
-"""GAP@20, Hit@1, PERR, mAP, BCE and calibration in one pass, from 20 pairs a video and a few sums.
+"""GAP@20, Hit@1, PERR, mAP, BCE and calibration in one pass, from 20 pairs per video and a few sums.
 
-`batch_statistics` runs on the device and reduces a batch of logits to little; `MetricAccumulator` keeps that on the
-host and turns it into `Metrics`. Everything that ranks is sorted by integer keys and summed in float64, so that GAP and
-mAP depend on the set of videos alone: not on their order, the batch size, or how they were shared among workers.
+`batch_statistics` reduces a batch of logits on the device. `MetricAccumulator` collects the results on the host and
+computes `Metrics`. Rankings are sorted by integer keys and summed in float64, so that GAP and mAP depend only on the
+set of videos, not on their order, the batch size, or their distribution over workers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from yt8m_tf.metrics.batch_statistics import (
 from yt8m_tf.metrics.bootstrap import Interval, RankedVideos, gap_interval
 from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
-# `Metrics.scalars` as people read them.
+# Display names of `Metrics.scalars`.
 TITLES = {
     "gap_at_20": "GAP@20",
     "hit_at_1": "Hit@1",
@@ -34,7 +34,7 @@ TITLES = {
     "calibration_error": "Calibration error",
 }
 
-# Of `Metrics.pairs_above`: evenly from 0 to 1, both included.
+# Thresholds of `Metrics.pairs_above`: evenly spaced from 0 to 1, both included.
 NUM_THRESHOLDS = 201
 
 
@@ -42,12 +42,12 @@ NUM_THRESHOLDS = 201
 class Metrics:
     """The metrics of one evaluation; all are shares between 0 and 1 except `bce`.
 
-    Of a model of which only the highest scores are known (`top_score_statistics`), `bce` and `calibration_error` are
-    NaN and `calibration` is 0, and `perr` is NaN if a video has more labels than it has scores.
+    If only the highest scores of a model are known (`top_score_statistics`), `bce` and `calibration_error` are NaN and
+    `calibration` is 0, and `perr` is NaN if a video has more labels than it has scores.
 
     Attributes:
       gap: GAP@20: each video's 20 highest scores pooled and ranked, the precision at the ranks of the positives summed
-        and divided by all labels. Labels outside a top 20 count among these: a video with 25 of them, ranked
+        and divided by the number of all labels, labels outside a top 20 included: a video with 25 labels, ranked
         perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
       hit_at_1: share of videos whose highest score is a label.
       perr: mean over videos of the share of labels among the top n, n the video's number of labels (none: 0).
@@ -55,14 +55,14 @@ class Metrics:
       bce: mean binary cross-entropy over videos and classes, in nats.
       calibration_error: expected calibration error over 15 bins of equal width, of all videos and classes.
       num_videos: videos evaluated.
-      num_labels: their labels, P of GAP.
-      average_precision: [C] float64, from the same 20 pairs a video, over all positives of the class; NaN where
-        there are none.
+      num_labels: number of their labels, P in GAP.
+      average_precision: [C] float64, from the same 20 pairs per video, over all positives of the class; NaN for classes
+        without positives.
       num_positives: [C] int64.
       calibration: [3, 15] float64: per bin the number of pairs, the sum of their scores, their positives.
-      pairs_above: [2, 201] int64: of the pairs that GAP ranks those with a score of i / 200 or more: the positives, and
-        the others. With `num_labels` the curve of precision against recall, whose area is GAP but for the steps.
-      videos: what GAP was computed from, for intervals.
+      pairs_above: [2, 201] int64: the number of pairs ranked by GAP whose score is at least i / 200, positive and other
+        ones. Together with `num_labels` they give the precision-recall curve, whose area approximates GAP.
+      videos: the pairs that GAP was computed from, for intervals.
     """
 
     BEST_BY: ClassVar[str] = "gap_at_20"
@@ -84,11 +84,11 @@ class Metrics:
 
     @functools.cached_property
     def gap_interval(self) -> Interval | None:
-        """The bootstrap interval of `gap` over videos, computed when it is asked for; None where `videos` is."""
+        """The bootstrap interval of `gap` over videos, computed on first access; None if `videos` is None."""
         return None if self.videos is None else gap_interval(self.videos)
 
     def scalars(self) -> dict[str, float]:
-        """The metrics that are known, by the names under which they are logged and written."""
+        """Returns the known metrics, by the names under which they are logged and written."""
         names = {"gap_at_20": self.gap, "hit_at_1": self.hit_at_1, "perr": self.perr, "map": self.map, "bce": self.bce}
         names["calibration_error"] = self.calibration_error
         return {name: value for name, value in names.items() if not math.isnan(value)}
@@ -99,19 +99,20 @@ class Metrics:
 
 
 class MetricAccumulator:
-    """Gathers the statistics of batches: 124 bytes a video (149 with the room to grow), and the sums.
+    """Accumulates the statistics of batches, in 124 bytes per video (149 with spare capacity) and a few sums.
 
-    A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. Above 65,536 classes the latter is a
-    uint32: 164 bytes a video, and 197. Beside its pairs a video has its number of labels and, if wished, its id.
+    A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. Above 65,536 classes the class is a
+    uint32, and a video takes 164 bytes (197). In addition to its pairs, a video has its number of labels and,
+    optionally, its id.
     """
 
     UNIT: ClassVar[str] = "videos"
 
     def __init__(self, num_classes: int, width: int = TOP_K, keep_ids: bool = False) -> None:
-        """`num_classes` is C, `width` the pairs of a video where they are fewer than 20.
+        """`num_classes` is C; `width`, if below 20, is the number of pairs per video.
 
-        With `keep_ids` the `videos` of the result have ids, which `update` is given then. `arrays` and `merge` do not
-        hand them on.
+        With `keep_ids`, `update` must be given ids, and the `videos` of the result have them. `arrays` and `merge` do
+        not pass them on.
         """
         width = min(width, TOP_K, num_classes)
         self._ids: list[np.ndarray] | None = [] if keep_ids else None
@@ -124,23 +125,23 @@ class MetricAccumulator:
 
     @property
     def num_videos(self) -> int:
-        """Videos gathered so far."""
+        """Number of videos added so far."""
         return int(self._sums["num_videos"])
 
     @property
     def num_examples(self) -> int:
-        """The same, by the name that all accumulators have for it."""
+        """Number of videos, under the name common to all accumulators."""
         return self.num_videos
 
     def update(self, statistics: Mapping[str, Any], ids: Sequence[str | bytes] | None = None) -> None:
         """Adds one batch.
 
         Args:
-          statistics: as `batch_statistics` or `top_score_statistics` returns it: tensors or arrays.
-          ids: the ids of its B videos, for messages.
+          statistics: a result of `batch_statistics` or `top_score_statistics`, as tensors or arrays.
+          ids: the ids of the batch's B videos, for messages.
 
         Raises:
-          InputError: a score is NaN, or the loss not finite; names the video. Nothing has been added then.
+          InputError: a score is NaN, or the loss is not finite; the message names the video. Nothing is added then.
         """
         arrays = {name: np.asarray(value) for name, value in statistics.items()}
         if arrays["not_finite"].any():
@@ -164,16 +165,16 @@ class MetricAccumulator:
         self._add(keys, arrays["top_classes"][valid], arrays["num_labels"][valid], sums)
 
     def merge(self, other: MetricAccumulator) -> None:
-        """Adds all that `other`, of as many classes, has gathered."""
+        """Adds the contents of `other`, which must have the same number of classes."""
         count = other.num_videos
         self._add(other._keys[:count], other._classes[:count], other._num_labels[:count], other._sums)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that was gathered, to send to another process.
+        """Returns the contents, to send to another process.
 
         Returns:
-          `keys` and `classes` [num_videos, k] and `num_labels` [num_videos], int32 (TensorFlow's collectives know no
-          unsigned integers), and the sums, [1, ...] each. Several workers' arrays may be laid one after the other along
+          `keys` and `classes` [num_videos, k] and `num_labels` [num_videos], int32 (TensorFlow's collectives do not
+          support unsigned integers), and the sums, [1, ...] each. Arrays of several workers may be concatenated along
           the first axis.
         """
         count = self.num_videos
@@ -183,19 +184,19 @@ class MetricAccumulator:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MetricAccumulator:
-        """The inverse of `arrays`; of several workers' arrays, the accumulator of all."""
+        """Inverts `arrays`; from concatenated arrays of several workers, returns the accumulator of all."""
         result = cls(arrays["num_positives"].shape[1], arrays["keys"].shape[1])
         sums = {name: arrays[name].sum(axis=0) for name in SUMS}
         result._add(arrays["keys"].view(np.uint32), arrays["classes"], arrays["num_labels"], sums)
         return result
 
     def gap(self) -> float:
-        """GAP@20 alone, of all videos gathered; NaN where none of them has a label."""
+        """Returns GAP@20 of all videos added; NaN if none of them has a label."""
         num_labels = int(self._sums["num_positives"].sum())
         return _gap(np.sort(self._keys[: self.num_videos].ravel()), num_labels) if num_labels else math.nan
 
     def result(self, min_positives: int | None = None) -> Metrics:
-        """The metrics of all videos gathered.
+        """Returns the metrics of all videos added.
 
         Args:
           min_positives: also look for the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
@@ -207,7 +208,7 @@ class MetricAccumulator:
         num_labels = int(positives.sum())
         if not count:
             raise InputError(
-                "there are no videos to evaluate; check the glob pattern of the data, and what the shards hold"
+                "there are no videos to evaluate; check the glob pattern of the data, and the contents of the shards"
             )
         if not num_labels:
             raise InputError(
@@ -252,15 +253,15 @@ class MetricAccumulator:
 
 
 def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
-    """GAP of pooled pairs, in float64.
+    """Computes GAP of pooled pairs, in float64.
 
-    Of equal scores the negatives rank first, so that the result is a function of the set of pairs alone, and a model
-    gains nothing from ties. A score of 0 counts as any other.
+    Among equal scores, negatives rank first, so that the result depends only on the set of pairs, and a model gains
+    nothing from ties. A score of 0 counts as any other.
 
     Args:
       scores: each video's highest scores, of any shape, not negative; taken as float32.
-      hits: bool, of the same shape: is the pair's class a label of its video.
-      num_positives: all labels of all videos, those outside the pairs included; positive.
+      hits: bool, of the same shape: whether the pair's class is a label of its video.
+      num_positives: number of labels of all videos, labels outside the pairs included; positive.
 
     Raises:
       ValueError: a score is negative or NaN.
@@ -272,28 +273,28 @@ def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Scores of logits of any shape as float32, rounded once: a function of the logit and nothing else."""
+    """Computes float32 scores of logits of any shape, rounded once, so that equal logits have equal scores."""
     with np.errstate(over="ignore"):  # exp of a large number is inf, and the score 0
         return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Scores and hits as uint32 whose descending order is that of ranking: by score, negatives first among equals.
+    """Encodes scores and hits as uint32 in whose descending order pairs rank: by score, negatives first among equals.
 
-    The bits of floats that are not negative order as the floats do; the shift drops the sign bit, that of -0 too.
+    The bits of non-negative floats have the same order as the floats. The shift drops the sign bit, also that of -0.
     """
     return (np.ascontiguousarray(scores).view(np.uint32) << 1) | ~hits
 
 
 def _gap(ordered: np.ndarray, num_positives: int) -> float:
-    """From pairs' keys in ascending order."""
+    """Computes GAP from pairs' keys in ascending order."""
     misses = ordered[::-1] & 1
     ranks = np.flatnonzero(misses == 0) + 1.0
     return float((np.arange(1, len(ranks) + 1) / ranks).sum() / num_positives)
 
 
 def _pairs_above(ordered: np.ndarray) -> np.ndarray:
-    """`Metrics.pairs_above` of pairs' keys in ascending order."""
+    """Computes `Metrics.pairs_above` from pairs' keys in ascending order."""
     exact = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
     thresholds = exact.astype(np.float32)
     # The lowest score that counts: rounding must not put it below the threshold.

@@ -1,7 +1,7 @@
-"""MAP@K of the segments of each class, and the K best segments of each class in bounded memory: NumPy only.
+"""MAP@K of ranked segments, and the K best segments of each class in bounded memory, in NumPy only.
 
-Segments are numbered by whoever calls. A pair of a segment and a class that nobody rated is unknown: it takes a place
-among the K of its class, and is then left out of the ranking.
+The caller numbers the segments. An unrated pair of segment and class takes one of the K places of its class, but is
+left out when the ranking is evaluated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 MAX_SEGMENTS = 100_000  # K of the 2019 challenge
-_SPARE = 8  # a class has room for K / _SPARE pairs beyond its K, so that most are dropped many at a time
+_SPARE = 8  # a class has room for K / _SPARE pairs beyond its K, so that pairs are dropped many at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ClassRatings:
 
     @property
     def num_positives(self) -> int:
-        """Segments in which the class was rated present."""
+        """Number of segments in which the class was rated present."""
         return int(np.count_nonzero(self.present))
 
     def hits(self, ranked: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def ratings_by_class(segments: np.ndarray, classes: np.ndarray, scores: np.ndarr
     """Arranges ratings by class.
 
     Args:
-      segments, classes: [N] int, the rated pairs; of a pair that occurs several times the mean rating counts.
+      segments, classes: [N] int, the rated pairs; the ratings of a pair that occurs several times are averaged.
       scores: [N], from 0, absent, to 1; a class is present from 0.5 on.
     """
     if not len(segments):
@@ -81,20 +81,20 @@ class SegmentMap:
 
     @property
     def mean(self) -> float:
-        """Over all classes with a positive rating."""
+        """MAP@K: the mean over all classes with a positive rating."""
         return float(np.mean(list(self.average_precision.values())))
 
     @property
     def mean_of_listed(self) -> float:
-        """Over the classes that have a list, and a positive rating: what the starter code prints. 0 where none has."""
+        """The mean over classes with a list and a positive rating, as the starter code prints it; 0 without any."""
         return float(np.mean([self.average_precision[own] for own in sorted(self.listed)])) if self.listed else 0.0
 
 
 def average_precision(hits: np.ndarray, num_positives: int) -> float:
-    """The sum of the precision at every hit, divided by the number of positives, those outside the list as well.
+    """Computes the sum of the precision at every hit, divided by the number of positives, also those outside the list.
 
     Args:
-      hits: [R] bool, of the rated segments, best first.
+      hits: [R] bool, for the rated segments, best first.
       num_positives: at least 1.
     """
     ranks = np.flatnonzero(hits) + 1
@@ -104,9 +104,9 @@ def average_precision(hits: np.ndarray, num_positives: int) -> float:
 def mean_average_precision(
     lists: Iterable[tuple[int, np.ndarray]], ratings: Mapping[int, ClassRatings], k: int = MAX_SEGMENTS
 ) -> SegmentMap:
-    """MAP@K: of each list cut at K, the pairs that were not rated are dropped, and the rest has its average precision.
+    """Computes MAP@K: each list is cut at K; then unrated pairs are dropped; then the average precision is taken.
 
-    A class without a positive rating has none, whether it has a list or not.
+    Classes without a positive rating are left out, with or without a list.
 
     Args:
       lists: a class and its segments [N] int, best first, each once; each class once. Read one at a time.
@@ -133,11 +133,11 @@ def mean_average_precision(
 class TopSegments:
     """The K segments of each class that have the highest scores.
 
-    Of equal scores the one that was added first comes first, so that the same pairs in the same order give the same
-    lists, however they are divided into calls.
+    Among equal scores, the pair that was added first comes first, so that the lists do not depend on the division of
+    the pairs into calls.
 
-    A pair takes 8 bytes, and a class at most 9 / 8 K of them: 0.9 GB for 1,000 classes and K = 100,000, once all are
-    full, however many segments are added. Memory grows with the pairs until then (docs/BENCHMARKS.md).
+    A pair takes 8 bytes, and a class has room for at most 9 / 8 K pairs. With 1,000 classes and K = 100,000, memory
+    grows with the pairs up to 0.9 GB, and stays there however many segments are added (docs/BENCHMARKS.md).
 
     Args:
       num_classes: C.
@@ -147,14 +147,14 @@ class TopSegments:
     def __init__(self, num_classes: int, k: int = MAX_SEGMENTS) -> None:
         self.k = k
         self._capacity = k + max(k // _SPARE, 1)
-        # By class. Arrays of their own, which grow: of one for all, huge pages would take all memory at once.
+        # A growing array for each class: one array for all classes, in huge pages, would take all memory at once.
         self._scores = [np.empty(0, np.float32)] * num_classes
         self._segments = [np.empty(0, np.int32)] * num_classes
         self._counts = np.zeros(num_classes, np.int64)
         self._floor = np.full(num_classes, -np.inf, np.float32)  # a score must be above it to be kept
 
     def add(self, segments: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
-        """Takes in pairs, each once in all calls.
+        """Adds pairs; each pair may be added only once.
 
         Args:
           segments: [N] int, from 0 to below 2 ** 31.
@@ -172,7 +172,7 @@ class TopSegments:
             self._append(class_id, segments[start:stop], scores[start:stop])
 
     def ranked(self, class_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best segments of a class, [N] int32, and their scores, [N] float32, highest first; N is at most K."""
+        """Returns the best segments of a class, [N] int32, and their scores, [N] float32, highest first; N <= K."""
         count = self._counts[class_id]
         segments, scores = self._segments[class_id][:count], self._scores[class_id][:count]
         order = np.argsort(-scores, kind="stable")[: self.k]
@@ -191,14 +191,14 @@ class TopSegments:
                 self._drop(class_id)
 
     def _grow(self, class_id: int, count: int, wanted: int) -> None:
-        """Makes room for so many pairs, of which the class has `count`."""
+        """Makes room for `wanted` pairs in a class that has `count`."""
         if wanted > len(self._scores[class_id]):
             more = min(wanted + wanted // 2, self._capacity) - count
             self._scores[class_id] = np.append(self._scores[class_id][:count], np.empty(more, np.float32))
             self._segments[class_id] = np.append(self._segments[class_id][:count], np.empty(more, np.int32))
 
     def _drop(self, class_id: int) -> None:
-        """Leaves K of a class that is full, in the order in which they were added."""
+        """Reduces a full class to its K best pairs, in the order in which they were added."""
         segments, scores = self._segments[class_id], self._scores[class_id]
         kth = np.partition(scores, len(scores) - self.k)[len(scores) - self.k]
         keep = scores > kth
