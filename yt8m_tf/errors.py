@@ -1,4 +1,4 @@
-"""Errors that a user can act on."""
+"""Errors on which a user can act."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 
 
 def plain(text: str) -> str:
-    """One line that a terminal shows as it is: line breaks, and what it would obey, are escaped."""
+    """Returns text as one line that is safe to print: line breaks and control characters are escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class InputError(ValueError):
-    """Something the user gave (a flag, a configuration key, a file) cannot be used.
+    """A user's input (a flag, a configuration key, a file) cannot be used.
 
-    The message is one line that names the file, flag or key, the value received, and the remedy. The commands
-    print it without a traceback and exit with a non-zero status. Characters that would break the line, or that a
-    terminal would obey, are escaped: ids, keys and names in it are whatever a file holds.
+    The message is one line that names the file, flag or key, the value received, and the remedy. Commands print it
+    without a traceback, and exit with a non-zero status. Line breaks and control characters are escaped, because the
+    message may quote ids, keys and names from files.
 
     Example:
       >>> import yt8m_tf
@@ -37,7 +37,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal asked the process to end.
 
     Attributes:
-      number: of the signal; the exit status of a command is 128 more, as a shell has it.
+      number: of the signal; the exit status of a command is 128 more, as in a shell.
     """
 
     def __init__(self, message: str = "", number: int = signal.SIGINT):
@@ -52,9 +52,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, with `Interrupted`, so that nothing half-written is left.
+    """A context in which SIGTERM raises `Interrupted`, as Ctrl-C does, so that nothing half-written is left.
 
-    In another thread than the main one, which alone is told of signals, nothing changes.
+    Only the main thread receives signals: in other threads the context has no effect.
     """
 
     def end(number: int, _: object) -> None:

@@ -1,7 +1,7 @@
-"""Locks on what several processes write: on single files of a directory, or on all of it.
+"""Locks on outputs of several processes: on single files of a directory, or on a whole directory.
 
-They are `flock`'s, which Linux passes on to NFS servers, and which the system frees when a process dies, however it
-dies. Where a file system has none, every process gets everything, and writes the same bytes under the same names.
+They use `flock`, which Linux passes on to NFS servers, and which the system releases when a process ends in any way. On
+a file system without locks every process gets every lock, and writes the same bytes under the same names.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from filelock import FileLock, Timeout
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
 
-# In a directory that is kept to one process.
+# The lock file of a directory that only one process may use.
 LOCK = ".lock"
 CLAIMS = ".locks"
 
 
 class Claims:
-    """Locks on the files of a directory, held by this process; each file is written by the process that holds its lock.
+    """Locks on files of a directory, held by this process. Each file is written by the process that holds its lock.
 
     Args:
-      directory: whose files to claim; the locks lie in its folder `.locks`.
+      directory: the directory of the files; the locks are in its folder `.locks`.
     """
 
     def __init__(self, directory: Path):
@@ -36,19 +36,19 @@ class Claims:
         self._held: dict[str, FileLock] = {}
 
     def take(self, name: str, wait: bool = False) -> bool:
-        """Claims a file; if another process holds it, waits for that one, or returns False."""
-        lock = _locked(self._folder / name, wait)  # a process that found every file whole removes the folder
+        """Claims a file. If another process holds it, waits for that process or returns False."""
+        lock = _locked(self._folder / name, wait)  # creates the folder, which another process may have removed
         if lock is None:
             return False
         self._held[name] = lock
         return True
 
     def release(self, name: str) -> None:
-        """Gives a file back."""
+        """Releases a file."""
         self._held.pop(name).release()
 
     def remove(self) -> None:
-        """Removes all locks: nobody needs them once every file is whole."""
+        """Removes all locks, once every file is complete."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Claims:
@@ -75,17 +75,17 @@ def is_claimed(directory: Path) -> bool:
 def exclusive(
     directory: Path, option: str, doing: str = "writes", beside: bool = False, value: Path | None = None
 ) -> Iterator[None]:
-    """Keeps a directory to this process while the block runs; the lock is its file `.lock`, which says who holds it.
+    """Locks a directory for this process while the block runs, by its file `.lock`, which names the holder.
 
     Args:
-      directory: is made where there is none, as its parents are; those that stay empty are removed at the end.
-      beside: the lock is a file beside it, `.NAME.lock`, for a directory that is replaced as a whole.
-      option: the flag that the directory was named by, for the message.
-      value: of the flag, where that is not the directory.
-      doing: what the holder does there, for the message.
+      directory: is created with its parents if it does not exist; directories that stay empty are removed at the end.
+      beside: use a lock beside the directory, `.NAME.lock`, for a directory that is replaced as a whole.
+      option: the flag that names the directory, for the message.
+      value: value of the flag, if it is not the directory.
+      doing: the activity of the holder, for the message.
 
     Raises:
-      InputError: another process holds it, or nothing can be written there.
+      InputError: another process holds the lock, or the directory cannot be written.
     """
     path = directory.with_name(f".{directory.name}{LOCK}") if beside else directory / LOCK
     made = files.missing_directories(path.parent)
@@ -117,7 +117,7 @@ def _read(path: Path) -> str:
 
 
 def _free(path: Path, lock: FileLock, made: list[Path]) -> None:
-    # While it is held: who has opened it already will find it gone, and make another.
+    # Removed while held: a process that has opened the file already will find it gone, and create another.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
     lock.release()
@@ -125,15 +125,15 @@ def _free(path: Path, lock: FileLock, made: list[Path]) -> None:
 
 
 def _locked(path: Path, wait: bool) -> FileLock | None:
-    """The lock, held; None where another process holds it."""
-    # What one thread takes another may give back. filelock's own way out where there are no locks is a file whose
-    # existence is the lock: it would outlive its process.
+    """Acquires and returns a lock; None if another process holds it."""
+    # Another thread may release the lock. On file systems without locks, filelock's fallback is a file whose existence
+    # is the lock, which would outlive its process.
     lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(blocking=wait)
     except Timeout:
         return None
     except OSError as error:
-        if error.filename is not None:  # it cannot be opened; else there are no locks here
+        if error.filename is not None:  # the file cannot be opened; otherwise the file system has no locks
             raise
     return lock

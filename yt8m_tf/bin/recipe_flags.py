@@ -49,11 +49,11 @@ def recipe(features: Sequence[str], flag: str) -> Recipe:
     """Reads the recipe of features from the flags.
 
     Args:
-      features: NAME=BACKBONE for each.
-      flag: the flag that they were given with, for messages.
+      features: a text NAME=BACKBONE for each feature.
+      flag: the flag with which they were given, for messages.
 
     Raises:
-      InputError: a flag that cannot be used.
+      InputError: a flag cannot be used.
     """
     from yt8m_tf.conversion.encoding import Dtype, Storage
     from yt8m_tf.extraction.backbones import PUBLISHED, Recipe, parse_features
@@ -72,10 +72,10 @@ def recipe(features: Sequence[str], flag: str) -> Recipe:
 
 
 def recipe_or_stored(values: Sequence[str], flag: str) -> Recipe:
-    """Reads the recipe that yt8m-extract stored, if `values` is one path, else the recipe of the flags.
+    """Reads the recipe that yt8m-extract stored if `values` is one path, and otherwise the recipe of the flags.
 
     Raises:
-      InputError: a flag that cannot be used, or no recipe at that place.
+      InputError: a flag cannot be used, or there is no recipe at the path.
     """
     from yt8m_tf import files
     from yt8m_tf.errors import InputError

@@ -1,8 +1,8 @@
 """Removes variables that inference does not read from a checkpoint, a .keras file or a SavedModel; reports the bytes.
 
-Optimizer slots, counters, metrics and loss scales go; of moving averages and weights those stay that inference uses.
-What is not known to be dispensable stays. The output is of the same sort as the input; its variables, and for a
-SavedModel the outputs of all signatures, are the same bit for bit. The report is printed, and written to
+Optimizer slots, counters, metrics and loss scales are removed. Of weights and their moving averages, those that
+inference uses are kept, and so are all unknown variables. The output has the format of the input. Its variables, and
+the outputs of a SavedModel's signatures, are identical bit for bit. The report is printed, and written to
 OUTPUT.strip_report.json.
 
 Example:

@@ -1,4 +1,4 @@
-"""The files of configurations, and what a selector such as `second_level/small_nets.yaml:a` means among them."""
+"""Configuration files, and selectors such as `second_level/small_nets.yaml:a`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from yt8m_tf.config.strict_yaml import check_mapping, merge, nearest, one_line, 
 from yt8m_tf.errors import InputError
 
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
-# Where the configurations that come with the project are: beside the package in a checkout, in it once installed.
+# Directories of the shipped configurations: inside the installed package, or beside the package in a checkout.
 _CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
 
 
 def load_yaml(selector: str) -> dict[str, Any]:
     """Reads the configuration that `PATH.yaml` or `PATH.yaml:NAME` selects.
 
-    A file holds either one configuration (its top-level keys), or several: `configurations: {NAME: {...}}`, each
-    of which may name one of the file's `bases: {NAME: {...}}` under `base` and states only what differs from it.
-    A path that does not exist is looked for among the configurations that come with the project.
+    A file holds one configuration (its top-level keys), or several: `configurations: {NAME: {...}}`. Each of several
+    configurations may name one of the file's `bases: {NAME: {...}}` under `base`, and then states only differences from
+    it. A path that does not exist is searched among the shipped configurations.
 
     Raises:
-      InputError: no such file, not YAML, an unknown or missing NAME.
+      InputError: there is no such file, it is not YAML, or NAME is unknown or missing.
     """
     path_text, _, name = selector.partition(".yaml:")
     path = _find(path_text + ".yaml" if name else selector)
@@ -60,17 +60,17 @@ def load_yaml(selector: str) -> dict[str, Any]:
 
 
 def configuration_names(path: str) -> list[str]:
-    """The names of the configurations of a file that holds several, in its order; [] for a file that holds one.
+    """Returns the names of configurations in a file of several, in the file's order; [] for a file of one.
 
     Raises:
-      InputError: no such file, not YAML.
+      InputError: there is no such file, or it is not YAML.
     """
     found = _find(path)
     return list(_named(_read(found), "configurations", found))
 
 
 def shipped_selectors() -> list[str]:
-    """All that `load_yaml` can select among the configurations that come with the project, by file."""
+    """Returns all selectors of shipped configurations, file by file."""
     found = []
     for _, name in _shipped("*.yaml"):
         found += [f"{name}:{choice}" for choice in configuration_names(name)] or [name]
@@ -78,7 +78,7 @@ def shipped_selectors() -> list[str]:
 
 
 def shipped_file(name: str) -> Path:
-    """A file that comes with the project, by its path below `configs/`."""
+    """Returns the path of a shipped file from its path below `configs/`."""
     return next(path for path, relative in _shipped(Path(name).name) if relative == name)
 
 
@@ -95,14 +95,14 @@ def _find(path: str) -> Path:
 
 
 def _shipped(pattern: str) -> list[tuple[Path, str]]:
-    """Files of the project's configurations whose name matches: their paths, and those below `configs/`."""
+    """Returns the shipped files whose names match: their paths, and their paths below `configs/`."""
     found = {str(file.relative_to(d)): file for d in _CONFIG_DIRS for file in d.rglob(pattern)}
     return [(found[name], name) for name in sorted(found)]
 
 
 @functools.lru_cache(maxsize=8)
 def _read_once(text: str) -> Any:
-    """`read_yaml` of a file that comes along: pipelines ask for the zoo's once for each of its models."""
+    """Caches `read_yaml` for shipped files: pipelines read the zoo's file once for each of its models."""
     return read_yaml(text)
 
 
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _named(content: Mapping[str, Any], kind: str, path: Path) -> dict[str, dict[str, Any]]:
-    """The mappings under `kind`, by name: numbers, which YAML allows as keys, are names like any other."""
+    """Returns the mappings under `kind` by name; YAML may have numbers as keys, which become names."""
     found = content.get(kind) or {}
     check_mapping(found, f"{path}: {kind}")
     for name, values in found.items():

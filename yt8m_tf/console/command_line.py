@@ -1,4 +1,4 @@
-"""Commands of this package as text that can be pasted into a shell."""
+"""Command lines of this package, to be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 
 def command_line(command: str, *arguments: str, **values: object) -> str:
-    """A command as one types it, whatever characters the values have.
+    """Returns a command line with its values quoted for the shell.
 
     Args:
-      command: without `yt8m-`.
-      arguments: that are no flags.
-      values: of its flags; several stand for a list separated by commas; a flag of value True stands alone, one of
-        value None is left out.
+      command: name without `yt8m-`.
+      arguments: positional arguments.
+      values: values of flags. A list becomes values separated by commas, True a flag without value; flags with value
+        None are left out.
     """
     texts = {name: comma_list(v) if isinstance(v, list | tuple) else v for name, v in values.items() if v is not None}
     named = (f"--{name}" if value is True else f"--{name}={shlex.quote(str(value))}" for name, value in texts.items())
@@ -23,7 +23,7 @@ def command_line(command: str, *arguments: str, **values: object) -> str:
 
 
 def comma_list(values: Sequence[object]) -> str:
-    """A list as flags take it: a value with a comma stands in double quotes."""
+    """Returns a list as flags take it: values separated by commas, and in double quotes if they contain a comma."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(values)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Rows of tables: CSV and Parquet files alike."""
+"""Rows of tables in CSV and Parquet files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yt8m_tf.errors import InputError
 
 # A cell may hold all frames of a video.
 csv.field_size_limit(1 << 31)
-_ROWS = 64  # of a Parquet file, at a time
+_ROWS = 64  # of a Parquet file, in a batch
 
 
 def is_table(path: Path) -> bool:
@@ -23,14 +23,14 @@ def is_table(path: Path) -> bool:
 
 
 def column_names(path: Path, flag: str) -> list[str]:
-    """The columns of a table.
+    """Returns the names of a table's columns.
 
     Args:
       path: a `.csv` or `.parquet` file.
-      flag: that it was named by, for messages.
+      flag: the flag that names the file, for messages.
 
     Raises:
-      InputError: it is neither, or cannot be read.
+      InputError: the file has another suffix, or cannot be read.
     """
     if _is_parquet(path, flag):
         return list(open_parquet(path, flag).schema_arrow.names)
@@ -39,19 +39,19 @@ def column_names(path: Path, flag: str) -> list[str]:
 
 
 def read_rows(path: Path, columns: Sequence[str], flag: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a table in their order.
+    """Reads the rows of a table in their order.
 
     Args:
       path: a `.csv` or `.parquet` file.
-      columns: that are read; all must be there.
-      flag: that it was named by, for messages.
+      columns: the columns to read; all must exist.
+      flag: the flag that names the file, for messages.
 
     Yields:
-      The number of the line (CSV) or row (Parquet, from 1), and the values by column: texts in CSV, of any type in
+      The number of the line (CSV) or row (Parquet, from 1), and the values by column: texts for CSV, any types for
       Parquet.
 
     Raises:
-      InputError: it is neither, cannot be read, or lacks a column.
+      InputError: the file has another suffix, cannot be read, or lacks a column.
     """
     there = column_names(path, flag)
     if missing := [column for column in columns if column not in there]:
@@ -75,29 +75,29 @@ def read_rows(path: Path, columns: Sequence[str], flag: str) -> Iterator[tuple[i
 def parquet_batches(
     path: Path, columns: Sequence[str], flag: str, row_groups: Sequence[int] | None = None
 ) -> Iterator[Any]:
-    """The rows of a Parquet file as `pyarrow.RecordBatch`, some at a time.
+    """Reads the rows of a Parquet file in batches, as `pyarrow.RecordBatch`.
 
     Args:
       path: the file.
-      columns: that are read.
-      flag: that it was named by, for messages.
-      row_groups: by number; None: all.
+      columns: the columns to read.
+      flag: the flag that names the file, for messages.
+      row_groups: numbers of the row groups to read; None: all.
 
     Raises:
-      InputError: it is damaged, or pyarrow is not installed.
+      InputError: the file is damaged, or pyarrow is not installed.
     """
     file = open_parquet(path, flag)
     try:
         yield from file.iter_batches(_ROWS, row_groups=row_groups, columns=list(columns))
-    except Exception as error:  # Arrow's own errors are of a dozen kinds
+    except Exception as error:  # Arrow raises a dozen types of errors
         raise InputError(f"{flag}={path}: damaged ({_one_line(error)}); write the file again") from error
 
 
 def open_parquet(path: Path, flag: str) -> Any:
-    """A `pyarrow.parquet.ParquetFile`.
+    """Opens a file as `pyarrow.parquet.ParquetFile`.
 
     Raises:
-      InputError: it cannot be read, or pyarrow is not installed.
+      InputError: the file cannot be read, or pyarrow is not installed.
     """
     parquet = import_parquet(path, flag)
     try:
@@ -107,7 +107,7 @@ def open_parquet(path: Path, flag: str) -> Any:
 
 
 def import_parquet(path: Path, flag: str) -> ModuleType:
-    """`pyarrow.parquet`, which is an extra.
+    """Imports `pyarrow.parquet`, which is an optional dependency.
 
     Raises:
       InputError: it is not installed.
@@ -130,7 +130,7 @@ def _is_parquet(path: Path, flag: str) -> bool:
 
 @contextlib.contextmanager
 def _readable(path: Path, flag: str) -> Iterator[None]:
-    """Errors of reading a CSV file in one line."""
+    """Turns errors of reading a CSV file into InputError."""
     try:
         yield
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -1,1 +1,1 @@
-"""The dataset itself: which files it has, and fetching them whole."""
+"""Download of the dataset: its list of files, and transfers that are verified."""

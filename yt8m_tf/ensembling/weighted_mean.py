@@ -1,4 +1,4 @@
-"""Makes one model of several trained ones: a run directory that evaluation, scoring and export take like any other."""
+"""Combines several trained models into one, as a run directory for evaluation, scoring and export."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def combine(
     which: str = "best",
     average: str = "probabilities",
 ) -> ExperimentConfig:
-    """Writes a run of `weighted_mean` with the weights of trained runs.
+    """Writes a run of the model `weighted_mean` that contains the weights of trained runs.
 
     Args:
-      workdirs: their run directories.
+      workdirs: directories of the trained runs.
       weights: of the members in the mean, 0 or more; members of weight 0 are left out.
       output: the new run directory.
       which: "best" or "last" checkpoints.
       average: "probabilities" or "logits", see `WeightedMeanConfig`.
 
     Returns:
-      The configuration of the new run: the data of the first member, with the features of all.
+      The configuration of the new run: the data of the first member, with the features of all members.
 
     Raises:
-      InputError: a run that cannot be read, runs on different data, or `output` holds a run already.
+      InputError: a run cannot be read, runs are on different data, or `output` holds a run already.
     """
     kept = [(workdir, weight) for workdir, weight in zip(workdirs, weights, strict=True) if weight > 0]
     if not kept:
@@ -78,10 +78,10 @@ def _combine(kept: Sequence[tuple[Path, float]], output: Path, which: str, avera
 
 
 def read_weights(path: Path, names: Sequence[str]) -> list[float]:
-    """The weights of some models from the `weights.json` of yt8m-stack.
+    """Reads the weights of models from the `weights.json` of yt8m-stack.
 
     Raises:
-      InputError: it cannot be read, or does not name one of the models.
+      InputError: the file cannot be read, or lacks one of the models.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -96,13 +96,13 @@ def read_weights(path: Path, names: Sequence[str]) -> list[float]:
 
 
 def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> DataConfig:
-    """The data of a graph that holds several runs' models: that of the first run, with the features of all.
+    """Returns the data of a graph with the models of several runs: that of the first run, with the features of all.
 
-    Models of videos beside models of clips read the means of the clips' frames (`config.data.frames_of`), as those of
-    the dataset are: up to the rounding of the frames' codes, and of frames after `data.max_frames`.
+    Video-level models that are combined with frame-level models read the means of the frames (`config.data.frames_of`).
+    These are the dataset's means, except for the rounding of codes and for frames after `data.max_frames`.
 
     Raises:
-      InputError: a model with verticals, or runs on different data.
+      InputError: a model has verticals, or runs are on different data.
     """
     configs = _of_clips(workdirs, configs)
     first = configs[0]
@@ -114,7 +114,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
             raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean")
         for what in ("level", "num_classes", "max_frames", "frames", "id_keys"):
             mine, others = getattr(data, what), getattr(first, what)
-            if what == "frames":  # frames that are sampled in training alone do not concern the graph
+            if what == "frames":  # sampling in training does not affect the graph
                 mine, others = mine.steps(training=False), others.steps(training=False)
             if mine != others:
                 raise InputError(
@@ -131,7 +131,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
 
 
 def _of_clips(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Sequence[DataConfig]:
-    """The same data, all of it of clips if some of it is; where the shards are is then where those of clips are."""
+    """Converts video-level data to clips if some of the data is of clips, with the shards of the first such data."""
     clips = next((data for data in configs if data.level == "frame"), None)
     if clips is None or all(data.level == "frame" for data in configs):
         return configs
@@ -145,7 +145,7 @@ def _of_clips(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Sequen
 
 
 def member_options(trained: Trained, data: DataConfig) -> Mapping[str, Any]:
-    """The options of a trained model as a member of a graph that reads `data`."""
+    """Returns the options of a trained model as a member of a graph that reads `data`."""
     own = trained.experiment.data
     features = {} if list(own.features) == list(data.features) else {"features": list(own.features)}
     level = {} if own.level == data.level else {"level": own.level}

@@ -1,11 +1,11 @@
-"""From a folder of videos and a table of their labels to shards of both levels, with a report on every file.
+"""Extracts features of videos, and writes shards of both levels with their labels, and a report on every file.
 
-  <output_dir>/...               as `conversion.writing` has it
-  <output_dir>/extraction.json   how the features were made, for videos that are to be scored with a model of them
-  <output_dir>/report.csv        a row for each file and each video of the table: what became of it
+  <output_dir>/...               files of `conversion.writing`
+  <output_dir>/extraction.json   the recipe of the features, to score videos with a model of these features
+  <output_dir>/report.csv        the outcome of each file and each video of the table, a row each
 
-The features of each video are kept in `<output_dir>/.features/` until all shards are written, so that a run that was
-interrupted goes on behind the last video. What the shards hold does not depend on how many processes make them.
+The features of each video are kept in `<output_dir>/.features/` until all shards are written, so that an interrupted
+run resumes after the last finished video. The shards do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Options:
 
     Attributes:
       levels: of the shards.
-      videos_per_shard: at most.
-      jobs: processes; 0: this one.
+      videos_per_shard: the largest number of videos in a shard.
+      jobs: number of processes; 0: run in this process.
       overwrite: replace shards that were made from something else.
-      keep_features: keep the features of each video, so that a later run with more videos makes those of the new ones.
+      keep_features: keep the features of each video, so that a later run only extracts those of new videos.
       progress: show a progress bar.
     """
 
@@ -61,7 +61,7 @@ class Extraction:
     Attributes:
       written: the shards.
       report: a row for each file, and each video of the table.
-      outside: feature to the share of its values that the codes of its range could not say, where there are any.
+      outside: feature to the share of its values outside the range of the codes, if there are any.
     """
 
     written: Written
@@ -72,18 +72,18 @@ class Extraction:
 def extract(
     videos: Mapping[str, Path], table: LabelTable | None, recipe: Recipe, output_dir: Path, options: Options
 ) -> Extraction:
-    """Makes the features of videos, and writes shards.
+    """Extracts the features of videos, and writes shards.
 
     Args:
-      videos: their files, by id (`find_videos`).
-      table: their labels and splits; None: nothing is known, and all go to the split "test".
-      recipe: how features are made.
-      output_dir: where to write.
-      options: the rest.
+      videos: files by id (`find_videos`).
+      table: labels and splits; None: labels are unknown, and all videos go to the split "test".
+      recipe: of the features.
+      output_dir: the directory to write.
+      options: all other options.
 
     Raises:
-      InputError: a backbone cannot be loaded; not one video can be used; the directory cannot be written, or holds
-        other shards. What is wrong with a single video is in the report.
+      InputError: a backbone cannot be loaded, no video can be used, or the directory cannot be written or holds other
+        shards. Problems of single videos are in the report.
     """
     check_recipe(recipe)
     check_inputs(output_dir, table, map(str, videos.values()))
@@ -104,7 +104,7 @@ def extract(
         try:
             rows += _make_features(tasks, recipe, options)
         finally:
-            files.remove_empty([parts])  # where no backbone could be loaded
+            files.remove_empty([parts])  # removes it if no backbone could be loaded
         parts.mkdir(exist_ok=True)
         write_report(output_dir / REPORT, rows)
         used = {row.video_id: row.outcome for row in rows if row.status == "written"}
@@ -123,13 +123,13 @@ def extract(
 
 
 def check_suits(recipe: Recipe, sizes: Mapping[str, int], model: str, flag: str) -> None:
-    """Refuses a recipe that does not make what a model takes, before any video is decoded.
+    """Checks, before any video is decoded, that a recipe makes the features that a model takes.
 
     Args:
-      recipe: how features are made.
-      sizes: of the features that the model takes, by name.
-      model: what messages call it.
-      flag: that names the recipe.
+      recipe: of the features.
+      sizes: sizes of the features that the model takes, by name.
+      model: name of the model for messages.
+      flag: the flag that names the recipe.
 
     Raises:
       InputError: a feature is missing, or has another size.
@@ -146,14 +146,14 @@ def check_suits(recipe: Recipe, sizes: Mapping[str, int], model: str, flag: str)
 
 @contextlib.contextmanager
 def extracted(videos: Mapping[str, Path], recipe: Recipe, directory: Path, level: Level) -> Iterator[Extraction]:
-    """Shards of videos without labels, which are removed when the block ends well.
+    """Extracts shards of videos without labels, which are removed when the block ends without an error.
 
-    After an error, or a signal, features are kept for the same call.
+    After an error or a signal, features are kept so that the same call can resume.
 
     Args:
-      videos: their files, by id (`find_videos`).
-      recipe: how features are made.
-      directory: where the shards are in the meantime.
+      videos: files by id (`find_videos`).
+      recipe: of the features.
+      directory: a temporary directory for the shards.
       level: of the shards.
 
     Raises:
@@ -164,7 +164,7 @@ def extracted(videos: Mapping[str, Path], recipe: Recipe, directory: Path, level
 
 
 def _make_features(tasks: Mapping[str, Task], recipe: Recipe, options: Options) -> list[Reported]:
-    """Makes the features that are not there yet; a row for each video, in the order of `tasks`."""
+    """Extracts missing features; returns a row for each video, in the order of `tasks`."""
     outcomes = {video_id: outcome for video_id, task in tasks.items() if (outcome := _made(task)) is not None}
     ids = {task.part: video_id for video_id, task in tasks.items()}
     to_do = [task for video_id, task in tasks.items() if video_id not in outcomes]
@@ -183,17 +183,17 @@ def _made(task: Task) -> Outcome | None:
     """Returns the outcome of a video from an earlier run; None if there is none that can be read."""
     try:
         return read_part(task.part)[0]
-    except (OSError, ValueError, KeyError):  # there is none, or a power cut left half of one
+    except (OSError, ValueError, KeyError):  # there is no file, or a power cut left half of one
         return None
 
 
 def _part_name(video_id: str, path: Path, recipe: Recipe) -> str:
-    """Of all that the features of a video follow from."""
+    """Returns a hash of all that determines the features of a video."""
     return _digest([video_id, _stamp(path), strict_yaml.to_dict(recipe), [_stamp(file) for file in recipe.weights]])
 
 
 def _stamp(path: Path) -> object:
-    """Tells a file, or the files of a directory, from others."""
+    """Returns values that identify a file, or the files of a directory."""
     if path.is_dir():
         return [_stamp(file) for file in sorted(path.rglob("*")) if file.is_file()]
     try:
@@ -214,7 +214,7 @@ def _digest(contents: object) -> str:
 
 
 def _mean_shares(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each feature's shares over videos; without those that are 0."""
+    """Returns the mean of each feature's shares over videos, without means of 0."""
     totals: Counter[str] = Counter()
     for own in shares:
         totals.update(own)

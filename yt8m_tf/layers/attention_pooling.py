@@ -1,4 +1,4 @@
-"""Attention over frames: a weighted mean whose weights a linear layer finds."""
+"""Attention pooling: a mean over frames with weights from a linear layer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class AttentionPooling(keras.layers.Layer):
-    """The mean over real frames, weighted by a softmax over time of Dense(1) of the frame: [B, T, D] to [B, D].
+    """The mean over real frames, weighted by a softmax over time of Dense(1): [B, T, D] to [B, D].
 
-    A frame may be given in parts, [B, T, D1], [B, T, D2], ..., D = D1 + D2 + ...; they are never put side by side: the
-    kernel is split instead, and so is the sum. The Dense has no bias, which the softmax would cancel.
+    Frames may be given in parts, [B, T, D1], [B, T, D2], ... with D = D1 + D2 + ... The parts are not concatenated;
+    instead, the kernel and the sum are split. The Dense has no bias, because the softmax would cancel it.
 
     Args:
       **kwargs: of every layer: name, dtype, trainable.
@@ -32,7 +32,7 @@ class AttentionPooling(keras.layers.Layer):
     """
 
     def build(self, parts_shape: Sequence[Shape], frame_mask_shape: Shape) -> None:
-        """Makes the kernel [D, 1]; its rows go part by part."""
+        """Creates the kernel [D, 1], with rows in the order of the parts."""
         self._sizes = [int(shape[-1] or 0) for shape in parts_shape]
         self.kernel = self.add_weight(
             shape=(sum(self._sizes), 1), initializer=blocks.kernel_initializer(), name="kernel"
@@ -42,7 +42,7 @@ class AttentionPooling(keras.layers.Layer):
         """Pools frames.
 
         Args:
-          parts: of the frames, each [B, T, Di]; finite in the padding too.
+          parts: parts of the frames, each [B, T, Di]; padding must be finite, too.
           frame_mask: [B, T] bool, False for padding.
         """
         scores, start = 0.0, 0

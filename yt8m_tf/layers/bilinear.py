@@ -16,12 +16,13 @@ Shape = tuple[int | None, ...]
 class Bilinear(keras.layers.Layer):
     """y[k] = sum over i, j of x[i] * kernel[i, j, k] * h[j], plus a bias: [B, D] and [B, R] to [B, units].
 
-    Both orders of the sums make one matrix product of equal cost and one tensor that is larger than input and output:
-    the outer products x[i] * h[j], [B, D * R], before it, or x @ kernel, [B, R * units], after it. We take the outer
-    products, the smaller ones where D < units, and sum over i and j inside of the product, which adds up in float32
-    under mixed precision too. Their gradient takes as much memory again (docs/BENCHMARKS.md).
+    The sums can be computed in two orders. Both take one matrix product of equal cost, and one intermediate tensor that
+    is larger than input and output: the outer products x[i] * h[j], [B, D * R], or x @ kernel, [B, R * units]. We
+    compute the outer products, which are smaller if D < units. The sums over i and j are then inside the matrix
+    product, which accumulates in float32 with mixed precision, too. The gradient of the outer products takes the same
+    memory again (docs/BENCHMARKS.md).
 
-    Reference: `torch.nn.Bilinear`, whose initial weights, uniform in +-1/sqrt(D), are taken over:
+    Reference: `torch.nn.Bilinear`, including its initial weights, uniform in +-1/sqrt(D):
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Bilinear.html.
 
     Args:
@@ -36,15 +37,15 @@ class Bilinear(keras.layers.Layer):
         self.units = units
 
     def build(self, x_shape: Shape, h_shape: Shape) -> None:
-        """Makes the kernel [D, R, units] and the bias [units]."""
+        """Creates the kernel [D, R, units] and the bias [units]."""
         size, rank = x_shape[-1], h_shape[-1]
         assert size is not None and rank is not None
-        uniform = blocks.bias_initializer(size)  # of the kernel too: fan_in is D here, not D * R
+        uniform = blocks.bias_initializer(size)  # for the kernel too: fan_in is D here, not D * R
         self.kernel = self.add_weight(shape=(size, rank, self.units), initializer=uniform, name="kernel")
         self.bias = self.add_weight(shape=(self.units,), initializer=blocks.bias_initializer(size), name="bias")
 
     def call(self, x: Any, h: Any) -> Any:
-        """[B, D] and [B, R] to [B, units]."""
+        """Maps [B, D] and [B, R] to [B, units]."""
         size, rank, _ = self.kernel.shape
         products = ops.reshape(x[:, :, None] * h[:, None, :], (-1, size * rank))  # [B, D * R]
         return ops.matmul(products, ops.reshape(self.kernel, (size * rank, self.units))) + self.bias

@@ -14,8 +14,8 @@ def sequence_mask(num_frames: Any, frames: Any) -> Any:
     """Marks the real frames of a batch of padded clips.
 
     Args:
-      num_frames: [B] integers, from 0; more than T means T.
-      frames: [B, T, D], of which only the shape matters. Symbolic or not, T known or not.
+      num_frames: [B] integers, at least 0; values above T count as T.
+      frames: [B, T, D], symbolic or not; only the shape is used, and T may be unknown.
 
     Returns:
       [B, T] bool: True for a frame, False for padding.
@@ -25,25 +25,25 @@ def sequence_mask(num_frames: Any, frames: Any) -> Any:
       >>> yt8m_tf.sequence_mask(np.array([2, 3]), np.zeros((2, 3, 8))).numpy().tolist()
       [[True, True, False], [True, True, True]]
     """
-    # Counting ones works where T is unknown while the model is built, when there is no number to make a range of.
+    # A cumulative sum, because a range needs T, which may be unknown while the model is built.
     position = ops.cumsum(ops.ones_like(frames[:, :, 0], dtype="float32"), axis=1)  # [B, T], from 1
-    # `expand_dims` instead of an index of None, which LiteRT does not have.
+    # `expand_dims` instead of an index of None, which LiteRT does not support.
     return position <= ops.expand_dims(ops.cast(num_frames, "float32"), 1)
 
 
 def clip_mask(inputs: Mapping[str, Any]) -> Any:
-    """The [B, T] `sequence_mask` of the inputs of a frame-level model, {feature: [B, T, D]; "num_frames": [B]}."""
+    """Returns the `sequence_mask`, [B, T], of a frame-level model's inputs, {feature: [B, T, D]; "num_frames": [B]}."""
     frames = next(values for name, values in inputs.items() if name != "num_frames")
     return sequence_mask(inputs["num_frames"], frames)
 
 
 def zero_padding(frames: Any, frame_mask: Any) -> Any:
-    """[B, T, D] frames with zeros wherever the [B, T] mask is False."""
+    """Sets frames [B, T, D] to zero where the mask [B, T] is False."""
     return ops.where(ops.expand_dims(frame_mask, 2), frames, ops.zeros_like(frames))
 
 
 def masked_mean(frames: Any, frame_mask: Any) -> Any:
-    """Mean over the real frames.
+    """Computes the mean over real frames.
 
     Args:
       frames: [B, T, D] float; finite in the padding too.
@@ -60,14 +60,14 @@ def masked_mean(frames: Any, frame_mask: Any) -> Any:
     """
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]
     weights = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1)
-    # A matrix product: no masked copy of the frames. Not `ops.einsum`, which LiteRT does not have.
+    # A matrix product needs no masked copy of the frames. LiteRT does not support `ops.einsum`.
     return ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), frames), 1)
 
 
 def masked_max(frames: Any, frame_mask: Any) -> Any:
-    """Maximum over the real frames, [B, T, D] and [B, T] to [B, D]; zeros for a clip without frames.
+    """Computes the maximum over real frames, [B, T, D] and [B, T] to [B, D]; zeros for a clip without frames.
 
-    Of equal frames the first one gets the gradient.
+    If several frames have the maximum, the first one gets the gradient.
 
     Example:
       >>> import numpy as np, yt8m_tf
@@ -75,11 +75,11 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
       >>> yt8m_tf.masked_max(frames, np.array([[True, True, False]])).numpy().tolist()
       [[3.0]]
     """
-    real = ops.expand_dims(frame_mask, 2)  # [B, T, 1]; LiteRT has neither `[..., None]` nor `&`
+    real = ops.expand_dims(frame_mask, 2)  # [B, T, 1]; LiteRT supports neither `[..., None]` nor `&`
     masked = ops.where(real, ops.stop_gradient(frames), float("-inf"))
     first = ops.expand_dims(_FirstLargest()(masked), 1)  # [B, 1, D]
-    # Not `ops.max`, whose gradient looks for the frames that equal the maximum: XLA may compute the frames once more
-    # for that, round them otherwise, find none, and divide by zero.
+    # The gradient of `ops.max` compares frames with the maximum. XLA may recompute the frames for that with other
+    # rounding, so that none is equal, and divide by zero.
     position = ops.cumsum(ops.ones_like(real, dtype="int32"), axis=1) - 1  # [B, T, 1]
     chosen = ops.equal(ops.where(real, position, -1), first)  # [B, T, D]
     return ops.sum(ops.where(chosen, frames, ops.zeros_like(frames)), axis=1)
@@ -87,9 +87,9 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class _FirstLargest(keras.Operation):
-    """The first of the frames with the largest value, [B, T, D] to [B, D] int32: 0 and -0 are equal.
+    """Finds the first frame with the largest value, [B, T, D] to [B, D] int32; 0 and -0 are equal.
 
-    `ops.argmax` tells them apart by their bits, for which LiteRT has no operation.
+    `ops.argmax` distinguishes 0 and -0 by their bits, for which LiteRT has no operation.
     """
 
     def call(self, frames: Any) -> Any:
@@ -100,9 +100,9 @@ class _FirstLargest(keras.Operation):
 
 
 def masked_softmax(scores: Any, frame_mask: Any) -> Any:
-    """Softmax over the real frames, [B, T] and [B, T] to [B, T]; padding, and a clip without frames, gets zeros.
+    """Computes a softmax over real frames, [B, T] and [B, T] to [B, T]; zeros for padding and clips without frames.
 
-    Computed in float32 under mixed precision too.
+    It is computed in float32, even with mixed precision.
     """
     real = ops.cast(frame_mask, "float32")
     values = ops.where(frame_mask, ops.cast(scores, "float32"), -1e30)

@@ -1,4 +1,4 @@
-"""Functions whose gradients are finite where the plain ones' are not."""
+"""Variants of functions with finite gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def square_root(x: Any) -> Any:
-    """The square root of numbers from 0, any shape; its gradient at 0 is 0 instead of infinite."""
+    """Computes square roots of numbers that are at least 0, any shape; the gradient at 0 is 0 instead of infinite."""
     positive = x > 0
-    # Both branches of a selection are differentiated, hence the inner one.
+    # `where` differentiates both branches, so that the inner `where` is needed to keep gradients finite.
     return ops.where(positive, ops.sqrt(ops.where(positive, x, 1.0)), 0.0)

@@ -4,9 +4,9 @@
     def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model: ...
 
 Every model is a functional `keras.Model` from a dict of inputs (`model_inputs`) to `[B, C]` float32 logits, or
-`[B, C + V]` where the data has tags (`InputSpec.num_outputs`). Every layer with weights is named by its builder, so
-that variable paths do not depend on what else was built in the process; the layer whose bias is the prior of a class is
-named "logits", and "tag_logits" that of tags, where they have a layer of their own.
+`[B, C + V]` if the data has tags (`InputSpec.num_outputs`). The builder names every layer with weights, so that
+variable paths do not depend on other models in the process. The layer whose bias starts at the classes' prior is named
+"logits"; if tags have a layer of their own, it is named "tag_logits".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Builder = Callable[[Any, InputSpec], keras.Model]
 class Registration:
     """A registered model: its configuration dataclass, builder, and the levels of records that it reads.
 
-    One that does not train is only made of runs that were trained.
+    A model with `trains` False cannot be trained: it is combined from trained runs.
     """
 
     config_class: type
@@ -63,7 +63,7 @@ def register_model(
 
 
 def model_names() -> list[str]:
-    """The names of all models that can be trained, sorted.
+    """Returns the names of all models that can be trained, sorted.
 
     Example:
       >>> import yt8m_tf
@@ -74,7 +74,7 @@ def model_names() -> list[str]:
 
 
 def registration(name: str) -> Registration:
-    """The registration of `name`.
+    """Returns the registration of `name`.
 
     Raises:
       InputError: `name` is not registered; the message lists the known names.
@@ -93,7 +93,7 @@ def model_config(values: Mapping[str, Any]) -> Any:
     """Parses `{"name": ..., **options}` into the named model's configuration dataclass.
 
     Raises:
-      InputError: an unknown or missing name, an unknown option, a value of the wrong type or range.
+      InputError: the name is unknown or missing, an option is unknown, or a value has the wrong type or range.
     """
     if "name" not in values:
         raise InputError(f"configuration key 'model.name' is missing; name one of {', '.join(model_names())}")
@@ -102,7 +102,7 @@ def model_config(values: Mapping[str, Any]) -> Any:
 
 
 def load_experiment(selector: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks everything, the model's options included.
+    """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks all values, including the model's options.
 
     Raises:
       InputError: see `load_values` and `parse_experiment`.
@@ -111,10 +111,10 @@ def load_experiment(selector: str, overrides: Sequence[str] = ()) -> ExperimentC
 
 
 def parse_experiment(values: Mapping[str, Any]) -> ExperimentConfig:
-    """An experiment from plain values; the model's options are completed with their defaults.
+    """Creates an experiment from plain values; the model's options are completed with their defaults.
 
     Raises:
-      InputError: an unknown key, a wrong type, a value out of range, an unknown model.
+      InputError: a key or the model is unknown, or a value has the wrong type or range.
     """
     experiment = strict_yaml.parse(ExperimentConfig, values, "")
     resolved = strict_yaml.to_dict(model_config(experiment.model))
@@ -127,14 +127,14 @@ def build_model(model: str | Mapping[str, Any], spec: InputSpec, **options: Any)
     Args:
       model: a name of `model_names`, or a configuration's section `model`, `{"name": ..., **options}`.
       spec: level, features and classes.
-      **options: of the model, as docs/CONFIGURATION.md lists them; a section of options is a mapping.
+      **options: options of the model, listed in docs/CONFIGURATION.md; a section of options is a mapping.
 
     Returns:
       A functional model from {feature: [B, D] float32}, or for clips {feature: [B, T, D] float32, "num_frames": [B]
       int32}, to [B, C + V] float32 logits.
 
     Raises:
-      InputError: as `model_config`, or the model does not read records of `spec.level`.
+      InputError: see `model_config`; or the model does not read records of `spec.level`.
 
     Example:
       >>> import yt8m_tf
@@ -154,24 +154,24 @@ def build_model(model: str | Mapping[str, Any], spec: InputSpec, **options: Any)
 
 
 def build_without_weights(values: Mapping[str, Any], spec: InputSpec) -> keras.Model:
-    """`build_model` with variables that have shapes and no values: to count and to trace, in no memory to speak of."""
+    """Builds a model whose variables have shapes but no values, to count and trace with hardly any memory."""
 
     def build() -> keras.Model:
         with keras.StatelessScope(initialize_variables=False):
             return build_model(values, spec)
 
-    # In a thread of its own: Keras keeps a list, one for each thread, of variables to initialise later, and the next
-    # `stateless_call` in this one would make room for the weights of everything that was ever built here.
+    # In a thread of its own: Keras keeps a list per thread of variables to initialise later, and the next
+    # `stateless_call` in this thread would allocate the weights of all models that were built in it.
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(build).result()
 
 
 def model_inputs(spec: InputSpec) -> dict[str, keras.KerasTensor]:
-    """The inputs of every model that reads `spec`.
+    """Creates the inputs of a model that reads `spec`.
 
     Returns:
-      video level: {feature: [B, D] float32}. Frame level: {feature: [B, T, D] float32, decoded but not masked;
-      "num_frames": [B] int32, 1 to T}; T is left open, models cut or pad to `spec.max_frames` where they need to.
+      At video level {feature: [B, D] float32}; at frame level {feature: [B, T, D] float32, decoded but not masked;
+      "num_frames": [B] int32, 1 to T}. T is not fixed; models that need a fixed length cut or pad to `spec.max_frames`.
     """
     if spec.level == "video":
         return {name: keras.Input((size,), name=name) for name, size in spec.features.items()}
@@ -180,12 +180,12 @@ def model_inputs(spec: InputSpec) -> dict[str, keras.KerasTensor]:
 
 
 def set_output_bias(model: keras.Model, prior: np.ndarray) -> None:
-    """Starts the output at the prior instead of at one half, which saves the first epoch.
+    """Initializes the output bias to the prior, so that outputs start at it instead of one half; saves the first epoch.
 
     Args:
-      model: a model with a layer named "logits" whose bias has a multiple of C elements, class by class, or a single
-        one for all classes, which starts at the log-odds of their mean prior. Tags come after the classes, in the same
-        bias or in that of a layer named "tag_logits". Or a model of such models.
+      model: a model with a layer named "logits", or a mean of such models. The bias of the layer has a multiple of C
+        elements, grouped by class, or a single element for all classes, which is set to the log-odds of their mean
+        prior. Tags follow the classes in the same bias, or have a layer named "tag_logits".
       prior: [C + V] probabilities of classes and tags, strictly between 0 and 1.
     """
     for part in parts(model):
@@ -193,7 +193,7 @@ def set_output_bias(model: keras.Model, prior: np.ndarray) -> None:
 
 
 def parts(model: keras.Model) -> list[keras.Model]:
-    """The members of a weighted mean, and theirs where they are means themselves; of any other model itself."""
+    """Returns the members of a weighted mean, recursively; for any other model, the model itself."""
     members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     return [part for member in members for part in parts(member)] or [model]
 

@@ -1,4 +1,4 @@
-"""The stages of models that are trained on rated segments: from the weights of whole videos to one submission."""
+"""Stages of models on rated segments: from models of whole videos to one submission."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from yt8m_tf.pipelines.stage import Stage
 
 
 def segment_stages(settings: PipelineConfig, trained: Mapping[str, Stage], exports: Sequence[Stage]) -> list[Stage]:
-    """Training, evaluation, export, and the mean of all of them on the windows of each split.
+    """Returns the stages that train, evaluate and export models on ratings, and score windows with their mean.
 
-    What a model starts from is evaluated on the same ratings, so that what they added shows.
+    The model from which each of them starts is evaluated on the same ratings, to show what training on them gained.
 
     Args:
       settings: the pipeline.
-      trained: the training of each model of `settings.segments`, by name.
-      exports: of these runs, in the same order.
+      trained: training stage of each model of `settings.segments`, by name.
+      exports: export stages of these runs, in the same order.
 
     Raises:
-      InputError: a configuration has no `data.segments`, or the sizes of segments differ.
+      InputError: a configuration has no `data.segments`, or sizes of segments differ.
     """
     if not trained:
         return []

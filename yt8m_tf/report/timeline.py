@@ -1,4 +1,4 @@
-"""A page that shows when classes hold in a clip: bands over time, ratings, labels, and the video itself beside them."""
+"""A page that shows when classes occur in a clip: bands over time, ratings, labels, and the video itself."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from yt8m_tf.report.clips import Annotations, Rating, WindowScores
 from yt8m_tf.report.parts import Folded, Table
 from yt8m_tf.report.template import render
 
-# What browsers play, and what they call it.
+# Suffixes and media types of videos that browsers play.
 _VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm", ".ogv": "video/ogg"}
-_LARGEST_VIDEO = 200 << 20  # bytes; a page holds 4/3 of it
+_LARGEST_VIDEO = 200 << 20  # bytes; base64 in the page takes 4/3 of it
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)  # seconds between ticks of the axis
 _MOST_TICKS = 7
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A window of a band, or a rating's mark: where it is, in percent of the width, and what is shown of it.
+    """A window of a band, or the mark of a rating.
 
     Attributes:
-      left, width: percent.
+      left, width: position, in percent of the band's width.
       start, end: seconds.
       value: a score, or a rating, from 0 to 1.
-      title: what a pointer that rests on it is told.
+      title: the tooltip.
     """
 
     left: float
@@ -49,8 +49,8 @@ class Band:
     Attributes:
       name: of the class.
       is_label: whether the video has it as a label.
-      highest: its highest score, in words.
-      cells: its windows, without those that have no score.
+      highest: text with its highest score.
+      cells: its windows that have a score.
       marks: its ratings.
     """
 
@@ -67,12 +67,12 @@ class Timeline:
 
     Attributes:
       id: of the video.
-      anchor: where a link leads to.
-      seconds: its length; a frame is a second.
-      what: its length and its windows, in words.
+      anchor: the target of links.
+      seconds: its length, one second per frame.
+      what: text on its length and windows.
       labels: names of its labels.
-      bands: classes, the highest first.
-      ticks: of the axis: where, in percent, and the time.
+      bands: classes, the highest score first.
+      ticks: of the axis: position in percent, and text of the time.
       table: the same scores as numbers.
     """
 
@@ -94,20 +94,21 @@ def write_timelines(
     top_k: int = 10,
     video: Path | None = None,
 ) -> list[Timeline]:
-    """Writes the page, one file that needs nothing else.
+    """Writes the page as one self-contained file.
 
     Args:
       output: the page.
       scores: by id of the video.
-      annotations: of those videos of which any are known.
-      top_k: classes of a video, those with the highest scores anywhere in it; those that were rated come on top.
-      video: the file of the only video, which is played in the page, and is held by it.
+      annotations: by id, for videos that have any.
+      top_k: number of classes shown for a video, by their highest score; rated classes are added.
+      video: file of the only video, which is embedded in the page.
 
     Returns:
-      What it shows.
+      The contents of the page.
 
     Raises:
-      InputError: a video that no browser plays or no page can hold, one for several clips; the page cannot be written.
+      InputError: browsers cannot play the video, it is too large, or there are several clips; or the page cannot be
+        written.
     """
     if video is not None and len(scores) > 1:
         raise InputError(f"--video={video}: is one video, and the page shows {len(scores)}; name one with --ids")
@@ -150,7 +151,7 @@ def _timeline(anchor: str, video_id: str, own: WindowScores, known: Annotations,
 
 
 def _shown_classes(own: WindowScores, ratings: Sequence[Rating], top_k: int) -> list[int]:
-    """The `top_k` classes of the highest scores, and those that were rated; the highest score first."""
+    """Returns the `top_k` classes with the highest scores and the rated classes, the highest score first."""
     highest = dict(zip(own.classes.tolist(), np.nanmax(own.scores, axis=0, initial=0).tolist(), strict=True))
     ranked = sorted(highest, key=lambda class_id: -highest[class_id])
     rated = {rating.class_id for rating in ratings}
@@ -160,7 +161,7 @@ def _shown_classes(own: WindowScores, ratings: Sequence[Rating], top_k: int) -> 
 
 def _band(class_id: int, own: WindowScores, known: Annotations, seconds: int) -> Band:
     name, scores = _name(own, class_id), _scores_of(own, class_id)
-    # Where windows overlap a moment belongs to the one that started last.
+    # If windows overlap, the one that started last is shown.
     ends = np.minimum(own.ends, np.append(own.starts[1:], own.ends[-1]))
     cells = []
     for start, stop, end, score in zip(*(v.tolist() for v in (own.starts, ends, own.ends, scores)), strict=True):
@@ -192,7 +193,7 @@ def _table(own: WindowScores, ratings: Sequence[Rating], shown: Sequence[int]) -
 
 
 def _scores_of(own: WindowScores, class_id: int) -> np.ndarray:
-    """[W]; NaN where a window has none."""
+    """Returns the scores of a class, [W]; NaN for windows without one."""
     found = own.scores[:, own.classes == class_id]
     return found[:, 0] if found.shape[1] else np.full(len(own.starts), np.nan, np.float32)
 

@@ -1,4 +1,4 @@
-"""`scores.json`: what the score shards beside it hold. It is there once all of them are whole."""
+"""`scores.json`, the manifest of a directory of score shards, which is written once all of them are complete."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.locks import CLAIMS, is_claimed
 
 MANIFEST = "scores.json"
-# What a manifest will say, from the moment that the first process starts to score.
+# The future manifest, written when the first process starts to score.
 _STARTED = ".scores.started.json"
-# Of the shards of a run that is not finished.
+# Directory of `ScoredShard`s of a run that is not finished.
 _INPUTS = ".inputs"
 _REMEDY = "make the scores again"
 
@@ -27,9 +27,9 @@ class ScoredShard:
     """Source of a shard's scores.
 
     Attributes:
-      num_bytes: the size of the shard: one that was replaced since, say by a sound copy, is scored again.
-      damage: where reading ended; None for a sound shard.
-      skipped: ids of videos that were left out, because they have no frames.
+      num_bytes: the size of the shard. If a shard is replaced, for example by a sound copy, it is scored again.
+      damage: the damage at which reading ended; None for a sound shard.
+      skipped: ids of videos that were left out because they have no frames.
     """
 
     num_bytes: int
@@ -42,15 +42,15 @@ class Manifest:
     """Manifest of a directory of score shards.
 
     Attributes:
-      model: what the scores are of, for people: run directories, a SavedModel, the stacked models.
-      fingerprint: a hash of its weights and configuration, and of what else the scores depend on.
+      model: description of the model for people: run directories, a SavedModel, the stacked models.
+      fingerprint: a hash of its weights and configuration, and of all else that the scores depend on.
       num_classes: C.
-      top_k: the most classes that a record lists.
+      top_k: the largest number of classes that a record lists.
       level: of the records that were scored.
-      folds: base name of a shard to its fold; such a shard was scored by the model that was not trained on its fold,
-        every other one by the mean of the models of all folds. Empty: one model scored everything.
+      folds: base name of a shard to its fold. These shards were scored by the model that was not trained on their fold,
+        all other shards by the mean of the models of all folds. Empty: one model scored everything.
       shards: base name of each shard to its number of records.
-      inputs: base name of each shard to what its scores were made from; a release before this key left it out.
+      inputs: base name of each shard to the source of its scores; missing in files of early releases.
       keys: where the records hold id and labels, if not under the standard keys (`data.keys`).
     """
 
@@ -71,14 +71,14 @@ class Manifest:
 
 
 def read_manifest(directory: Path, source: str) -> Manifest:
-    """The manifest of finished scores.
+    """Reads the manifest of finished scores.
 
     Args:
       directory: of the score shards.
-      source: the flag or configuration key that names it, for messages.
+      source: the flag or configuration key of the directory, for messages.
 
     Raises:
-      InputError: there is none, because there are no scores or they are not finished, or it cannot be read.
+      InputError: there are no scores, they are not finished, or the manifest cannot be read.
     """
     where = f"{source}={directory}"
     if not (directory / MANIFEST).is_file():
@@ -89,15 +89,15 @@ def read_manifest(directory: Path, source: str) -> Manifest:
 
 
 def start(directory: Path, manifest: Manifest, output_flag: str = "--output") -> None:
-    """Makes the directory, or checks that what it holds already is of the same model.
+    """Creates the directory, or checks that the scores in it are of the same model.
 
     Raises:
-      InputError: it holds scores of something else, or cannot be written.
+      InputError: the directory holds other scores, or cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         begun = any(not path.name.startswith(".") for path in directory.iterdir()) or is_claimed(directory)
-        for name in (MANIFEST, _STARTED) if begun else ():  # what finished nothing does not bind
+        for name in (MANIFEST, _STARTED) if begun else ():  # a run that finished no shard is ignored
             if (directory / name).is_file() and not _read(directory / name).same_scores(manifest):
                 raise InputError(
                     f"{output_flag}={directory}: holds scores of another model, or of another checkpoint, folds or"
@@ -112,7 +112,7 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
 
 @contextlib.contextmanager
 def begun(directory: Path, manifest: Manifest) -> Iterator[None]:
-    """`start`; where the block fails before any shard is scored, nothing is left, unless another process scores there.
+    """Calls `start`. If the block fails before any shard is scored, and no other process scores, removes its files.
 
     Raises:
       InputError: see `start`.
@@ -132,26 +132,26 @@ def begun(directory: Path, manifest: Manifest) -> Iterator[None]:
 
 
 def note_input(directory: Path, name: str, made_from: ScoredShard) -> None:
-    """Keeps what the scores of a shard are being made from until a manifest says it; comes before the scores."""
+    """Stores the source of a shard's scores until the manifest has it; called before the scores are written."""
     (directory / _INPUTS).mkdir(exist_ok=True)
     files.write_json(directory / _INPUTS / f"{name}.json", strict_yaml.to_dict(made_from))
 
 
 def known_inputs(directory: Path) -> dict[str, ScoredShard]:
-    """Base name of each shard that was scored there, by an unfinished run too, to what its scores were made from."""
+    """Returns base names of scored shards, those of unfinished runs too, to the sources of their scores."""
     manifest = directory / MANIFEST
     found = dict(_read(manifest).inputs) if manifest.is_file() else {}
     for path in sorted((directory / _INPUTS).glob("*.json")):
         try:
             found[path.name.removesuffix(".json")] = strict_yaml.read_json(path, ScoredShard, _REMEDY)
         except InputError:
-            if path.exists():  # else another process has just put it into the manifest
+            if path.exists():  # otherwise another process has just moved it into the manifest
                 raise
     return found
 
 
 def finish(directory: Path, manifest: Manifest) -> Manifest:
-    """Writes the manifest; shards that an earlier one lists beside its own stay. Returns what was written."""
+    """Writes the manifest, merged with the shards of an earlier manifest, and returns it."""
     if (directory / MANIFEST).is_file():
         earlier = _read(directory / MANIFEST)
         shards, inputs = {**earlier.shards, **manifest.shards}, {**earlier.inputs, **manifest.inputs}

@@ -22,25 +22,25 @@ from yt8m_tf.training.evaluation_step import NOT_FEATURES
 def fill(
     model: keras.Model, shards: Sequence[str], data: DataConfig, faults: Faults, membership: np.ndarray | None = None
 ) -> None:
-    """Lets every memory in a new model, or in the members of a weighted mean, remember training videos.
+    """Fills every memory of a new model, or of the members of a weighted mean, with training videos.
 
-    Of more videos than its capacity it takes some of every shard, evenly, from the first ones.
+    If there are more videos than the capacity of a memory, it takes an even sample of the first videos of every shard.
 
     Args:
-      model: of any kind; without a memory nothing is read.
+      model: any model; if it has no memory, nothing is read.
       shards: labelled shards.
-      data: what they hold.
-      faults: what to do about damage and clips without frames.
-      membership: [C, V], not 0 where a class belongs to a tag, if the model predicts tags.
+      data: configuration of the records.
+      faults: policies for damage and clips without frames.
+      membership: [C, V], nonzero if a class belongs to a tag; None if the model predicts no tags.
 
     Raises:
-      InputError: whatever is wrong with a record.
+      InputError: a record cannot be used.
     """
     for part in parts(model):
         for layer in part.layers:
             if isinstance(layer, NeighborVotes):
                 features, labels = _videos(keras.Model(part.inputs, layer.input), layer, shards, data, faults)
-                if labels:  # else the stream of training says what is wrong with the shards
+                if labels:  # otherwise the training stream reports the problem of the shards
                     layer.remember(features, [_with_tags(own, data.num_classes, membership) for own in labels])
 
 
@@ -50,7 +50,7 @@ def _videos(
     """Returns the layer's inputs for the videos to remember, [M, D'] each, and the labels of these videos."""
     batches: list[Sequence[np.ndarray]] = []
     labels: list[np.ndarray] = []
-    each = -(-layer.capacity * 5 // (4 * len(shards)))  # shards are not of one size: more than enough, thinned below
+    each = -(-layer.capacity * 5 // (4 * len(shards)))  # more than enough, because shards differ in size; thinned below
     size = pipeline.scoring_batch_size(data.level)
     names = [tensor.name for tensor in inputs_of.inputs]
     for batch in pipeline.evaluation_stream(shards, data, size, faults=faults, records_per_shard=each):
@@ -66,7 +66,7 @@ def _videos(
 
 
 def _labels(batch: Mapping[str, Any]) -> np.ndarray:
-    """[B, L] class ids, padded with `schema.NO_LABEL`; of rated segments those of the classes that are present."""
+    """Returns class ids [B, L], padded with `schema.NO_LABEL`; for rated segments, those of present classes."""
     if "labels" in batch:
         return np.asarray(batch["labels"])
     present = np.asarray(batch["ratings"]) >= PRESENT_FROM
@@ -74,7 +74,7 @@ def _labels(batch: Mapping[str, Any]) -> np.ndarray:
 
 
 def _with_tags(labels: np.ndarray, num_classes: int, membership: np.ndarray | None) -> np.ndarray:
-    """Class ids, and after them C + v for every tag v of theirs."""
+    """Returns class ids, followed by C + v for each of their tags v."""
     if membership is None:
         return labels
     return np.concatenate([labels, num_classes + np.flatnonzero(membership[labels].any(axis=0))])
