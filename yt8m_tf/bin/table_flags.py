@@ -1,4 +1,4 @@
-"""The flags of every command that reads a table of labels of one's own.
+"""Flags of commands that read a user's table of labels.
 
 A command calls `flags.adopt_module_key_flags(table_flags)`, so that its `--help` shows them as its own.
 """
@@ -32,7 +32,7 @@ _VALIDATE_SHARE = flags.DEFINE_float(
 
 
 def next_step(directory: Path, level: Level, num_train: int) -> str:
-    """The command that comes after making shards: training on them, or a look at them where none is for training."""
+    """Returns the next command after shards were written: training or, without training videos, inspection."""
     from yt8m_tf.bin.usage import next_command
     from yt8m_tf.conversion.writing import read_data_section
 
@@ -44,7 +44,7 @@ def next_step(directory: Path, level: Level, num_train: int) -> str:
 
 
 def read_labels() -> LabelTable | None:
-    """The table that the user named; None for none."""
+    """Reads the table that the user named; None if none was named."""
     from yt8m_tf import files
     from yt8m_tf.conversion.tables import TableFormat, read_table
 
