@@ -1,4 +1,4 @@
-"""The flags of every command that takes a SavedModel: as a directory, or as a bundle.
+"""Flags of commands that take a SavedModel, as a directory or as a bundle.
 
 A command calls `flags.adopt_module_key_flags(model_flags)`, so that its `--help` shows them as its own.
 """
@@ -36,7 +36,7 @@ def flag() -> str:
 
 @contextlib.contextmanager
 def saved_model() -> Iterator[str]:
-    """The directory of the SavedModel; that of a bundle is there for as long as the block lasts."""
+    """Yields the directory of the SavedModel; a bundle is unpacked for the duration of the block."""
     from yt8m_tf.serving.bundle import unpacked
 
     if _BUNDLE.value is None:

@@ -1,9 +1,9 @@
 """Runs a whole solution: folds of first-level models, scores, LightGBM, students, the final network, its export.
 
-A pipeline is a table of stages. Each is skipped if its outputs are whole and its inputs and configuration unchanged;
-interrupted anywhere, the same command goes on. What was made for another configuration or other data starts afresh only
-if --restart names it, and what was there moves to WORKDIR/.old. --plan shows every stage, its state, what has changed
-and what it takes, and runs nothing.
+A pipeline is a table of stages. A stage is skipped if its outputs are complete, and its inputs and configuration are
+unchanged. After an interruption, the same command resumes. A stage whose configuration or data has changed starts
+afresh only if --restart names it, and its earlier outputs move to WORKDIR/.old. --plan shows every stage with its
+state, changes and costs, and runs nothing.
 
 Example:
 
@@ -52,7 +52,7 @@ _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes
 def main(_: Sequence[str]) -> None:
     from yt8m_tf.pipelines.settings import load_pipeline
 
-    settings = load_pipeline(_CONFIG.value, _SET.value)  # what is wrong with it is told before the long import
+    settings = load_pipeline(_CONFIG.value, _SET.value)  # errors are reported before the long import
     import_quietly()
 
     from yt8m_tf import files
@@ -69,7 +69,7 @@ def main(_: Sequence[str]) -> None:
         return
     shards = content.shards_of(table, data_dir)
     threads = max(1, (os.cpu_count() or 1) // _JOBS.value)
-    # Workers here print into their stages' logs; those of a cluster on screens of their own.
+    # Local workers print into the logs of their stages; workers of a cluster print on their own screens.
     where = Where(data_dir, workdir, threads, _XLA.value, progress=not _SCHEDULER.value)
     with runner.only_run(workdir):
         states = state.States(workdir, table, shards)

@@ -1,6 +1,6 @@
-"""Checks of what users give.
+"""Checks of users' values.
 
-Those of ranges are for the `__post_init__` of configurations. A `ValueError` there becomes a one-line error.
+Checks of ranges are for the `__post_init__` of configurations; a `ValueError` there becomes a one-line error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def at_least(config: Any, minimum: float, *names: str) -> None:
 
 
 def positive(config: Any, *names: str) -> None:
-    """Checks that the named numbers are above 0; None is no number.
+    """Checks that the named numbers are above 0; None is not checked.
 
     Raises:
       ValueError: one is not; the message names it and its value.
@@ -50,7 +50,7 @@ def regular_expression(flag: str, value: str) -> re.Pattern[str]:
     """Compiles the value of a flag.
 
     Raises:
-      InputError: it is no regular expression.
+      InputError: the value is no regular expression.
     """
     try:
         return re.compile(value)

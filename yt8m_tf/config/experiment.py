@@ -1,4 +1,4 @@
-"""The configuration of one training run: everything that changes its result."""
+"""The configuration of a training run: all settings that change its result."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from yt8m_tf.config.data import DataConfig
 class LabelsConfig:
     """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
 
-    They are stored ones (`soft`), or a teacher's inside the training step (`teacher`, `teacher_folds`): "function
-    matching" of Beyer et al., "Knowledge distillation: a good teacher is patient and consistent",
+    Soft labels are stored (`soft`), or are scores of a teacher in the training step (`teacher`, `teacher_folds`). The
+    latter is "function matching" of Beyer et al., "Knowledge distillation: a good teacher is patient and consistent",
     https://arxiv.org/abs/2106.05237.
 
     Attributes:
-      soft: directory of score shards (`scores.json` is in it), relative to `--data_dir`; null: none.
-      teacher: run directory, that of a weighted mean too, or a SavedModel that yt8m-export wrote, relative to
-        `--data_dir`, or "pretrained", the model in the package: its best weights score the very input that the model is
-        trained on, after mixup; null: none. A teacher has learned the training videos' labels, so that its scores of
-        what it has seen say little else: train with a broad `train.mixup_alpha` (1.0), which shows both what neither
-        has seen.
-      teacher_folds: teachers that have not seen what they score: a pattern of the runs of all folds
-        (`data.num_folds`), such as `runs/moe/fold_*`, relative to `--data_dir`; null: none. The fold of a video's shard
-        decides which of them teach it, several of one fold by their mean; those of both of two mixed videos, by the
-        share of each. Every run scores every batch.
-      weight: of the soft labels, in (0, 1].
-      unlisted_classes: the label of a class that a video's soft labels do not list: "zero", the soft label 0 with the
-        same weight, as in the original; or "hard", its hard label alone. Few lists name rare classes, so that with few
-        videos "zero" unlearns these.
-      missing_videos: what to do about videos without soft labels: "error", or "hard", train on their hard labels.
+      soft: directory of score shards with `scores.json`, relative to `--data_dir`; null: none.
+      teacher: run directory (also of a weighted mean) or a SavedModel that yt8m-export wrote, relative to `--data_dir`,
+        or "pretrained", the model in the package; null: none. Its best weights score the same input as the student,
+        after mixup. A teacher has partly memorised the labels of its training videos, so that its scores of them add
+        little. Train with a broad `train.mixup_alpha` (1.0), which gives inputs that are new to both.
+      teacher_folds: out-of-fold teachers: a pattern for the runs of all folds (`data.num_folds`), such as
+        `runs/moe/fold_*`, relative to `--data_dir`; null: none. A video is taught by the runs that held out the fold of
+        its shard, by their mean if there are several. A mixture of two videos is taught by the runs of both, weighted
+        like the videos. Every run scores every batch.
+      weight: weight of the soft labels, in (0, 1].
+      unlisted_classes: target of classes that a video's soft labels do not list: "zero", the soft label 0 with the same
+        weight, as in the original; or "hard", only the hard label. Rare classes are in few lists, so that with few
+        videos "zero" makes the model unlearn them.
+      missing_videos: videos without soft labels are an "error", or are trained on their "hard" labels.
     """
 
-    # The keys that say where labels come from: runs and exports are the same wherever that is.
+    # Keys of paths of labels, on which the identity of runs and exports does not depend.
     PLACES: ClassVar[tuple[str, ...]] = ("soft", "teacher", "teacher_folds")
 
     soft: str | None = None
@@ -61,29 +60,29 @@ class LabelsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The training loss; options that `name` does not use change nothing.
+    """The training loss; options that `name` does not use have no effect.
 
-    Of segments (`data.segments`) only what was rated counts: means over outputs become sums over an example's rated
-    outputs, and rankings compare rated outputs alone.
+    For segments (`data.segments`) only rated outputs count: means over outputs become sums over an example's rated
+    outputs, and rankings compare only rated outputs.
 
-    The ranking losses, `lsep` and `rank_weighted_bce` compare scores of a whole batch: with several replicas of each
-    replica's part, with accumulation of each part.
+    The ranking losses, `lsep` and `rank_weighted_bce` compare scores of a whole batch; with several replicas or
+    accumulation, those of each part of it.
 
     Attributes:
       name: "bce", the mean binary cross-entropy; "mse", the mean squared error of the scores; "soft_ranking", mean
-        softplus(n - p + 1) over pairs of a positive p and one of the highest negatives n of the batch, and
-        "soft_ranking_per_example" of its own example; "sigmoid_ranking", mean log(1 + sigmoid(n - p)); "hinge_ranking",
-        mean max(0, 1 + n - p); "lsep", log(1 + mean exp(n - p)); "rank_weighted_bce", weighted by the number of
-        misranked outputs; "bce_plus_soft_ranking"; "bce_plus_poisson", with the likelihood of the number of labels;
-        "bce_labels_tags", with a weight for classes and one for tags.
-      positive_above: of all losses that rank: an output whose target, soft under mixup and with soft labels, is above
-        this is a positive (`losses.positives`). 0 takes every target above 0, as in the original.
-      negatives: of the ranking losses, per example: the highest `negatives * B` of a batch of B.
-      ranking_weight: of the ranking in bce_plus_soft_ranking.
-      poisson_weight: of the likelihood in bce_plus_poisson.
-      label_weight, tag_weight: of bce_labels_tags: of the mean over classes and of that over tags.
-      separate_means: of bce_labels_tags; false takes one mean over classes and tags together, of the weighted terms, as
-        runs did before there was this key.
+        softplus(n - p + 1) over pairs of a positive p and one of the highest negatives n of the batch;
+        "soft_ranking_per_example", the same within examples; "sigmoid_ranking", mean log(1 + sigmoid(n - p));
+        "hinge_ranking", mean max(0, 1 + n - p); "lsep", log(1 + mean exp(n - p)); "rank_weighted_bce", weighted by the
+        number of misranked outputs; "bce_plus_soft_ranking"; "bce_plus_poisson", with the likelihood of the number of
+        labels; "bce_labels_tags", with a weight for classes and one for tags.
+      positive_above: for all losses that rank: an output is positive if its target is above this (`losses.positives`);
+        targets are fractions with mixup or soft labels. 0 takes every target above 0, as in the original.
+      negatives: number of negatives per example in ranking losses: the highest `negatives * B` of a batch of B.
+      ranking_weight: weight of the ranking in bce_plus_soft_ranking.
+      poisson_weight: weight of the likelihood in bce_plus_poisson.
+      label_weight, tag_weight: weights of the mean over classes and of the mean over tags in bce_labels_tags.
+      separate_means: of bce_labels_tags; false takes one mean of the weighted terms over classes and tags, as in runs
+        from before this key.
     """
 
     name: Literal[
@@ -114,17 +113,18 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer and its options; those that `name` does not use change nothing.
+    """The optimizer; options that `name` does not use have no effect.
 
     Attributes:
       name: "adam", "adamw" or "rmsprop".
-      learning_rate: the highest; `schedule` scales it.
-      beta_1, beta_2: decay of Adam's means of gradients and of their squares, in [0, 1).
-      rho: decay of RMSprop's mean of squared gradients, in [0, 1). 0.99 is PyTorch's default, as in the original.
-      epsilon: added to the root of the mean square. 1e-8 is PyTorch's default, as in the original. Keras has 1e-7, more
-        than the root of most mean squares in a last layer of thousands of classes.
-      weight_decay: AdamW's, decoupled; spares biases and batch normalisation (every variable of rank below 2).
-      clip_norm: the highest global norm of the gradient, after its mean over all replicas; null: no limit.
+      learning_rate: the highest learning rate; `schedule` scales it.
+      beta_1, beta_2: decay of Adam's moving averages of gradients and of their squares, in [0, 1).
+      rho: decay of RMSprop's moving average of squared gradients, in [0, 1). 0.99 is the original's, PyTorch's default.
+      epsilon: added to the root of the mean square. 1e-8 is the original's, PyTorch's default. Keras has 1e-7, which is
+        more than most of these roots in a last layer of thousands of classes.
+      weight_decay: decoupled weight decay of AdamW, not applied to biases and batch normalisation (variables of rank
+        below 2).
+      clip_norm: the highest global norm of the gradient, after averaging over replicas; null: no limit.
     """
 
     name: Literal["adam", "adamw", "rmsprop"] = "adam"
@@ -149,10 +149,10 @@ class ScheduleConfig:
     Attributes:
       name: "constant"; "plateau": multiplied by `factor` whenever GAP stops improving; "cosine": falls to zero at the
         last update.
-      warmup_steps: updates over which the rate first rises from zero, linearly; 0: none.
+      warmup_steps: updates over which the rate rises linearly from zero; 0: none.
       factor: of "plateau", in (0, 1).
-      patience: of "plateau": evaluations in a row without improvement that are let pass.
-      threshold: of "plateau": the smallest improvement of 1 - GAP that counts, as a share of itself.
+      patience: of "plateau": the number of consecutive evaluations without improvement that are tolerated.
+      threshold: of "plateau": the smallest relative improvement of 1 - GAP that counts.
     """
 
     name: Literal["constant", "plateau", "cosine"] = "plateau"
@@ -164,31 +164,32 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The training loop.
+    """Settings of the training loop.
 
     Attributes:
       batch_size: examples per update, over all replicas and all accumulated parts.
-      accumulation: parts that a batch is cut into, one after the other, where it does not fit into memory.
+      accumulation: number of parts of a batch that are processed one after the other, if it does not fit into memory.
       steps_per_epoch: updates between two evaluations.
-      epochs: how often the model is evaluated; the run ends after `epochs * steps_per_epoch` updates. These are not
-        passes over the data, whose number follows from that of the videos.
-      validation_examples: evaluate on the first so many validation examples; null: on all.
-      early_stopping_patience: stop when GAP (of segments MAP) has not improved in more than so many evaluations; null:
-        never.
+      epochs: number of evaluations; the run ends after `epochs * steps_per_epoch` updates. An epoch is not a pass over
+        the data.
+      validation_examples: the number of validation examples for evaluation, from the first on; null: all.
+      early_stopping_patience: stop if GAP (MAP for segments) has not improved in more than this number of evaluations;
+        null: never.
       mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
       feature_noise: standard deviation of normal noise that is added to every value of the decoded features, which
-        lie between -2 and 2 in YouTube-8M; after mixup, and so that student and teacher see the same. 0: none.
-      feature_dropout: the share of these values that become 0, in [0, 1), the others growing in return. 0: none.
-      prior_bias: where the output bias starts: "class", each class's log-odds, counted on the first
-        `prior_examples` training examples; "uniform", those of 3 labels a video; "none", zero.
+        lie between -2 and 2 in YouTube-8M. It is added after mixup, the same for student and teacher. 0: none.
+      feature_dropout: the share of these values that become 0, in [0, 1); the others are scaled up. 0: none.
+      prior_bias: initial output bias: "class", the log-odds of each class, counted on the first `prior_examples`
+        training examples; "uniform", the log-odds for 3 labels a video; "none", zero.
       prior_examples: see `prior_bias`.
       target_reweighting: the targets of class c are multiplied by (p_min / p_c) ** target_reweighting, where p_c is
-        the class's share of videos, counted as for `prior_bias`, and p_min the smallest: frequent classes count less.
-        0 turns it off. It was reported to lower GAP@20, and is here for the comparison.
-      ema_decay: keep an exponential moving average of the weights, used for evaluation and export; null: none.
-      precision: Keras's name of the arithmetic: float32, mixed_bfloat16, mixed_float16 (with dynamic loss scaling).
-      sync_batch_norm: batch normalisation over the batch of all replicas, not of each (turns XLA off with several).
-      seed: of the initial weights, the order of the data, and everything random in a step.
+        the class's share of videos, counted as for `prior_bias`, and p_min the smallest share: frequent classes count
+        less. 0 turns it off. It was reported to lower GAP@20, and is included for comparison.
+      ema_decay: decay of an exponential moving average of the weights, used for evaluation and export; null: none.
+      precision: Keras's dtype policy: float32, mixed_bfloat16, mixed_float16 (with dynamic loss scaling).
+      sync_batch_norm: batch normalisation over the batch of all replicas, instead of each replica's part; turns XLA off
+        with several replicas.
+      seed: of the initial weights, the order of the data, and all randomness in a step.
     """
 
     batch_size: int = 256
@@ -225,7 +226,7 @@ class TrainConfig:
 
     @property
     def total_steps(self) -> int:
-        """Updates of the whole run."""
+        """The number of updates of the whole run."""
         return self.epochs * self.steps_per_epoch
 
 
@@ -234,7 +235,7 @@ class ExperimentConfig:
     """The configuration of a training run.
 
     Attributes:
-      model: `{name: ..., **options}`; each model has options of its own.
+      model: `{name: ..., **options}`; each model has its own options.
     """
 
     model: Mapping[str, Any]
@@ -262,9 +263,9 @@ class ExperimentConfig:
 
 
 def load_values(selector: str, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
-    """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks all but the model's options.
+    """Reads `PATH.yaml[:NAME]`, applies `--set` overrides, and checks all values except the model's options.
 
-    Which options a model has is known to `models.registry`, which takes Keras, and seconds, to import.
+    The model's options are checked by `models.registry`, which imports Keras and takes seconds.
 
     Returns:
       Plain values, for `models.registry.parse_experiment`.

@@ -1,4 +1,4 @@
-"""From features of any kind and a table of labels to shards."""
+"""Converts features of any kind, with a table of labels, to shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yt8m_tf.conversion.videos import Chunk, Problem, Reader
 from yt8m_tf.conversion.writing import REPORT, Layout, Written, check_inputs, check_output, write_dataset
 from yt8m_tf.errors import InputError
 
-_SAMPLED = 16  # videos, of which most say what all have
+_SAMPLED = 16  # first videos, whose most frequent features and sizes are expected of all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Options:
     """Options of a conversion.
 
     Attributes:
-      features: in the order in which models take them; None: rgb and audio first, the others by name.
-      levels: None: both where there are frames, else "video".
-      storage: of frames.
-      videos_per_shard: at most.
-      jobs: processes.
-      overwrite: replace shards that were made from something else.
+      features: names in the order in which models take them; None: rgb and audio first, the others by name.
+      levels: of the shards; None: both if there are frames, otherwise "video".
+      storage: storage format of frames.
+      videos_per_shard: the largest number of videos in a shard.
+      jobs: number of processes.
+      overwrite: replace shards that were made from other inputs.
     """
 
     features: Sequence[str] | None
@@ -52,10 +52,11 @@ class Summary:
 
     Attributes:
       written: the shards.
-      levels: of them.
-      num_problems: videos that were left out; the report names them.
-      outside: name of a feature to the values outside the range of the codes, if there are any, and to all of them.
-      is_new: whether anything was done.
+      levels: of the shards.
+      num_problems: number of videos that were left out; the report names them.
+      outside: name of a feature to the numbers of its values outside the range of the codes and of all its values, for
+        features with values outside.
+      is_new: whether shards were written.
     """
 
     written: Written
@@ -68,18 +69,18 @@ class Summary:
 def convert(
     reader: Reader, chunks: Sequence[Chunk], table: LabelTable | None, directory: Path, options: Options
 ) -> Summary:
-    """Writes shards; interrupted, it goes on with the parts that are not made when it is called again.
+    """Writes shards; after an interruption, the same call continues with the missing parts.
 
     Args:
       reader: of the features.
-      chunks: what it reads.
-      table: labels and splits; a video that it lacks is left out. None: all videos are for "test", without labels.
-      directory: where to write.
-      options: what, and how.
+      chunks: the parts that it reads.
+      table: labels and splits; videos that are not in it are left out. None: all videos are for "test", without labels.
+      directory: the directory to write.
+      options: of the conversion.
 
     Raises:
-      InputError: nothing to write, other shards in the directory, or a source that cannot be read; frames are wanted,
-        and there are none.
+      InputError: there is nothing to write, the directory has other shards, a source cannot be read, or frame-level
+        shards are wanted without frames.
     """
     check_inputs(directory, table, (path for chunk in chunks for path in chunk.paths))
     with locks.exclusive(directory, "--output_dir", "writes shards"):
@@ -110,10 +111,10 @@ def convert(
 
 
 def _typical(reader: Reader, chunks: Sequence[Chunk]) -> tuple[dict[str, int], bool]:
-    """The sizes of the features that most of the first videos have, and whether these have frames.
+    """Returns the most frequent names and sizes of features among the first videos, and whether there are frames.
 
     Raises:
-      InputError: none of them can be read.
+      InputError: no video can be read.
     """
     videos = itertools.chain.from_iterable(map(reader.read, chunks))
     kinds: Counter[tuple[tuple[str, int], ...]] = Counter()
@@ -184,7 +185,7 @@ def _outside(parts: Iterable[StagedPart]) -> dict[str, tuple[int, int]]:
 
 
 def _write_report(path: Path, problems: Sequence[Problem]) -> None:
-    """Writes a row for each video that was left out; no file where there is none."""
+    """Writes a row for each video that was left out; removes the file if there is none."""
     if not problems:
         path.unlink(missing_ok=True)
         return

@@ -1,4 +1,4 @@
-"""Finds out what kind of features files hold."""
+"""Detection of the kind of feature files, and the choice of their reader."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _KINDS = (mediapipe.SUFFIXES, array_files.SUFFIXES, feature_tables.SUFFIXES)
 def open_source(
     patterns: Sequence[str], wanted: Sequence[str] | None, id_column: str, other_columns: Sequence[str]
 ) -> tuple[Reader, list[Chunk]]:
-    """Chooses the reader of files of features, and lists its parts, always the same ones in the same order.
+    """Chooses the reader of feature files, and lists its parts in a deterministic order.
 
     Args:
-      patterns: of files, of one kind: MediaPipe's `.pb`, `.npy` and `.npz`, `.csv` and `.parquet`. NAME=PATTERN for
-        `.npy` files, which do not name the feature that they hold.
+      patterns: patterns of files of one kind: MediaPipe's `.pb`, `.npy` and `.npz`, or `.csv` and `.parquet`. Patterns
+        of `.npy` files are NAME=PATTERN, because these files do not name their feature.
       wanted: names of features; None: all.
-      id_column: of tables.
-      other_columns: of tables, which hold no features.
+      id_column: column of ids in tables.
+      other_columns: columns of tables that are not features.
 
     Raises:
-      InputError: no such files, or of different kinds; a table without features.
+      InputError: there are no such files, the files are of different kinds, or a table has no features.
     """
     if not patterns:
         raise InputError(f"{_FLAG}=: names nothing; give files of features, or patterns of them")
@@ -61,9 +61,9 @@ def open_source(
 
 
 def _find(patterns: Sequence[str]) -> dict[str, list[str]]:
-    """The files by the names that patterns give them, "" for none; each file once, in alphabetical order.
+    """Returns files by the names in their patterns, "" without a name; each file once, in alphabetical order.
 
-    Links to nothing are among them, for the report.
+    Broken links are included, so that the report names them.
     """
     found: dict[str, dict[tuple[str, str], str]] = {}
     for given in patterns:
@@ -74,7 +74,7 @@ def _find(patterns: Sequence[str]) -> dict[str, list[str]]:
             raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'")
         own = found.setdefault(name, {})
         for path in paths:
-            own.setdefault((os.path.realpath(path), os.path.basename(path)), path)  # ids go by name
+            own.setdefault((os.path.realpath(path), os.path.basename(path)), path)  # a link's name is another id
     return {name: sorted(paths.values()) for name, paths in found.items()}
 
 

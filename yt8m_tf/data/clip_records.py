@@ -1,9 +1,9 @@
-"""Finds the frames of frame-level records where they lie, by walking the protobuf headers of a record.
+"""Parses frame-level records in place, by walking their protobuf headers.
 
-`tf.io.parse_sequence_example` makes a string of every frame, some 420 a clip, and decodes each. In the layout that
-protobuf's libraries write, a list of n frames of W bytes, D codes or floats, is n times the same few bytes of headers
-and W bytes: an array [n, headers + W], whose last W columns are the frames. What has another layout, or is wrong, is
-left to TensorFlow's parser, which says what is wrong with it.
+`tf.io.parse_sequence_example` copies every frame to a string, some 420 a clip, and decodes each. In the layout that
+protobuf's libraries write, a list of n frames of W bytes (D codes or floats) repeats the same few bytes of headers
+before each frame. So it is an array [n, headers + W], whose last W columns are the frames. Records of another layout,
+and faulty records, are left to TensorFlow's parser, which reports the fault.
 
 Reference: https://protobuf.dev/programming-guides/encoding, tensorflow/core/example/{example,feature}.proto.
 """
@@ -19,14 +19,14 @@ from yt8m_tf.config.data import RecordsConfig, targets_of
 from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.schema import NO_LABEL
 
-# Tags of fields with a length: of the number 1, 2 and 3. Of single whole numbers of the number 1.
+# Tags of fields with a length and the numbers 1, 2 and 3; tag of a single integer with the number 1.
 _FIRST, _SECOND, _THIRD, _NUMBER = 0x0A, 0x12, 0x1A, 0x08
 _DTYPES: Mapping[Any, str] = {"uint8": "u1", "float16": "<f2", "float32": "<f4", "float_list": "<f4"}
-_ALIGNMENT = 64  # of arrays that TensorFlow takes without copying them
+_ALIGNMENT = 64  # in bytes, of arrays that TensorFlow takes without a copy
 
 
 class Clip(NamedTuple):
-    """A frame-level record: its id, its labels as they stand there, and by feature its frames, bytes [n, W]: views."""
+    """A frame-level record: id, labels as stored, and for each feature a view of its frames, bytes [n, W]."""
 
     id: bytes
     labels: list[int]
@@ -37,8 +37,8 @@ class ClipParser:
     """Parses the frame-level records of a configuration.
 
     Args:
-      data: what the records hold.
-      need_labels: a clip without labels is for TensorFlow's parser, too.
+      data: description of the records.
+      need_labels: whether clips without labels are left to TensorFlow's parser, too.
     """
 
     def __init__(self, data: RecordsConfig, need_labels: bool):
@@ -52,7 +52,7 @@ class ClipParser:
         self._lengths = np.array(data.padded_lengths)
 
     def parse(self, record: bytes | memoryview) -> Clip | None:
-        """One record; None where it has another layout than that of protobuf's libraries, or lacks something."""
+        """Parses a record; None if it has another layout than that of protobuf's libraries, or is incomplete."""
         try:
             return self._parse(record)
         except (IndexError, _OtherLayoutError):
@@ -107,7 +107,7 @@ class ClipParser:
         while position < end:
             tag = record[position]
             start, position = _piece(record, position + 1, end)
-            if tag in fields:  # protobuf merges what stands twice
+            if tag in fields:  # protobuf merges repeated fields
                 raise _OtherLayoutError
             fields[tag] = start, position
         if fields.keys() != {_FIRST, _SECOND}:
@@ -147,7 +147,7 @@ class ClipParser:
 
 
 class _OtherLayoutError(Exception):
-    """A record is not laid out as protobuf's libraries do it."""
+    """A record does not have the layout that protobuf's libraries write."""
 
 
 def _in_range(frames: np.ndarray, feature: FeatureConfig) -> bool:
@@ -178,7 +178,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(record: bytes | memoryview, position: int) -> tuple[int, int]:
-    """The number that begins at a position, below 2 ** 35, and where it ends."""
+    """Reads the number at a position, below 2 ** 35; returns it and the position after it."""
     byte = record[position]
     if byte < 0x80:
         return byte, position + 1
@@ -202,7 +202,7 @@ def _piece(record: bytes | memoryview, position: int, end: int) -> tuple[int, in
 
 
 def _entries(record: bytes | memoryview, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Of a map from texts to messages: each key, and where its value starts and stops."""
+    """Yields the entries of a map from texts to messages: each key, and the start and end of its value."""
     while position < end:
         if record[position] != _FIRST:
             raise _OtherLayoutError
@@ -219,7 +219,7 @@ def _entries(record: bytes | memoryview, position: int, end: int) -> Iterator[tu
 
 
 def _only_bytes(record: bytes | memoryview, start: int, end: int) -> bytes:
-    """The value of a Feature of one value of bytes."""
+    """Returns the value of a Feature with a single bytes value."""
     for _ in range(2):  # the BytesList, and the value in it
         if start == end or record[start] != _FIRST:
             raise _OtherLayoutError
@@ -230,7 +230,7 @@ def _only_bytes(record: bytes | memoryview, start: int, end: int) -> bytes:
 
 
 def _numbers(record: bytes | memoryview, start: int, end: int) -> list[int]:
-    """The values of a Feature of whole numbers, none of them negative, packed together or one by one."""
+    """Returns the values of a Feature of integers, none of them negative, packed or one by one."""
     if start == end or record[start] != _THIRD:
         raise _OtherLayoutError
     start, stop = _piece(record, start + 1, end)
@@ -239,7 +239,7 @@ def _numbers(record: bytes | memoryview, start: int, end: int) -> list[int]:
     is_packed, values = start < end and record[start] == _FIRST, []
     if is_packed:
         start, stop = _piece(record, start + 1, end)
-        if stop != end:  # of several packed lists TensorFlow's parser reads the first, others read all
+        if stop != end:  # TensorFlow's parser reads the first of several packed lists, other parsers read all
             raise _OtherLayoutError
     while start < end:
         if not is_packed and record[start] != _NUMBER:
@@ -252,7 +252,7 @@ def _numbers(record: bytes | memoryview, start: int, end: int) -> list[int]:
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of codes that TensorFlow can take as it is."""
+    """Allocates an array of codes that TensorFlow can take without a copy."""
     size = int(np.prod(shape))
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     offset = -memory.ctypes.data % _ALIGNMENT

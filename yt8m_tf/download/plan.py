@@ -1,7 +1,7 @@
-"""Lists the files of a partition of the dataset: names, checksums, addresses, and names they are stored under.
+"""Lists the files of a partition of the dataset: names, checksums, addresses, and names on disk.
 
-For each partition the site has a plan, a JSON file of names and MD5 sums. Names end in two of 62 characters, which
-differ in case alone: `trainaa`, `trainaA`. The published script stores them as numbers, `train0000` to `train3843`.
+For each partition the site has a plan, a JSON file of names and MD5 sums. Names end in two of 62 characters, so that
+some differ only in case: `trainaa`, `trainaA`. The published script stores them by number, `train0000` to `train3843`.
 
 Source: https://research.google.com/youtube8m/download.html and the script that it serves.
 """
@@ -25,16 +25,16 @@ Names = Literal["numbered", "original"]
 _SITE = "http://data.yt8m.org"
 _CHARACTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits
 _SPLITS = ("train", "validate", "test")
-# By version: 1 is that of 2017, 2 that of 2018, 3 the segments of 2019.
+# Levels by version: 1 is of 2017, 2 of 2018, 3 the segments of 2019.
 _LEVELS = {"1": ("video_level", "frame_level"), "2": ("video", "frame"), "3": ("video", "frame")}
-# What a plan may name: no path, and nothing hidden.
+# Names that a plan may list: no paths, and no hidden files.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A part of the dataset that has a plan of its own, such as 2/video/train.
+    """A part of the dataset with its own plan, such as 2/video/train.
 
     Attributes:
       version: "1" for 2017, "2" for 2018, "3" for the segments of 2019.
@@ -73,7 +73,7 @@ class Server:
 
     Attributes:
       plans, files: addresses without a slash at the end.
-      remedy: what to do where something is not there.
+      remedy: advice for a plan or file that is missing.
     """
 
     plans: str
@@ -82,16 +82,16 @@ class Server:
 
     @classmethod
     def of_mirror(cls, mirror: Mirror) -> Server:
-        """One of the dataset's own."""
+        """Returns a server of the dataset's site."""
         address = _SITE.replace("://", f"://{mirror}.")
         return cls(_SITE, address, "check --partition, or take another --mirror")
 
     @classmethod
     def of_base_url(cls, base_url: str) -> Server:
-        """A server that has plans and files below one address, as `V/download_plans/...` and `V/LEVEL/SPLIT/...`.
+        """Returns a server with plans and files below one address, `V/download_plans/...` and `V/LEVEL/SPLIT/...`.
 
         Raises:
-          InputError: not an address.
+          InputError: `base_url` is not an address.
         """
         if not re.match(r"https?://[^/]", base_url):
             raise InputError(f"--base_url={base_url}: must begin with http:// or https://, and name a server")
@@ -99,11 +99,11 @@ class Server:
         return cls(address, address, "check --partition and --base_url")
 
     def plan_url(self, partition: Partition) -> str:
-        """The address of a partition's plan."""
+        """Returns the address of a partition's plan."""
         return f"{self.plans}/{partition.version}/download_plans/{partition.level}_{partition.split}.json"
 
     def file_url(self, partition: Partition, name: str) -> str:
-        """The address of a file of a partition."""
+        """Returns the address of a file of a partition."""
         return f"{self.files}/{partition}/{name}"
 
 
@@ -112,10 +112,10 @@ class PublishedFile:
     """A file of a partition.
 
     Attributes:
-      name: as the plan has it, such as "trainab.tfrecord".
+      name: the name in the plan, such as "trainab.tfrecord".
       md5: of its contents, in lower-case hexadecimal digits.
-      number: the position of its two characters among all pairs, 1 for "ab"; None where the name has none.
-      numbered_name: the name with the number in four digits, such as "train0001.tfrecord", else `name`.
+      number: the position of its two characters among all pairs, 1 for "ab"; None for other names.
+      numbered_name: the name with a number of four digits, such as "train0001.tfrecord"; `name` without a number.
     """
 
     name: str
@@ -124,7 +124,7 @@ class PublishedFile:
     numbered_name: str
 
     def stored_name(self, names: Names) -> str:
-        """The name that it has on disk."""
+        """Returns its name on disk."""
         return self.name if names == "original" else self.numbered_name
 
     def in_share(self, share: int, num_shares: int) -> bool:
@@ -133,15 +133,15 @@ class PublishedFile:
 
 
 def parse_plan(content: bytes, partition: Partition, url: str) -> list[PublishedFile]:
-    """The files of a partition, in the order of their numbers and names.
+    """Reads the files of a partition from its plan, in the order of their numbers and names.
 
     Args:
       content: the plan, `{"files": {NAME: MD5, ...}}`.
-      partition: which one, for the numbers.
+      partition: the partition, whose split is part of the names.
       url: of the plan, for messages.
 
     Raises:
-      InputError: it is no plan, or names what is no file name.
+      InputError: the content is no plan, or lists something that is no file name.
     """
     try:
         listed = json.loads(content)["files"]
@@ -164,7 +164,7 @@ def parse_plan(content: bytes, partition: Partition, url: str) -> list[Published
 def select(
     found: Sequence[PublishedFile], share: tuple[int, int] | None, ranges: Sequence[range] | None
 ) -> list[PublishedFile]:
-    """Selects the files that are in one of several shares, with numbers in one of some ranges; None: all."""
+    """Selects the files that belong to a share, and whose numbers are in one of the ranges; None: no restriction."""
     return [
         file
         for file in found
@@ -203,7 +203,7 @@ def parse_ranges(values: Sequence[str]) -> list[range]:
 
 
 def colliding(names: Collection[str]) -> list[str]:
-    """Finds names that differ from another one in case alone."""
+    """Finds names that differ from another name only in case."""
     uses = Counter(name.lower() for name in names)
     return [name for name in names if uses[name.lower()] > 1]
 

@@ -24,35 +24,35 @@ def write_projector(
     metrics: Metrics | RatedMetrics,
     details: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Writes what the projector shows of a run; what was there of it is replaced.
+    """Writes the files of a run for the projector, and replaces earlier ones.
 
-    Paths within are relative, so that the run can be moved.
+    Paths in the files are relative, so that the run can be moved.
 
     Args:
       directory: of the run's event files.
       weights: [C, D] float32.
-      metrics: of the C classes, to colour by.
-      details: columns of the C classes (`vocabulary.load_details`); "name" is what points are labelled with.
+      metrics: of the C classes, for colours.
+      details: columns of the C classes (`vocabulary.load_details`); "name" is the label of points.
 
     Raises:
-      InputError: the directory cannot be written to.
+      InputError: the directory cannot be written.
     """
     config = ProjectorConfig()
     embedding = config.embeddings.add(tensor_name=_TENSOR, metadata_path=f"{_TENSOR}.tsv")
     embedding.tensor_shape.extend(weights.shape)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if not any(directory.glob("events.out.tfevents.*")):  # of yt8m-ensemble's, which was not trained
+        if not any(directory.glob("events.out.tfevents.*")):  # a run of yt8m-ensemble, which was not trained
             writer = tf.summary.create_file_writer(str(directory))
             with writer.as_default(step=0):
-                tf.summary.text("projector", "class weights")  # TensorBoard takes no other directory for a run
+                tf.summary.text("projector", "class weights")  # without event files it is no run to TensorBoard
             writer.close()
         tf.raw_ops.SaveV2(
             prefix=str(directory / _TENSOR), tensor_names=[_TENSOR], shape_and_slices=[""], tensors=[weights]
         )
         with files.whole_file(directory / embedding.metadata_path) as temporary:
             temporary.write_text(_metadata(metrics, details or {}), encoding="utf-8")
-        # `model_checkpoint_path` of the configuration would be relative to where TensorBoard is started.
+        # A `model_checkpoint_path` in the configuration would be relative to TensorBoard's working directory.
         with files.whole_file(directory / "checkpoint") as temporary:
             temporary.write_text(f'model_checkpoint_path: "{_TENSOR}"\n', encoding="utf-8")
         visualize_embeddings(str(directory), config)
@@ -62,9 +62,9 @@ def write_projector(
 
 
 def _metadata(metrics: Metrics | RatedMetrics, details: Mapping[str, Sequence[str]]) -> str:
-    """A table with a line for each class; the projector knows neither quotes nor tabs within a value.
+    """Returns a table with a line for each class; the projector supports neither quotes nor tabs in values.
 
-    A name is never empty: the projector's search fails at the first one that is.
+    Names are never empty, because the projector's search fails at the first empty name.
     """
     count = len(metrics.num_positives)
     names = details.get("name", [""] * count)

@@ -1,4 +1,4 @@
-"""Shards as a `tf.data.Dataset` that Keras `fit` takes."""
+"""A `tf.data.Dataset` over shards for Keras `fit`."""
 
 from __future__ import annotations
 

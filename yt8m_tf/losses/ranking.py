@@ -1,11 +1,10 @@
 """Losses over pairs of a positive and a negative score, and weights by rank, in bounded memory.
 
-All of them look at the scores of a whole batch (a part of it under gradient accumulation, each replica's own under
-several replicas). An output is a positive (`losses.positives`), a negative, or unknown, and then takes part in no
-comparison; a positive is compared with the highest negatives only. Every positive counts, however many there are: they
-are gathered to the front of a list, which is worked off in chunks by a loop of as many turns as the batch needs. A
-chunk gives the loss and its gradient at once, so nothing larger than one chunk's pairs, and nothing of the loop, is
-kept for a backward pass.
+They compare the scores of a whole batch: with gradient accumulation, of each part, and with several replicas, of each
+replica's part. An output is positive (`losses.positives`), negative, or unknown; unknown outputs are not compared. A
+positive is compared only with the highest negatives. The number of positives is not bounded: they are gathered at the
+front of a list, which a loop processes in chunks. A chunk yields its loss and gradient together, so that only one
+chunk's pairs are in memory, and nothing is kept for a backward pass.
 
 Gradients flow to positives and negatives alike. A batch without positives, or without negatives, has loss 0.
 """
@@ -17,10 +16,10 @@ from typing import Any
 
 import tensorflow as tf
 
-# Bounds of a chunk: pairs, which bound memory, and positives.
+# The largest numbers of pairs, which determine memory, and of positives in a chunk.
 MAX_PAIRS = 2**20
 _MAX_POSITIVES = 1024
-# Stands for a score that is out of the race: pairs with it have no loss and no slope, and it leaves room to subtract.
+# Score of excluded outputs: pairs with it have loss and slope 0, and differences with it are finite.
 FAR = 1e30
 
 # Maps differences, negative minus positive, to each pair's loss and its derivative; all of one shape.
@@ -28,7 +27,7 @@ PairLoss = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def softplus_with_margin(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """log(1 + exp(d + 1)) and its derivative, which share one exponential."""
+    """Computes log(1 + exp(d + 1)) and its derivative, which share one exponential."""
     shifted = difference + 1.0
     small = tf.exp(-tf.abs(shifted))
     loss = tf.maximum(shifted, 0.0) + tf.math.log1p(small)
@@ -36,13 +35,13 @@ def softplus_with_margin(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def log_one_plus_sigmoid(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """log(1 + sigmoid(d)), at most log 2, and its derivative."""
+    """Computes log(1 + sigmoid(d)), at most log 2, and its derivative."""
     score = tf.sigmoid(difference)
     return tf.math.log1p(score), score * tf.sigmoid(-difference) / (1.0 + score)
 
 
 def hinge(difference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """max(0, 1 + d) and its derivative."""
+    """Computes max(0, 1 + d) and its derivative."""
     return tf.maximum(1.0 + difference, 0.0), tf.cast(difference > -1.0, tf.float32)
 
 
@@ -54,21 +53,21 @@ def mean_over_pairs(
     within_example: bool = False,
     known: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """The mean of a loss over pairs of a positive and one of the highest negatives.
+    """Computes the mean of a loss over pairs of a positive and one of the highest negatives.
 
-    The published code drops pairs of exactly equal scores, and divides the sums within examples by B times the most
-    positives of any of them; here all pairs count, and alike.
+    The published code drops pairs of exactly equal scores, and divides the sums within examples by B times the largest
+    number of positives of an example. Here all pairs count, with equal weights.
 
     Args:
       logits: [B, C] of a static shape.
       positive: [B, C] bool.
       pair_loss: the loss of a difference of two scores, and its derivative.
-      negatives: so many per example, fewer where there are not as many: the `negatives * B` highest of the batch.
+      negatives: number per example: the `negatives * B` highest of the batch are used, or all if there are fewer.
       within_example: pair a positive with the `negatives` highest of its own example instead.
       known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
-      float32 scalar: the mean over all pairs, so that every positive counts alike.
+      float32 scalar: the mean over all pairs.
 
     Raises:
       ValueError: the shape is not known when the function is traced.
@@ -90,20 +89,20 @@ def mean_over_pairs(
 
 
 def lsep(logits: tf.Tensor, positive: tf.Tensor, negatives: int, known: tf.Tensor | None = None) -> tf.Tensor:
-    """log(1 + mean of exp(n - p)) over the pairs of `mean_over_pairs`, without forming them: the mean is a product.
+    """Computes log(1 + mean of exp(n - p)) over the pairs of `mean_over_pairs`, as a product of two means.
 
     Args:
       logits: [B, C].
       positive: [B, C] bool.
-      negatives: so many per example, of the whole batch's highest.
+      negatives: number per example, of the highest of the whole batch.
       known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
       float32 scalar.
 
     References:
-      Li, Song and Luo, https://arxiv.org/abs/1704.03135. There the sum over an example's pairs stands under the
-      logarithm, here the mean over the batch's.
+      Li, Song and Luo, https://arxiv.org/abs/1704.03135. The paper has the sum over an example's pairs in the
+      logarithm; here it is the mean over the batch's pairs.
     """
     negative = tf.reshape(_negatives(positive, known), [-1])
     scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
@@ -120,18 +119,18 @@ def misranked_counts(logits: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | 
     """Counts, for each output, the outputs of the other kind that are misranked against it in the whole batch.
 
     Args:
-      logits: [B, C], up to 2**31 of them.
+      logits: [B, C], at most 2**31 elements.
       positive: [B, C] bool.
       known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
       [B, C] float32: for a positive, the negatives that score higher; for a negative, the positives that score
-      lower. Equal scores are not misranked. Of an unknown output it means nothing.
+      lower. Equal scores are not misranked. Counts of unknown outputs are meaningless.
     """
     negative = tf.reshape(_negatives(positive, known), [-1])
     scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
-    # One sort of integers that hold it all: the score as an integer of the same order, the kind (so that negatives
-    # come first among equal scores), the place. XLA compiles searches in sorted lists to comparisons of all with all.
+    # One sort of integers that combine the score as an integer of the same order, the kind (so that negatives come
+    # first among equal scores) and the place. XLA would compile a binary search to comparisons of all pairs.
     bits = tf.bitcast(tf.where(scores == 0.0, 0.0, scores), tf.int32)  # -0 equals 0
     ordered = tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, 0x7FFFFFFF), bits)
     kind_and_place = tf.cast(positive, tf.int64) * 2**31 + tf.range(tf.size(scores), dtype=tf.int64)
@@ -149,16 +148,16 @@ def misranked_counts(logits: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | 
 def _over_groups(
     scores: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, pair_loss: PairLoss, negatives: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The mean over the pairs of each positive with the highest negatives of its group, and its gradient.
+    """Computes the mean over pairs of each positive with the highest negatives of its group, and its gradient.
 
     Args:
       scores: [G, S] float32.
       positive, negative: [G, S] bool; neither is unknown.
       pair_loss: see `mean_over_pairs`.
-      negatives: N, of a group.
+      negatives: N, the number in a group.
 
     Returns:
-      Scalar and [G * S], float32.
+      The mean, a scalar, and its gradient [G * S], float32.
     """
     groups, size = scores.shape
     negatives = min(negatives, size)
@@ -173,7 +172,7 @@ def _over_groups(
         values = tf.where(first + tf.range(chunk) < num_positives, tf.gather(flat_scores, own), FAR)
         against = tf.gather(highest, group) if groups > 1 else highest
         losses, slopes = pair_loss(against - values[:, None])  # [chunk, N]
-        total += tf.reduce_sum(losses, axis=0)  # [N]; one long sum in float32 would lose digits
+        total += tf.reduce_sum(losses, axis=0)  # [N]; a single sum in float32 would lose digits
         gradient = tf.tensor_scatter_nd_sub(gradient, own[:, None], tf.reduce_sum(slopes, axis=1))
         if groups > 1:
             by_negative = tf.tensor_scatter_nd_add(by_negative, group[:, None], slopes)
@@ -199,9 +198,9 @@ def _negatives(positive: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
 
 
 def _positions(mask: tf.Tensor, room: int) -> tf.Tensor:
-    """The places where `mask` ([n] bool) holds, in order, at the front of [n + room] int32; any places follow."""
+    """Returns the positions where `mask`, [n] bool, is True, in order, padded to [n + room] int32."""
     size = tf.size(mask)
-    slots = tf.where(mask, tf.cumsum(tf.cast(mask, tf.int32)) - 1, size)  # the first slot of the room takes the rest
+    slots = tf.where(mask, tf.cumsum(tf.cast(mask, tf.int32)) - 1, size)  # others go to the first slot of padding
     return tf.tensor_scatter_nd_update(tf.zeros([size + room], tf.int32), slots[:, None], tf.range(size))
 
 

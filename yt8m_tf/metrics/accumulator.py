@@ -50,8 +50,8 @@ class Metrics:
         and divided by the number of all labels, labels outside a top 20 included: a video with 25 labels, ranked
         perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
       hit_at_1: share of videos whose highest score is a label.
-      perr: mean over videos of the share of labels among the top n, n the video's number of labels (none: 0).
-      map: mean of `average_precision` over the classes that have positives; the others are left out.
+      perr: mean over videos of the share of labels among the n highest scores of a video with n labels; 0 if n = 0.
+      map: mean of `average_precision` over the classes that have positives.
       bce: mean binary cross-entropy over videos and classes, in nats.
       calibration_error: expected calibration error over 15 bins of equal width, of all videos and classes.
       num_videos: videos evaluated.
@@ -199,7 +199,7 @@ class MetricAccumulator:
         """Returns the metrics of all videos added.
 
         Args:
-          min_positives: also look for the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
+          min_positives: also find the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
 
         Raises:
           InputError: there are no videos, or none of them has a label.
@@ -241,7 +241,7 @@ class MetricAccumulator:
         start = self.num_videos
         end = start + len(keys)
         if end > len(self._keys):
-            # Growing by a fifth keeps copying rare, and the unused room small.
+            # Growing by a fifth keeps both copies and spare capacity small.
             capacity = max(end, len(self._keys) * 6 // 5)
             self._keys = _grow(self._keys[:start], capacity)
             self._classes = _grow(self._classes[:start], capacity)
@@ -297,27 +297,27 @@ def _pairs_above(ordered: np.ndarray) -> np.ndarray:
     """Computes `Metrics.pairs_above` from pairs' keys in ascending order."""
     exact = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
     thresholds = exact.astype(np.float32)
-    # The lowest score that counts: rounding must not put it below the threshold.
+    # Rounding to float32 must not move a threshold below its exact value.
     thresholds = np.where(thresholds < exact, np.nextafter(thresholds, np.float32(2)), thresholds)
-    lowest = thresholds.view(np.uint32) << 1  # of a hit, which comes before a miss of the same score
+    lowest = thresholds.view(np.uint32) << 1  # key of a hit, which is below that of a miss with the same score
     hit_keys = ordered[(ordered & 1) == 0]
     hits, pairs = (len(keys) - np.searchsorted(keys, lowest) for keys in (hit_keys, ordered))
     return np.stack([hits, pairs - hits])
 
 
 def average_precision(keys: np.ndarray, classes: np.ndarray, num_positives: np.ndarray) -> np.ndarray:
-    """The average precision of each class, from one sort of all pairs.
+    """Computes the average precision of each class, with one sort of all pairs.
 
     Args:
       keys: [N] uint32, `pair_keys`.
       classes: [N] integers below C.
-      num_positives: [C] integers, of each class all positives, those that are not among the pairs included.
+      num_positives: [C] integers, all positives of each class, including those that are not among the pairs.
 
     Returns:
       [C] float64; NaN where `num_positives` is 0.
     """
     num_classes = len(num_positives)
-    # Ascending: by class, then descending by key; the lowest bit is the hit now.
+    # Ascending by class, then descending by key; the lowest bit is now 1 for a hit.
     ordered = np.sort((classes.astype(np.uint64) << 32) | ~keys)
     positions = np.flatnonzero(ordered & 1)
     owners = (ordered[positions] >> 32).astype(np.int64)
@@ -335,5 +335,5 @@ def _grow(array: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def shown_id(video_id: str | bytes) -> str:
-    """An id for a message."""
+    """Returns an id as text for a message."""
     return video_id.decode(errors="replace") if isinstance(video_id, bytes) else str(video_id)

@@ -1,6 +1,6 @@
-"""For each class the score from which on predicting it gives the best F1, from the pairs that GAP@20 ranks.
+"""Thresholds of scores with the best F1 for each class, computed from the pairs that GAP@20 ranks.
 
-A pair beyond a video's 20 highest scores counts as not predicted, as in everything that yt8m-infer writes.
+Pairs outside a video's 20 highest scores count as not predicted, as in all outputs of yt8m-infer.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ MIN_POSITIVES = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BestThresholds:
-    """The thresholds of C classes and the counts that they rest on.
+    """Thresholds of C classes, and the counts from which they are computed.
 
     Attributes:
-      scores: [C] float32; a class is predicted for a video where its score is this or more.
-      own: [C] bool, whether the threshold is the best of the class itself; else it is `shared`.
-      shared: the threshold that gives the best F1 of all pairs of all classes together.
-      num_positives: [C] int64, the videos of each class.
-      num_predicted: [C] int64, the videos that it is predicted for with its threshold.
-      num_correct: [C] int64, those of them that are of the class.
+      scores: [C] float32; a class is predicted for a video if its score is at least its threshold.
+      own: [C] bool, whether the threshold is the best one of the class itself; otherwise it is `shared`.
+      shared: the threshold with the best F1 over the pairs of all classes.
+      num_positives: [C] int64, number of videos of each class.
+      num_predicted: [C] int64, number of videos for which the class is predicted.
+      num_correct: [C] int64, number of these videos that are of the class.
     """
 
     scores: np.ndarray
@@ -34,7 +34,7 @@ class BestThresholds:
 
     @property
     def f1(self) -> np.ndarray:
-        """[C] float64: 2 correct / (predicted + positives); 0 where both are 0."""
+        """[C] float64: 2 correct / (predicted + positives); 0 if both are 0."""
         total = self.num_predicted + self.num_positives
         return 2 * self.num_correct / np.maximum(total, 1)
 
@@ -42,19 +42,19 @@ class BestThresholds:
 def best_thresholds(
     keys: np.ndarray, classes: np.ndarray, num_positives: np.ndarray, min_positives: int = MIN_POSITIVES
 ) -> BestThresholds:
-    """The thresholds of the best F1.
+    """Computes the thresholds with the best F1.
 
-    A threshold lies halfway between the lowest score that is predicted and the next one below it, and of several equal
-    F1 the highest one is taken. A class of fewer than `min_positives` positives, or of none among the pairs, shares one
-    threshold with the others of its kind: that of the best F1 of all pairs.
+    A threshold is halfway between the lowest predicted score and the next lower score. If several thresholds have the
+    best F1, the highest is used. Classes with fewer than `min_positives` positives, or with none among the pairs, share
+    the threshold with the best F1 over all pairs.
 
-    Beside the pairs it needs 400 bytes a video of 20 pairs, while it runs.
+    Memory: 400 bytes for each video of 20 pairs, in addition to the pairs.
 
     Args:
-      keys: [N] uint32, the pairs' scores and whether they miss, as `accumulator` packs them; not changed.
-      classes: [N] unsigned integers, the pairs' classes.
-      num_positives: [C] int64, all positives, those without a pair included; not all 0.
-      min_positives: positives that a threshold of a class's own must rest on, at least 1.
+      keys: [N] uint32, keys of pairs (`accumulator.pair_keys`); not changed.
+      classes: [N] unsigned integers, classes of the pairs.
+      num_positives: [C] int64, all positives, including those that are not among the pairs; not all 0.
+      min_positives: the number of positives that a class needs for a threshold of its own, at least 1.
     """
     num_classes = len(num_positives)
     shared = _best(np.sort(~keys), int(num_positives.sum()))[0]
@@ -80,7 +80,7 @@ def best_thresholds(
 
 
 def _best(inverted: np.ndarray, num_positives: int) -> tuple[np.float32, int, int]:
-    """The best threshold of pairs of inverted keys [N] in ascending order; how many it predicts, how many rightly."""
+    """Returns the best threshold for inverted keys [N] in ascending order, and its numbers of predictions and hits."""
     # Candidates: the last pair of each score.
     last = np.flatnonzero(np.append(inverted[1:] >> 1 != inverted[:-1] >> 1, True))
     hits = np.cumsum(inverted & 1, dtype=np.uint32)[last]
@@ -94,5 +94,5 @@ def _best(inverted: np.ndarray, num_positives: int) -> tuple[np.float32, int, in
 
 
 def _scores(inverted: np.ndarray) -> np.ndarray:
-    """The scores of inverted keys [N] uint32: float32."""
+    """Returns the scores of inverted keys, [N] uint32, as float32."""
     return (~inverted >> 1).astype(np.uint32).view(np.float32)

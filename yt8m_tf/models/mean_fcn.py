@@ -32,7 +32,7 @@ class MeanFCNConfig:
 
 @register_model("mean_fcn", MeanFCNConfig, levels=("frame",))
 def build_mean_fcn(config: MeanFCNConfig, spec: InputSpec) -> keras.Model:
-    """The mean of each feature over real frames, concatenated, then an FCN.
+    """An FCN on the means of all features over real frames, concatenated.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

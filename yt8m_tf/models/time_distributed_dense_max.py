@@ -1,4 +1,4 @@
-"""The largest response of each unit over a clip, under the residual network."""
+"""The largest response of each unit over a clip, followed by the residual network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TimeDistributedDenseMaxConfig:
     """Sizes of the model.
 
     Attributes:
-      rgb_size, audio_size: units for the frames of rgb and audio; any other feature has audio's.
+      rgb_size, audio_size: units for the frames of rgb and audio; other features use `audio_size`.
       resnet: the network on top, which has a dropout rate of its own.
     """
 
@@ -33,11 +33,12 @@ class TimeDistributedDenseMaxConfig:
 
 @register_model("time_distributed_dense_max", TimeDistributedDenseMaxConfig, levels=("frame",))
 def build_time_distributed_dense_max(config: TimeDistributedDenseMaxConfig, spec: InputSpec) -> keras.Model:
-    """For each feature Dense, batch normalisation (statistics of real frames alone), ReLU and the maximum over real
-    frames; `resnet_like` on these.
+    """For each feature: Dense, batch normalisation, ReLU, maximum over real frames; then `resnet_like`.
 
-    Memory: a training step holds about four [B, T, units] tensors for each feature: 2.9 GB in float32 at B = 512,
-    T = 303 and the default sizes, by XLA's count on a CPU.
+    Batch normalisation uses the statistics of real frames only.
+
+    Memory: a training step holds about four tensors [B, T, units] for each feature, in float32 2.9 GB at B = 512,
+    T = 303 and the default sizes.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

@@ -86,7 +86,7 @@ def _best(workdir: Workdir, gaps: Mapping[str, float], found: Mapping[str, Predi
     intervals = ((name, _interval(found[best], found[name])) for name in with_scores)
     compared, interval = next(((name, words) for name, words in intervals if words), (None, ""))
     if compared is None:
-        return f"{text}. How sure that is is not known: it takes scores of both.{known}{limit}"
+        return f"{text}. The uncertainty of this difference is not known: it needs the scores of both.{known}{limit}"
     if compared != others[0]:
         text += f", and {gaps[best] - gaps[compared]:.4f} above {compared}"
     return f"{text} ({interval}).{known}{limit}"

@@ -1,4 +1,4 @@
-"""The sections of a report on models: tables, training curves, sizes."""
+"""Sections of a report on models: tables, training curves, sizes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from yt8m_tf.stacking.finished import OUT_OF_FOLD
 
 
 def gap(value: float | None) -> str:
-    """GAP@20 with four digits; nothing where it is not known."""
+    """Formats GAP@20 with four digits; "" if it is not known."""
     return "" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def models(workdir: Workdir, hints: Hints) -> Section:
-    """Tables of models, of combinations and of stages."""
+    """Returns the section with tables of models, combinations and stages."""
     out_of_fold, validation = workdir.gaps.get(OUT_OF_FOLD, {}), workdir.validation_gaps
     exported = {export.model: export.num_bytes for export in workdir.exports}
     rows = []
     for name, run in workdir.runs.items():
         count = len(run.directories)
         kind = run.experiment.model["name"] + (f", {count} folds" if count > 1 else "")
-        # A pipeline's stages have the time of a whole stage, which starting up is a part of.
+        # Times of a pipeline's stages include the start of their processes.
         seconds = _training_seconds(workdir, name) or run.seconds
         cells = [
             f"{run.num_parameters:,}" if run.num_parameters else "",
@@ -77,7 +77,7 @@ def _stages(workdir: Workdir) -> Folded:
 
 
 def training(workdir: Workdir, hints: Hints, palette: Palette, directory: Path) -> Section:
-    """Loss and GAP@20 by step."""
+    """Returns the section with loss and GAP@20 by step."""
     parts: list[Part] = []
     pictures = []
     groups: tuple[tuple[str, str, Callable[[Run], bool]], ...] = (
@@ -85,7 +85,7 @@ def training(workdir: Workdir, hints: Hints, palette: Palette, directory: Path) 
         ("runs", "models trained once", lambda run: len(run.directories) == 1),
     )
     for group, several, belongs in groups:
-        runs = (run for run in workdir.runs.values() if not run.of_segments)  # they have a section of their own
+        runs = (run for run in workdir.runs.values() if not run.of_segments)  # these have their own section
         own = [run for run in runs if belongs(run) and any(run.histories)]
         what = own[0].name if len(own) == 1 else several
         for key, title, axis in (
@@ -106,7 +106,7 @@ def training(workdir: Workdir, hints: Hints, palette: Palette, directory: Path) 
 
 
 def mean_history(run: Run, key: str, rank: str = "gap_at_20") -> figures.Line:
-    """A metric by step, the mean over the folds that were evaluated at that step; the best `rank` ranks the curve."""
+    """Returns the curve of a metric, the mean over the folds evaluated at each step, ranked by the best `rank`."""
     found: dict[int, list[float]] = {}
     for history in run.histories:
         for entry in history:
@@ -119,7 +119,7 @@ def mean_history(run: Run, key: str, rank: str = "gap_at_20") -> figures.Line:
 
 
 def sizes(workdir: Workdir, model: str, hints: Hints, palette: Palette, directory: Path) -> Section:
-    """GAP@20 against bytes."""
+    """Returns the section with GAP@20 against bytes."""
     if not workdir.exports and not workdir.frontiers:
         return Section("sizes", "Size", [Missing("Nothing was exported", hints.export(model))])
     rows = []
@@ -132,7 +132,7 @@ def sizes(workdir: Workdir, model: str, hints: Hints, palette: Palette, director
     parts: list[Part] = []
     if rows:
         parts.append(Table("SavedModels", titles, rows).filled())
-    if len(rows) > 1 or workdir.frontiers:  # a point alone says no more than its row
+    if len(rows) > 1 or workdir.frontiers:  # a single point shows no more than its row
         parts = [Columns([figures.draw_bytes(workdir.exports, workdir.frontiers, palette, directory), *parts])]  # type: ignore[list-item]
     for name, contents in workdir.frontiers.items():
         points = [

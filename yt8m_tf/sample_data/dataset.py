@@ -1,4 +1,4 @@
-"""A whole set of sample data: shards of both levels, vocabulary, hidden labels, and the GAP that can be reached."""
+"""A set of sample data: shards of both levels, vocabulary, hidden labels, and the best possible GAP."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Layout:
     Attributes:
       num_videos: split to number of videos; 0 for none.
       videos_per_shard: the last shard of a split may have fewer.
-      levels: of "video" and "frame"; the same videos in files of the same names and in the same order.
+      levels: "video", "frame", or both, which have the same videos in files of the same names and order.
 
     Raises:
-      InputError: a number out of range, an unknown level.
+      InputError: a number is out of range, or a level is unknown.
     """
 
     num_videos: Mapping[str, int]
@@ -68,7 +68,7 @@ class Layout:
             raise InputError(f"--levels={','.join(self.levels)}: give video, frame, or video,frame")
 
     def shards(self) -> Iterator[tuple[str, str, range]]:
-        """Split, file name, and numbers of the videos in the split, of every shard."""
+        """Yields the split, file name, and video numbers in the split of every shard."""
         for split, number in self.num_videos.items():
             for shard, first in enumerate(range(0, number, self.videos_per_shard)):
                 yield split, f"{split}{shard:04d}.tfrecord", range(first, min(first + self.videos_per_shard, number))
@@ -77,13 +77,13 @@ class Layout:
 def write_sample_data(
     output_dir: str, config: SampleConfig, layout: Layout, counts: FrameCounts, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Generates the data; the same arguments give the same bytes (from the same NumPy on the same kind of machine).
+    """Generates the data; the same arguments give the same bytes, with the same NumPy on the same kind of machine.
 
     Returns:
-      What it writes to sample_data.json: parameters, videos and labels of the splits, GAPs, and sizes of the shards.
+      The contents of sample_data.json: parameters, videos and labels of the splits, GAPs, and sizes of the shards.
 
     Raises:
-      InputError: see `start_output`; something cannot be written.
+      InputError: see `start_output`; or a file cannot be written.
     """
     planned = [f"{level}/{name}" for _, name, _ in layout.shards() for level in layout.levels]
     start_output(output_dir, planned, overwrite)
@@ -96,7 +96,7 @@ def write_sample_data(
             rng = np.random.default_rng([config.seed, 1 + SPLITS.index(split), numbers.start])
             true, labels, features = model.sample_with_truth(len(numbers), rng)
             records = _records(split, numbers, labels, features)
-            seen = {}  # what a model can see of the features, by level
+            seen = {}  # the features that a model can see, by level
             if "video" in layout.levels:
                 path = os.path.join(output_dir, "video", name)
                 shard_bytes[f"video/{name}"] = write_shard(path, map(video_example, records))
@@ -129,10 +129,10 @@ def write_sample_data(
 def write_clips(
     output_dir: str, pattern: str, counts: FrameCounts, seed: int, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Makes a frame-level shard `<output_dir>/frame/NAME` from every video-level one, with the same NAME.
+    """Writes a frame-level shard `<output_dir>/frame/NAME` for every video-level shard NAME.
 
     Returns:
-      What it writes to sample_data.json: parameters, and sizes of the shards.
+      The contents of sample_data.json: parameters, and sizes of the shards.
 
     Raises:
       InputError: no file matches, two have the same name, or one lies in `output_dir`; see `start_output` and
@@ -146,7 +146,7 @@ def write_clips(
     inside = os.path.join(os.path.realpath(output_dir), "")
     if own := [path for path in found if identity(path).startswith(inside)]:
         raise InputError(f"--output_dir={output_dir}: holds '{own[0]}', which is to be read; name another directory")
-    for path in found:  # before --overwrite removes what is there
+    for path in found:  # before --overwrite removes files
         next(read_video_shard(path), None)
     start_output(output_dir, [f"frame/{name}" for name in paths], overwrite)
     shard_bytes = {}
@@ -161,13 +161,13 @@ def write_clips(
 def _best_scores(
     model: SampleModel, labels: np.ndarray, seen: Mapping[str, dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """The posterior of the features that are seen at each level, and the class prior, [N, C] each."""
+    """Returns the posterior given the features of each level, and the class prior, [N, C] each."""
     scores = {level: model.posterior(features) for level, features in seen.items()}
     return scores | {"prior": np.broadcast_to(model.class_prior, labels.shape)}
 
 
 def _records(split: str, numbers: range, labels: np.ndarray, features: dict[str, np.ndarray]) -> list[VideoRecord]:
-    """Records of a shard; those of the test split have no labels."""
+    """Returns the records of a shard; those of the test split have no labels."""
     records = []
     for row, number in enumerate(numbers):
         written = None if split == "test" else np.flatnonzero(labels[row]).tolist()
@@ -179,7 +179,7 @@ def _records(split: str, numbers: range, labels: np.ndarray, features: dict[str,
 def _clips(
     records: Sequence[VideoRecord], counts: FrameCounts, rng: np.random.Generator, means: list[dict[str, np.ndarray]]
 ) -> Iterator[bytes]:
-    """Frame-level records; appends the mean over the frames that readers use, decoded, to `means`."""
+    """Yields frame-level records; appends the decoded mean over the frames that readers use to `means`."""
     for record, num_frames in zip(records, counts.draw(len(records), rng), strict=True):
         clip = clip_from_means(record.features, int(num_frames), rng)
         common = min(map(len, clip.values()))
@@ -189,12 +189,12 @@ def _clips(
 
 
 def video_id(split: str, number: int) -> bytes:
-    """4 letters or digits, scattered, different for every number of a video in its split."""
+    """Returns 4 letters or digits, a different id for each split and number, in no apparent order."""
     alphabet = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    place_of = (SPLITS.index(split) * _NUM_IDS + number) * 7_368_787 % 62**4  # a prime, so that no two fall together
+    place_of = (SPLITS.index(split) * _NUM_IDS + number) * 7_368_787 % 62**4  # a prime keeps ids distinct
     return bytes(alphabet[place_of // 62**place % 62] for place in range(4))
 
 
 def label_text(labels: np.ndarray) -> str:
-    """The classes of [C] bool, as the files of hidden labels have them."""
+    """Returns the classes of [C] bool in the format of the files of hidden labels."""
     return " ".join(map(str, np.flatnonzero(labels)))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from yt8m_tf.config import checks
 
-# What models are combined to, as tables name it beside them.
+# Combinations of models, by their names in tables.
 COMBINATIONS = MEAN, LOGIT_MEAN, WEIGHTED_MEAN, LIGHTGBM = "mean", "mean of logits", "weighted mean", "LightGBM"
 
 
@@ -16,20 +16,20 @@ class StackConfig:
     """Settings of a stacking: candidates, negatives and LightGBM's parameters.
 
     Attributes:
-      candidates: which classes of a video become rows: "union", the `top` highest of every model (20 unless given), or
-        "best_model", those of the model of the highest GAP (30 unless given).
-      top: how many classes of each list become rows; null: 20 of "union", 30 of "best_model".
-      ranks: a column for each model with the class's rank in its list, from 1.
-      aggregates: columns with the mean over models (0 where one does not list the class), the maximum, and the number
-        of models that list it.
-      negatives: the share of rows without a label that trees are trained on, drawn at random; those kept weigh
-        1 / negatives, so that scores stay probabilities.
-      num_trees: at most.
+      candidates: the classes of a video that become rows: "union", the `top` highest of every model, or "best_model",
+        the `top` highest of the model with the highest GAP.
+      top: number of classes from each list; null: 20 for "union", 30 for "best_model".
+      ranks: whether to add a column for each model with the class's rank in its list, from 1.
+      aggregates: whether to add columns with the mean over models (0 for models that do not list the class), the
+        maximum, and the number of models that list it.
+      negatives: the share of rows without a label that are used in training, drawn at random. Their weight is
+        1 / negatives, so that scores remain probabilities.
+      num_trees: the largest number of trees.
       learning_rate: shrinkage of each tree.
-      early_stopping: stop when the loss on the held-out fold has not fallen for so many trees; 0: never.
-      num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2, cat_smooth, cat_l2: LightGBM's. The last two
-        hold back what trees learn of single classes.
-      seed: of everything random.
+      early_stopping: stop if the loss on the held-out fold has not fallen for this many trees; 0: never.
+      num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2, cat_smooth, cat_l2: options of LightGBM. The
+        last two regularise what trees learn about single classes.
+      seed: of all random choices.
     """
 
     candidates: Literal["union", "best_model"] = "union"
@@ -59,5 +59,5 @@ class StackConfig:
 
     @property
     def num_candidates(self) -> int:
-        """`top`, with its default."""
+        """`top`, or its default."""
         return {"union": 20, "best_model": 30}[self.candidates] if self.top is None else self.top

@@ -1,8 +1,8 @@
-"""Runs as TensorBoard's HParams tab knows them: a session each, and the columns of a sweep.
+"""Runs in TensorBoard's HParams tab: a session for each run, and the columns of a sweep.
 
-A run writes its session itself; the folds of a model are one group, a row with the means of their metrics. The columns
-of a table of several runs are written once for all of them (`write_columns`), into the first: a directory of their own
-would be one more run. Without them TensorBoard takes every key and every scalar for a column.
+A run writes its own session. The folds of a model form one group, a row with the means of their metrics. The columns of
+a table of runs are written once (`write_columns`), into the first run, because a directory of their own would be
+another run. Without them TensorBoard shows every key and every scalar as a column.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import TITLES
 
-# The scalars of the best evaluation so far: the last value of each is what the table shows, which takes nothing but
-# scalars. As charts they say little: the name puts them behind those of training and validation.
+# Tag of the scalars of the best evaluation so far, whose last values the table shows. Their charts are of little
+# interest, so that the name sorts them after those of training and validation.
 BEST = "validation_best"
-# What the names of event files end with that are written anew, not added to.
+# Suffixes of event files that are replaced, not appended to.
 START, END, _COLUMNS = ".start.session", ".end.session", ".columns.session"
 _STATUS = {"success": api_pb2.STATUS_SUCCESS, "failure": api_pb2.STATUS_FAILURE}
 _ABSENT = object()
-# Where shards are, and which fold is held out, says nothing of how a model was trained.
+# Keys that do not affect how a model is trained.
 _PLACES = ("data.train", "data.validation", "data.test", "data.fold")
 # The columns that come first, sorted as TensorBoard sorts them.
 _FIRST = ("model.name", "optimizer.learning_rate", "train.batch_size", "train.mixup_alpha")
 
 
 def session_start(experiment: ExperimentConfig, group: str = "") -> bytes:
-    """A serialized summary of the configuration.
+    """Returns a serialized summary of the configuration.
 
     Args:
       experiment: the run's.
-      group: runs of one group are one row, with the means of their metrics; "": a row named after the run.
+      group: runs with the same group form one row, with the means of their metrics; "": a row named after the run.
     """
-    # Not `hparams.hparams`: that makes groups of the runs with equal values, in whatever directories they are.
+    # `hparams.hparams` would group runs with equal values, even of different directories.
     return summary.session_start_pb(values_of(experiment), group_name=group).SerializeToString()
 
 
 def group_of(workdir: Path, experiment: ExperimentConfig) -> str:
-    """The group of a run in `fold_<f>/`, after the three directories that it lies in; "" for any other run."""
+    """Returns the group of a run in `fold_<f>/`, the last three parent directories; "" for other runs."""
     if not experiment.data.num_folds or workdir.name != f"fold_{experiment.data.fold}":
         return ""
     return "/".join(workdir.resolve().parent.parts[-3:])
 
 
 def session_end(status: str) -> bytes:
-    """A serialized summary that the run has ended, with "success" or "failure"."""
+    """Returns a serialized summary that the run has ended, with "success" or "failure"."""
     return summary.session_end_pb(_STATUS[status]).SerializeToString()
 
 
 def values_of(experiment: ExperimentConfig) -> dict[str, bool | int | float | str]:
-    """The hyperparameters of a run: its configuration by dotted keys, without the places of shards and the fold."""
+    """Returns the hyperparameters of a run: its configuration by dotted keys, without shards and fold."""
     return {key: value for key, value in flatten(strict_yaml.to_dict(experiment)).items() if key not in _PLACES}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Dotted keys to values that the HParams plugin takes; what is None is left out."""
+    """Returns dotted keys with values that the HParams plugin takes; values of None are left out."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -76,17 +76,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
 
 
 def write_columns(directory: Path) -> list[str]:
-    """Writes what the columns of the runs below `directory` are: the keys in which they differ, and the best metrics.
+    """Writes the columns for runs below `directory`: the keys in which they differ, and the best metrics.
 
-    Model, learning rate, batch size and mixup's alpha come first among the keys, GAP@20 among the metrics.
-    Of a single run, or of equal ones, all keys. To be called again when runs were added; a TensorBoard that is running
-    keeps what it has read.
+    Model, learning rate, batch size and mixup's alpha come first among the keys, GAP@20 among the metrics. For a single
+    run, or equal runs, all keys are written. Call it again after adding runs; a running TensorBoard keeps the columns
+    that it has read.
 
     Returns:
       The keys.
 
     Raises:
-      InputError: there are no runs, or the directory cannot be written to.
+      InputError: there are no runs, or the directory cannot be written.
     """
     paths = list(_runs(directory))
     runs = [values_of(run_dir.read_experiment(path)) for path in paths]
@@ -95,24 +95,24 @@ def write_columns(directory: Path) -> list[str]:
     keys = sorted(set().union(*runs), key=lambda key: (key not in _FIRST, key))
     different = [key for key in keys if len({_comparable(run.get(key, _ABSENT)) for run in runs}) > 1]
     shown = different or keys
-    # TensorBoard shows first the columns that "differ", which here are those that people look for, each by their names.
+    # TensorBoard shows columns that "differ" first; we set it for the columns of most interest.
     first = [key for key in shown if key in _FIRST] or shown
     infos = [_column(key, [run[key] for run in runs if key in run], key in first) for key in shown]
     content = summary.experiment_pb(infos, [metric.as_proto() for metric in _metrics()]).SerializeToString()
     places = [run_dir.event_directory(path) for path in paths]
-    for place in (directory, *places):  # earlier releases wrote them into the directory
+    for place in (directory, *places):  # where earlier releases wrote them
         remove_events(place, _COLUMNS)
     replace_events(places[0], _COLUMNS, [content])
     return shown
 
 
 def replace_events(directory: Path, suffix: str, summaries: Sequence[bytes]) -> None:
-    """Writes serialized summaries, at step 0, into an event file instead of those that end with `suffix`.
+    """Writes serialized summaries, at step 0, into an event file that replaces those with the same `suffix`.
 
-    TensorBoard keeps the first of several summaries of these kinds, which are not to be added to.
+    They are not appended, because TensorBoard keeps the first of several summaries of these kinds.
 
     Raises:
-      InputError: the directory cannot be written to.
+      InputError: the directory cannot be written.
     """
     try:
         remove_events(directory, suffix)
@@ -126,13 +126,13 @@ def replace_events(directory: Path, suffix: str, summaries: Sequence[bytes]) -> 
 
 
 def remove_events(directory: Path, suffix: str = "") -> None:
-    """Removes the event files of a directory, not of those below it, whose names end with `suffix`."""
+    """Removes event files whose names end with `suffix` from a directory, but not from those below it."""
     for path in directory.glob(f"events.out.tfevents.*{suffix}"):
         path.unlink(missing_ok=True)
 
 
 def unwritable(directory: Path | None, error: OSError | tf.errors.OpError) -> InputError:
-    """Makes the error for event files that cannot be written."""
+    """Creates the error for event files that cannot be written."""
     reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
     return InputError(
         f"TensorBoard's files in '{directory}' cannot be written ({reason});"
@@ -141,7 +141,7 @@ def unwritable(directory: Path | None, error: OSError | tf.errors.OpError) -> In
 
 
 def _runs(directory: Path) -> Iterator[Path]:
-    """The run directories below one, links followed to none; what is below a run is its own."""
+    """Yields the run directories below a directory; does not follow links or look into runs."""
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if (path / run_dir.CONFIG).is_file():
             if any(run_dir.event_directory(path).glob("events.out.tfevents.*")):
@@ -156,7 +156,7 @@ def _metrics() -> list[hparams.Metric]:
 
 
 def _column(key: str, values: Sequence[bool | int | float | str], first: bool) -> api_pb2.HParamInfo:
-    """The column of a key with the values that runs have for it, among the first ones or not."""
+    """Returns the column of a key from the values of runs; `first` puts it among the first columns."""
     info = api_pb2.HParamInfo(name=key, display_name=key, differs=first)
     if all(isinstance(value, bool) for value in values):
         info.type = api_pb2.DATA_TYPE_BOOL
@@ -171,5 +171,5 @@ def _column(key: str, values: Sequence[bool | int | float | str], first: bool) -
 
 
 def _comparable(value: Any) -> tuple[str, Any]:
-    """1 and True differ, 1 and 1.0 do not."""
+    """Returns a key for comparison, in which 1 and True differ, but 1 and 1.0 do not."""
     return ("bool" if isinstance(value, bool) else ""), value
