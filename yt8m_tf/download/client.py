@@ -239,9 +239,7 @@ class _Tries:
                 f"{self._url}: {error}, and asks to wait for {asked / 60:,.0f} min; try again then"
             ) from error
         seconds = 0.0 if self._breaks == 1 else min(2.0 ** (self._breaks - 2), _LONGEST_BACKOFF)
-        seconds = max(
-            asked, seconds * random.uniform(0.5, 1.0)
-        )  # spreads the retries of connections that broke together
+        seconds = max(asked, seconds * random.uniform(0.5, 1.0))  # connections that broke together retry apart
         if seconds:
             self._waiting(f"{error}, next try in {seconds:.0f} s")
         if self._stop.wait(seconds):
