@@ -8,8 +8,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# TensorFlow reads these when it is first imported: CUDA look-ups, oneDNN notices and the like are
-# of no use to someone who starts a command. Set them yourself (to 0) to see everything.
+# TensorFlow and Keras read these when they are first imported. The log level hides notices, such as those of CUDA and
+# oneDNN; set it to 0 to see them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from yt8m_tf.models.activations import activations
     from yt8m_tf.serving.exported import ExportedModel, load_export
 
-# Where each name is: what a type checker reads above.
+# Modules of the names above, for lazy imports.
 _MODULES = {
     "DataConfig": "config.data",
     "InputSpec": "config.input_spec",

@@ -1,4 +1,4 @@
-"""The configuration of examples that are rated segments of clips: `data.segments`."""
+"""The configuration of rated segments of clips as examples: `data.segments`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from yt8m_tf.config import checks
 
 @dataclasses.dataclass(frozen=True)
 class SegmentsConfig:
-    """Examples are the rated segments of clips, each with the ratings of its classes; what was not rated is unknown.
+    """Rated segments of clips as examples, each with the ratings of its classes; unrated classes are unknown.
 
     Attributes:
-      size: frames of a segment, from its start on: 5 in YouTube-8M, which has one frame a second.
-      context: so many frames before and after it belong to the example, too, as far as the clip has them.
+      size: number of frames of a segment, from its start on: 5 in YouTube-8M, which has one frame a second.
+      context: number of frames before and after a segment that the example includes, as far as the clip has them.
     """
 
     size: int
@@ -25,5 +25,5 @@ class SegmentsConfig:
 
     @property
     def length(self) -> int:
-        """The most frames of an example."""
+        """The largest number of frames of an example."""
         return self.size + 2 * self.context

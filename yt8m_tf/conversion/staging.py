@@ -1,7 +1,7 @@
-"""Encoded features on the way to shards: a file for each part of a source, written by several processes.
+"""Temporary files of encoded features, from which shards are written: a file for each part of a source.
 
-A part that is whole is not made again. Its name is a hash of all that it depends on: files with sizes and times, and
-how features are encoded. Labels and splits are not among it: they join when shards are written.
+Several processes write parts. A complete part is not made again: its name is a hash of its inputs, that is, files with
+sizes and times, and the encoding. Labels and splits are not inputs; they are added when shards are written.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class StagedVideo:
     """Location of a video's features.
 
     Attributes:
-      source: where they come from.
-      offset: the first byte in the file of the part.
-      num_frames: T; 0 where there are only means.
+      source: the origin of the features.
+      offset: position of the first byte in the part's file.
+      num_frames: T; 0 if there are only means.
     """
 
     source: str
@@ -47,13 +47,13 @@ class StagedVideo:
 
 @dataclasses.dataclass(frozen=True)
 class StagedPart:
-    """Outcome of staging a part of a source.
+    """The record of a part.
 
     Attributes:
       videos: by id.
-      problems: (source, id, problem) of what was left out.
-      outside: name of a feature to the values outside the range of the codes.
-      num_values: name of a feature to all of its values.
+      problems: (source, id, problem) of videos that were left out.
+      outside: name of a feature to the number of its values outside the range of the codes.
+      num_values: name of a feature to the number of its values.
     """
 
     videos: Mapping[str, StagedVideo]
@@ -67,7 +67,7 @@ class Staging:
     """A directory of parts.
 
     Attributes:
-      folder: where they lie.
+      folder: path of the directory.
       reader: of the source.
       sizes: feature name to D.
       storage: of frames.
@@ -79,18 +79,18 @@ class Staging:
     storage: Storage
 
     def key(self, chunk: Chunk) -> str:
-        """A name that stands for all that a part depends on."""
+        """Returns a part's name, a hash of all its inputs."""
         stats = [(path, (stat := os.stat(path)).st_size, stat.st_mtime_ns) for path in chunk.paths]
         means = [repr(self.reader), stats, chunk.names, chunk.part, list(self.sizes.items()), repr(self.storage)]
         return hashlib.sha256(json.dumps(means).encode()).hexdigest()[:32]
 
     def read(self, key: str) -> StagedPart:
-        """Reads the record of a part that is whole."""
+        """Reads the record of a complete part."""
         part: StagedPart = strict_yaml.read_json(self._about(key), StagedPart, "remove it; that part is made again")
         return part
 
     def load(self, key: str, video: StagedVideo) -> Encoded:
-        """The features of a video of a part."""
+        """Loads the features of a video of a part."""
         frames, means = {}, {}
         dtype = np.dtype("u1" if self.storage.dtype == "uint8" else self.storage.dtype).newbyteorder("<")
         with self._bytes(key).open("rb") as file:
@@ -103,7 +103,7 @@ class Staging:
         return Encoded(frames, means)
 
     def make(self, chunk: Chunk, key: str) -> None:
-        """Makes a part, which is there once it is whole."""
+        """Writes a part, whose files appear once they are complete."""
         videos: dict[str, StagedVideo] = {}
         problems: list[Problem] = []
         outside, num_values = Counter[str](), Counter[str]()
@@ -131,14 +131,14 @@ class Staging:
         files.write_json(self._about(key), strict_yaml.to_dict(part))
 
     def make_missing(self, chunks: Mapping[str, Chunk], jobs: int) -> Iterator[str]:
-        """Makes the parts that are not there, in several processes; gives the key of each once it is there.
+        """Makes missing parts in several processes; yields the key of each part once it is complete.
 
         Args:
           chunks: by their keys.
-          jobs: processes; 1: this one.
+          jobs: number of processes; 1: run in this process.
 
         Raises:
-          InputError: a source that cannot be read, or a process that was killed.
+          InputError: a source cannot be read, or a process was killed.
         """
         missing = [key for key in chunks if not self._about(key).exists()]
         yield from (key for key in chunks if key not in set(missing))

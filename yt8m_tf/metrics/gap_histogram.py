@@ -1,6 +1,6 @@
-"""GAP@20 of float16 scores in memory that does not grow with the number of videos.
+"""GAP@20 of float16 scores in constant memory.
 
-A probability in float16 is one of 15,361 values, so the pooled list of GAP is two counts for each of them.
+A probability in float16 is one of 15,361 values, so that the pooled list of GAP reduces to two counts for each value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ONE = int(np.float16(1).view(np.uint16))
 
 
 class GapHistogram:
-    """Gathers each video's highest scores, and gives their GAP@20: exactly that of `global_average_precision`."""
+    """Accumulates each video's highest scores; their GAP@20 is exactly that of `global_average_precision`."""
 
     def __init__(self) -> None:
         self._misses = np.zeros(_ONE + 1, np.int64)
@@ -21,27 +21,27 @@ class GapHistogram:
         self.num_labels = 0
 
     def add(self, scores: np.ndarray, hits: np.ndarray, num_labels: int) -> None:
-        """Adds pairs of some videos.
+        """Adds pairs of videos.
 
         Args:
-          scores: float16 in [0, 1], any shape: of each video the 20 highest.
-          hits: is the class of each score a label.
-          num_labels: all labels of these videos.
+          scores: float16 in [0, 1], any shape: the 20 highest of each video.
+          hits: bool, of the same shape: whether the class of each score is a label.
+          num_labels: number of all labels of these videos.
         """
-        keys = scores.astype(np.float16).ravel().view(np.uint16)  # ordered as the scores are
+        keys = scores.astype(np.float16).ravel().view(np.uint16)  # in the order of the scores
         hits = hits.ravel()
         self._hits += np.bincount(keys[hits], minlength=_ONE + 1)
         self._misses += np.bincount(keys[~hits], minlength=_ONE + 1)
         self.num_labels += num_labels
 
     def merge(self, other: GapHistogram) -> None:
-        """Adds all that `other` has gathered."""
+        """Adds the counts of another histogram."""
         self._hits += other._hits
         self._misses += other._misses
         self.num_labels += other.num_labels
 
     def gap(self) -> float:
-        """GAP@20; among equal scores misses rank first. NaN where there are no labels."""
+        """Computes GAP@20; among equal scores misses rank first. NaN if there are no labels."""
         if not self.num_labels:
             return float("nan")
         total, ranked, found = 0.0, 0, 0
@@ -57,22 +57,22 @@ class GapHistogram:
 def top_pairs(
     videos: np.ndarray, classes: np.ndarray, scores: np.ndarray, top_k: int = TOP_K
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The highest rows of each video.
+    """Selects the highest rows of each video.
 
     Args:
-      videos: [R] the number of each row's video, ascending.
+      videos: [R], the number of each row's video, ascending.
       classes: [R] class ids.
       scores: [R] float16, higher is better; equal ones rank by lower class id.
-      top_k: rows of a video.
+      top_k: the largest number of rows of a video.
 
     Returns:
       [r] indices of rows, by video and rank; [r] ranks, from 0.
     """
-    # Bits of floats that are not negative order as the floats do: one integer sorts by video, score, class.
+    # Bits of floats that are not negative have the order of the floats: one integer sorts by video, score, class.
     descending = np.uint64(0xFFFF) - scores.astype(np.float16).view(np.uint16)
     keys = (videos.astype(np.uint64) << np.uint64(32)) | (descending << np.uint64(16)) | classes.astype(np.uint64)
     order = np.argsort(keys)
     first = np.searchsorted(videos, videos)  # the first row of each row's video
-    ranks = np.arange(len(videos)) - first  # of the sorted rows: sorting keeps videos together
+    ranks = np.arange(len(videos)) - first  # of the sorted rows, in which videos stay together
     kept = ranks < top_k
     return order[kept], ranks[kept]

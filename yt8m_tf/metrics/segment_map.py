@@ -1,7 +1,7 @@
-"""MAP@K of ranked segments, and the K best segments of each class in bounded memory, in NumPy only.
+"""MAP@K of the segments of each class, and the K best segments of each class in bounded memory, with NumPy only.
 
-The caller numbers the segments. An unrated pair of segment and class takes one of the K places of its class, but is
-left out when the ranking is evaluated.
+Callers number the segments. An unrated pair of a segment and a class is unknown: it counts towards the K of its class,
+and is then left out of the ranking.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 MAX_SEGMENTS = 100_000  # K of the 2019 challenge
-_SPARE = 8  # a class has room for K / _SPARE pairs beyond its K, so that pairs are dropped many at a time
+_SPARE = 8  # a class has space for K / _SPARE pairs beyond its K, so that pairs are dropped in bulk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ClassRatings:
 
     @property
     def num_positives(self) -> int:
-        """Number of segments in which the class was rated present."""
+        """The number of segments in which the class was rated present."""
         return int(np.count_nonzero(self.present))
 
     def hits(self, ranked: np.ndarray) -> np.ndarray:
@@ -46,11 +46,11 @@ class ClassRatings:
 
 
 def ratings_by_class(segments: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> dict[int, ClassRatings]:
-    """Arranges ratings by class.
+    """Groups ratings by class.
 
     Args:
-      segments, classes: [N] int, the rated pairs; the ratings of a pair that occurs several times are averaged.
-      scores: [N], from 0, absent, to 1; a class is present from 0.5 on.
+      segments, classes: [N] int, the rated pairs; if a pair occurs several times, the mean rating counts.
+      scores: [N] ratings from 0 (absent) to 1 (present); a class is present from 0.5 on.
     """
     if not len(segments):
         return {}
@@ -70,9 +70,9 @@ class SegmentMap:
     """The result of `mean_average_precision`.
 
     Attributes:
-      average_precision: of every class that has a positive rating, in [0, 1]; 0 for those without a list.
-      listed: the classes among them that have a list.
-      num_rated: rated pairs of these classes in the lists.
+      average_precision: of every class with a positive rating, in [0, 1]; 0 for classes without a list.
+      listed: the classes of `average_precision` that have a list.
+      num_rated: number of rated pairs of these classes in the lists.
     """
 
     average_precision: Mapping[int, float]
@@ -81,17 +81,17 @@ class SegmentMap:
 
     @property
     def mean(self) -> float:
-        """MAP@K: the mean over all classes with a positive rating."""
+        """The mean over all classes with a positive rating."""
         return float(np.mean(list(self.average_precision.values())))
 
     @property
     def mean_of_listed(self) -> float:
-        """The mean over classes with a list and a positive rating, as the starter code prints it; 0 without any."""
+        """The mean over classes with a list and a positive rating, as in the starter code; 0 if there are none."""
         return float(np.mean([self.average_precision[own] for own in sorted(self.listed)])) if self.listed else 0.0
 
 
 def average_precision(hits: np.ndarray, num_positives: int) -> float:
-    """Computes the sum of the precision at every hit, divided by the number of positives, also those outside the list.
+    """Computes the sum of the precision at every hit, divided by the number of all positives.
 
     Args:
       hits: [R] bool, for the rated segments, best first.
@@ -104,12 +104,12 @@ def average_precision(hits: np.ndarray, num_positives: int) -> float:
 def mean_average_precision(
     lists: Iterable[tuple[int, np.ndarray]], ratings: Mapping[int, ClassRatings], k: int = MAX_SEGMENTS
 ) -> SegmentMap:
-    """Computes MAP@K: each list is cut at K; then unrated pairs are dropped; then the average precision is taken.
+    """Computes MAP@K: lists are cut at K, unrated pairs are dropped, and the rest has its average precision.
 
-    Classes without a positive rating are left out, with or without a list.
+    Classes without a positive rating are left out, whether they have a list or not.
 
     Args:
-      lists: a class and its segments [N] int, best first, each once; each class once. Read one at a time.
+      lists: classes, each once, with their segments [N] int, best first, each once; they are read one at a time.
       ratings: by class.
       k: K.
 
@@ -131,13 +131,12 @@ def mean_average_precision(
 
 
 class TopSegments:
-    """The K segments of each class that have the highest scores.
+    """Collects the K segments of each class with the highest scores.
 
-    Among equal scores, the pair that was added first comes first, so that the lists do not depend on the division of
-    the pairs into calls.
+    Equal scores are in the order in which they were added, so that the lists do not depend on the division into calls.
 
-    A pair takes 8 bytes, and a class has room for at most 9 / 8 K pairs. With 1,000 classes and K = 100,000, memory
-    grows with the pairs up to 0.9 GB, and stays there however many segments are added (docs/BENCHMARKS.md).
+    A pair takes 8 bytes, and a class holds at most 9 / 8 K pairs: at most 0.9 GB for 1,000 classes and K = 100,000,
+    regardless of the number of segments. Memory grows with the pairs up to this limit (docs/BENCHMARKS.md).
 
     Args:
       num_classes: C.
@@ -147,14 +146,14 @@ class TopSegments:
     def __init__(self, num_classes: int, k: int = MAX_SEGMENTS) -> None:
         self.k = k
         self._capacity = k + max(k // _SPARE, 1)
-        # A growing array for each class: one array for all classes, in huge pages, would take all memory at once.
+        # A growing array per class: with a single array, huge pages would allocate all memory at once.
         self._scores = [np.empty(0, np.float32)] * num_classes
         self._segments = [np.empty(0, np.int32)] * num_classes
         self._counts = np.zeros(num_classes, np.int64)
         self._floor = np.full(num_classes, -np.inf, np.float32)  # a score must be above it to be kept
 
     def add(self, segments: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
-        """Adds pairs; each pair may be added only once.
+        """Adds pairs, each once in all calls.
 
         Args:
           segments: [N] int, from 0 to below 2 ** 31.
@@ -172,7 +171,7 @@ class TopSegments:
             self._append(class_id, segments[start:stop], scores[start:stop])
 
     def ranked(self, class_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the best segments of a class, [N] int32, and their scores, [N] float32, highest first; N <= K."""
+        """Returns a class's best segments, [N] int32, and their scores, [N] float32, highest first, with N <= K."""
         count = self._counts[class_id]
         segments, scores = self._segments[class_id][:count], self._scores[class_id][:count]
         order = np.argsort(-scores, kind="stable")[: self.k]
@@ -191,14 +190,14 @@ class TopSegments:
                 self._drop(class_id)
 
     def _grow(self, class_id: int, count: int, wanted: int) -> None:
-        """Makes room for `wanted` pairs in a class that has `count`."""
+        """Makes room for `wanted` pairs of a class that has `count`."""
         if wanted > len(self._scores[class_id]):
             more = min(wanted + wanted // 2, self._capacity) - count
             self._scores[class_id] = np.append(self._scores[class_id][:count], np.empty(more, np.float32))
             self._segments[class_id] = np.append(self._segments[class_id][:count], np.empty(more, np.int32))
 
     def _drop(self, class_id: int) -> None:
-        """Reduces a full class to its K best pairs, in the order in which they were added."""
+        """Keeps the K best pairs of a class that is full, in the order in which they were added."""
         segments, scores = self._segments[class_id], self._scores[class_id]
         kth = np.partition(scores, len(scores) - self.k)[len(scores) - self.k]
         keep = scores > kth

@@ -1,4 +1,4 @@
-"""One step of a pipeline. Imports no framework: what a process needs that waits for its first stage is in here."""
+"""Stages of a pipeline. Imports no framework, because processes import this module while they wait for a stage."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One step of a pipeline.
+    """A stage of a pipeline.
 
     Attributes:
-      name: such as "train moe fold 2".
-      kind: what is to be done.
+      name: a unique name, such as "train moe fold 2".
+      kind: the kind of work.
       inputs: names of the stages whose outputs it reads.
-      output: directory or file below the pipeline's directory; it belongs to this stage alone.
-      options: all that the result depends on beside the inputs and the data; ready for JSON. An option that an earlier
-        release did not have counts as null in what that release made.
+      output: directory or file below the pipeline's directory, of this stage alone.
+      options: all settings that the result depends on, in addition to inputs and data, as plain values for JSON. An
+        option that an earlier release did not have counts as null in records of that release.
       shards: patterns of the shards that it reads, relative to the data directory.
-      split: which of the pipeline's `videos` these are.
+      split: the key of these shards in the pipeline's `videos`.
     """
 
     name: str
@@ -34,22 +34,22 @@ class Stage:
 
     @property
     def group(self) -> str:
-        """The name without the fold: the folds of a model are shown together."""
+        """The name without the fold; the folds of a model are shown together."""
         return self.name.partition(" fold ")[0]
 
     def teachers(self, stages: Iterable[Stage]) -> list[Stage]:
-        """Returns the stages whose runs are teachers inside this stage's training step."""
-        places = {*self.options.get("labels", {}).values()}  # a run, or a model's runs of all folds
+        """Returns the stages whose runs are teachers in the training step of this one."""
+        places = {*self.options.get("labels", {}).values()}  # a run, or a pattern for a model's runs of all folds
         if not places:
             return []
         return [stage for stage in stages if places & {stage.output, f"{stage.output.rpartition('/')[0]}/fold_*"}]
 
     @property
     def file_name(self) -> str:
-        """The beginning of the names of what is written about it."""
+        """The first part of the names of its records and log."""
         return self.name.replace(" ", "_")
 
     @property
     def log(self) -> str:
-        """The file below the pipeline's directory with all that it printed, of every attempt."""
+        """The log file, below the pipeline's directory, of all attempts."""
         return f"stages/{self.file_name}.log"

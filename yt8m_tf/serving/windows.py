@@ -1,4 +1,4 @@
-"""Windows over clips, as records of their own: any model that reads clips scores them."""
+"""Windows of clips, as records that any model of clips can score."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Windows:
     """Windows of frames that are scored together.
 
     Attributes:
-      size: frames of a window; one at the end of a clip may have fewer.
-      stride: frames from the start of a window to that of the next.
-      context: so many frames before and after a window are scored with it, as far as the clip has them: those that a
-        model was trained with (`config.segments`).
+      size: number of frames of a window; a window at the end of a clip may have fewer.
+      stride: number of frames between the starts of windows.
+      context: number of frames before and after a window that are scored with it, as far as the clip has them, the same
+        as in training (`config.segments`).
     """
 
     size: int = 5
@@ -39,10 +39,10 @@ class Windows:
 
     @classmethod
     def parse(cls, text: str, flag: str = "--segments") -> Windows:
-        """From `SIZE` or `SIZE:STRIDE`; without a stride windows follow each other.
+        """Parses `SIZE` or `SIZE:STRIDE`; the default stride is the size.
 
         Raises:
-          InputError: these are no whole numbers from 1 to `schema.MAX_FRAMES`.
+          InputError: the numbers are not integers from 1 to `schema.MAX_FRAMES`.
         """
         words = text.split(":")
         fits = all(word.isascii() and word.isdecimal() and 1 <= int(word) <= schema.MAX_FRAMES for word in words)
@@ -51,24 +51,24 @@ class Windows:
         return cls(int(words[0]), int(words[-1]))
 
     def starts(self, num_frames: int) -> range:
-        """The first frame of each window of a clip."""
+        """Returns the first frame of each window of a clip."""
         return range(0, num_frames, self.stride)
 
     @property
     def length(self) -> int:
-        """The most frames that are scored together."""
+        """The largest number of frames that are scored together."""
         return self.size + 2 * self.context
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipMean:
-    """A mean over the frames of a whole clip, which its windows have in their context (`FeatureConfig.mean_of`).
+    """The mean over the frames of a clip, which its windows have in their context (`FeatureConfig.mean_of`).
 
     Attributes:
       key: of the mean.
       source: the key of the frames.
-      feature: how these are stored.
-      max_frames: those after them do not count.
+      feature: storage of the frames.
+      max_frames: the number of frames in the mean; later ones are left out.
     """
 
     key: str
@@ -77,7 +77,7 @@ class ClipMean:
     max_frames: int
 
     def of(self, frames: Sequence[tf.train.Feature]) -> tf.train.Feature:
-        """The mean, as floats."""
+        """Returns the mean of frames as a Feature of floats."""
         if self.feature.dtype == "float_list":
             values = np.array([own.float_list.value for own in frames[: self.max_frames]], np.float32)
         else:
@@ -95,7 +95,7 @@ class CutClip:
     """The windows of a clip.
 
     Attributes:
-      video_id: "" where the record has none.
+      video_id: the id; "" if the record has none.
       num_frames: of its shortest feature.
       starts: the first frame of each window.
       records: [W] serialized, each with the id of the clip and the frames of a window and its context.
@@ -118,13 +118,13 @@ def cut_clip(
 
     Args:
       serialized: a `tf.train.SequenceExample`.
-      windows: which.
-      keys: of the lists of frames that are wanted; None: all.
-      id_keys: the keys that its id may be under.
-      means: of the whole clip, for every window; of what `keys` has.
+      windows: sizes of the windows.
+      keys: keys of the lists of frames to keep; None: all.
+      id_keys: the keys under which its id may be.
+      means: means of the whole clip for every window; their sources are in `keys`.
 
     Raises:
-      google.protobuf.message.DecodeError: it is no such record.
+      google.protobuf.message.DecodeError: `serialized` is no such record.
     """
     record = tf.train.SequenceExample.FromString(serialized)
     context, lists = record.context.feature, record.feature_lists.feature_list

@@ -1,4 +1,4 @@
-"""Weights that a run starts from: those of other runs, of checkpoints or of exported models (`--init_from`)."""
+"""Initial weights from other runs, checkpoints or exported models (`--init_from`)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from yt8m_tf.training import checkpoints
 
 
 def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Sequence[str] = ()) -> None:
-    """Starts weights from those of other runs (their best checkpoints), of checkpoints' directories or of exports.
+    """Initializes weights from other runs (their best checkpoints), directories of checkpoints, or exports.
 
     Args:
-      sources: run directories, directories of checkpoints, or SavedModels of yt8m-export, whose weights are what they
-        store: rounded, of less than float32. A variable comes from the first source that has it.
-      variables: those to start, by name; only names that begin with "model/" and "ema/" are read.
-      exclude: patterns of model variable paths to leave as they are, such as "logits/*".
+      sources: run directories, directories of checkpoints, or SavedModels of yt8m-export, whose weights are rounded if
+        they are stored in less than float32. A variable comes from the first source that has it.
+      variables: the variables to initialize, by name; only names that begin with "model/" and "ema/" are read.
+      exclude: patterns for paths of model variables that are left unchanged, such as "logits/*".
 
     Raises:
-      InputError: nothing there, or a variable that no source has, that it has in another shape, or that is not finite.
+      InputError: a source has no weights; or a variable is in no source, has another shape, or is not finite.
     """
     wanted = {
         name: name.partition("/")[2]
@@ -39,7 +39,7 @@ def init_from(sources: Sequence[Path], variables: Mapping[str, Any], exclude: Se
     origins = [_origin(source) for source in sources]
     for number, origin in enumerate(origins):
         saved = origin.shapes.keys()
-        last = number == len(origins) - 1  # what is missing in the last one too is an error there
+        last = number == len(origins) - 1  # variables that are missing in the last source, too, are an error
         found = {n: path for n, path in wanted.items() if last or {f"model/{path}", f"ema/{path}"} & saved}
         names = {n: f"ema/{path}" if f"ema/{path}" in saved else f"model/{path}" for n, path in found.items()}
         _check_shapes(origin, variables, names)
@@ -54,9 +54,9 @@ class _Origin:
     """Weights to start from.
 
     Attributes:
-      where: what holds them, for messages.
-      shapes: of its variables, by their names there.
-      read: gives the value of one.
+      where: description of the source, for messages.
+      shapes: of the source's variables, by their names in it.
+      read: returns the value of a variable.
     """
 
     where: str
@@ -81,7 +81,7 @@ def _origin(source: Path) -> _Origin:
 
 
 def _check_shapes(origin: _Origin, variables: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Names all variables of another shape, and how to start them afresh: a head for other classes is such a case."""
+    """Checks shapes; the error names all variables of another shape, such as a head for other classes."""
     shapes = {stored: list(variables[name].shape) for name, stored in names.items()}
     others = [stored for stored in shapes if stored in origin.shapes and list(origin.shapes[stored]) != shapes[stored]]
     if others:
@@ -99,7 +99,7 @@ def _check_shapes(origin: _Origin, variables: Mapping[str, Any], names: Mapping[
 
 
 def _check_finite(source: Path, started: Mapping[str, Any]) -> None:
-    """Refuses weights that make every loss NaN, which would be put down to the learning rate."""
+    """Checks that weights are finite: otherwise every loss would be NaN, and the learning rate would be blamed."""
     for path, variable in started.items():
         value = np.asarray(tf.convert_to_tensor(checkpoints.local_value(variable)))
         if value.dtype.kind == "f" and not np.isfinite(value).all():
