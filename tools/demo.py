@@ -22,7 +22,7 @@ from absl import flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.errors import InputError
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo_output", "Where everything is written; emptied first.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo_output", "Directory for all outputs; emptied first.")
 
 
 def main(_: Sequence[str]) -> None:

@@ -170,7 +170,7 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Where sample data and pipelines go.", required=True)
+    flags.DEFINE_string("workdir", None, "Directory for sample data and pipelines.", required=True)
     flags.DEFINE_string("config", "pipelines/label_noise.yaml", "Configuration of the pipeline.")
     flags.DEFINE_string("output", "docs/results/label_noise", "Directory of the JSON files, noise_NN.json.")
     flags.DEFINE_string("figure", "docs/images/label_noise.png", "The figure; empty for none.")

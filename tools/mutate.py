@@ -42,7 +42,9 @@ from yt8m_tf.errors import InputError
 _OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run goes on with.")
 _MATCH = flags.DEFINE_string("match", "", "Only mutants whose name this regular expression finds.")
 _RESTART = flags.DEFINE_bool("restart", False, "Run mutants again whose results are there.")
-_SURVIVORS = flags.DEFINE_enum("survivors", "whole", ["whole", "none"], "Which more tests survivors run: the fast set.")
+_SURVIVORS = flags.DEFINE_enum(
+    "survivors", "whole", ["whole", "none"], "More tests for survivors: the whole fast set, or none."
+)
 _CHECK = flags.DEFINE_bool("check", False, "Run the whole fast set without mutants first: it must pass.")
 _JOBS = flags.DEFINE_integer("jobs", 2, "Mutants at a time, each in a copy of the checkout.", lower_bound=1)
 _ROOT = flags.DEFINE_string("root", str(Path(__file__).resolve().parents[1]), "The checkout to break.")

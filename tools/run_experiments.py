@@ -30,8 +30,8 @@ from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
 
 _CONFIG = flags.DEFINE_string("config", None, "YAML file of several configurations.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where run directories go, and a log of each.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which patterns of shards are relative.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for run directories, and a log of each.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the JSON files, NAME.json.", required=True)
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name this regular expression finds.")
 

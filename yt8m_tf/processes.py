@@ -16,7 +16,7 @@ def follow(parent: int) -> None:
     Args:
       parent: the id of the process that started this one.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, to all of its processes: the parent passes it on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all its processes; the parent handles it
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 

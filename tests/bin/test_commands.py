@@ -95,7 +95,10 @@ def test_help_knows_kinds_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert "  --[no]xla\n      Compile the step with XLA. (default: true)\n" in shown
     assert "  --steps_per_call=N\n      Updates made by one call of the compiled function. (default: 4)\n" in shown
-    assert "  --on_empty=error|skip\n      A clip without frames: stop, or leave it out. (default: error)\n" in shown
+    assert (
+        "  --on_empty=error|skip\n      Action on a clip without frames: stop, or leave it out. (default: error)\n"
+        in shown
+    )
     assert "--[no]traceback" in shown and "--verbosity" not in shown
     assert "--verbosity=N" in run_command("train", "--helpfull").stdout
 

@@ -110,7 +110,7 @@ def test_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
         ("503 after soon", "503 Service Unavailable, 3 times; check the connection", 3),
         ("stall", "nothing came for 0.2 s, 3 times; check the connection", 3),
         ("cut", "the connection was cut, 3 times; check the connection", 3),
-        ("wrong", f"and the plan says {_MD5}: the copy there is damaged, or another one; look again", 3),
+        ("wrong", f"in 3 attempts, but {_MD5} in the plan: the copy there is damaged, or another one; look again", 3),
     ],
 )
 def test_a_server_that_never_gives_it(

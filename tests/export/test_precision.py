@@ -82,16 +82,16 @@ def test_rules_from_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("half", "'half' is no rule; write float16, float32 or cluster"),
-        ("dense*:half,float16", r"'dense\*:half' is no rule"),
+        ("half", "'half' is not a rule; write float16, float32 or cluster"),
+        ("dense*:half,float16", r"'dense\*:half' is not a rule"),
         ("a:float16@3", "write cluster@N"),
         ("cluster@0", "write cluster@N"),
-        (":float16", "is no rule"),
+        (":float16", "is not a rule"),
         ("none.yaml", "cannot be read"),
-        ("bad.yaml", "holds no list"),
-        ("wrong.yaml", "no YAML; quote what begins with"),
-        ("random.yaml", "no YAML"),
-        ("*:float16,logits*:cluster", r"'logits\*:cluster' stands behind '\*:float16'"),
+        ("bad.yaml", "not a list"),
+        ("wrong.yaml", "not valid YAML; quote patterns that begin with"),
+        ("random.yaml", "not valid YAML"),
+        ("*:float16,logits*:cluster", r"'logits\*:cluster' comes after '\*:float16'"),
     ],
 )
 def test_what_is_no_precision(text, message, tmp_path, monkeypatch):

@@ -194,7 +194,7 @@ def test_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for values, problem in (
         (["inception"], "must be NAME=BACKBONE"),
         (["a=log_mel"] * 2, "occurs twice"),
-        (["labels=log_mel"], "records hold something else"),
+        (["labels=log_mel"], "is the name of another field of records"),
     ):
         with pytest.raises(InputError, match=problem):
             parse_features(values)

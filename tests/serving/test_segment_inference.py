@@ -253,7 +253,7 @@ def test_models_and_shards_of_videos_and_ids_with_spaces_are_refused(world, tmp_
         shard = write_shard(tmp_path / "videos.tfrecord", tiny_records(data, rng, 2))
         infer_segments(str(world[0] / "one"), [shard], tmp_path / "out", WINDOWS, progress=False)
     shard = write_shard(tmp_path / "clips.tfrecord", tiny_records(tiny_data("frame"), rng, 2, prefix="a b"))
-    with pytest.raises(InputError, match="video 'a b0': an id with spaces cannot stand in a submission"):
+    with pytest.raises(InputError, match="video 'a b0': an id in a submission must not have spaces"):
         infer_segments(str(world[0] / "one"), [shard], tmp_path / "out", WINDOWS, progress=False)
 
 

@@ -56,7 +56,7 @@ def test_a_cluster_that_does_not_connect_is_one_line(
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": _PAIR, "task": _FIRST}))
     with pytest.raises(InputError, match=r"its 2 processes did not connect \(Deadline Exceeded in RegisterTask\)"):
         distribution.make_strategy()
-    assert "waiting for all 2 processes of TF_CONFIG; where one has ended" in capsys.readouterr().err
+    assert "waiting for all 2 processes of TF_CONFIG; if one of them has ended" in capsys.readouterr().err
 
 
 _PAIR = {"worker": ["a:1", "b:2"]}

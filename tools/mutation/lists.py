@@ -112,7 +112,7 @@ def _dotted(module: Path) -> str:
 
 
 def _importing(tests: Iterable[Path], modules: Mapping[Path, set[str]], wanted: set[str]) -> set[Path]:
-    """Those of the tests that import one of the modules, or a file that does and is no test itself."""
+    """Returns the tests that import one of the modules, directly or through a file that is not a test."""
     helpers = [str(path) for path, own in modules.items() if not path.name.startswith("test_") and own & wanted]
 
     def is_one(path: Path) -> bool:

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from yt8m_tf.conversion.convert import Summary
 
 _INPUT = flags.DEFINE_list("input", None, "Patterns of the files of features, separated by commas.", required=True)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where to write.", required=True)
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Directory for the shards.", required=True)
 _FEATURES = flags.DEFINE_list("features", None, "Names of the features to take; the default is all.")
 _LEVELS = flags.DEFINE_list("levels", None, "video, frame or both; the default is what the features have.")
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     "uint8",
     ["uint8", "float16", "float32"],
-    "How frames are stored: a byte for each value, as the dataset has them, or floats.",
+    "Storage of frames: one byte per value, as in the dataset, or floats.",
 )
 _RANGE = flags.DEFINE_list("range", ["-2", "2"], "The values LOW,HIGH that the bytes 0 and 255 stand for.")
 _VIDEOS_PER_SHARD = flags.DEFINE_integer("videos_per_shard", 1000, "Videos in a shard, at most.", lower_bound=1)

@@ -26,8 +26,8 @@ from yt8m_tf.bin.launch import launch
 if TYPE_CHECKING:
     from yt8m_tf.download.download import Survey
 
-_PARTITION = flags.DEFINE_string("partition", None, "What to fetch: VERSION/LEVEL/SPLIT.", required=True)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the shards go to.", required=True)
+_PARTITION = flags.DEFINE_string("partition", None, "Partition to fetch: VERSION/LEVEL/SPLIT.", required=True)
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Directory for the shards.", required=True)
 _FILES = flags.DEFINE_list("files", None, "Only these, by number: ranges and numbers such as 0..99,200.")
 _SHARD = flags.DEFINE_list(
     "shard",
@@ -40,7 +40,7 @@ _NAMES = flags.DEFINE_enum(
     ["numbered", "original"],
     "Store files as train0000.tfrecord, or as the site has them: trainaa.",
 )
-_MIRROR = flags.DEFINE_enum("mirror", "us", ["us", "eu", "asia"], "The server that is nearest to you.")
+_MIRROR = flags.DEFINE_enum("mirror", "us", ["us", "eu", "asia"], "Server to fetch from; the nearest one is fastest.")
 _BASE_URL = flags.DEFINE_string(
     "base_url", None, "A server of your own instead: plans below URL/2/download_plans/, files below URL/2/video/train/."
 )
@@ -49,10 +49,10 @@ _TIMEOUT = flags.DEFINE_float(
     "timeout", 30.0, "Seconds without a byte after which a connection counts as broken.", lower_bound=0.01
 )
 _RETRIES = flags.DEFINE_integer(
-    "retries", 8, "Tries after the first one, without progress between them, before a file is given up.", lower_bound=0
+    "retries", 8, "Retries of a file without any progress before it counts as failed.", lower_bound=0
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that are there and differ from the published ones.")
-_PLAN = flags.DEFINE_bool("plan", False, "Only say how many files and bytes are missing.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace existing files that differ from the published ones.")
+_PLAN = flags.DEFINE_bool("plan", False, "Only print how many files and bytes are missing.")
 
 
 def main(_: Sequence[str]) -> None:

@@ -34,10 +34,12 @@ _AVERAGE = flags.DEFINE_enum(
     "average",
     "probabilities",
     ["probabilities", "logits"],
-    "What the mean is of; fitted weights are for probabilities.",
+    "Scores to average; weights can be fitted for probabilities only.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to make.", required=True)
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
+)
 
 
 def main(_: Sequence[str]) -> None:

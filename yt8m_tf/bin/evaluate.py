@@ -44,16 +44,18 @@ if TYPE_CHECKING:
     from yt8m_tf.metrics.rated_pairs import RatedMetrics
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
-_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the patterns of shards are relative to.")
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which patterns of shards are relative.")
 _INPUT = flags.DEFINE_list("input", None, "Patterns of labelled shards; the default is a run's data.validation.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the results; the default is WORKDIR/evaluation.")
 _NUM_CLASSES = flags.DEFINE_integer(
     "num_classes",
     None,
-    "Classes of a SavedModel that does not say it; the default is 3862, the 2018 version's.",
+    "Number of classes of a SavedModel that does not state it; the default is 3862, as in the 2018 version.",
     lower_bound=1,
 )
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
+)
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary",
     None,

@@ -40,14 +40,16 @@ from yt8m_tf.serving.limits import SIZE_LIMIT
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the SavedModel.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the run's patterns of validation shards are relative to.")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which the run's patterns of shards are relative.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
+)
 _PRECISION = flags.DEFINE_string(
     "precision",
     "float16",
-    "Of the stored weights: float16, float32, cluster (256 values a layer), or rules, of which the first that fits a"
-    " variable's path decides: 'dense*:cluster,bn*:float32,*:float16'; cluster@512: a codebook for every 512 outputs."
-    " Or a YAML list of such rules.",
+    "Storage of the weights: float16, float32, cluster (256 values per layer), cluster@512 (a codebook for every 512"
+    " outputs); or rules, of which the first that matches a variable's path applies, such as"
+    " 'dense*:cluster,bn*:float32,*:float16', or a YAML list of rules.",
 )
 _SIZE_LIMIT = flags.DEFINE_integer(
     "size_limit", SIZE_LIMIT, "Bytes that the SavedModel may take, uncompressed.", lower_bound=1
@@ -62,16 +64,16 @@ _CLASS_NAMES = flags.DEFINE_bool("class_names", False, "The signature serving_de
 _MEDIAPIPE = flags.DEFINE_bool(
     "mediapipe",
     False,
-    "Also a signature mediapipe, as the starter code exports models for MediaPipe: rgb_and_audio [B, T, 1152] float32"
-    " and num_frames [B, 1] to predictions. For frame-level models.",
+    "Add the signature mediapipe, with the interface of the starter code for MediaPipe: rgb_and_audio [B, T, 1152]"
+    " float32 and num_frames [B, 1] to predictions. For frame-level models.",
 )
 _FRAMES = flags.DEFINE_bool(
     "frames",
     False,
-    "Also a signature frames, which takes frame-level records and averages their frames. For video-level models.",
+    "Add the signature frames, which takes frame-level records and averages their frames. For video-level models.",
 )
 _EMBEDDINGS = flags.DEFINE_bool(
-    "embeddings", False, "Also a signature embeddings: features to what goes into the layer that makes the classes."
+    "embeddings", False, "Add the signature embeddings: features to the input of the classification layer."
 )
 _MEASURE_EXAMPLES = flags.DEFINE_integer(
     "measure_examples",
@@ -82,7 +84,7 @@ _MEASURE_EXAMPLES = flags.DEFINE_integer(
 _TOLERANCE = flags.DEFINE_float(
     "tolerance",
     None,
-    "How much GAP@20 may change; the default is 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.",
+    "Largest accepted change of GAP@20; the default is 1e-3 for clustered weights, 1e-4 for float16, 1e-6 for float32.",
     lower_bound=0,
 )
 _TFLITE = flags.DEFINE_bool(

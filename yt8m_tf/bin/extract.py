@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from yt8m_tf.extraction.extract import Extraction
 
 _INPUT = flags.DEFINE_list("input", None, "Directories of videos, files, or patterns of them.", required=True)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the shards go to.", required=True)
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Directory for the shards.", required=True)
 _FEATURES = flags.DEFINE_list("features", None, "NAME=BACKBONE for each feature, separated by commas.", required=True)
 flags.adopt_module_key_flags(recipe_flags)
 flags.adopt_module_key_flags(table_flags)
@@ -55,8 +55,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace shards that were mad
 _KEEP_FEATURES = flags.DEFINE_bool(
     "keep_features",
     False,
-    "Keep the features of each video in <output_dir>/.features, so that a later run with more videos makes those of the"
-    " new ones alone.",
+    "Keep the features of each video in <output_dir>/.features, so that a later run computes only those of new videos.",
 )
 _MOST_JOBS = 8
 

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from yt8m_tf.data.faults import Faults
 
 _ON_DAMAGED = flags.DEFINE_enum(
-    "on_damaged", "error", ["error", "skip"], "A damaged shard: stop, or go on with the next shard."
+    "on_damaged", "error", ["error", "skip"], "Action on a damaged shard: stop, or continue with the next shard."
 )
-_ON_EMPTY = flags.DEFINE_enum("on_empty", "error", ["error", "skip"], "A clip without frames: stop, or leave it out.")
+_ON_EMPTY = flags.DEFINE_enum(
+    "on_empty", "error", ["error", "skip"], "Action on a clip without frames: stop, or leave it out."
+)
 
 
 def faults(on_unlabelled: str = "error") -> Faults:

@@ -50,7 +50,7 @@ _INPUT = flags.DEFINE_list(
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write.", required=True)
-_FORMAT = flags.DEFINE_enum("format", "csv", ["csv", "jsonl", "parquet", "names"], "Of the file.")
+_FORMAT = flags.DEFINE_enum("format", "csv", ["csv", "jsonl", "parquet", "names"], "Format of --output.")
 _TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video, or segment, at most.", lower_bound=1)
 _SEGMENTS = flags.DEFINE_string(
     "segments", None, "Score windows over clips: SIZE, or SIZE:STRIDE, in frames; the challenge wants 5."
@@ -87,7 +87,7 @@ _SIGNATURE = flags.DEFINE_enum(
     "signature",
     "serving_default",
     ["serving_default", "frames"],
-    "What scores the records; frames: frame-level records by a video-level model, exported with --frames.",
+    "Signature that scores the records; frames: frame-level records by a video-level model, exported with --frames.",
 )
 _EXTRACT = flags.DEFINE_list(
     "extract", None, "The input is videos: the directory of yt8m-extract, or NAME=BACKBONE for each feature."

@@ -21,7 +21,7 @@ from absl import flags
 
 from yt8m_tf.bin.launch import launch
 
-_JSON = flags.DEFINE_string("json", None, "Also write what is printed to this file.")
+_JSON = flags.DEFINE_string("json", None, "Also write the report to this file, as JSON.")
 _SALVAGE_TO = flags.DEFINE_string("salvage_to", None, "Write the good records of damaged shards to this directory.")
 
 

@@ -27,7 +27,7 @@ _FEATURES = flags.DEFINE_list(
     "features", ["rgb:1024", "audio:128"], "NAME:SIZE of each feature, in the order of the model's data.features."
 )
 _CONFIG = flags.DEFINE_string(
-    "config", None, "In place of --features: the configuration whose section 'data' says what the shards hold."
+    "config", None, "Instead of --features: configuration whose section 'data' describes the shards."
 )
 _SET = flags.DEFINE_multi_string(
     "set", [], "Override of a key of --config, such as data.features.clip=512; repeatable."
@@ -39,9 +39,9 @@ _NUM_FRAMES = flags.DEFINE_integer(
 _FRAMES_PER_CLIP = flags.DEFINE_integer("frames_per_clip", 8, "Frames drawn from each clip.", lower_bound=1)
 _PASSES = flags.DEFINE_integer("passes", 3, "Passes over the sample.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 16_384, "Frames of an update; at least --num_clusters are taken.", lower_bound=1
+    "batch_size", 16_384, "Frames per update; at least --num_clusters are taken.", lower_bound=1
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the sample and the fit.", lower_bound=0, upper_bound=2**32 - 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Random seed of the sample and the fit.", lower_bound=0, upper_bound=2**32 - 1)
 flags.adopt_module_key_flags(fault_flags)
 
 

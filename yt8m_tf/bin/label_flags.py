@@ -11,5 +11,5 @@ ON_UNLABELLED = flags.DEFINE_enum(
     "on_unlabelled",
     "error",
     ["error", "skip", "negative"],
-    "A video without labels: stop, leave it out, or take it for a video of none of the classes.",
+    "Action on a video without labels: stop, leave it out, or treat it as a video of none of the classes.",
 )

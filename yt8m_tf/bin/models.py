@@ -23,7 +23,9 @@ from yt8m_tf.console.quiet import import_quietly
 _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name or model this regular expression finds.")
 _MARKDOWN = flags.DEFINE_string("markdown", None, "Write the page of all models to this file instead.")
 _SIZES = flags.DEFINE_string("sizes", None, "Build all models, and write the table of their sizes to this file.")
-_COSTS = flags.DEFINE_string("costs", None, "Count what the models of all pipelines cost, and write that to this file.")
+_COSTS = flags.DEFINE_string(
+    "costs", None, "Count the operations of the models of all pipelines, and write them to this file."
+)
 _REFERENCE = flags.DEFINE_string("reference", None, "Write the page of all configuration keys to this file instead.")
 _RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured figures, for --markdown.")
 

@@ -21,8 +21,8 @@ _SCORES = flags.DEFINE_list(
 _PRECISIONS = flags.DEFINE_list(
     "precisions",
     ["float16", "cluster"],
-    "With --pack: what a member's weights may be stored in, separated by commas: float16, float32, cluster, cluster@N"
-    " or the path of a YAML list of rules (see --precision).",
+    "With --pack: storage formats to try for a member's weights, separated by commas: float16, float32, cluster,"
+    " cluster@N or the path of a YAML list of rules (see --precision).",
 )
 NAMES = ("candidates", "scores", "precisions")
 

@@ -26,20 +26,25 @@ from yt8m_tf.console.quiet import import_quietly
 
 _CONFIG = flags.DEFINE_string("config", None, "Configuration of the pipeline: PATH.yaml[:NAME].", required=True)
 _SET = flags.DEFINE_multi_string("set", [], "Override of a configuration key, such as num_folds=3; repeatable.")
-_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the configuration's patterns of shards are relative to.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which the configuration's shard patterns are relative.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all outputs.", required=True)
 _PLAN = flags.DEFINE_bool("plan", False, "Show the stages, their states and their costs, and run nothing.")
 _TERAFLOPS = flags.DEFINE_float(
-    "teraflops", 20.0, "For --plan: what the device does in a second; 0.3 on two CPU cores.", lower_bound=1e-6
+    "teraflops",
+    20.0,
+    "For --plan: sustained speed of the device, in 1e12 operations per second; 0.3 on two CPU cores.",
+    lower_bound=1e-6,
 )
 _RESTART = flags.DEFINE_multi_string(
     "restart",
     [],
-    "Stage that may start afresh if it has changed, and those after it whose inputs it changes: a name as --plan shows"
-    " it, or a pattern such as 'train *'; repeatable. What is there moves to WORKDIR/.old.",
+    "Stage that may start afresh if it has changed, with the later stages whose inputs it changes: a name shown by"
+    " --plan, or a pattern such as 'train *'; repeatable. Earlier outputs move to WORKDIR/.old.",
 )
 _JOBS = flags.DEFINE_integer("jobs", 1, "Stages run at once.", lower_bound=1)
-_GPUS = flags.DEFINE_list("gpus", [], "Ids of GPUs, one for each job in turn; the default is what this process sees.")
+_GPUS = flags.DEFINE_list(
+    "gpus", [], "Ids of GPUs, assigned to jobs in turn; the default is the GPUs that this process sees."
+)
 _SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler whose workers run the stages.")
 _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes with XLA.")
 

@@ -33,13 +33,13 @@ _WITHOUT_AUDIO = flags.DEFINE_enum(
     "without_audio",
     "silence",
     ["silence", "skip"],
-    "Videos without sound, where features of sound are wanted: use those of silence, or leave the video out.",
+    "Action on a video without sound if sound features are wanted: use those of silence, or leave it out.",
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     ["uint8", "float16", "float32"],
-    "How frames are stored; the default is uint8 for inception and vggish, as in the dataset, and float16 with others.",
+    "Storage of frames; the default is uint8 for inception and vggish, as in the dataset, and float16 for others.",
 )
 _RANGE = flags.DEFINE_list("range", ["-2", "2"], "Values that the codes 0 and 255 of uint8 stand for.")
 _ALL = (*_DIRECTORIES.values(), _IMAGE_SIZE, _SCALING, _MAX_SECONDS, _WITHOUT_AUDIO, _DTYPE, _RANGE)

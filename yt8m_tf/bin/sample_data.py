@@ -43,10 +43,10 @@ from absl import flags
 
 from yt8m_tf.bin.launch import launch
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where to write.", required=True)
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Directory for the sample data.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace earlier sample data in --output_dir.")
 _LEVELS = flags.DEFINE_list("levels", ["video", "frame"], "Levels to write.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything random.")
+_SEED = flags.DEFINE_integer("seed", 0, "Random seed.")
 
 _NUM_TRAIN = flags.DEFINE_integer("num_train", 4200, "Training videos.")
 _NUM_VALIDATE = flags.DEFINE_integer("num_validate", 1400, "Validation videos.")
@@ -58,7 +58,9 @@ _NUM_TOPICS = flags.DEFINE_integer("num_topics", 12, "Topics, which make classes
 _LABELS_PER_VIDEO = flags.DEFINE_float(
     "labels_per_video", 3.0, "Mean number of labels; with --segments that of a scene."
 )
-_NOISE_LABELS = flags.DEFINE_float("noise_labels", 0.1, "Share of wrong labels; as many right ones are missing.")
+_NOISE_LABELS = flags.DEFINE_float(
+    "noise_labels", 0.1, "Share of labels that are wrong; the same number of correct labels is missing."
+)
 _RGB_SIZE = flags.DEFINE_integer("rgb_size", 1024, "Size of the rgb feature.")
 _AUDIO_SIZE = flags.DEFINE_integer("audio_size", 128, "Size of the audio feature; 0 for records without it.")
 

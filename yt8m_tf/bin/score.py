@@ -34,12 +34,14 @@ _MODEL = flags.DEFINE_list(
     required=True,
 )
 _INPUT = flags.DEFINE_list("input", None, "Patterns of shards, relative to --data_dir.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What --input is relative to.")
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which --input is relative.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the score shards, or the embeddings.", required=True)
-_KIND = flags.DEFINE_enum("kind", "scores", ["scores", "embeddings"], "What to write of each video.")
-_FORMAT = flags.DEFINE_enum("format", "tfrecord", ["tfrecord", "npy"], "Of embeddings.")
+_KIND = flags.DEFINE_enum("kind", "scores", ["scores", "embeddings"], "Output for each video.")
+_FORMAT = flags.DEFINE_enum("format", "tfrecord", ["tfrecord", "npy"], "File format of embeddings.")
 _TOP_K = flags.DEFINE_integer("top_k", 100, "Classes of each video.", lower_bound=1)
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "By GAP on the validation data, or the newest.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
+)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,

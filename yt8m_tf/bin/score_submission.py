@@ -38,8 +38,8 @@ _CLASSES = flags.DEFINE_string(
     None,
     "The classes that a submission of segments may have: the dataset's segment_label_ids.csv. The default is all.",
 )
-_ID_KEY = flags.DEFINE_string("id_key", None, "The key of the ids in shards of --labels, where it is not YouTube-8M's.")
-_LABELS_KEY = flags.DEFINE_string("labels_key", None, "Of the labels.")
+_ID_KEY = flags.DEFINE_string("id_key", None, "Key of the ids in shards of --labels, if it is not YouTube-8M's.")
+_LABELS_KEY = flags.DEFINE_string("labels_key", None, "Key of the labels, likewise.")
 flags.adopt_module_key_flags(label_flags)
 
 

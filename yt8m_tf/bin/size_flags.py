@@ -10,7 +10,7 @@ SIZES = flags.DEFINE_bool(
     "sizes",
     False,
     "Also measure ensembles of 1, 2, 4, ... of the models, best first, worst first and in random order, and the best"
-    " with all weak ones. With --output alone: of the stacking that is there, that of a pipeline for one.",
+    " with all weak ones. With --output alone, the models of an existing stacking, such as a pipeline's.",
 )
 _SET = flags.DEFINE_multi_string(
     "sizes_set",
@@ -19,9 +19,9 @@ _SET = flags.DEFINE_multi_string(
     " learning_rate=0.1; repeatable.",
 )
 _WEAK = flags.DEFINE_integer(
-    "sizes_weak", None, "With --sizes: so many models, the lowest, are the weak ones; half of them unless given."
+    "sizes_weak", None, "With --sizes: number of weakest models that count as weak; the default is half of the models."
 )
-_RANDOM = flags.DEFINE_integer("sizes_random", 1, "With --sizes: random orders.", lower_bound=0)
+_RANDOM = flags.DEFINE_integer("sizes_random", 1, "With --sizes: number of random orders.", lower_bound=0)
 
 
 def measure(output: Path, num_threads: int) -> str:

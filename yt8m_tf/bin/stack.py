@@ -44,7 +44,7 @@ _SPLIT = flags.DEFINE_string("split", "train", "The folder with the out-of-fold 
 _APPLY = flags.DEFINE_multi_string(
     "apply", [], "SPLIT:PATTERN[,PATTERN]: also combine the scores in folder SPLIT, of these shards; repeatable."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What --input and --apply are relative to.")
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which --input and --apply are relative.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the stacked scores, boosters and report.", required=True)
 _CONFIG = flags.DEFINE_string("config", None, "YAML of candidates, features and trees: PATH.yaml[:NAME].")
 _SET = flags.DEFINE_multi_string("set", [], "Override of a configuration key, such as num_trees=500; repeatable.")

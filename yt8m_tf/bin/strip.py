@@ -27,14 +27,14 @@ _INPUT = flags.DEFINE_string(
     "A run directory, a checkpoint's directory or prefix (without .index), a .keras file or a SavedModel's directory.",
     required=True,
 )
-_OUTPUT = flags.DEFINE_string("output", None, "What to write; must not exist yet.", required=True)
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which one of a run directory.")
+_OUTPUT = flags.DEFINE_string("output", None, "Checkpoint to write; must not exist yet.", required=True)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Checkpoint to take from a run directory.")
 _WEIGHTS = flags.DEFINE_enum(
     "weights",
     None,
     ["trained", "average"],
-    "Of a checkpoint that has both by name: the weights, or their moving averages in their place. The default is"
-    " average for a checkpoint of yt8m-train; for another one it must be said.",
+    "Weights to take from a checkpoint that also has their moving averages: trained, or average. The default is"
+    " average for a checkpoint of yt8m-train; for other checkpoints the flag is required.",
 )
 
 

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from yt8m_tf.conversion.tables import LabelTable
     from yt8m_tf.schema import Level
 
-_LABELS = flags.DEFINE_string("labels", None, "A CSV or Parquet table of videos: ids, labels, what they are for.")
-ID_COLUMN = flags.DEFINE_string("id_column", "id", "The column of the videos' ids.")
-LABELS_COLUMN = flags.DEFINE_string("labels_column", "labels", "Of their labels, names or numbers of classes.")
-SPLIT_COLUMN = flags.DEFINE_string("split_column", "split", "Of train, validate or test.")
-_LABEL_SEPARATOR = flags.DEFINE_string("label_separator", ";", "Between several labels of a video.")
+_LABELS = flags.DEFINE_string("labels", None, "CSV or Parquet table of videos: ids, labels, splits.")
+ID_COLUMN = flags.DEFINE_string("id_column", "id", "Column of the videos' ids.")
+LABELS_COLUMN = flags.DEFINE_string("labels_column", "labels", "Column of the labels, names or numbers of classes.")
+SPLIT_COLUMN = flags.DEFINE_string("split_column", "split", "Column of the split: train, validate or test.")
+_LABEL_SEPARATOR = flags.DEFINE_string("label_separator", ";", "Separator of a video's labels.")
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary", None, "A vocabulary.csv of the classes; without it the classes are those of the table."
 )
 _VALIDATE_SHARE = flags.DEFINE_float(
     "validate_share",
     0.1,
-    "The share of the videos that is for validation, where the table has no such column.",
+    "Share of the videos for validation, if the table has no column of splits.",
     lower_bound=0.0,
     upper_bound=1.0,
 )

@@ -38,21 +38,23 @@ _INPUT = flags.DEFINE_list(
 _OUTPUT = flags.DEFINE_string("output", "timeline.html", "The page.")
 _IDS = flags.DEFINE_list("ids", None, f"The videos to show. The default is the first {_FIRST} of the input.")
 _TOP_K = flags.DEFINE_integer(
-    "top_k", 10, "Classes of each video, those of the highest scores; classes that were rated are shown, too.", 1
+    "top_k", 10, "Number of classes with the highest scores to show of each video, besides the rated ones.", 1
 )
-_VIDEO = flags.DEFINE_string("video", None, "A video file to play in the page, which holds it; of one id.")
+_VIDEO = flags.DEFINE_string("video", None, "Video file of a single id, embedded in the page for playing.")
 _LABELS = flags.DEFINE_list(
     "labels", None, "Patterns of the shards with labels and ratings. The default is those of --input, if it is shards."
 )
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary", None, "The dataset's vocabulary.csv; the default is the names that the model or the file has."
 )
-_SEGMENTS = flags.DEFINE_string("segments", None, "Of a model: windows as SIZE, or SIZE:STRIDE, in frames. Default 5.")
+_SEGMENTS = flags.DEFINE_string(
+    "segments", None, "Windows that a model scores: SIZE or SIZE:STRIDE, in frames. Default 5."
+)
 _SIGNATURE = flags.DEFINE_enum(
     "signature",
     "serving_default",
     ["serving_default", "frames"],
-    "Of a model: what scores windows; frames: a video-level model, exported with --frames.",
+    "Signature of a model that scores windows; frames: a video-level model, exported with --frames.",
 )
 flags.adopt_module_key_flags(model_flags)
 flags.mark_flags_as_mutual_exclusive(["saved_model", "bundle"])

@@ -34,12 +34,15 @@ _CONFIG = flags.DEFINE_string(
 _SET = flags.DEFINE_multi_string(
     "set", [], "Override of a configuration key, such as optimizer.learning_rate=3e-5; repeatable."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", ".", "What the configuration's patterns of shards are relative to.")
+_DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which the configuration's shard patterns are relative.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory: configuration, checkpoints, history, TensorBoard.", required=True
 )
 _NUM_FOLDS = flags.DEFINE_integer(
-    "num_folds", None, "Deal the training shards to so many folds, and hold out --fold; short for data.num_folds.", 2
+    "num_folds",
+    None,
+    "Number of folds of the training shards, of which --fold is held out; short for data.num_folds.",
+    2,
 )
 _FOLD = flags.DEFINE_integer("fold", None, "The fold to hold out, from 0, and to validate on; short for data.fold.", 0)
 _DEVICES = flags.DEFINE_string(
@@ -49,7 +52,9 @@ _XLA = flags.DEFINE_bool("xla", True, "Compile the step with XLA.")
 _STEPS_PER_CALL = flags.DEFINE_integer(
     "steps_per_call", 4, "Updates made by one call of the compiled function.", lower_bound=1
 )
-_CHECKPOINT_MINUTES = flags.DEFINE_float("checkpoint_minutes", 10.0, "Save at least so often, and at every evaluation.")
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes", 10.0, "Longest time between checkpoints, in minutes; each evaluation saves one, too."
+)
 _EVALUATION_BATCH = flags.DEFINE_integer(
     "evaluation_batch_size",
     None,
@@ -59,8 +64,8 @@ _EVALUATION_BATCH = flags.DEFINE_integer(
 _INIT_FROM = flags.DEFINE_list(
     "init_from",
     [],
-    "Runs, checkpoints or exports whose weights a new run starts from, the first that has a variable; pretrained: the"
-    " model that comes with the package.",
+    "Runs, checkpoints or exports with the starting weights of a new run; of a variable in several, the first counts."
+    " pretrained: the model that comes with the package.",
 )
 _INIT_EXCLUDE = flags.DEFINE_list(
     "init_exclude", [], "Patterns of variables that --init_from leaves out, such as 'logits/*'."
@@ -69,7 +74,7 @@ _ON_CHANGED_INPUTS = flags.DEFINE_enum(
     "on_changed_inputs",
     "error",
     ["error", "accept"],
-    "A run goes on, and its shards or soft labels are not those that it was started with: stop, or take what is there.",
+    "Action if a run continues with shards or soft labels that differ from those of its start: stop, or accept them.",
 )
 flags.adopt_module_key_flags(fault_flags)
 flags.adopt_module_key_flags(label_flags)

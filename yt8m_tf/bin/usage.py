@@ -22,9 +22,9 @@ def help_text(command: str, description: str, module: str, shared: str, everythi
     Args:
       command: its name.
       description: what it does, with an example.
-      module: the name of the module whose key flags are its own.
+      module: the name of the module whose key flags are the command's own.
       shared: the name of the module that defines the flags of all commands, which come last.
-      everything: also those of the libraries.
+      everything: whether to include the flags of libraries.
     """
     own = _key_flags(module)
     common = [flag for flag in _key_flags(shared) if flag not in own]
@@ -90,11 +90,13 @@ def _listing(listed: Sequence[Any]) -> str:
 
 def _help(flag: Any) -> str:
     text = " ".join((flag.help or "").split())
-    return re.sub(r"^<[^>]*>: ", "", text) if "enum" in flag.flag_type() else text  # absl repeats the values there
+    return (
+        re.sub(r"^<[^>]*>: ", "", text) if "enum" in flag.flag_type() else text
+    )  # absl repeats the values in the help text
 
 
 def _head(flag: Any) -> str:
-    """The flag as it is written."""
+    """Returns the flag with a placeholder for its value, as on a command line."""
     kind = flag.flag_type()
     if kind == "bool":
         return f"--[no]{flag.name}"
@@ -132,16 +134,16 @@ def _wanted(flag: Any) -> str:
 
 
 def _example(name: str, description: str) -> str:
-    """The flag as the command's example has it, or with any value."""
+    """Returns the flag with the value in the command's example, or with a placeholder."""
     found = re.search(rf"--{name}=('[^']*'|\S+)", description)
     return found[0] if found else f"--{name}=VALUE"
 
 
 def next_command(command: str, *arguments: str, **values: object) -> str:
-    """ "next: " and a command line (`console.command_line`)."""
+    """Returns "next: " and a command line (`console.command_line`)."""
     return f"next: {command_line(command, *arguments, **values)}"
 
 
 def parse_comma_list(text: str) -> list[str]:
-    """The inverse of `comma_list`, as flags read lists."""
+    """Inverts `comma_list`: splits a text as absl's list flags do."""
     return flags.ListParser().parse(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def without_stderr() -> Iterator[None]:
-    """Nothing reaches standard error (of the process, not of Python alone); after an exception, all of it does."""
+    """Holds back standard error of the whole process, native code included, and prints it only after an exception."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as buffer:
@@ -33,9 +33,9 @@ def without_stderr() -> Iterator[None]:
 def output_to(path: Path) -> Iterator[None]:
     """Appends standard output and error of the process, those of native code included, to a file.
 
-    For a process that runs one thing at a time: other threads' output goes there too.
+    Output of other threads goes there, too, so that a process should run one task at a time.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # else its lines come after those of standard error
+    if isinstance(sys.stdout, io.TextIOWrapper):  # keeps the order of lines of standard output and error
         sys.stdout.reconfigure(line_buffering=True)
     kept = {number: os.dup(number) for number in (1, 2)}
     with path.open("ab") as log:

@@ -1,4 +1,4 @@
-"""Fetches files over HTTP whatever the server does: tries again, goes on within a file, checks what came."""
+"""Fetches files over HTTP: retries failed requests, continues incomplete files, and checks the result."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from urllib3.util import Retry
 import yt8m_tf
 from yt8m_tf.download.parts import CHUNK, Part
 
-_PROGRESS = 1 << 20  # bytes of one answer after which a break counts as the first one
-_WRONG_COPIES = 3  # whole files with another MD5 than the plan's, before the file is given up
+_PROGRESS = 1 << 20  # bytes of one answer after which breaks are counted from 1 again
+_WRONG_COPIES = 3  # complete files with the wrong MD5 before the file is given up
 _LONGEST_BACKOFF = 60.0  # seconds
-_LONGEST_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is not waited for
-# A server that is busy or out of order for now.
+_LONGEST_RETRY_AFTER = 3600.0  # seconds; if a server asks for a longer wait, the file is given up
+# The server is busy or temporarily unavailable.
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class FetchError(Exception):
-    """Something cannot be fetched; the message is one line that names the address and the reason."""
+    """A file cannot be fetched; the message is one line with the address and the reason."""
 
 
 class Stopped(Exception):  # noqa: N818  # no error: the main thread asked for it
-    """The download is to end."""
+    """The main thread asked for the download to end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Patience:
 
     Attributes:
       timeout: seconds without a byte, after which a connection counts as broken.
-      retries: tries after the first one, without progress between them. They come after 0, 1, 2, 4, ..., 60 seconds,
-        or after what the server asks for (Retry-After), up to an hour.
+      retries: number of retries without progress between them. They follow after 0, 1, 2, 4, ..., 60 seconds, or after
+        the time that the server asks for (Retry-After), up to an hour.
     """
 
     timeout: float = 30.0
@@ -53,9 +53,9 @@ class Listener:
     """Callbacks of a download, called from the client's thread.
 
     Attributes:
-      received: bytes that were written; negative where they are thrown away to start over.
-      sized: the size of the file, in bytes, each time a server says it.
-      waiting: why nothing happens, before a pause.
+      received: number of bytes written; negative if bytes are discarded to start over.
+      sized: the size of the file, in bytes, each time that a server states it.
+      waiting: the reason for a pause, before it.
     """
 
     received: Callable[[int], None] = lambda _: None
@@ -67,15 +67,15 @@ class Client:
     """The connections of one thread.
 
     Args:
-      patience: how long to wait.
-      remedy: what to do about an address that there is not, for messages.
+      patience: time-outs and retries.
+      remedy: advice for an address that does not exist, for messages.
       stop: set by the thread that wants the download to end.
     """
 
     def __init__(self, patience: Patience, remedy: str, stop: threading.Event | None = None):
         self._patience, self._remedy, self._stop = patience, remedy, stop or threading.Event()
         self._session = requests.Session()
-        # As they are stored: sizes and ranges are those of the file.
+        # No compression: sizes and ranges must be those of the file.
         self._session.headers.update({"User-Agent": f"yt8m_tf/{yt8m_tf.__version__}", "Accept-Encoding": "identity"})
 
     def __enter__(self) -> Client:
@@ -87,7 +87,7 @@ class Client:
         self._session.close()
 
     def read(self, url: str) -> bytes:
-        """The contents of a small file.
+        """Returns the contents of a small file.
 
         Raises:
           FetchError, Stopped: see `fetch`.
@@ -101,7 +101,7 @@ class Client:
                 tries.wait(error)
 
     def size(self, url: str) -> int | None:
-        """The size of a file in bytes; None where the server does not say.
+        """Returns the size of a file in bytes; None if the server does not state it.
 
         Raises:
           FetchError: there is no such file; see also `fetch`.
@@ -115,21 +115,22 @@ class Client:
                 tries.wait(error)
 
     def fetch(self, url: str, path: Path, md5: str, listener: Listener | None = None) -> None:
-        """Writes a file, going on behind the bytes that an earlier attempt left at `path`.
+        """Writes a file, after the bytes that an earlier attempt left at `path`.
 
-        Bytes are appended as they come, so that a process that is killed loses none. A server that ignores the range
-        asked for, or that has another file by now, is asked for all of it.
+        Bytes are appended as they arrive, so that a killed process loses none. If the server ignores the requested
+        range, or has another file by now, the whole file is fetched again.
 
         Args:
           url: of the file.
-          path: where to write; its folder exists. It is whole when the function returns, and a part after an error.
+          path: the file to write, in an existing folder; it is complete when the function returns, and incomplete
+            after an error.
           md5: of the whole file, in lower-case hexadecimal digits.
-          listener: who is told what happens.
+          listener: callbacks for progress.
 
         Raises:
-          FetchError: no file there, one of another MD5, or a server that does not answer for too long.
+          FetchError: the file does not exist or has another MD5, or the server does not answer for too long.
           Stopped: the download is to end.
-          OSError: it cannot be written.
+          OSError: the file cannot be written.
         """
         listener = listener or Listener()
         tries, wrong = _Tries(url, self._patience, self._stop, listener.waiting), 0
@@ -143,7 +144,7 @@ class Client:
                         wrong += 1
                         if wrong == _WRONG_COPIES:
                             raise FetchError(
-                                f"{url}: {wrong} times a file of MD5 {found}, and the plan says {md5}: the copy"
+                                f"{url}: MD5 {found} in {wrong} attempts, but {md5} in the plan: the copy"
                                 f" there is damaged, or another one; {self._remedy}"
                             )
                 except _BrokenError as error:
@@ -152,17 +153,17 @@ class Client:
                     tries.wait(error)
 
     def _append(self, url: str, part: Part, listener: Listener) -> None:
-        """Asks for what is missing, and appends it.
+        """Requests the missing bytes, and appends them.
 
         Raises:
-          _BrokenError: it did not come, or not all of it.
+          _BrokenError: they did not arrive, or not all of them.
         """
         headers = {"Range": f"bytes={part.size}-"} if part.size else {}
         with self._answer("GET", url, headers, allowed=(206, 416) if headers else ()) as response:
             start, total = _range(response)
             if start != part.size:
                 part.start_over()
-                if start != 0:  # it sends neither the file nor what was asked for
+                if start != 0:  # neither the whole file nor the requested range
                     raise _BrokenError(f"{response.status_code} {response.reason} to a range of bytes")
             if total is not None:
                 listener.sized(total)
@@ -175,11 +176,11 @@ class Client:
     def _answer(
         self, method: str, url: str, headers: dict[str, str] | None = None, allowed: tuple[int, ...] = ()
     ) -> Iterator[requests.Response]:
-        """An answer of status 200, or of one that is `allowed`, whose body is read while the block runs.
+        """Yields an answer of status 200 or of an `allowed` one, whose body is read while the block runs.
 
         Raises:
-          _BrokenError: there is none for now, or it breaks while the block runs.
-          FetchError: there will be none.
+          _BrokenError: there is no answer for now, or it breaks while the block runs.
+          FetchError: retries are pointless.
         """
         try:
             with self._session.request(
@@ -198,7 +199,7 @@ class Client:
 
 
 class _BrokenError(Exception):
-    """An answer did not come, or not to its end; another one may.
+    """An answer did not arrive, or not completely; a retry may succeed.
 
     Attributes:
       retry_after: seconds that the server asks to wait.
@@ -219,14 +220,14 @@ class _Tries:
         self._breaks = 0
 
     def start_over(self) -> None:
-        """Something came meanwhile."""
+        """Resets the count, after progress."""
         self._breaks = 0
 
     def wait(self, error: _BrokenError) -> None:
         """Waits after a break.
 
         Raises:
-          FetchError: there were too many.
+          FetchError: there were too many breaks.
           Stopped: the download is to end.
         """
         self._breaks += 1
@@ -238,7 +239,7 @@ class _Tries:
                 f"{self._url}: {error}, and asks to wait for {asked / 60:,.0f} min; try again then"
             ) from error
         seconds = 0.0 if self._breaks == 1 else min(2.0 ** (self._breaks - 2), _LONGEST_BACKOFF)
-        seconds = max(asked, seconds * random.uniform(0.5, 1.0))  # connections that broke together come back apart
+        seconds = max(asked, seconds * random.uniform(0.5, 1.0))  # connections that broke together retry apart
         if seconds:
             self._waiting(f"{error}, next try in {seconds:.0f} s")
         if self._stop.wait(seconds):
@@ -251,7 +252,7 @@ def _length(response: requests.Response) -> int | None:
 
 
 def _range(response: requests.Response) -> tuple[int | None, int | None]:
-    """The position in the file of the first byte of an answer, and the size of the file; None for what is not known."""
+    """Returns the position of an answer's first byte in the file, and the size of the file; None if unknown."""
     if response.status_code == 200:
         return 0, _length(response)
     found = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -261,7 +262,7 @@ def _range(response: requests.Response) -> tuple[int | None, int | None]:
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    """The seconds of the header, which holds a number or a date."""
+    """Returns the seconds of the header Retry-After, which is a number or a date."""
     value = response.headers.get("Retry-After")
     try:
         return Retry().parse_retry_after(value) if value else None

@@ -1,4 +1,4 @@
-"""Fetches several files at once, and shows how far they are."""
+"""Fetches several files at once, and shows the progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yt8m_tf import files
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.download.client import Client, FetchError, Listener, Stopped
 
-_ENDING = 0.5  # seconds that connections have to end; what does not is ended with the process
+_ENDING = 0.5  # seconds for connections to end; the end of the process ends the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Job:
     """A file to fetch.
 
     Attributes:
-      url: where it is.
-      path: where it goes to when it is whole.
-      part: where it lies until then.
+      url: its address.
+      path: its final path, once it is complete.
+      part: the path of its incomplete contents.
       md5: of its contents.
     """
 
@@ -46,16 +46,16 @@ class _Event:
 def transfer(
     jobs: Sequence[Job], connections: int, make_client: Callable[[threading.Event], Client], num_bytes: int | None
 ) -> Generator[tuple[Job, FetchError | None], None, None]:
-    """Fetches files, and gives each as soon as it is whole or cannot be fetched, with the reason.
+    """Fetches files, and yields each job when its file is complete, with None, or has failed, with the error.
 
-    The threads that fetch write parts only; the thread that iterates shows progress and is told of signals. When it
-    stops, they end: what they have written stays.
+    Worker threads fetch; the thread that iterates shows progress and receives signals. When it stops iterating, the
+    workers end, and the parts that they wrote stay.
 
     Args:
       jobs: the files.
-      connections: how many are fetched at once.
+      connections: number of files that are fetched at once.
       make_client: makes the client of a thread, which ends when the event is set.
-      num_bytes: of all files, about; None: not known.
+      num_bytes: approximate size of all files; None if unknown.
 
     Raises:
       OSError: a file cannot be written.
@@ -117,11 +117,11 @@ def _fetch(client: Client, job: Job, events: queue.SimpleQueue[_Event]) -> None:
 
 
 class _Totals:
-    """The progress of all files: bytes, of which there are as many as the files seen so far let expect.
+    """The progress of all files in bytes; their total is estimated from the sizes known so far.
 
     Args:
       jobs: the files.
-      num_bytes: of all of them, about; None: not known.
+      num_bytes: approximate size of all files; None if unknown.
     """
 
     def __init__(self, jobs: Sequence[Job], num_bytes: int | None):
@@ -133,22 +133,22 @@ class _Totals:
         )
 
     def received(self, _: Job, count: int) -> None:
-        """Bytes were written, or, a negative number, thrown away."""
+        """Counts bytes that were written or, if negative, discarded."""
         if self._bar.postfix:
             self._bar.set_postfix_str("", refresh=False)
         self._bar.update(count)
 
     def sized(self, job: Job, size: int) -> None:
-        """The size of a file became known."""
+        """Updates the total with the size of one more file."""
         self._sizes[job.path] = size
         self._bar.total = int(sum(self._sizes.values()) / len(self._sizes) * self._num_jobs)
 
     def waiting(self, _: Job, why: str) -> None:
-        """A connection waits for the server."""
+        """Shows why a connection waits."""
         self._bar.set_postfix_str(why)
 
     def end(self, _: Job, error: Exception | None) -> None:
-        """A file is whole, or given up."""
+        """Counts a file that is complete or has failed."""
         self.num_ended += 1
         self._num_whole += error is None
         self._bar.set_description_str(self._title(), refresh=error is not None)

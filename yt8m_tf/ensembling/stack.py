@@ -1,4 +1,4 @@
-"""Makes one model of a stacking: its first-level models and its boosters in a run directory."""
+"""Combines a stacking's first-level models and boosters into one model, in a run directory."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from yt8m_tf.training import checkpoints
 
 
 def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int, Path]]:
-    """The runs that stand for the first-level models of a stacking.
+    """Finds the runs of the first-level models of a stacking.
 
     Args:
       models: their names.
-      paths: `NAME` or `NAME/fold_K`: run directories, or directories of those of the folds.
+      paths: run directories, `NAME` or `NAME/fold_K`, or directories of the runs on all folds.
 
     Returns:
       Number of the model and run directory, by model.
 
     Raises:
-      InputError: a path that is no run, or of no such model; a model without a run.
+      InputError: a path is not a run, or not of one of the models; or a model has no run.
     """
     found: list[tuple[int, Path]] = []
     for path in paths:
@@ -41,7 +41,7 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
         runs = [path] if (path / run_dir.CONFIG).is_file() else [config.parent for config in folds]
         if not runs:
             raise InputError(
-                f"--members: {path} is no run directory of yt8m-train (it has no {run_dir.CONFIG}), nor one of folds"
+                f"--members: {path} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}), nor one of folds"
             )
         name = path.parent.name if path.name.startswith("fold_") else path.name
         if name not in models:
@@ -61,12 +61,12 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
 def combine_stack(
     stacked: Path, members: Sequence[Path], output: Path, which: str = "best"
 ) -> tuple[ExperimentConfig, list[tuple[str, Path]]]:
-    """Writes a run that scores as a stacking does.
+    """Writes a run whose scores are those of a stacking.
 
     Args:
       stacked: directory of yt8m-stack.
-      members: run directories of its first-level models; see `find_members`. Where one has several, its score is their
-        mean, as that of fold models is of what none of them was trained on.
+      members: run directories of its first-level models; see `find_members`. The score of a model with several runs is
+        their mean; runs on folds are averaged in the same way for videos that none of them was trained on.
       output: the new run directory.
       which: "best" or "last" checkpoints.
 
@@ -74,8 +74,8 @@ def combine_stack(
       The configuration of the new run, and name and run directory of each member.
 
     Raises:
-      InputError: no whole stacking, boosters of other columns, or no boosters that a graph can hold; a member that is
-        missing or cannot be read; members of different data; `output` holds a run already.
+      InputError: the stacking is incomplete, or a graph cannot hold its boosters or has other columns; a member is
+        missing or cannot be read; the members' data differs; `output` holds a run already.
     """
     stacking = read_stacking(stacked, "--stack")
     found = find_members(stacking.models, members)
@@ -115,7 +115,7 @@ def combine_stack(
 
 
 def _read_forest(stacked: Path, stacking: Stacking) -> Forest:
-    """The trees of all boosters, whose columns must be those that the graph makes."""
+    """Reads the trees of all boosters, and checks that their columns are those of the graph."""
     wanted = [boosting.CLASS_COLUMN, *map(boosting.plain, feature_names(stacking.models, stacking.config))]
     paths = sorted((stacked / "boosters").glob("fold_*.txt"), key=lambda path: (len(path.name), path.name))
     boosters = [boosting.load(path).booster for path in paths]

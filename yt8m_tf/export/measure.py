@@ -1,4 +1,4 @@
-"""Measures a written SavedModel against the float32 model that it was made from: scores, GAP@20 and speed.
+"""Compares a written SavedModel with the float32 model that it was made from: scores, GAP@20 and speed.
 
 The float32 model goes first and leaves its scores in a file, so that the two need not be in memory together.
 """
@@ -19,17 +19,17 @@ from yt8m_tf.metrics.accumulator import global_average_precision
 from yt8m_tf.metrics.batch_statistics import TOP_K
 from yt8m_tf.schema import NO_LABEL
 
-# How much GAP@20 may change, by precision of the stored weights.
+# Largest accepted change of GAP@20, by precision of the stored weights.
 TOLERANCE = {"cluster": 1e-3, "float16": 1e-4, "float32": 1e-6}
 
-# From a batch, as `data.records.parse_records` gives its features, to [B, C] float32 probabilities.
+# Maps a batch, with the features of `data.records.parse_records`, to [B, C] float32 probabilities.
 Scores = Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
-# Such batches, with "labels" [B, L] int32 padded with -1, and "valid" [B] bool: other rows count nowhere.
+# Such batches, with "labels" [B, L] int32 padded with -1, and "valid" [B] bool: rows that are not valid are ignored.
 Batches = Iterable[Mapping[str, tf.Tensor]]
 
-_RATE_SECONDS, _RATE_CALLS = 0.5, 3  # at the least, for each size of batch
-# A video scores the same in batches of these sizes, as many as an ensemble has members among them, as in larger ones:
-# but for rounding, after which another neighbour can be the nearest.
+_RATE_SECONDS, _RATE_CALLS = 0.5, 3  # minima for each batch size
+# The scores of a video must not depend on the batch size. These sizes, one of which may be an ensemble's number of
+# members, are compared with a larger one. Rounding may change scores, also by choosing another nearest neighbour.
 _SIZES, _SAME = (1, 2, 3), 1e-2
 
 
@@ -39,10 +39,10 @@ class Reference:
 
     Attributes:
       path: file of the float32 scores, [num_videos, C].
-      num_videos, num_positives: videos, and labels of all of them.
+      num_videos, num_positives: number of videos, and of their labels.
       gap: GAP@20.
-      videos_per_second: by size of the batch.
-      alone: whether the scores of a video do not depend on the others of its batch.
+      videos_per_second: by batch size.
+      alone: whether the scores of a video are independent of the other videos of its batch.
     """
 
     path: Path
@@ -58,10 +58,10 @@ class Comparison:
     """A SavedModel against its float32 model, on the same videos.
 
     Attributes:
-      num_videos: how many.
+      num_videos: number of videos.
       gap: GAP@20 of the SavedModel.
       gap_float32: GAP@20 of the float32 model.
-      max_difference, mean_difference: of the [0, 1] scores of all classes of all videos, absolute.
+      max_difference, mean_difference: absolute differences of the scores in [0, 1], over all classes of all videos.
     """
 
     num_videos: int
@@ -73,7 +73,7 @@ class Comparison:
     def check(
         self, tolerance: float, model: str = "the exported model", remedy: str = "export with a finer --precision"
     ) -> None:
-        """Raises InputError where GAP changed by more than `tolerance`, up or down."""
+        """Raises InputError if GAP changed by more than `tolerance`, up or down."""
         change = abs(self.gap - self.gap_float32)
         if not change <= tolerance:
             raise InputError(
@@ -86,10 +86,10 @@ def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int]
     """Scores with the float32 model.
 
     Args:
-      scores: the float32 model's.
+      scores: the float32 model.
       batches: to score.
-      path: the file to write the scores into, 15 KB a video of 3,862 classes.
-      sizes: of the batches whose rate is measured.
+      path: the file to write the scores into; with 3,862 classes, 15 KB per video.
+      sizes: batch sizes at which the speed is measured.
       alone: see `Reference`.
 
     Raises:
@@ -106,15 +106,15 @@ def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int]
 
 
 def compare(scores: Scores, batches: Batches, expected: Reference) -> Comparison:
-    """Scores the same batches with the SavedModel, and the first videos in small ones, too.
+    """Scores the same batches with the SavedModel, and the first videos in small batches, too.
 
     Args:
-      scores: the SavedModel's.
+      scores: the SavedModel.
       batches: those that `reference` was given.
-      expected: what it returned.
+      expected: the result of `reference`.
 
     Raises:
-      InputError: the same video scores otherwise in a batch of another size.
+      InputError: the scores of a video depend on the batch size.
     """
     ranking, largest, total = _Ranking(), 0.0, 0.0
     with open(expected.path, "rb") as file:
@@ -133,32 +133,32 @@ def compare(scores: Scores, batches: Batches, expected: Reference) -> Comparison
 
 
 def _check_sizes(scores: Scores, batch: Mapping[str, tf.Tensor], rows: np.ndarray) -> None:
-    """Raises InputError where the scores of a batch's first valid rows are others in batches of `_SIZES`."""
+    """Raises InputError if the scores of a batch's first valid rows differ in batches of `_SIZES`."""
     for size in _SIZES:
         found = scores(_valid_rows(batch, size)).numpy()
         difference = np.abs(found - rows[np.arange(size) % len(rows)]).max()
         if not difference <= _SAME:
             raise InputError(
-                f"the exported model scores the same video otherwise in a batch of {size} than in one of"
+                f"the exported model gives the same video other scores in a batch of {size} than in one of"
                 f" {len(batch['valid'])}: a score differs by {difference:.3g}; do not use it, and report it with the"
                 " config.yaml of the run"
             )
 
 
 def _valid_rows(batch: Mapping[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:
-    """The features of the first `size` valid rows, from the first on again where there are fewer."""
+    """Returns the features of the first `size` valid rows, repeated from the first on if there are fewer."""
     valid = tf.where(batch["valid"])[:, 0]  # [V]
     rows = tf.gather(valid, tf.range(size, dtype=tf.int64) % len(valid))
     return {name: tf.gather(value, rows) for name, value in batch.items() if name not in ("labels", "valid")}
 
 
 def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Iterable[int]) -> dict[int, float]:
-    """The rate of scoring from and to memory, by size of the batch: of the median call, after one that is not timed.
+    """Returns the speed of scoring from and to memory, by batch size: that of the median call, after an untimed one.
 
     Args:
-      scores: of a model.
-      batch: with "valid", of which at least one; its rows are repeated where a size is larger.
-      sizes: of the batches.
+      scores: a model.
+      batch: with "valid", true for at least one row; rows are repeated for larger sizes.
+      sizes: batch sizes.
     """
     rates = {}
     for size in sizes:
@@ -175,7 +175,7 @@ def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Ite
 
 
 class _Ranking:
-    """Collects what GAP@20 needs."""
+    """Accumulates GAP@20 and checks that no score is NaN."""
 
     def __init__(self) -> None:
         self.num_videos = self.num_positives = 0
@@ -183,7 +183,7 @@ class _Ranking:
         self._hits: list[np.ndarray] = []
 
     def add(self, scores: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
-        """Takes [B, C] scores of a batch; returns those of its valid rows."""
+        """Adds the scores of a batch, [B, C], and returns those of its valid rows."""
         valid, labels = batch["valid"], batch["labels"]
         top, classes = tf.math.top_k(scores, min(TOP_K, scores.shape[-1]))  # [B, k]
         hits = tf.reduce_any(classes[:, :, None] == labels[:, None, :], axis=2)

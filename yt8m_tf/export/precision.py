@@ -1,7 +1,7 @@
 """Storage precision of exported variables: rules from patterns to precisions.
 
   float16                                        one precision for all
-  dense*:cluster,bn*:float32,*:float16           the first pattern that fits a variable's path decides
+  dense*:cluster,bn*:float32,*:float16           the first pattern that matches a variable's path applies
   logits/*:cluster@512                           a codebook for every 512 outputs instead of one for the layer
 
 Small variables, batch normalisation and biases stay float32 under every rule (`is_compressible`): together they are a
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 Kind = Literal["float32", "float16", "cluster"]
 KINDS: tuple[Kind, ...] = ("float32", "float16", "cluster")
-ENTRIES = 256  # of a codebook
+ENTRIES = 256  # values of a codebook
 
 # Smaller variables are not worth the rounding.
 MIN_ELEMENTS = 1024
 
-# Batch normalisation divides by statistics of any magnitude, and a bias shifts every score of a class: these keep
-# their float32, whatever their size.
+# Batch normalisation divides by statistics of any magnitude, and a bias shifts every score of a class. Both are stored
+# in float32, whatever their size.
 _KEPT_NAMES = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Variables whose path fits `pattern` (`*`, `?`, `[...]`; case matters) are stored as `kind`.
+    """Variables whose path matches `pattern` (`*`, `?`, `[...]`; case matters) are stored as `kind`.
 
     Attributes:
-      pattern: of the whole path, such as "hidden1_dense/kernel"; `*` also stands for slashes.
+      pattern: of the whole path, such as "hidden1_dense/kernel"; `*` also matches slashes.
       kind: "float32", "float16", or "cluster": 256 values and an index of one byte for each weight.
       block: outputs (last axis) that share a codebook; None: all.
     """
@@ -57,7 +57,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Rules, of which the first that fits decides; without one a variable stays float32."""
+    """Rules, of which the first that matches applies; variables without a matching rule stay float32."""
 
     rules: tuple[Rule, ...]
 
@@ -71,7 +71,7 @@ class Precision:
 
     @property
     def coarsest(self) -> Kind:
-        """The kind of the rules that loses most."""
+        """The least exact kind among the rules."""
         return max((rule.kind for rule in self.rules), key=KINDS.index, default="float32")
 
     def __str__(self) -> str:
@@ -85,17 +85,17 @@ FLOAT32 = Precision((Rule("*", "float32"),))
 
 
 def parse_precision(text: str) -> Precision:
-    """Reads rules, as the module's docstring writes them, or the path of a YAML list of `pattern:precision`.
+    """Parses rules in the notation of the module's docstring, or reads them from a YAML list of `pattern:precision`.
 
     Raises:
-      InputError: the file cannot be read, or a rule is none.
+      InputError: the file cannot be read, or a rule is invalid.
     """
     parts = map(str, _read_list(text)) if text.endswith((".yaml", ".yml")) else map(str.strip, text.split(","))
     rules = tuple(_rule(part, text) for part in parts)
     for rule, before in zip(rules[1:], rules, strict=False):
         if before.pattern == "*":
             raise InputError(
-                f"--precision={text}: '{rule}' stands behind '{before}', which fits everything; put it first"
+                f"--precision={text}: '{rule}' comes after '{before}', which matches everything; put it first"
             )
     return Precision(rules)
 
@@ -103,7 +103,7 @@ def parse_precision(text: str) -> Precision:
 def is_compressible(variable: keras.Variable) -> bool:
     """Returns whether precision rules apply to a variable: float, at least 1,024 elements, no bias or BN parameter.
 
-    Float64 variables are exempt, too: they are the leaves of trees, of which thousands are summed.
+    Float64 variables are exempt, too: they are leaves of trees, and rounding errors would add up over thousands.
     """
     if "float" not in variable.dtype or variable.dtype == "float64":
         return False
@@ -113,7 +113,7 @@ def is_compressible(variable: keras.Variable) -> bool:
 
 
 def growing_rules(precision: Precision, variables: Sequence[keras.Variable]) -> list[tuple[Rule, keras.Variable]]:
-    """Rules whose codebooks would take more room than the float32 weights, each with the first such variable."""
+    """Returns the rules whose codebooks are larger than the float32 weights, each with the first such variable."""
     found: dict[Rule, keras.Variable] = {}
     for variable in variables:
         rule = precision.rule_of(variable)
@@ -126,7 +126,7 @@ def growing_rules(precision: Precision, variables: Sequence[keras.Variable]) -> 
 
 
 def unused_rules(precision: Precision, variables: Sequence[keras.Variable]) -> list[Rule]:
-    """Rules whose pattern fits no variable at all: misspelt, perhaps. Those with the pattern `*` are not meant."""
+    """Returns the rules, other than `*`, whose pattern matches no variable, probably because it is misspelt."""
     paths = [variable.path for variable in variables]
     return [r for r in precision.rules if r.pattern != "*" and not fnmatch.filter(paths, r.pattern)]
 
@@ -136,8 +136,8 @@ def _rule(text: str, whole: str) -> Rule:
     kind, at, block = kind.partition("@")
     if kind not in KINDS or (separator and not pattern):
         raise InputError(
-            f"--precision={whole}: '{text}' is no rule; write float16, float32 or cluster, or pattern:precision, such"
-            " as 'dense*:cluster,*:float16'"
+            f"--precision={whole}: '{text}' is not a rule; write float16, float32 or cluster, or pattern:precision,"
+            " such as 'dense*:cluster,*:float16'"
         )
     if at and (kind != "cluster" or not block.isdecimal() or int(block) < 1):
         raise InputError(f"--precision={whole}: '{text}': write cluster@N for a codebook of every N outputs")
@@ -152,7 +152,9 @@ def _read_list(path: str) -> Sequence[object]:
         raise InputError(f"--precision={path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"--precision={path}: no YAML; quote what begins with '*' ({reason})") from error
+        raise InputError(
+            f"--precision={path}: not valid YAML; quote patterns that begin with '*' ({reason})"
+        ) from error
     if isinstance(entries, Mapping) or not isinstance(entries, list) or not entries:
-        raise InputError(f"--precision={path}: holds no list; write one rule, pattern:precision, per line")
+        raise InputError(f"--precision={path}: not a list; write one rule, pattern:precision, per line")
     return entries

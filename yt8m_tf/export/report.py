@@ -18,18 +18,18 @@ REPORT_FILE = "assets.extra/export_report.json"
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """A SavedModel beside the trained model.
+    """Comparison of a SavedModel with the trained model.
 
     Attributes:
       size: of the SavedModel.
       comparison: its scores against those of the float32 model.
-      lite: the same of the LiteRT model in it, if there is one.
+      lite: the scores of the LiteRT model in it, likewise; None if there is none.
       load_seconds: of `tf.saved_model.load`, decoding of the weights included.
-      videos_per_second: size of the batch to the rates of the float32 model and of the SavedModel, from memory to
-        memory. The two were measured one after the other: `tools/benchmark.py export` compares them in turn.
-      seconds: of the whole export.
-      peak_bytes: of memory, the most that the process has held so far.
-      stripped: lines about what the checkpoint held.
+      videos_per_second: by batch size, the speeds of the float32 model and of the SavedModel, from memory to memory.
+        They were measured one after the other; `tools/benchmark.py export` alternates between them.
+      seconds: duration of the whole export.
+      peak_bytes: the largest memory of the process so far.
+      stripped: lines about the contents of the checkpoint.
     """
 
     size: ExportedSize
@@ -59,7 +59,7 @@ class ExportReport:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for programs."""
+        """Returns the report as plain values for JSON."""
         values = dataclasses.asdict(self)
         rates = {
             str(batch): {"float32": before, "saved_model": after}
@@ -77,9 +77,9 @@ def _compared(what: str, found: Comparison) -> list[str]:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
+    """Returns the largest memory of this process so far, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's `ru_maxrss` begins with what the parent process held
+    if status.exists():  # Linux's `ru_maxrss` includes the memory of the parent process
         (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes

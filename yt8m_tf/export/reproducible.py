@@ -1,8 +1,8 @@
 """Makes the files of a SavedModel depend on its model alone, so that an export can be repeated byte for byte.
 
-What TensorFlow 2.21 writes differs from one export to the next: functions are named with a counter of the process,
-which goes into names of arguments too, they stand in the order of a hash map of these names, captured variables carry
-the number of a Python object, and `fingerprint.pb` holds a random id.
+The files of TensorFlow 2.21 differ from one export to the next. The names of functions, and of some arguments, contain
+a counter of the process. Functions are stored in the order of a hash map of these names. Captured variables are
+numbered by Python object, and `fingerprint.pb` contains a random id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf.message import Message
 from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.saved_model import fingerprinting_utils  # `tf.saved_model` reads fingerprints, and writes none
+from tensorflow.python.saved_model import fingerprinting_utils  # `tf.saved_model` reads fingerprints only
 
 _COUNTER = re.compile(r"_(\d+)$")
 # An argument of a loop's condition that it does not use, such as "while_cond_12___redundant_placeholder0".
@@ -25,7 +25,7 @@ _GIVEN_NAME = "_user_specified_name"
 
 
 def make_reproducible(directory: str | os.PathLike[str]) -> None:
-    """Rewrites `saved_model.pb` with functions numbered from 0 as they were made, and `fingerprint.pb` to fit it.
+    """Rewrites `saved_model.pb` with functions numbered from 0 in order of creation, and `fingerprint.pb` to match.
 
     Args:
       directory: a SavedModel that `tf.saved_model.save` has just written. Layers must have the same names in every
@@ -53,14 +53,14 @@ def _counter(name: str) -> int:
 
 
 def _forget_numbers(function: Any) -> None:
-    """Removes, of a FunctionDef, the names of arguments that nobody gave: numbers of captured variables."""
+    """Removes the generated names of a FunctionDef's arguments, which are numbers of captured variables."""
     for argument in function.arg_attr.values():
         if argument.attr[_GIVEN_NAME].s.isdigit() or not argument.attr[_GIVEN_NAME].s:
             del argument.attr[_GIVEN_NAME]
 
 
 def _new_name(functions: list[str]) -> Callable[[str], str]:
-    """From a string of the graph to what takes its place, most often itself."""
+    """Returns the function that maps a string of the graph to its replacement, usually itself."""
     names = {name: f"{_COUNTER.sub('', name)}_{number}" for number, name in enumerate(functions)}
     numbers = {_counter(name): number for number, name in enumerate(functions)}
 
@@ -73,7 +73,7 @@ def _new_name(functions: list[str]) -> Callable[[str], str]:
 
 
 def _rename(message: Message, new_name: Callable[[str], str]) -> None:
-    """Replaces strings, the keys of maps too, wherever they stand in a message."""
+    """Replaces all strings in a message, keys of maps included."""
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             _rename_map(message, field, new_name)

@@ -1,11 +1,11 @@
-"""Writes a trained model as a SavedModel that needs no code: small weights, two signatures, a checked size.
+"""Writes a trained model as a SavedModel that needs no code of ours: small weights, two signatures, a size limit.
 
-The graph is not compiled by XLA: TF Serving refuses such functions on CPU unless it is started with
-`--xla_cpu_compilation_enabled`, every new batch size would compile again, and it does not pay for every model
+The graph is not compiled by XLA: TF Serving refuses such functions on a CPU unless it is started with
+`--xla_cpu_compilation_enabled`, every new batch size would be compiled again, and not every model gets faster
 (docs/BENCHMARKS.md).
 
-Weights that are stored in less than float32 are decoded once, when the model is loaded (`stored.Stored`): a cast of a
-variable is no constant to Grappler, and would be repeated in each call.
+Weights that are stored in less than float32 are decoded once, when the model is loaded (`stored.Stored`): Grappler
+does not treat a cast of a variable as a constant, so that it would be repeated in each call.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class ExportedSize:
 
     Attributes:
       total_bytes: of all its files, uncompressed.
-      limit_bytes: what they were allowed to take.
-      layer_bytes: of the stored weights, by the outermost layer that they belong to, largest first.
+      limit_bytes: the size limit.
+      layer_bytes: of the stored weights, by outermost layer, largest first.
     """
 
     total_bytes: int
@@ -63,7 +63,7 @@ class ExportedSize:
     layer_bytes: Mapping[str, int]
 
     def check(self) -> None:
-        """Raises TooLargeError where the total exceeds the limit."""
+        """Raises TooLargeError if the total exceeds the limit."""
         if self.total_bytes > self.limit_bytes:
             layers = ", ".join(f"{name} {size:,}" for name, size in self.layer_bytes.items())
             raise TooLargeError(
@@ -86,16 +86,16 @@ def export_saved_model(
     read: Callable[[keras.Variable], np.ndarray] = keras.ops.convert_to_numpy,
     overwrite: bool = False,
 ) -> ExportedSize:
-    """`write_saved_model` to a directory that appears when it is whole; `trained.export_trained` measures it, too.
+    """Runs `write_saved_model`; the directory appears when it is complete. `trained.export_trained` also measures it.
 
     Args:
       model, data, precision, size_limit, metadata, vocabulary, additions, read: see
         `write_saved_model`.
-      directory: where to; its parents are made. For TF Serving: `NAME/1`.
-      overwrite: whether to replace a SavedModel that is there already.
+      directory: the directory to write, with its parents; for TF Serving, `NAME/1`.
+      overwrite: whether to replace an existing SavedModel.
 
     Raises:
-      InputError: `directory` is taken; see `write_saved_model`.
+      InputError: `directory` exists; see also `write_saved_model`.
     """
     with replacing(directory, overwrite) as temporary:
         return write_saved_model(
@@ -105,20 +105,20 @@ def export_saved_model(
 
 @contextlib.contextmanager
 def replacing(directory: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Gives a temporary directory for a SavedModel; it becomes `directory` if the block ends well.
+    """Yields a temporary directory for a SavedModel, which becomes `directory` if the block ends without an error.
 
     Raises:
-      InputError: `directory` is taken: by something else than a SavedModel, or by one and `overwrite` is not given.
+      InputError: `directory` exists, and is not a SavedModel or must not be overwritten.
     """
     target = Path(directory)
     check_target(target, overwrite)
-    # The temporary name beside it is no number: TF Serving does not take it for a version.
+    # The temporary name is not a number, so that TF Serving does not take it for a version.
     with (
         exclusive(target, "--output", "exports", beside=True),
         files.whole_directory(target, replace=overwrite) as temporary,
     ):
         yield temporary
-        check_target(target, overwrite)  # somebody else may have written there meanwhile
+        check_target(target, overwrite)  # another process may have written it in the meantime
 
 
 def write_saved_model(
@@ -135,29 +135,29 @@ def write_saved_model(
     """Writes a model as a SavedModel.
 
     Signatures:
-      `serving_default(examples: [B] string)`, records exactly as they stand in shards -> `video_id` [B] string,
+      `serving_default(examples: [B] string)`, serialized records as in shards -> `video_id` [B] string,
         `class_indexes` [B, k] int32, `predictions` [B, k] float32 probabilities, highest first (equal logits by lower
         class id), k = min(20, C).
       `features(...)` -> `predictions` [B, C] float32 probabilities. Video level: each feature [B, D]; frame level: each
-        feature [B, T, D], and `num_frames` [B] int32. Features have the dtype of the records: of YouTube-8M float32 at
+        feature [B, T, D], and `num_frames` [B] int32. Features have the dtype of the records; in YouTube-8M float32 at
         video level and uint8 codes at frame level.
-    A record without an id, or at frame level without frames, is an error of `serving_default`; `features` gives a clip
-    of no frames the scores 0. `Additions` may be more.
+    `serving_default` fails for a record without an id or, at frame level, without frames; `features` gives a clip
+    without frames scores of 0. `additions` may add signatures.
 
     Args:
-      model: from the inputs of `models.registry.model_inputs` to [B, C] logits.
+      model: maps the inputs of `models.registry.model_inputs` to [B, C] logits.
       data: the records that the model reads.
-      directory: an empty one.
-      precision: of the stored weights; the arithmetic is float32 whatever it is.
-      size_limit: bytes that all files together may take.
-      metadata: what to add to `assets/metadata.json`; it must be possible to write it as JSON.
-      vocabulary: a CSV file to put beside it, without its descriptions.
-      additions: what the SavedModel has beside that.
-      read: gives the value of a variable of `model`, if it is not in the variable; it is asked for one after another.
+      directory: an empty directory.
+      precision: of the stored weights; the arithmetic is always float32.
+      size_limit: largest size of all files together, in bytes.
+      metadata: entries to add to `assets/metadata.json`; plain values for JSON.
+      vocabulary: a CSV file to include in the assets, without its descriptions.
+      additions: further signatures and files.
+      read: returns the value of a variable of `model`, if the variable itself has none; called for one after another.
 
     Raises:
-      InputError: the vocabulary cannot be read, something of `additions` cannot be had, a weight does not fit
-        float16, or the model takes more than `size_limit` bytes.
+      InputError: the vocabulary cannot be read, the model does not support one of `additions`, a weight exceeds the
+        range of float16, or the model takes more than `size_limit` bytes.
     """
     if vocabulary is not None and not Path(vocabulary).is_file():
         raise InputError(
@@ -189,14 +189,14 @@ def bytes_on_disk(directory: Path) -> int:
 
 
 class InferenceModule(tf.Module):
-    """The variables that inference needs, as they are stored, and the signatures over them.
+    """The variables that inference needs, in their stored precision, and the signatures over them.
 
-    The Keras model is traced with what these variables hold in place of its own, and is not an attribute: else its
-    variables, and whatever hangs on them, would be saved too.
+    The Keras model is traced with the values of these variables instead of its own. It is not an attribute, because its
+    variables, and objects that they refer to, would be saved, too.
 
     Args:
       model, data, precision, read, additions: see `write_saved_model`.
-      names: of the classes, for the output `class_names`; None: without it.
+      names: names of the classes, for the output `class_names`; None: no such output.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class InferenceModule(tf.Module):
             return highest(video_id, parsed if data.level == "video" else with_frames(parsed))
 
         def highest(video_id: tf.Tensor, parsed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            # Of the logits, not of the scores: those near 1 are equal in float32 where the logits differ.
+            # Logits are ranked, not scores: scores near 1 are equal in float32 even if their logits differ.
             logits, classes = tf.math.top_k(logits_of(parsed), min(TOP_K, data.num_classes))  # [B, k]
             found = {"video_id": video_id, "class_indexes": classes, "predictions": tf.sigmoid(logits)}
             return found if names is None else found | {"class_names": tf.gather(tf.constant(names), classes)}
@@ -270,7 +270,7 @@ class InferenceModule(tf.Module):
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raises InputError where something is at `target` already that must not be replaced."""
+    """Raises InputError if `target` exists and must not be replaced."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not files.is_saved_model(target):

@@ -22,18 +22,18 @@ from yt8m_tf.training import checkpoints
 
 _COPIED = (run_dir.CONFIG, run_dir.FOLDS, run_dir.HISTORY)
 
-# Bytes of variables by kind, before and after, and bytes of the files that were read.
+# Bytes of variables by kind, before and after, and bytes of the files read.
 Stripped = tuple[dict[str, int], dict[str, int], int]
 
 
 def checkpoint_bytes(prefix: str | os.PathLike[str]) -> dict[str, int]:
-    """The bytes of a checkpoint's variables by kind (`kinds`), largest first.
+    """Returns the bytes of a checkpoint's variables by kind (`kinds`), largest first.
 
     Args:
       prefix: of a TensorFlow checkpoint, without `.index`.
 
     Returns:
-      Kind to bytes. Strings, which bookkeeping is kept in, are left out.
+      Kind to bytes. Variables of strings, which are TensorFlow's bookkeeping, are left out.
 
     Raises:
       InputError: there is no checkpoint of this name, or it is damaged.
@@ -43,7 +43,7 @@ def checkpoint_bytes(prefix: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def strip_run(source: Path, target: Path, which: str, average: bool | None) -> Stripped:
-    """Writes a run directory that evaluation, scoring and export can use, but training cannot go on from.
+    """Writes a run directory for evaluation, scoring and export, from which training cannot continue.
 
     Args, raises: see `strip.strip`.
     """
@@ -60,7 +60,7 @@ def strip_run(source: Path, target: Path, which: str, average: bool | None) -> S
 
 
 def strip_checkpoint(source: Path, target: Path, average: bool | None) -> Stripped:
-    """Writes a checkpoint: a directory as `training.checkpoints` makes it, or the files of a prefix.
+    """Writes a checkpoint: a directory as written by `training.checkpoints`, or the files of a prefix.
 
     Args, raises: see `strip.strip`.
     """
@@ -73,7 +73,7 @@ def strip_checkpoint(source: Path, target: Path, average: bool | None) -> Stripp
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary_name:
         staged = Path(temporary_name) / target.name
         before, after = _rewrite(source, staged, average)
-        # Without its index a checkpoint is none.
+        # The index comes last: without it there is no checkpoint.
         for file in sorted(_files(staged), key=lambda path: path.suffix == ".index"):
             os.replace(file, target.parent / file.name)
     return before, after, checkpoint_files_bytes(source)
@@ -105,7 +105,7 @@ def _open(prefix: str | os.PathLike[str]) -> Any:
 
 
 def _sizes(reader: Any) -> dict[str, int]:
-    """Bytes of each variable; strings are left out."""
+    """Returns the bytes of each variable; strings are left out."""
     dtypes = reader.get_variable_to_dtype_map()
     shapes = reader.get_variable_to_shape_map()
     return {
@@ -124,7 +124,7 @@ def _graph(prefix: str | os.PathLike[str], reader: Any) -> TrackableObjectGraph 
 
 @contextlib.contextmanager
 def _naming(prefix: str | os.PathLike[str]) -> Iterator[None]:
-    """Says of which checkpoint the tensors are that cannot be read in the block."""
+    """Names the checkpoint in errors about tensors that cannot be read in the block."""
     try:
         yield
     except (*checkpoints.READ_FAILURES, DecodeError) as error:
@@ -168,7 +168,7 @@ def _use_averages(prefix: Path, names: Collection[str], averages: Mapping[str, s
 
 
 def _without(graph: TrackableObjectGraph, dropped: Collection[str]) -> TrackableObjectGraph:
-    """The graph of objects without the values of what was dropped; objects keep their numbers."""
+    """Returns the graph of objects without the values of dropped variables; objects keep their numbers."""
     gone = set()
     for number, node in enumerate(graph.nodes):
         kept = [attribute for attribute in node.attributes if attribute.checkpoint_key not in dropped]

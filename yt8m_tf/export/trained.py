@@ -1,4 +1,4 @@
-"""From a run directory to a SavedModel that has been measured on validation data."""
+"""Exports a run directory to a SavedModel, and compares the two on validation data."""
 
 from __future__ import annotations
 
@@ -67,40 +67,41 @@ def export_trained(
 ) -> ExportReport:
     """Exports a run's model; the SavedModel appears if it is within the size limit and the tolerance.
 
-    The trained model is scored first, and gone when the SavedModel is written, weight by weight, and when it is loaded:
-    no more is in memory than its float32 weights, or the stored weights and the float32 ones that they are decoded to.
-    What was measured goes into `assets/metadata.json` (GAP and scores, as "metrics") and into
-    `assets.extra/export_report.json` (everything).
+    The trained model scores the validation data first, and is released before the SavedModel is written, weight by
+    weight, and loaded. Memory therefore holds at most the float32 weights, or the stored weights together with the
+    float32 weights decoded from them. Measurements are written to `assets/metadata.json` (GAP and scores, as "metrics")
+    and `assets.extra/export_report.json` (all).
 
     Args:
       workdir: run directory.
       output: the SavedModel's directory.
-      data_dir: what the run's `data.validation` is relative to.
+      data_dir: the directory to which the run's `data.validation` is relative.
       which: "best" or "last" checkpoint.
       precision, size_limit, additions, overwrite: see `saved_model.export_saved_model`.
-      vocabulary: with the names of the classes; None: the run's `data.vocabulary` below `data_dir`, if it is there and
-        names them all; "": none.
-      measure_examples: compare on the first so many validation examples.
-      tolerance: how much GAP@20 may change; None: 1e-3 where weights are clustered, 1e-4 for float16, 1e-6 for float32.
-      tflite: also write `assets.extra/model.tflite` (`lite`), with float16 weights whatever `precision` is. Its GAP@20
-        may change by `tolerance`, too; None: by 1e-4.
-      report: what to add to `assets.extra/export_report.json`.
-      faults: what to do about faults of the validation data; clips without frames are left out, unless given.
+      vocabulary: a file with the names of the classes; None: the run's `data.vocabulary` below `data_dir`, if it exists
+        and names all classes; "": none.
+      measure_examples: number of validation examples to compare on, the first ones.
+      tolerance: largest accepted change of GAP@20; None: 1e-3 for clustered weights, 1e-4 for float16, 1e-6 for
+        float32.
+      tflite: also write `assets.extra/model.tflite` (`lite`), always with float16 weights. `tolerance` applies to its
+        GAP@20, too; None: 1e-4.
+      report: entries to add to `assets.extra/export_report.json`.
+      faults: treatment of faults in the validation data; the default leaves out clips without frames.
       progress: whether to show progress bars.
 
     Raises:
-      InputError: a rule of `precision` for variables that the model does not have; see `load_trained`, `list_shards`,
+      InputError: a rule of `precision` matches no variable; see also `load_trained`, `list_shards`,
         `saved_model.export_saved_model`, `lite.convert`, `measure.compare`, `measure.Comparison.check`.
     """
     start = time.perf_counter()
     source = _Source(Path(workdir), which, data_dir, measure_examples, faults or Faults(on_empty="skip"), progress)
     vocabulary = chosen_vocabulary(vocabulary, source.data.vocabulary, source.data.num_classes, data_dir)
-    additions.names(vocabulary, source.data.num_classes)  # refuses what cannot be done before minutes of work
+    additions.names(vocabulary, source.data.num_classes)  # reports impossible requests before minutes of work
     additions.check(source.data)
     with saved_model.replacing(output, overwrite) as temporary, _scratch(temporary) as scratch:
         _check_rules(source, precision, size_limit)
         reference = _score_trained(source, Path(scratch, "scores"))
-        gc.collect()  # weights and the graphs that were traced over them hold each other
+        gc.collect()  # weights and the graphs traced over them refer to each other
         size = _write(source, temporary, precision, size_limit, vocabulary, additions, tflite)
         gc.collect()
         comparison, load_seconds, rates = _measure(source, temporary, reference)
@@ -127,7 +128,7 @@ def export_trained(
 
 
 def _write_report(directory: Path, found: ExportReport, more: Mapping[str, Any]) -> ExportReport:
-    """Writes the report, which counts its own bytes, too."""
+    """Writes the report, whose total includes its own bytes."""
     (directory / REPORT_FILE).parent.mkdir(exist_ok=True)
     total = -1
     while total != found.size.total_bytes:
@@ -140,12 +141,12 @@ def _write_report(directory: Path, found: ExportReport, more: Mapping[str, Any])
 
 
 def _scratch(directory: Path) -> tempfile.TemporaryDirectory[str]:
-    """A directory on the same disk, of which the name tells a file left by a killed process."""
+    """Makes a temporary directory on the same disk, whose name shows what it is if a killed process leaves it."""
     return tempfile.TemporaryDirectory(prefix=f"{directory.name}.scores.", dir=directory.parent)
 
 
 class _Source:
-    """A run, and the data that its model is measured on."""
+    """A run, and the validation data on which its model is measured."""
 
     def __init__(self, workdir: Path, which: str, data_dir: str, num_examples: int, faults: Faults, progress: bool):
         self.workdir, self.which, self._num_examples, self._progress = workdir, which, num_examples, progress
@@ -157,9 +158,9 @@ class _Source:
         self._counted = False
 
     def batches(self, title: str = "") -> measure.Batches:
-        """The validation data; with a title, and a bar."""
+        """Returns the batches of the validation data, with a progress bar if there is a title."""
         size = scoring_batch_size(self.data.level) // _PARTS
-        # The data is read several times; what is let pass is counted the first time.
+        # The data is read several times; tolerated faults are counted the first time.
         own, self._counted = self._faults if not self._counted else dataclasses.replace(self._faults), True
         stream = evaluation_stream(self._shards, self.data, size, faults=own)
         with self.bar(title, " videos") as bar:
@@ -196,7 +197,7 @@ def _check_rules(source: _Source, precision: Precision, size_limit: int) -> None
 
 
 def _score_trained(source: _Source, expected: Path) -> measure.Reference:
-    """Scores with the trained model: Keras calls it, not what is exported, and nothing else holds the weights."""
+    """Scores with the trained model, called by Keras; its weights are released on return."""
     trained, read = open_trained(source.workdir, source.which)
     model = trained.model
     weights = {variable.path: tf.Variable(read(variable), trainable=False) for variable in model.weights}
@@ -249,7 +250,7 @@ def _write(
 def _measure(
     source: _Source, directory: Path, reference: measure.Reference
 ) -> tuple[measure.Comparison, float, dict[int, float]]:
-    """The SavedModel against the trained model, the seconds that it takes to load, and its rates."""
+    """Returns the comparison with the trained model, the seconds of loading, and the speeds of the SavedModel."""
     start = time.perf_counter()
     loaded = tf.saved_model.load(files.plain(directory))
     load_seconds = time.perf_counter() - start
@@ -289,7 +290,7 @@ def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
 
 
 def _without_centroids(values: Any) -> Any:
-    """A plain configuration without the paths of centroids, which were read when the run began."""
+    """Removes the paths of centroids, which were read when the run began, from a plain configuration."""
     if isinstance(values, Mapping):
         return {key: _without_centroids(value) for key, value in values.items() if key != "centroids"}
     return [_without_centroids(value) for value in values] if isinstance(values, list | tuple) else values

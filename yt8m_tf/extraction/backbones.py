@@ -22,47 +22,47 @@ _KERAS = re.compile(r"keras:(.*?\.keras)(?::(.+))?")
 _SAVED_MODEL = re.compile(r"saved_model:(.+?)(?::(\w+))?")
 _APPLICATION = re.compile(r"applications:(\w+)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_TAKEN = ("id", "video_id", "labels")  # by other fields of a record
+_TAKEN = ("id", "video_id", "labels")  # names of other fields of a record
 
 RECIPE = "extraction.json"
-# What is made of pixels from 0 to 255: nothing, [0, 1], or what `keras.applications` has under these names.
+# Scalings of pixels from 0 to 255: none, to [0, 1], or those of `keras.applications` with these names.
 Scaling = Literal["none", "unit", "tf", "torch", "caffe"]
 WithoutAudio = Literal["silence", "skip"]
 
 
 class PictureBackbone(Protocol):
-    """Makes features of pictures."""
+    """Computes features of pictures."""
 
     size: int
 
     def prepare(self, picture: np.ndarray) -> np.ndarray:
-        """Prepares a picture [H, W, 3] uint8 for the features, in little memory."""
+        """Prepares a picture [H, W, 3] uint8 for the network, as a small array."""
 
     def __call__(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """The features of N prepared pictures: [N, D] float32."""
+        """Returns the features of N prepared pictures, [N, D] float32."""
 
 
 class SoundBackbone(Protocol):
-    """Makes features of sound."""
+    """Computes features of sound."""
 
     size: int
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        """The features of seconds of sound: [N, 16000] float32 in [-1, 1] -> [N, D] float32."""
+        """Computes the features of seconds of sound: [N, 16000] float32 in [-1, 1] -> [N, D] float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A recipe: features to be made of videos, and how.
+    """A recipe: the features to compute from videos, with their backbones and settings.
 
     Attributes:
       features: name of a feature to its backbone, such as "inception" or "keras:model.keras".
       inception, vggish: directories of the published files.
       image_size, scaling: of Keras models, SavedModels and applications that take pictures
         (`networks.PictureNetwork`).
-      max_seconds: of a video; what comes later is left out.
-      without_audio: of a video that has no sound: take silence, or leave the video out.
-      storage: of the frames in records.
+      max_seconds: the length to which videos are cut.
+      without_audio: treatment of a video without sound: use silence, or leave the video out.
+      storage: data type of the frames in records.
     """
 
     features: Mapping[str, str]
@@ -79,7 +79,7 @@ class Recipe:
 
     @property
     def weights(self) -> list[Path]:
-        """The files and directories of the user's that the features depend on."""
+        """Returns the user's files and directories that the features depend on."""
         named = [
             match[1]
             for text in self.features.values()
@@ -100,7 +100,7 @@ class Backbones:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of the features, by name: those of pictures come first."""
+        """Sizes of the features by name, those of pictures first."""
         pictures = {name: backbone.size for name, backbone in self.pictures.items()}
         return pictures | {name: backbone.size for name, backbone in self.sounds.items()}
 
@@ -129,15 +129,15 @@ def parse_features(values: Sequence[str], flag: str = "--features") -> dict[str,
         if not backbone or not _NAME.fullmatch(name):
             raise InputError(f"{flag}={value}: must be NAME=BACKBONE, such as rgb=inception")
         if name in _TAKEN:
-            raise InputError(f"{flag}={value}: records hold something else under '{name}'; call the feature otherwise")
+            raise InputError(f"{flag}={value}: '{name}' is the name of another field of records; choose another name")
         if name in features:
-            raise InputError(f"{flag}={value}: '{name}' occurs twice; give each feature a name of its own")
+            raise InputError(f"{flag}={value}: '{name}' occurs twice; give each feature its own name")
         features[name] = _with_whole_path(backbone)
     return features
 
 
 def _with_whole_path(text: str) -> str:
-    """A backbone whose file is named from the root: a recipe is used from other directories, too."""
+    """Makes the path in a backbone absolute, because a recipe is used from other directories, too."""
     for form in (_KERAS, _SAVED_MODEL):
         if match := form.fullmatch(text):
             path = str(Path(match[1]).expanduser().absolute())
@@ -146,14 +146,14 @@ def _with_whole_path(text: str) -> str:
 
 
 def read_recipe(place: Path, flag: str) -> Recipe:
-    """The recipe that yt8m-extract wrote.
+    """Reads the recipe that yt8m-extract wrote.
 
     Args:
       place: the directory of its shards, or the file.
-      flag: that names it, for messages.
+      flag: the flag that names the recipe, for messages.
 
     Raises:
-      InputError: there is none.
+      InputError: there is no recipe.
     """
     path = place / RECIPE if place.is_dir() else place
     remedy = f"give {flag}=DIR, where yt8m-extract wrote {RECIPE}, or {flag}=NAME=BACKBONE,..."
@@ -164,7 +164,7 @@ def read_recipe(place: Path, flag: str) -> Recipe:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Sees, without loading any, whether a recipe names backbones, known ones, and files that are there.
+    """Checks, without loading networks, that a recipe names known backbones and existing files.
 
     Raises:
       InputError: it does not.
@@ -177,14 +177,14 @@ def check_recipe(recipe: Recipe) -> None:
         elif text != LOG_MEL and not any(form.fullmatch(text) for form in (_KERAS, _SAVED_MODEL, _APPLICATION)):
             raise InputError(f"{name}={text}: no such backbone; give one of {', '.join(_KINDS)}")
     if missing := [path for path in recipe.weights if not path.exists()]:
-        raise InputError(f"features: {missing[0]}: no such file or directory; name what makes the features")
+        raise InputError(f"features: {missing[0]}: no such file or directory; give the path of the backbone")
 
 
 def load_backbones(recipe: Recipe) -> Backbones:
-    """Loads what a recipe names.
+    """Loads the backbones of a recipe.
 
     Raises:
-      InputError: see `check_recipe`; or its files are others, or damaged.
+      InputError: as of `check_recipe`; or a file is damaged, or not that of the backbone.
     """
     check_recipe(recipe)
     pictures: dict[str, PictureBackbone] = {}

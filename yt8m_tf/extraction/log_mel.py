@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of sound, as VGGish takes them. NumPy only."""
+"""Log-mel spectrograms of sound, the input of VGGish, in NumPy only."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 
 from yt8m_tf.extraction.decoding import SAMPLE_RATE
 
-NUM_STEPS, NUM_BANDS = 96, 64  # of an example: steps of 10 ms, mel bands
-_WINDOW, _HOP, _FFT = 400, 160, 512  # samples: 25 ms, 10 ms
+NUM_STEPS, NUM_BANDS = 96, 64  # size of an example: steps of 10 ms, mel bands
+_WINDOW, _HOP, _FFT = 400, 160, 512  # window and step in samples: 25 ms, 10 ms
 _LOWEST, _HIGHEST = 125.0, 7500.0  # edges of the bands, in Hz
-_OFFSET = 0.01  # in front of the logarithm
+_OFFSET = 0.01  # is added before the logarithm
 
 
 def log_mel(seconds: np.ndarray) -> np.ndarray:
-    """The log-mel example of each second of sound.
+    """Computes the log-mel example of each second of sound.
 
-    VGGish's examples are of 0.96 s and follow each other; YouTube-8M's begin at whole seconds, as here, so that they
-    keep step with the frames: nothing of the last 25 ms of a second is in one.
+    VGGish divides sound into consecutive examples of 0.96 s. Here, as in YouTube-8M, they begin at whole seconds, like
+    the frames; the last 25 ms of a second are not used.
 
     Args:
       seconds: [N, 16000] float32 in [-1, 1].
@@ -33,7 +33,7 @@ def log_mel(seconds: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def mel_matrix() -> np.ndarray:
-    """[257, 64] float64: triangles on HTK's mel scale, 1127 ln(1 + f / 700), without the constant part of a signal."""
+    """Returns triangles on HTK's mel scale, 1127 ln(1 + f / 700), [257, 64] float64, with weight 0 at 0 Hz."""
     bins = _mel(np.linspace(0, SAMPLE_RATE / 2, _FFT // 2 + 1))[:, None]
     edges = np.linspace(_mel(_LOWEST), _mel(_HIGHEST), NUM_BANDS + 2)
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
@@ -44,7 +44,7 @@ def mel_matrix() -> np.ndarray:
 
 @functools.cache
 def _hann() -> np.ndarray:
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW)  # periodic
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW)  # periodic Hann window
 
 
 def _mel(frequency: np.ndarray | float) -> np.ndarray:

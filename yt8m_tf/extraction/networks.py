@@ -49,7 +49,7 @@ class Network:
 
     @property
     def takes_pictures(self) -> bool:
-        """Whether the network takes pictures; otherwise it takes sound."""
+        """Returns whether the network takes pictures; otherwise it takes sound."""
         return len(self.input_shape) == 3 and self.input_shape[-1] == 3
 
     def features(self, inputs: tf.Tensor) -> np.ndarray:

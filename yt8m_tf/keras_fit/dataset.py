@@ -29,26 +29,26 @@ def make_dataset(
     seed: int | None = None,
     faults: Faults | None = None,
 ) -> tf.data.Dataset:
-    """Makes a dataset of (inputs, targets) batches over shards: one pass, at either level.
+    """Returns a dataset of batches (inputs, targets) that makes one pass over shards of either level.
 
-    Shards are read as in `yt8m-train` and `yt8m-evaluate`; errors name the record and its problem. The last batch may
+    The shards are read as by `yt8m-train` and `yt8m-evaluate`; errors name the record and its fault. The last batch may
     be smaller.
 
     Args:
       shards: paths or glob patterns; "examples" and "examples:frame" are real records in the package.
-      data: description of the records: an `InputSpec` for YouTube-8M's, and a `DataConfig` for others.
-      batch_size: number of videos in a batch.
-      seed: shuffle with this seed, in another order in every pass over the dataset, and sample frames as in training
-        (`data.frames`). None: the order of the shards, without randomness.
-      faults: policies for faulty records, with counters of those that were skipped; None: every fault is an error.
+      data: the contents of the records: an `InputSpec` for YouTube-8M's own format, otherwise a `DataConfig`.
+      batch_size: videos per batch.
+      seed: shuffle, with another order in every pass over the dataset, and sample frames as in training
+        (`data.frames`). None: in the order of the shards, with nothing random.
+      faults: the faults of records to tolerate, which it also counts; None: none.
 
     Returns:
-      Inputs of the models, {feature: [B, D] or [B, T, D] float32; at frame level "num_frames": [B] int32}, and targets
+      Inputs for the models, {feature: [B, D] or [B, T, D] float32; for clips, "num_frames": [B] int32}, and targets
       [B, C] float32 of zeros and ones. The dataset knows its length if the shards are local.
 
     Raises:
-      InputError: there are no shards, the first record does not fit `data`, or `data` has verticals or segments, which
-        only `yt8m-train` supports.
+      InputError: there are no shards, the first record does not fit `data`, or `data` has verticals or segments, whose
+        targets only `yt8m-train` supports.
 
     Example:
       >>> import yt8m_tf
@@ -89,5 +89,5 @@ def make_dataset(
     batches = tf.data.Dataset.from_generator(read, output_signature=signature)
     pairs = batches.enumerate().map(as_pair, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
     count = None if "skip" in (faults.on_damaged, faults.on_empty, faults.on_unlabelled) else count_records(paths)
-    # Without a cardinality, Keras warns at the end of the first epoch that the data ran out.
+    # Without the cardinality, Keras warns at the end of the first epoch that the data ran out.
     return pairs if count is None else pairs.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))

@@ -15,10 +15,10 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class FrameClipDense(keras.layers.Dense):
-    """Dense over each frame with the clip's vector behind it: [B, T, D] and [B, E] to [B, T, units].
+    """Dense over the concatenation of each frame with its clip's vector: [B, T, D] and [B, E] to [B, T, units].
 
-    The [B, T, D + E] tensor is never made: the first D rows of the kernel are multiplied with the frames, the other E
-    with each clip's vector, once.
+    The tensor [B, T, D + E] is never built: the first D rows of the kernel multiply the frames, and the other E rows
+    multiply each clip's vector once.
 
     Args:
       units: size of the output.
@@ -26,14 +26,14 @@ class FrameClipDense(keras.layers.Dense):
     """
 
     def build(self, frames_shape: Shape, clip_shape: Shape) -> None:
-        """Makes the kernel [D + E, units] and the bias [units]."""
+        """Creates the kernel [D + E, units] and the bias [units]."""
         self._frame_size, clip_size = frames_shape[-1], clip_shape[-1]
         assert self._frame_size is not None and clip_size is not None
         super().build((None, self._frame_size + clip_size))
-        self.input_spec = None  # Dense has one input, as wide as the kernel is high
+        self.input_spec = None  # Dense has a single input, whose width is the height of the kernel
 
     def call(self, frames: Any, clip: Any) -> Any:
-        """[B, T, D] frames and [B, E] clips to [B, T, units]."""
+        """Maps [B, T, D] frames and [B, E] clips to [B, T, units]."""
         frame_kernel, clip_kernel = self.kernel[: self._frame_size], self.kernel[self._frame_size :]
         of_clip = ops.matmul(clip, clip_kernel) + self.bias  # [B, units]
         return ops.matmul(frames, frame_kernel) + of_clip[:, None]
@@ -45,21 +45,21 @@ class FrameClipDense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class PositionedSelfAttention(keras.layers.Layer):
-    """Self-attention over real frames whose queries and keys, not values, know the frame's position.
+    """Self-attention over real frames, with position codes in queries and keys but not in values.
 
-    Frame t = 0, 1, ... is x[t]; with the codes p[t, j] = sin(2 * pi * t * 2j / max_length), j = 1..D, queries and keys
-    are linear maps of x + p, values of x; a head's weights are softmax(q . k / sqrt(D)) over the real frames.
+    Frame t = 0, 1, ... is x[t], and its code p[t, j] = sin(2 * pi * t * 2j / max_length), j = 1..D. Queries and keys
+    are linear maps of x + p, values of x. A head's weights are softmax(q . k / sqrt(D)) over the real frames.
 
     `keras.layers.MultiHeadAttention` cannot express this: it divides by the root of the width of a head, not of the
-    frame, and its initial weights are scaled by the number of heads. What lies beneath it,
-    `keras.ops.dot_product_attention`, can.
+    frame, and its initial weights are scaled by the number of heads. The function that it
+    calls, `keras.ops.dot_product_attention`, can.
 
     Args:
       head_size: width of each head.
       num_heads: number of heads.
-      max_length: of the position codes, which repeat after so many frames.
-      biases: whether queries and values have one. Keys have none: it would add the same to all scores of a query, which
-        the softmax cancels.
+      max_length: number of frames after which position codes repeat.
+      biases: whether queries and values have biases. Keys have none: a key's bias adds the same number to all scores of
+        a query, which the softmax cancels.
       **kwargs: of every layer: name, dtype, trainable.
     """
 
@@ -74,7 +74,7 @@ class PositionedSelfAttention(keras.layers.Layer):
         self.biases = biases
 
     def build(self, frames_shape: Shape, frame_mask_shape: Shape) -> None:
-        """Makes kernels [D, heads * head_size] for queries, keys and values, maybe biases for queries and values."""
+        """Creates kernels [D, heads * head_size] for queries, keys and values; with `biases`, also biases."""
         size = frames_shape[-1]
         assert size is not None
         width = self.num_heads * self.head_size
@@ -91,14 +91,14 @@ class PositionedSelfAttention(keras.layers.Layer):
         )
 
     def call(self, frames: Any, frame_mask: Any) -> Any:
-        """Attends.
+        """Applies attention.
 
         Args:
-          frames: [B, T, D]; finite in the padding too.
+          frames: [B, T, D]; finite in the padding, too.
           frame_mask: [B, T] bool, False for padding.
 
         Returns:
-          [B, T, heads * head_size], the heads side by side; nothing of use in the padding.
+          [B, T, heads * head_size], the concatenated heads; undefined in the padding.
         """
         positioned = frames + ops.cast(position_codes(frames, self.max_length), frames.dtype)
         attended = ops.dot_product_attention(
@@ -111,7 +111,7 @@ class PositionedSelfAttention(keras.layers.Layer):
         return ops.reshape(attended, (*ops.shape(frames)[:2], self.num_heads * self.head_size))
 
     def compute_output_shape(self, frames_shape: Shape, frame_mask_shape: Shape) -> Shape:
-        """[B, T, heads * head_size]."""
+        """Returns [B, T, heads * head_size]."""
         return (*frames_shape[:-1], self.num_heads * self.head_size)
 
     def _heads(self, x: Any) -> Any:
@@ -119,7 +119,7 @@ class PositionedSelfAttention(keras.layers.Layer):
 
 
 def position_codes(frames: Any, max_length: int) -> Any:
-    """sin(2 * pi * t * 2j / max_length) for t = 0.., j = 1..: [1, T, D] float32, T and D those of [B, T, D] frames."""
+    """Returns sin(2 * pi * t * 2j / max_length) for t = 0.., j = 1..: [1, T, D] float32, for frames [B, T, D]."""
     ones = ops.ones_like(frames[:1], dtype="float32")
-    steps = (ops.cumsum(ones, axis=1) - 1) * 2 * ops.cumsum(ones, axis=2)  # t * 2j, whole numbers and so exact
+    steps = (ops.cumsum(ones, axis=1) - 1) * 2 * ops.cumsum(ones, axis=2)  # t * 2j, exact because they are integers
     return ops.sin(2 * math.pi / max_length * ops.mod(steps, max_length))

@@ -1,8 +1,8 @@
 """Gradient-boosted trees as plain tensors: LightGBM's decisions in TensorFlow's own operations.
 
-All trees of all boosters go down level by level together: for each pair of a row and a tree two gathers a level, of
-the node and of the value that it looks at, in those trees alone that are still splitting. Decisions compare integers:
-of a float32 its bits, put in order; of a category a bit of a table.
+All trees of all boosters are traversed together, level by level. For each pair of a row and a tree, a level takes two
+gathers, of the node and of the value that it tests; trees that have reached their leaves are left out. Decisions
+compare integers: the ordered bits of a float32, or one bit of a category's table row.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Pairs of a row and a tree that go down together: fewer than that cost more in calls than caches gain.
+# Pairs of a row and a tree that are traversed together; with fewer pairs, calls cost more than caches gain.
 _PAIRS = 1 << 20
-_ZERO = np.float32(1e-35)  # what LightGBM takes for 0
+_ZERO = np.float32(1e-35)  # LightGBM treats absolute values up to this as 0
 NEVER_MISSING, ZERO_IS_MISSING, NAN_IS_MISSING = 0, 1, 2
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 
@@ -26,13 +26,13 @@ class ForestShape:
     """The sizes of a `Forest`.
 
     Attributes:
-      boosters: how many.
-      nodes: splits and leaves of all trees.
-      columns: V, what splits on numbers look at: a feature together with where it goes if it is missing.
-      active: how many trees have splits on level 0, 1, ...; the deepest come first.
-      trees: of all boosters.
-      categories: rows of the table of categorical splits, but for the last one, of all other values.
-      words: of that table's rows, of 32 splits each.
+      boosters: number of boosters.
+      nodes: number of splits and leaves of all trees.
+      columns: V, the number of inputs of numeric splits: pairs of a feature and a treatment of missing values.
+      active: number of trees that have splits on level 0, 1, ...; the deepest trees come first.
+      trees: number of trees of all boosters.
+      categories: rows of the table of categorical splits, without the last row, which stands for all other values.
+      words: int32 words in a row of that table, of 32 splits each.
     """
 
     boosters: int
@@ -46,19 +46,19 @@ class ForestShape:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Forest:
-    """Trees as arrays; the children of a node follow each other, and a leaf has itself for its left child.
+    """Trees as arrays; the two children of a node are adjacent, and a leaf is its own left child.
 
-    A node is an int64, `packed_nodes`, since gathers are what takes time.
+    A node is packed into an int64 (`packed_nodes`), because most of the time is spent in gathers.
 
     Attributes:
-      shape: of these arrays.
-      roots: [trees] int32 node of each.
-      booster: [trees] int32 number of its booster.
+      shape: sizes of these arrays.
+      roots: [trees] int32, the root of each tree.
+      booster: [trees] int32, the number of each tree's booster.
       nodes: [nodes] int64.
       leaf_values: [nodes] float64, 0 for splits.
-      features: [columns] int32 number of the feature.
+      features: [columns] int32, the number of the feature.
       missing: [columns] int32: `NEVER_MISSING`, `ZERO_IS_MISSING` (NaN, too) or `NAN_IS_MISSING`.
-      missing_left: [columns] int32: 1 where what is missing goes left.
+      missing_left: [columns] int32: 1 if missing values go left.
       categories: [categories + 1, words] int32 bits.
     """
 
@@ -73,23 +73,23 @@ class Forest:
     categories: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name, which are those of the variables of `BoostedTrees`."""
+        """Returns all arrays by name; the variables of `BoostedTrees` have the same names."""
         return {name: value for name, value in vars(self).items() if name != "shape"}
 
 
 def ordered_bits(values: np.ndarray) -> np.ndarray:
-    """Float32 values as int32 which order as they do; -0 as 0."""
+    """Maps float32 values to int32 with the same order; -0 is mapped as 0."""
     bits = (np.asarray(values, np.float32) + np.float32(0)).view(np.int32)
     return bits ^ ((bits >> 31) & np.int32(HIGHEST))
 
 
 def packed_nodes(steps: np.ndarray, columns: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """Nodes, [N] int64.
+    """Packs nodes into [N] int64.
 
     Args:
-      steps: [N] how far behind each node its left child is; of leaves 0.
-      columns: [N] below V a column, else V and the word of a category's row that has the split's bit.
-      splits: [N] int32, the ordered bits of the threshold, or the bit that is set where a category goes left.
+      steps: [N] distance from each node to its left child; 0 for leaves.
+      columns: [N] a column below V for numeric splits; for categorical ones, V plus the word with the split's bit.
+      splits: [N] int32, the ordered bits of the threshold, or the bit that is set if a category goes left.
 
     Raises:
       ValueError: a step of 2**15 or a column of 2**16, or more.
@@ -100,11 +100,11 @@ def packed_nodes(steps: np.ndarray, columns: np.ndarray, splits: np.ndarray) -> 
 
 
 class BoostedTrees(keras.layers.Layer):
-    """The probabilities that boosters of binary log-loss give to rows of features: [R, F] float32 -> [R, boosters].
+    """Computes the probabilities of boosters of binary log-loss: [R, F] float32 features -> [R, boosters] float64.
 
-    As `lightgbm.Booster.predict` of the same rows: leaves are summed and probabilities computed in float64, which they
-    stay in. Feature 0 may be a category, an integer in float32. Memory: some 40 MB, whatever R is. XLA
-    cannot compile loops over as many rows as there happen to be.
+    The result is that of `lightgbm.Booster.predict`: leaves are summed, and probabilities computed, in float64. Feature
+    0 may be a category, an integer in float32. Memory: some 40 MB for any R. XLA cannot compile the layer, because the
+    number of rows varies.
 
     Args:
       shape: of the forest, whose arrays are the variables.
@@ -135,12 +135,12 @@ class BoostedTrees(keras.layers.Layer):
         }
 
     def assign(self, forest: Forest) -> None:
-        """Takes the arrays of a forest of this layer's shape."""
+        """Assigns the arrays of a forest, which must have this layer's shape."""
         for name, array in forest.arrays().items():
             self._variables[name].assign(array)
 
     def get_config(self) -> dict[str, Any]:
-        """For copies of the layer."""
+        """Returns the arguments for a copy of the layer."""
         return {"shape": self.shape, "name": self.name}
 
     def compute_output_spec(self, rows: Any) -> keras.KerasTensor:
@@ -159,14 +159,14 @@ class BoostedTrees(keras.layers.Layer):
             scores = tf.matmul(tf.gather(arrays["leaf_values"], leaves), of_booster)
             return number + 1, done.write(number, scores)
 
-        # Of no rows a step, too: nothing written could not be concatenated.
+        # At least one step, even without rows: an empty TensorArray could not be concatenated.
         steps = tf.maximum(1, (tf.shape(rows)[0] + size - 1) // size)
         empty = tf.TensorArray(tf.float64, steps, infer_shape=False, element_shape=[None, self.shape.boosters])
         _, done = tf.while_loop(lambda number, _: number < steps, step, (0, empty))
         return 1 / (1 + tf.exp(-done.concat()))
 
     def _leaves(self, values: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        """[r, V + words] values -> [r, trees] int32 nodes."""
+        """Maps [r, V + words] values to the leaves that they reach, [r, trees] int32 nodes."""
         count, num_columns = tf.shape(values)[0], self.shape.columns
         flat = tf.reshape(values, [-1])
         rows = (tf.range(count) * (num_columns + self.shape.words))[:, None]
@@ -186,7 +186,7 @@ class BoostedTrees(keras.layers.Layer):
 
 
 def _numbers(rows: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-    """[R, F] float32 -> [R, V] int32: ordered bits of what each column looks at."""
+    """Maps [R, F] float32 to [R, V] int32: the ordered bits of the value that each column tests."""
     values = tf.gather(rows, arrays["features"], axis=1)
     is_nan = tf.math.is_nan(values)
     values = tf.where(is_nan | (tf.abs(values) <= _ZERO), tf.zeros_like(values), values)
@@ -198,7 +198,7 @@ def _numbers(rows: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 def _category_bits(values: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
-    """[R] float32 categories -> [R, words] int32; what is NaN, negative or unknown has no bit set."""
+    """Maps [R] float32 categories to [R, words] int32; NaN, negative and unknown values have no bit set."""
     last = table.shape[0] - 1
     known = (values > -1) & (values < last)  # False for NaN; LightGBM drops the fraction
     return tf.gather(table, tf.where(known, tf.cast(tf.where(known, values, 0.0), tf.int32), last))

@@ -1,9 +1,8 @@
-"""GAP@20, Hit@1, PERR, mAP, BCE and calibration in one pass, from 20 pairs a video and a few sums.
+"""GAP@20, Hit@1, PERR, mAP, BCE and calibration in one pass, from 20 pairs per video and a few sums.
 
-`batch_statistics` runs on the device, and reduces a batch of logits to its highest scores and sums. `MetricAccumulator`
-keeps these on the host, and computes `Metrics` from them. Pairs are sorted by integer keys and summed in float64, so
-that GAP and mAP depend on the set of videos alone: not on their order, the batch size, or their distribution over
-workers.
+`batch_statistics` reduces a batch of logits on the device. `MetricAccumulator` collects the results on the host and
+computes `Metrics`. Rankings are sorted by integer keys and summed in float64, so that GAP and mAP depend only on the
+set of videos, not on their order, the batch size, or their distribution over workers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from yt8m_tf.metrics.batch_statistics import (
 from yt8m_tf.metrics.bootstrap import Interval, RankedVideos, gap_interval
 from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
-# Titles of `Metrics.scalars`.
+# Display names of `Metrics.scalars`.
 TITLES = {
     "gap_at_20": "GAP@20",
     "hit_at_1": "Hit@1",
@@ -35,7 +34,7 @@ TITLES = {
     "calibration_error": "Calibration error",
 }
 
-# Thresholds of `Metrics.pairs_above`, evenly spaced from 0 to 1, both included.
+# Thresholds of `Metrics.pairs_above`: evenly spaced from 0 to 1, both included.
 NUM_THRESHOLDS = 201
 
 
@@ -43,28 +42,27 @@ NUM_THRESHOLDS = 201
 class Metrics:
     """The metrics of one evaluation; all are shares between 0 and 1 except `bce`.
 
-    If only the highest scores of a model are known (`top_score_statistics`), `bce` and `calibration_error` are NaN,
-    `calibration` is 0, and `perr` is NaN if a video has more labels than scores.
+    If only the highest scores of a model are known (`top_score_statistics`), `bce` and `calibration_error` are NaN and
+    `calibration` is 0, and `perr` is NaN if a video has more labels than it has scores.
 
     Attributes:
-      gap: GAP@20. Each video's 20 highest scores are pooled and ranked; the precision at the ranks of positives is
-        summed, and divided by the number of all labels, including those outside a top 20: a single video with 25
-        labels, ranked perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
+      gap: GAP@20: each video's 20 highest scores pooled and ranked, the precision at the ranks of the positives summed
+        and divided by the number of all labels, labels outside a top 20 included: a video with 25 labels, ranked
+        perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
       hit_at_1: share of videos whose highest score is a label.
       perr: mean over videos of the share of labels among the n highest scores of a video with n labels; 0 if n = 0.
       map: mean of `average_precision` over the classes that have positives.
       bce: mean binary cross-entropy over videos and classes, in nats.
       calibration_error: expected calibration error over 15 bins of equal width, of all videos and classes.
       num_videos: videos evaluated.
-      num_labels: number of labels of these videos, P in the definition of GAP.
-      average_precision: [C] float64, from the same 20 pairs a video, over all positives of the class; NaN for classes
+      num_labels: number of their labels, P in GAP.
+      average_precision: [C] float64, from the same 20 pairs per video, over all positives of the class; NaN for classes
         without positives.
-      num_positives: [C] int64, number of labels of each class.
-      calibration: [3, 15] float64: for each bin the number of pairs, the sum of their scores, and the positives.
-      pairs_above: [2, 201] int64: numbers of positive and of other pairs in GAP's ranking with a score of i / 200 or
-        more. With `num_labels` they give the precision-recall curve, whose area approximates GAP.
-      thresholds: the thresholds of the best F1, if they were asked for.
-      videos: the data from which GAP was computed, for intervals; None if they were not kept.
+      num_positives: [C] int64.
+      calibration: [3, 15] float64: per bin the number of pairs, the sum of their scores, their positives.
+      pairs_above: [2, 201] int64: the number of pairs ranked by GAP whose score is at least i / 200, positive and other
+        ones. Together with `num_labels` they give the precision-recall curve, whose area approximates GAP.
+      videos: the pairs that GAP was computed from, for intervals.
     """
 
     BEST_BY: ClassVar[str] = "gap_at_20"
@@ -86,11 +84,11 @@ class Metrics:
 
     @functools.cached_property
     def gap_interval(self) -> Interval | None:
-        """The bootstrap interval of `gap` over videos, computed on first use; None if `videos` is None."""
+        """The bootstrap interval of `gap` over videos, computed on first access; None if `videos` is None."""
         return None if self.videos is None else gap_interval(self.videos)
 
     def scalars(self) -> dict[str, float]:
-        """Returns the metrics that are not NaN, by the names under which they are logged and written."""
+        """Returns the known metrics, by the names under which they are logged and written."""
         names = {"gap_at_20": self.gap, "hit_at_1": self.hit_at_1, "perr": self.perr, "map": self.map, "bce": self.bce}
         names["calibration_error"] = self.calibration_error
         return {name: value for name, value in names.items() if not math.isnan(value)}
@@ -101,22 +99,20 @@ class Metrics:
 
 
 class MetricAccumulator:
-    """Accumulates the statistics of batches: 124 bytes a video (149 with spare capacity), and sums.
+    """Accumulates the statistics of batches, in 124 bytes per video (149 with spare capacity) and a few sums.
 
-    A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. With more than 65,536 classes the class is
-    a uint32, which makes 164 bytes a video (197 with spare capacity). A video also has its number of labels and,
+    A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. Above 65,536 classes the class is a
+    uint32, and a video takes 164 bytes (197). In addition to its pairs, a video has its number of labels and,
     optionally, its id.
     """
 
     UNIT: ClassVar[str] = "videos"
 
     def __init__(self, num_classes: int, width: int = TOP_K, keep_ids: bool = False) -> None:
-        """Creates an empty accumulator.
+        """`num_classes` is C; `width`, if below 20, is the number of pairs per video.
 
-        Args:
-          num_classes: C.
-          width: the number of pairs of a video, if fewer than 20.
-          keep_ids: whether `videos` of the result has ids; `update` then needs them. `arrays` and `merge` drop them.
+        With `keep_ids`, `update` must be given ids, and the `videos` of the result have them. `arrays` and `merge` do
+        not pass them on.
         """
         width = min(width, TOP_K, num_classes)
         self._ids: list[np.ndarray] | None = [] if keep_ids else None
@@ -129,20 +125,20 @@ class MetricAccumulator:
 
     @property
     def num_videos(self) -> int:
-        """The number of videos so far."""
+        """Number of videos added so far."""
         return int(self._sums["num_videos"])
 
     @property
     def num_examples(self) -> int:
-        """The number of videos, by the name that all accumulators share."""
+        """Number of videos, under the name common to all accumulators."""
         return self.num_videos
 
     def update(self, statistics: Mapping[str, Any], ids: Sequence[str | bytes] | None = None) -> None:
         """Adds one batch.
 
         Args:
-          statistics: tensors or arrays from `batch_statistics` or `top_score_statistics`.
-          ids: the ids of its B videos, for messages.
+          statistics: a result of `batch_statistics` or `top_score_statistics`, as tensors or arrays.
+          ids: the ids of the batch's B videos, for messages.
 
         Raises:
           InputError: a score is NaN, or the loss is not finite; the message names the video. Nothing is added then.
@@ -169,17 +165,17 @@ class MetricAccumulator:
         self._add(keys, arrays["top_classes"][valid], arrays["num_labels"][valid], sums)
 
     def merge(self, other: MetricAccumulator) -> None:
-        """Adds the statistics of another accumulator with the same number of classes."""
+        """Adds the contents of `other`, which must have the same number of classes."""
         count = other.num_videos
         self._add(other._keys[:count], other._classes[:count], other._num_labels[:count], other._sums)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns all statistics as arrays, to send them to another process.
+        """Returns the contents, to send to another process.
 
         Returns:
           `keys` and `classes` [num_videos, k] and `num_labels` [num_videos], int32 (TensorFlow's collectives do not
-          support unsigned integers), and the sums, [1, ...] each. The arrays of several workers may be concatenated
-          along the first axis.
+          support unsigned integers), and the sums, [1, ...] each. Arrays of several workers may be concatenated along
+          the first axis.
         """
         count = self.num_videos
         pairs = {"keys": self._keys[:count].view(np.int32), "classes": self._classes[:count].astype(np.int32)}
@@ -188,19 +184,19 @@ class MetricAccumulator:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MetricAccumulator:
-        """Creates an accumulator from the result of `arrays`, or from concatenated arrays of several workers."""
+        """Inverts `arrays`; from concatenated arrays of several workers, returns the accumulator of all."""
         result = cls(arrays["num_positives"].shape[1], arrays["keys"].shape[1])
         sums = {name: arrays[name].sum(axis=0) for name in SUMS}
         result._add(arrays["keys"].view(np.uint32), arrays["classes"], arrays["num_labels"], sums)
         return result
 
     def gap(self) -> float:
-        """Computes only GAP@20 of all videos so far; NaN if none of them has a label."""
+        """Returns GAP@20 of all videos added; NaN if none of them has a label."""
         num_labels = int(self._sums["num_positives"].sum())
         return _gap(np.sort(self._keys[: self.num_videos].ravel()), num_labels) if num_labels else math.nan
 
     def result(self, min_positives: int | None = None) -> Metrics:
-        """Computes the metrics of all videos so far.
+        """Returns the metrics of all videos added.
 
         Args:
           min_positives: also find the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
@@ -212,7 +208,7 @@ class MetricAccumulator:
         num_labels = int(positives.sum())
         if not count:
             raise InputError(
-                "there are no videos to evaluate; check the glob pattern of the data, and what the shards hold"
+                "there are no videos to evaluate; check the glob pattern of the data, and the contents of the shards"
             )
         if not num_labels:
             raise InputError(
@@ -259,13 +255,13 @@ class MetricAccumulator:
 def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
     """Computes GAP of pooled pairs, in float64.
 
-    Among equal scores the negatives rank first, so that the result depends on the set of pairs alone, and ties gain
-    nothing. A score of 0 counts like any other.
+    Among equal scores, negatives rank first, so that the result depends only on the set of pairs, and a model gains
+    nothing from ties. A score of 0 counts as any other.
 
     Args:
       scores: each video's highest scores, of any shape, not negative; taken as float32.
       hits: bool, of the same shape: whether the pair's class is a label of its video.
-      num_positives: number of labels of all videos, including those outside the pairs; at least 1.
+      num_positives: number of labels of all videos, labels outside the pairs included; positive.
 
     Raises:
       ValueError: a score is negative or NaN.
@@ -277,28 +273,28 @@ def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Computes scores of logits of any shape as float32, rounded once, so that they depend on the logit alone."""
+    """Computes float32 scores of logits of any shape, rounded once, so that equal logits have equal scores."""
     with np.errstate(over="ignore"):  # exp of a large number is inf, and the score 0
         return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Combines scores and hits to uint32 keys; descending keys rank by score, with negatives first among equals.
+    """Encodes scores and hits as uint32 in whose descending order pairs rank: by score, negatives first among equals.
 
-    The bits of floats that are not negative have the order of the floats; the shift drops the sign bit, also of -0.
+    The bits of non-negative floats have the same order as the floats. The shift drops the sign bit, also that of -0.
     """
     return (np.ascontiguousarray(scores).view(np.uint32) << 1) | ~hits
 
 
 def _gap(ordered: np.ndarray, num_positives: int) -> float:
-    """Computes GAP from keys of pairs in ascending order."""
+    """Computes GAP from pairs' keys in ascending order."""
     misses = ordered[::-1] & 1
     ranks = np.flatnonzero(misses == 0) + 1.0
     return float((np.arange(1, len(ranks) + 1) / ranks).sum() / num_positives)
 
 
 def _pairs_above(ordered: np.ndarray) -> np.ndarray:
-    """Computes `Metrics.pairs_above` from keys of pairs in ascending order."""
+    """Computes `Metrics.pairs_above` from pairs' keys in ascending order."""
     exact = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
     thresholds = exact.astype(np.float32)
     # Rounding to float32 must not move a threshold below its exact value.

@@ -61,7 +61,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside the interval."""
+        """Returns whether 0 lies outside the interval."""
         return self.low > 0 or self.high < 0
 
 

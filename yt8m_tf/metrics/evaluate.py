@@ -43,24 +43,24 @@ def evaluate(
     gather: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
     min_positives: int | None = None,
 ) -> MetricsT:
-    """All metrics in one pass.
+    """Computes all metrics in one pass.
 
     Args:
-      step: from a batch without its ids to its statistics (`batch_statistics`, `rated_statistics`); compiled and
+      step: maps a batch without its ids to its statistics (`batch_statistics`, `rated_statistics`); compiled and
         distributed by the caller.
       batches: of `pipeline.evaluation_stream`: {"id": [B] strings, optional; the features; the labels, or the ratings;
         "valid": [B] bool}.
-      accumulator: of such statistics, new.
+      accumulator: a new accumulator of such statistics.
       total: the number of examples, if known, for the progress bar.
-      description: what the progress bar is called.
-      progress: whether to show it, on standard error.
-      leave: whether it stays on the screen.
-      gather: where several workers evaluate a part each: from `Accumulator.arrays` to all workers' arrays, one
-        after the other along the first axis.
+      description: title of the progress bar.
+      progress: whether to show the bar, on standard error.
+      leave: whether the bar stays on the screen.
+      gather: if several workers evaluate a part each, maps `Accumulator.arrays` to the arrays of all workers,
+        concatenated along the first axis.
       min_positives: see `MetricAccumulator.result`.
 
     Raises:
-      InputError: a NaN score, nothing to evaluate, no labels.
+      InputError: a score is NaN, or there are no examples or no labels.
     """
     with Progress(total=total, desc=description, unit=f" {accumulator.UNIT}", disable=not progress, leave=leave) as bar:
         for statistics, ids in _one_ahead(step, batches):
@@ -73,9 +73,9 @@ def evaluate(
 
 
 def _one_ahead(step: Step, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Any]]:
-    """Statistics and ids of each batch; a step is issued before the one before it is waited for.
+    """Yields statistics and ids of each batch, after the step of the next batch was issued.
 
-    An accelerator computes while the host reads what it gave for the batch before.
+    The accelerator computes while the host reads the result of the previous batch.
     """
     previous = None
     for batch in batches:

@@ -94,7 +94,7 @@ def average_precision(hits: np.ndarray, num_positives: int) -> float:
     """Computes the sum of the precision at every hit, divided by the number of all positives.
 
     Args:
-      hits: [R] bool, of the rated segments, best first.
+      hits: [R] bool, for the rated segments, best first.
       num_positives: at least 1.
     """
     ranks = np.flatnonzero(hits) + 1

@@ -15,14 +15,14 @@ EMBEDDINGS = "embeddings"
 
 
 def activations(model: keras.Model, spec: InputSpec, names: Sequence[str] = (EMBEDDINGS,)) -> keras.Model:
-    """A model of the same inputs and weights that gives activations by name.
+    """Returns a model with the same inputs and weights whose outputs are activations, by layer name.
 
     Args:
-      model: of `build_model`.
-      spec: that it was built for.
+      model: a model of `build_model`.
+      spec: its input specification.
       names: "embeddings", the [B, D] float32 input of the last layer that is as wide as the classes (as
-        `yt8m-export --embeddings` has it), "logits" of whatever shape the layer of that name has, or any other layer
-        of `model.layers` by its name.
+        `yt8m-export --embeddings` has it), "logits", the output of the layer of that name, or the name of any other
+        layer of `model.layers`.
 
     Returns:
       A functional model from the inputs of `model` to {name: tensor}.

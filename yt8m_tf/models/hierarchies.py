@@ -1,10 +1,10 @@
-"""Residual networks that predict the verticals that classes belong to beside the classes.
+"""Residual networks that predict verticals, to which classes belong, in addition to the classes.
 
 The trunk is a whole `resnet_like` with `inner_size` outputs, then ReLU. Outputs are classes first, then verticals.
 
 Reference: https://arxiv.org/abs/1809.04403. The recurrent ones are in the spirit of "Learning Structured Inference
-Neural Networks with Label Relations", https://arxiv.org/abs/1511.05616, which passes messages both ways between levels
-of labels. The original gives no width of the RNN and no number of repeats: the defaults are ours.
+Neural Networks with Label Relations", https://arxiv.org/abs/1511.05616, which passes messages in both directions
+between levels of labels. The original gives no width of the RNN and no number of repeats: the defaults are ours.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class FFHierarchyConfig:
     """Sizes of the network.
 
     Attributes:
-      inner_size: width of the trunk's output, which the heads read.
-      resnet: the trunk, with an `inner_size` of its own; it has no logits to gate.
+      inner_size: width of the trunk's output, the input of the heads.
+      resnet: the trunk, with its own `inner_size`; it has no logits to gate.
     """
 
     inner_size: int = 2000
@@ -41,18 +41,16 @@ class FFHierarchyConfig:
     def __post_init__(self) -> None:
         checks.at_least(self, 1, "inner_size")
         if self.resnet.context_gating:
-            raise ValueError(
-                "resnet.context_gating gates logits, which the trunk of a hierarchy has none of; turn it off"
-            )
+            raise ValueError("resnet.context_gating gates logits, but the trunk of a hierarchy has none; turn it off")
 
 
 @dataclasses.dataclass(frozen=True)
 class RNNHierarchyConfig(FFHierarchyConfig):
-    """As `FFHierarchyConfig`, and those of the RNN.
+    """Sizes as in `FFHierarchyConfig`, and those of the RNN.
 
     Attributes:
       hidden_size: of the RNN in each direction.
-      cell: its kind: "rnn" (tanh, the original's), "gru" or "lstm".
+      cell: "rnn" (tanh, as in the original), "gru" or "lstm".
     """
 
     hidden_size: int = 1024
@@ -65,10 +63,10 @@ class RNNHierarchyConfig(FFHierarchyConfig):
 
 @dataclasses.dataclass(frozen=True)
 class RepRNNHierarchyConfig(RNNHierarchyConfig):
-    """As `RNNHierarchyConfig`, narrower.
+    """Sizes as in `RNNHierarchyConfig`, with smaller defaults.
 
     Attributes:
-      repeats: how many times the RNN is applied.
+      repeats: number of times that the RNN is applied.
     """
 
     hidden_size: int = 512
@@ -81,7 +79,7 @@ class RepRNNHierarchyConfig(RNNHierarchyConfig):
 
 @register_model("resnet_ff_hierarchy", FFHierarchyConfig, levels=("video",))
 def build_ff_hierarchy(config: FFHierarchyConfig, spec: InputSpec) -> keras.Model:
-    """The verticals from the trunk's output x, then the classes from x with the verticals' logits beside it.
+    """Verticals from the trunk's output x, then classes from the concatenation of x and the verticals' logits.
 
     Raises:
       InputError: the data has no verticals.
@@ -94,10 +92,10 @@ def build_ff_hierarchy(config: FFHierarchyConfig, spec: InputSpec) -> keras.Mode
 
 @register_model("resnet_rnn_hierarchy", RNNHierarchyConfig, levels=("video",))
 def build_rnn_hierarchy(config: RNNHierarchyConfig, spec: InputSpec) -> keras.Model:
-    """A bidirectional RNN over two steps, verticals and classes, which both read the trunk's output.
+    """A bidirectional RNN over two steps, verticals and classes, both with the trunk's output as input.
 
-    Each level's logits are a Dense of the RNN's output at its step, [B, 2 * hidden_size], so that verticals hear of
-    classes and classes of verticals.
+    The logits of a level are a Dense of the RNN's output at its step, [B, 2 * hidden_size], so that verticals depend on
+    the step of classes, and classes on that of verticals.
 
     Raises:
       InputError: the data has no verticals.
@@ -109,9 +107,9 @@ def build_rnn_hierarchy(config: RNNHierarchyConfig, spec: InputSpec) -> keras.Mo
 
 @register_model("resnet_rep_rnn_hierarchy", RepRNNHierarchyConfig, levels=("video",))
 def build_rep_rnn_hierarchy(config: RepRNNHierarchyConfig, spec: InputSpec) -> keras.Model:
-    """As rnn, with the same RNN applied several times, each time to its own output.
+    """The hierarchy with an RNN, with the same RNN applied several times, each time to its own output.
 
-    A Dense brings the trunk's output to the width of the RNN's, 2 * `hidden_size`, first.
+    A Dense layer first changes the width of the trunk's output to that of the RNN's, 2 * `hidden_size`.
 
     Raises:
       InputError: the data has no verticals.
@@ -127,10 +125,10 @@ def build_rep_rnn_hierarchy(config: RepRNNHierarchyConfig, spec: InputSpec) -> k
 def _inputs_and_trunk(
     name: str, config: FFHierarchyConfig, spec: InputSpec
 ) -> tuple[dict[str, keras.KerasTensor], keras.KerasTensor]:
-    """The model's inputs, and ReLU of a whole `resnet_like` with `inner_size` outputs."""
+    """Returns the model's inputs, and the ReLU of a whole `resnet_like` with `inner_size` outputs."""
     if not spec.num_tags:
         raise InputError(
-            f"configuration key 'data.verticals': model '{name}' predicts verticals beside the classes; set it to their"
+            f"configuration key 'data.verticals': model '{name}' predicts verticals, too; set it to their"
             " number in data.vocabulary, 25 in YouTube-8M 2018"
         )
     inputs = model_inputs(spec)
@@ -138,9 +136,9 @@ def _inputs_and_trunk(
 
 
 def _bidirectional(config: RNNHierarchyConfig) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
-    """A layer from [B, T, D] to [B, T, 2 * hidden_size], forward beside backward, for use more than once.
+    """Returns a reusable bidirectional layer from [B, T, D] to [B, T, 2 * hidden_size].
 
-    `keras.layers.Bidirectional` would give the weights other paths when it comes back from a `.keras` file.
+    With `keras.layers.Bidirectional`, the paths of the weights would change when a `.keras` file is loaded.
     """
     forward = recurrent_layer(config.cell, config.hidden_size, "levels_forward", return_sequences=True)
     backward = recurrent_layer(config.cell, config.hidden_size, "levels_backward", True, go_backwards=True)
@@ -148,17 +146,17 @@ def _bidirectional(config: RNNHierarchyConfig) -> Callable[[keras.KerasTensor], 
 
 
 def _level_sequence(x: keras.KerasTensor) -> keras.KerasTensor:
-    """[B, D] to [B, 2, D], the same vector for both levels."""
+    """Repeats [B, D] to [B, 2, D], the same vector for both levels."""
     return keras.layers.RepeatVector(_LEVELS, name="repeat")(x)
 
 
 def _level_logits(levels: keras.KerasTensor, spec: InputSpec) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """[B, C] and [B, V] from the [B, 2, D] of verticals and classes."""
+    """Returns the logits of classes [B, C] and verticals [B, V] from the [B, 2, D] of verticals and classes."""
     return blocks.class_logits(levels[:, 1], spec.num_classes), _tag_logits(levels[:, 0], spec)
 
 
 def _tag_logits(x: keras.KerasTensor, spec: InputSpec) -> keras.KerasTensor:
-    """[B, D] to [B, V] float32, from the layer that starts at the prior of verticals."""
+    """Maps [B, D] to the verticals' logits, [B, V] float32, with a bias initialised with their prior."""
     return blocks.dense(x, spec.num_tags, "tag_logits", dtype="float32")
 
 

@@ -15,7 +15,7 @@ from yt8m_tf.layers.trees import BoostedTrees, ForestShape
 from yt8m_tf.models.members import member_logits
 from yt8m_tf.models.registry import model_inputs, register_model
 
-# Log-odds: the least and most that boosters say, and those of a class which is no candidate.
+# Log-odds: the minimum and maximum for candidates, and the value of all other classes.
 _MOST, NO_CANDIDATE = 25.0, -30.0
 
 
@@ -24,13 +24,13 @@ class StackModelConfig:
     """A stacking, as yt8m-ensemble --stack writes it.
 
     Attributes:
-      members: of each, its `model` configuration, and what it reads otherwise than the whole model, in `features` and
-        `level` (`members.member_spec`).
-      first_level: of each member the number of the first-level model that it belongs to, whose score is the mean of
-        its members: those trained on folds, say.
-      listed: of each first-level model how many classes of a video its scores list.
+      members: each member's `model` configuration, with `features` and `level` if its inputs differ from those of the
+        whole model (`members.member_spec`).
+      first_level: for each member, the number of its first-level model. The score of a first-level model is the mean
+        of its members, for example the runs on all folds.
+      listed: for each first-level model, the number of classes per video in its scores.
       naming: numbers of the first-level models that name candidates.
-      top: how many classes of each of these.
+      top: the number of candidates from each of these.
       ranks, aggregates: columns of the boosters, see `StackConfig`.
       forest: the sizes of the boosters' arrays.
     """
@@ -46,16 +46,18 @@ class StackModelConfig:
 
     def __post_init__(self) -> None:
         if len(self.first_level) != len(self.members) or {*self.first_level} != {*range(len(self.listed))}:
-            raise ValueError("first_level must give each member one of the first-level models, and these all a member")
+            raise ValueError(
+                "first_level must give each member a first-level model, and each of these at least one member"
+            )
         if not self.naming or not {*self.naming} <= {*self.first_level}:
             raise ValueError(f"naming must be numbers of first-level models, got {self.naming}")
 
 
 class StackedTrees(keras.layers.Layer):
-    """From the logits of members, [B, C] each, to those of a stacking: [B, C] float32.
+    """Computes the logits of a stacking, [B, C] float32, from the logits of its members, [B, C] each.
 
-    Candidates have the log-odds of the boosters' mean probability, between -25 and 25, all other classes -30: as
-    probabilities 0 in float16. XLA cannot compile as many rows as there happen to be candidates.
+    Candidates get the log-odds of the boosters' mean probability, between -25 and 25. All other classes get -30, whose
+    probability is 0 in float16. XLA cannot compile the layer, because the number of candidates varies.
 
     Args:
       config: of the stacking.
@@ -69,11 +71,11 @@ class StackedTrees(keras.layers.Layer):
         self._trees = BoostedTrees(config.forest, name="trees")
 
     def get_config(self) -> dict[str, Any]:
-        """For copies of the layer."""
+        """Returns the arguments for a copy of the layer."""
         return {"config": self._config, "num_classes": self._num_classes, "name": self.name}
 
     def build(self, shapes: Sequence[Any]) -> None:
-        """The trees know their sizes."""
+        """Does nothing: the trees have their sizes from the configuration."""
         self.built = True
 
     def compute_output_spec(self, logits: Sequence[Any]) -> keras.KerasTensor:
@@ -97,9 +99,9 @@ class StackedTrees(keras.layers.Layer):
 
 @register_model("stack", StackModelConfig, levels=("video", "frame"), trains=False)
 def build_stack(config: StackModelConfig, spec: InputSpec) -> keras.Model:
-    """Trained models, candidates, features and LightGBM's boosters: yt8m-ensemble --stack makes it of a stacking.
+    """Trained models, candidates, features and LightGBM's boosters, from a stacking (yt8m-ensemble --stack).
 
-    The variables of member number i have the paths that they have in the model alone, with `member_<i>_` before them.
+    The variables of member number i have their paths in the single model, prefixed with `member_<i>_`.
 
     Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
     """

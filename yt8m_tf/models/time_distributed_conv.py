@@ -17,17 +17,19 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class TimeDistributedConvConfig:
-    """Sizes of the network. The original's second variant: av_kernel_sizes [3, 3, 3], av_pool_sizes [2, 2, 2],
-    rgb_channels [1300, 1600, 2048], audio_channels [256, 400, 512], concat_kernel_sizes [3, 3, 3], concat_pool_sizes
-    [2, 2], concat_channels [3000, 5000, 7000].
+    """Sizes of the network.
+
+    The original's second variant has av_kernel_sizes [3, 3, 3], av_pool_sizes [2, 2, 2], rgb_channels
+    [1300, 1600, 2048], audio_channels [256, 400, 512], concat_kernel_sizes [3, 3, 3], concat_pool_sizes [2, 2],
+    concat_channels [3000, 5000, 7000].
 
     Attributes:
       av_kernel_sizes, av_pool_sizes: of each block over one feature, in frames.
       rgb_channels, audio_channels: of each block over rgb and audio; any other feature has audio's.
       concat_kernel_sizes, concat_channels: of each block over all features.
-      concat_pool_sizes: one less; the last block's pool is the whole clip.
+      concat_pool_sizes: of each block over all features but the last, which pools over the whole clip.
       dropout: rate of dropping a channel of a whole clip, in every block, in [0, 1).
-      activation: after batch normalisation. The original makes a leaky ReLU and never applies it: "none".
+      activation: after batch normalisation. The original defines a leaky ReLU but does not apply it, hence "none".
     """
 
     av_kernel_sizes: tuple[int, ...] = (3, 3)
@@ -57,7 +59,7 @@ class TimeDistributedConvConfig:
 
     @property
     def min_frames(self) -> int:
-        """The shortest clip that leaves one position for the last pool: 107 frames by default."""
+        """The number of frames of the shortest clip that leaves one position for the last pool: 107 by default."""
         return frame_convolution.receptive_field(
             self.av_kernel_sizes + self.concat_kernel_sizes, self.av_pool_sizes + self.concat_pool_sizes
         )
@@ -65,17 +67,17 @@ class TimeDistributedConvConfig:
 
 @register_model("time_distributed_conv", TimeDistributedConvConfig, levels=("frame",))
 def build_time_distributed_conv(config: TimeDistributedConvConfig, spec: InputSpec) -> keras.Model:
-    """For each feature blocks of Conv1D -> spatial dropout -> batch normalisation -> MaxPool; the same over all of them
-    side by side, the last with a maximum over the clip; Dense(C).
+    """Convolutional blocks over each feature; blocks over their concatenation; maximum over the clip; Dense(C).
 
-    What a clip gives depends on its own frames alone. It counts as padded with zeros (of the decoded features) to
-    `config.min_frames`, where it is shorter; every position of a layer's output whose window reaches beyond that is
-    left out of batch statistics and of the last maximum, and so is a pool that is not full, whatever the length of the
-    batch. The zeros of a clip shorter than `config.min_frames` are part of it in both.
+    A block is Conv1D, spatial dropout, batch normalisation, max-pooling; the last block pools over the whole clip.
 
-    Memory: the first block is the largest, some five tensors [B, T, channels] for each feature, 0.3 GB each for rgb in
-    float32 at B = 128 and T = 303. A training step takes 4.3 GB by XLA's count on a CPU, gradients of the weights
-    included, in either variant.
+    The output for a clip does not depend on the padding of its batch. A clip shorter than `config.min_frames` is
+    extended to that length with zeros, which count as frames. Positions whose window, or pool, reaches beyond the end
+    of the clip are left out of batch statistics and of the last maximum.
+
+    Memory: a training step takes 4.3 GB at B = 128 and T = 303 in float32, gradients of the weights included, by XLA's
+    count on a CPU, for both variants. The first block is the largest: about five tensors [B, T, channels] per
+    feature, of 0.3 GB each for rgb.
 
     Reference: https://arxiv.org/abs/1809.04403. Where we differ: a typing error in the published code leaves the blocks
     over all features with 3 channels each.
@@ -103,7 +105,7 @@ def _conv_blocks(
     config: TimeDistributedConvConfig,
     name: str,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Blocks of convolution and pool, one for each (kernel size, pool size or 0 for no pool, channels) of `sizes`."""
+    """Applies a block for each (kernel size, pool size, channels) of `sizes`; a pool size of 0 means no pooling."""
     for i, (kernel_size, pool_size, channels) in enumerate(sizes, start=1):
         x, num_frames = frame_convolution.conv_block(
             x, num_frames, channels, kernel_size, config.dropout, config.activation, f"{name}_block{i}"

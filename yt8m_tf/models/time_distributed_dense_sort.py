@@ -1,4 +1,4 @@
-"""The residual network on every frame, its scores sorted over time."""
+"""The residual network on every frame, followed by layers over its sorted scores."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class TimeDistributedDenseSortConfig:
     """Sizes of the model.
 
     Attributes:
-      hidden_size: units of the FCBlock along the ranks of the sorted scores.
+      hidden_size: units of the FCBlock over a class's sorted scores.
       dropout: rate in that block, in [0, 1).
-      resnet: the network on every frame, which has a dropout rate of its own.
+      resnet: the network on every frame, with its own dropout rate.
     """
 
     hidden_size: int = 1000
@@ -37,20 +37,22 @@ class TimeDistributedDenseSortConfig:
 
 @register_model("time_distributed_dense_sort", TimeDistributedDenseSortConfig, levels=("frame",))
 def build_time_distributed_dense_sort(config: TimeDistributedDenseSortConfig, spec: InputSpec) -> keras.Model:
-    """`resnet_like` on each frame, [B, T, C]; every class's scores sorted over time in descending order, zeros after
-    them up to `spec.max_frames`; FCBlock(1000) and Dense(1) along the ranks, the same for all classes, [B, C].
+    """`resnet_like` on each frame; the scores of each class in descending order; an FCBlock and Dense(1) over these.
 
-    The last bias is one number for all classes and starts at their mean prior.
+    The scores [B, T, C] are sorted over time and padded with zeros to `spec.max_frames`. FCBlock(1000) and Dense(1)
+    over the ranks have the same weights for all classes, and give [B, C].
 
-    Memory, in float32 at B = 128, T = 303, C = 3862 and the default sizes: the scores are 0.6 GB, of which a training
-    step holds three copies at a time (the scores, the sorted scores and the gradient of one of these); the hidden layer
-    along ranks, [B, C, 1000], would be 2 GB and is never made (`RankScores`). Most is the residual network's on
-    B * T = 39,000 frames: 5.7 GB of activations, and 0.6 GB for each gradient in flight. 9.4 GB in all by XLA's count
-    on a CPU, 11.3 GB with dropout on frames; `train.accumulation` divides it.
+    The last bias is a single number for all classes, and is initialised with their mean prior.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the original sorts padding along with the frames and
-    normalises with the statistics of the batch in inference too; here padding is masked, in sorting and in the
-    statistics of the network on frames, and inference uses running averages.
+    Memory: a training step takes 9.4 GB by XLA's count on a CPU, in float32 at B = 128, T = 303, C = 3862 and the
+    default sizes, and 11.3 GB with dropout on frames. `train.accumulation` divides it. The residual network on
+    B * T = 39,000 frames has 5.7 GB of activations, and 0.6 GB for each gradient at a time. The scores are 0.6 GB, in
+    three copies: the scores, the sorted scores and a gradient. The hidden layer over the ranks, [B, C, 1000], would
+    take 2 GB, and is never held in full (`RankScores`).
+
+    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the original sorts padding together with the frames,
+    and normalises with batch statistics in inference, too. Here padding is left out of sorting and of the frame
+    network's statistics, and inference uses running averages.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)[:, : spec.max_frames]

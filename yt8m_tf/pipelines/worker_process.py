@@ -1,4 +1,4 @@
-"""Runs stages in a worker process. Imports TensorFlow, quietly, with the first one."""
+"""Runs stages in a worker process, which imports TensorFlow, quietly, for the first of them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def start(parent: int, gpu: str | None, num_threads: int) -> None:
     """Sets a worker process up before its first stage.
 
     Args:
-      parent: the process that takes its results; it ends when that one does, killed or not.
-      gpu: the id of the only GPU that it sees; None: all that there are.
-      num_threads: of TensorFlow for one operation, unless the environment says; 0: as many as there are cores.
+      parent: the process that receives the results; the worker ends with it, even if it is killed.
+      gpu: the id of the only GPU that the worker sees; None: all GPUs.
+      num_threads: TensorFlow's threads per operation, unless the environment sets them; 0: one per core.
     """
     follow(parent)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    if num_threads:  # workers that each take all cores get in each other's way
+    if num_threads:  # workers that each use all cores slow each other down
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(num_threads))
 
 
 def run_logged(stage: Stage, where: Where) -> dict[str, Any]:
-    """`run_claimed`, whose output goes to the stage's log instead of the screen. For a process with one thread of work.
+    """Runs `run_claimed` with its output in the stage's log; for a process with a single working thread.
 
     Raises:
       InputError, RuntimeError: as `run_claimed`.
@@ -44,11 +44,11 @@ def run_logged(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
-    """`execute`, once no other process is at the same stage: one of a run that was killed a moment ago, perhaps.
+    """Executes a stage once no other process runs it, such as one of a pipeline that was killed a moment ago.
 
     Raises:
-      InputError: in one line, whatever is wrong: it travels between processes.
-      RuntimeError: anything else, some of which could not travel, in one line.
+      InputError: an expected error, in one line.
+      RuntimeError: any other error, in one line: not every exception can be sent to another process.
     """
     import_quietly()
     try:
@@ -67,7 +67,7 @@ def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def _free_memory() -> None:
-    """Of the models of a stage, for the next one in this process."""
+    """Frees the memory of a stage's models for the next stage in this process."""
     import keras
 
     keras.backend.clear_session()

@@ -26,7 +26,7 @@ class Curve:
     """Precision and recall of the 20 highest scores of all videos, pooled and ranked.
 
     Attributes:
-      recall, precision: [H] at each rank that holds a label; recall is of all labels, those outside the 20 included.
+      recall, precision: [H], at each rank with a label; recall counts all labels, those outside the 20 included.
       thresholds: [H] the scores at these ranks.
       gap: the area under the curve, which is GAP@20.
     """
@@ -37,13 +37,13 @@ class Curve:
     gap: float
 
     def at(self, threshold: float) -> tuple[float, float]:
-        """Precision and recall of what scores `threshold` or more; NaN and 0 where no label does."""
+        """Returns precision and recall of scores of at least `threshold`; NaN and 0 if no label has such a score."""
         last = int((self.thresholds >= threshold).sum()) - 1
         return (float(self.precision[last]), float(self.recall[last])) if last >= 0 else (float("nan"), 0.0)
 
 
 def precision_recall(predictions: Predictions) -> Curve:
-    """The curve of a model; among equal scores those that are no label rank first, as in GAP@20."""
+    """Computes the curve of a model; among equal scores, wrong ones rank first, as in GAP@20."""
     listed = predictions.classes[:, :TOP_K] != schema.NO_LABEL
     scores = predictions.scores[:, :TOP_K][listed].astype(np.float32)
     hits = predictions.hits(TOP_K)[listed]
@@ -56,7 +56,7 @@ def precision_recall(predictions: Predictions) -> Curve:
 
 
 def paired_interval(predictions: Predictions, others: Predictions) -> Interval | None:
-    """The paired interval of GAP@20 of one model less that of another one; None where they are of other videos."""
+    """Returns the paired interval of the difference of two models' GAP@20; None if their videos differ."""
     own, other = _ranked(predictions), _ranked(others)
     assert own.ids is not None
     joined = other.in_order_of(own.ids)
@@ -66,7 +66,7 @@ def paired_interval(predictions: Predictions, others: Predictions) -> Interval |
 
 
 def _ranked(predictions: Predictions) -> RankedVideos:
-    """Places of a list that are not filled count as scores of 0 that are no label, which changes no precision."""
+    """Converts predictions for `Interval`s; empty places of lists become wrong scores of 0, which changes nothing."""
     scores = predictions.scores[:, :TOP_K].astype(np.float32)
     return RankedVideos(
         pair_keys(scores, predictions.hits(TOP_K)),
@@ -76,17 +76,17 @@ def _ranked(predictions: Predictions) -> RankedVideos:
 
 
 def prior_gap(num_positives: Sequence[int], num_videos: int) -> float:
-    """GAP@20 of a model that knows nothing but how frequent classes are: every video gets the same 20 scores.
+    """Returns GAP@20 of a model that knows only the frequencies of classes: every video gets the same 20 scores.
 
     Args:
-      num_positives: labels of each class, at least one in all.
-      num_videos: of which these are the labels.
+      num_positives: number of labels of each class, at least 1 in all.
+      num_videos: number of videos with these labels.
     """
     counts = np.sort(np.asarray(num_positives))[::-1][:TOP_K]
     rank = found = total = 0.0
     for count, classes in zip(*np.unique(-counts, return_counts=True), strict=True):
         hits = -count * classes
-        rank += max(num_videos * classes - hits, 0)  # of equal scores those that are no label rank first
+        rank += max(num_videos * classes - hits, 0)  # among equal scores, wrong ones rank first
         total += ((found + np.arange(1, hits + 1)) / (rank + np.arange(1, hits + 1))).sum()
         found, rank = found + hits, rank + hits
     return float(total / np.sum(num_positives))
@@ -94,13 +94,13 @@ def prior_gap(num_positives: Sequence[int], num_videos: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """Videos with the label `meant` whose highest score is of `predicted`, which is no label of theirs.
+    """Videos with the label `meant` whose highest score is for the class `predicted`, which is not a label of theirs.
 
     Attributes:
       meant, predicted: class ids.
-      count: such videos.
-      videos: with the label `meant`.
-      together: videos with both labels: where there are many, the two co-occur, and labels may be missing.
+      count: number of such videos.
+      videos: number of videos with the label `meant`.
+      together: number of videos with both labels; if it is large, the two co-occur, and labels may be missing.
     """
 
     meant: int
@@ -111,12 +111,12 @@ class Confusion:
 
 
 def confusions(predictions: Predictions, most: int) -> list[Confusion]:
-    """The most frequent confusions; equal counts by share of the videos of `meant`, then by class ids."""
+    """Returns the most frequent confusions; equal counts by share of the videos of `meant`, then by class ids."""
     videos, columns = np.nonzero(predictions.labels != schema.NO_LABEL)
     labels = predictions.labels[videos, columns]
     shape = (len(predictions.ids), predictions.num_classes)
     is_label = sparse.csr_matrix((np.ones(len(labels), np.int64), (videos, labels)), shape)
-    is_label.data[:] = 1  # a label that a record names twice is one
+    is_label.data[:] = 1  # a label that occurs twice in a record counts once
     highest = predictions.classes[:, 0]
     missed = ~predictions.hits(1)[:, 0] & (highest != schema.NO_LABEL)
     predicted = sparse.csr_matrix(
@@ -133,7 +133,7 @@ def confusions(predictions: Predictions, most: int) -> list[Confusion]:
 
 
 def _largest(counts: sparse.coo_matrix, most: int) -> list[tuple[int, int, int]]:
-    """All entries as large as the one at rank `most`, or larger."""
+    """Returns all entries that are at least as large as the one at rank `most`."""
     if not counts.nnz:
         return []
     lowest = np.sort(counts.data)[::-1][min(most, counts.nnz) - 1]
@@ -142,9 +142,9 @@ def _largest(counts: sparse.coo_matrix, most: int) -> list[tuple[int, int, int]]
 
 
 def video_average_precision(predictions: Predictions) -> np.ndarray:
-    """[N] float64: precision at the ranks of a video's labels among its 20 highest scores, summed, by min(labels, 20).
+    """Returns each video's average precision, [N] float64; NaN for videos without labels.
 
-    NaN where a video has no labels.
+    It is the sum of the precision at the ranks of labels among the 20 highest scores, divided by min(labels, 20).
     """
     hits = predictions.hits(TOP_K)
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
@@ -154,10 +154,10 @@ def video_average_precision(predictions: Predictions) -> np.ndarray:
 
 
 def example_videos(predictions: Predictions, count: int, seed: int) -> dict[str, np.ndarray]:
-    """Rows of videos to show: "best", "worst" and "random", up to `count` each, without videos that have no labels.
+    """Returns the rows of labelled videos to show: "best", "worst" and "random", up to `count` each.
 
-    Best are those of the highest average precision, the ones with more labels first; worst those of the lowest, the
-    ones with the highest wrong score first.
+    The best have the highest average precision, those with more labels first; the worst have the lowest, those with the
+    highest wrong score first.
     """
     precision, labelled = video_average_precision(predictions), np.flatnonzero(predictions.num_labels)
     own = precision[labelled]
@@ -170,13 +170,13 @@ def example_videos(predictions: Predictions, count: int, seed: int) -> dict[str,
 def ensemble_gaps(
     directory: Path, models: Sequence[str], gaps: Mapping[str, float], num_shards: int, progress: bool = True
 ) -> tuple[list[int], dict[str, list[float]]]:
-    """GAP@20 of the plain mean of 1, 2, 4, ... stacked models, from the rows that stacking kept.
+    """Computes GAP@20 of the unweighted mean of 1, 2, 4, ... stacked models, from the rows that stacking kept.
 
     Args:
       directory: of the rows of a split.
       models: in the order of the rows' columns.
-      gaps: of each model out of fold, which orders them.
-      num_shards: shards that are read at most; 0: all.
+      gaps: GAP@20 of each model out of fold, by which they are ordered.
+      num_shards: largest number of shards to read; 0: all.
       progress: whether to show a progress bar.
 
     Returns:

@@ -89,7 +89,7 @@ def choose(
     flag: str,
     fail: Callable[[str], InputError],
 ) -> dict[str, _T]:
-    """Those clips that are wanted, looking no further than to the last one.
+    """Returns the requested clips, and reads no further than the last of them.
 
     Args:
       found: the id of each clip, None where it has none, and what is known of it.

@@ -20,20 +20,20 @@ import numpy as np
 
 from yt8m_tf.stacking.report import figure_and_axes, save_figure
 
-# Distinct with any colour vision, and on white as on black.
+# Distinct for any colour vision, on white and on black.
 COLOURS = ("#2f81d6", "#e07b1a", "#1f9e74", "#cf4f9b", "#8b6fd0", "#c9a100", "#3aa7b8", "#d4493f")
 GREY = "#7f8894"
-MOST_TOLD = 60  # points of a curve that say their values
+MOST_TOLD = 60  # points of a curve that show their values
 _STYLES = ("-", "--", ":", "-.")
 _FOREGROUND = "#1b2430"
-_LONGEST = 22  # characters of a name
+_LONGEST = 22  # characters of a shortened name
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_TOLD = "told"  # how the ids of artists begin whose points have titles
+_TOLD = "told"  # prefix of the ids of artists whose points have titles
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure: base name of its PNG, SVG text, what it shows for those who do not see it, and what stands below."""
+    """A figure: base name of its PNG, SVG text, alternative text, and caption."""
 
     name: str
     svg: str
@@ -45,14 +45,14 @@ class Palette:
     """Colours and dashes of models by name, the same in every figure of a page.
 
     Args:
-      names: the most important ones first: they differ in colour, not only in dashes.
+      names: the most important ones first, because the first ones differ in colour, the others only in dashes.
     """
 
     def __init__(self, names: Sequence[str]):
         self._numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
 
     def line(self, name: str) -> dict[str, Any]:
-        """Colour and dashes, as arguments of a plot."""
+        """Returns colour and dashes of a model, as arguments of a plot."""
         number = self._numbers.setdefault(name, len(self._numbers))
         return {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)]}
 
@@ -63,7 +63,7 @@ class Palette:
 
 @contextlib.contextmanager
 def canvas(size: tuple[float, float] = (5, 4)) -> Iterator[tuple[Any, Any]]:
-    """A figure of so many inches and its axes, in the style of the report."""
+    """Makes a figure of a size in inches, and its axes, in the style of the report."""
     import matplotlib
     from matplotlib.rcsetup import cycler
 
@@ -77,18 +77,18 @@ def canvas(size: tuple[float, float] = (5, 4)) -> Iterator[tuple[Any, Any]]:
 
 
 def tell(axes: Any, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, titles: Sequence[str]) -> None:
-    """Makes the points of a figure say their values: each has an area, not seen, whose title a pointer shows."""
+    """Makes the points of a figure show their values: each gets an invisible area, whose title a pointer shows."""
     finite = [at for at in range(len(titles)) if math.isfinite(x[at]) and math.isfinite(y[at])]  # others are not drawn
     points = axes.scatter(
         [x[at] for at in finite], [y[at] for at in finite], 90, color="#00000001", linewidths=0, zorder=9
-    )  # of no colour it would not be written
+    )  # matplotlib leaves out fully transparent points
     told = axes.figure.__dict__.setdefault("yt8m_told", {})
     points.set_gid(f"{_TOLD}{len(told)}")
     told[points.get_gid()] = [titles[at] for at in finite]
 
 
 def saved(figure: Any, directory: Path, name: str, alt: str, caption: str = "") -> Picture:
-    """Writes `directory/name.png`, and gives the figure for the page."""
+    """Writes `directory/name.png`, and returns the figure for the page."""
     directory.mkdir(parents=True, exist_ok=True)
     save_figure(figure, directory / f"{name}.png")
     text = io.StringIO()
@@ -98,14 +98,14 @@ def saved(figure: Any, directory: Path, name: str, alt: str, caption: str = "") 
 
 
 def _for_page(text: str, name: str, alt: str, told: Mapping[str, Sequence[str]]) -> str:
-    """An SVG that can stand in a page beside others: ids of its own, the page's colour of text, titles of points."""
+    """Adapts an SVG to a page with others: unique ids, the page's text colour, titles of points."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-                parent.remove(child)  # the style is of all elements, those of the page too
+                parent.remove(child)  # the style would apply to the elements of the page, too
     for group in root.iter(f"{{{_SVG}}}g"):
         if titles := told.get(group.get("id", "")):
             _set_titles(group, titles)
@@ -123,14 +123,14 @@ def _for_page(text: str, name: str, alt: str, told: Mapping[str, Sequence[str]])
             else:
                 node.set(key, value.replace("url(#", f"url(#{name}-").replace(_FOREGROUND, "currentColor"))
     for key in ("width", "height"):
-        root.attrib.pop(key, None)  # the page's style says them; the ratio is the view box's
+        root.attrib.pop(key, None)  # the page's style sets the size, the view box the aspect ratio
     root.attrib |= {"role": "img", "aria-label": alt, "data-name": f"{name}.png"}
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def _set_titles(group: ElementTree.Element, titles: Sequence[str]) -> None:
-    """Gives the points of a scatter, which are drawn in order, their titles."""
+    """Adds titles to the points of a scatter, which are drawn in order."""
     for point, title in zip(group.iter(f"{{{_SVG}}}use"), titles, strict=True):
         point.attrib.pop("style", None)
         point.set("class", "told")
@@ -138,28 +138,28 @@ def _set_titles(group: ElementTree.Element, titles: Sequence[str]) -> None:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers below `count`, the first and the last among them."""
+    """Returns at most `most` of the numbers below `count`, evenly spaced, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, most).astype(int))
 
 
 def short(name: str) -> str:
-    """A name that fits a legend."""
+    """Returns a name, shortened to fit a legend."""
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
 def legend_below(figure: Any, count: int) -> None:
-    """A legend under the axes, in two columns where there are `count` > 2 lines; none of a single line."""
+    """Draws a legend below the axes, in two columns if `count` > 2; no legend for a single line."""
     if count > 1:
         figure.legend(loc="outside lower center", ncols=2 if count > 2 else 1, fontsize=9, handlelength=2.2)
 
 
 def log_axis(axes: Any, which: str) -> None:
-    """A logarithmic axis with plain numbers; a linear one where values span less than a factor of five."""
+    """Makes an axis logarithmic, with plain numbers, unless its values span less than a factor of five."""
     from matplotlib.ticker import LogLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axis.get_data_interval())
-    if low <= 0 or high < 5 * low:  # a logarithmic one would have a tick or two
+    if low <= 0 or high < 5 * low:  # a logarithmic axis would have only one or two ticks
         axes.ticklabel_format(axis=which, style="plain", useOffset=False)
         return
     axes.set(**{f"{which}scale": "log"})

@@ -1,4 +1,4 @@
-"""The first section of a report, a summary in words: the best model, its lead, the model to serve, surprises."""
+"""The first section of a report: the best model and its lead, the one to serve, and surprises, in words."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from yt8m_tf.report.predictions import STACKED, Predictions
 from yt8m_tf.report.workdir import COMBINATION, FINAL, FIRST_LEVEL, STUDENT, Export, Workdir
 from yt8m_tf.stacking.finished import OUT_OF_FOLD
 
-_LOST = 0.0005  # loss of GAP@20 by storing weights in fewer bits that is mentioned
-_RISING = 0.001  # rise of GAP@20 in the last evaluation that is mentioned
-_APART = 0.02  # difference of GAP@20 out of fold and on validation videos that is mentioned
+_LOST = 0.0005  # smallest loss of GAP@20 by weights in fewer bits that is reported
+_RISING = 0.001  # smallest rise of GAP@20 at the last evaluation, likewise
+_APART = 0.02  # smallest difference of GAP@20 out of fold and on validation videos, likewise
 
 
 def overview(workdir: Workdir, model: str, found: Mapping[str, Predictions], hints: Hints, directory: Path) -> Section:
     """Returns the section with the main figures, and GAP@20 of all models.
 
     Args:
-      workdir: the directory of the report's models.
-      model: the model of the detailed sections.
-      found: known predictions, by name of the model.
-      hints: commands for what is missing.
-      directory: for the pictures.
+      workdir: the directory that the report describes.
+      model: the model that is analysed in detail.
+      found: predictions by name of the model, if they are known.
+      hints: commands that create what is missing.
+      directory: directory for pictures.
     """
     gaps = workdir.validation_gaps
     parts: list[Part] = []
@@ -93,7 +93,7 @@ def _best(workdir: Workdir, gaps: Mapping[str, float], found: Mapping[str, Predi
 
 
 def _interval(own: Predictions, other: Predictions) -> str:
-    """Returns the paired interval in words; "" if the two are not of the same videos."""
+    """Describes the paired interval; "" if the two have different videos."""
     interval = paired_interval(own, other)
     if interval is None:
         return ""
@@ -105,7 +105,7 @@ def _interval(own: Predictions, other: Predictions) -> str:
 
 
 def _while_training(workdir: Workdir, model: str) -> list[Part]:
-    """Returns a text on the best evaluation in training of a run that has no other evaluation."""
+    """Describes the best evaluation during training, for a run that was not evaluated afterwards."""
     known = [entry for entry in workdir.runs[model].histories[0] if "gap_at_20" in entry]
     if not known:
         return []
@@ -122,7 +122,7 @@ def _prior(workdir: Workdir) -> float | None:
 
 
 def _to_serve(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> str:
-    """Returns a text on the export with the highest GAP@20, and its cost."""
+    """Describes the export with the highest GAP@20, and its cost."""
     if not workdir.exports:
         return f"None is exported to be served yet; of those that can be, this page looks at {model} closely."
     export: Export = max(workdir.exports, key=lambda own: own.gap)

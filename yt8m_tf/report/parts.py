@@ -10,7 +10,7 @@ from yt8m_tf.report.drawing import Picture
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A cell with a name and, below it, of what kind that is."""
+    """A cell with a name and, below it, the kind of the named thing."""
 
     name: str
     what: str
@@ -18,7 +18,7 @@ class Named:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A cell with a share between 0 and 1 as a bar, and what stands beside it."""
+    """A cell with a share between 0 and 1 as a bar, and the text beside it."""
 
     share: float
     text: str
@@ -29,16 +29,16 @@ Cell = str | Named | Share
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table in a box of its own, which scrolls if it is too wide, and is sorted by a press on a column's title.
+    """A table in its own box, which scrolls if it is too wide; a click on a column's title sorts it.
 
     Attributes:
-      title: its caption, or what the heading above it says.
+      title: its caption, or the text of the heading above it.
       columns: titles.
-      rows: of cells; the first one names the row.
-      num_left: columns of text; those after it hold numbers.
-      tall: whether it scrolls downwards, too.
-      id: of the box, for one with a field above it to search in.
-      captioned: whether the title stands above it; not where a heading says the same.
+      rows: lists of cells; the first cell names the row.
+      num_left: number of columns of text; the others are numbers.
+      tall: whether it scrolls vertically, too.
+      id: of the box, if there is a search field above it.
+      captioned: whether the title is shown above it; False if a heading has the same text.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Table:
     captioned: bool = True
 
     def filled(self) -> Table:
-        """The same without columns that are empty in all rows."""
+        """Returns the table without columns that are empty in all rows."""
         kept = [at for at in range(len(self.columns)) if at == 0 or any(row[at] != "" for row in self.rows)]
         return dataclasses.replace(
             self,
@@ -69,14 +69,14 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """A sentence or two on what stands around it."""
+    """A sentence or two on the parts around it."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Prose:
-    """Paragraphs of plain text, and a list of remarks under a title, where there are any."""
+    """Paragraphs of plain text and, optionally, a list of remarks with a title."""
 
     paragraphs: Sequence[str]
     title: str = ""
@@ -85,7 +85,7 @@ class Prose:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """A file's text, which is shown at a press on its summary."""
+    """The text of a file, shown by a click on its summary."""
 
     summary: str
     text: str
@@ -93,7 +93,7 @@ class Listing:
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """One line on what is not there, and the command that makes it."""
+    """One line that says what is missing, and the command that creates it."""
 
     what: str
     command: str
@@ -101,14 +101,14 @@ class Missing:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Pictures and tables beside each other, where there is room."""
+    """Pictures and tables side by side, if there is room."""
 
     parts: Sequence[Picture | Table]
 
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """A table that is shown at a press on its summary."""
+    """A table that is shown by a click on its summary."""
 
     summary: str
     table: Table
@@ -121,7 +121,7 @@ class Video:
     Attributes:
       id: of the video.
       precision: average precision of its scores.
-      labels: name, place among the highest scores, and whether it has one.
+      labels: name, rank among the highest scores, and whether it has a rank.
       scores: name of the class, score, and whether it is a label; the highest first.
     """
 
@@ -144,7 +144,7 @@ Part = Table | Picture | Tiles | Note | Prose | Listing | Missing | Columns | Fo
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A section with a heading; `name` is where links lead to."""
+    """A section with a heading; `name` is the target of links."""
 
     name: str
     title: str

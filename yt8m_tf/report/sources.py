@@ -155,7 +155,8 @@ def _read_evaluation(directory: Path, of_segments: bool) -> Evaluation:
 
 
 def _exports(path: Path, runs: Mapping[str, Run]) -> list[Export]:
-    """Those in `path`, and those of its runs in exported/NAME of the current directory and of the two above `path`."""
+    """Returns the exports in `path`, and those of its runs in exported/NAME of the current directory, the parent of
+    `path` and the parent of that."""
     found = [
         Export(str(directory.relative_to(path)), directory.relative_to(path).parts[1], _report(file))
         for directory, file in _below(path / "exported", REPORT_FILE, 2)

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def of_segments(self) -> bool:
-        """Whether the examples are rated segments, so that the run has a MAP in place of GAP@20."""
+        """Returns whether the examples are rated segments, so that the run has a MAP instead of GAP@20."""
         return self.experiment.data.segments is not None
 
     @property
@@ -151,7 +151,7 @@ class Workdir:
 
     @property
     def stacks(self) -> bool:
-        """Whether the directory is of a pipeline that stacks models, which are trained on folds."""
+        """Returns whether a pipeline with first-level models, trained on folds, wrote the directory."""
         return self.pipeline and any(run.kind == FIRST_LEVEL for run in self.runs.values())
 
     @property

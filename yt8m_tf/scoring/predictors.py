@@ -1,4 +1,4 @@
-"""Trained models as functions from parsed records to probabilities, whether run directories or SavedModels."""
+"""Trained models, in run directories or SavedModels, as functions from parsed records to probabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yt8m_tf.serving.metadata import read_data
 from yt8m_tf.serving.scorer import fingerprint, load_saved_model
 from yt8m_tf.training import checkpoints, distribution
 
-# From a parsed batch (features, and "num_frames" of clips) to probabilities [B, C] float32.
+# Maps a parsed batch (features, and "num_frames" for clips) to probabilities [B, C] float32.
 Probabilities = Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
 
 
@@ -30,8 +30,8 @@ class Predictor:
       path: run directory or SavedModel.
       data: the records that it reads.
       fingerprint: a hash of its weights and configuration.
-      folds: base name of each shard of its training data to its fold, `data.fold` of which it has not seen; empty where
-        it was trained without folds.
+      folds: base name of each shard of its training data to its fold; the fold `data.fold` was held out. Empty if the
+        model was trained without folds.
       load: reads the weights.
     """
 
@@ -43,12 +43,12 @@ class Predictor:
 
 
 def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predictor:
-    """The model in a run directory of yt8m-train, or in a SavedModel of yt8m-export.
+    """Finds the model in a run directory of yt8m-train, or in a SavedModel of yt8m-export.
 
     Args:
       path: the directory.
       which: "best" or "last" checkpoint of a run.
-      xla: compile with XLA, where XLA can (`distribution.compiles_with_xla`). A SavedModel runs as it is.
+      xla: compile with XLA if XLA can (`distribution.compiles_with_xla`). It does not affect SavedModels.
 
     Raises:
       InputError: `path` is neither, or cannot be read.

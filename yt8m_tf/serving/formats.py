@@ -1,6 +1,6 @@
-"""The formats of what yt8m-infer writes: a submission for Kaggle, JSON Lines, Parquet, lines for people.
+"""The output formats of yt8m-infer: a submission for Kaggle, JSON Lines, Parquet, lines for people.
 
-The rows of a batch become bytes that are appended to the part of their shard; at the end the parts are put together.
+Rows of a batch are encoded and appended to a file for their shard, a part. At the end the parts are joined.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from yt8m_tf.errors import InputError
 from yt8m_tf.serving.submission import HEADER, format_rows
 
-_DECIMALS = 7  # as in a submission
+_DECIMALS = 7  # decimals, as in a submission
 _PEOPLES_DECIMALS = 4
-_ROW_GROUP = 1 << 16  # videos; some 30 MB of 20 names each, while a Parquet file is put together
+_ROW_GROUP = 1 << 16  # videos; about 30 MB with 20 names each, while a Parquet file is joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Rows:
       classes: [B, k] ids.
       scores: [B, k] float32 from 0 to 1, highest first.
       keep: [B, k] bool, the pairs to write; None: all.
-      names: the names of the C classes, where they are known.
+      names: the names of the C classes, if they are known.
     """
 
     ids: np.ndarray
@@ -41,7 +41,7 @@ class Rows:
     names: Sequence[str] | None = None
 
     def pairs(self) -> Iterator[tuple[str, list[int], list[float]]]:
-        """The id of each video, the classes and the scores of its pairs."""
+        """Yields the id of each video, and the classes and scores of its pairs."""
         rounded = np.round(self.scores.astype(np.float64), _DECIMALS)
         keep = np.ones(rounded.shape, bool) if self.keep is None else self.keep
         for video_id, classes, scores, kept in zip(self.ids, self.classes, rounded, keep, strict=True):
@@ -53,10 +53,10 @@ class Format:
     """An output format of rows.
 
     Attributes:
-      suffix: of the files of parts.
-      encode: `Rows`, or `segment_formats.SegmentRows`, as bytes, which may be appended to those of others.
-      join: puts files of such bytes, in order, together into a file.
-      has_names, needs_names: whether names of classes are written where they are known, and whether they must be.
+      suffix: of the parts' file names.
+      encode: encodes `Rows`, or `segment_formats.SegmentRows`, as bytes that can be appended to a part.
+      join: joins parts, in order, into one file.
+      has_names, needs_names: whether the format can hold names of classes, and whether it requires them.
     """
 
     suffix: str
@@ -91,7 +91,7 @@ def _lines(rows: Rows) -> bytes:
 
 
 def _parquet(rows: Rows) -> bytes:
-    """One stream of Arrow's for the rows: a file of several can be read one after the other."""
+    """Encodes rows as an Arrow stream; streams in one file can be read one after the other."""
     pa = pyarrow()
     found = list(rows.pairs())
     columns: dict[str, Any] = {"id": pa.array([video_id for video_id, _, _ in found], pa.string())}
@@ -111,7 +111,7 @@ def _join_csv(parts: Sequence[Path], output: Path) -> None:
 
 
 def join_text(parts: Sequence[Path], output: Path, header: bytes = b"") -> None:
-    """Writes a header, and the parts behind each other."""
+    """Writes a header, then the parts."""
     with open(output, "wb") as whole:
         whole.write(header)
         for path in parts:
@@ -147,7 +147,7 @@ def _arrow_batches(parts: Sequence[Path]) -> Iterator[Any]:
 
 
 def pyarrow() -> Any:
-    """The library for Parquet, with its module `parquet`.
+    """Imports pyarrow, with its module `parquet`.
 
     Raises:
       InputError: it is not installed.

@@ -59,7 +59,7 @@ def encode_pairs(segments: SegmentRows) -> bytes:
     assert keep is not None
     if len(video_id.split()) != 1 or video_id.strip() != video_id:
         name = video_id.decode("utf-8", "backslashreplace")
-        raise InputError(f"video '{name}': an id with spaces cannot stand in a submission; give --format=jsonl")
+        raise InputError(f"video '{name}': an id in a submission must not have spaces; give --format=jsonl")
     pairs = np.empty(int(np.count_nonzero(keep)), _PAIR)
     pairs["start"] = np.broadcast_to(segments.starts[:, None], keep.shape)[keep]
     pairs["class"], pairs["score"] = segments.rows.classes[keep], segments.rows.scores[keep]

@@ -1,4 +1,4 @@
-"""Scores the windows of clips with SavedModels: one, the mean of several, by option times that of the whole clip."""
+"""Scores windows of clips with one SavedModel or the mean of several, optionally times the scores of whole clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yt8m_tf.serving.segment_submission import read_classes
 from yt8m_tf.serving.windows import ClipMean, CutClip, Windows, cut_clip
 
 SAME_MODEL = "same"
-CLIPS = 32  # whose windows are scored together: some 2,000 windows of 300 frames each
+CLIPS = 32  # clips whose windows are scored together: some 2,000 windows
 _BATCH_SIZE = 512
 
 
@@ -31,11 +31,11 @@ class SegmentScorer:
     """Scores the windows of clips.
 
     Attributes:
-      of_window: what scores windows, and the context of each; of several the mean of the scores counts.
-      of_video: of whole clips, whose scores those of windows are multiplied by; None: they are not.
-      windows: which.
-      classes: [L] ascending, the classes that are written; None: all.
-      top_k: the most of them of each window; None: all.
+      of_window: scorers of windows, each with its frames of context; the scores of several are averaged.
+      of_video: scorer of whole clips, whose scores multiply those of the windows; None: no multiplication.
+      windows: length and stride.
+      classes: [L] ascending, the classes to write; None: all.
+      top_k: the largest number of classes per window; None: all.
     """
 
     of_window: Sequence[tuple[ClassScorer, int]]
@@ -46,18 +46,18 @@ class SegmentScorer:
 
     @property
     def scorer(self) -> Scorer:
-        """The first model of windows."""
+        """The first scorer of windows."""
         return self.of_window[0][0].scorer
 
     def __call__(self, serialized: tf.Tensor) -> list[tuple[CutClip, SegmentRows | None]]:
         """Scores clips [B].
 
         Returns:
-          Each clip, and what is written of its windows; None for a clip without frames.
+          Each clip with the rows to write for its windows; None for a clip without frames.
 
         Raises:
-          records.PARSE_FAILURES, google.protobuf.message.DecodeError: a record does not suit a model.
-          InputError: the outputs of a model are none (`Scorer`).
+          records.PARSE_FAILURES, google.protobuf.message.DecodeError: a record does not fit a model.
+          InputError: the outputs of a model are invalid (`Scorer`).
         """
         clips, *others = (self._cut(serialized.numpy(), context) for _, context in self.of_window)
         used = [number for number, clip in enumerate(clips) if clip.num_frames]
@@ -79,7 +79,7 @@ class SegmentScorer:
         return [(clip, rows.get(number)) for number, clip in enumerate(clips)]
 
     def _cut(self, serialized: Sequence[bytes], context: int) -> list[CutClip]:
-        """The windows of clips, of frames that all features of all models have."""
+        """Cuts clips into windows, within the frames that all features of all models have."""
         read = [own.scorer.data for own, _ in self.of_window if own.scorer.data is not None]
         keys = None if len(read) < len(self.of_window) else {key for data in read for key in _lists_of(data)}
         means = [own for data in read for own in _means_of(data)]
@@ -87,9 +87,10 @@ class SegmentScorer:
         return [cut_clip(record, windows, keys, self.scorer.id_keys, means) for record in serialized]
 
     def _selected(self, classes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The highest pairs [W, top_k] of classes that are written, and which of them are pairs at all.
+        """Returns classes and scores of the highest pairs, [W, top_k], and a mask of the pairs to write.
 
-        A score of 0, which a class without a score of the video has, is none. NaN comes first, for the caller to find.
+        Pairs with a score of 0 are left out: the class has no score for the whole video. NaN sorts first, so that the
+        caller finds it.
         """
         keep = scores != 0
         if self.classes is not None:
@@ -125,9 +126,10 @@ def load_segment_scorer(
     source: str | None = None,
     signature: str = SIGNATURE,
 ) -> SegmentScorer:
-    """Loads what scores the windows of clips; arguments and errors are those of `segment_inference.infer_segments`.
+    """Loads the scorer of windows; arguments and errors are those of `segment_inference.infer_segments`.
 
-    `shards` are looked at where the SavedModel does not say which records it reads; `top_k` may be None: all classes.
+    A SavedModel that does not say which records it reads is taken to read those of `shards`. With `top_k` None, all
+    classes are written.
     """
     scorer = load_scorer(saved_model, min(top_k or TOP_K, TOP_K), source, signature_name=signature)
     other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))
@@ -155,7 +157,7 @@ def _window_scorer(
 def _other_window_scorer(
     directory: str, first: ClassScorer, windows: Windows, shards: Sequence[str]
 ) -> tuple[ClassScorer, int]:
-    """The same of a model whose scores are averaged with those of the first one."""
+    """Returns the scorer, and frames of context, of a further model, after checking that it can be averaged."""
     flag = f"--mean_with={directory}"
     scorer = load_scorer(directory, source=flag)
     _check_reads_clips(scorer, shards)
@@ -193,7 +195,7 @@ def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
 
 
 def _matching(clip_of: np.ndarray, of_windows: ClassScores, of_clips: ClassScores) -> np.ndarray:
-    """[W, K], the scores that clips have for the classes of their windows [W]; 0 where a clip does not have one."""
+    """Returns the scores of clips for the classes of their windows, [W, K]; 0 if a clip has no score for a class."""
     if of_windows.classes.ndim == 1 and np.array_equal(of_windows.classes, of_clips.classes):
         return of_clips.scores[clip_of]
     classes, of_each = of_windows.of_each(), of_clips.of_each()
@@ -206,12 +208,12 @@ def _matching(clip_of: np.ndarray, of_windows: ClassScores, of_clips: ClassScore
 
 
 def _lists_of(data: DataConfig) -> list[str]:
-    """The keys of the lists of frames that a model reads."""
+    """Returns the keys of the lists of frames that a model reads."""
     return [data.key_of(name) for name, feature in data.stored.items() if not feature.mean_of]
 
 
 def _means_of(data: DataConfig) -> list[ClipMean]:
-    """The means over clips that a model reads."""
+    """Returns the means over clips that a model reads."""
     stored = data.stored
     return [
         ClipMean(data.key_of(name), data.key_of(own.mean_of), stored[own.mean_of], data.max_frames)

@@ -1,4 +1,4 @@
-"""From boosters of LightGBM to the arrays of `layers.trees`."""
+"""Converts LightGBM's boosters to the arrays of `layers.trees`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OBJECTIVE = "binary sigmoid:1"
 
 @dataclasses.dataclass
 class _Tree:
-    """A tree's nodes, breadth first, so that the children of a node follow each other."""
+    """A tree's nodes, breadth first, so that the two children of a node are adjacent."""
 
     booster: int
     depth: int
@@ -35,13 +35,13 @@ class _Tree:
 
 
 def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
-    """The trees of boosters of binary log-loss over the same features, of which number 0 alone may be a category.
+    """Converts boosters of binary log-loss over the same features, of which only the first may be categorical.
 
     Raises:
-      ValueError: boosters of another kind.
+      ValueError: the boosters are of another kind.
     """
     trees = [tree for number, booster in enumerate(boosters) for tree in _trees(number, booster)]
-    trees.sort(key=lambda tree: -tree.depth)  # stable: of one depth in the order of the boosters
+    trees.sort(key=lambda tree: -tree.depth)  # stable: trees of one depth stay in the order of the boosters
     depths = [tree.depth for tree in trees]
     nodes = [node for tree in trees for node in tree.nodes]
     sizes = [len(tree.nodes) for tree in trees]
@@ -90,7 +90,7 @@ def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
 
 
 def not_above(thresholds: np.ndarray) -> np.ndarray:
-    """The largest float32 values that are not above some float64 ones: the same float32 values are `<=` them."""
+    """Rounds float64 thresholds down to float32, which does not change `x <= threshold` for any float32 x."""
     with np.errstate(over="ignore"):
         rounded = thresholds.astype(np.float32)
         return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
@@ -124,7 +124,7 @@ def _trees(number: int, booster: lightgbm.Booster) -> list[_Tree]:
 
 
 def _category_table(chosen: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bits of the categories that go left at some splits.
+    """Encodes as bits which categories go left at splits.
 
     Returns:
       [categories + 1, words] int32, the last row without bits; and of each split its word and its bit, int32.

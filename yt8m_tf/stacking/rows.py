@@ -1,6 +1,6 @@
-"""Candidate rows on disk: `rows/<shard name>.npz`, made once and read by every fold, every mean and every booster.
+"""Candidate rows on disk: `rows/<shard name>.npz`, written once, and read for each fold, mean and booster.
 
-So that memory does not grow with the data: 200 bytes a row for 100 models, some 40 rows a video.
+Memory therefore does not grow with the data. A row takes 200 bytes for 100 models; a video has about 40 rows.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Rows:
 
     Attributes:
       ids: [N] bytes.
-      num_labels: of all videos, whether they are candidates or not.
-      videos: [R] int32 number of each row's video, ascending.
+      num_labels: the number of labels of all videos, labels that are not candidates included.
+      videos: [R] int32, the number of each row's video, ascending.
       classes: [R] int32.
-      features: [R, F] float16, NaN for what is missing.
-      labels: [R] bool, is the class a label of the video.
+      features: [R, F] float16, NaN for missing values.
+      labels: [R] bool, whether the class is a label of the video.
     """
 
     ids: np.ndarray
@@ -48,13 +48,13 @@ class Rows:
     labels: np.ndarray
 
     def matrix(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """LightGBM's matrix of some rows, [r, 1 + F] float64 (its sequences know no other), the class id first."""
+        """Returns LightGBM's matrix of some rows, [r, 1 + F], class id first; its sequences must be float64."""
         classes = self.classes[rows, None].astype(np.float64)
         return np.concatenate([classes, self.features[rows].astype(np.float64)], axis=1)
 
 
 def make_rows(inputs: ShardInputs, num_classes: int, config: StackConfig, best_model: int | None) -> Rows:
-    """The rows of a shard; `best_model` is the number of the model that names candidates, None for all."""
+    """Returns the rows of a shard; candidates come from the model number `best_model`, or from all if None."""
     naming = inputs.scores if best_model is None else [inputs.scores[best_model]]
     videos, classes = candidates(naming, config.num_candidates, num_classes)
     values = features(inputs.scores, videos, classes, num_classes, config)
@@ -64,10 +64,10 @@ def make_rows(inputs: ShardInputs, num_classes: int, config: StackConfig, best_m
 
 
 def rows_of_models(rows: Rows, chosen: Sequence[int], num_models: int, config: StackConfig) -> Rows:
-    """The rows that `make_rows` would make of some of the models alone.
+    """Selects from the rows of all models those that `make_rows` would return for some of the models.
 
-    A model's `top` highest classes are rows of any set of models that it belongs to, so that the rows of all models
-    tell which they are: those of its highest scores, equal ones by class id, as in its list.
+    The rows of all models include the `top` classes of each model. They are the classes of its highest scores, equal
+    scores by class id, as in its list.
 
     Args:
       rows: of all models, of `candidates: union`.
@@ -89,7 +89,7 @@ def rows_of_models(rows: Rows, chosen: Sequence[int], num_models: int, config: S
 
 
 def save_rows(path: Path, rows: Rows) -> None:
-    """Writes rows; the file appears when it is whole."""
+    """Writes rows; the file appears when it is complete."""
     save_arrays(path, dataclasses.asdict(rows))
 
 
@@ -102,16 +102,16 @@ def load_rows(path: Path) -> Rows:
     arrays = load_arrays(path)
     found = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
     if found != _FORMS or len({len(arrays[name]) for name in _OF_EACH_ROW}) > 1:
-        raise InputError(f"{path}: holds other arrays than rows; remove the file and repeat the command")
+        raise InputError(f"{path}: does not contain candidate rows; remove the file and repeat the command")
     num_labels = int(arrays.pop("num_labels"))
     return Rows(num_labels=num_labels, **arrays)
 
 
 class ShardSequence(lightgbm.Sequence):
-    """The rows of one shard as LightGBM reads them: a sample first, row by row, then all, in batches.
+    """The rows of one shard, for LightGBM, which first reads a sample row by row, then all rows in batches.
 
     Args:
-      path: of `save_rows`.
+      path: a file written by `save_rows`.
       negatives: the share of rows without a label that is kept.
       seed: of the draw.
     """
@@ -134,17 +134,17 @@ class ShardSequence(lightgbm.Sequence):
     def _kept(self, rows: Rows) -> np.ndarray:
         if self._negatives == 1:
             return np.arange(len(rows.labels))
-        # Seeded by the shard's name, so that rows do not depend on which shards are read with it.
+        # Seeded by the shard's name, so that the draw does not depend on the other shards.
         rng = np.random.default_rng([self._seed, *self._path.name.encode()])
         return np.flatnonzero(rows.labels | (rng.random(len(rows.labels)) < self._negatives))
 
     def load(self) -> np.ndarray:
-        """All rows that are kept, [r, 1 + F] float64."""
+        """Returns all rows that are kept, [r, 1 + F] float64."""
         rows = load_rows(self._path)
         return rows.matrix(self._kept(rows))
 
 
 @functools.lru_cache(maxsize=1)
 def _matrix(sequence: ShardSequence) -> np.ndarray:
-    """LightGBM goes through shards one after the other, so the last one is all that is worth keeping."""
+    """Returns a sequence's matrix. Only the last one is cached: LightGBM reads one shard after another."""
     return sequence.load()

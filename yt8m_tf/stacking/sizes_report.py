@@ -15,24 +15,24 @@ from yt8m_tf.stacking.subsets import WITH_WEAK
 
 TABLE, PICTURE = "ensemble_sizes.md", "ensemble_sizes.png"
 _COLOURS = dict(zip(METHODS, ("#888888", "#2f81d6", "#1f9e74", "#e07b1a"), strict=True))
-_STYLES: tuple[Any, ...] = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # of lines and of points
+_STYLES: tuple[Any, ...] = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # styles of lines and markers
 
 
 def number_of_models(point: Mapping[str, Any]) -> str:
-    """Number of models of an ensemble; of the strong with all weak ones, both numbers."""
+    """Returns the number of models of an ensemble; for strong models with all weak ones, both numbers."""
     if point["strong"] is None:
         return str(point["size"])
     return f"{point['strong']} + {point['size'] - point['strong']}"
 
 
 def best_alone(contents: Mapping[str, Any], point: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The ensemble of the strong models of `point` alone, without the weak ones, where it was looked at."""
+    """Returns the ensemble of only the strong models of `point`, if it was evaluated."""
     strong = set(point["models"]) - set(contents["weak"])
     return next((other for other in contents["points"] if set(other["models"]) == strong), None)
 
 
 def format_table(contents: Mapping[str, Any]) -> str:
-    """GAP@20 of every ensemble, columns for each split and method, in Markdown."""
+    """Formats GAP@20 of every ensemble as a Markdown table with a column for each split and method."""
     splits = list(contents["points"][0]["gaps"])
     titles = [f"{'out of fold' if split == OUT_OF_FOLD else split}: {name}" for split in splits for name in METHODS]
     rows = [
@@ -55,7 +55,7 @@ def write_sizes(contents: Mapping[str, Any], output: Path) -> list[Path]:
         [
             "# GAP@20 against the number of models",
             format_table(contents),
-            "Random orders show what chance does; `k + n` are the k best models and all n weak ones.",
+            "Random orders show the effect of chance; `k + n` are the k best models and all n weak ones.",
             tables.markdown(["model", "GAP@20 out of fold", ""], models),
             f"![{PICTURE}]({PICTURE})",
         ]

@@ -1,8 +1,8 @@
-"""Checkpoints: TensorFlow's own format, with plain names, each in a directory that appears when it is whole.
+"""Checkpoints in TensorFlow's own format, with plain names, each in a directory that appears when it is complete.
 
 `checkpoints/step_00001000/variables.{index,data-00000-of-00001}` holds the variables of `TrainState.named`, readable by
-`tf.train.load_checkpoint`; `state.json` what else a run needs to go on (`State`). A checkpoint that is not whole is
-never taken for one, and never removed: what has its name is moved aside when its step is saved again.
+`tf.train.load_checkpoint`; `state.json` holds the rest of a run's state (`State`). An incomplete checkpoint is never
+loaded, and never removed: it is moved aside when its step is saved again.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from yt8m_tf.training.schedule import Plateau
 
 VARIABLES = "variables"
 STATE = "state.json"
-# Beside the best one: the last, and the one before it, in case a disk fails under the last.
+# In addition to the best one: the last, and the one before it, in case a disk error damages the last.
 _KEPT = 2
-# What TensorFlow raises for a checkpoint's file that is damaged, missing or too short.
+# TensorFlow's errors for a file of a checkpoint that is damaged, missing or too short.
 READ_FAILURES = (tf.errors.OpError, OSError, ValueError, IndexError)
 
 _INDEX, _DATA = f"{VARIABLES}.index", f"{VARIABLES}.data-00000-of-00001"  # as `save` writes them
@@ -46,15 +46,15 @@ ReadWeight = Callable[[keras.Variable], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """State of a run beside its variables, to go on from.
+    """State of a run in addition to its variables, as needed to continue.
 
     Attributes:
-      step: updates made.
-      best_step: that of the checkpoint with the highest GAP; 0 before the first evaluation.
-      positions: in the training data, of each worker.
-      plateau: of the schedule.
-      evaluation_due: the run was saved before an evaluation, which comes first when it goes on.
-      inputs: what it is trained and validated on; None in a run of a release that did not write it.
+      step: number of updates.
+      best_step: step of the checkpoint with the highest GAP; 0 before the first evaluation.
+      positions: each worker's position in the training data.
+      plateau: state of the learning-rate schedule.
+      evaluation_due: the run was saved before an evaluation, which comes first when it continues.
+      inputs: training and validation data; None for runs of releases that did not record them.
     """
 
     step: int
@@ -67,14 +67,14 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained model as evaluation and export take it.
+    """A trained model, for evaluation and export.
 
     Attributes:
-      model: with the weights of the checkpoint (their moving average, if the run keeps one), in float32; it predicts
-        the classes alone, without tags.
+      model: with the checkpoint's weights, or their moving averages if the run keeps them, in float32; it predicts only
+        the classes, without tags.
       experiment: the run's configuration.
       checkpoint: the checkpoint's prefix, for `tf.train.load_checkpoint`.
-      step: updates made.
+      step: number of updates.
     """
 
     model: keras.Model
@@ -86,12 +86,12 @@ class Trained:
 def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Writes a checkpoint, and removes those that are no longer needed.
 
-    Of a step that is saved already, with its variables, the state alone is written again.
+    If the step's variables are saved already, only the state is written again.
 
     Args:
       workdir: the run directory.
       step: updates made.
-      variables: by name, as `TrainState.named`.
+      variables: by name, as in `TrainState.named`.
       state: the attributes of `State`, ready for JSON; "best_step" names the checkpoint that must be kept.
 
     Raises:
@@ -114,8 +114,8 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
         raise InputError(
-            f"checkpoint '{directory}' cannot be written ({reason}); earlier ones are whole: make room or mend"
-            " the directory, then go on with the same command"
+            f"checkpoint '{directory}' cannot be written ({reason}); earlier ones are intact: free disk space or repair"
+            " the directory, then continue with the same command"
         ) from error
     steps = [own for own in saved_steps(workdir) if fault(_prefix(workdir, own).parent) is None]
     for old in set(steps[:-_KEPT]) - {state.get("best_step")}:
@@ -123,19 +123,19 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
 
 
 def remove_unfinished(workdir: Path) -> None:
-    """Removes what a process left that was killed while it saved. Only for who holds the run directory's lock."""
+    """Removes files of processes that were killed while saving. The caller must hold the run directory's lock."""
     for unfinished in (workdir / run_dir.CHECKPOINTS).glob(".step_*.tmp"):
         shutil.rmtree(unfinished)
 
 
 def _free_name(directory: Path) -> Path:
-    """A name beside a checkpoint that is not whole, to move it to."""
+    """Returns a free name, in the same directory, to which an incomplete checkpoint can be moved."""
     names = (directory.with_name(f"{directory.name}.broken{number or ''}") for number in itertools.count())
     return next(name for name in names if not name.exists())
 
 
 def save_run(workdir: Path, experiment: ExperimentConfig, variables: Mapping[str, keras.Variable | tf.Tensor]) -> None:
-    """Makes a run directory of given weights, by path: what evaluation, scoring and export need of one.
+    """Writes a run directory with the given weights, by path, for evaluation, scoring and export.
 
     Raises:
       InputError: see `run_dir.prepare` and `save`.
@@ -146,10 +146,10 @@ def save_run(workdir: Path, experiment: ExperimentConfig, variables: Mapping[str
 
 
 def latest_state(workdir: Path) -> State | None:
-    """The state of the last checkpoint, or None where there is none yet.
+    """Returns the state of the last checkpoint; None if there is none yet.
 
     Raises:
-      InputError: the last one is not whole.
+      InputError: the last checkpoint is incomplete.
     """
     steps = saved_steps(workdir)
     return read_state(_prefix(workdir, steps[-1]).parent) if steps else None
@@ -161,9 +161,9 @@ def has(workdir: Path, step: int) -> bool:
 
 
 def fault(directory: Path) -> str | None:
-    """Says why a checkpoint's directory is not whole; None where it is, as far as can be told without reading all.
+    """Returns why a checkpoint's directory is incomplete; None if no fault is visible without reading the variables.
 
-    Whether the bytes of a variable are right TensorFlow finds when they are read.
+    TensorFlow checks the bytes of a variable when it reads them.
     """
     for name in (_INDEX, _DATA, STATE):
         if not (directory / name).is_file():
@@ -191,7 +191,7 @@ def restore(workdir: Path, step: int, variables: Mapping[str, Any]) -> None:
 
 
 def find_checkpoint(workdir: Path, which: str = "best", option: str = "--workdir") -> tuple[Path, int]:
-    """The prefix and the step of a run's checkpoint.
+    """Returns the prefix and the step of a run's checkpoint.
 
     Args:
       workdir: the run directory.
@@ -199,7 +199,7 @@ def find_checkpoint(workdir: Path, which: str = "best", option: str = "--workdir
       option: the flag that names the run, for messages.
 
     Raises:
-      InputError: no checkpoint there, or not the best one.
+      InputError: there is no checkpoint, or the best one is missing.
     """
     state = latest_state(workdir)
     if state is None:
@@ -221,7 +221,7 @@ def load_trained(workdir: str | Path, which: str = "best") -> Trained:
       workdir, which: see `find_checkpoint`.
 
     Raises:
-      InputError: no run or no checkpoint there, or it does not fit the run's configuration.
+      InputError: there is no run or no checkpoint, or it does not fit the run's configuration.
     """
     trained, read = _open(Path(workdir), which, models.build_model)
     for variable in trained.model.weights:
@@ -230,9 +230,9 @@ def load_trained(workdir: str | Path, which: str = "best") -> Trained:
 
 
 def open_trained(workdir: str | Path, which: str = "best") -> tuple[Trained, ReadWeight]:
-    """Opens a trained model whose variables have shapes and no values, with a reader of each value.
+    """Opens a trained model whose variables have shapes but no values, with a function that reads each value.
 
-    So that whoever wants something else than a float32 copy in memory need not have one.
+    A caller that needs another form of the weights thereby avoids a float32 copy in memory.
     """
     return _open(Path(workdir), which, models.build_without_weights)
 
@@ -256,7 +256,7 @@ def _assign(prefix: Path, variables: Mapping[str, Any], sources: Mapping[str, st
 
 
 def checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callable[[str], np.ndarray]:
-    """Returns what reads a checkpoint's tensors by name; all `wanted` ones must be there, in these shapes."""
+    """Returns a function that reads a checkpoint's tensors by name; all `wanted` ones must exist in these shapes."""
     shapes = dict(list_variables(prefix))
     for source, shape in wanted.items():
         if shapes.get(source) != list(shape):
@@ -285,7 +285,7 @@ def list_variables(prefix: Path) -> list[tuple[str, list[int]]]:
 
 
 def readable(prefix: Path) -> str:
-    """A checkpoint's prefix as TensorFlow finds it, whatever characters its path has."""
+    """Returns a checkpoint's prefix with special characters escaped, so that TensorFlow finds it."""
     return files.plain_prefix(prefix)
 
 
@@ -294,16 +294,16 @@ def _prefix(workdir: Path, step: int) -> Path:
 
 
 def saved_steps(workdir: Path) -> list[int]:
-    """The steps that checkpoints have the names of, whole or not, in order."""
+    """Returns the steps in the names of checkpoints, complete or not, in order."""
     found = (_STEP.fullmatch(path.name) for path in (workdir / run_dir.CHECKPOINTS).glob("step_*"))
     return sorted(int(match[1]) for match in found if match)
 
 
 def read_state(directory: Path) -> State:
-    """The state of a checkpoint's directory.
+    """Reads the state of a checkpoint's directory.
 
     Raises:
-      InputError: it is not there, or cannot be read.
+      InputError: it is missing, or cannot be read.
     """
     prefix = directory / VARIABLES
     try:
@@ -321,7 +321,7 @@ def _parse_state(prefix: Path) -> State:
 
 
 def unreadable(prefix: Path, error: Exception) -> InputError:
-    """Makes the error for a checkpoint that cannot be read: to move it away only where it is known to be damaged."""
+    """Returns the error for an unreadable checkpoint; it advises moving it away only if it is known to be damaged."""
     where = f"checkpoint '{prefix.parent}'"
     for path in map(prefix.with_name, (_INDEX, _DATA, STATE)):
         if not path.is_file():
@@ -342,5 +342,5 @@ def _remedy(prefix: Path) -> str:
 
 
 def local_value(variable: Any) -> Any:
-    """This process's first copy of a variable that may be a strategy's."""
+    """Returns this process's first copy of a variable, which may be distributed over replicas."""
     return variable.values[0] if hasattr(variable, "values") else variable

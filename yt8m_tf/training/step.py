@@ -34,11 +34,11 @@ class TrainStep:
     Args:
       state: the model and all other variables of a training run.
       experiment: loss, optimizer, mixup, precision.
-      strategy: where the replicas are; `state` was made in its scope.
-      xla: whether to compile with XLA, where XLA can (`distribution.compiles_with_xla`).
+      strategy: the strategy in whose scope `state` was created.
+      xla: whether to compile with XLA, if XLA can (`distribution.compiles_with_xla`).
       target_weights: see `losses.make_loss`.
-      membership: [C, V], not 0 where a class belongs to a tag; None where the data has no tags.
-      teacher: made in the scope of the strategy; None where there is none.
+      membership: [C, V], nonzero if a class belongs to a tag; None for data without tags.
+      teacher: created in the scope of the strategy; None without a teacher.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class TrainStep:
 
         Args:
           batches: `accumulation` parts for each update, each as `distribution.share` gives it.
-          step: updates made before these.
+          step: number of earlier updates.
           learning_rates: one for each update.
-          wishes: what this worker wishes, a number above 0 for each thing that it does; as many in every worker.
+          wishes: requests of this worker, a positive number for each that it makes and 0 for the others; of the same
+            length in every worker.
 
         Returns:
-          "loss": float64 sum of the updates' mean losses, without penalties on weights; "gradient_norm": that of the
-          last update, before clipping; "skipped": how many updates in a row, up to the last one, were skipped at the
-          lowest loss scale, 0 but for mixed_float16 (a skipped update changes nothing but the scale); "wishes": the
-          mean of all workers' wishes, which is above 0 in all of them for what any of them wishes: they travel with the
-          gradients.
+          "loss": float64 sum of the updates' mean losses, without penalties on weights. "gradient_norm": that of the
+          last update, before clipping. "skipped": the number of most recent updates in a row that were skipped at the
+          lowest loss scale; 0 except with mixed_float16. A skipped update changes only the scale. "wishes": the mean of
+          all workers' wishes, which is positive if any worker makes the request; it is reduced with the gradients.
         """
         step_tensor, rates = tf.constant(step, tf.int64), tf.constant(learning_rates, tf.float32)
         wished = tf.constant(wishes, tf.float32, [len(wishes)])
@@ -100,7 +100,7 @@ class TrainStep:
         return {"loss": total, "gradient_norm": norm, "wishes": agreed, "skipped": self._state.num_skipped()}
 
     def _statistics_to_keep(self) -> list[tf.Tensor]:
-        """The batch statistics before the parts of an update, each of which changes them, that may yet be skipped."""
+        """Returns copies of the batch statistics if an update may be skipped: each of its parts changes them."""
         if self._state.loss_scale is None:
             return []
         return [tf.identity(tf.convert_to_tensor(variable)) for variable in self._state.statistics]
@@ -193,7 +193,7 @@ class TrainStep:
     # What follows is compiled by XLA, where that is wished.
 
     def _compute(self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor) -> Any:
-        """The mean loss of a batch, its gradients, and the new batch statistics."""
+        """Computes the mean loss of a batch, its gradients, and the new batch statistics."""
         inputs = clips.decode_features(batch, self._spec)
         targets, known = self._targets(batch)
         if "soft_classes" in batch:
@@ -222,7 +222,7 @@ class TrainStep:
         return loss, gradients, self._state.only_statistics(others)
 
     def _taught(self, inputs: Mapping[str, tf.Tensor], batch: Batch, weights: tf.Tensor) -> tf.Tensor:
-        """The teacher's scores of a batch, [B, C], and of its tags after them where the data has some."""
+        """Returns the teacher's scores of a batch, [B, C], followed by those of its tags if the data has tags."""
         assert self._teacher is not None
         folds = None
         if self._teacher.num_folds:
@@ -233,7 +233,7 @@ class TrainStep:
         return scores if self._membership is None else losses.with_tags(scores, self._membership)
 
     def _targets(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The hard targets of a batch, [B, C], and of segments which of them are known."""
+        """Returns the hard targets of a batch, [B, C], and for segments a mask of the known ones."""
         if self._experiment.data.segments is None:
             return losses.dense_targets(batch["labels"], self._spec.num_classes), None
         return losses.rated_targets(batch["rated_classes"], batch["ratings"], self._spec.num_classes)
@@ -298,7 +298,7 @@ class TrainStep:
         old = [tf.convert_to_tensor(value) for value in (variable, *slots)]
         new = list(optimizers.update(self._experiment.optimizer, old[0], gradient, old[1:], count, rate))
         if self._train.ema_decay is not None:
-            # The average of the first steps would else be that of the initial weights.
+            # Otherwise the average of the first steps would be that of the initial weights.
             decay = tf.minimum(self._train.ema_decay, (1.0 + count) / (10.0 + count))
             new.append(old[-1] + (1.0 - decay) * (new[0] - old[-1]))
         new = [self._state.unless_skipped(after, before, norm) for after, before in zip(new, old, strict=True)]
@@ -308,7 +308,7 @@ class TrainStep:
         variable.assign(self._state.unless_skipped(value, variable, norm))
 
     def _restore(self, variable: Any, old: tf.Tensor, norm: tf.Tensor) -> None:
-        """Takes back what the parts of a skipped update have done to a batch statistic."""
+        """Undoes the changes of a batch statistic by the parts of a skipped update."""
         variable.assign(self._state.unless_skipped(variable, old, norm))
 
     # What follows runs across replicas.
@@ -333,9 +333,10 @@ def _function(python_function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compiled(python_function: Callable[..., Any], xla: bool, single: bool = False) -> Callable[..., Any]:
-    """Compiles with XLA; without, on a `single` device, makes a function that is traced once for all steps of a call.
+    """Compiles with XLA or, without XLA on a `single` device, to a function traced once for all steps of a call.
 
-    With several replicas it is no function of its own then: a reduction over replicas must not stand in a nested one.
+    With several replicas and without XLA the function is returned unchanged, because a reduction over replicas must not
+    be in a nested `tf.function`.
     """
     if not xla and not single:
         return python_function

@@ -17,21 +17,21 @@ from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import make_rows
 from yt8m_tf.stacking.settings import StackConfig
 
-# Of the classes that a model has among its 20 highest, those of the highest mean are kept: as many as fit into so many
-# bytes, 43 of a video for 230 models and 100,000 videos, but at least 40. Of a single model some of the 20 are missing
-# then: with 40 of up to 140, GAP of single models came out 0.0011 too high, that of a mean 0.00004.
+# Of each video, the classes among the 20 highest of any model are candidates, and those with the highest mean score are
+# kept: as many as fit into _BYTES, 43 for 230 models and 100,000 videos, but at least _MIN_CLASSES. GAP is then
+# slightly too high (docs/BENCHMARKS.md, "Choices that were measured").
 _BYTES = 2_000_000_000
 _MIN_CLASSES = 40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Scores of M models for K classes of each of N videos, and which of these are labels.
+    """Scores of M models for K classes of each of N videos, and which of these classes are labels.
 
     Attributes:
-      scores: [M, N, K] float16, 0 where a model does not list a class, and where a video has fewer than K.
+      scores: [M, N, K] float16; 0 for classes that a model does not list, and for a video with fewer than K classes.
       labels: [N, K] bool.
-      num_labels: [N] int64, all labels of a video, whether they are among its K classes or not.
+      num_labels: [N] int64, the number of all labels of a video, also those outside its K classes.
     """
 
     scores: np.ndarray
@@ -39,19 +39,19 @@ class HeldOut:
     num_labels: np.ndarray
 
     def half(self, number: int) -> HeldOut:
-        """Every second video, from number 0 or 1 on."""
+        """Returns every second video, from number 0 or 1 on."""
         return HeldOut(self.scores[:, number::2], self.labels[number::2], self.num_labels[number::2])
 
     def weighted_sum(self, weights: dict[int, float]) -> np.ndarray:
-        """[N, K] float32: the sum of some models' scores, each times its weight."""
+        """Returns the sum of some models' scores times `weights`, which go by the models' numbers, [N, K] float32."""
         total = np.zeros(self.labels.shape, np.float32)
         for model, weight in weights.items():
             total += np.float32(weight) * self.scores[model]
         return total
 
     def gap(self, sums: np.ndarray) -> float:
-        """GAP@20 of [N, K] float32 scores, not negative; they may exceed 1, since GAP asks for their order alone."""
-        # The bits of floats that are not negative order as the floats do; misses rank first among equals.
+        """Computes GAP@20 of non-negative scores, [N, K] float32, which may exceed 1: only their order matters."""
+        # The bits of non-negative floats have the same order as the floats; misses rank first among equals.
         keys = (sums.view(np.uint32) << 1) | ~self.labels
         if keys.shape[1] > TOP_K:
             keys = np.partition(keys, keys.shape[1] - TOP_K, axis=1)[:, -TOP_K:]

@@ -26,13 +26,12 @@ class Choice:
 
     Attributes:
       options: all candidates at all precisions; `Point.weights` go by their number.
-      option_gaps: GAP@20 of each option alone, on the videos that nothing was chosen by.
-      full_gaps: of its candidate in float32, on the same videos.
-      points: the frontier, by size; the last one may have fitted weights, and then takes no more bytes than the one
-        before it.
-      gaps: GAP@20 of each, on the videos that nothing was chosen by.
-      met: all ensembles and single models that were looked at.
-      num_videos: that were chosen by, and that were not.
+      option_gaps: GAP@20 of each option alone, on the test videos: those that no choice was based on.
+      full_gaps: GAP@20 of each option's candidate in float32, on the test videos.
+      points: the frontier, by size. The last point may be the one before it with fitted weights, of at most its size.
+      gaps: GAP@20 of each point, on the test videos.
+      met: all ensembles and single models that were evaluated.
+      num_videos: number of videos that the choice was based on, and of test videos.
       size_limit: bytes.
     """
 
@@ -47,11 +46,11 @@ class Choice:
 
     @property
     def point(self) -> Point:
-        """The ensemble that was chosen."""
+        """The chosen ensemble."""
         return self.points[-1]
 
     def members(self) -> list[tuple[Option, float]]:
-        """Options of the chosen ensemble and their weights, of sum 1, highest first."""
+        """The options of the chosen ensemble and their weights, highest first; the weights sum to 1."""
         return _members(self, self.point)
 
 
@@ -80,12 +79,12 @@ def write(choice: Choice, directory: Path) -> tuple[Path, ...]:
 
 
 def described(choice: Choice) -> dict[str, Any]:
-    """The chosen ensemble: members, precisions, weights, GAP; ready for JSON."""
+    """Returns the chosen ensemble as plain values for JSON: members, precisions, weights, GAP."""
     return _described(choice, len(choice.points) - 1)
 
 
 def format_frontier(choice: Choice) -> str:
-    """The frontier as an aligned table; of a long one, 20 rows."""
+    """Returns the frontier as an aligned table of at most 20 rows."""
     rows = [("members", "found by", "bytes", "GAP, chosen by", "GAP, other videos")]
     count = len(choice.points)
     for number in sorted({round(n) for n in np.linspace(0, count - 1, min(count, _SHOWN))}):
@@ -97,7 +96,7 @@ def format_frontier(choice: Choice) -> str:
 
 
 def format_members(choice: Choice) -> str:
-    """The chosen ensemble as an aligned table."""
+    """Returns the chosen ensemble as an aligned table."""
     rows = [("member", "precision", "weight", "bytes")]
     for option, weight in choice.members():
         rows.append((option.candidate.name, str(option.precision), f"{weight:.4f}", f"{option.num_bytes:,}"))
@@ -105,14 +104,14 @@ def format_members(choice: Choice) -> str:
 
 
 def format_precisions(choice: Choice) -> list[str]:
-    """Formats a line for each precision: what it costs the candidates."""
+    """Returns a line for each precision: the changes of the candidates' scores and GAP@20."""
     lines = []
     for precision in dict.fromkeys(str(option.precision) for option in choice.options):
         own = [number for number, option in enumerate(choice.options) if str(option.precision) == precision]
         largest = max(choice.options[n].difference for n in own)
         text = f"{precision}: scores of a shard change by {largest:.4f} at most"
         if all(choice.options[n].scores == choice.options[n].candidate.scores for n in own):
-            lines.append(f"{text}, and were taken as they are")
+            lines.append(f"{text}; the candidates' own scores were used")
             continue
         changes = {choice.options[n].candidate.name: choice.option_gaps[n] - choice.full_gaps[n] for n in own}
         worst = min(changes, key=lambda name: changes[name])
@@ -167,14 +166,14 @@ def _draw(choice: Choice, path: Path) -> None:
     axes.plot(_megabytes(line), [point.gap for point in line], drawstyle="steps-post", color="C0", label="frontier")
     chosen = (choice.point.num_bytes / 1e6, choice.point.gap)
     axes.scatter(*chosen, 130, marker="*", color="C3", zorder=3, label=f"chosen, {len(choice.members())} members")
-    if choice.size_limit < 3 * max(point.num_bytes for point in choice.met):  # else it is not what decided
+    if choice.size_limit < 3 * max(point.num_bytes for point in choice.met):  # far larger limits had no effect
         axes.axvline(choice.size_limit / 1e6, color="0.5", linestyle="--", label=f"limit, {choice.size_limit:,} bytes")
     axes.set_xscale("log", subs=range(2, 10))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("size in MB")
-    axes.set_ylabel(f"GAP@20 on the {choice.num_videos[0]:,} videos chosen by")
+    axes.set_ylabel(f"GAP@20 on the {choice.num_videos[0]:,} videos of the choice")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="lower right")
     save_figure(figure, path)
