@@ -110,7 +110,9 @@ def test_outputs_states_and_all_gradients_are_those_of_keras(
         assert_all_close(one, other, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "jit"), [("lstm", True), ("gru", False)])
+@pytest.mark.parametrize(
+    ("kind", "jit"), [("lstm", False), ("gru", False), pytest.param("lstm", True, marks=pytest.mark.slow)]
+)
 def test_graphs_with_one_product_a_frame(kind: str, jit: bool, rng: np.random.Generator) -> None:
     """Of any size without XLA; against loops in NumPy and differences of what they give."""
     values = random_values(kind, rng)
