@@ -3,9 +3,9 @@
 `keras.layers.LSTM` and `GRU` run on cuDNN when a GPU is in sight and their arguments allow it, as all of these do: tanh
 and sigmoid, biases, no dropout inside, no unrolling, the GRU's reset after the matrix product, masks that are True for
 the first frames and False for the rest. cuDNN reads lengths from the mask: one direction starts at the first frame, the
-other at the last real one. XLA cannot compile these kernels, see `training.distribution.compiles_with_xla`. Without a
-GPU they are the loops of `layers.recurrence`, which keep the state where the mask is False, and which XLA compiles; but
-it pays for small layers alone (docs/BENCHMARKS.md): models with large ones are not compiled there.
+other at the last real one. XLA cannot compile these kernels. Without a GPU they are the loops of `layers.recurrence`,
+which keep the state where the mask is False. XLA can compile these and makes no model faster by it
+(docs/BENCHMARKS.md), so that models with recurrent layers are not compiled (`training.distribution.compiles_with_xla`).
 
 For the backward pass an LSTM of size H keeps some 6 H numbers of each frame (gates, cells, outputs), a GRU 5 H. Ask for
 sequences only where something reads them.
