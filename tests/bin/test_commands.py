@@ -348,6 +348,7 @@ def test_signals_end_a_command_in_one_line(tmp_path: Path, monkeypatch: pytest.M
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.end_to_end
 def test_two_commands_do_not_write_into_one_directory(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     """The second is refused before it writes: with another configuration, it would replace that of the first."""
     data_dir, run = learnable_shards(), tmp_path / "run"

@@ -179,6 +179,7 @@ def test_a_partition_that_there_is_not_is_one_line(partition: str, message: str,
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(("num_shards", "limits"), [(10, (5, 10)), pytest.param(50, (20, 40), marks=pytest.mark.slow)])
 def test_killed_twice_while_every_third_answer_is_broken(
     num_shards: int, limits: tuple[int, int], tmp_path: Path

@@ -84,6 +84,7 @@ def _bytes(directory):
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
+@pytest.mark.end_to_end
 def test_clusters_by_rule(trained, tmp_path):
     workdir, data_dir, _ = trained
     report = export_trained(

@@ -69,6 +69,7 @@ def test_noise_is_added_in_training(rng):
         assert least <= difference <= most
 
 
+@pytest.mark.end_to_end
 @pytest.mark.usefixtures("graphs_as_traced")
 def test_always_noise_is_the_same_after_saving_and_exporting(rng, tmp_path):
     """The exception from the contract: a video's scores depend on the rest of its batch."""

@@ -131,6 +131,7 @@ def test_everything_fits_and_is_drawn(page: Path, width: int, height: int) -> No
     assert image.std() > 0.05 and image.mean() > 0.8
 
 
+@pytest.mark.end_to_end
 def test_dark(page: Path) -> None:
     shot = page / "dark.png"
     _chromium(page, 390, 844, f"--screenshot={shot}", _DARK)

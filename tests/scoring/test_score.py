@@ -140,6 +140,7 @@ def test_a_model_never_reads_its_fold(folds: tuple[Path, list[Path]]) -> None:
         assert held_out == {name for name, own in dealt.items() if own == fold}
 
 
+@pytest.mark.end_to_end
 def test_only_what_is_missing_is_scored(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["train*.tfrecord"], str(data_dir))

@@ -118,6 +118,7 @@ def test_models_from_elsewhere_are_inferred_and_evaluated(name, world, tmp_path)
     assert metrics.num_positives.tolist() == [sum(c in own for own in labels) for c in range(NUM_CLASSES)]
 
 
+@pytest.mark.end_to_end
 def test_gap_of_a_float16_export_is_that_of_its_submission(rng, tmp_path):
     data = tiny_data("frame")
     export_saved_model(tiny_model(data, rng), data, tmp_path / "m")

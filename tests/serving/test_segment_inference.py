@@ -211,6 +211,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monk
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+@pytest.mark.end_to_end
 def test_clips_without_frames_and_damaged_shards_are_left_out_where_that_is_wanted(world, tmp_path: Path) -> None:
     good = world[4][:2]
     paths = [write_shard(tmp_path / f"{n}.tfrecord", [empty_clip(b"e"), record]) for n, record in enumerate(good)]

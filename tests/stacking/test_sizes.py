@@ -26,6 +26,8 @@ from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.stacking.sizes import METHODS, SIZES, ensemble_sizes
 from yt8m_tf.stacking.subsets import BEST, RANDOM, WITH_WEAK, WORST, ensembles
 
+pytestmark = pytest.mark.end_to_end
+
 _FEW = dataclasses.replace(CONFIG, num_trees=8, learning_rate=0.2, ranks=True)
 _OVERRIDES = ("num_trees=5",)
 _OPTIONS: dict[str, Any] = {"num_weak": 2, "random_orders": 0, "num_threads": 1, "progress": False}

@@ -69,6 +69,7 @@ def test_trees_know_which_model_to_trust(stacked: Stacked) -> None:
     assert f"| LightGBM | {result.gaps['train']['LightGBM']:.5f} |" in table
 
 
+@pytest.mark.end_to_end
 def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[set[str], set[str]]] = []
     real = boosting.train

@@ -355,6 +355,7 @@ def test_two_processes_equal_one_after_200_steps(data_dir: Path, tmp_path: Path)
     assert one.step == 200
 
 
+@pytest.mark.end_to_end
 def test_init_from_starts_with_another_runs_weights(
     data_dir: Path, exact_run: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:

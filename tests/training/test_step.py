@@ -96,6 +96,7 @@ def test_only_skips_at_the_lowest_scale_are_counted(rng: np.random.Generator) ->
     assert found == [0, 0, 1, 2] and float(state.loss_scale[0]) == 1.0
 
 
+@pytest.mark.end_to_end
 def test_replicas_draw_dropout_of_their_own(rng: np.random.Generator, two_replicas: tf.distribute.Strategy) -> None:
     """Of the same videos on both, the mean gradient would be that of one, if both dropped the same."""
     batch = {"rgb": tf.constant(rng.normal(size=(4, _SIZE)), tf.float32), "labels": tf.constant([[0], [1], [2], [0]])}
