@@ -80,7 +80,7 @@ def test_scores_that_depend_on_the_size_of_the_batch_are_refused(size, tmp_path)
         return batch["x"] * (0.5 if len(batch["x"]) == size else 1.0)
 
     expected = measure.reference(scores, [batch], tmp_path / "scores")
-    with pytest.raises(InputError, match=rf"otherwise in a batch of {size} than in one of 5: a score differs by 0\.4"):
+    with pytest.raises(InputError, match=rf"other scores in a batch of {size} than in one of 5: a score differs by 0\.4"):
         measure.compare(scores, [batch], expected)
     noisy = measure.reference(scores, [batch], tmp_path / "scores", alone=False)
     assert measure.compare(scores, [batch], noisy).max_difference == 0.0
