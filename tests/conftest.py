@@ -48,7 +48,8 @@ _LONG = tuple(
     for name in (
         *("pipelines/test_pipelines", "training/test_loop", "models/test_contract", "ensembling/packing/test_pack"),
         *("test_odd_paths", "training/test_segments", "ensembling/test_weighted_mean", "stacking/test_stack"),
-        *("test_mutated_inputs",),
+        *("test_mutated_inputs", "test_examples", "test_old_runs", "training/test_tags", "test_own_videos"),
+        *("bin/test_commands", "stacking/test_sizes"),
     )
 )
 

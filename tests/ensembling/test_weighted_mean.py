@@ -125,7 +125,7 @@ def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
         )
     with pytest.raises(InputError, match="all are 0"):
         weighted_mean.combine([run], [0.0], tmp_path / "mean")
-    with pytest.raises(InputError, match=r"--members: .*none is no run directory of yt8m-train \(it has no config"):
+    with pytest.raises(InputError, match=r"--members: .*none is not a run directory of yt8m-train \(it has no config"):
         weighted_mean.combine([tmp_path / "none"], [1.0], tmp_path / "out")
     with pytest.raises(InputError, match="holds a run already"):
         weighted_mean.combine([run], [1.0], other)

@@ -44,7 +44,7 @@ class TrainingReader:
 
     @property
     def need_labels(self) -> bool:
-        """Whether the labels of the records matter, with what is read beside them."""
+        """Returns whether the labels of the records are needed, or data beside the records replaces them."""
         return self.beside is None or not self.beside.replaces_labels
 
     def parse(self, start: int, good: Sequence[int]) -> Iterator[Batch]:

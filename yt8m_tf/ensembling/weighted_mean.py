@@ -59,7 +59,7 @@ def _combine(kept: Sequence[tuple[Path, float]], output: Path, which: str, avera
         if (twin := seen.setdefault(workdir.resolve(), workdir)) is not workdir:
             raise InputError(f"--members: {twin} and {workdir} are the same run; name it once, with a higher weight")
         if not (workdir / run_dir.CONFIG).is_file():
-            raise InputError(f"--members: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
+            raise InputError(f"--members: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG})")
     opened = [checkpoints.open_trained(workdir, which) for workdir, _ in kept]
     data = common_data([workdir for workdir, _ in kept], [trained.experiment.data for trained, _ in opened])
     members = [member_options(trained, data) for trained, _ in opened]

@@ -54,7 +54,9 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
         if not workdir.is_dir():
             raise InputError(f"--candidates: no directory is called or matches {workdir}; name runs of yt8m-train")
         if not (workdir / run_dir.CONFIG).is_file():
-            raise InputError(f"--candidates: {workdir} is no run directory of yt8m-train (it has no {run_dir.CONFIG})")
+            raise InputError(
+                f"--candidates: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG})"
+            )
         if name in names[:number]:
             twin = workdirs[names.index(name)]
             raise InputError(f"--candidates: {twin} and {workdir} are both named '{name}'; name a model once")
