@@ -8,10 +8,10 @@ import tensorflow as tf
 
 
 def require(right: tf.Tensor, message: str) -> Any:
-    """Fails with `message` where a condition does not hold, eagerly or in a graph.
+    """Fails with `message` if a condition does not hold, eagerly or in a graph.
 
-    `tf.debugging.Assert` makes a conditional of two functions in a graph, so that it formats its message only where it
-    fails. The message is a constant here, and a conditional took most of the time of tracing a parser.
+    `tf.debugging.Assert` makes a conditional of two functions in a graph, so that it formats its message only if it
+    fails. The message is a constant here, for which a conditional only costs time when the graph is traced.
 
     Args:
       right: scalar bool.
