@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -31,6 +32,11 @@ class ShardScores:
     ids: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
+
+    @functools.cached_property
+    def row_of(self) -> dict[bytes, int]:
+        """The row of each video by its id, made once: batches of soft labels look a shard up many times."""
+        return {video_id: row for row, video_id in enumerate(self.ids.tolist())}
 
     def at(self, rows: np.ndarray) -> ShardScores:
         """Some of the videos, or all in another order."""
@@ -77,8 +83,7 @@ def join(ids: np.ndarray, scores: ShardScores) -> np.ndarray:
     """
     if len(ids) == len(scores.ids) and (ids == scores.ids).all():
         return np.arange(len(ids))
-    rows = {video_id: row for row, video_id in enumerate(scores.ids.tolist())}
-    return np.array([rows.get(video_id, -1) for video_id in ids.tolist()], np.int64)
+    return np.array([scores.row_of.get(video_id, -1) for video_id in ids.tolist()], np.int64)
 
 
 def check_unique(ids: np.ndarray, path: str | os.PathLike[str]) -> None:

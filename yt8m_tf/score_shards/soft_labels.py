@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from yt8m_tf.data import integrity
 from yt8m_tf.data.record_check import video_id
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import read_manifest
-from yt8m_tf.score_shards.reading import ShardScores, read_shard
+from yt8m_tf.score_shards.reading import ShardScores, join, read_shard
 
 
 def beside(labels: LabelsConfig, data_dir: str, data: DataConfig) -> Callable[[Sequence[str]], SoftLabels] | None:
@@ -100,28 +100,26 @@ class SoftLabels:
         shape = len(ids), self._manifest.top_k
         classes, scores = np.full(shape, schema.NO_LABEL, np.int32), np.zeros(shape, np.float16)
         for shard in np.unique(shards).tolist():
-            rows, found = self._scores(shard)
-            own = np.flatnonzero(shards == shard)
-            places = np.array([rows.get(video, -1) for video in ids[own].tolist()])
+            found, own = self._scores(shard), np.flatnonzero(shards == shard)
+            places = join(ids[own], found)
             if not self._allow_missing and (places < 0).any():
-                raise InputError(self._problem(self._shards[shard], rows))
+                raise InputError(self._problem(self._shards[shard], found))
             own, places = own[places >= 0], places[places >= 0]
             classes[own], scores[own] = found.classes[places], found.scores[places]
         return {"soft_classes": classes, "soft_scores": scores}
 
-    def _read(self, shard: int) -> tuple[dict[bytes, int], ShardScores]:
-        """Reads the scores of a shard; returns the row of each of its videos, and the scores."""
+    def _read(self, shard: int) -> ShardScores:
+        """Reads the scores of a shard; none if there are none of it."""
         name = os.path.basename(self._shards[shard])
         if name not in self._manifest.shards:
             nothing = np.zeros((0, self._manifest.top_k))
-            return {}, ShardScores(np.zeros(0, object), nothing.astype(np.int32), nothing.astype(np.float16))
-        scores = read_shard(self._directory, name, self._manifest)
-        return {video: row for row, video in enumerate(scores.ids.tolist())}, scores
+            return ShardScores(np.zeros(0, object), nothing.astype(np.int32), nothing.astype(np.float16))
+        return read_shard(self._directory, name, self._manifest)
 
-    def _problem(self, shard: str, known: Mapping[bytes, int]) -> str:
+    def _problem(self, shard: str, known: ShardScores) -> str:
         """Says which videos of a shard have no soft labels, in one line."""
         ids = [video_id(record, self._id_keys) or "" for record in integrity.good_records(shard)]
-        missing = [video for video in ids if video.encode() not in known]
+        missing = [video for video in ids if video.encode() not in known.row_of]
         return (
             f"{shard}: {len(missing)} of {len(ids)} videos have no soft labels in {self._directory},"
             f" '{missing[0]}' for one; score the shard again, or allow labels.missing_videos=hard"
