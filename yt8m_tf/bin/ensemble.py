@@ -22,6 +22,7 @@ from pathlib import Path
 
 from absl import flags
 
+from yt8m_tf.bin import checkpoint_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
 
@@ -37,9 +38,7 @@ _AVERAGE = flags.DEFINE_enum(
     "Scores to average; weights can be fitted for probabilities only.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to make.", required=True)
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
-)
+flags.adopt_module_key_flags(checkpoint_flags)
 
 
 def main(_: Sequence[str]) -> None:
@@ -63,7 +62,7 @@ def _combine_stack(members: Sequence[Path], output: Path) -> None:
     if _WEIGHTS.value is not None:
         raise InputError("--weights: of a weighted mean; trees weigh the members of a --stack; leave it out")
     stacked = files.local_path(_STACK.value, "--stack")
-    experiment, found = stack.combine_stack(stacked, members, output, _CHECKPOINT.value)
+    experiment, found = stack.combine_stack(stacked, members, output, checkpoint_flags.CHECKPOINT.value)
     for name, member in found:
         print(f"{name}  {member}")
     forest = experiment.model["forest"]
@@ -84,7 +83,7 @@ def _combine(members: Sequence[Path], output: Path) -> None:
             raise InputError(f"--weights={_WEIGHTS.value}: write numbers, such as 0.5,0.3,0.2") from error
         if len(weights) != len(members):
             raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
-    experiment = weighted_mean.combine(members, weights, output, _CHECKPOINT.value, _AVERAGE.value)
+    experiment = weighted_mean.combine(members, weights, output, checkpoint_flags.CHECKPOINT.value, _AVERAGE.value)
     total = sum(experiment.model["weights"])
     for member, weight in zip(
         (m for m, w in zip(members, weights, strict=True) if w > 0), experiment.model["weights"], strict=True

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags, label_flags, model_flags
+from yt8m_tf.bin import checkpoint_flags, fault_flags, label_flags, model_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
 
@@ -52,9 +52,6 @@ _NUM_CLASSES = flags.DEFINE_integer(
     None,
     "Number of classes of a SavedModel that does not state it; the default is 3862, as in the 2018 version.",
     lower_bound=1,
-)
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
 )
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary",
@@ -82,6 +79,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1,
 )
 _XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass of a run with XLA.")
+flags.adopt_module_key_flags(checkpoint_flags)
 flags.adopt_module_key_flags(fault_flags)
 flags.adopt_module_key_flags(label_flags)
 flags.adopt_module_key_flags(model_flags)
@@ -160,7 +158,7 @@ def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: F
         _other_model(),
         patterns,
         _DATA_DIR.value,
-        which=_CHECKPOINT.value,
+        which=checkpoint_flags.CHECKPOINT.value,
         batch_size=_BATCH_SIZE.value,
         faults=faults.anew(),
         xla=_XLA.value,
@@ -214,7 +212,7 @@ def _evaluate_run() -> None:
     output = workdir / "evaluation" if _OUTPUT.value is None else files.local_path(_OUTPUT.value, "--output")
     _check_thresholds()
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
-    trained = load_trained(workdir, _CHECKPOINT.value)
+    trained = load_trained(workdir, checkpoint_flags.CHECKPOINT.value)
     data = trained.experiment.data
     given = _VOCABULARY.value and os.path.expanduser(_VOCABULARY.value)
     vocabulary = chosen_vocabulary(given, data.vocabulary, data.num_classes, _DATA_DIR.value)
@@ -241,7 +239,8 @@ def _evaluate_run() -> None:
         )
         told = _write_thresholds(metrics, names)
     print(
-        f"model: {trained.experiment.model['name']}, {_CHECKPOINT.value} checkpoint of {workdir}: step {trained.step:,}"
+        f"model: {trained.experiment.model['name']}, {checkpoint_flags.CHECKPOINT.value} checkpoint of {workdir}:"
+        f" step {trained.step:,}"
     )
     print(runs.format_table(metrics))
     if compared:

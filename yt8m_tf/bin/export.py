@@ -33,7 +33,7 @@ from typing import Any
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags, label_flags, pack_flags
+from yt8m_tf.bin import checkpoint_flags, fault_flags, label_flags, pack_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
 from yt8m_tf.serving.limits import SIZE_LIMIT
@@ -41,9 +41,6 @@ from yt8m_tf.serving.limits import SIZE_LIMIT
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory of yt8m-train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the SavedModel.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which the run's patterns of shards are relative.")
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
-)
 _PRECISION = flags.DEFINE_string(
     "precision",
     "float16",
@@ -95,6 +92,7 @@ _TFLITE = flags.DEFINE_bool(
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel (and bundle) that is there already.")
 _BUNDLE = flags.DEFINE_string("bundle", None, "Pack the SavedModel into this .tgz archive too, for upload.")
+flags.adopt_module_key_flags(checkpoint_flags)
 flags.adopt_module_key_flags(pack_flags)
 flags.adopt_module_key_flags(fault_flags)
 flags.adopt_module_key_flags(label_flags)
@@ -125,7 +123,7 @@ def main(_: Sequence[str]) -> None:
     if archive:
         bundle.check_target(archive, _OVERWRITE.value)
     options: dict[str, Any] = {
-        "which": _CHECKPOINT.value,
+        "which": checkpoint_flags.CHECKPOINT.value,
         "data_dir": _DATA_DIR.value,
         "size_limit": _SIZE_LIMIT.value,
         "vocabulary": _VOCABULARY.value and os.path.expanduser(_VOCABULARY.value),

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from yt8m_tf.bin import fault_flags
+from yt8m_tf.bin import checkpoint_flags, fault_flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.bin.usage import next_command
 
@@ -39,9 +39,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory for the score shards, o
 _KIND = flags.DEFINE_enum("kind", "scores", ["scores", "embeddings"], "Output for each video.")
 _FORMAT = flags.DEFINE_enum("format", "tfrecord", ["tfrecord", "npy"], "File format of embeddings.")
 _TOP_K = flags.DEFINE_integer("top_k", 100, "Classes of each video.", lower_bound=1)
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "last"], "Checkpoint of the best validation metric, or the newest."
-)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
@@ -49,6 +46,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1,
 )
 _XLA = flags.DEFINE_bool("xla", True, "Compile the forward pass with XLA.")
+flags.adopt_module_key_flags(checkpoint_flags)
 flags.adopt_module_key_flags(fault_flags)
 
 
@@ -62,7 +60,7 @@ def main(_: Sequence[str]) -> None:
         return _embed()
     output = files.local_path(_OUTPUT.value, "--output")
     models = _models()
-    predictors = [find_predictor(path, _CHECKPOINT.value, _XLA.value) for path in models]
+    predictors = [find_predictor(path, checkpoint_flags.CHECKPOINT.value, _XLA.value) for path in models]
     summary = score(
         predictors,
         list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
@@ -105,7 +103,7 @@ def _embed() -> None:
             " yt8m-ensemble"
         )
     summary = embeddings.embed(
-        embeddings.load_embedder(models[0], _CHECKPOINT.value),
+        embeddings.load_embedder(models[0], checkpoint_flags.CHECKPOINT.value),
         list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
         output,
         kind=_FORMAT.value,
