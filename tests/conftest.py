@@ -9,39 +9,15 @@ import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 _ROOT = Path(__file__).resolve().parent.parent
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each of several test processes has one core: OpenMP's threads (LightGBM's) would wait for each other, spinning.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from yt8m_tf.console.quiet import import_quietly  # noqa: E402
-
-import_quietly()
-import keras  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from shards import frame_record, video_record, write_shard  # noqa: E402
-
-from yt8m_tf.export import measure  # noqa: E402
-
-measure._RATE_SECONDS = 0.0  # every export measures its rates, which no test looks at: three calls are enough
-
-# What was imported stays, and need not be looked through in every collection; the graphs that tests trace are larger
-# than what Python expects, so that it looks for cycles less often.
-gc.freeze()
-gc.set_threshold(50_000, 20, 20)
-
-# A script's shell starts what runs in the background with SIGINT ignored, and commands leave that so: tests send it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-
 
 _LONG = tuple(
     f"tests/{name}.py"
@@ -54,10 +30,39 @@ _LONG = tuple(
 )
 
 
-def pytest_configure() -> None:
-    """Draws the seed of a run with fresh random numbers, before test processes are started, which inherit it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Draws the seed of a run with fresh random numbers, which test processes inherit, and sets TensorFlow up."""
     if os.environ.get("YT8M_TEST_SEED") == "random":
         os.environ["YT8M_TEST_SEED"] = str(int.from_bytes(os.urandom(4), "little"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Each of several processes has one core: OpenMP's threads (LightGBM's) would wait for each other, spinning.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    elif config.getoption("numprocesses", None):
+        return  # This process only starts the others: they need not wait until it has imported TensorFlow.
+    _set_up_tensorflow()
+
+
+def _set_up_tensorflow() -> None:
+    """Imports TensorFlow without its log noise, as commands do, with two logical CPU devices."""
+    from yt8m_tf.console.quiet import import_quietly
+
+    import_quietly()
+    import keras  # noqa: F401
+    import tensorflow as tf
+
+    from yt8m_tf.export import measure
+
+    # Exports measure their rates, which no test looks at: a moment is enough.
+    measure._RATE_SECONDS, measure._RATE_CALLS = 0.01, 1
+    # What was imported stays, and need not be looked through in every collection; the graphs that tests trace are
+    # larger than what Python expects, so that it looks for cycles less often.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    # A shell starts background jobs of scripts with SIGINT ignored, and commands leave that so: tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -78,6 +83,8 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Random numbers, Keras' too: others for every test, the same in every run of one YT8M_TEST_SEED, which is 0."""
     base = os.environ.get("YT8M_TEST_SEED", "0")
     seed = zlib.crc32(f"{base} {request.node.nodeid}".encode())
+    import keras
+
     keras.utils.set_random_seed(seed)
     return np.random.default_rng(seed)
 
@@ -91,6 +98,7 @@ def learnable_shards(tmp_path: Path, make_learnable_shards: Callable[..., Path])
 @pytest.fixture(scope="session")
 def make_learnable_shards() -> Callable[..., Path]:
     """`learnable_shards`, below a given directory."""
+    from shards import frame_record, video_record, write_shard
 
     def make(
         root: Path, level: str = "video", train: int = 4, validate: int = 2, each: int = 64, classes: int = 10
@@ -118,14 +126,6 @@ def make_learnable_shards() -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="session", autouse=True)
-def short_rates() -> None:
-    """Exports measure their rates for a moment: no test looks at how high they are."""
-    from yt8m_tf.export import measure
-
-    measure._RATE_SECONDS, measure._RATE_CALLS = 0.01, 1
-
-
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`sample_world.Sample`, made once."""
@@ -137,6 +137,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.Strategy:
     """A MirroredStrategy on two devices; one for all tests, because TensorFlow mixes up the collectives of several."""
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
 
 
