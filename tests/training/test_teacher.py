@@ -221,6 +221,10 @@ def test_no_teacher_there_is_told_before_training(teacher: Path, data_dir: Path,
     refused = {
         r"labels\.teacher=.*/none: .*no run": _taught(tmp_path / "none"),
         r"labels\.teacher=.*/teacher: needs feature 'rgb'": other,
+        # It has seen the fold that the student would be validated on.
+        r"labels\.teacher=.*/teacher: was trained on 'train0000\.tfrecord', which this run is validated on": _taught(
+            teacher, data={"num_folds": 2, "fold": 0}
+        ),
         r"labels\.soft": merge(_BASE, {"labels": {"soft": "none"}}),
     }
     for message, values in refused.items():

@@ -74,7 +74,7 @@ def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, 
     from yt8m_tf.training import teacher  # which reads checkpoints, whose state holds `Inputs`
 
     stored = soft_labels.fingerprint(labels, data_dir)
-    return Inputs(_sizes(train), _sizes(validation), stored, teacher.fingerprint(labels, data_dir))
+    return Inputs(sizes(train), sizes(validation), stored, teacher.fingerprint(labels, data_dir))
 
 
 def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:
@@ -94,7 +94,8 @@ def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:
     return f"{places}; a run reads shards of one level: correct the patterns"
 
 
-def _sizes(paths: Sequence[str]) -> Sizes:
+def sizes(paths: Sequence[str]) -> Sizes:
+    """Returns the bytes of the files of each base name, as `Inputs` holds them."""
     with concurrent.futures.ThreadPoolExecutor(16) as threads:  # thousands of them, on a remote file system perhaps
         lengths = list(threads.map(lambda path: int(tf.io.gfile.stat(path).length), paths))
     found: dict[str, list[int]] = {}

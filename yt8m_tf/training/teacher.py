@@ -22,7 +22,7 @@ from yt8m_tf.config.experiment import ExperimentConfig, LabelsConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.pretrained import packaged
 from yt8m_tf.serving import scorer
-from yt8m_tf.training import checkpoints, distribution, exported, fold_runs
+from yt8m_tf.training import checkpoints, distribution, exported, fold_runs, inputs
 
 
 class Teacher:
@@ -49,11 +49,11 @@ class Teacher:
         member = np.equal.outer(np.arange(self.num_folds), np.asarray(folds))
         self._shares = (member / np.maximum(member.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
-    def scores(self, inputs: Mapping[str, tf.Tensor], folds: tf.Tensor | None = None) -> tf.Tensor:
+    def scores(self, features: Mapping[str, tf.Tensor], folds: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the probabilities of a batch.
 
         Args:
-          inputs: the student's decoded input: feature to [B, D] or [B, T, D] float32, "num_frames" with clips. Features
+          features: the student's decoded input: name to [B, D] or [B, T, D] float32, "num_frames" with clips; those
             that the teacher does not take are ignored.
           folds: [B, K] float32, the share of each fold in a video: 1 for its own fold; for mixed videos, the weights of
             mixup. None for a single model.
@@ -62,15 +62,15 @@ class Teacher:
           [B, C] float32 in [0, 1], without gradients. With folds, the mean over the models, weighted by `folds`: every
           model scores the whole batch, because XLA needs static shapes.
         """
-        found = [self._score(model, inputs) for model in self._models]
+        found = [self._score(model, features) for model in self._models]
         if folds is None:
             return found[0]
         shares = tf.split(folds @ self._shares, len(found), axis=1)
         return tf.add_n([share * scores for share, scores in zip(shares, found, strict=True)])
 
     @staticmethod
-    def _score(model: keras.Model, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        known = {name: inputs[name] for name in model.input}
+    def _score(model: keras.Model, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        known = {name: features[name] for name in model.input}
         weights = [tf.convert_to_tensor(variable.value) for variable in model.trainable_variables]
         others = [tf.convert_to_tensor(variable.value) for variable in model.non_trainable_variables]
         logits, _ = model.stateless_call(weights, others, known, training=False)
@@ -89,15 +89,16 @@ def load_teacher(
       experiment: of the student.
       data_dir: what paths are relative to.
       train_shards: the shards that the student is trained on; each needs an out-of-fold teacher.
-      validation_shards: the shards that the student is validated on; no out-of-fold teacher may know them.
+      validation_shards: the shards that the student is validated on; no teacher may have been trained on them.
 
     Raises:
       InputError: there is no trained model, or its level, classes or features do not fit the student's data; or the
-        models of folds cannot teach all of `train_shards`, or know `validation_shards` (`fold_runs.check`).
+        models of folds cannot teach all of `train_shards`; or a teacher was trained on one of `validation_shards`.
     """
     labels = experiment.labels
     if labels.teacher is not None:
         path = _directory(labels.teacher, data_dir)
+        _check_unseen(path, validation_shards)
         return Teacher([_load(path, f"labels.teacher={path}", experiment.data)])
     if labels.teacher_folds is None:
         return None
@@ -141,6 +142,23 @@ def _directory(teacher: str, data_dir: str) -> Path:
             " name a trained run directory, or a SavedModel that yt8m-export wrote"
         )
     return path
+
+
+def _check_unseen(path: Path, validation_shards: Sequence[str]) -> None:
+    """Checks that a teacher was not trained on a shard that its student is validated on, by name and size.
+
+    Only runs say what they were trained on: SavedModels, means, and runs of early releases do not.
+    """
+    state = checkpoints.latest_state(path) if (path / run_dir.CONFIG).is_file() else None
+    if state is None or state.inputs is None:
+        return
+    for name, sizes in inputs.sizes(validation_shards).items():
+        if set(sizes) & set(state.inputs.train.get(name, ())):
+            raise InputError(
+                f"labels.teacher={path}: was trained on '{name}', which this run is validated on: its score there would"
+                " be too high; validate on other shards (data.num_folds=0 takes data.validation), or name the models"
+                " of folds as labels.teacher_folds"
+            )
 
 
 def _load(path: Path, where: str, own: DataConfig) -> keras.Model:
