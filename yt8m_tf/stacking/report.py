@@ -48,8 +48,8 @@ def write_report(result: StackResult, output: Path) -> list[Path]:
             tables.markdown(
                 ["model", "weight in the weighted mean"], [[name, f"{weight:.4f}"] for name, weight in weights]
             ),
-            "What the soft labels, the scores out of fold, hold of the labels. Where that is little, a student needs"
-            " hard labels beside them (labels.weight below 1) to learn these classes:",
+            "The share of labels that the soft labels (out-of-fold scores) cover. Where it is small, a student also"
+            " needs hard labels (labels.weight below 1) to learn these classes:",
             format_soft_labels(result),
             *(f"![{name}]({name})" for name in PICTURES),
         ]
