@@ -37,17 +37,17 @@ from yt8m_tf.errors import InputError
 _COMMANDS = ("read", "train", "evaluate", "infer", "score", "models", "stack", "trees", "export")
 
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Directory of video-level shards, *.tfrecord; the default makes some."
+    "data_dir", None, "Directory of video-level shards, *.tfrecord; by default, random ones are made."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; benchmark_<command>.json by default.")
-_REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every way.", lower_bound=1)
+_REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every implementation.", lower_bound=1)
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown, for docs/BENCHMARKS.md.")
-_MATCH = flags.DEFINE_string("match", "", "models, train --against=torch: only those whose name this finds.")
+_MATCH = flags.DEFINE_string("match", "", "models, train --against=torch: only models whose name this finds.")
 _AGAINST = flags.DEFINE_enum("against", "keras", ["keras", "torch"], "train: what to compare training steps with.")
 _TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "The interpreter of an environment with torch; only --against=torch runs it."
 )
-_QUICK = flags.DEFINE_bool("quick", False, "Only try whether it runs: tiny inputs, whose figures mean nothing.")
+_QUICK = flags.DEFINE_bool("quick", False, "Smoke test: tiny inputs, whose figures mean nothing.")
 
 
 def main(argv: Sequence[str]) -> int:

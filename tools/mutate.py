@@ -39,9 +39,9 @@ from yt8m_tf.bin.launch import launch
 from yt8m_tf.config import checks
 from yt8m_tf.errors import InputError
 
-_OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run goes on with.")
+_OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run continues.")
 _MATCH = flags.DEFINE_string("match", "", "Only mutants whose name this regular expression finds.")
-_RESTART = flags.DEFINE_bool("restart", False, "Run mutants again whose results are there.")
+_RESTART = flags.DEFINE_bool("restart", False, "Run mutants again that have results.")
 _SURVIVORS = flags.DEFINE_enum(
     "survivors", "whole", ["whole", "none"], "More tests for survivors: the whole fast set, or none."
 )
@@ -49,7 +49,7 @@ _CHECK = flags.DEFINE_bool("check", False, "Run the whole fast set without mutan
 _JOBS = flags.DEFINE_integer("jobs", 2, "Mutants at a time, each in a copy of the checkout.", lower_bound=1)
 _ROOT = flags.DEFINE_string("root", str(Path(__file__).resolve().parents[1]), "The checkout to break.")
 _PYTHON = flags.DEFINE_string("python", sys.executable, "The interpreter that runs the tests, with pytest-xdist.")
-_MINUTES = flags.DEFINE_float("minutes", 6.0, "Covering tests that take longer have not caught a mutant.")
+_MINUTES = flags.DEFINE_float("minutes", 6.0, "Time limit of covering tests; a mutant not caught by then survives.")
 _HANG_MINUTES = flags.DEFINE_float("hang_minutes", 5.0, "A mutant is caught by a hang if no test ends for this long.")
 
 

@@ -37,7 +37,7 @@ _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name this r
 
 _SET = flags.DEFINE_multi_string("set", [], "Override of a key for all of them, such as train.epochs=2; repeatable.")
 _SEEDS = flags.DEFINE_integer(
-    "seeds", 1, "Train each configuration with so many seeds: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
+    "seeds", 1, "Number of seeds for each configuration: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
 )
 
 _JOBS = flags.DEFINE_integer("jobs", 1, "Trainings at once, which share the processor's cores.", lower_bound=1)

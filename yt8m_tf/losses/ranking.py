@@ -65,7 +65,7 @@ def mean_over_pairs(
       positive: [B, C] bool.
       pair_loss: the loss of a difference of two scores, and its derivative.
       negatives: number per example: the `negatives * B` highest of the batch are used, or all if there are fewer.
-      within_example: whether to pair a positive with the `negatives` highest of its own example instead.
+      within_example: whether to pair a positive with the `negatives` highest of the same example instead.
       known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:

@@ -23,7 +23,7 @@ def member_logits(
 ) -> list[keras.KerasTensor]:
     """Returns the logits of each member, [B, C] float32.
 
-    The variables of member number i have their paths in the single model, prefixed with `member_<i>_`.
+    The variables of member number i keep the paths of its own model, prefixed with `member_<i>_`.
 
     Args:
       members: each member's `model` configuration (`{name: ..., **options}`), with `features` and `level` if its inputs

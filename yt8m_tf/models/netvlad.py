@@ -55,7 +55,7 @@ class NetVLADConfig:
         checks.at_least(self, 1, "hidden_size")
 
     def clusters_of(self, feature: str) -> int:
-        """K of a feature that is pooled on its own."""
+        """Returns K of a feature that is pooled separately."""
         return self.cluster_size // 2 if feature == "audio" else self.cluster_size
 
 
@@ -86,7 +86,7 @@ class SoftDBoFConfig(NetVLADConfig):
         checks.at_least(self, 1, "hidden_size")
 
     def clusters_of(self, feature: str) -> int:
-        """K of a feature that is pooled on its own."""
+        """Returns K of a feature that is pooled separately."""
         return self.cluster_size // 8 if feature == "audio" else self.cluster_size
 
 

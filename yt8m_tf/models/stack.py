@@ -101,7 +101,7 @@ class StackedTrees(keras.layers.Layer):
 def build_stack(config: StackModelConfig, spec: InputSpec) -> keras.Model:
     """A stacking in one graph: trained models, candidates, features and LightGBM's boosters (yt8m-ensemble --stack).
 
-    The variables of member number i have their paths in the single model, prefixed with `member_<i>_`.
+    The variables of member number i keep the paths of its own model, prefixed with `member_<i>_`.
 
     Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
     """

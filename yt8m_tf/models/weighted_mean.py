@@ -43,7 +43,7 @@ class WeightedMeanConfig:
 def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Model:
     """The weighted mean of several models, as log-odds; yt8m-ensemble makes it from runs.
 
-    The variables of member number i have their paths in the single model, prefixed with `member_<i>_`.
+    The variables of member number i keep the paths of its own model, prefixed with `member_<i>_`.
 
     Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
     """
