@@ -1,20 +1,21 @@
-"""Measures this software against the plain way of doing the same, and against the limit of the machine.
+"""Measures this software against simple implementations of the same work, and against the limits of the machine.
 
   read      records/s of both levels, against parsing one record at a time and against raw reading; memory
   train     examples/s of a training step, against Keras fit and against matrix products; from shards, against memory;
-            with --against=torch three models against PyTorch, where --torch_python has it
+            with --against=torch, three models against PyTorch in the environment of --torch_python
   evaluate  videos/s of the metrics, against a heap in Python; memory
   infer     videos/s from shards to a submission file, against the forward pass alone
   score     videos/s from shards to score shards, against the forward pass alone
   models    examples/s of a training step of every model, against matrix products; peak memory
   export    the final network in each precision: bytes, memory, seconds; videos/s against float32
   trees     videos/s of boosted trees as tensors, against LightGBM's own prediction
-  stack     videos/s of feature rows for LightGBM, against the published way; memory at 1, 2 and 4 times the videos
+  stack     videos/s of feature rows for LightGBM, against the published code's way; memory at 1, 2 and 4 times the
+            videos
 
-All ways of doing the same run in one process, in turn; tables show medians, and ratios beside what they are to be.
-Tables go to standard output, every single figure to a JSON file. Shards are made for the occasion, 0.3 GB in the
-directory for temporary files, unless --data_dir names video-level ones. Other programs should be quiet meanwhile.
-`models` takes half an hour on two cores; with --match in parts, whose figures come together in the JSON file.
+All implementations run in one process, in turn. Tables show medians, and ratios with their targets. Tables go to
+standard output, and all single figures to a JSON file. The benchmark writes shards of 0.3 GB to the directory for
+temporary files, unless --data_dir names video-level ones. No other programs should be busy during a run. `models` takes
+half an hour on two cores; it can be run in parts with --match, whose figures are merged in the JSON file.
 
   python tools/benchmark.py read --data_dir=~/data/yt8m/2/video --markdown
 """
@@ -36,17 +37,17 @@ from yt8m_tf.errors import InputError
 _COMMANDS = ("read", "train", "evaluate", "infer", "score", "models", "stack", "trees", "export")
 
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Directory of video-level shards, *.tfrecord; the default makes some."
+    "data_dir", None, "Directory of video-level shards, *.tfrecord; by default, random ones are made."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; benchmark_<command>.json by default.")
-_REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every way.", lower_bound=1)
+_REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every implementation.", lower_bound=1)
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown, for docs/BENCHMARKS.md.")
-_MATCH = flags.DEFINE_string("match", "", "models, train --against=torch: only those whose name this finds.")
+_MATCH = flags.DEFINE_string("match", "", "models, train --against=torch: only models whose name this finds.")
 _AGAINST = flags.DEFINE_enum("against", "keras", ["keras", "torch"], "train: what to compare training steps with.")
 _TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "The interpreter of an environment with torch; only --against=torch runs it."
 )
-_QUICK = flags.DEFINE_bool("quick", False, "Only try whether it runs: tiny inputs, whose figures mean nothing.")
+_QUICK = flags.DEFINE_bool("quick", False, "Smoke test: tiny inputs, whose figures mean nothing.")
 
 
 def main(argv: Sequence[str]) -> int:

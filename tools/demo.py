@@ -1,7 +1,7 @@
-"""The whole solution in minutes: sample data, models of both levels, folds, LightGBM, students, the final network.
+"""Runs the whole solution in minutes: sample data, models of both levels, folds, LightGBM, students, final network.
 
-Runs the same commands that one would type, shows each before it runs, and ends with GAP@20 of every stage. Nothing is
-needed beforehand. Started again in the same directory it starts afresh.
+Shows each command before it runs, and prints GAP@20 of every stage at the end. It needs no data. In the directory of an
+earlier demo, it starts afresh.
 
   python tools/demo.py --output_dir=demo_output
 """
@@ -57,11 +57,11 @@ def main(_: Sequence[str]) -> None:
 
 
 def _run(title: str, command: list[str]) -> None:
-    """Runs a command, and passes on what it prints but its "next:": the demo's own comes at the end."""
+    """Runs a command and shows its output, except its "next:" line, because the demo ends with its own."""
     print(f"\n== {title}\n$ {shlex.join(command)}", flush=True)
     script = Path(sys.executable).parent / command[0]
     command = [str(script), *command[1:]] if script.exists() else command
-    erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # the command's bar, which it draws again below the line
+    erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # erases the command's bar, which it redraws below the line
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout or ():

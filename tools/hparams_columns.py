@@ -1,7 +1,8 @@
-"""Says what TensorBoard's HParams tab shows of the runs below a directory: a column for each key in which they differ.
+"""Sets the columns of TensorBoard's HParams tab for the runs below a directory.
 
-And one for each metric, at the run's best evaluation. Without this the tab has a column for every key and scalar. To be
-run again when runs were added, and TensorBoard started again. tools/run_experiments.py does it by itself.
+There is a column for each key in which the runs differ, and one for each metric at the run's best evaluation. Without
+this, the tab has a column for every key and scalar. Run it again, and restart TensorBoard, after adding runs.
+tools/run_experiments.py does this itself.
 
   python tools/hparams_columns.py --workdir=runs/sweep && tensorboard --logdir=runs/sweep
 """

@@ -1,10 +1,10 @@
-"""Measures how much of the loss by wrong labels soft labels recover, on sample data, where the truth is known.
+"""Measures how much of the accuracy lost to wrong labels soft labels recover, on sample data with known truth.
 
-For each share of wrong labels: makes sample data, runs a pipeline on it (first-level models on folds, LightGBM,
-students on its soft labels and their twins on hard ones), and judges all models by the *true* labels of test videos.
-The test videos are the same for every share: those of the sample data without wrong labels. The results of a share are
-one JSON file; what is there is not made again, and a pipeline that was interrupted goes on. Ends with the tables and
-the figure of docs/RESULTS.md, "Label noise".
+For each share of wrong labels, it makes sample data, runs a pipeline on it (first-level models on folds, LightGBM,
+students on its soft labels, and the same models on hard labels), and evaluates all models on the *true* labels of test
+videos. The test videos are the same for every share: those of the sample data without wrong labels. The results of a
+share are one JSON file. Existing results are not computed again, and interrupted pipelines are continued. Ends with the
+tables and the figure of docs/RESULTS.md, "Label noise".
 
   python tools/label_noise.py --workdir=runs/label_noise
 """
@@ -35,15 +35,15 @@ class Options:
     """Options of a study.
 
     Attributes:
-      config: of the pipeline: `PATH.yaml[:NAME]`, with a baseline `hard`, students `half` and `soft`, and, for more
-        seeds, `hard_seed_1` and so on; its `video.data.features` are the sizes of the features to make.
-      percents: shares of wrong labels, with 0, whose test videos judge all models.
-      workdir: of sample data and pipelines, `data/noise_NN` and `runs/noise_NN`.
-      output: of the JSON files, `noise_NN.json`.
-      videos: split ("train", "validate", "test") to number of videos.
+      config: configuration of the pipeline, `PATH.yaml[:NAME]`, with a baseline `hard`, students `half` and `soft`,
+        and, for more seeds, `hard_seed_1` and so on; its `video.data.features` are the sizes of the features to make.
+      percents: shares of wrong labels, including 0, on whose test videos all models are evaluated.
+      workdir: directory of sample data and pipelines, `data/noise_NN` and `runs/noise_NN`.
+      output: directory of the JSON files, `noise_NN.json`.
+      videos: maps splits ("train", "validate", "test") to numbers of videos.
 
     Raises:
-      InputError: no 0, or a share that is out of range.
+      InputError: 0 is missing, or a share is out of range.
     """
 
     config: str
@@ -61,10 +61,10 @@ class Options:
 
 
 def shares(words: Sequence[str]) -> list[int]:
-    """The numbers of --noise.
+    """Parses the numbers of --noise.
 
     Raises:
-      InputError: one is no whole number.
+      InputError: one is not an integer.
     """
     try:
         return [int(word) for word in words]
@@ -73,16 +73,16 @@ def shares(words: Sequence[str]) -> list[int]:
 
 
 def name_of(percent: int) -> str:
-    """The name of a share's directories and of its JSON file."""
+    """Returns the name of a share's directories and JSON file."""
     return f"noise_{percent:02d}"
 
 
 def results(options: Options) -> list[dict[str, Any]]:
-    """Makes what is missing; the contents of all JSON files, by share.
+    """Computes missing results, and returns the contents of all JSON files, by share.
 
     Raises:
-      InputError: a configuration without the models that are compared, results or data of other numbers of videos, a
-        process that failed.
+      InputError: the configuration lacks models to compare, existing results or data have other numbers of videos, or a
+        process failed.
     """
     from yt8m_tf.pipelines.settings import load_pipeline
 
@@ -107,7 +107,7 @@ def results(options: Options) -> list[dict[str, Any]]:
 
 
 def _check_models(config: str, names: Sequence[str]) -> None:
-    """A model and its twins are compared seed by seed."""
+    """Checks that each model has the same seeds, because models are compared seed by seed."""
     suffixes = {
         name: [own.removeprefix(name) for own in names if re.fullmatch(rf"{name}(_seed_\d+)?", own)] for name in _NAMED
     }
@@ -131,7 +131,7 @@ def _measure(options: Options, settings: Any, percent: int) -> dict[str, Any]:
 
 
 def _make_data(options: Options, sizes: Mapping[str, int], percent: int) -> Path:
-    """The directory of sample data of a share, with features of so many values, made unless it is there."""
+    """Returns the directory of sample data of a share; makes the data, with features of these sizes, if missing."""
     output = options.workdir / "data" / name_of(percent)
     summary = output / "sample_data.json"
     if not summary.exists():
@@ -146,10 +146,10 @@ def _make_data(options: Options, sizes: Mapping[str, int], percent: int) -> Path
 
 
 def _run(arguments: Sequence[str], module: str) -> None:
-    """Runs a command in a process of its own.
+    """Runs a command in a separate process.
 
     Raises:
-      InputError: it failed.
+      InputError: the command failed.
     """
     command = [sys.executable, "-m", module, *arguments]
     print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)

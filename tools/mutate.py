@@ -1,10 +1,10 @@
-"""Breaks the code on purpose, one place at a time, and shows whether the tests notice: mutation testing.
+"""Mutation testing: breaks the code on purpose, in one place at a time, and shows whether the tests notice.
 
-tools/mutation/mutants.yaml names the faults: a snippet that stands exactly once in the package, and what takes its
-place. Each is made in a copy of the checkout, where the test files that cover its module run until a test fails.
-Mutants that survive run the whole fast set: all at once and then, where that fails, half by half. Ends with a table.
+tools/mutation/mutants.yaml lists the faults: a snippet that occurs exactly once in the package, and its replacement.
+Each fault is made in a copy of the checkout, in which the test files that cover its module run until a test fails.
+Then the whole fast set runs on all surviving mutants at once and, if it fails, on halves of them. Ends with a table.
 
-A mutant whose result is in --output is not run again, unless the fault is another one now.
+A mutant with a result in --output is not run again, unless its fault has changed.
 
   python tools/mutate.py --output=mutants.json
   python tools/mutate.py --output=mutants.json --match='fold|seed' --restart --survivors=none
@@ -39,9 +39,9 @@ from yt8m_tf.bin.launch import launch
 from yt8m_tf.config import checks
 from yt8m_tf.errors import InputError
 
-_OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run goes on with.")
+_OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run continues.")
 _MATCH = flags.DEFINE_string("match", "", "Only mutants whose name this regular expression finds.")
-_RESTART = flags.DEFINE_bool("restart", False, "Run mutants again whose results are there.")
+_RESTART = flags.DEFINE_bool("restart", False, "Run mutants again that have results.")
 _SURVIVORS = flags.DEFINE_enum(
     "survivors", "whole", ["whole", "none"], "More tests for survivors: the whole fast set, or none."
 )
@@ -49,8 +49,8 @@ _CHECK = flags.DEFINE_bool("check", False, "Run the whole fast set without mutan
 _JOBS = flags.DEFINE_integer("jobs", 2, "Mutants at a time, each in a copy of the checkout.", lower_bound=1)
 _ROOT = flags.DEFINE_string("root", str(Path(__file__).resolve().parents[1]), "The checkout to break.")
 _PYTHON = flags.DEFINE_string("python", sys.executable, "The interpreter that runs the tests, with pytest-xdist.")
-_MINUTES = flags.DEFINE_float("minutes", 6.0, "Covering tests that take longer have not caught a mutant.")
-_HANG_MINUTES = flags.DEFINE_float("hang_minutes", 5.0, "No test ends for so long: a hang, by which it is caught.")
+_MINUTES = flags.DEFINE_float("minutes", 6.0, "Time limit of covering tests; a mutant not caught by then survives.")
+_HANG_MINUTES = flags.DEFINE_float("hang_minutes", 5.0, "A mutant is caught by a hang if no test ends for this long.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -79,19 +79,19 @@ def main(_: Sequence[str]) -> None:
 
 
 class _Copy:
-    """A copy of a checkout, in which tests run; the checkout itself is left alone.
+    """A copy of a checkout in which tests run; the checkout itself is not changed.
 
     Args:
-      root: the checkout; every file that git does not ignore is copied, as it is now.
-      folder: where to; it must not exist.
+      root: the checkout; all files that git does not ignore are copied in their present state.
+      folder: the directory of the copy; it must not exist.
     """
 
     def __init__(self, root: Path, folder: Path):
         self.root, self._log = folder / "checkout", folder / "log"
-        self._python = os.path.abspath(os.path.expanduser(_PYTHON.value))  # links stay: they tell virtual environments
+        self._python = os.path.abspath(os.path.expanduser(_PYTHON.value))  # keeps links, which virtual environments use
         (folder / "tmp").mkdir(parents=True)
         shared = root.parent / "shared"
-        if shared.is_dir():  # tests look beside the checkout for real records
+        if shared.is_dir():  # tests look next to the checkout for real records
             (folder / "shared").symlink_to(shared)
         listed = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         done = subprocess.run(listed, capture_output=True, text=True)
@@ -107,9 +107,9 @@ class _Copy:
         self._environment = {
             **defaults,
             **os.environ,
-            "PYTHONPATH": str(self.root),  # comes before what is installed, in processes that tests start as well
+            "PYTHONPATH": str(self.root),  # precedes the installed package, even in processes that tests start
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUNBUFFERED": "1",  # a log that does not grow is a hang
+            "PYTHONUNBUFFERED": "1",  # a log that does not grow means a hang
             "TMPDIR": str(folder / "tmp"),
         }
         command = [self._python, "-c", f"import {lists.PACKAGE}; print({lists.PACKAGE}.__file__)"]
@@ -119,7 +119,10 @@ class _Copy:
             raise InputError(f"--python={_PYTHON.value}: does not import {lists.PACKAGE} of the copy ({found})")
 
     def run(self, files: Sequence[str], mutants: Sequence[Mutant] = (), minutes: float | None = None) -> Outcome:
-        """Runs test files in one process, with a time limit until one fails; no files: the whole fast set."""
+        """Runs test files in one process; without files, the whole fast set.
+
+        With a time limit, it stops at the first test that fails.
+        """
         alone = files or _JOBS.value == 1
         command = [self._python, "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
         command += ["-n", "0"] if alone else ["-n", str(_JOBS.value), "--dist", "loadfile"]
@@ -137,7 +140,7 @@ class _Copy:
                     if minutes and time.monotonic() - start > 60 * minutes:
                         return Outcome("survived", ("not all tests in time",))
             finally:
-                with contextlib.suppress(ProcessLookupError):  # and what the tests have started
+                with contextlib.suppress(ProcessLookupError):  # kills processes of the tests, too
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         return lists.read_outcome(process.returncode, self._log.read_text(errors="replace"))
@@ -158,7 +161,7 @@ class _Copy:
 
 
 def _run_covering(copies: Sequence[_Copy], mutants: Sequence[Mutant], results: _Results) -> None:
-    """Runs each mutant with the tests that cover it, as many at once as there are copies."""
+    """Runs each mutant with the tests that cover it, in parallel in the copies."""
     free: queue.SimpleQueue[_Copy] = queue.SimpleQueue()
     for copy in copies:
         free.put(copy)
@@ -170,7 +173,7 @@ def _run_covering(copies: Sequence[_Copy], mutants: Sequence[Mutant], results: _
             file = str(lists.find(copy.root, mutant.snippet))
             tests = lists.covering_tests(copy.root, Path(file))
             outcome = copy.run(tests, [mutant], _MINUTES.value)
-            if outcome.result == "caught" and not outcome.files():  # a hang or a crash: a fault does it again
+            if outcome.result == "caught" and not outcome.files():  # a hang or a crash, which a fault would repeat
                 outcome = copy.run(tests, [mutant], _MINUTES.value)
         except InputError as error:
             outcome = Outcome("error", (str(error),))
@@ -188,18 +191,18 @@ def _run_covering(copies: Sequence[_Copy], mutants: Sequence[Mutant], results: _
             for future in concurrent.futures.as_completed(futures):
                 future.result()
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # what is under way ends and is kept
+            pool.shutdown(wait=True, cancel_futures=True)  # running mutants are completed, and their results kept
             raise
 
 
 def _attribute(copy: _Copy, survivors: Sequence[Mutant]) -> dict[str, Outcome]:
-    """Runs the whole fast set on the survivors; returns the outcomes by name."""
+    """Runs the whole fast set on the survivors, and returns the outcomes of those that are caught, by name."""
     found: dict[str, Outcome] = {}
     while rest := [mutant for mutant in survivors if mutant.name not in found]:
         outcome = copy.run([], rest)
         if outcome.result == "error":
             raise InputError(f"the whole fast set cannot run: {outcome.by[0]}")
-        # What catches one of them has failed already. The rest runs the whole set once more: a fault may hide others.
+        # Only tests that failed can catch one of them. The rest runs the whole set again: a fault may hide others.
         caught = _by_halves(copy, rest, outcome.files()) if outcome.result == "caught" else {}
         if outcome.result == "caught" and not caught:
             print(f"failed, but not again with any mutant alone: {', '.join(outcome.by)}", flush=True)
@@ -221,7 +224,7 @@ def _by_halves(copy: _Copy, mutants: Sequence[Mutant], files: Sequence[str]) -> 
 
 
 class _Results:
-    """The results by name of the mutant, in a JSON file that is written anew with each."""
+    """The results by name of the mutant, in a JSON file that is rewritten with each new result."""
 
     def __init__(self, path: Path, mutants: Sequence[Mutant], restart: bool):
         self._path, self._lock, self._num_added = path, threading.Lock(), 0
@@ -235,11 +238,11 @@ class _Results:
         return self.found.get(mutant.name, {}).get("result") in ("caught", "survived")
 
     def is_undecided(self, mutant: Mutant) -> bool:
-        """Returns whether a survivor has not run the whole set yet."""
+        """Returns whether a mutant survived, but the whole set has not run on it yet."""
         return self.found[mutant.name]["result"] == "survived" and not self.found[mutant.name]["whole"]
 
     def add(self, mutant: Mutant, outcome: Outcome, **more: Any) -> int:
-        """Keeps a result, with `more` on it. Returns how many were kept so far."""
+        """Stores a result with additional values `more`, and returns the number of results stored so far."""
         with self._lock:
             before = self.found.get(mutant.name, {})
             self.found[mutant.name] = {**before, **dataclasses.asdict(mutant), **dataclasses.asdict(outcome), **more}

@@ -1,8 +1,8 @@
-"""Trains the configurations of one file, and keeps what came out of each as a small JSON file.
+"""Trains the configurations of one file, and writes the results of each as a small JSON file.
 
-A run whose JSON file is there is skipped, one that was interrupted goes on where it was, so that the whole can be done
-in pieces. Ends with a table of all results that are there; with several seeds, of the means over them. What yt8m-train
-prints is in WORKDIR/NAME.log.
+Runs with a JSON file are skipped, and interrupted ones are continued, so the work can be done in parts. Ends with a
+table of all existing results; with several seeds, of the means over seeds. The output of yt8m-train is in
+WORKDIR/NAME.log.
 
   python tools/run_experiments.py --config=experiments/sweep_real.yaml --seeds=3 --jobs=2 --data_dir=DATA/yt8m_2018 \\
       --workdir=runs/sweep_real --output=docs/results/sweep_real
@@ -37,7 +37,7 @@ _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name this r
 
 _SET = flags.DEFINE_multi_string("set", [], "Override of a key for all of them, such as train.epochs=2; repeatable.")
 _SEEDS = flags.DEFINE_integer(
-    "seeds", 1, "Train each configuration with so many seeds: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
+    "seeds", 1, "Number of seeds for each configuration: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
 )
 
 _JOBS = flags.DEFINE_integer("jobs", 1, "Trainings at once, which share the processor's cores.", lower_bound=1)
@@ -55,7 +55,7 @@ def main(_: Sequence[str]) -> None:
     output, workdir = (files.local_path(flag.value, f"--{flag.name}") for flag in (_OUTPUT, _WORKDIR))
     output.mkdir(parents=True, exist_ok=True)
     workdir.mkdir(parents=True, exist_ok=True)
-    # The first seed of all comes first, so that there is a table early.
+    # The first seed of all configurations comes first, for early results of each.
     runs = [(name, seed) for seed in range(_SEEDS.value) for name in names]
     missing = [run for run in runs if not (output / f"{_name(*run)}.json").exists()]
     if len(missing) < len(runs):
@@ -72,7 +72,7 @@ def main(_: Sequence[str]) -> None:
                 bar.update()
                 write_columns(workdir)  # of TensorBoard's HParams tab
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # runs under way end and are kept
+            pool.shutdown(wait=True, cancel_futures=True)  # current runs are completed, and their results kept
             raise
     print("\n" + table({name: [_read(output, name, seed) for seed in range(_SEEDS.value)] for name in names}))
 
@@ -93,7 +93,7 @@ def _read(output: Path, configuration: str, seed: int) -> dict[str, Any]:
 
 
 def _train(selector: str, workdir: Path, seed: int) -> dict[str, Any]:
-    """Runs yt8m-train in a process of its own, and says how it ended."""
+    """Runs yt8m-train in a separate process, and returns the results of the run."""
     flags_ = [f"--config={selector}", f"--data_dir={_DATA_DIR.value}", f"--workdir={workdir}"]
     flags_ += [f"--set={override}" for override in _SET.value]
     flags_ += [f"--set=train.seed={seed}"] if seed else []
@@ -130,7 +130,7 @@ def _train(selector: str, workdir: Path, seed: int) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The results as a Markdown table, best first: means over seeds, and the lowest and highest GAP of them."""
+    """Formats the results as a Markdown table, best first: means over seeds, and the lowest and highest GAP."""
     lines = [
         "| configuration | model | GAP@20 | Hit@1 | mAP | BCE, first and last evaluation | minutes | peak memory |",
         "|---|---|---|---|---|---|---|---|",

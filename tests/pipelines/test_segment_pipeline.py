@@ -104,7 +104,7 @@ def test_what_cannot_be_a_pipeline_of_segments() -> None:
     with pytest.raises(InputError, match=r"'context_free' starts from the weights of 'videos', and needs '.*logits"):
         check_starts(make_stages(settings))
     sizes = fails(segments={"context_free": {"changes": {"data": {"segments": {"size": 4}}}}})
-    assert "windows of one size are scored, and their data.segments.size are 4, 5" in sizes
+    assert "all windows must have the same size, but data.segments.size is 4, 5" in sizes
 
 
 def test_a_plan_counts_the_frames_of_segments(tmp_path: Path) -> None:

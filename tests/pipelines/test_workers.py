@@ -119,7 +119,7 @@ def test_a_cluster_that_does_not_answer(where: str, error: Exception, tmp_path: 
 
 
 def test_a_worker_that_is_killed(tmp_path: Path) -> None:
-    message = "stage 'a': its process was killed, for want of memory perhaps"
+    message = "stage 'a': its process was killed, perhaps because memory ran out"
     with (
         workers.local_workers(1, Where("", tmp_path), work=stage_work.vanish) as submit,
         pytest.raises(InputError, match=message),

@@ -1,1 +1,1 @@
-"""The measurements of tools/benchmark.py: one module for each sub-command, and what they share."""
+"""The measurements of tools/benchmark.py: a module for each sub-command, and shared modules."""

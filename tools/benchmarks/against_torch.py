@@ -1,4 +1,4 @@
-"""The same training steps here and in PyTorch, in turn: ours in this process, PyTorch's in others (`torch_steps`)."""
+"""Training steps of our models and of the same models in PyTorch, which runs in other processes (`torch_steps`)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _QUICK: dict[str, dict[str, Any]] = {
 }
 _PROGRAM = Path(__file__).with_name("torch_steps.py")
 _OURS, _EAGER, _COMPILED = "yt8m_tf", "PyTorch", "PyTorch, torch.compile"
-# At least so many times PyTorch's rate, either way; None: shown.
+# The least ratio to the rate of PyTorch, with and without torch.compile; None: shown, not required.
 _MODELS: dict[str, float | None] = {"resnet_like": 1.4, "lstm_bi_attention": None, "netvlad": None}
 
 
 class _Worker:
-    """A process of another interpreter that makes training steps when it is told to."""
+    """A process of another interpreter that runs training steps on request."""
 
     def __init__(self, python: str, job: dict[str, Any]):
         self._job = job
@@ -54,7 +54,7 @@ class _Worker:
         self.facts = self._answer()
 
     def run(self, steps: int) -> tuple[int, float]:
-        """Makes `steps` steps; returns examples and seconds."""
+        """Runs `steps` steps, and returns the numbers of examples and seconds."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
@@ -78,7 +78,7 @@ class _Worker:
 
 
 def run(options: Options) -> Result:
-    """Examples a second of three models, or those of them that --match finds, here and there."""
+    """Measures examples per second of three models, or those of them that --match finds, with both packages."""
     chosen = {name: at_least for name, at_least in _MODELS.items() if re.search(options.match, name)}
     if not chosen:
         raise InputError(f"--match={options.match}: finds none of {', '.join(_MODELS)}")

@@ -1,4 +1,4 @@
-"""Metrics: ours against a heap in Python, and the memory that a video takes."""
+"""Benchmark of metrics: our implementation against a heap in Python, and the memory per video."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MAX_LABELS = 32
 
 @dataclasses.dataclass(frozen=True)
 class ScoredBatch:
-    """A batch as either side takes it, made beforehand.
+    """A batch in the forms that both implementations read, made in advance.
 
     Attributes:
-      logits: [B, C] float32, and `label_ids` [B, L] int32, padded with -1: on the device.
-      scores: [B, C] float32, and `labels` [B, C] bool: NumPy.
+      logits: [B, C] float32, and `label_ids` [B, L] int32, padded with -1; on the device.
+      scores: [B, C] float32, and `labels` [B, C] bool; NumPy arrays.
     """
 
     logits: tf.Tensor
@@ -39,7 +39,7 @@ class ScoredBatch:
 
 
 def run(options: Options) -> Result:
-    """Speed and memory."""
+    """Measures speed and memory."""
     size, number = (32, 2) if options.quick else (_BATCH_SIZE, _NUM_BATCHES)
     rng = np.random.default_rng(0)
     batches = [make_batch(size, schema.NUM_CLASSES, rng) for _ in range(number)]
@@ -75,7 +75,7 @@ def measure_metrics(batches: Sequence[ScoredBatch], options: Options) -> Measure
 
 
 def ours(batches: Sequence[ScoredBatch], statistics: Callable[..., dict[str, tf.Tensor]]) -> Metrics:
-    """All metrics in one pass."""
+    """Computes all metrics in one pass with our implementation."""
     accumulator = MetricAccumulator(batches[0].logits.shape[1])
     valid = tf.ones([len(batches[0].scores)], tf.bool)
     for batch in batches:
@@ -84,7 +84,7 @@ def ours(batches: Sequence[ScoredBatch], statistics: Callable[..., dict[str, tf.
 
 
 def plain(batches: Sequence[ScoredBatch], top: TopPairs = heap_top) -> dict[str, float]:
-    """Video by video."""
+    """Computes the metrics video by video with `HeapEvaluator`."""
     evaluator = HeapEvaluator(batches[0].scores.shape[1], top)
     for batch in batches:
         evaluator.update(batch.scores, batch.labels)
@@ -92,7 +92,7 @@ def plain(batches: Sequence[ScoredBatch], top: TopPairs = heap_top) -> dict[str,
 
 
 def make_batch(size: int, num_classes: int, rng: np.random.Generator) -> ScoredBatch:
-    """Random labels, 1 to 6 a video, few classes frequent; logits that know something of them."""
+    """Makes a batch of random labels, 1 to 6 per video, with few frequent classes, and logits correlated with them."""
     weights = 1.0 / (10.0 + np.arange(num_classes))
     label_ids = np.full((size, _MAX_LABELS), schema.NO_LABEL, np.int32)
     labels = np.zeros((size, num_classes), bool)
@@ -107,7 +107,7 @@ def make_batch(size: int, num_classes: int, rng: np.random.Generator) -> ScoredB
 
 
 def _memory_table(batches: Sequence[ScoredBatch], options: Options) -> Table:
-    """Bytes a video of the accumulator, for 1, 2 and 4 times the videos."""
+    """Measures the bytes per video of the accumulator, for 1, 2 and 4 times the videos."""
     size = len(batches[0].scores)
     statistics = compiled_statistics()
     valid = tf.ones([size], tf.bool)

@@ -1,4 +1,4 @@
-"""The final network at its full size, exported in each precision: bytes, memory, seconds, and rates against float32."""
+"""Benchmark of exports of the final network at full size, in each precision: bytes, memory, seconds, and rates."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PRECISIONS = ("float32", "float16", "cluster")
 _AT_LEAST = {"float16": 0.95, "cluster": 0.9}  # at the largest batch
 _SIZES = (1, 64, 1024)
 _CASTING = "float16, cast in each call"
-_EXAMPLES = 2048  # that an export is measured on
+_EXAMPLES = 2048  # on which an export is measured
 
 
 def run(options: Options) -> Result:
-    """Exports of random weights, each by its own process of yt8m-export."""
+    """Measures exports of random weights, each in a separate process of yt8m-export."""
     experiment, sizes = _experiment(options), (1, 8) if options.quick else _SIZES
     model = models.build_model(experiment.model, experiment.data.spec)
     num_weights = model.count_params()

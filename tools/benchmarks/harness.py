@@ -1,4 +1,4 @@
-"""Times several ways of doing the same work in one process, in turn, so that noise of the machine hits all alike."""
+"""Times several implementations of the same work in one process, in turn, so that noise affects all of them equally."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class Options:
     """Options of the measurements.
 
     Attributes:
-      directory: an empty directory for whatever a benchmark writes.
-      data_dir: directory of video-level shards (`*.tfrecord`); None makes random ones.
-      repetitions: timed runs of every way.
-      quick: a smoke test: tiny inputs and models, whose figures mean nothing.
-      match: of `models`: a regular expression that finds the names of those to measure.
-      earlier: of `models`: figures of other models, from an earlier run.
-      torch_python: of `train`: the interpreter of an environment with torch, to compare with; None: with Keras.
+      directory: an empty directory for the files of a benchmark.
+      data_dir: directory of video-level shards (`*.tfrecord`); None: makes random ones.
+      repetitions: number of timed runs of every implementation.
+      quick: whether to run a smoke test: tiny inputs and models, with meaningless figures.
+      match: for `models` and `train` with PyTorch: a regular expression that finds the names of models to measure.
+      earlier: for `models`: figures of other models, from an earlier run.
+      torch_python: for `train`: the interpreter of an environment with torch, to compare with; None: compares with
+        Keras.
     """
 
     directory: str
@@ -37,13 +38,13 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way of doing the work.
+    """An implementation of the work.
 
     Attributes:
       name: unique within its measurement.
       counted: what exactly is timed.
-      run: does the work so many times over; returns the units done (records, examples, videos), or (units, seconds)
-        where it times a part of itself.
+      run: does the work a given number of times; returns the units done (records, examples, videos), or (units,
+        seconds) if it times only a part.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The rate of way `ours` is to be at least `at_least` times that of `against`; None: shown, not demanded."""
+    """The rate of `ours` must be at least `at_least` times that of `against`; None: shown, not required."""
 
     ours: str
     against: str
@@ -62,14 +63,14 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Rates that were measured.
+    """Measured rates.
 
     Attributes:
-      title: of what.
+      title: name of the measurement.
       unit: of the rates.
-      ways: in the order in which they ran.
-      targets: what is compared.
-      rates: name of the way to its rate in every repetition.
+      ways: implementations, in the order in which they ran.
+      targets: the comparisons.
+      rates: maps names of implementations to their rates in every repetition.
     """
 
     title: str
@@ -79,16 +80,16 @@ class Measurement:
     rates: dict[str, list[float]]
 
     def median(self, name: str) -> float:
-        """The median rate of a way."""
+        """Returns the median rate of an implementation."""
         return statistics.median(self.rates[name])
 
     def ratios(self, target: Target) -> list[float]:
-        """The ratio within each repetition: of two runs that followed one another closely."""
+        """Returns the ratio within each repetition: of two runs in short succession."""
         pairs = zip(self.rates[target.ours], self.rates[target.against], strict=True)
         return [ours / against for ours, against in pairs]
 
     def ratio(self, target: Target) -> float:
-        """The median of `ratios`: a burst of noise in one repetition leaves it alone, unlike a ratio of medians."""
+        """Returns the median of `ratios`; noise in one repetition affects a ratio of medians more."""
         return statistics.median(self.ratios(target))
 
 
@@ -101,17 +102,17 @@ def measure(
     min_seconds: float = 1.0,
     progress: bool = True,
 ) -> Measurement:
-    """Times every way `options.repetitions` times: A B C A B C ...
+    """Times every implementation `options.repetitions` times: A B C A B C ...
 
-    Each way first runs twice untimed: the first run traces, compiles and fills the page cache, the second one tells how
-    many times over a run must do its work to last `min_seconds`.
+    Each first has two untimed runs: the first one traces, compiles and fills the page cache; the second one determines
+    how many times a run must do its work to last `min_seconds`.
 
     Args:
       title, unit: see `Measurement`.
-      ways: what to time.
-      targets: what to compare.
-      options: repetitions; `quick` does the work once in each run, however short it is.
-      min_seconds: what each timed run should last at least.
+      ways: the implementations.
+      targets: the comparisons.
+      options: repetitions; with `quick`, each run does the work once, however short it is.
+      min_seconds: the least duration of a timed run.
       progress: whether to show a progress bar on standard error.
     """
     amounts: dict[str, int] = {}

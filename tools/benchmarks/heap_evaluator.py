@@ -1,4 +1,4 @@
-"""The plain way to evaluate: video by video, with Python's heaps and lists."""
+"""A simple implementation of the metrics: video by video, with Python's heaps and lists."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 
 TOP_K = 20
 
-# Scores [C], k -> (score, class id) of the k highest, highest first.
+# Maps scores [C] and k to (score, class id) of the k highest, highest first.
 TopPairs = Callable[[np.ndarray, int], list[tuple[float, int]]]
 
 
 def heap_top(scores: np.ndarray, k: int) -> list[tuple[float, int]]:
-    """The highest scores by a heap."""
+    """Finds the highest scores with a heap."""
     return heapq.nlargest(k, zip(scores.tolist(), range(len(scores)), strict=True))
 
 
 def numpy_top(scores: np.ndarray, k: int) -> list[tuple[float, int]]:
-    """The highest scores by a partition of the array; only those are sorted."""
+    """Finds the highest scores by partitioning the array; only these are sorted."""
     classes = np.argpartition(scores, -k)[-k:]
     return sorted(zip(scores[classes].tolist(), classes.tolist(), strict=True), reverse=True)
 
 
 class HeapEvaluator:
-    """GAP@20, Hit@1, PERR and mAP.
+    """Computes GAP@20, Hit@1, PERR and mAP.
 
     Args:
       num_classes: C.
-      top: how the highest scores of a video are found.
+      top: finds the highest scores of a video.
     """
 
     def __init__(self, num_classes: int, top: TopPairs = heap_top):
@@ -54,7 +54,7 @@ class HeapEvaluator:
                 heapq.heappush(self._class_pairs[index], (-score, hit))
 
     def result(self) -> dict[str, float]:
-        """By the names of `metrics.Metrics.scalars`."""
+        """Returns the metrics, by the names of `metrics.Metrics.scalars`."""
         positives = self._num_positives.tolist()
         precisions = [_average_precision(p, n) for p, n in zip(self._class_pairs, positives, strict=True) if n]
         return {

@@ -1,4 +1,4 @@
-"""Inference from shards to a submission file, against the forward pass alone."""
+"""Benchmark of inference from shards to a submission file, against the forward pass alone."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.serving import inference
 
 _BATCH_SIZE = 1024  # the default of yt8m-infer at video level
-_CALLS = 8  # of the forward pass, in the smallest run that is timed
+_CALLS = 8  # calls of the forward pass in the smallest timed run
 _UNDER_WAY = 2  # batches that are scored at a time on a GPU
 _FORWARD, _FORWARD_TWO = "forward pass", "forward pass, 2 at a time"
 _AT_LEAST = 0.85
-_MIN_SECONDS = 10.0  # filling the pipeline, and the first call of a loaded model, take some 0.3 s of each run
+_MIN_SECONDS = 10.0  # long, because filling the pipeline and a model's first call take some 0.3 s of each run
 
 
 def run(options: Options) -> Result:
-    """Videos a second of one SavedModel with random weights."""
+    """Measures videos per second of a SavedModel with random weights."""
     size = 16 if options.quick else _BATCH_SIZE
     shards = workload.video_shards(options)
     num_records = workload.count_records(shards)
@@ -64,12 +64,12 @@ def run(options: Options) -> Result:
 def measure_against_forward(
     title: str, ours: Variant, counted: str, forward: Callable[[], None], size: int, options: Options
 ) -> Measurement:
-    """Times `ours` against the forward pass that it contains, of one batch at a time and of two.
+    """Times `ours` against the forward pass that it contains, with one batch at a time and with two.
 
     Args:
       title: of the measurement.
-      ours: the whole way.
-      counted: what a call of `forward` does.
+      ours: the whole work.
+      counted: a description of a call of `forward`.
       forward: the forward pass of one batch.
       size: of the batch.
       options: of the benchmark.

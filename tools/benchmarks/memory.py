@@ -1,4 +1,4 @@
-"""The memory of this process, as Linux counts it."""
+"""The memory of this process, as Linux reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def available() -> bool:
 
 
 def resident_bytes() -> int:
-    """VmRSS: the physical memory that the process holds; files in the page cache are not in it."""
+    """Returns VmRSS, the physical memory of the process; files in the page cache do not count."""
     for line in _STATUS.read_text(encoding="utf-8").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024

@@ -1,7 +1,7 @@
-"""A training step of every model: examples a second, share of the matrix-product rate, peak memory.
+"""Benchmark of a training step of every model: examples per second, share of the matrix-product rate, peak memory.
 
-Every model runs in a process of its own, so that the peak of its memory is its own; the matrix products that it is
-compared with take turns with its steps in that process.
+Every model runs in a separate process, so that its peak memory can be measured. The matrix products with which it is
+compared alternate with its steps in that process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def run(options: Options) -> Result:
-    """All models, in their published sizes (their options' defaults)."""
+    """Measures all models in their published sizes (the defaults of their options)."""
     from yt8m_tf.errors import InputError
     from yt8m_tf.models import registry
 
@@ -72,7 +72,7 @@ def run(options: Options) -> Result:
 
 
 def measure_model(job: dict[str, Any]) -> dict[str, Any]:
-    """Trains one model on one batch; what `run` prints of it."""
+    """Trains one model on one batch, and returns the figures that `run` prints."""
     import statistics
 
     import numpy as np
@@ -141,18 +141,18 @@ def measure_model(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def needed_data(name: str) -> dict[str, Any]:
-    """Returns the keys that a model needs in the data configuration beside its level."""
+    """Returns the keys that a model needs in the data configuration, in addition to its level."""
     return {"verticals": 25} if "hierarchy" in name else {}
 
 
 def peak_bytes() -> int:
-    """VmHWM: the most physical memory that this process ever held."""
+    """Returns VmHWM, the peak physical memory of this process."""
     lines = [line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")]
     return int(lines[0].split()[1]) * 1024
 
 
 def random_batch(spec: Any, size: int, frames: int) -> dict[str, Any]:
-    """A labelled batch as records are read, of `size` videos, or clips of as many frames as they may have."""
+    """Returns a labelled batch in the form in which records are read: `size` videos, or clips of `frames` frames."""
     import numpy as np
     import tensorflow as tf
 

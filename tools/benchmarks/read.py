@@ -1,4 +1,4 @@
-"""Reading: ours against parsing one record at a time, and against the bytes alone."""
+"""Benchmark of reading: our streams against parsing one record at a time, and against raw reading."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 
 # A batch of 64 padded clips in float32 takes 88 MB.
 _BATCH_SIZES = {"video": 512, "frame": 64}
-# At least: against the plain way, against it in parallel, and against raw reading in batches.
+# The least ratios: to one record at a time, to the same in parallel, and to raw reading in batches.
 _TARGETS = {"video": (5.0, None, 0.5), "frame": (None, 2.2, 0.75)}
 _TRAINING, _EVALUATION = "training_stream", "evaluation_stream"
 _PLAIN, _PLAIN_PARALLEL = "one record at a time", "one record at a time, in parallel"
 _RAW, _RAW_RECORDS = "raw, in batches", "raw, record by record"
-_MEMORY_PASSES = (1, 2, 4, 8, 1)  # the last one shows how far runs of one length differ
+_MEMORY_PASSES = (1, 2, 4, 8, 1)  # the last one shows how much runs of equal length differ
 
 
 def run(options: Options) -> Result:
-    """Both levels, and the memory that reading takes."""
+    """Measures both levels, and the memory of reading."""
     sources = (
         (workload.video_data(), workload.video_shards(options)),
         (workload.frame_data(), workload.frame_shards(options)),
@@ -52,7 +52,7 @@ def run(options: Options) -> Result:
 
 
 def measure_level(shards: Sequence[str], num_records: int, data: DataConfig, options: Options) -> Measurement:
-    """Times the reading of shards that hold `num_records` records; every batch is waited for, and dropped."""
+    """Times the reading of shards with `num_records` records in total; batches are awaited and dropped."""
     size = 16 if options.quick else _BATCH_SIZES[data.level]
     shards = list(shards)
 
@@ -106,19 +106,19 @@ def measure_level(shards: Sequence[str], num_records: int, data: DataConfig, opt
 
 
 def ours_training(shards: Sequence[str], data: DataConfig, batch_size: int) -> BatchStream:
-    """The stream of `yt8m-train`."""
+    """Returns the stream of `yt8m-train`."""
     return training_stream(shards, data, batch_size, seed=0, faults=Faults())
 
 
 def ours_evaluation(shards: Sequence[str], data: DataConfig, batch_size: int) -> BatchStream:
-    """The stream of `yt8m-evaluate`."""
+    """Returns the stream of `yt8m-evaluate`."""
     return evaluation_stream(shards, data, batch_size, faults=Faults())
 
 
 def plain_dataset(
     shards: Sequence[str], data: DataConfig, batch_size: int, parallel: int | None = None
 ) -> tf.data.Dataset:
-    """The plain way: one record at a time is parsed in full, batches are made of the results.
+    """Returns a simple dataset: each record is parsed in full on its own, and batches are made of the results.
 
     Returns:
       Batches of "id" [B], "labels" [B, C] bool, and the features: [B, D], or [B, T, D] float32 and "num_frames" [B].
@@ -159,12 +159,12 @@ def _id_and_labels(parsed: dict[str, Any], data: DataConfig) -> dict[str, tf.Ten
 
 
 def _memory_rows(shards: Sequence[str], num_records: int, data: DataConfig) -> list[list[str]]:
-    """The highest VmRSS while reading the shards as often as `_MEMORY_PASSES` says, by both streams."""
+    """Measures the highest VmRSS of both streams while they read the shards `_MEMORY_PASSES` times."""
     size = _BATCH_SIZES[data.level]
 
     def highest(make: Callable[..., BatchStream], passes: int) -> float:
         stream, seen = make(list(shards) * passes, data, size), 0
-        for _ in range(-(-num_records * passes // size)):  # the stream of training has no end
+        for _ in range(-(-num_records * passes // size)):  # the training stream is infinite
             next(stream)
             seen = max(seen, memory.resident_bytes())
         return seen / 1e6

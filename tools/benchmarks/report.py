@@ -1,4 +1,4 @@
-"""Tables, text and JSON of measurements, and the facts of the machine that they were made on."""
+"""Tables, text and JSON of measurements, and facts about the machine on which they were made."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PACKAGES = ("tensorflow", "keras", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A title, and rows of cells as they are shown; the first column is text, the others are numbers."""
+    """A title, and rows of formatted cells; the first column is text, the others are numbers."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def render(self, markdown: bool = False) -> str:
-        """Aligned text, or Markdown."""
+        """Formats the table as aligned text or Markdown."""
         if markdown:
             return f"**{self.title}**\n\n{tables.markdown(self.header, self.rows)}"
         lines = tables.aligned([self.header, *self.rows], num_left=1).splitlines()
@@ -46,7 +46,7 @@ class Result:
 
 
 def rate_table(measurement: Measurement) -> Table:
-    """The median, lowest and highest rate of every way."""
+    """Returns a table of the median, lowest and highest rate of every implementation."""
     rows = []
     for way in measurement.ways:
         rates = measurement.rates[way.name]
@@ -57,7 +57,7 @@ def rate_table(measurement: Measurement) -> Table:
 
 
 def ratio_table(measurement: Measurement) -> Table:
-    """The ratio of every target, its range over the repetitions, and what it should be."""
+    """Returns a table of the ratio of every target, its range over the repetitions, and its required value."""
     rows = []
     for target in measurement.targets:
         ratios, ratio = measurement.ratios(target), measurement.ratio(target)
@@ -71,7 +71,7 @@ def ratio_table(measurement: Measurement) -> Table:
 
 
 def render(name: str, result: Result, markdown: bool = False) -> str:
-    """All tables, what each way counts, the workload and the machine."""
+    """Formats all tables, what is timed, the workload and the machine."""
     tables = [make(measurement) for measurement in result.measurements for make in (rate_table, ratio_table)]
     parts = [table.render(markdown) for table in (*tables, *result.tables)]
     bullet = "- " if markdown else "  "
@@ -85,7 +85,7 @@ def render(name: str, result: Result, markdown: bool = False) -> str:
 
 
 def write_json(path: Path, name: str, result: Result, quick: bool) -> None:
-    """Writes everything, every single rate included; the file appears when it is whole."""
+    """Writes everything, including all single rates; the file appears when it is complete."""
     contents = {
         "benchmark": name,
         "quick": quick,
@@ -101,12 +101,12 @@ def write_json(path: Path, name: str, result: Result, quick: bool) -> None:
 
 
 def read_models(path: Path) -> list[dict[str, Any]]:
-    """The figures of models in a file that `write_json` wrote; none where there is no file."""
+    """Returns the figures of models in a file of `write_json`; empty if there is no file."""
     return json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else []
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, cores that this process may use, GPUs, load, versions."""
+    """Returns the processor, number of cores that this process may use, GPUs, load and versions."""
     import tensorflow as tf
 
     gpus = [

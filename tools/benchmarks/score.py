@@ -1,4 +1,4 @@
-"""Scoring from shards to score shards, against the forward pass alone."""
+"""Benchmark of scoring from shards to score shards, against the forward pass alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BATCH_SIZE = 1024  # the default of yt8m-score at video level
 
 
 def run(options: Options) -> Result:
-    """Videos a second of one run directory with random weights."""
+    """Measures videos per second of a run directory with random weights."""
     size = 16 if options.quick else _BATCH_SIZE
     shards = workload.video_shards(options)
     num_records = workload.count_records(shards)
@@ -61,7 +61,7 @@ def run(options: Options) -> Result:
 
 
 def _links(shards: list[str], passes: int, directory: Path) -> list[str]:
-    """The same shards so many times over, each with a name of its own, as score shards need it."""
+    """Returns links to the shards, `passes` times, each with a unique name, as score shards need it."""
     directory.mkdir(parents=True)
     links = []
     for number, shard in itertools.product(range(passes), shards):

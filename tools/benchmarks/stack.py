@@ -1,4 +1,4 @@
-"""Stacking: feature rows of candidates against the published way, and memory at one, two and four times the videos."""
+"""Benchmark of stacking: feature rows against the published code's way, and memory at 1, 2 and 4 times the videos."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from yt8m_tf.stacking.settings import StackConfig
 _TOP = 20
 _OURS, _PUBLISHED = "candidates + features", "video by video, as published"
 _AT_LEAST = 10.0
-_SHARDS = 120  # so that all that is sampled (a million rows for the weights of the mean) has its full size
+_SHARDS = 120  # enough for samples of full size (a million rows for the weights of the mean)
 _CONFIG = StackConfig(aggregates=False)
 
 
 def run(options: Options) -> Result:
-    """Speed of the rows, for a few models and for all 115, and memory of the whole stacking."""
+    """Measures the speed of making rows, for a few models and for all 115, and the memory of the whole stacking."""
     videos, numbers = (20, (3,)) if options.quick else (290, (7, 115))
     rng = np.random.default_rng(0)
     measurements = [measure_rows(make_scores(videos, number, rng), options) for number in numbers]
@@ -45,7 +45,7 @@ def run(options: Options) -> Result:
 
 
 def measure_rows(scores: Sequence[ShardScores], options: Options) -> Measurement:
-    """Times rows of one shard."""
+    """Times the making of the rows of one shard."""
     dense = _dense(scores)
     num_videos = len(scores[0].ids)
 
@@ -69,7 +69,7 @@ def measure_rows(scores: Sequence[ShardScores], options: Options) -> Measurement
 
 
 def published_rows(dense: np.ndarray) -> np.ndarray:
-    """Rows of (class, each model's score), [R, 1 + M], from [N, M, C] scores, one video and one row at a time."""
+    """Makes rows of (class, each model's score), [R, 1 + M], from scores [N, M, C], one video and row at a time."""
     rows = []
     for video in dense:
         chosen = np.unique(np.argpartition(video, -_TOP, axis=1)[:, -_TOP:])
@@ -79,7 +79,7 @@ def published_rows(dense: np.ndarray) -> np.ndarray:
 
 
 def _dense(scores: Sequence[ShardScores]) -> np.ndarray:
-    """[N, M, C] float32, 0 for what is not listed."""
+    """Returns dense scores, [N, M, C] float32, 0 for classes that are not listed."""
     dense = np.zeros((len(scores[0].ids), len(scores), CLASSES), np.float32)
     for model, given in enumerate(scores):
         np.put_along_axis(dense[:, model], given.classes, given.scores.astype(np.float32), axis=1)
@@ -107,12 +107,12 @@ def _memory_table(options: Options) -> Table:
 
 
 def measure_memory(job: dict[str, Any]) -> dict[str, Any]:
-    """Stacks made-up scores in this process; what `_memory_table` shows of it."""
+    """Stacks random scores in this process, and returns the figures of `_memory_table`."""
     from yt8m_tf.stacking import boosting, evaluation, rows
     from yt8m_tf.stacking.stack import stack
 
     def small_fold(training: Sequence[Path], held_out: Sequence[Path], names: Sequence[str], *_: Any) -> Any:
-        """A booster of two shards, whose training takes no memory to speak of."""
+        """Trains a booster on two shards, which takes hardly any memory."""
         return boosting.train(training[:1], held_out[:1], names, config, 1)
 
     inputs = write_world(Path(job["directory"]), job["shards"], job["videos"])

@@ -1,4 +1,4 @@
-"""Made-up shards and score shards for the memory of stacking."""
+"""Random shards and score shards for the benchmarks of stacking."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from yt8m_tf.score_shards.reading import ShardScores
 from yt8m_tf.stacking.inputs import StackInputs
 
 CLASSES, _TOP_K, _MODELS, _FOLDS = 3862, 100, 7, 2
-_DIFFERENT = 5  # shards; the others repeat them, since making scores takes longer than stacking them
+_DIFFERENT = 5  # distinct shards, which the others repeat, because making scores takes longer than stacking them
 
 
 def make_scores(num_videos: int, num_models: int, rng: np.random.Generator) -> list[ShardScores]:
-    """Models that agree in part: the logits of a video, common to all, and noise of each."""
+    """Makes scores of models that agree in part: common logits of a video, and noise of each model."""
     ids = np.array([f"{number:04x}".encode() for number in range(num_videos)], object)
     common = rng.normal(-7.0, 2.0, (num_videos, CLASSES)).astype(np.float32)
     scores = []
@@ -31,7 +31,7 @@ def make_scores(num_videos: int, num_models: int, rng: np.random.Generator) -> l
 
 
 def write_world(directory: Path, num_shards: int, num_videos: int) -> StackInputs:
-    """Writes shards of labelled videos without features, and scores of seven models that know something of them."""
+    """Writes shards of labelled videos without features, and scores of seven models that correlate with the labels."""
     rng = np.random.default_rng(0)
     names = [f"train{number:04d}.tfrecord" for number in range(num_shards)]
     folds = {name: number % _FOLDS for number, name in enumerate(names)}

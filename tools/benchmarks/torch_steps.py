@@ -1,11 +1,12 @@
-"""Training steps in PyTorch, for comparison: run by the interpreter of an environment that has it, never imported.
+"""Training steps in PyTorch, for comparison. Run by the interpreter of an environment with torch, never imported.
 
-  python torch_steps.py '{"model": "resnet_like", "compile": false, "quick": false}'
+  python torch_steps.py '{"model": "resnet_like", "options": {"inner_size": 1024, "dropout": 0.4}, "batch_size": 512,
+      "frames": 1, "threads": 2, "compile": false}'
 
-It says when it is ready, in a line of JSON with the number of weights and the versions; then reads a number of steps a
-line from standard input, makes them, and answers with their seconds. The models are those of `yt8m_tf.models` in the
-sizes that the benchmark gives these, written as people write PyTorch: no masks, since no clip of the benchmark is
-padded, and probabilities where the model's last layer mixes them.
+When it is ready, it writes a line of JSON with the number of weights and the version of PyTorch. Then it reads lines
+from standard input, each with a number of steps, runs them, and answers with the seconds that they took. The models are
+those of `yt8m_tf.models` in the sizes of the benchmark, in idiomatic PyTorch: without masks, because no clip of the
+benchmark is padded, and with probabilities instead of logits if the last layer mixes them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    """A block and a way around it."""
+    """A block with a residual connection."""
 
     def __init__(self, width: int, inner: int, dropout: float):
         super().__init__()
@@ -46,7 +47,7 @@ class Residual(nn.Module):
 
 
 class ResNetLike(nn.Module):
-    """One block and a residual one for each feature, and the same after both."""
+    """A block and a residual block for each feature, then a residual block and a block after their concatenation."""
 
     def __init__(self, size: int, dropout: float = 0.4):
         super().__init__()
@@ -63,7 +64,7 @@ class ResNetLike(nn.Module):
 
 
 class AttentiveLSTM(nn.Module):
-    """Linear, ReLU, a bidirectional LSTM beside it, and attention over the frames of both."""
+    """Linear, ReLU, a bidirectional LSTM of the result, and attention pooling of both, concatenated."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -97,7 +98,7 @@ class LSTMBiAttention(nn.Module):
 
 
 class VLADPooling(nn.Module):
-    """Normalised frames, their soft assignment to clusters, sums of residuals, unit length."""
+    """Normalised frames, their soft assignment to clusters, sums of residuals, normalised to unit length."""
 
     def __init__(self, size: int, clusters: int):
         super().__init__()
@@ -115,7 +116,7 @@ class VLADPooling(nn.Module):
 
 
 class NetVLAD(nn.Module):
-    """VLAD of each feature, a gated hidden layer, two experts a class, their probability gated."""
+    """VLAD of each feature, a gated hidden layer, two experts per class with a gated probability."""
 
     def __init__(self, clusters: int, hidden: int):
         super().__init__()
@@ -138,7 +139,7 @@ class NetVLAD(nn.Module):
 
 
 def build(job: dict) -> tuple[nn.Module, tuple[int, ...]]:
-    """The model, and the shape of a batch without its features' sizes."""
+    """Returns the model, and the shape of a batch without the sizes of features."""
     options, batch = job["options"], job["batch_size"]
     if job["model"] == "resnet_like":
         return ResNetLike(options["inner_size"], options["dropout"]), (batch,)
@@ -148,11 +149,11 @@ def build(job: dict) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def main(job: dict) -> None:
-    """Answers until standard input ends."""
+    """Runs the requested steps until standard input ends."""
     torch.manual_seed(0)
     torch.set_num_threads(job["threads"])
     model, shape = build(job)
-    if len(shape) == 2:  # frames as they are read
+    if len(shape) == 2:  # uint8 frames, as they are read
         rgb, audio = (torch.randint(0, 256, (*shape, size), dtype=torch.uint8) for size in (RGB, AUDIO))
     else:
         rgb, audio = torch.rand(*shape, RGB) * 4 - 2, torch.rand(*shape, AUDIO) * 4 - 2

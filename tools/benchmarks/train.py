@@ -1,4 +1,4 @@
-"""Training steps: ours against Keras `fit`, against the rate of matrix products, and from shards."""
+"""Benchmark of training steps: against Keras `fit`, against the rate of matrix products, and from shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from yt8m_tf.training.teacher import Teacher
 
 _BATCH_SIZE = 512
 _STEPS_PER_CALL = 4  # the default of yt8m-train
-_STEPS = 8  # of the smallest run that is timed
+_STEPS = 8  # steps of the smallest timed run
 _LEARNING_RATE = 1e-3
 _OURS, _SHARDS, _LIMIT = "TrainStep, in memory", "TrainStep, from shards", "matrix products"
 _TAUGHT = "TrainStep, in memory, with a teacher"
@@ -33,7 +33,7 @@ Work = Callable[[int], int]
 
 
 def run(options: Options) -> Result:
-    """Examples a second of one model; or of three, against PyTorch."""
+    """Measures examples per second of one model, or of three against PyTorch."""
     if options.torch_python is not None:
         return against_torch.run(options)
     size = 16 if options.quick else _BATCH_SIZE
@@ -60,7 +60,7 @@ def run(options: Options) -> Result:
             " make", _products(matrix, flops)),
     ]  # fmt: skip
     targets = [Target(_OURS, _FIT, 1.4), Target(_OURS, _FIT_XLA), Target(_OURS, _LIMIT), Target(_SHARDS, _OURS, 0.95)]
-    targets.append(Target(_TAUGHT, _OURS))  # a third of the matrix products more
+    targets.append(Target(_TAUGHT, _OURS))  # has a third more matrix products
     measurement = measure("training", "examples/s", ways, targets, options)
     facts = {
         "model": " ".join(f"{key}={value}" for key, value in experiment.model.items()),
@@ -77,7 +77,7 @@ def run(options: Options) -> Result:
 
 
 def flops_per_example(model: keras.Model, experiment: ExperimentConfig) -> float:
-    """Floating-point operations of the matrix products of one training step, for one example."""
+    """Returns the floating-point operations of the matrix products of a training step, for one example."""
     first = {f"{feature}_fc_dense" for feature in experiment.data.features}
     kernels = [variable for variable in model.trainable_variables if len(variable.shape) == 2]
     return float(sum((4 if v.path.split("/")[0] in first else 6) * np.prod(v.shape) for v in kernels))
@@ -97,7 +97,7 @@ def _training(step: TrainStep, next_batch: Callable[[], Mapping[str, Any]], size
 
 
 def _fitting(experiment: ExperimentConfig, batch: Mapping[str, tf.Tensor], size: int, **options: Any) -> Work:
-    """Epochs of `fit` of a model of its own."""
+    """Returns a function that runs epochs of `fit` on a new model."""
     model = models.build_model(experiment.model, experiment.data.spec)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.Adam(_LEARNING_RATE), loss=loss, **options)

@@ -1,4 +1,4 @@
-"""Boosted trees in TensorFlow's own operations against LightGBM's prediction, in batches of 1,024 videos."""
+"""Benchmark of boosted trees in TensorFlow's own operations against LightGBM's prediction, for 1,024 videos."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AT_LEAST, _THREADS, _MODELS = 0.2, 2, 7
 
 
 def run(options: Options) -> Result:
-    """The rate of one booster of LightGBM's default size."""
+    """Measures the rate of one booster with LightGBM's default size."""
     videos, trees = (20, 3) if options.quick else (1024, 200)
     rng = np.random.default_rng(0)
     config = StackConfig(learning_rate=0.08, num_trees=trees, cat_smooth=100.0, cat_l2=100.0, early_stopping=0)
@@ -36,7 +36,7 @@ def run(options: Options) -> Result:
 
 
 def make_rows(videos: int, config: StackConfig, rng: np.random.Generator) -> tuple[np.ndarray, lightgbm.Booster]:
-    """Feature rows [R, F] float32 of some videos, the class first, and a booster that was trained on them."""
+    """Makes feature rows [R, F] float32, class first, and a booster that is trained on them."""
     scores = make_scores(videos, _MODELS, rng)
     owners, classes = candidates(scores, config.num_candidates, CLASSES)
     values = features(scores, owners, classes, CLASSES, config).astype(np.float32)
@@ -55,7 +55,7 @@ def make_rows(videos: int, config: StackConfig, rng: np.random.Generator) -> tup
 
 
 def measure_trees(rows: np.ndarray, videos: int, booster: lightgbm.Booster, options: Options) -> Measurement:
-    """Times both on the same rows."""
+    """Times both implementations on the same rows."""
     forest = make_forest([booster])
     layer = BoostedTrees(forest.shape)
     layer.assign(forest)

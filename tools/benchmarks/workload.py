@@ -18,27 +18,27 @@ from yt8m_tf.data.shards import list_shards
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.sample_data.frames import FrameCounts
 
-# As many as real shards hold, some 5 KB each; clips are some 250 KB each.
+# Videos per shard as in real shards; a video takes some 5 KB, a clip some 250 KB.
 _VIDEO_SHARDS, _VIDEOS_PER_SHARD = 40, 284
 _FRAME_SHARDS, _CLIPS_PER_SHARD = 10, 100
-MAX_FRAMES = 300  # of the starter code
+MAX_FRAMES = 300  # as in the starter code
 
 
 def video_data() -> DataConfig:
-    """Real video-level records, in the sizes of the 2018 version."""
+    """Returns the configuration of video-level records with the sizes of the 2018 version."""
     return DataConfig()
 
 
 def frame_data() -> DataConfig:
-    """Real frame-level records, cut at 300 frames."""
+    """Returns the configuration of frame-level records, truncated to 300 frames."""
     return DataConfig(level="frame", max_frames=MAX_FRAMES)
 
 
 def video_shards(options: Options) -> list[str]:
-    """The shards of `options.data_dir`, or new ones.
+    """Returns the shards of `options.data_dir`, or writes new ones.
 
     Raises:
-      InputError: there are none.
+      InputError: the directory has no shards.
     """
     if options.data_dir is not None:
         return list_shards(["*.tfrecord"], options.data_dir, "--data_dir")
@@ -47,18 +47,18 @@ def video_shards(options: Options) -> list[str]:
 
 
 def frame_shards(options: Options) -> list[str]:
-    """New shards of clips of 120 to 300 random frames."""
+    """Writes shards of clips of 120 to 300 random frames."""
     shards, each = (2, 5) if options.quick else (_FRAME_SHARDS, _CLIPS_PER_SHARD)
     return [_write(options, f"frame{i:04d}", _clips(each, np.random.default_rng(i))) for i in range(shards)]
 
 
 def count_records(shards: list[str]) -> int:
-    """The records of all shards; brings them into the page cache."""
+    """Counts the records of all shards, which brings the shards into the page cache."""
     return int(tf.data.TFRecordDataset(shards).reduce(np.int64(0), lambda count, _: count + 1))
 
 
 def experiment(quick: bool, batch_size: int) -> ExperimentConfig:
-    """resnet_like with one block each, dropout 0.4, Adam, no mixup; s = 1024 unless `quick`."""
+    """Returns resnet_like with one block of each kind, dropout 0.4, Adam, no mixup; s = 1024 unless `quick`."""
     model: dict[str, Any] = {"name": "resnet_like", "inner_size": 32 if quick else 1024, "dropout": 0.4}
     return parse_experiment({"model": model, "train": {"batch_size": batch_size}})
 
@@ -84,5 +84,5 @@ def _clips(number: int, rng: np.random.Generator) -> Iterator[bytes]:
 
 
 def _labels(rng: np.random.Generator) -> list[int]:
-    """1 to 5 different classes."""
+    """Draws 1 to 5 different classes."""
     return sorted(rng.choice(schema.NUM_CLASSES, rng.integers(1, 6), replace=False).tolist())

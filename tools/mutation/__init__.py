@@ -1,1 +1,1 @@
-"""The mutants of tools/mutate.py: which there are, which tests cover them, what became of them."""
+"""The mutants of tools/mutate.py, the tests that cover them, and their outcomes."""

@@ -1,4 +1,4 @@
-"""Faults to make on purpose (mutants.yaml), which tests cover them, and how a run of these ended."""
+"""The mutants (mutants.yaml), the tests that cover them, and the outcomes of test runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from yt8m_tf.errors import InputError
 
 LIST = Path(__file__).with_name("mutants.yaml")
 PACKAGE = "yt8m_tf"
-# It says that every snippet is there, and so would notice every mutant.
+# It checks that every snippet exists, and so would catch every mutant.
 OWN_TEST = "test_mutate.py"
 
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """A fault: `replacement` in the place of `snippet`. `why` says what goes wrong for a user."""
+    """A fault: `replacement` in place of `snippet`. `why` says what goes wrong for a user."""
 
     name: str
     area: str
@@ -37,14 +37,14 @@ class Outcome:
 
     Attributes:
       result: "caught", "survived", or "error": pytest itself could not run.
-      by: the tests that failed; else, where there is something to say, in a few words what happened.
+      by: the tests that failed; otherwise a few words on what happened, or nothing.
     """
 
     result: str
     by: tuple[str, ...] = ()
 
     def files(self) -> list[str]:
-        """The files of the tests that failed."""
+        """Returns the files of the tests that failed."""
         found = (test.partition("::")[0] for test in self.by)
         return list(dict.fromkeys(path for path in found if path.endswith(".py")))
 
@@ -61,10 +61,10 @@ def load(path: Path = LIST) -> list[Mutant]:
 
 
 def find(root: Path, snippet: str) -> Path:
-    """The file of the package that holds a snippet, relative to the checkout `root`.
+    """Returns the file of the package that contains a snippet, relative to the checkout `root`.
 
     Raises:
-      InputError: the snippet does not stand there exactly once.
+      InputError: the snippet does not occur exactly once.
     """
     counts = {path: path.read_text(encoding="utf-8").count(snippet) for path in (root / PACKAGE).rglob("*.py")}
     found = [path.relative_to(root) for path, count in sorted(counts.items()) for _ in range(count)]
@@ -75,20 +75,24 @@ def find(root: Path, snippet: str) -> Path:
 
 
 def covering_tests(root: Path, module: Path, most: int = 12) -> list[str]:
-    """The test files that cover a module, the most direct ones first; they are parsed, not imported.
+    """Finds the test files that cover a module, the most direct ones first; files are parsed, not imported.
 
-    These are the one that mirrors it, and those that import it, or name it in a string (`-m yt8m_tf.bin.train`), or
-    import a package that imports it, or a helper among the tests that does. Where no file imports it, those that do so
-    with a module that does; or else all.
+    A test file covers a module if it is named after the module in the mirrored directory, or if it uses the module:
+
+    - it imports the module, or names it in a string (`-m yt8m_tf.bin.train`);
+    - it imports a package that imports the module;
+    - it imports a helper of the tests that does one of these.
+
+    If no test file uses the module, those that use a module that imports it are taken; if there are none, all.
 
     Args:
       root: the checkout.
       module: a file of the package, relative to `root`.
-      most: how many.
+      most: the largest number of files.
 
     Returns:
-      Paths relative to `root`: first those that are named after the module, then those of the directory that mirrors
-      the module's; of these, and of all others, those that mention its name first.
+      Paths relative to `root`: first files that are named after the module, then those of the mirrored directory, then
+      others; within each group, files that mention the module's name come first.
     """
     name, tests_of = _dotted(module), root / "tests" / module.parent.relative_to(PACKAGE)
     modules = {path: _modules(root, path) for path in (root / "tests").rglob("*.py") if path.name != OWN_TEST}
@@ -123,7 +127,10 @@ def _importing(tests: Iterable[Path], modules: Mapping[Path, set[str]], wanted: 
 
 
 def _modules(root: Path, path: Path, packages: bool = True) -> set[str]:
-    """Dotted names that a file imports, in functions too, or has in strings; with what `packages` among them import."""
+    """Returns the dotted names that a file imports, even in functions, or has in strings.
+
+    With `packages`, these include the imports of imported packages.
+    """
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -132,7 +139,7 @@ def _modules(root: Path, path: Path, packages: bool = True) -> set[str]:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             for text in re.findall(rf"\b{PACKAGE}(?:\.\w+)+\.?", node.value):
-                # The rest of f"{PACKAGE}.bin.{command}" may be any module there.
+                # After f"{PACKAGE}.bin." any module of that package may follow.
                 rest = (root / text.replace(".", "/")).glob("*.py") if text.endswith(".") else ()
                 found |= {text.rstrip("."), *(text + module.stem for module in rest)}
     inits = {root / name.replace(".", "/") / "__init__.py" for name in found if packages and name.startswith(PACKAGE)}
@@ -151,7 +158,7 @@ def read_outcome(status: int, text: str) -> Outcome:
 
 
 def table(mutants: Iterable[Mutant], results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The results in Markdown, and how many mutants were caught."""
+    """Formats the results as a Markdown table, with the number of mutants that were caught."""
     lines = ["| mutant | file | kind | caught by |", "|---|---|---|---|"]
     found = [(mutant, results[mutant.name]) for mutant in mutants]
     for mutant, result in found:

@@ -1,4 +1,4 @@
-"""The table and the figure of tools/label_noise.py, from its JSON files alone."""
+"""The tables and the figure of tools/label_noise.py, made from its JSON files."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _NAMES = {HARD: "hard labels", "half": "student, half soft", "soft": "student, s
 
 
 def recovered(student: float, hard: float, hard_without_noise: float) -> float | None:
-    """The share of what wrong labels cost that a student gets back.
+    """Returns the share of the GAP@20 lost to wrong labels that a student recovers.
 
     Args:
-      student, hard: GAP@20 of a student and of its twin on hard labels, of which a share is wrong.
-      hard_without_noise: GAP@20 of the twin where all labels are right.
+      student, hard: GAP@20 of a student, and of the same model on hard labels, of which a share is wrong.
+      hard_without_noise: GAP@20 of the model on hard labels that are all right.
 
     Returns:
-      0 for a student that is no better than its twin, 1 for one as good as without wrong labels, more for a better one;
-      None where wrong labels cost nothing.
+      0 for a student that is no better than the model on hard labels, 1 for one that is as good as without wrong
+      labels, more for a better one; None if wrong labels do not lower GAP@20.
     """
     cost = hard_without_noise - hard
     return (student - hard) / cost if cost > 0 else None
 
 
 def gains(student: Sequence[float], hard: Sequence[float]) -> list[float]:
-    """Returns, for each seed, the student's gain over its twin, which is trained on hard labels with the same seed."""
+    """Returns, for each seed, the student's gain over the same model trained on hard labels with the same seed."""
     return [mine - twin for mine, twin in zip(student, hard, strict=True)]
 
 
 def tables(levels: Sequence[Mapping[str, Any]]) -> str:
-    """Three Markdown tables: GAP@20 of the models, gains of the students, and the noise that is left in the labels.
+    """Returns three Markdown tables: GAP@20 of the models, gains of the students, and the noise left in the labels.
 
     Args:
-      levels: the contents of the JSON files, by share of wrong labels, the first without any.
+      levels: the contents of the JSON files, by share of wrong labels, which is 0 in the first.
     """
     return "\n\n".join("\n".join(part) for part in (_scores(levels), _gains(levels), _labels(levels)))
 
@@ -78,7 +78,7 @@ def _labels(levels: Sequence[Mapping[str, Any]]) -> list[str]:
     for level in levels:
         for name, title in ((HARD, "hard, as written"), ("half", "half soft"), ("soft", "soft, out of fold")):
             own = level["labels"][name]
-            # Half a soft label and half a hard one name the classes that the hard ones name.
+            # Half-soft labels are at least 0.5 for the classes of the hard ones.
             named = ["" if name == "half" else f"{own[key]:.3f}" for key in ("precision", "recall", "f1")]
             cells = [*named, f"{own['squared_error']:.3f}"]
             gap = f"{level['labels']['soft_gap_at_20']['truth']:.4f}" if name == "soft" else ""
@@ -87,7 +87,7 @@ def _labels(levels: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def draw(levels: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """GAP@20 against the truth by share of wrong labels: means, and bars from the lowest to the highest seed."""
+    """Draws GAP@20 against the truth by share of wrong labels: means, and bars from the lowest to the highest seed."""
     percents = [level["percent"] for level in levels]
     path.parent.mkdir(parents=True, exist_ok=True)
     palette = drawing.Palette(list(_NAMES))

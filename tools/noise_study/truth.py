@@ -1,4 +1,4 @@
-"""Scores of a pipeline's models on sample data by the true labels, which the generator keeps."""
+"""Evaluation of a pipeline's models on sample data against the true labels, which the generator keeps."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Labels = Mapping[str, set[int]]
 
 
 def read_scores(directory: Path) -> tuple[list[str], np.ndarray]:
-    """All score shards of a directory.
+    """Reads all score shards of a directory.
 
     Returns:
-      The ids of N videos, and their scores, [N, C] float32, 0 for a class that a video's shard does not list.
+      The ids of N videos, and their scores, [N, C] float32, 0 for classes that are not listed.
 
     Raises:
       InputError: see `read_manifest` and `read_shard`.
@@ -48,7 +48,7 @@ def read_scores(directory: Path) -> tuple[list[str], np.ndarray]:
 
 
 def multi_hot(ids: Sequence[str], labels: Labels, num_classes: int) -> np.ndarray:
-    """[N, C] bool, the labels of some videos.
+    """Returns the labels of videos, [N, C] bool.
 
     Raises:
       InputError: a video has no entry in `labels`.
@@ -62,7 +62,7 @@ def multi_hot(ids: Sequence[str], labels: Labels, num_classes: int) -> np.ndarra
 
 
 def gap_of(scores: np.ndarray, labels: np.ndarray) -> float:
-    """GAP@20 of scores [N, C] against labels [N, C] bool."""
+    """Computes GAP@20 of scores [N, C] against labels [N, C] bool."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP_K]
     pairs = (np.take_along_axis(values, best, axis=1) for values in (scores, labels))
     return global_average_precision(*pairs, int(labels.sum()))
@@ -72,12 +72,12 @@ def label_quality(targets: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Compares labels with the truth.
 
     Args:
-      targets: [N, C] in [0, 1], hard or soft labels; a class is taken to be named from 0.5 on.
+      targets: [N, C] in [0, 1], hard or soft labels; at least 0.5 counts as a label.
       truth: [N, C] bool.
 
     Returns:
-      `precision` and `recall` of the classes that are named, their harmonic mean `f1`, and `squared_error`, the sum of
-      (target - truth)² over the classes, of a video in the mean.
+      `precision` and `recall` of these labels, their harmonic mean `f1`, and `squared_error`, the mean over videos of
+      the sum of (target - truth)² over classes.
     """
     named = targets >= 0.5
     right = int((named & truth).sum())
@@ -89,12 +89,12 @@ def label_quality(targets: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """A share of wrong labels and what there is of it.
+    """A share of wrong labels, with its data and pipeline.
 
     Attributes:
-      percent: of the labels that are wrong.
-      data: sample data with so many wrong labels.
-      clean: sample data without any, whose test videos judge.
+      percent: share of wrong labels.
+      data: directory of sample data with this share of wrong labels.
+      clean: directory of sample data without wrong labels, on whose test videos models are evaluated.
       run: directory of the finished pipeline on `data`.
     """
 
@@ -105,7 +105,7 @@ class Level:
 
 
 def measure(level: Level, settings: PipelineConfig) -> dict[str, Any]:
-    """All figures of one share of wrong labels, ready for JSON: docs/RESULTS.md explains them."""
+    """Computes all figures of a share of wrong labels, as plain values for JSON; docs/RESULTS.md explains them."""
     results = json.loads((level.run / "results.json").read_text(encoding="utf-8"))["stages"]
     own, clean = (json.loads((path / SUMMARY).read_text(encoding="utf-8")) for path in (level.data, level.clean))
     test = read_csv_labels(level.clean / TRUE_LABELS)
@@ -136,7 +136,7 @@ def measure(level: Level, settings: PipelineConfig) -> dict[str, Any]:
 
 
 def by_seed(values: Mapping[str, float]) -> dict[str, list[float]]:
-    """Values of NAME, NAME_seed_1, NAME_seed_2, ... as a list by NAME."""
+    """Groups the values of NAME, NAME_seed_1, NAME_seed_2, ... as a list by NAME."""
     found: dict[str, list[float]] = {}
     for name, value in values.items():
         found.setdefault(re.sub(r"_seed_\d+$", "", name), []).append(value)
@@ -159,7 +159,7 @@ def _training_labels(level: Level) -> dict[str, Any]:
 
 
 def _posterior_gap(parameters: Mapping[str, Any], shards: Sequence[str], labels: Labels) -> float:
-    """GAP against the truth of who knows exactly how likely each label is to be *written*: of a perfect fit to it."""
+    """Computes GAP against the truth of a perfect fit to the *written* labels: of the probabilities of these labels."""
     names = [field.name for field in dataclasses.fields(SampleConfig)]
     config = SampleConfig(**{name: parameters[name] for name in names})
     keys = {f"mean_{name}": tf.io.FixedLenFeature([size], tf.float32) for name, size in config.feature_sizes.items()}

@@ -30,7 +30,7 @@ class FrameClipDense(keras.layers.Dense):
         self._frame_size, clip_size = frames_shape[-1], clip_shape[-1]
         assert self._frame_size is not None and clip_size is not None
         super().build((None, self._frame_size + clip_size))
-        self.input_spec = None  # Dense has a single input, whose width is the height of the kernel
+        self.input_spec = None  # that of Dense is for a single input, as wide as the kernel is high
 
     def call(self, frames: Any, clip: Any) -> Any:
         """Maps [B, T, D] frames and [B, E] clips to [B, T, units]."""
@@ -50,9 +50,9 @@ class PositionedSelfAttention(keras.layers.Layer):
     Frame t = 0, 1, ... is x[t], and its code p[t, j] = sin(2 * pi * t * 2j / max_length), j = 1..D. Queries and keys
     are linear maps of x + p, values of x. A head's weights are softmax(q . k / sqrt(D)) over the real frames.
 
-    `keras.layers.MultiHeadAttention` cannot express this: it divides by the root of the width of a head, not of the
-    frame, and its initial weights are scaled by the number of heads. The function that it
-    calls, `keras.ops.dot_product_attention`, can.
+    `keras.layers.MultiHeadAttention` cannot express this: it divides by the square root of the head's width rather than
+    of the frame's, and scales its initial weights by the number of heads. This layer calls the function beneath it,
+    `keras.ops.dot_product_attention`.
 
     Args:
       head_size: width of each head.
@@ -94,7 +94,7 @@ class PositionedSelfAttention(keras.layers.Layer):
         """Applies attention.
 
         Args:
-          frames: [B, T, D]; finite in the padding, too.
+          frames: [B, T, D]; padding must be finite, too.
           frame_mask: [B, T] bool, False for padding.
 
         Returns:
@@ -105,7 +105,7 @@ class PositionedSelfAttention(keras.layers.Layer):
             self._heads(ops.matmul(positioned, self.query_kernel) + self.query_bias),
             self._heads(ops.matmul(positioned, self.key_kernel)),
             self._heads(ops.matmul(frames, self.value_kernel) + self.value_bias),
-            mask=ops.expand_dims(frame_mask, (1, 2)),  # [B, heads, queries, keys]; an index of None is not for LiteRT
+            mask=ops.expand_dims(frame_mask, (1, 2)),  # [B, heads, queries, keys]; LiteRT has no index of None
             scale=1 / math.sqrt(frames.shape[-1]),
         )
         return ops.reshape(attended, (*ops.shape(frames)[:2], self.num_heads * self.head_size))

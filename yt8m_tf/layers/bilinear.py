@@ -16,11 +16,10 @@ Shape = tuple[int | None, ...]
 class Bilinear(keras.layers.Layer):
     """y[k] = sum over i, j of x[i] * kernel[i, j, k] * h[j], plus a bias: [B, D] and [B, R] to [B, units].
 
-    The sums can be computed in two orders. Both take one matrix product of equal cost, and one intermediate tensor that
-    is larger than input and output: the outer products x[i] * h[j], [B, D * R], or x @ kernel, [B, R * units]. We
-    compute the outer products, which are smaller if D < units. The sums over i and j are then inside the matrix
-    product, which accumulates in float32 with mixed precision, too. The gradient of the outer products takes the same
-    memory again (docs/BENCHMARKS.md).
+    The sums can be computed in two orders. Both take one matrix product of equal cost, and one intermediate tensor
+    larger than input and output: the outer products x[i] * h[j], [B, D * R], or x @ kernel, [B, R * units]. This layer
+    computes the outer products, which are smaller if D < units. The matrix product then sums over i and j, in float32
+    even with mixed precision. The gradient of the outer products takes the same memory again (docs/BENCHMARKS.md).
 
     Reference: `torch.nn.Bilinear`, including its initial weights, uniform in +-1/sqrt(D):
     https://docs.pytorch.org/docs/stable/generated/torch.nn.Bilinear.html.

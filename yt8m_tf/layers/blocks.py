@@ -1,7 +1,7 @@
 """Building blocks with the defaults of the original solution, as plain functions of tensors.
 
-Each takes an explicit `name`, the prefix of its layers' names: variable paths of a model must not depend on other
-models in the process. Blocks without weights are `keras.ops` calls, and have no name.
+Each takes an explicit `name`, the prefix of its layers' names: a model's variable paths must not depend on other
+models in the process. Blocks without weights are `keras.ops` calls and take no name.
 
 Reference: "Label Denoising with Large Ensembles of Heterogeneous Neural Networks", https://arxiv.org/abs/1809.04403.
 """
@@ -17,7 +17,7 @@ from yt8m_tf.layers.frame_batch_norm import FrameBatchNormalization
 
 NEGATIVE_SLOPE = 0.01
 
-# Maps (x, units, dropout rate, name) to [..., units]: `fc_block`, or a model's replacement of it.
+# Maps (x, units, dropout rate, name) to [..., units]: `fc_block`, or a model's replacement for it.
 FCBlock = Callable[[keras.KerasTensor, int, float, str], keras.KerasTensor]
 
 
@@ -71,9 +71,9 @@ def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 def frame_batch_norm(
     frames: keras.KerasTensor, frame_mask: keras.KerasTensor, name: str, center: bool = True
 ) -> keras.KerasTensor:
-    """Applies batch normalisation to [B, T, D], with the statistics of real frames only, True in the mask [B, T].
+    """Applies batch normalisation to [B, T, D], with statistics of real frames only: those True in the mask [B, T].
 
-    `center` may be False if the frames only go through a linear map into another batch normalisation, which would
+    `center` may be False if only a linear map lies between the output and another batch normalisation, which would
     subtract the offset again.
     """
     return FrameBatchNormalization(momentum=0.9, epsilon=1e-5, center=center, name=name)(frames, frame_mask)
@@ -96,7 +96,7 @@ def fc_block(
 
     For frames [B, T, D], `frame_mask`, [B, T], excludes padding from the batch's statistics.
 
-    Unlike the original, the Dense has no bias. Batch normalisation would subtract a bias again, so that its gradient is
+    Unlike in the original, the Dense has no bias. Batch normalisation would subtract it again, so its gradient would be
     zero except for rounding errors, which Adam would turn into a random walk. The computed function is the same.
     """
     x = dense(x, units, f"{name}_dense", use_bias=False)

@@ -1,7 +1,7 @@
-"""Candidate classes and their features in a graph, as stacking makes them of stored scores.
+"""Candidate classes and their features, computed in a graph as stacking computes them from stored scores.
 
-What stacking learns from are float16 probabilities of each model's highest classes. A graph that is to give the same
-rounds and truncates in the same way.
+Stacking learns from float16 probabilities of each model's highest classes. To give the same results, a graph must round
+and truncate in the same way.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ MAX_CLASSES = 2**16
 
 
 def ranking_keys(probabilities: tf.Tensor) -> tf.Tensor:
-    """Integers that rank as scores in a shard do: [B, C] int32.
+    """Returns integers in the order in which shards rank scores: [B, C] int32.
 
-    The float16 score in the upper half, the complement of the class in the lower one: floats that are not negative
-    order as their bits do. Rounding comes before ranking, so that scores which are equal in float16 rank by lower
-    class id.
+    The upper half has the bits of the float16 score, which order as the scores because none is negative; the lower half
+    has the complement of the class id. Rounding comes before ranking, so scores that are equal in float16 rank by class
+    id, lowest first.
 
     Args:
       probabilities: [B, C] in [0, 1], float32; NaN ranks highest.
@@ -44,14 +44,14 @@ def stored_list(probabilities: tf.Tensor, top_k: int) -> tuple[tf.Tensor, tf.Ten
 
 
 def candidate_rows(lists: Sequence[tf.Tensor], num_classes: int) -> tf.Tensor:
-    """The classes that are on at least one list.
+    """Returns the classes that are on at least one list.
 
     Args:
       lists: [B, k] int32 class ids.
       num_classes: C.
 
     Returns:
-      [R, 2] int64: number of the video and class id, ascending.
+      [R, 2] int64: index of the video and class id, ascending.
     """
     chosen = tf.zeros([tf.shape(lists[0])[0], num_classes], tf.int32)
     for classes in lists:
@@ -62,17 +62,18 @@ def candidate_rows(lists: Sequence[tf.Tensor], num_classes: int) -> tf.Tensor:
 def candidate_features(
     lists: Sequence[tuple[tf.Tensor, tf.Tensor]], rows: tf.Tensor, num_classes: int, ranks: bool, aggregates: bool
 ) -> tf.Tensor:
-    """The features of candidates, as `stacking.features` makes them.
+    """Returns the features of candidates, as `stacking.features` computes them.
 
     Args:
-      lists: of each model, see `stored_list`.
+      lists: for each model, the result of `stored_list`.
       rows: see `candidate_rows`.
       num_classes: C.
-      ranks, aggregates: which columns, see `StackConfig`.
+      ranks, aggregates: which columns to add, see `StackConfig`.
 
     Returns:
-      [R, 1 + F] float32: the class id, each model's score, NaN where it does not list the class; then the ranks in
-      the models' lists, from 1; then mean, maximum and number of the models that list it.
+      [R, 1 + F] float32: the class id; each model's score, NaN where it does not list the class; with `ranks`, the
+      ranks in the models' lists, from 1; with `aggregates`, mean and maximum of the scores, and how many models list
+      the class.
     """
     scores = [_looked_up(classes, values, rows, num_classes) for classes, values in lists]
     columns = [tf.cast(rows[:, 1], tf.float32), *scores]
@@ -84,9 +85,9 @@ def candidate_features(
         listed = [~tf.math.is_nan(score) for score in scores]
         filled = [tf.where(known, score, 0.0) for known, score in zip(listed, scores, strict=True)]
         total, highest = filled[0], filled[0]
-        for score in filled[1:]:  # in this order, in which NumPy adds
+        for score in filled[1:]:  # NumPy adds in this order
             total, highest = total + score, tf.maximum(highest, score)
-        # In float64, since Grappler makes a product of a float32 quotient, which is rounded otherwise.
+        # In float64, because Grappler turns a float32 quotient into a product, which rounds differently.
         mean = tf.cast(tf.cast(total, tf.float64) / len(scores), tf.float32)
         count = tf.add_n([tf.cast(known, tf.float32) for known in listed])
         columns += [tf.cast(tf.cast(mean, tf.float16), tf.float32), highest, count]
@@ -94,12 +95,12 @@ def candidate_features(
 
 
 def _looked_up(classes: tf.Tensor, values: tf.Tensor, rows: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """[R] float32: the value on a video's list that a row's class has, NaN where it is not there."""
+    """Returns the value of each row's class on its video's list, [R] float32; NaN if it is not listed."""
     table = tf.fill([tf.shape(classes)[0], num_classes], tf.constant(float("nan")))
     return tf.gather_nd(tf.tensor_scatter_nd_update(table, _places(classes), values), rows)
 
 
 def _places(classes: tf.Tensor) -> tf.Tensor:
-    """[B, k] class ids -> [B, k, 2] int32: with the number of the video before each."""
+    """Puts the index of the video before each class id: [B, k] -> [B, k, 2] int32."""
     videos = tf.broadcast_to(tf.range(tf.shape(classes)[0])[:, None], tf.shape(classes))
     return tf.stack([videos, classes], axis=2)

@@ -14,20 +14,20 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class Codebook(keras.layers.Layer):
-    """The mean over a clip's frames of the centroid nearest to each: features [B, T, D'] and a mask to [B, D].
+    """The mean, over a clip's frames, of each frame's nearest centroid: features [B, T, D'] and a mask to [B, D].
 
-    The features of a frame are put side by side, D = the sum of D', and compared with all K centroids by one matrix
-    product: |x - c|^2 is least where x.c - |c|^2 / 2 is greatest. Of equally near centroids the first one counts. The
-    centroids are a constant: training leaves them alone, and nothing flows back through the choice of one.
+    The features of a frame are concatenated, D = the sum of D', and compared with all K centroids by one matrix
+    product: |x - c|^2 is least where x.c - |c|^2 / 2 is greatest. Of equally near centroids, the first one counts.
+    Training does not change the centroids, and no gradient flows through the choice.
 
-    Clips go through one after the other: the products of a clip are [T, K], 12 MB for 303 frames and 10,000 centroids,
-    where those of a batch of 512 clips would take 6.2 GB, and putting features side by side makes no second copy of
-    the batch (0.7 GB). The chosen centroids are gathered and averaged; a histogram of the clip's clusters times the
-    centroids is the same mean for K / T times the arithmetic.
+    Clips are processed one at a time to save memory. The products of a clip, [T, K], take 12 MB for 303 frames and
+    10,000 centroids; those of a batch of 512 clips would take 6.2 GB. Concatenating features clip by clip also avoids
+    a second copy of the batch (0.7 GB). The chosen centroids are gathered and averaged: a histogram of the clip's
+    clusters times the centroids would give the same mean with K / T times the arithmetic.
 
     Args:
       num_clusters: K.
-      dtype: float32 by default, under mixed precision too: rounded products would choose other centroids.
+      dtype: float32 by default, even with mixed precision: rounded products would choose other centroids.
       **kwargs: of every layer: name.
     """
 
@@ -38,7 +38,7 @@ class Codebook(keras.layers.Layer):
         self.num_clusters = num_clusters
 
     def build(self, frames_shape: Sequence[Shape], frame_mask_shape: Shape) -> None:
-        """Makes the centroids [K, D], random until those of `yt8m-kmeans` are assigned."""
+        """Creates the centroids [K, D], random until those of `yt8m-kmeans` are assigned."""
         self.centroids = self.add_weight(
             shape=(self.num_clusters, _total_size(frames_shape)),
             initializer=keras.initializers.RandomNormal(stddev=1.0),
@@ -50,7 +50,7 @@ class Codebook(keras.layers.Layer):
         """Averages centroids.
 
         Args:
-          frames: for each feature, in the order of the centroids' columns, [B, T, D']; finite in the padding too.
+          frames: for each feature, in the order of the centroids' columns, [B, T, D']; padding must be finite, too.
           frame_mask: [B, T] bool, False for padding.
 
         Returns:
@@ -69,7 +69,7 @@ class Codebook(keras.layers.Layer):
             return tf.linalg.matvec(nearest, frame_weights, transpose_a=True)  # [D]
 
         result = tf.TensorSpec([centroids.shape[1]], centroids.dtype)
-        # One at a time: without XLA ten clips would be under way, and ten times the memory.
+        # Without XLA, the default is ten clips in parallel, with ten times the memory.
         return tf.map_fn(clip_mean, (list(frames), weights), fn_output_signature=result, parallel_iterations=1)
 
     def compute_output_shape(self, frames_shape: Sequence[Shape], frame_mask_shape: Shape) -> Shape:

@@ -15,27 +15,27 @@ Shape = tuple[int | None, ...]
 class FrameBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation over the real frames of all clips: [B, T, D] and a mask to [B, T, D].
 
-    In training, mean and variance are those of real frames only; in inference the running averages apply, and what
-    becomes of padding then matters to nobody. Where we differ from `BatchNormalization` with its `mask`: `synchronized`
-    holds (Keras leaves it out where there is a mask), and D may be 1 (Keras squeezes that away).
+    In training, mean and variance are those of real frames only; in inference, the running averages apply. Padding
+    is normalised like frames. Differences from `BatchNormalization` with its `mask`: `synchronized` works (Keras
+    ignores it if there is a mask), and D may be 1 (Keras squeezes that axis away).
 
     Args:
       **kwargs: of `keras.layers.BatchNormalization`.
     """
 
     def build(self, frames_shape: Shape, frame_mask_shape: Shape) -> None:
-        """Makes gamma, beta, and the running averages of mean and variance, all [D]."""
+        """Creates gamma, beta, and the running averages of mean and variance, all [D]."""
         super().build(frames_shape)
 
     def call(self, frames: Any, frame_mask: Any, training: bool | None = None) -> Any:
         """Normalises frames.
 
         Args:
-          frames: [B, T, D]; finite in the padding too.
+          frames: [B, T, D]; padding must be finite, too.
           frame_mask: [B, T] bool, False for padding.
-          training: whether to use, and to add to the running averages, the statistics of these frames.
+          training: whether to use the statistics of these frames, and to add them to the running averages.
         """
-        frames = ops.cast(frames, "float32")  # under mixed precision too: sums of many frames
+        frames = ops.cast(frames, "float32")  # even with mixed precision: sums of many frames
         if training and self.trainable:
             mean, variance = self._statistics(frames, ops.cast(frame_mask, "float32")[:, :, None])
             update_running_averages(self, mean, variance)
@@ -50,7 +50,7 @@ class FrameBatchNormalization(keras.layers.BatchNormalization):
         return frames_shape
 
     def _statistics(self, frames: Any, real: Any) -> tuple[Any, Any]:
-        """Mean and variance over the frames where `real`, [B, T, 1], is 1."""
+        """Returns mean and variance over the frames where `real`, [B, T, 1], is 1."""
         count = ops.maximum(sum_over_replicas(self, ops.sum(real)), 1.0)
         mean = sum_over_replicas(self, ops.sum(frames * real, axis=(0, 1))) / count  # [D]
         variance = sum_over_replicas(self, ops.sum(ops.square(frames - mean) * real, axis=(0, 1))) / count
@@ -64,7 +64,7 @@ def update_running_averages(layer: keras.layers.BatchNormalization, mean: Any, v
 
 
 def sum_over_replicas(layer: keras.layers.BatchNormalization, value: Any) -> Any:
-    """`value` summed over all replicas where the layer is synchronised, else as it is."""
+    """Returns `value` summed over all replicas if the layer is synchronised, else `value` itself."""
     context = tf.distribute.get_replica_context()
     if not layer.synchronized or context is None:
         return value

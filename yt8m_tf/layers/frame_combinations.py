@@ -17,8 +17,8 @@ class FrameCombinations(keras.layers.Layer):
     """H learned linear combinations of frames, a Dense(H) along time: [B, T, D] and a mask to [B, H, D].
 
     The result is that of a Dense on the transposed frames, padded with zeros or cut to `max_frames`. Neither the
-    transpose nor the padding is computed: the first T rows of the kernel, masked for each clip, are multiplied with the
-    frames. The output is [B, H, D], because XLA would transpose the frames for [B, D, H].
+    transpose nor the padding is computed: the first T rows of the kernel, masked for each clip, are multiplied by the
+    frames. The output is [B, H, D], because for [B, D, H] XLA would transpose the frames.
 
     Args:
       head_size: H.

@@ -16,8 +16,7 @@ _ACTIVATIONS = {"none": lambda x: x, "leaky_relu": blocks.leaky_relu, "relu": op
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class ZeroPadding(keras.layers.Layer):
-    """Zeros in the padding, and as many frames of it more as make the sequence `min_frames` long: [B, T, D] to the same
-    with T at least that.
+    """Sets padding to zero, and pads sequences to at least `min_frames`: [B, T, D] to [B, max(T, min_frames), D].
 
     Args:
       min_frames: the shortest sequence to return.
@@ -31,7 +30,7 @@ class ZeroPadding(keras.layers.Layer):
         self.min_frames = min_frames
 
     def call(self, frames: Any, frame_mask: Any) -> Any:
-        """[B, T, D] frames and their [B, T] mask."""
+        """Pads frames [B, T, D], where their mask [B, T] is False and at the end."""
         batch, length, size = ops.shape(frames)
         missing = ops.maximum(self.min_frames - length, 0)
         zeros = ops.zeros((batch, missing, size), frames.dtype)
@@ -43,8 +42,10 @@ class ZeroPadding(keras.layers.Layer):
 
 
 def receptive_field(kernel_sizes: Sequence[int], pool_sizes: Sequence[int]) -> int:
-    """Frames that one output of several blocks sees, each block a convolution and then a pool; the pool of the last one
-    may be missing, as it is where that is global."""
+    """Returns how many frames one output of several blocks sees, each block a convolution and then a pool.
+
+    The last block may have no pool in `pool_sizes`, because it is global.
+    """
     frames = 1
     for i, kernel_size in reversed(list(enumerate(kernel_sizes))):
         frames = frames * (pool_sizes[i] if i < len(pool_sizes) else 1) + kernel_size - 1
@@ -60,18 +61,18 @@ def conv_block(
     activation: Activation,
     name: str,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Convolution, dropout of whole channels, batch normalisation, activation.
+    """Applies a convolution, dropout of whole channels, batch normalisation and an activation.
 
-    The convolution keeps its bias: with the dropout behind it, batch normalisation does not cancel it.
+    The convolution has a bias: because of the dropout after it, batch normalisation does not cancel the bias.
 
     Args:
-      frames: [B, T, D], at least `kernel_size` long; of each clip its first `num_frames` count.
+      frames: [B, T, D], T at least `kernel_size`; the first `num_frames` of each clip count.
       num_frames: [B] integers, at least `kernel_size`.
       channels: of the output.
-      kernel_size: frames that one output sees; there is no padding.
+      kernel_size: frames that one output sees; the convolution adds no padding.
       dropout_rate: in [0, 1).
       activation: "none" for none.
-      name: that the names of the layers start with.
+      name: prefix of the layers' names.
 
     Returns:
       [B, T - kernel_size + 1, channels], and how many positions of each clip count.
@@ -92,7 +93,7 @@ def conv_block(
 def max_pool(
     frames: keras.KerasTensor, num_frames: keras.KerasTensor, pool_size: int
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Maxima of `pool_size` frames each; what does not fill a pool at the end of a clip is left out.
+    """Returns maxima over every `pool_size` frames; frames at a clip's end that do not fill a pool are left out.
 
     Args:
       frames: [B, T, D].
@@ -100,6 +101,6 @@ def max_pool(
       pool_size: width and stride.
 
     Returns:
-      [B, T // pool_size, D], and how many of these count: those of frames that count alone.
+      [B, T // pool_size, D], and how many pools of each clip count: those whose frames all count.
     """
     return ops.max_pool(frames, pool_size, strides=pool_size, padding="valid"), num_frames // pool_size

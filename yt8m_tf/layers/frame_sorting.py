@@ -1,4 +1,4 @@
-"""Scores of frames, sorted over time for each class, and the small network along their ranks."""
+"""Frame scores sorted over time for each class, and the small network applied along their ranks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class SortedFrames(keras.layers.Layer):
-    """Sorts each class's scores over the real frames, in descending order, with zeros behind them.
+    """Sorts each class's scores over the real frames in descending order, followed by zeros.
 
-    Also finds the mean and the covariance of the sorted rows over the classes of each clip: all that batch
-    normalisation has to know of them (`RankDenseNormalization`). Clip by clip, so that only the scores, the sorted
-    scores and, in training, the gradients of both are ever there in full.
+    It also computes the mean and the covariance of the sorted rows over the classes of each clip, which are all that
+    `RankDenseNormalization` needs. Clips are processed one at a time, so only the scores, the sorted scores and, in
+    training, the gradients of both are ever in memory in full.
 
-    A model with this layer is not compiled by XLA on a CPU, whose sort takes three times as long as TensorFlow's, and
-    makes it most of a step (docs/BENCHMARKS.md).
+    On a CPU, a model with this layer is not compiled by XLA, whose sort takes three times as long as TensorFlow's and
+    would be most of a step (docs/BENCHMARKS.md).
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -32,7 +32,7 @@ class SortedFrames(keras.layers.Layer):
         self.supports_jit = bool(tf.config.list_logical_devices("GPU"))
 
     def call(self, scores: Any, frame_mask: Any) -> tuple[Any, Any, Any]:
-        """Sorts.
+        """Sorts scores.
 
         Args:
           scores: [B, T, C].
@@ -52,7 +52,7 @@ class SortedFrames(keras.layers.Layer):
 
 
 def _sorted_clip(scores: Any, real: Any) -> tuple[Any, Any, Any]:
-    """One clip of `SortedFrames`: [T, C] and [T] to [C, T], [T] and [T, T]."""
+    """Computes `SortedFrames` of one clip: [T, C] and [T] to [C, T], [T] and [T, T]."""
     length = scores.shape[0] or tf.shape(scores)[0]
     keys = tf.where(real[:, None], scores, scores.dtype.min)
     ranked = tf.math.top_k(tf.transpose(keys), k=length).values  # [C, T]
@@ -68,15 +68,15 @@ def _sorted_clip(scores: Any, real: Any) -> tuple[Any, Any, Any]:
 class RankDenseNormalization(keras.layers.BatchNormalization):
     """Dense(H) along the ranks of sorted scores and its batch normalisation, as one affine map.
 
-    A linear map of x has the mean W'm and the variance diag(W'SW) if x has mean m and covariance S. So the statistics
-    over all clips and classes follow from those of the sorted scores, and the [B, C, H] outputs (2 GB at B = 128,
-    C = 3862 and H = 1000) are never made for them. The Dense has no bias, see `blocks.fc_block`; clips count as padded
-    with zeros to `max_frames`.
+    If x has mean m and covariance S, its linear map W'x has mean W'm and variance diag(W'SW). So the statistics over
+    all clips and classes follow from those of the sorted scores, without the [B, C, H] outputs (2 GB at B = 128,
+    C = 3862 and H = 1000). The Dense has no bias, see `blocks.fc_block`. Clips count as padded with zeros to
+    `max_frames`.
 
     Args:
       units: H.
       max_frames: rows of the kernel.
-      dtype: float32 by default, under mixed precision too.
+      dtype: float32 by default, even with mixed precision.
       **kwargs: of `keras.layers.BatchNormalization`.
     """
 
@@ -89,7 +89,7 @@ class RankDenseNormalization(keras.layers.BatchNormalization):
         self.max_frames = max_frames
 
     def build(self, means_shape: Shape, covariances_shape: Shape) -> None:
-        """Makes the kernel [max_frames, H], and gamma, beta and the running averages, [H]."""
+        """Creates the kernel [max_frames, H], and gamma, beta and the running averages, [H] each."""
         self.kernel = self.add_weight(
             shape=(self.max_frames, self.units), initializer=blocks.kernel_initializer(), name="kernel"
         )
@@ -97,19 +97,19 @@ class RankDenseNormalization(keras.layers.BatchNormalization):
         self.input_spec = None  # the input is not what is normalised
 
     def call(self, means: Any, covariances: Any, training: bool | None = None) -> tuple[Any, Any]:
-        """The affine map.
+        """Computes the affine map.
 
         Args:
           means: [B, T] of the sorted scores over classes, T up to `max_frames`.
           covariances: [B, T, T].
-          training: whether to use, and to add to the running averages, the statistics of these scores.
+          training: whether to use the statistics of these scores, and to add them to the running averages.
 
         Returns:
-          Its kernel [T, H] and bias [H].
+          The kernel [T, H] and bias [H] of the map.
         """
         kernel = self.kernel[: ops.shape(means)[1]]
         if training and self.trainable:
-            # Every clip has the same number of classes, and so the same weight.
+            # Every clip has the same number of classes, hence the same weight.
             clips = sum_over_replicas(self, ops.sum(ops.ones_like(means[:, 0])))
             mean = sum_over_replicas(self, ops.sum(means, axis=0)) / clips  # [T]
             within = sum_over_replicas(self, ops.sum(covariances, axis=0)) / clips
@@ -127,7 +127,7 @@ class RankDenseNormalization(keras.layers.BatchNormalization):
         return (means_shape[1], self.units), (self.units,)
 
     def get_config(self) -> dict[str, Any]:
-        """Batch normalisation lists its arguments itself, so what is added to them is added here."""
+        """Returns the arguments of the constructor; `BatchNormalization` lists only its own."""
         return super().get_config() | {"units": self.units, "max_frames": self.max_frames}
 
 
@@ -135,7 +135,8 @@ class RankDenseNormalization(keras.layers.BatchNormalization):
 class RankScores(keras.layers.Layer):
     """The rest of the network along ranks: leaky ReLU of the affine map, dropout, Dense(1); [B, C, T] to [B, C].
 
-    Clip by clip, and once more in the backward pass: the hidden layer of one clip, [C, H], is all that is ever there.
+    Clips are processed one at a time, and recomputed in the backward pass, so only one clip's hidden layer, [C, H], is
+    ever in memory.
 
     Args:
       dropout: rate on the hidden layer, in [0, 1).
@@ -145,25 +146,25 @@ class RankScores(keras.layers.Layer):
     def __init__(self, dropout: float = 0.0, **kwargs: Any) -> None:
         if not 0 <= dropout < 1:
             raise ValueError(f"RankScores: dropout must lie in [0, 1), got {dropout}")
-        # Inputs and weights are not cast: only the large product is in the precision of the scores.
+        # Inputs and weights are not cast: only the large product has the precision of the scores.
         super().__init__(**kwargs | {"dtype": "float32", "autocast": False})
         self.dropout = dropout
         self.seed_generator = keras.random.SeedGenerator() if dropout else None
 
     def build(self, sorted_scores_shape: Shape, kernel_shape: Shape, bias_shape: Shape) -> None:
-        """Makes the kernel [H, 1] and the bias [1] of the Dense(1)."""
+        """Creates the kernel [H, 1] and the bias [1] of the Dense(1)."""
         size = kernel_shape[-1]
         assert size is not None
         self.kernel = self.add_weight(shape=(size, 1), initializer=blocks.kernel_initializer(), name="kernel")
         self.bias = self.add_weight(shape=(1,), initializer=blocks.bias_initializer(size), name="bias")
 
     def call(self, sorted_scores: Any, kernel: Any, bias: Any, training: bool | None = None) -> Any:
-        """Logits.
+        """Computes logits.
 
         Args:
           sorted_scores: [B, C, T].
           kernel, bias: [T, H] and [H], of the affine map.
-          training: whether to drop out.
+          training: whether to apply dropout.
         """
         rate = self.dropout if training else 0.0
         rows = [sorted_scores]

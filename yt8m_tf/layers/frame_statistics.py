@@ -1,7 +1,7 @@
 """Statistics of features over the real frames of a clip.
 
-The functions map frames [B, T, D] with any T, finite in the padding too, and a mask [B, T], True for real frames, to
-[B, D]. Their result for a clip without frames is undefined; `frame_statistics` returns zeros for it.
+The functions map frames [B, T, D] and a mask [B, T], True for real frames, to [B, D]. T is arbitrary, and padding must
+be finite. For a clip without frames their results are undefined, but `frame_statistics` returns zeros.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def masked_std(frames: Any, frame_mask: Any) -> Any:
     The published code computes the sample standard deviation, which is not defined for a single frame.
 
     The mean is subtracted before squaring: E[x^2] - E[x]^2 would lose digits by cancellation. XLA fuses the
-    subtraction, the square and the sum, so that no centred copy of the frames is made.
+    subtraction, the square and the sum, and so makes no centred copy of the frames.
     """
     real = ops.cast(frame_mask, frames.dtype)  # [B, T]
     deviations = frames - masked_mean(frames, frame_mask)[:, None]  # [B, T, D]
@@ -48,9 +48,9 @@ def sort_frames(frames: Any, frame_mask: Any) -> Any:
 
 
 def median(ordered: Any, num_frames: Any) -> Any:
-    """Returns the median: of an even number of values, the mean of the two middle ones, as in NumPy.
+    """Returns the median; for an even number of values, the mean of the two middle ones, as in NumPy.
 
-    PyTorch takes the lower one.
+    PyTorch takes the lower of the two.
 
     Args:
       ordered: [B, T, D], from `sort_frames`.
@@ -64,8 +64,8 @@ def median(ordered: Any, num_frames: Any) -> Any:
 def mode(ordered: Any, num_frames: Any) -> Any:
     """Returns the most frequent value, and the smallest of equally frequent ones. Arguments as in `median`.
 
-    Frames are quantized to 256 values, so that equal values are common. If all values differ, as after mixup, the mode
-    is the minimum. A loop of T steps on [B, D] finds the longest run of equal values in sorted order.
+    Frames are quantized to 256 values, so equal values are common. If all values differ, as after mixup, the mode is
+    the minimum. A loop of T steps on [B, D] finds the longest run of equal values in sorted order.
     """
     values = ops.stop_gradient(ordered)
 
@@ -89,7 +89,7 @@ def frame_statistics(frames: Any, frame_mask: Any, statistics: Sequence[str]) ->
     """Computes several statistics and concatenates them.
 
     Args:
-      frames: [B, T, D] float, any T; finite in the padding too.
+      frames: [B, T, D] float, any T; padding must be finite, too.
       frame_mask: [B, T] bool, False for padding.
       statistics: names, in the order of the output; "median" and "mode" share one sort.
 
@@ -110,7 +110,7 @@ class FrameStatistics(keras.layers.Layer):
     """`frame_statistics` as a layer, always in float32: [B, T, D] and a mask [B, T] to [B, S * D].
 
     Args:
-      statistics: names out of mean, std, min, max, median, mode.
+      statistics: names from mean, std, min, max, median, mode.
       dtype: float32 by default, even with mixed precision: 16-bit sums over 300 frames would lose most digits.
       **kwargs: of every layer: name, trainable.
     """
@@ -124,7 +124,7 @@ class FrameStatistics(keras.layers.Layer):
         self.statistics = statistics
 
     def call(self, frames: Any, frame_mask: Any) -> Any:
-        """[B, S * D]; arguments as `frame_statistics`."""
+        """Returns [B, S * D]; arguments as in `frame_statistics`."""
         return frame_statistics(frames, frame_mask, self.statistics)
 
     def compute_output_shape(self, frames_shape: Shape, frame_mask_shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""Gates."""
+"""Gates: a tensor multiplied by factors that depend on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yt8m_tf.layers import blocks
 def context_gating(
     x: keras.KerasTensor, name: str, dtype: str | None = None, activation: Callable[[Any], Any] = ops.sigmoid
 ) -> keras.KerasTensor:
-    """Context gating, x * sigmoid(Dense(x)), or another activation over the last axis; the shape stays.
+    """Applies context gating over the last axis, x * sigmoid(Dense(x)) or another activation; keeps the shape.
 
     Reference: "Learnable pooling with Context Gating for video classification", https://arxiv.org/abs/1706.06905.
 
@@ -27,15 +27,16 @@ def context_gating(
 
 
 def normalised_context_gating(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Context gating with batch normalisation in front of the sigmoid, as the code of that paper has it."""
+    """Applies context gating with batch normalisation before the sigmoid, as in the code of that paper."""
     gates = blocks.dense(x, x.shape[-1], f"{name}_dense", use_bias=False)
     return x * ops.sigmoid(blocks.batch_norm(gates, f"{name}_bn"))
 
 
 def bottleneck_gating(x: keras.KerasTensor, units: int, name: str) -> keras.KerasTensor:
-    """Squeeze-and-excitation: x * sigmoid(Dense(ReLU(BN(Dense(x))))), the inner Dense `units` wide; the shape stays.
+    """Applies squeeze-and-excitation, x * sigmoid(Dense(ReLU(BN(Dense(x))))), the inner Dense with `units`.
 
-    Reference: https://arxiv.org/abs/1709.01507; here as NeXtVLAD has it, https://arxiv.org/abs/1811.05014.
+    The shape stays. Reference: https://arxiv.org/abs/1709.01507; this variant is that of NeXtVLAD,
+    https://arxiv.org/abs/1811.05014.
     """
     squeezed = blocks.dense(x, units, f"{name}_squeeze_dense", use_bias=False)
     squeezed = ops.relu(blocks.batch_norm(squeezed, f"{name}_squeeze_bn"))

@@ -46,7 +46,7 @@ def masked_mean(frames: Any, frame_mask: Any) -> Any:
     """Computes the mean over real frames.
 
     Args:
-      frames: [B, T, D] float; finite in the padding too.
+      frames: [B, T, D] float; padding must be finite, too.
       frame_mask: [B, T] bool.
 
     Returns:
@@ -78,8 +78,8 @@ def masked_max(frames: Any, frame_mask: Any) -> Any:
     real = ops.expand_dims(frame_mask, 2)  # [B, T, 1]; LiteRT supports neither `[..., None]` nor `&`
     masked = ops.where(real, ops.stop_gradient(frames), float("-inf"))
     first = ops.expand_dims(_FirstLargest()(masked), 1)  # [B, 1, D]
-    # The gradient of `ops.max` compares frames with the maximum. XLA may recompute the frames for that with other
-    # rounding, so that none is equal, and divide by zero.
+    # The gradient of `ops.max` compares frames with the maximum. XLA may recompute the frames for that with different
+    # rounding; then none is equal, and it divides by zero.
     position = ops.cumsum(ops.ones_like(real, dtype="int32"), axis=1) - 1  # [B, T, 1]
     chosen = ops.equal(ops.where(real, position, -1), first)  # [B, T, D]
     return ops.sum(ops.where(chosen, frames, ops.zeros_like(frames)), axis=1)
@@ -102,7 +102,7 @@ class _FirstLargest(keras.Operation):
 def masked_softmax(scores: Any, frame_mask: Any) -> Any:
     """Computes a softmax over real frames, [B, T] and [B, T] to [B, T]; zeros for padding and clips without frames.
 
-    It is computed in float32, even with mixed precision.
+    Computed in float32, even with mixed precision.
     """
     real = ops.cast(frame_mask, "float32")
     values = ops.where(frame_mask, ops.cast(scores, "float32"), -1e30)

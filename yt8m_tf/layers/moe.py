@@ -12,13 +12,13 @@ from yt8m_tf.layers import blocks
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class MixtureOfExperts(keras.layers.Layer):
-    """For each class, a gated mixture of logistic experts and one dummy expert that always says no: [B, D] to [B, C].
+    """For each class, a gated mixture of logistic experts and a dummy expert of probability 0: [B, D] to [B, C].
 
     P(class) = sum over m < M of softmax(gates)[m] * sigmoid(experts[m]), with M experts and M + 1 gates for each
     class. The output is the log-odds of P, computed in log space.
 
     Reference: `MoeModel` of https://github.com/google/youtube-8m/blob/master/video_level_models.py, whose gates have no
-    bias either. Where we differ: logits instead of probabilities, the initial weights, and a penalty of
+    bias either. Differences: logits instead of probabilities, the initial weights, and a penalty of
     `l2 * sum(w ** 2)`, twice that of slim's regulariser.
 
     Args:
@@ -74,11 +74,11 @@ def mixture_log_odds(gates: Any, experts: Any) -> Any:
     """Computes the log-odds of sum over m of softmax(gates)[m] * sigmoid(experts[m]), without the probability itself.
 
     Args:
-      gates: [..., M + 1] logits of the mixture, the last one of the dummy expert.
+      gates: [..., M + 1] logits of the mixture; the last one is the dummy expert's.
       experts: [..., M] logits of the other experts.
 
     Returns:
-      [...] log P - log(1 - P). The normaliser of the gates is in both terms and cancels.
+      [...] log P - log(1 - P). The normaliser of the gates cancels, because it is in both terms.
     """
     gates = gates - ops.stop_gradient(ops.max(gates, axis=-1, keepdims=True))  # avoids underflow of small terms
     mixed, dummy = gates[..., :-1], gates[..., -1:]

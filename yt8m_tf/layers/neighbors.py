@@ -1,4 +1,4 @@
-"""A memory of videos, and the votes of those nearest to a query."""
+"""Nearest-neighbour voting with a memory of videos."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from keras import ops
 
 from yt8m_tf import schema
 
-# A video's labels that are remembered. The records hold up to 23.
+# The most labels that are remembered of a video. The records have up to 23.
 _MAX_LABELS = 32
-# Squared distances below it, of vectors of length 1, are rounding: the two are one video.
+# Squared distances below this share of the query's squared norm are rounding: the two are the same video.
 _SAME = 1e-5
-# Beyond every distance: of rows that hold no video, and of a video to itself in training.
+# Larger than every distance: for rows without a video, and for a video to itself in training.
 _NEVER = 1e9
 
 Shape = tuple[int | None, ...]
@@ -26,21 +26,21 @@ Shape = tuple[int | None, ...]
 class NeighborVotes(keras.layers.Layer):
     """Nearest-neighbour voting: the weighted share of remembered videos with each class, features [B, D'] to [B, C].
 
-    Every feature has the mean of the remembered videos taken away and is brought to length 1; `scales`, one for each of
-    the D = sum of D' dimensions, weigh them. Of the K nearest videos, with squared distances d, the votes are weighted
-    with softmax(-temperature / 2 * d). Scales and temperature are trained; the videos are a constant, which `remember`
-    fills. In training a video is no neighbour of itself.
+    The mean of the remembered videos is subtracted from each feature, which is then normalised to length 1. `scales`,
+    one for each of the D = sum of D' dimensions, weight the dimensions in distances. The K nearest videos, at squared
+    distances d, vote with weights softmax(-temperature / 2 * d). Scales and temperature are trained; the videos are
+    constants that `remember` sets. In training, a video is not its own neighbour.
 
-    One product [B, N] with N remembered videos finds the neighbours: 4.5 MFLOP a video for 2,000 of them with D 1152.
+    One product [B, N] with N remembered videos finds the neighbours: 4.5 MFLOP a video for N = 2,000 and D = 1152.
 
     Args:
       num_classes: C.
       capacity: N, the most videos that are remembered.
       num_neighbors: K.
-      shares: of each feature, where its scales start.
-      temperature: where it starts.
-      sharpness: what the temperature is multiplied by when not in training.
-      dtype: float32 by default, under mixed precision too: rounded distances would choose other neighbours.
+      shares: initial value of the scales of each feature.
+      temperature: its initial value.
+      sharpness: factor of the temperature outside training.
+      dtype: float32 by default, even with mixed precision: rounded distances would choose other neighbours.
       **kwargs: of every layer: name.
     """
 
@@ -61,7 +61,7 @@ class NeighborVotes(keras.layers.Layer):
         self.shares, self.temperature, self.sharpness = tuple(shares), temperature, sharpness
 
     def build(self, features_shape: Sequence[Shape]) -> None:
-        """Makes an empty memory, whose votes are 0 for every class."""
+        """Creates an empty memory, whose votes are 0 for every class."""
         sizes = [shape[-1] or 0 for shape in features_shape]
         scales = np.repeat(np.array(self.shares, "float32"), sizes)
 
@@ -77,17 +77,17 @@ class NeighborVotes(keras.layers.Layer):
         self.log_temperature = self.add_weight(shape=(), initializer=logarithm, name="log_temperature")
 
     def call(self, features: Sequence[Any], training: bool = False) -> Any:
-        """Votes of the nearest.
+        """Computes the votes of the nearest videos.
 
         Args:
           features: [B, D'] each.
-          training: whether a video that is remembered itself has to do without its own vote.
+          training: whether to exclude a video's own vote if it is in the memory.
 
         Returns:
           [B, C] in [0, 1].
         """
         keys, labels = ops.convert_to_tensor(self.keys), ops.convert_to_tensor(self.labels)
-        importance = ops.square(self.scales)  # of squared differences: no scaled copy of the keys is made
+        importance = ops.square(self.scales)  # weights of squared differences: needs no scaled copy of the keys
         queries = self._normalised(features, self.means)  # [B, D]
         norms = tf.linalg.matvec(ops.square(keys), importance)  # [N]
         norms += _NEVER * ops.cast(labels[:, 0] == schema.NO_LABEL, keys.dtype)
@@ -112,13 +112,13 @@ class NeighborVotes(keras.layers.Layer):
         """Fills the memory.
 
         Args:
-          features: [M, D'] each, of M videos, not more than the capacity.
-          labels: of each video, the ids of its classes. A video without any is left out of votes.
+          features: [M, D'] each, of M videos, at most the capacity.
+          labels: of each video, the ids of its classes. A video without labels never votes.
         """
         means = np.concatenate([values.mean(axis=0, dtype=np.float64) for values in features])
         self.means.assign(means)
         keys, ids = np.zeros(self.keys.shape, "float32"), np.full(self.labels.shape, schema.NO_LABEL, "int32")
-        for start in range(0, len(labels), 4096):  # to be done with little more than the memory itself
+        for start in range(0, len(labels), 4096):  # in parts, to need little space beyond the memory itself
             part = [values[start : start + 4096] for values in features]
             keys[start : start + len(part[0])] = self._normalised(part, self.means)
         for row, own in zip(ids, labels, strict=False):
@@ -137,7 +137,7 @@ class NeighborVotes(keras.layers.Layer):
 
     @staticmethod
     def _normalised(features: Sequence[Any], means: Any) -> Any:
-        """Features without their means, each of length 1, side by side: [B, D]."""
+        """Subtracts the means, normalises each feature to length 1, and concatenates the features: [B, D]."""
         parts, start = [], 0
         for values in features:
             centred = values - means[start : start + values.shape[-1]]
@@ -148,13 +148,13 @@ class NeighborVotes(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class SmoothedLogOdds(keras.layers.Layer):
-    """Shares of votes v to logits: scale * log-odds of (1 - m) v + m sigmoid(bias), all of it trained.
+    """Maps shares of votes v to logits: scale * log-odds of (1 - m) v + m sigmoid(bias); m, scale and bias are trained.
 
-    Where nobody votes for a class, what is left is its prior, which the bias starts at (`registry.set_output_bias`).
+    A class without votes keeps its prior, at which the bias starts (`registry.set_output_bias`).
 
     Args:
-      mixing: where m starts, in (0, 1).
-      dtype: float32 by default, under mixed precision too: shares go down to m times a prior of 1e-5.
+      mixing: initial value of m, in (0, 1).
+      dtype: float32 by default, even with mixed precision: shares go down to m times a prior of 1e-5.
       **kwargs: of every layer: name.
     """
 
@@ -163,17 +163,17 @@ class SmoothedLogOdds(keras.layers.Layer):
         self.mixing = mixing
 
     def build(self, votes_shape: Shape) -> None:
-        """Makes the bias [C] and two numbers."""
+        """Creates the bias [C], and the scalars m (as a logit) and scale."""
         log_odds = float(np.log(self.mixing) - np.log1p(-self.mixing))
         self.bias = self.add_weight(shape=votes_shape[-1:], initializer="zeros", name="bias")
         self.mixing_logit = self.add_weight(shape=(), initializer=keras.initializers.Constant(log_odds), name="mixing")
         self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
 
     def call(self, votes: Any) -> Any:
-        """[B, C] shares of votes to [B, C] logits."""
+        """Maps [B, C] shares of votes to [B, C] logits."""
         mixing = ops.sigmoid(self.mixing_logit)
         yes = (1 - mixing) * votes + mixing * ops.sigmoid(self.bias)
-        # 1 - yes would be 0 for a class that all neighbours have and whose prior rounds to 1.
+        # Not 1 - yes: it would be 0 for a class that all neighbours have and whose prior rounds to 1.
         no = (1 - mixing) * ops.maximum(1 - votes, 0) + mixing * ops.sigmoid(-self.bias)
         return self.scale * (ops.log(yes) - ops.log(no))
 

@@ -14,15 +14,16 @@ Magnitude = Literal["std", "mean", "mean_abs", "max_abs", "norm_by_size", "squar
 
 
 def magnitude(x: Any, kind: Magnitude) -> Any:
-    """The number, or for "square" the tensor, f(x) that noise is multiplied by.
+    """Returns f(x), the factor of the noise: a scalar, or for "square" a tensor.
 
     Args:
-      x: float tensor of any shape. All of it counts, the batch included.
-      kind: "std" (of the population), "mean", "mean_abs", "max_abs", "norm_by_size": the root of the sum of squares
-        divided by the number of elements, "square": x * x divided by the number of elements, for each element.
+      x: float tensor of any shape. f depends on all of it, including the rest of the batch.
+      kind: "std" (of the population); "mean"; "mean_abs"; "max_abs"; "norm_by_size", the square root of the sum of
+        squares, divided by the number of elements; or "square", each element's square divided by the number of
+        elements.
 
     Returns:
-      A scalar, or the shape of x. The gradient is finite, at x = 0 too.
+      A scalar, or for "square" a tensor of the shape of x. The gradient is finite, even at x = 0.
     """
     size = ops.cast(ops.size(x), x.dtype)
     if kind == "std":
@@ -32,7 +33,7 @@ def magnitude(x: Any, kind: Magnitude) -> Any:
     if kind == "mean_abs":
         return ops.mean(ops.abs(x))
     if kind == "max_abs":
-        # By its place: for the gradient of a maximum see `masking.masked_max`.
+        # By index, because of the gradient of a maximum: see `masking.masked_max`.
         magnitudes = ops.reshape(ops.abs(x), (-1,))
         return ops.take(magnitudes, ops.argmax(ops.stop_gradient(magnitudes)))
     if kind == "norm_by_size":
@@ -42,16 +43,16 @@ def magnitude(x: Any, kind: Magnitude) -> Any:
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class GaussianNoise(keras.layers.Layer):
-    """x + N(0, 1) * scale * f(x), the noise drawn for each element; f is `magnitude`, and gradients pass through it.
+    """x + N(0, 1) * scale * f(x), with noise drawn for each element; f is `magnitude`, and gradients pass through it.
 
-    With `always`, inference adds noise too: a fixed draw, that of the layer's name, instead of a new one in each call.
-    Scores are then the same whenever they are computed, and an exported model holds no state. They still depend on a
-    video's place in the batch and, through f, on the rest of the batch.
+    With `always`, inference adds noise, too: a fixed draw, seeded by the layer's name, instead of a new one in each
+    call. Scores are then the same whenever they are computed, and an exported model has no state. They still depend on
+    a video's position in the batch and, through f, on the rest of the batch.
 
     Args:
-      scale: from 0; 0 adds nothing.
-      kind: of `magnitude`.
-      always: whether noise is added in inference too.
+      scale: at least 0; 0 adds nothing.
+      kind: see `magnitude`.
+      always: whether inference adds noise, too.
       **kwargs: of every layer: name, dtype, trainable.
     """
 
@@ -67,14 +68,14 @@ class GaussianNoise(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Adds noise in training, or always; the shape stays."""
+        """Adds noise in training, or always; keeps the shape."""
         if not (training or self.always):
             return inputs
-        x = ops.cast(inputs, "float32")  # sums and squares of a whole tensor are too much for half precision
+        x = ops.cast(inputs, "float32")  # sums and squares of a whole tensor exceed half precision
         seed = self.seed_generator if training else zlib.crc32(self.name.encode())
         noise = keras.random.normal(ops.shape(x), dtype="float32", seed=seed)
         return ops.cast(x + noise * (self.scale * magnitude(x, self.kind)), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The shape stays."""
+        """The shape of the input."""
         return input_shape

@@ -10,14 +10,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class SignedPower(keras.layers.Layer):
-    """sign(x) * |x| ** power, one power for all elements and every use of the layer; the shape stays.
+    """sign(x) * |x| ** power, with one power for all elements; keeps the shape.
 
-    |x| counts as at least 1e-6, which keeps the gradients of x and of the power finite at zero, whatever the power.
+    |x| counts as at least 1e-6, which keeps the gradients of x and of the power finite at zero, for any power.
 
     Args:
       power: the initial power.
-      learnable: train it.
-      dtype: float32 by default, under mixed precision too: powers are large where a few digits matter.
+      learnable: whether to train the power.
+      dtype: float32 by default, even with mixed precision: powers magnify rounding errors.
       **kwargs: of every layer: name, trainable.
     """
 
@@ -27,11 +27,11 @@ class SignedPower(keras.layers.Layer):
         self.learnable = learnable
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the scalar exponent."""
+        """Creates the scalar exponent."""
         initializer = keras.initializers.Constant(self.power)
         self.exponent = self.add_weight(shape=(), initializer=initializer, trainable=self.learnable, name="exponent")
 
     def call(self, inputs: Any) -> Any:
-        """Any shape to the same."""
+        """Maps a tensor of any shape to one of the same shape."""
         magnitude = ops.maximum(ops.abs(inputs), 1e-6)
         return ops.sign(inputs) * ops.exp(self.exponent * ops.log(magnitude))

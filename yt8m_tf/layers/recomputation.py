@@ -1,4 +1,4 @@
-"""Gradients with recomputation: the backward pass recomputes intermediate results, which saves memory for time."""
+"""Gradients with recomputation: the backward pass recomputes intermediate results, trading time for memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def map_recomputed(
 ) -> list[Any]:
     """Applies a function row by row, and recomputes each row for its gradients.
 
-    Memory holds the intermediate results of one row only, in training too. The loops are loops of the graph: XLA
+    Only the intermediate results of one row are in memory, even in training. The loops are part of the graph: XLA
     compiles their body once, and cannot merge the recomputation with the first computation.
 
     Args:
-      function: from (*row, *shared) to a sequence of tensors. It must give the same results both times: it uses no
-        other variables, and draws random numbers only from seeds among its arguments.
+      function: from (*row, *shared) to a sequence of tensors. It must give the same results both times: it must use no
+        other variables, and draw random numbers only from seeds among its arguments.
       rows: tensors [B, ...]; those that are not floating-point get no gradients.
       shared: floating-point tensors that are the same for all rows.
       dtypes: of the results.

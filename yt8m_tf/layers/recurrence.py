@@ -1,13 +1,14 @@
-"""Loops over frames of LSTMs and GRUs in which nothing but the state is multiplied, and their backward pass.
+"""Loops over the frames of LSTMs and GRUs whose only matrix product is that of the state, and their backward pass.
 
-Of a recurrent layer's products only those of the state must wait for each other. Those of the inputs come first, for
-all frames in one product. The backward loop hands the state's gradient from frame to frame, and writes down that of the
-gates, from which the gradients of all weights follow in one product each. TensorFlow's own derivative of such a loop
-makes and adds up the gradients of all weights in every turn instead.
+In a recurrent layer, only the products of the state depend on the previous frame. Those of the inputs are computed
+beforehand, for all frames in one product. The backward loop passes the state's gradient from frame to frame and stores
+the gates' gradients, from which the gradients of all weights follow in one product each. TensorFlow's own derivative of
+such a loop computes and adds up the gradients of all weights in every iteration instead.
 
-Inside the loops a state is [H, B]: of few clips, a product [G, H] x [H, B] takes a CPU half as long as [B, H] x [H, G].
-G is 4 H in an LSTM and 3 H in a GRU, gates as Keras orders them. For the backward pass an LSTM keeps 6 H numbers of
-each frame (gates, h, c) and a GRU 5 H (gates, the state's part of the candidate, h); the pass itself makes G more.
+Inside the loops a state is [H, B]: for few clips, the product [G, H] x [H, B] takes a CPU half as long as
+[B, H] x [H, G]. G is 4 H in an LSTM and 3 H in a GRU, with gates in the order of Keras. For the backward pass an LSTM
+keeps 6 H numbers of each frame (gates, h, c) and a GRU 5 H (gates, the state's part of the candidate, h); the pass
+itself adds G.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ import tensorflow as tf
 
 Tensors = tuple[Any, ...]
 
-_NUM_KEPT = 4  # what a cell keeps of a frame, beside the states
+_NUM_KEPT = 4  # tensors that a cell keeps of a frame, besides the states
 
 
 class Cell(NamedTuple):
-    """One frame of a recurrent layer, and its derivative: products [G, B], states and what is kept [H, B].
+    """One step of a recurrent layer, and its derivative: products are [G, B], states and kept tensors [H, B].
 
     Attributes:
-      step: (products of the inputs, states, transposed recurrent kernel [G, H], recurrent bias [G, 1] or None) to the
-        new states and to what is kept.
-      step_back: (what `step` kept, its states, gradients of its new states, recurrent kernel) to the gradients of the
-        products of the inputs and of the states.
-      of_state: (gradients of the products of the inputs, what `step` kept) to those of the state's product with the
-        recurrent kernel; of one frame, or of all.
+      step: maps (products of the inputs, states, transposed recurrent kernel [G, H], recurrent bias [G, 1] or None) to
+        the new states and the tensors to keep.
+      step_back: maps (kept tensors and states of `step`, gradients of its new states, recurrent kernel) to the
+        gradients of the products of the inputs and of the states.
+      of_state: maps (gradients of the products of the inputs, kept tensors) to the gradients of the state's product
+        with the recurrent kernel, for one frame or for all.
     """
 
     step: Callable[[Any, Tensors, Any, Any], tuple[Tensors, Tensors]]
@@ -86,7 +87,7 @@ GRU = Cell(_gru_step, _gru_step_back, _gru_of_state)
 
 
 def products_of_inputs(x: Any, kernel: Any, bias: Any) -> Any:
-    """x [B, T, D] times kernel [D, G] plus bias [G], as one product: [B, T, G]."""
+    """Computes x [B, T, D] times kernel [D, G] plus bias [G] as one product: [B, T, G]."""
     products = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel) + bias
     shape = [*x.shape[:2], kernel.shape[-1]]
     return tf.ensure_shape(tf.reshape(products, tf.concat([tf.shape(x)[:2], shape[-1:]], axis=0)), shape)
@@ -103,21 +104,21 @@ def run(
     sequences: bool = True,
     training: bool = False,
 ) -> tuple[Any, list[Any]]:
-    """Reads the frames of a batch of clips.
+    """Runs a cell over the frames of a batch of clips.
 
     Args:
       cell: `LSTM`, or `GRU`, whose reset gate acts after the product.
       products: [B, T, G] floating-point, finite, T at least one: the inputs times the kernel, plus the bias.
-      weights: the recurrent kernel [H, G], and of a GRU the recurrent bias [G].
-      initial: the states before the first frame read, each [B, H]: h, and of an LSTM c.
-      mask: [B, T] bool; where it is False, the states stay as they are. None: all True.
-      backwards: whether the last frame is read first.
+      weights: the recurrent kernel [H, G], and for a GRU the recurrent bias [G].
+      initial: the states before the first frame read, each [B, H]: h, and for an LSTM c.
+      mask: [B, T] bool; where it is False, the states do not change. None: all True.
+      backwards: whether to read the last frame first.
       sequences: whether to return h of all frames.
-      training: whether to keep what the backward pass needs; without, a gradient is TensorFlow's own: right, and slow.
+      training: whether to keep what the backward pass needs; if not, gradients are TensorFlow's own: correct, but slow.
 
     Returns:
       h after each frame, [B, T, H] in the order of the frames, or None without `sequences`; and the states after the
-      last frame read. All of the dtype of `products`, as all arguments but the mask.
+      last frame read. Results and all arguments except the mask have the dtype of `products`.
     """
     mask = None if mask is None else tf.transpose(mask)[:, None]  # [T, 1, B]
 
@@ -161,11 +162,11 @@ def run(
 def _backward(
     cell: Cell, kept: Tensors, before: Tensors, upstream: Tensors, kernel: Any, mask: Any, backwards: bool
 ) -> tuple[Any, Tensors]:
-    """Gradients of the products of the inputs, [T, G, B], and of the initial states, [H, B].
+    """Returns the gradients of the products of the inputs, [T, G, B], and of the initial states, [H, B].
 
     Args:
-      cell: see `run`, as of `mask` and `backwards`.
-      kept: of all frames, [T, H, B].
+      cell: see `run`.
+      kept: tensors that the cell kept of all frames, [T, H, B].
       before: the states before each frame, [T, H, B].
       upstream: gradients of h after each frame, [B, T, H], and of the last states, [B, H].
       kernel: [H, G].
@@ -193,7 +194,11 @@ def _loop(
     backwards: bool,
     shapes: Sequence[Any],
 ) -> tuple[Tensors, Tensors]:
-    """Goes through all frames by (frame's number, states) -> (states, values); the last states, all values [T, ...]."""
+    """Applies `step`, (frame index, states) -> (states, values), to all frames.
+
+    Returns:
+      The last states, and the values of all frames, [T, ...].
+    """
     arrays = tuple(tf.TensorArray(initial[0].dtype, size=length, element_shape=shape) for shape in shapes)
 
     def turn(number: Any, states: Tensors, arrays: Tensors) -> tuple[Any, Tensors, Tensors]:
@@ -214,18 +219,24 @@ def _where(mask: Any, t: Any, real: Tensors, padding: Tensors) -> Tensors:
 
 
 def _before(initial: Any, states: Any, backwards: bool) -> Any:
-    """The state before each frame, of that before the first one read, [B, H], and those after each, [T, H, B]."""
+    """Returns the state before each frame, [T, H, B].
+
+    Args:
+      initial: [B, H], the state before the first frame read.
+      states: [T, H, B], the state after each frame.
+      backwards: whether the last frame is read first.
+    """
     first = tf.transpose(initial)[None]
     return tf.concat([states[1:], first] if backwards else [first, states[:-1]], axis=0)
 
 
 def _by_clip(x: Any) -> Any:
-    """[T, N, B] to [B, T, N]."""
+    """Transposes [T, N, B] to [B, T, N]."""
     return tf.transpose(x, (2, 0, 1))
 
 
 def _rows(x: Any) -> Any:
-    """[T, N, B] to [B * T, N]."""
+    """Reshapes [T, N, B] to [B * T, N]."""
     return tf.reshape(_by_clip(x), [-1, x.shape[1]])
 
 

@@ -1,14 +1,17 @@
-"""Recurrent layers with the original's initial weights, over sequences of one length and over padded clips.
+"""Recurrent layers with the original's initial weights, over sequences of equal length and over padded clips.
 
-`keras.layers.LSTM` and `GRU` run on cuDNN when a GPU is in sight and their arguments allow it, as all of these do: tanh
-and sigmoid, biases, no dropout inside, no unrolling, the GRU's reset after the matrix product, masks that are True for
-the first frames and False for the rest. cuDNN reads lengths from the mask: one direction starts at the first frame, the
-other at the last real one. XLA cannot compile these kernels. Without a GPU they are the loops of `layers.recurrence`,
-which keep the state where the mask is False. XLA can compile these and makes no model faster by it
-(docs/BENCHMARKS.md), so that models with recurrent layers are not compiled (`training.distribution.compiles_with_xla`).
+`keras.layers.LSTM` and `GRU` run on cuDNN if there is a GPU and their arguments allow it, as all of these do: tanh and
+sigmoid, biases, no internal dropout, no unrolling, the GRU's reset after the matrix product, and masks that are True
+for the first frames and False for the rest. cuDNN takes lengths from the mask: one direction starts at the first frame,
+the other at the last real one.
 
-For the backward pass an LSTM of size H keeps some 6 H numbers of each frame (gates, cells, outputs), a GRU 5 H. Ask for
-sequences only where something reads them.
+Without a GPU the layers run the loops of `layers.recurrence`, which keep the state where the mask is False.
+
+XLA cannot compile cuDNN's kernels. It can compile the loops, but makes no model faster (docs/BENCHMARKS.md), so models
+with recurrent layers are not compiled (`training.distribution.compiles_with_xla`).
+
+For the backward pass an LSTM of size H keeps some 6 H numbers of each frame (gates, cells, outputs), a GRU 5 H. Request
+sequences only if they are used.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ FusedCell = Literal["lstm", "gru"]
 
 
 class _Loop(keras.layers.RNN):
-    """The loop of an LSTM or a GRU, in place of Keras' own where the arguments are those that cuDNN would allow."""
+    """The loop of an LSTM or a GRU, which replaces Keras' own if the arguments are such that cuDNN would allow."""
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
-        """As in Keras: the last output, all outputs, the last states.
+        """Returns the last output, all outputs and the last states, as in Keras.
 
-        In the padding, unless it is made zero, an output is the state as it was before; of padding before the first
-        real frame this is the initial state, where Keras has zeros.
+        Outputs in the padding repeat the previous state, unless `zero_output_for_mask`. In padding before the first
+        real frame, that is the initial state; Keras returns zeros there.
         """
         cell, is_lstm = self.cell, isinstance(self.cell, keras.layers.LSTMCell)
         dropout = cell.dropout or cell.recurrent_dropout
@@ -63,7 +66,7 @@ class _Loop(keras.layers.RNN):
         return outputs[:, -1], outputs, states
 
 
-# Keras' classes come before `_Loop` in the order of inheritance: they take cuDNN or, by `super()`, the loop.
+# Keras' classes come before `_Loop` in the method resolution order: they use cuDNN or, through `super()`, the loop.
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class LSTM(keras.layers.LSTM, _Loop):
     """`keras.layers.LSTM` with a faster loop where it does not run on cuDNN; same arguments, weights and outputs."""
@@ -78,11 +81,11 @@ _LAYERS = {"rnn": keras.layers.SimpleRNN, "gru": GRU, "lstm": LSTM}
 
 
 def forbid_fused_kernels(model: keras.Model) -> None:
-    """From now on traces the recurrent layers of a model as loops that run on any device, as an export must.
+    """Makes later traces of a model's recurrent layers use loops, which run on any device, as an export must.
 
-    Traced where there is a GPU they would hold cuDNN's kernels, which a server without one cannot run.
+    Traced on a machine with a GPU, they would use cuDNN's kernels, which a server without a GPU cannot run.
     """
-    for layer in model._flatten_layers():  # what Keras itself walks them with
+    for layer in model._flatten_layers():  # as Keras itself visits them
         if isinstance(layer, keras.layers.LSTM | keras.layers.GRU):
             layer.use_cudnn = False
 
@@ -90,21 +93,21 @@ def forbid_fused_kernels(model: keras.Model) -> None:
 def recurrent_layer(
     cell: Cell, hidden_size: int, name: str, return_sequences: bool = False, **arguments: Any
 ) -> keras.layers.RNN:
-    """One recurrent layer in one direction, [B, T, D] to its last output [B, H], or to all of them, [B, T, H].
+    """Creates a recurrent layer in one direction: [B, T, D] to its last output [B, H], or to all outputs, [B, T, H].
 
     On a GPU, "gru" and "lstm" run as cuDNN's fused kernels, which these arguments allow. "rnn", which is
-    h = tanh(W x + U h + b), has no fused kernel in Keras; it is Keras' loop everywhere.
+    h = tanh(W x + U h + b), has no fused kernel in Keras; it is Keras' loop on every device.
 
-    Reference: `torch.nn.RNN`, `GRU` and `LSTM`: all weights start uniform in +-1/sqrt(H). Where we differ: torch has
-    two biases wherever they are added to each other, which is the same function; a GRU has both here too, since its
-    reset gate stands between them.
+    Reference: `torch.nn.RNN`, `GRU` and `LSTM`: all initial weights are uniform in +-1/sqrt(H). Difference: torch has
+    two biases even if they are only added to each other, which computes the same function. A GRU has both here, too,
+    because its reset gate multiplies one of them.
 
     Args:
       cell: the kind.
       hidden_size: H.
       name: of the layer.
       return_sequences: whether to return all outputs.
-      **arguments: more of the Keras layer's.
+      **arguments: further arguments of the Keras layer.
     """
     limit = hidden_size**-0.5
     own: dict[str, Any] = {"gru": {"reset_after": True}, "lstm": {"unit_forget_bias": False}}.get(cell, {})
@@ -117,14 +120,14 @@ def recurrent_layer(
         name=name,
         **(own | arguments),
     )
-    layer.supports_jit = False  # no faster, see the head of this file
+    layer.supports_jit = False  # XLA makes it no faster, see the docstring of this module
     return layer
 
 
 def clip_mask(inputs: Mapping[str, Any]) -> Any:
-    """`masking.clip_mask`, [B, T] bool, in which every clip has one real frame at least.
+    """Returns `masking.clip_mask`, [B, T] bool, with at least one real frame in every clip.
 
-    The rows that fill up the last batch of an evaluation have none, and cuDNN refuses a sequence without a step.
+    The rows that pad the last batch of an evaluation have no frames, and cuDNN rejects an empty sequence.
     """
     return masking.clip_mask({**inputs, "num_frames": ops.maximum(inputs["num_frames"], 1)})
 
@@ -140,26 +143,27 @@ def masked_rnn(
     bidirectional: bool = False,
     unit_forget_bias: bool = False,
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
-    """One recurrent layer over the real frames of each clip, from a state of zeros.
+    """Applies a recurrent layer to the real frames of each clip, from a state of zeros.
 
     Args:
-      x: [B, T, D], any T; finite in the padding too.
-      frame_mask: [B, T] bool: True for the first frames of a clip, one at least, then False (`clip_mask`).
+      x: [B, T, D], any T; padding must be finite, too.
+      frame_mask: [B, T] bool: True for the first frames of a clip, at least one, then False (`clip_mask`).
       cell: the kind.
       hidden_size: H, of each direction.
       name: of the layer.
       sequences: whether to return the outputs at all frames.
       bidirectional: whether a second set of weights reads the clip from its last real frame to its first.
-      unit_forget_bias: start the bias of an LSTM's forget gates at one.
+      unit_forget_bias: whether the bias of an LSTM's forget gates starts at one.
 
     Returns:
-      The outputs, [B, T, H] with zeros in the padding, or without `sequences` those at the last frame read, [B, H];
-      where bidirectional 2 H, the forward half first, each at the frame that it belongs to. And the states after the
-      last frame read, each [B, H]: h of a GRU, h and c of an LSTM; of both directions, forward first.
+      The outputs, and a list of the states after the last frame read. Outputs are [B, T, H] with zeros in the padding,
+      or without `sequences` those at the last frame read, [B, H]. If bidirectional, their width is 2 H, the forward
+      half first, and both halves are in the order of the frames. States are [B, H] each: h of a GRU, h and c of an
+      LSTM; the forward direction's come first.
     """
     if not bidirectional:
         return _one_way(x, frame_mask, cell, hidden_size, name, sequences, unit_forget_bias, backwards=False)
-    # Two layers rather than `keras.layers.Bidirectional`, whose variables change their paths when a model is loaded.
+    # Two layers instead of `keras.layers.Bidirectional`, whose variable paths change when a model is loaded.
     directions = [
         _one_way(x, frame_mask, cell, hidden_size, f"{name}_{way}", sequences, unit_forget_bias, way == "backward")
         for way in ("forward", "backward")
@@ -180,7 +184,7 @@ def _one_way(
     unit_forget_bias: bool,
     backwards: bool,
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
-    """`masked_rnn` in one direction; a sequence read backwards comes out as it was read, from the padding on."""
+    """Applies `masked_rnn` in one direction; outputs are in the order read, so backwards they start with padding."""
     layer = recurrent_layer(
         cell,
         hidden_size,

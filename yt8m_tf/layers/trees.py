@@ -1,8 +1,8 @@
 """Gradient-boosted trees as plain tensors: LightGBM's decisions in TensorFlow's own operations.
 
 All trees of all boosters are traversed together, level by level. For each pair of a row and a tree, a level takes two
-gathers, of the node and of the value that it tests; trees that have reached their leaves are left out. Decisions
-compare integers: the ordered bits of a float32, or one bit of a category's table row.
+gathers, of the node and of the value that it tests; trees without splits on the level are left out. Decisions compare
+integers: the ordered bits of a float32, or one bit of a category's row in a table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Pairs of a row and a tree that are traversed together; with fewer pairs, calls cost more than caches gain.
+# Pairs of a row and a tree that are traversed together. With fewer, the overhead of calls exceeds the gain from caches.
 _PAIRS = 1 << 20
 _ZERO = np.float32(1e-35)  # LightGBM treats absolute values up to this as 0
 NEVER_MISSING, ZERO_IS_MISSING, NAN_IS_MISSING = 0, 1, 2
@@ -27,12 +27,12 @@ class ForestShape:
 
     Attributes:
       boosters: number of boosters.
-      nodes: number of splits and leaves of all trees.
+      nodes: total number of splits and leaves.
       columns: V, the number of inputs of numeric splits: pairs of a feature and a treatment of missing values.
       active: number of trees that have splits on level 0, 1, ...; the deepest trees come first.
       trees: number of trees of all boosters.
-      categories: rows of the table of categorical splits, without the last row, which stands for all other values.
-      words: int32 words in a row of that table, of 32 splits each.
+      categories: rows of the table of categorical splits, without the last row, which is for all other values.
+      words: int32 words in a row of that table, for 32 splits each.
     """
 
     boosters: int
@@ -58,7 +58,7 @@ class Forest:
       leaf_values: [nodes] float64, 0 for splits.
       features: [columns] int32, the number of the feature.
       missing: [columns] int32: `NEVER_MISSING`, `ZERO_IS_MISSING` (NaN, too) or `NAN_IS_MISSING`.
-      missing_left: [columns] int32: 1 if missing values go left.
+      missing_left: [columns] int32, 1 if missing values go left.
       categories: [categories + 1, words] int32 bits.
     """
 
@@ -107,7 +107,7 @@ class BoostedTrees(keras.layers.Layer):
     number of rows varies.
 
     Args:
-      shape: of the forest, whose arrays are the variables.
+      shape: of the forest to assign.
       name: of the layer.
     """
 
@@ -135,7 +135,7 @@ class BoostedTrees(keras.layers.Layer):
         }
 
     def assign(self, forest: Forest) -> None:
-        """Assigns the arrays of a forest, which must have this layer's shape."""
+        """Sets the variables to the arrays of a forest, which must have this layer's shape."""
         for name, array in forest.arrays().items():
             self._variables[name].assign(array)
 

@@ -1,6 +1,6 @@
 """Pooling of frames by clusters: soft assignments, VLAD and Fisher vectors.
 
-None of these makes a tensor of frames by clusters by features: sums over frames are matrix products.
+No tensor of frames by clusters by features is made: sums over frames are matrix products.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ Shape = tuple[int | None, ...]
 
 
 def l2_normalise(x: Any) -> Any:
-    """Divides by the Euclidean norm along the last axis; norms below 1e-6 count as that, and zeros stay zeros."""
+    """Divides by the Euclidean norm along the last axis; norms below 1e-6 count as 1e-6, so zeros stay zeros."""
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
     return x * ops.rsqrt(ops.maximum(squares, 1e-12))
 
 
 def unit_descriptors(descriptors: Any, intra: bool = True) -> Any:
-    """Descriptors of clusters as one vector of length 1.
+    """Concatenates the descriptors of clusters to one vector of length 1.
 
     Args:
       descriptors: [B, K, D].
-      intra: give each cluster's descriptor length 1 first, so that no cluster drowns the others (intra-normalisation).
+      intra: whether to give each cluster's descriptor length 1 first, so that no cluster dominates
+        (intra-normalisation).
 
     Returns:
-      [B, K * D], cluster after cluster.
+      [B, K * D], in the order of the clusters.
 
     Example:
       >>> import numpy as np, yt8m_tf
@@ -47,7 +48,7 @@ def soft_assignment(
 ) -> keras.KerasTensor:
     """Assigns frames to clusters softly: softmax of a normalised linear map, [B, T, D] to [B, T, K].
 
-    The rows of real frames sum to 1, those of padding are zero, so that padding counts in no sum over frames.
+    The rows of real frames sum to 1. Those of padding are zero, so padding does not count in sums over frames.
 
     Example:
       >>> import keras, yt8m_tf
@@ -65,10 +66,10 @@ class _ClusterPooling(keras.layers.Layer):
     """Base class of layers that pool frames by their cluster assignments."""
 
     def call(self, frames: Any, assignment: Any) -> Any:
-        """Pools.
+        """Pools frames.
 
         Args:
-          frames: [B, T, D]; finite in the padding too.
+          frames: [B, T, D]; padding must be finite, too.
           assignment: [B, T, K], zero in the padding.
         """
         raise NotImplementedError
@@ -84,13 +85,13 @@ class _ClusterPooling(keras.layers.Layer):
 class VLAD(_ClusterPooling):
     """Sums of residuals: for each cluster, sum over t of assignment[t] * (frame[t] - centre); [B, K, D].
 
-    The centre's part is the sum of assignments times the centre, so the residuals themselves are never made.
+    The centre's part is the sum of assignments times the centre, so the residuals themselves are never computed.
 
     Reference: NetVLAD, https://arxiv.org/abs/1511.07247; without centres NetRVLAD, https://arxiv.org/abs/1706.06905,
-    where the initial weights are from too.
+    which is also the source of the initial weights.
 
     Args:
-      use_centres: subtract learned centres.
+      use_centres: whether to subtract learned centres.
       **kwargs: of every layer: name, dtype, trainable.
 
     Example:
@@ -105,12 +106,12 @@ class VLAD(_ClusterPooling):
         self.use_centres = use_centres
 
     def build(self, frames_shape: Shape, assignment_shape: Shape) -> None:
-        """Makes the centres [K, D], if there are any."""
+        """Creates the centres [K, D], if they are used."""
         if self.use_centres:
             self.centres = self._cluster_weights("centres", frames_shape, assignment_shape)
 
     def call(self, frames: Any, assignment: Any) -> Any:
-        """[B, T, D] frames and their [B, T, K] assignment to [B, K, D]."""
+        """Maps [B, T, D] frames and their [B, T, K] assignment to [B, K, D]."""
         sums = ops.einsum("btk,btd->bkd", assignment, frames)
         if not self.use_centres:
             return sums
@@ -125,16 +126,16 @@ class VLAD(_ClusterPooling):
 class FisherVectors(_ClusterPooling):
     """Fisher vectors of first and second order, two tensors [B, K, D].
 
-    With r[t] = (frame[t] - centre) / sigma, for each cluster: sum over t of assignment[t] * r[t], and of
-    assignment[t] * (r[t] ** 2 - 1). Both follow from the sums of assignments, frames and squared frames. sigma is
-    scale ** 2 + 1e-6, scale a weight, so that it stays positive.
+    With r[t] = (frame[t] - centre) / sigma, they are for each cluster the sums over t of assignment[t] * r[t] and of
+    assignment[t] * (r[t] ** 2 - 1). Both follow from the sums of assignments, frames and squared frames. To stay
+    positive, sigma is scale ** 2 + 1e-6, where scale is a weight.
 
-    Reference: NetFV, https://arxiv.org/abs/1706.06905, and its code at https://github.com/antoine77340/Youtube-8M-WILLOW,
-    which has an option to take a hundredth of the assignment's kernel for the centres; here they are weights of their
-    own, as in its best NetFV.
+    Reference: NetFV, https://arxiv.org/abs/1706.06905, and its code at https://github.com/antoine77340/Youtube-8M-WILLOW.
+    That code has an option to use a hundredth of the assignment's kernel as the centres; here they are separate
+    weights, as in its best NetFV.
 
     Args:
-      dtype: float32 by default, under mixed precision too: the second order is a small difference of large sums.
+      dtype: float32 by default, even with mixed precision: the second order is a small difference of large sums.
       **kwargs: of every layer: name, trainable.
 
     Example:
@@ -149,12 +150,12 @@ class FisherVectors(_ClusterPooling):
         super().__init__(dtype=dtype, **kwargs)
 
     def build(self, frames_shape: Shape, assignment_shape: Shape) -> None:
-        """Makes centres and scales, both [K, D]."""
+        """Creates centres and scales, both [K, D]."""
         self.centres = self._cluster_weights("centres", frames_shape, assignment_shape)
         self.scales = self._cluster_weights("scales", frames_shape, assignment_shape, mean=1.0)
 
     def call(self, frames: Any, assignment: Any) -> tuple[Any, Any]:
-        """[B, T, D] frames and their [B, T, K] assignment to both orders, [B, K, D] each."""
+        """Maps [B, T, D] frames and their [B, T, K] assignment to both orders, [B, K, D] each."""
         sigma = ops.square(self.scales) + 1e-6  # [K, D]
         weight = ops.sum(assignment, axis=1)[:, :, None]  # [B, K, 1]
         sums = ops.einsum("btk,btd->bkd", assignment, frames)

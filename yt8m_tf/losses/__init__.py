@@ -1,1 +1,1 @@
-"""Losses on logits, and the ranking losses among them."""
+"""Losses on logits, including ranking losses."""

@@ -1,8 +1,8 @@
-"""Losses on logits. Targets lie in [0, 1] and may be soft; some of them may be unknown, and then count nowhere.
+"""Losses on logits. Targets are in [0, 1] and may be soft; unknown targets do not count.
 
-Where all targets are known, losses are means over batch and outputs. Where some are not, what is summed up is the known
-outputs, and divided by the number of examples: every rating counts alike, whatever else its batch holds, and the mean
-of several replicas' losses is that of their batches together.
+If all targets are known, a loss is the mean over batch and outputs. Otherwise, it is the sum over known outputs divided
+by the number of examples. Then every rating has the same weight in any batch, and the mean of the replicas' losses is
+the loss of their batches together.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import tensorflow as tf
 from yt8m_tf.config.experiment import LossConfig
 from yt8m_tf.losses import ranking
 
-# Maps logits and targets, both [B, C + V] (classes first, then tags, if there are any), and perhaps which targets are
-# known ([B, C + V] bool; an unknown one is 0), to a float32 scalar.
+# Maps logits and targets, both [B, C + V] (classes first, then any tags), and optionally which targets are known
+# ([B, C + V] bool; unknown targets are 0), to a float32 scalar.
 Loss = Callable[..., tf.Tensor]
-# Takes the positives of the unweighted targets beside the targets themselves, [B, C + V] bool.
+# Maps (logits, targets, positives of the unweighted targets, known), the latter two [B, C + V] bool, to a scalar.
 _OwnLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
 def make_loss(config: LossConfig, num_classes: int, target_weights: np.ndarray | None = None) -> Loss:
-    """The loss that a configuration names.
+    """Returns the loss that a configuration names.
 
     Args:
       config: name and options.
-      num_classes: C. Only `bce_labels_tags` tells tags from classes; all others treat all outputs alike.
-      target_weights: [C + V], what the targets of each output are multiplied by, in [0, 1]; None: nothing. Which
-        outputs are positives (`positives`) is decided before: a class that counts less keeps its place in the ranking.
+      num_classes: C. Only `bce_labels_tags` distinguishes tags from classes.
+      target_weights: [C + V] factors of the targets of each output, in [0, 1]; None: no weights. Positives
+        (`positives`) are determined before weighting, so weights do not change which outputs are ranked higher.
     """
 
     def pairs(pair_loss: ranking.PairLoss, within_example: bool = False) -> _OwnLoss:
@@ -69,17 +69,18 @@ def make_loss(config: LossConfig, num_classes: int, target_weights: np.ndarray |
 
 
 def positives(targets: tf.Tensor, above: float) -> tf.Tensor:
-    """Returns the outputs that the ranking losses take for positives.
+    """Returns the outputs that the ranking losses treat as positives.
 
-    Soft labels list some forty candidates for a video, nearly all of them improbable: above 0 is no label yet. With
-    0.5, a video's labels count under mixup where it has more than half of the weight, and those that both videos have
-    always do; of soft labels mixed with hard ones, what the two together hold for more probable than not.
+    Soft labels list some forty candidates for a video, nearly all improbable, so a target just above 0 is not a label.
+    With `above` = 0.5, mixup keeps the labels of the video with more than half of the weight, and those that both
+    videos have. If soft labels are mixed with hard ones, positives are the outputs that the mixture makes more probable
+    than not.
 
-    The published code takes targets above 0 where it compares scores of a whole batch, under mixup the labels of both
-    videos, and in its other ranking losses rounds soft targets down to 0.
+    In losses that compare the scores of a whole batch, the published code takes all targets above 0: under mixup, the
+    labels of both videos. In its other ranking losses, it rounds soft targets down to 0.
 
     Args:
-      targets: [B, C + V] in [0, 1], soft labels and mixup in them, and no weights of classes.
+      targets: [B, C + V] in [0, 1], after soft labels and mixup, before weights of classes.
       above: `LossConfig.positive_above`.
 
     Returns:
@@ -89,7 +90,7 @@ def positives(targets: tf.Tensor, above: float) -> tf.Tensor:
 
 
 def bce(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
-    """Binary cross-entropy.
+    """Computes binary cross-entropy.
 
     Args:
       logits: [B, C], any float type and any magnitude.
@@ -97,16 +98,17 @@ def bce(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -
       known: [B, C] bool, which targets count; None: all.
 
     Returns:
-      float32 scalar: the mean over batch and classes, in nats; with `known` the sum over what is known, by example.
+      float32 scalar in nats: the mean over batch and classes; with `known`, the mean over examples of the sum over
+      known classes.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     return _mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits), known)
 
 
 def mse(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
-    """Mean squared error of the scores, sigmoid(logits), over batch and classes; arguments as `bce`.
+    """Computes the mean squared error of the scores, sigmoid(logits), over batch and classes; arguments as in `bce`.
 
-    The published code takes that of the logits themselves, whose minimum is no probability.
+    The published code uses the error of the logits instead, so scores are not probabilities at its minimum.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     return _mean(tf.square(tf.sigmoid(logits) - targets), known)
@@ -115,19 +117,19 @@ def mse(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -
 def rank_weighted_bce(
     logits: tf.Tensor, targets: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Binary cross-entropy, each output's weighted by the number of outputs of the other kind on its wrong side.
+    """Computes binary cross-entropy, with each output weighted by how many outputs are misranked against it.
 
-    The weight, at least 1, is for a positive the number of negatives of the whole batch that score higher, for a
-    negative the number of positives that score lower; it is not differentiated. The published code leaves the weights
-    in sorted order, which ends in an error of shapes, and rounds the soft targets of mixup down to 0.
+    A positive's weight is the number of negatives of the whole batch that score higher, a negative's the number of
+    positives that score lower; weights are at least 1. No gradient flows through them. The published code leaves the
+    weights in sorted order, which fails with a shape error, and rounds the soft targets of mixup down to 0.
 
     Args:
-      logits, targets, known: as `bce`.
+      logits, targets, known: as in `bce`.
       positive: [B, C] bool, `positives` of the targets.
 
     Returns:
-      float32 scalar: the mean, as of `bce`, of weight times cross-entropy. It is large at the start, when
-      nothing is ranked yet.
+      float32 scalar: the mean, as in `bce`, of weight times cross-entropy. It is large in the beginning, when outputs
+      are not ranked yet.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     weights = tf.maximum(ranking.misranked_counts(tf.stop_gradient(logits), positive, known), 1.0)
@@ -135,15 +137,14 @@ def rank_weighted_bce(
 
 
 def poisson_of_counts(logits: tf.Tensor, targets: tf.Tensor, known: tf.Tensor | None = None) -> tf.Tensor:
-    """Negative log likelihood of each example's number of labels, were it Poisson with the sum of scores as its rate.
+    """Computes the negative log likelihood of the number of labels, as Poisson with the sum of scores as its rate.
 
     Args:
-      logits, targets, known: as `bce`; a soft target counts as that part of a label. Of the classes that are known both
-        the labels and the rate are taken.
+      logits, targets, known: as in `bce`; a soft target counts as a fraction of a label. Both labels and rate are sums
+        over known classes.
 
     Returns:
-      float32 scalar: rate - count * log(rate), the mean over the batch. log(count!), which no weight can change, is
-      left out.
+      float32 scalar: the mean over the batch of rate - count * log(rate). The constant log(count!) is left out.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     log_scores = tf.math.log_sigmoid(logits)
@@ -162,18 +163,18 @@ def bce_labels_tags(
     separate_means: bool = True,
     known: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Binary cross-entropy with one weight for classes and one for tags.
+    """Computes binary cross-entropy with one weight for classes and one for tags.
 
     Args:
-      logits, targets, known: as `bce`, [B, C + V].
+      logits, targets, known: as in `bce`, [B, C + V].
       num_classes: C.
       label_weight, tag_weight: of the first C and of the last V outputs.
-      separate_means: take the mean of classes and that of tags by themselves, as in the original. Else one of all: a
-        weight of tags then counts V / C as much, with 25 tags of 3,862 classes 154 times less.
+      separate_means: whether classes and tags have separate means, as in the original. With a common mean, a tag weight
+        has V / C of the effect: 154 times less for 25 tags and 3,862 classes.
 
     Returns:
       float32 scalar: label_weight * mean over batch and classes + tag_weight * mean over batch and tags; or the mean
-      over batch and all outputs of weight times cross-entropy, `bce` itself where both weights are 1.
+      over batch and all outputs of weight times cross-entropy, which is `bce` if both weights are 1.
     """
     logits, targets = tf.cast(logits, tf.float32), tf.cast(targets, tf.float32)
     terms = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
@@ -188,17 +189,17 @@ def bce_labels_tags(
 
 
 def _mean(terms: tf.Tensor, known: tf.Tensor | None) -> tf.Tensor:
-    """Of [B, C] float32 terms the mean, or the mean over the examples of the sum of what is known."""
+    """Returns the mean of [B, C] float32 terms; with `known`, the mean over examples of the sum of known terms."""
     if known is None:
         return tf.reduce_mean(terms)
     return tf.reduce_mean(tf.reduce_sum(tf.where(known, terms, 0.0), axis=1))
 
 
 def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Targets from lists of labels.
+    """Makes targets from lists of labels.
 
     Args:
-      labels: [B, L] integers below C; negative ones are padding. A label may stand in a list more than once.
+      labels: [B, L] integers below C; negative ones are padding. A list may repeat a label.
       num_classes: C.
 
     Returns:
@@ -207,14 +208,14 @@ def dense_targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     batch_size, length = tf.unstack(tf.shape(labels))
     rows = tf.repeat(tf.range(batch_size), length)  # [B * L]
     flat = tf.reshape(tf.cast(labels, tf.int32), [-1])
-    # Padding writes a zero, which a maximum ignores, so that it needs no column of its own to be cut off afterwards.
+    # Padding writes a zero to class 0, which the maximum ignores; so it needs no extra column.
     indices = tf.stack([rows, tf.maximum(flat, 0)], axis=1)
     updates = tf.cast(flat >= 0, tf.float32)
     return tf.tensor_scatter_nd_max(tf.zeros([batch_size, num_classes]), indices, updates)
 
 
 def rated_targets(classes: tf.Tensor, ratings: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Targets, and which of them are known, from lists of ratings.
+    """Makes targets from lists of ratings.
 
     Args:
       classes: [B, L] integers below C, each once in its list; negative ones are padding.
@@ -222,7 +223,7 @@ def rated_targets(classes: tf.Tensor, ratings: tf.Tensor, num_classes: int) -> t
       num_classes: C.
 
     Returns:
-      [B, C] float32, 0 where unknown, and [B, C] bool.
+      Targets [B, C] float32, 0 where unknown; and [B, C] bool, which of them are known.
     """
     known = dense_targets(classes, num_classes) > 0.0
     return _spread(classes, ratings, tf.shape(known)), known
@@ -235,11 +236,11 @@ def soften(
 
     Args:
       targets: [B, C] of zeros and ones.
-      classes: [B, K] integers below C, negative ones are padding; no class stands in a list twice. An empty list means
-        that there are no soft labels: the hard ones stay as they are.
+      classes: [B, K] integers below C, each once in its list; negative ones are padding. An example with an empty list
+        keeps its hard labels.
       scores: [B, K] soft labels of these classes in [0, 1], any float type.
       weight: of the soft labels, in (0, 1].
-      unlisted_hard: the classes that a list does not name keep their hard labels; else their soft labels are 0.
+      unlisted_hard: whether classes that are not on a list keep their hard labels; if not, their soft labels are 0.
 
     Returns:
       [B, C] float32.
@@ -253,7 +254,7 @@ def soften(
 
 
 def _spread(classes: tf.Tensor, scores: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Lists [B, K] of classes, negative ones being padding, and their scores -> [B, C] float32, 0 where none is."""
+    """Scatters scores [B, K] of classes [B, K], negative if padding, to [B, C] float32; unlisted classes get 0."""
     batch_size, length = tf.unstack(tf.shape(classes))
     rows = tf.repeat(tf.range(batch_size), length)  # [B * K]
     flat = tf.reshape(classes, [-1])
@@ -264,17 +265,17 @@ def _spread(classes: tf.Tensor, scores: tf.Tensor, shape: tf.Tensor) -> tf.Tenso
 
 
 def with_tags(targets: tf.Tensor, membership: np.ndarray) -> tf.Tensor:
-    """Targets of classes with those of tags after them: a tag's is the highest of its classes'.
+    """Appends the targets of tags to those of classes; a tag's target is the highest of its classes'.
 
-    It is taken before mixup, which then mixes both.
+    This comes before mixup, which then mixes both.
 
     Args:
       targets: [B, C] in [0, 1].
-      membership: [C, V], not 0 where a class belongs to a tag; every tag has a class.
+      membership: [C, V], not 0 where a class belongs to a tag; every tag has at least one class.
 
     Returns:
       [B, C + V].
     """
-    # Gathers each tag's few columns; [B, C, V] would be as large as all targets V times.
+    # Gathers each tag's few columns; [B, C, V] would be V times as large as the targets.
     tags = [tf.reduce_max(tf.gather(targets, np.flatnonzero(column), axis=1), axis=1) for column in membership.T]
     return tf.concat([targets, tf.stack(tags, axis=1)], axis=1)

@@ -1,12 +1,14 @@
 """Losses over pairs of a positive and a negative score, and weights by rank, in bounded memory.
 
-They compare the scores of a whole batch: with gradient accumulation, of each part, and with several replicas, of each
-replica's part. An output is positive (`losses.positives`), negative, or unknown; unknown outputs are not compared. A
-positive is compared only with the highest negatives. The number of positives is not bounded: they are gathered at the
-front of a list, which a loop processes in chunks. A chunk yields its loss and gradient together, so that only one
-chunk's pairs are in memory, and nothing is kept for a backward pass.
+They compare the scores of a whole batch; with gradient accumulation or several replicas, those of each part of the
+batch. An output is positive (`losses.positives`), negative, or unknown; unknown outputs are not compared. A positive is
+compared only with the highest negatives.
 
-Gradients flow to positives and negatives alike. A batch without positives, or without negatives, has loss 0.
+The number of positives is not bounded: they are gathered at the front of a list, which a loop processes in chunks. A
+chunk yields its loss and gradient together, so only one chunk's pairs are in memory, and nothing is kept for a backward
+pass.
+
+Gradients flow to both positives and negatives. A batch without positives, or without negatives, has loss 0.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from typing import Any
 
 import tensorflow as tf
 
-# The largest numbers of pairs, which determine memory, and of positives in a chunk.
+# The largest numbers of pairs (which determine memory) and of positives in a chunk.
 MAX_PAIRS = 2**20
 _MAX_POSITIVES = 1024
 # Score of excluded outputs: pairs with it have loss and slope 0, and differences with it are finite.
 FAR = 1e30
 
-# Maps differences, negative minus positive, to each pair's loss and its derivative; all of one shape.
+# Maps differences, negative minus positive, to each pair's loss and its derivative; all have the same shape.
 PairLoss = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -63,14 +65,14 @@ def mean_over_pairs(
       positive: [B, C] bool.
       pair_loss: the loss of a difference of two scores, and its derivative.
       negatives: number per example: the `negatives * B` highest of the batch are used, or all if there are fewer.
-      within_example: pair a positive with the `negatives` highest of its own example instead.
+      within_example: whether to pair a positive with the `negatives` highest of the same example instead.
       known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
       float32 scalar: the mean over all pairs.
 
     Raises:
-      ValueError: the shape is not known when the function is traced.
+      ValueError: the shape is unknown when the function is traced.
     """
     logits = tf.cast(logits, tf.float32)
     if not logits.shape.is_fully_defined():
@@ -94,15 +96,15 @@ def lsep(logits: tf.Tensor, positive: tf.Tensor, negatives: int, known: tf.Tenso
     Args:
       logits: [B, C].
       positive: [B, C] bool.
-      negatives: number per example, of the highest of the whole batch.
+      negatives: number per example: the `negatives * B` highest of the batch are used.
       known: [B, C] bool, True for every positive; None: all outputs are known.
 
     Returns:
       float32 scalar.
 
     References:
-      Li, Song and Luo, https://arxiv.org/abs/1704.03135. The paper has the sum over an example's pairs in the
-      logarithm; here it is the mean over the batch's pairs.
+      Li, Song and Luo, https://arxiv.org/abs/1704.03135. The paper takes the logarithm of the sum over an example's
+      pairs; here it is the mean over the batch's pairs.
     """
     negative = tf.reshape(_negatives(positive, known), [-1])
     scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
@@ -129,8 +131,8 @@ def misranked_counts(logits: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | 
     """
     negative = tf.reshape(_negatives(positive, known), [-1])
     scores, positive = tf.reshape(tf.cast(logits, tf.float32), [-1]), tf.reshape(positive, [-1])
-    # One sort of integers that combine the score as an integer of the same order, the kind (so that negatives come
-    # first among equal scores) and the place. XLA would compile a binary search to comparisons of all pairs.
+    # Sorts integers that combine the score (as an integer of the same order), the kind (so that negatives come first
+    # among equal scores) and the position. XLA would compile a binary search to comparisons of all pairs.
     bits = tf.bitcast(tf.where(scores == 0.0, 0.0, scores), tf.int32)  # -0 equals 0
     ordered = tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, 0x7FFFFFFF), bits)
     kind_and_place = tf.cast(positive, tf.int64) * 2**31 + tf.range(tf.size(scores), dtype=tf.int64)
@@ -148,11 +150,11 @@ def misranked_counts(logits: tf.Tensor, positive: tf.Tensor, known: tf.Tensor | 
 def _over_groups(
     scores: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, pair_loss: PairLoss, negatives: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the mean over pairs of each positive with the highest negatives of its group, and its gradient.
+    """Computes the mean over pairs of each positive and the highest negatives of its group, and its gradient.
 
     Args:
       scores: [G, S] float32.
-      positive, negative: [G, S] bool; neither is unknown.
+      positive, negative: [G, S] bool; an output that is neither is unknown.
       pair_loss: see `mean_over_pairs`.
       negatives: N, the number in a group.
 

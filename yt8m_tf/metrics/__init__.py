@@ -1,1 +1,1 @@
-"""GAP@20 and the other metrics: the part on the device, their exact accumulation, a pass over a dataset."""
+"""GAP@20 and the other metrics: the part on the device, exact accumulation, and the pass over a dataset."""

@@ -46,23 +46,24 @@ class Metrics:
     `calibration` is 0, and `perr` is NaN if a video has more labels than it has scores.
 
     Attributes:
-      gap: GAP@20: each video's 20 highest scores pooled and ranked, the precision at the ranks of the positives summed
-        and divided by the number of all labels, labels outside a top 20 included: a video with 25 labels, ranked
-        perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
+      gap: GAP@20. Each video's 20 highest scores are pooled and ranked; the precision at the ranks of the positives is
+        summed and divided by the number of all labels, including labels outside a top 20. So a single video with 25
+        labels, ranked perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
       hit_at_1: share of videos whose highest score is a label.
       perr: mean over videos of the share of labels among the n highest scores of a video with n labels; 0 if n = 0.
       map: mean of `average_precision` over the classes that have positives.
       bce: mean binary cross-entropy over videos and classes, in nats.
-      calibration_error: expected calibration error over 15 bins of equal width, of all videos and classes.
+      calibration_error: expected calibration error of all videos and classes, over 15 bins of equal width.
       num_videos: videos evaluated.
       num_labels: number of their labels, P in GAP.
       average_precision: [C] float64, from the same 20 pairs per video, over all positives of the class; NaN for classes
         without positives.
       num_positives: [C] int64.
-      calibration: [3, 15] float64: per bin the number of pairs, the sum of their scores, their positives.
-      pairs_above: [2, 201] int64: the number of pairs ranked by GAP whose score is at least i / 200, positive and other
-        ones. Together with `num_labels` they give the precision-recall curve, whose area approximates GAP.
-      videos: the pairs that GAP was computed from, for intervals.
+      calibration: [3, 15] float64: per bin, the number of pairs, the sum of their scores, and the number of positives.
+      pairs_above: [2, 201] int64: of the pairs that GAP ranks, how many positives and how many others have a score of
+        at least i / 200. Together with `num_labels` they give the precision-recall curve, whose area approximates GAP.
+      thresholds: those of the best F1, if requested.
+      videos: the pairs from which GAP was computed, for intervals.
     """
 
     BEST_BY: ClassVar[str] = "gap_at_20"
@@ -88,7 +89,7 @@ class Metrics:
         return None if self.videos is None else gap_interval(self.videos)
 
     def scalars(self) -> dict[str, float]:
-        """Returns the known metrics, by the names under which they are logged and written."""
+        """Returns the known metrics, by their names in logs and files."""
         names = {"gap_at_20": self.gap, "hit_at_1": self.hit_at_1, "perr": self.perr, "map": self.map, "bce": self.bce}
         names["calibration_error"] = self.calibration_error
         return {name: value for name, value in names.items() if not math.isnan(value)}
@@ -99,7 +100,7 @@ class Metrics:
 
 
 class MetricAccumulator:
-    """Accumulates the statistics of batches, in 124 bytes per video (149 with spare capacity) and a few sums.
+    """Accumulates the statistics of batches: 124 bytes per video (149 with spare capacity), and a few sums.
 
     A pair is a uint32 key of score and hit (`pair_keys`) and a uint16 class. Above 65,536 classes the class is a
     uint32, and a video takes 164 bytes (197). In addition to its pairs, a video has its number of labels and,
@@ -109,10 +110,13 @@ class MetricAccumulator:
     UNIT: ClassVar[str] = "videos"
 
     def __init__(self, num_classes: int, width: int = TOP_K, keep_ids: bool = False) -> None:
-        """`num_classes` is C; `width`, if below 20, is the number of pairs per video.
+        """Creates an empty accumulator.
 
-        With `keep_ids`, `update` must be given ids, and the `videos` of the result have them. `arrays` and `merge` do
-        not pass them on.
+        Args:
+          num_classes: C.
+          width: the number of pairs per video, if below 20.
+          keep_ids: whether the `videos` of the result have ids. Then `update` must be given ids. `arrays` and `merge`
+            do not pass them on.
         """
         width = min(width, TOP_K, num_classes)
         self._ids: list[np.ndarray] | None = [] if keep_ids else None
@@ -138,10 +142,10 @@ class MetricAccumulator:
 
         Args:
           statistics: a result of `batch_statistics` or `top_score_statistics`, as tensors or arrays.
-          ids: the ids of the batch's B videos, for messages.
+          ids: the ids of the batch's B videos, for messages and `keep_ids`.
 
         Raises:
-          InputError: a score is NaN, or the loss is not finite; the message names the video. Nothing is added then.
+          InputError: a score is NaN, or the loss is not finite; the message names the video. Then nothing is added.
         """
         arrays = {name: np.asarray(value) for name, value in statistics.items()}
         if arrays["not_finite"].any():
@@ -170,12 +174,12 @@ class MetricAccumulator:
         self._add(other._keys[:count], other._classes[:count], other._num_labels[:count], other._sums)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the contents, to send to another process.
+        """Returns the contents as arrays, to be sent to another process.
 
         Returns:
           `keys` and `classes` [num_videos, k] and `num_labels` [num_videos], int32 (TensorFlow's collectives do not
-          support unsigned integers), and the sums, [1, ...] each. Arrays of several workers may be concatenated along
-          the first axis.
+          support unsigned integers); and the sums, [1, ...] each. The arrays of several workers may be concatenated
+          along the first axis.
         """
         count = self.num_videos
         pairs = {"keys": self._keys[:count].view(np.int32), "classes": self._classes[:count].astype(np.int32)}
@@ -184,7 +188,7 @@ class MetricAccumulator:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MetricAccumulator:
-        """Inverts `arrays`; from concatenated arrays of several workers, returns the accumulator of all."""
+        """Inverts `arrays`; the concatenated arrays of several workers give the accumulator of all of them."""
         result = cls(arrays["num_positives"].shape[1], arrays["keys"].shape[1])
         sums = {name: arrays[name].sum(axis=0) for name in SUMS}
         result._add(arrays["keys"].view(np.uint32), arrays["classes"], arrays["num_labels"], sums)
@@ -199,7 +203,7 @@ class MetricAccumulator:
         """Returns the metrics of all videos added.
 
         Args:
-          min_positives: also find the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
+          min_positives: if given, also find the thresholds of the best F1 (`thresholds.best_thresholds`).
 
         Raises:
           InputError: there are no videos, or none of them has a label.
@@ -241,7 +245,7 @@ class MetricAccumulator:
         start = self.num_videos
         end = start + len(keys)
         if end > len(self._keys):
-            # Growing by a fifth keeps both copies and spare capacity small.
+            # Growing by a fifth is a compromise between the number of copies and spare capacity.
             capacity = max(end, len(self._keys) * 6 // 5)
             self._keys = _grow(self._keys[:start], capacity)
             self._classes = _grow(self._classes[:start], capacity)
@@ -255,13 +259,13 @@ class MetricAccumulator:
 def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
     """Computes GAP of pooled pairs, in float64.
 
-    Among equal scores, negatives rank first, so that the result depends only on the set of pairs, and a model gains
-    nothing from ties. A score of 0 counts as any other.
+    Among equal scores, negatives rank first, so the result depends only on the set of pairs, and a model gains nothing
+    from ties. A score of 0 counts like any other.
 
     Args:
       scores: each video's highest scores, of any shape, not negative; taken as float32.
       hits: bool, of the same shape: whether the pair's class is a label of its video.
-      num_positives: number of labels of all videos, labels outside the pairs included; positive.
+      num_positives: number of labels of all videos, including labels outside the pairs; positive.
 
     Raises:
       ValueError: a score is negative or NaN.
@@ -279,9 +283,9 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def pair_keys(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Encodes scores and hits as uint32 in whose descending order pairs rank: by score, negatives first among equals.
+    """Encodes scores and hits as uint32 keys; in descending order, pairs rank by score, negatives first among equals.
 
-    The bits of non-negative floats have the same order as the floats. The shift drops the sign bit, also that of -0.
+    The bits of non-negative floats have the same order as the floats. The shift drops the sign bit, even that of -0.
     """
     return (np.ascontiguousarray(scores).view(np.uint32) << 1) | ~hits
 
@@ -299,7 +303,7 @@ def _pairs_above(ordered: np.ndarray) -> np.ndarray:
     thresholds = exact.astype(np.float32)
     # Rounding to float32 must not move a threshold below its exact value.
     thresholds = np.where(thresholds < exact, np.nextafter(thresholds, np.float32(2)), thresholds)
-    lowest = thresholds.view(np.uint32) << 1  # key of a hit, which is below that of a miss with the same score
+    lowest = thresholds.view(np.uint32) << 1  # key of a hit, which is lower than that of a miss of the same score
     hit_keys = ordered[(ordered & 1) == 0]
     hits, pairs = (len(keys) - np.searchsorted(keys, lowest) for keys in (hit_keys, ordered))
     return np.stack([hits, pairs - hits])

@@ -1,6 +1,6 @@
-"""The part of the metrics that runs on the device: a batch of logits reduced to 20 pairs a video and a few sums.
+"""The part of the metrics that runs on the device: a batch of logits reduced to 20 pairs per video and a few sums.
 
-And its counterpart for models that give no more than their highest scores, on the host.
+A counterpart on the host serves models of which only the highest scores are known.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from yt8m_tf.metrics.host_top_k import host_top_k
 TOP_K = 20
 NUM_BINS = 15
 
-# What `batch_statistics` gives per video; all else it gives are sums over the batch.
+# The results of `batch_statistics` per video; the others are sums over the batch.
 PER_VIDEO = ("top_logits", "top_classes", "hits", "num_labels", "valid", "not_finite")
 SUMS = ("num_videos", "hit_at_1", "perr", "bce", "calibration", "num_positives")
 
 
 def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Reduces a batch to what the metrics need, on the device; compiles with XLA, runs in replicas.
+    """Reduces a batch to what the metrics need, on the device; can be compiled by XLA and run in replicas.
 
-    The top pairs leave as logits, and the host makes scores of them: a sigmoid on the CPU rounds differently at
-    different places of a tensor, and GAP would depend on the batch size. Equal logits rank by lower class id.
+    The top pairs are returned as logits, and the host computes their scores: on the CPU, a sigmoid rounds differently
+    at different positions of a tensor, so that GAP would depend on the batch size. Equal logits rank by lower class id.
 
     Args:
-      logits: [B, C] of any float dtype; computed with in float32.
+      logits: [B, C] of any float dtype; the computation is in float32.
       labels: [B, L] int32 ids below C, padded with `schema.NO_LABEL`; an id given twice counts once. C and L must
         be known when the function is traced.
-      valid: [B] bool; False marks the padding of a last batch, which counts nowhere.
+      valid: [B] bool; False marks the padding of a last batch, which does not count.
 
     Returns:
       Per video: `top_logits` [B, k] float32, k = min(20, C), highest first; `top_classes` [B, k] int32; `hits`
-      [B, k] bool, is the class a label; `num_labels` [B] int32, how many different ones; `valid` [B] bool;
-      `not_finite` [B] bool, a score is NaN or the loss infinite.
-      Sums over the videos, float64: `num_videos`; `hit_at_1`; `perr`; `bce` (each video's mean over classes);
-      `calibration` [3, 15], per bin of equal width the number of pairs, their scores, their positives; and
-      `num_positives` [C] int64. For several replicas see `concatenate_statistics`.
+      [B, k] bool, whether the class is a label; `num_labels` [B] int32, the number of distinct labels; `valid` [B]
+      bool; `not_finite` [B] bool, whether a score is NaN or the loss infinite.
+      Sums over the videos, float64: `num_videos`; `hit_at_1`; `perr`; `bce` (of each video's mean over classes);
+      `calibration` [3, 15], per bin of equal width the number of pairs, the sum of their scores, and the number of
+      positives; and `num_positives` [C] int64. For several replicas see `concatenate_statistics`.
     """
     logits = tf.cast(logits, tf.float32)
     top = tf.math.top_k(logits, _depth(logits, labels))
@@ -48,21 +48,21 @@ def batch_statistics(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> 
 
 
 def _depth(logits: tf.Tensor, labels: tf.Tensor) -> int:
-    """The top pairs that are needed: PERR looks at the top n, n being the number of labels, up to L of them."""
+    """Returns how many top pairs are needed: GAP takes 20, PERR as many as a video has labels, up to L."""
     return min(max(TOP_K, labels.shape[1]), logits.shape[1])
 
 
 def _statistics(
     logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor, top: Sequence[tf.Tensor], sums: Sequence[tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-    """`batch_statistics` from the top pairs, [B, depth] each, and the sums over classes."""
+    """Computes `batch_statistics` from the top pairs, [B, depth] each, and the sums over classes."""
     num_classes = logits.shape[1]
     top_logits, top_classes = top
     depth = top_classes.shape[1]
     labels = tf.where(valid[:, None] & _first_occurrence(labels), labels, schema.NO_LABEL)
     is_label = labels != schema.NO_LABEL  # [B, L]
     num_labels = tf.reduce_sum(tf.cast(is_label, tf.int32), axis=1)  # [B]
-    # Of padding nothing may count, and what a model makes of it may be NaN: gathers read class 0 there.
+    # Padding must not count, and its logits may be NaN. It has no labels, so gathers read class 0 there.
     label_logits = tf.gather(logits, tf.where(is_label, labels, 0), batch_dims=1)  # [B, L]
 
     hits = tf.reduce_any(top_classes[:, :, None] == labels[:, None, :], axis=2)  # [B, depth]
@@ -73,7 +73,7 @@ def _statistics(
         # Not a slice: XLA on the CPU turns slices of a top_k into a full sort (docs/BENCHMARKS.md).
         return tf.gather(values, tf.range(min(TOP_K, depth)), axis=1)  # [B, k]
 
-    # Sums along rows, of C terms, in float32; across rows in float64.
+    # Sums along rows, of C terms, are in float32; sums across rows in float64.
     score_sums, losses_as_negatives = sums
     label_sums = tf.reduce_sum(tf.where(is_label, label_logits, 0.0), axis=1)
     score_sums = tf.cast(score_sums, tf.float64)
@@ -98,12 +98,13 @@ def _statistics(
 
 @functools.lru_cache
 def compiled_statistics(xla: bool = True) -> Callable[..., dict[str, tf.Tensor]]:
-    """`batch_statistics` as evaluation runs it, for use in other functions; the same function in every call, so that a
-    process traces and compiles it once for each shape of batches.
+    """Returns the `tf.function` of `batch_statistics` that evaluation runs.
 
-    On a CPU NumPy finds the top pairs (`host_top_k`), while XLA, unless `xla` is false, compiles the sums, which are
-    computed beside it: half of the time of TensorFlow's kernels for either (docs/BENCHMARKS.md). On a GPU all of it is
-    TensorFlow's.
+    Every call returns the same function, so a process traces and compiles it once for each shape of batches.
+
+    On a CPU, NumPy finds the top pairs (`host_top_k`), while the sums are computed in parallel, compiled by XLA unless
+    `xla` is false. Each takes half of the time of TensorFlow's kernels (docs/BENCHMARKS.md). On a GPU, TensorFlow's
+    kernels are used.
     """
     if tf.config.list_logical_devices("GPU"):
         return tf.function(batch_statistics, autograph=False)
@@ -124,7 +125,7 @@ def compiled_statistics(xla: bool = True) -> Callable[..., dict[str, tf.Tensor]]
 def top_score_statistics(
     classes: np.ndarray, scores: np.ndarray, labels: Sequence[np.ndarray], num_classes: int
 ) -> dict[str, np.ndarray]:
-    """The same on the host, of videos of which only the highest scores are known.
+    """Computes the same on the host, for videos of which only the highest scores are known.
 
     Args:
       classes: [B, k] int, the classes of the highest scores of each video, none twice.
@@ -133,9 +134,8 @@ def top_score_statistics(
       num_classes: C.
 
     Returns:
-      As `batch_statistics`, but `top_scores` in place of `top_logits`; of k scores a video the first 20 are kept. What
-      all C scores would be needed for is NaN: `bce`, and `perr` if a video has more than k < C labels; `calibration`
-      is 0.
+      As `batch_statistics`, but with `top_scores` in place of `top_logits`; the first 20 of k scores are kept. Results
+      that need all C scores are NaN: `bce`, and `perr` if a video has more than k < C labels. `calibration` is 0.
     """
     count, k = classes.shape
     distinct = [np.unique(ids) for ids in labels]
@@ -162,17 +162,17 @@ def top_score_statistics(
 
 
 def concatenate_statistics(parts: Sequence[Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-    """The statistics of a batch from those of its parts, in order, such as the replicas' of `strategy.run`."""
+    """Combines the statistics of a batch's parts, in order, such as those of the replicas of `strategy.run`."""
     columns = {name: [part[name] for part in parts] for name in parts[0]}
     return {name: tf.add_n(own) if name in SUMS else tf.concat(own, axis=0) for name, own in columns.items()}
 
 
 def _sums_over_classes(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Of each row of [B, C] float32 logits x the sums of sigmoid(x) and of log(1 + exp(x)): [B] each.
+    """Computes the sums of sigmoid(x) and of log(1 + exp(x)) over each row of [B, C] float32 logits x: [B] each.
 
-    Both from one exponential, a = exp(-|x|), and of the logarithm one for 16 classes: log(1 + exp(x)) is max(x, 0) +
-    log(1 + a), and the sum of 16 of the latter log(1 + p), where 1 + p is the product of all (1 + a). p is built up
-    without the 1, so that no term is rounded away.
+    Both use one exponential, a = exp(-|x|), and there is one logarithm for 16 classes: log(1 + exp(x)) is max(x, 0) +
+    log(1 + a), and the sum of 16 terms log(1 + a) is log(1 + p), where 1 + p is the product of all (1 + a). p is
+    accumulated without the 1, so that no term is rounded away.
     """
     num_classes = logits.shape[1]
     width = -(-num_classes // 16)
@@ -190,7 +190,7 @@ def _sums_over_classes(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _first_occurrence(labels: tf.Tensor) -> tf.Tensor:
-    """[B, L] bool: is this the first time that the id occurs in its row."""
+    """Marks the first occurrence of each id in its row: [B, L] bool."""
     equal = labels[:, :, None] == labels[:, None, :]  # [B, L, L]
     earlier = tf.range(tf.shape(labels)[1])[:, None] > tf.range(tf.shape(labels)[1])
     return ~tf.reduce_any(equal & earlier, axis=2)
@@ -208,10 +208,11 @@ def _calibration(
     is_label: tf.Tensor,
     valid: tf.Tensor,
 ) -> tf.Tensor:
-    """Pairs, scores and positives per bin, [3, NUM_BINS] float64, over all C classes of the valid videos.
+    """Counts pairs, scores and positives per bin, [3, NUM_BINS] float64, over all C classes of the valid videos.
 
-    Nearly all scores lie in the lowest bin, and the others mostly among the top ones. Then the bins of [B, depth]
-    scores and a difference do; only where some video's last top score is above the lowest bin are all [B, C] binned.
+    Nearly all scores are in the lowest bin, and the others usually among the top ones. Then it suffices to bin the top
+    [B, depth] scores; the lowest bin is the difference from the totals. All [B, C] scores are binned only if some
+    video's last top score is above the lowest bin.
     """
     num_classes = logits.shape[1]
 
@@ -229,12 +230,12 @@ def _calibration(
 
 
 def _bins(scores: tf.Tensor) -> tf.Tensor:
-    """Bin b holds scores from b / 15 up to, not including, (b + 1) / 15; the last one holds 1 too."""
+    """Returns the bins of scores: bin b is [b / 15, (b + 1) / 15), and the last one includes 1."""
     return tf.minimum(tf.cast(scores * NUM_BINS, tf.int32), NUM_BINS - 1)
 
 
 def _bin_sums(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """[2, NUM_BINS] float64: per bin the number and the sum of those of the [B, N] scores that `mask` selects."""
+    """Returns the number and the sum of the [B, N] scores that `mask` selects, per bin: [2, NUM_BINS] float64."""
     # A segment for each row and bin, so that no float32 sum has more than N terms.
     rows = tf.shape(scores)[0]
     segments = tf.where(mask, tf.range(rows)[:, None] * NUM_BINS + _bins(scores), -1)  # -1 is dropped

@@ -1,8 +1,8 @@
 """Bootstrap intervals of GAP@20 over videos: of one model, and of the difference of two on the same videos.
 
-A resample draws as many videos as there are, with replacement, and its GAP is exact. All pairs are sorted once: a
-resample only weighs each by how often its video was drawn, so that ranks are cumulative sums. 200 resamples of 100,000
-videos take seconds, and some 400 bytes a video meanwhile.
+A resample draws as many videos as there are, with replacement, and its GAP is exact. All pairs are sorted only once: a
+resample weights each pair by how often its video was drawn, so that ranks are cumulative sums. 200 resamples of 100,000
+videos take seconds, and some 400 bytes of memory per video.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class RankedVideos:
     """The ranked scores and label counts of videos, from which GAP is computed.
 
     Attributes:
-      keys: [N, k] uint32, `accumulator.pair_keys` of its highest scores.
-      num_labels: [N] uint32, all its labels.
-      ids: [N] bytes, where they were kept.
+      keys: [N, k] uint32, `accumulator.pair_keys` of each video's highest scores.
+      num_labels: [N] uint32, the number of all labels of each video.
+      ids: [N] bytes, if they were kept.
     """
 
     keys: np.ndarray
@@ -32,7 +32,7 @@ class RankedVideos:
     ids: np.ndarray | None = None
 
     def in_order_of(self, ids: np.ndarray) -> RankedVideos | None:
-        """The same with its rows in the order of these ids; None where they are of other videos."""
+        """Returns the same videos in the order of `ids`; None if `ids` are those of other videos."""
         assert self.ids is not None
         own, wanted = np.argsort(self.ids, kind="stable"), np.argsort(ids, kind="stable")
         if len(ids) != len(self.ids) or (self.ids[own] != ids[wanted]).any():
@@ -44,12 +44,12 @@ class RankedVideos:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Between the quantiles of resamples, 2.5 and 97.5 % of them.
+    """A bootstrap interval, from the 2.5 % to the 97.5 % quantile of resamples.
 
     Attributes:
-      low, high: its ends.
-      level: the share of the resamples between them.
-      resamples: how many were drawn.
+      low, high: ends of the interval.
+      level: share of the resamples within it.
+      resamples: number of resamples.
       seed: of the draws.
     """
 
@@ -61,27 +61,27 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Returns whether 0 lies outside the interval."""
+        """Whether 0 is outside the interval."""
         return self.low > 0 or self.high < 0
 
 
 def gap_interval(videos: RankedVideos, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """The interval of GAP@20, from videos of which at least one has a label."""
+    """Computes the interval of GAP@20; at least one video must have a label."""
     return _interval(gap_resamples(videos, resamples, seed), resamples, seed)
 
 
 def difference_interval(
     videos: RankedVideos, others: RankedVideos, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Interval:
-    """The paired interval of GAP@20 of `videos` less that of `others`: both of the same resamples.
+    """Computes the paired interval of GAP@20 of `videos` minus that of `others`, with the same resamples for both.
 
     Args:
       videos: of one model, with ids.
-      others: of the other one, with ids, in any order.
+      others: of the other model, with ids, in any order.
       resamples, seed: of the draws.
 
     Raises:
-      InputError: they are not the same videos with as many labels each.
+      InputError: the videos differ, or a video's number of labels does.
     """
     assert videos.ids is not None and others.ids is not None
     joined = others.in_order_of(videos.ids)
@@ -102,19 +102,19 @@ def difference_interval(
 
 
 def gap_resamples(videos: RankedVideos, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
-    """GAP@20 of each resample: [resamples] float64, NaN of one that drew no label.
+    """Computes GAP@20 of each resample: [resamples] float64, NaN for a resample without labels.
 
-    Resample i of N videos draws the same rows whatever the scores are.
+    Which rows resample i draws depends only on N and the seed, not on the scores.
     """
     num_videos, width = videos.keys.shape
-    # Ascending is by falling key: the lowest bit of a key's complement is the hit.
+    # Complements, because the sort is ascending and keys rank in descending order; the lowest bit is now 1 for a hit.
     pairs = (~videos.keys).astype(np.uint64).ravel()
     pairs <<= np.uint64(32)
     pairs |= np.repeat(np.arange(num_videos, dtype=np.uint32), width)
     pairs.sort()
     hits = np.flatnonzero(pairs & np.uint64(1 << 32))
     pairs &= np.uint64(0xFFFFFFFF)
-    owners = pairs.view(np.int64)[: hits[-1] + 1 if len(hits) else 0]  # what comes after the last hit counts nowhere
+    owners = pairs.view(np.int64)[: hits[-1] + 1 if len(hits) else 0]  # pairs after the last hit do not count
     rank = np.int32 if num_videos * width < 2**31 else np.int64
     found = np.full(resamples, np.nan)
     with np.errstate(invalid="ignore"):
@@ -123,7 +123,7 @@ def gap_resamples(videos: RankedVideos, resamples: int = RESAMPLES, seed: int = 
             of_hits = weights[hits].astype(np.int64)
             ranks = np.cumsum(weights, dtype=rank)[hits]  # of the last copy of each hit
             misses = np.repeat(ranks - np.cumsum(of_hits), of_hits)
-            # Copies of a hit, and hits of the same score, follow each other: with as many misses before each of them.
+            # Copies of a hit are consecutive, as are hits of the same score, with equally many misses before each.
             hit_ranks = np.arange(1, len(misses) + 1)
             found[number] = (hit_ranks / (hit_ranks + misses)).sum() / np.float64(
                 drawn.astype(np.int64) @ videos.num_labels.astype(np.int64)

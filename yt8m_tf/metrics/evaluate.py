@@ -50,12 +50,12 @@ def evaluate(
         distributed by the caller.
       batches: of `pipeline.evaluation_stream`: {"id": [B] strings, optional; the features; the labels, or the ratings;
         "valid": [B] bool}.
-      accumulator: a new accumulator of such statistics.
+      accumulator: a new accumulator for these statistics.
       total: the number of examples, if known, for the progress bar.
       description: title of the progress bar.
       progress: whether to show the bar, on standard error.
       leave: whether the bar stays on the screen.
-      gather: if several workers evaluate a part each, maps `Accumulator.arrays` to the arrays of all workers,
+      gather: if each of several workers evaluates a part, maps `Accumulator.arrays` to the arrays of all workers,
         concatenated along the first axis.
       min_positives: see `MetricAccumulator.result`.
 
@@ -75,7 +75,7 @@ def evaluate(
 def _one_ahead(step: Step, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Any]]:
     """Yields statistics and ids of each batch, after the step of the next batch was issued.
 
-    The accelerator computes while the host reads the result of the previous batch.
+    So the accelerator computes while the host reads the result of the previous batch.
     """
     previous = None
     for batch in batches:

@@ -1,6 +1,6 @@
 """GAP@20 of float16 scores in constant memory.
 
-A probability in float16 is one of 15,361 values, so that the pooled list of GAP reduces to two counts for each value.
+A float16 probability is one of 15,361 values, so the pooled list of GAP reduces to two counts for each value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ONE = int(np.float16(1).view(np.uint16))
 
 
 class GapHistogram:
-    """Accumulates each video's highest scores; their GAP@20 is exactly that of `global_average_precision`."""
+    """Accumulates each video's highest scores, and computes exactly the GAP of `global_average_precision`."""
 
     def __init__(self) -> None:
         self._misses = np.zeros(_ONE + 1, np.int64)
@@ -60,7 +60,7 @@ def top_pairs(
     """Selects the highest rows of each video.
 
     Args:
-      videos: [R], the number of each row's video, ascending.
+      videos: [R], the index of each row's video, ascending.
       classes: [R] class ids.
       scores: [R] float16, higher is better; equal ones rank by lower class id.
       top_k: the largest number of rows of a video.
@@ -68,11 +68,11 @@ def top_pairs(
     Returns:
       [r] indices of rows, by video and rank; [r] ranks, from 0.
     """
-    # Bits of floats that are not negative have the order of the floats: one integer sorts by video, score, class.
+    # The bits of non-negative floats have the order of the floats, so one integer sorts by video, score and class.
     descending = np.uint64(0xFFFF) - scores.astype(np.float16).view(np.uint16)
     keys = (videos.astype(np.uint64) << np.uint64(32)) | (descending << np.uint64(16)) | classes.astype(np.uint64)
     order = np.argsort(keys)
     first = np.searchsorted(videos, videos)  # the first row of each row's video
-    ranks = np.arange(len(videos)) - first  # of the sorted rows, in which videos stay together
+    ranks = np.arange(len(videos)) - first  # of the sorted rows, in which each video's rows keep their range
     kept = ranks < top_k
     return order[kept], ranks[kept]

@@ -1,32 +1,32 @@
-"""The highest logits of each row on the host, by NumPy's vector instructions."""
+"""The highest logits of each row on the host, found with NumPy's vector instructions."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Columns whose maximum stands for them when the threshold of a row is looked for.
+# Columns in a block, of which only the maximum is considered to find a lower bound for a row.
 _WIDTH = 16
-# Most candidates of a row that are sorted; rows with more have many equal values.
+# The most candidates of a row that are sorted; rows with more have many equal values.
 _MOST = 256
 
 
 def host_top_k(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k highest logits of each row, exactly as `tf.math.top_k` does, in a fraction of its time on a CPU.
 
-    The k-th highest of the maxima of blocks of columns is a lower bound of the k-th highest value: few values of a row
+    The k-th highest of the maxima of blocks of columns is a lower bound of the k-th highest value. Few values of a row
     reach it, and only these are sorted.
 
     Args:
-      logits: [B, C] float32. Rows with a NaN have meaningless results.
+      logits: [B, C] float32. The results of rows with a NaN are meaningless.
       k: at most C.
 
     Returns:
-      Values [B, k] float32, highest first, and their columns [B, k] int32; equal values by lower column, -0.0 equals
-      0.0.
+      Values [B, k] float32, highest first, and their columns [B, k] int32. Equal values rank by lower column, and -0.0
+      equals 0.0.
     """
     count, num_classes = logits.shape
     blocks = num_classes // _WIDTH
-    if blocks <= 2 * k or not count:  # the maxima would be no fewer than what is looked for
+    if blocks <= 2 * k or not count:  # too few blocks for their maxima to narrow the search
         return _of_all(logits, k)
     maxima = logits[:, : blocks * _WIDTH].reshape(count, _WIDTH, blocks).max(axis=1)
     bounds = np.partition(maxima, blocks - k, axis=1)[:, blocks - k]
@@ -46,7 +46,7 @@ def _of_all(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _keys(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """int64 whose order is that of ranking: the float's bits as a sortable integer, below them the columns reversed."""
+    """Returns int64 keys in ranking order: the float's bits as a sortable integer, then the columns reversed."""
     bits = (values + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
     return (np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) << 32) | (0xFFFFFFFF - columns)
 

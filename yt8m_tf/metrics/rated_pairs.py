@@ -1,7 +1,7 @@
-"""MAP and BCE of rated segments, over the pairs of a segment and a class that were rated; no other pair counts.
+"""MAP and BCE of rated segments, over the rated pairs of a segment and a class; no other pair counts.
 
-`rated_statistics` runs on the device and picks the logits of rated pairs; `RatedAccumulator` keeps a key and a class of
-each (some 237,000 in the whole 2019 version), so that both metrics are exact.
+`rated_statistics` runs on the device and picks the logits of rated pairs. `RatedAccumulator` keeps a key and a class of
+each (some 237,000 in the whole 2019 version), so both metrics are exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import average_precision, pair_keys, shown_id, sigmoid
 from yt8m_tf.metrics.thresholds import BestThresholds, best_thresholds
 
-# A class is present in a segment if its rating, which may be soft, is this or more.
+# A class is present in a segment if its rating, which may be soft, is at least this.
 PRESENT_FROM = 0.5
 
 
@@ -27,16 +27,17 @@ class RatedMetrics:
     """The metrics of one evaluation over rated pairs.
 
     Attributes:
-      map: mean of `average_precision` over the classes that are present somewhere. A class's rated segments are
-        ranked by score; of equal scores, those where it is absent come first. Its average precision is the mean of the
-        precision at the ranks of its positives. It equals MAP@K if K covers all rated segments of each class.
-      bce: mean binary cross-entropy over rated pairs, in nats; soft ratings count as they are.
-      num_segments: segments evaluated.
-      num_ratings: their rated pairs.
-      average_precision: [C] float64; NaN where the class is present nowhere.
-      num_positives: [C] int64, the segments that the class is present in.
-      num_rated: [C] int64, the segments that it was rated in.
-      thresholds: of the best F1 over rated pairs, if they were asked for.
+      map: mean of `average_precision` over the classes that are present in some segment. It equals MAP@K if K covers
+        all rated segments of each class.
+      bce: mean binary cross-entropy over rated pairs, in nats; soft ratings are soft targets.
+      num_segments: number of segments evaluated.
+      num_ratings: number of their rated pairs.
+      average_precision: [C] float64; NaN for a class that is not present in any segment. A class's rated segments are
+        ranked by score; among equal scores, those where it is absent come first. The result is the mean of the
+        precision at the ranks of the positives.
+      num_positives: [C] int64, number of segments in which the class is present.
+      num_rated: [C] int64, number of segments in which the class was rated.
+      thresholds: those of the best F1 over rated pairs, if requested.
     """
 
     BEST_BY: ClassVar[str] = "map"
@@ -51,11 +52,11 @@ class RatedMetrics:
     thresholds: BestThresholds | None = None
 
     def scalars(self) -> dict[str, float]:
-        """The metrics, by the names under which they are logged and written."""
+        """Returns the metrics, by their names in logs and files."""
         return {"map": self.map, "bce": self.bce}
 
     def counts(self) -> dict[str, int]:
-        """Numbers of segments and ratings, by the names under which they are written."""
+        """Returns the numbers of segments and ratings, by their names in files."""
         return {"num_segments": self.num_segments, "num_ratings": self.num_ratings}
 
 
@@ -68,22 +69,22 @@ def rated_statistics(
       logits: [B, C] of any float dtype.
       rated_classes: [B, L] int32 ids below C, each once, padded with `schema.NO_LABEL`.
       ratings: [B, L] float32 in [0, 1].
-      valid: [B] bool; False marks the padding of a last batch, which counts nowhere.
+      valid: [B] bool; False marks the padding of a last batch, which does not count.
 
     Returns:
-      `logits` [B, L] float32, those of the rated classes, and `rated_classes`, `ratings` and `valid` as they are.
+      `logits` [B, L] float32, those of the rated classes, and `rated_classes`, `ratings` and `valid` unchanged.
     """
     picked = tf.gather(tf.cast(logits, tf.float32), tf.maximum(rated_classes, 0), batch_dims=1)
     return {"logits": picked, "rated_classes": rated_classes, "ratings": ratings, "valid": valid}
 
 
 class RatedAccumulator:
-    """Gathers the rated pairs of batches (8 bytes each: a key of score and hit, the class) and the sum of losses."""
+    """Gathers the rated pairs of batches (8 bytes each: a key of score and hit, and a class) and the sum of losses."""
 
     UNIT: ClassVar[str] = "segments"
 
     def __init__(self, num_classes: int) -> None:
-        """`num_classes` is C."""
+        """Creates an empty accumulator for `num_classes` classes, C."""
         self._num_classes = num_classes
         self._keys: list[np.ndarray] = []
         self._classes: list[np.ndarray] = []
@@ -93,11 +94,11 @@ class RatedAccumulator:
         """Adds one batch.
 
         Args:
-          statistics: as `rated_statistics` returns it: tensors or arrays.
-          ids: the ids of its B segments, for messages.
+          statistics: a result of `rated_statistics`, as tensors or arrays.
+          ids: the ids of the batch's B segments, for messages.
 
         Raises:
-          InputError: a logit is not finite; names the segment. Nothing has been added then.
+          InputError: a logit is not finite; the message names the segment. Then nothing is added.
         """
         arrays = {name: np.asarray(value) for name, value in statistics.items()}
         rated = arrays["valid"][:, None] & (arrays["rated_classes"] != schema.NO_LABEL)  # [B, L]
@@ -117,12 +118,12 @@ class RatedAccumulator:
         self._classes.append(arrays["rated_classes"][rated].astype(np.int32))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that was gathered, to send to another process.
+        """Returns the contents as arrays, to be sent to another process.
 
         Returns:
-          `keys` and `classes` [pairs] int32 (TensorFlow's collectives know no unsigned integers), `loss` [1] float64,
-          `num_examples` and `num_classes` [1] int64. Several workers' arrays may be laid one after the other along the
-          first axis.
+          `keys` and `classes` [pairs] int32 (TensorFlow's collectives do not support unsigned integers), `loss` [1]
+          float64, `num_examples` and `num_classes` [1] int64. The arrays of several workers may be concatenated along
+          the first axis.
         """
         keys, classes = self._pairs()
         counts = {"num_examples": self.num_examples, "num_classes": self._num_classes}
@@ -131,20 +132,20 @@ class RatedAccumulator:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RatedAccumulator:
-        """The inverse of `arrays`; of several workers' arrays, the accumulator of all."""
+        """Inverts `arrays`; the concatenated arrays of several workers give the accumulator of all of them."""
         result = cls(int(arrays["num_classes"][0]))
         result._keys, result._classes = [arrays["keys"].view(np.uint32)], [arrays["classes"]]
         result._loss, result.num_examples = float(arrays["loss"].sum()), int(arrays["num_examples"].sum())
         return result
 
     def result(self, min_positives: int | None = None) -> RatedMetrics:
-        """The metrics of all segments gathered.
+        """Returns the metrics of all segments added.
 
         Args:
-          min_positives: also look for the thresholds of the best F1 (`thresholds.best_thresholds`); None: do not.
+          min_positives: if given, also find the thresholds of the best F1 (`thresholds.best_thresholds`).
 
         Raises:
-          InputError: there are no segments, or no class is present in one.
+          InputError: there are no rated segments, or no class is present in any.
         """
         keys, classes = self._pairs()
         if not len(keys):
@@ -171,6 +172,6 @@ class RatedAccumulator:
         )
 
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and classes of all pairs."""
+        """Returns keys and classes of all pairs."""
         keys = np.concatenate([np.zeros(0, np.uint32), *self._keys])
         return keys, np.concatenate([np.zeros(0, np.int32), *self._classes])

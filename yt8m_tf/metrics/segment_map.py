@@ -1,7 +1,7 @@
 """MAP@K of the segments of each class, and the K best segments of each class in bounded memory, with NumPy only.
 
-Callers number the segments. An unrated pair of a segment and a class is unknown: it counts towards the K of its class,
-and is then left out of the ranking.
+Callers number the segments. Whether an unrated pair of a segment and a class is correct is unknown: it counts towards
+the K of its class, and is then left out of the ranking.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 MAX_SEGMENTS = 100_000  # K of the 2019 challenge
-_SPARE = 8  # a class has space for K / _SPARE pairs beyond its K, so that pairs are dropped in bulk
+_SPARE = 8  # a class has space for K / _SPARE additional pairs, so that pairs are dropped in bulk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ClassRatings:
         return int(np.count_nonzero(self.present))
 
     def hits(self, ranked: np.ndarray) -> np.ndarray:
-        """Returns whether the class is present in each rated segment of a ranked list; unrated segments are left out.
+        """Returns whether the class is present, for each rated segment of a ranked list; others are left out.
 
         Args:
           ranked: [N] int, segments, each once.
@@ -50,7 +50,7 @@ def ratings_by_class(segments: np.ndarray, classes: np.ndarray, scores: np.ndarr
 
     Args:
       segments, classes: [N] int, the rated pairs; if a pair occurs several times, the mean rating counts.
-      scores: [N] ratings from 0 (absent) to 1 (present); a class is present from 0.5 on.
+      scores: [N] ratings from 0 (absent) to 1 (present); a class is present if its rating is at least 0.5.
     """
     if not len(segments):
         return {}
@@ -104,9 +104,9 @@ def average_precision(hits: np.ndarray, num_positives: int) -> float:
 def mean_average_precision(
     lists: Iterable[tuple[int, np.ndarray]], ratings: Mapping[int, ClassRatings], k: int = MAX_SEGMENTS
 ) -> SegmentMap:
-    """Computes MAP@K: lists are cut at K, unrated pairs are dropped, and the rest has its average precision.
+    """Computes MAP@K: the mean over classes of the average precision of the rated pairs among a list's first K.
 
-    Classes without a positive rating are left out, whether they have a list or not.
+    Classes without a positive rating are left out, whether or not they have a list.
 
     Args:
       lists: classes, each once, with their segments [N] int, best first, each once; they are read one at a time.
@@ -133,9 +133,9 @@ def mean_average_precision(
 class TopSegments:
     """Collects the K segments of each class with the highest scores.
 
-    Equal scores are in the order in which they were added, so that the lists do not depend on the division into calls.
+    Equal scores rank in the order in which they were added, so lists do not depend on the division into calls.
 
-    A pair takes 8 bytes, and a class holds at most 9 / 8 K pairs: at most 0.9 GB for 1,000 classes and K = 100,000,
+    A pair takes 8 bytes, and a class has at most 9 / 8 K pairs: at most 0.9 GB for 1,000 classes and K = 100,000,
     regardless of the number of segments. Memory grows with the pairs up to this limit (docs/BENCHMARKS.md).
 
     Args:
@@ -146,14 +146,14 @@ class TopSegments:
     def __init__(self, num_classes: int, k: int = MAX_SEGMENTS) -> None:
         self.k = k
         self._capacity = k + max(k // _SPARE, 1)
-        # A growing array per class: with a single array, huge pages would allocate all memory at once.
+        # One growing array per class: with a single array, huge pages would allocate all memory at once.
         self._scores = [np.empty(0, np.float32)] * num_classes
         self._segments = [np.empty(0, np.int32)] * num_classes
         self._counts = np.zeros(num_classes, np.int64)
-        self._floor = np.full(num_classes, -np.inf, np.float32)  # a score must be above it to be kept
+        self._floor = np.full(num_classes, -np.inf, np.float32)  # only higher scores are kept
 
     def add(self, segments: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
-        """Adds pairs, each once in all calls.
+        """Adds pairs of a segment and a class; no pair may be added twice.
 
         Args:
           segments: [N] int, from 0 to below 2 ** 31.

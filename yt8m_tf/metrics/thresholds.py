@@ -22,7 +22,7 @@ class BestThresholds:
       shared: the threshold with the best F1 over the pairs of all classes.
       num_positives: [C] int64, number of videos of each class.
       num_predicted: [C] int64, number of videos for which the class is predicted.
-      num_correct: [C] int64, number of these videos that are of the class.
+      num_correct: [C] int64, number of these videos that have the class.
     """
 
     scores: np.ndarray
@@ -48,7 +48,7 @@ def best_thresholds(
     best F1, the highest is used. Classes with fewer than `min_positives` positives, or with none among the pairs, share
     the threshold with the best F1 over all pairs.
 
-    Memory: 400 bytes for each video of 20 pairs, in addition to the pairs.
+    Memory: 400 bytes per video with 20 pairs, in addition to the pairs.
 
     Args:
       keys: [N] uint32, keys of pairs (`accumulator.pair_keys`); not changed.

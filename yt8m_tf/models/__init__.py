@@ -1,4 +1,4 @@
-"""Models of both levels: importing this package registers all of them."""
+"""Models of both levels; importing this package registers all of them."""
 
 from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     attention_net,

@@ -20,9 +20,9 @@ def activations(model: keras.Model, spec: InputSpec, names: Sequence[str] = (EMB
     Args:
       model: a model of `build_model`.
       spec: its input specification.
-      names: "embeddings", the [B, D] float32 input of the last layer that is as wide as the classes (as
-        `yt8m-export --embeddings` has it), "logits", the output of the layer of that name, or the name of any other
-        layer of `model.layers`.
+      names: "embeddings", the [B, D] float32 input of the last layer with an output for each class (as in
+        `yt8m-export --embeddings`); "logits", the output of the layer of that name; or the name of any other layer of
+        `model.layers`.
 
     Returns:
       A functional model from the inputs of `model` to {name: tensor}.

@@ -1,4 +1,4 @@
-"""Attention in layers, each of which looks at the frames and at all that the earlier layers saw."""
+"""Layers of attention, each of which reads the frames and the results of all earlier layers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class AttentionNetConfig:
-    """Sizes of the network. The original's five variants: 1 has the defaults; the others a dropout of 0.3, and
-    2: these sizes; 3: 5 layers of 512; 4: 4 layers of 768; 5: as 4, with layer_dropout and without batch_norm.
+    """Sizes of the network.
+
+    The original has five variants. Variant 1 has the defaults. The others have a dropout of 0.3, and: 2: the default
+    sizes; 3: 5 layers of 512; 4: 4 layers of 768; 5: as 4, with layer_dropout and without batch_norm.
 
     Attributes:
       hidden_size: h, of every attention layer.
       num_layers: attention layers.
       dropout: rate in each hidden layer of the FCN, in [0, 1).
-      layer_dropout: drop out what layer i hands on, at a rate of i / 10; for 9 layers at most.
-      batch_norm: normalise the input of the FCN.
+      layer_dropout: whether to apply dropout to the output of layer i at a rate of i / 10; for at most 9 layers.
+      batch_norm: whether to normalise the input of the FCN.
       hidden_sizes: widths of the hidden layers of the FCN.
     """
 
@@ -45,18 +47,23 @@ class AttentionNetConfig:
 
 @register_model("attention_net", AttentionNetConfig, levels=("frame",))
 def build_attention_net(config: AttentionNetConfig, spec: InputSpec) -> keras.Model:
-    """u = the features of a frame; in every layer v = ReLU Dense(h)(u), c = the sum over frames of v weighted by a
-    softmax over time of Dense(1)(v), u = [u, c]. The mean of u over real frames, batch normalisation, an FCN.
+    """Layers of attention pooling, each of which extends the frames by its result; the mean over frames; an FCN.
 
-    u is never made: it differs between the frames of a clip in its first part alone, so the frames and [c, c, ...]
-    stay apart (`FrameClipDense`), and its mean is that of the frames beside [c, c, ...].
+    u starts as the features of a frame. In every layer v = ReLU Dense(h)(u), c = the sum over frames of v weighted by a
+    softmax over time of Dense(1)(v), and u becomes [u, c]. Then follow the mean of u over real frames, batch
+    normalisation and an FCN.
 
-    Memory: a training step holds the frames (0.6 GB in float32 at B = 400 and T = 303) and some three tensors [B, T, h]
-    for each layer (0.5 GB each): 5.1 GB by XLA's count on a CPU, and 2.6 GB for variant 5 at B = 150, where every layer
-    has dropped frames of its own.
+    u is never computed as a tensor. Only its first part differs between the frames of a clip, so the frames and
+    [c, c, ...] are kept separately (`FrameClipDense`), and the mean of u is the mean of the frames followed by
+    [c, c, ...].
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the original drops each repetition of c on its own,
-    here c is dropped once for all frames; the attention's Dense(1) has no bias, which the softmax would cancel.
+    Memory: a training step needs the frames (0.6 GB in float32 at B = 400 and T = 303) and some three tensors [B, T, h]
+    for each layer (0.5 GB each): 5.1 GB by XLA's count on a CPU, and 2.6 GB for variant 5 at B = 150, where dropout
+    makes new frames for every layer.
+
+    Reference: https://arxiv.org/abs/1809.04403. Differences: the original applies dropout to each repetition of c
+    separately, here it is applied once for all frames; the attention's Dense(1) has no bias, which the softmax would
+    cancel.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)
@@ -77,7 +84,7 @@ def build_attention_net(config: AttentionNetConfig, spec: InputSpec) -> keras.Mo
 
 
 def _hidden(frames: keras.KerasTensor, clip: keras.KerasTensor | None, units: int, name: str) -> keras.KerasTensor:
-    """Dense of each frame with its clip's vector, if there is one yet, behind it."""
+    """Applies a Dense to each frame, concatenated with its clip's vector if there is one yet."""
     if clip is None:
         return blocks.dense(frames, units, name)
     layer = FrameClipDense(

@@ -1,4 +1,4 @@
-"""A network with a hidden layer that is bilinear in its input and in learned combinations of the input."""
+"""A network whose hidden layer is bilinear in its input and in learned combinations of the input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BilinearFCNConfig:
       rank: R, the number of learned combinations.
       inner_size: width of the hidden layer.
       dropout: rate on the hidden layer, in [0, 1).
-      first_rgb: the number of rgb values to read, from the first on, 512 in the original's variant; null: all.
+      first_rgb: number of rgb values to read, the first ones; 512 in the original's variant; null: all.
       second: whether a second bilinear layer follows the first.
     """
 
@@ -44,10 +44,11 @@ class BilinearFCNConfig:
 def build_bilinear_fcn(config: BilinearFCNConfig, spec: InputSpec) -> keras.Model:
     """h = Dense(R)(x); y = tanhshrink(Bilinear(x, tanhshrink(h))); if `second`, tanhshrink(Bilinear(y, h)); Dense(C).
 
-    x is the concatenation of the features. As in the original, the second bilinear layer reads h without tanhshrink.
-    The kernel of `Bilinear` holds D * R * `inner_size` weights: 75 million with D = 1152 and R = 64.
+    x is the concatenation of the features, and tanhshrink(x) is x - tanh(x). As in the original, the second bilinear
+    layer reads h without tanhshrink. The kernel of `Bilinear` has D * R * `inner_size` weights: 75 million with
+    D = 1152 and R = 64.
 
-    Reference: https://arxiv.org/abs/1809.04403, which leaves out the details. tanhshrink(x) is x - tanh(x).
+    Reference: https://arxiv.org/abs/1809.04403, which omits the details.
 
     Raises:
       InputError: `first_rgb` is more than the number of rgb values.
@@ -71,5 +72,5 @@ def build_bilinear_fcn(config: BilinearFCNConfig, spec: InputSpec) -> keras.Mode
 
 
 def _tanhshrink(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Computes x - tanh(x), about x ** 3 / 3 near zero, in float32: in bfloat16 the difference would be lost."""
+    """Computes x - tanh(x) in float32: near zero it is about x ** 3 / 3, and bfloat16 would lose the difference."""
     return ops.tanh_shrink(ops.cast(x, "float32"))

@@ -1,7 +1,7 @@
-"""The last layer of a model that is as wide as the classes: its weights are the classes' vectors, its input a video's.
+"""The class layer of a model: its weights are the vectors of the classes, its input is the vector of a video.
 
-Of the layer named "logits", as the registry has it, before any gate that comes after it. Where that layer maps single
-numbers, the last layer before it that makes a number for each class.
+It is the layer named "logits" (see `registry`), regardless of any gate after it. If that layer maps single numbers, it
+is the last layer before it with an output for each class.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from yt8m_tf.models.registry import parts
 
 
 def class_weights(model: keras.Model, spec: InputSpec, flag: str) -> np.ndarray:
-    """One vector for each class: what the class layer multiplies its input by.
+    """Returns one vector for each class: the weights of the class layer.
 
-    A column of its kernel, or the mean over the class's experts (their order means nothing, so that they cannot stand
-    side by side). Of a mean of several models, theirs side by side; members without such a layer, as nearest neighbours
-    are, are left out.
+    A class's vector is a column of the kernel, or the mean of the columns of its experts. (They are not concatenated,
+    because their order has no meaning.) For a mean of several models, the members' vectors are concatenated; members
+    without a class layer, such as nearest neighbours, are left out.
 
     Args:
-      model: as `checkpoints.load_trained` gives it.
-      spec: of the run's data; columns of tags, which come after those of the C classes, are left out.
-      flag: that messages name.
+      model: a result of `checkpoints.load_trained`.
+      spec: of the run's data; columns of tags, which follow those of the C classes, are left out.
+      flag: name of the flag for messages.
 
     Returns:
       [C, D] float32.
 
     Raises:
-      InputError: no layer makes a number for each class by a kernel.
+      InputError: no layer has a kernel with a column for each class.
     """
     found = [_kernel(layer) for part in parts(model) if (layer := _class_layer(part, spec)) is not None]
     if not found:
@@ -47,16 +47,16 @@ def class_weights(model: keras.Model, spec: InputSpec, flag: str) -> np.ndarray:
 
 
 def embedding_model(model: keras.Model, spec: InputSpec, flag: str) -> keras.Model:
-    """The part of a model that makes what goes into its class layer: from the same inputs to [B, D] float32.
+    """Returns the part of a model before its class layer: from the same inputs to [B, D] float32.
 
-    Its variables are the model's. Of a mean of several models, the members' side by side, in the order of
-    `class_weights`, and with the same ones left out. For the logistic model these are its inputs.
+    Its variables are those of the model. For a mean of several models, the members' embeddings are concatenated in the
+    order of `class_weights`, and the same members are left out. Embeddings of the logistic model are its inputs.
 
     Args:
       model, spec, flag: see `class_weights`.
 
     Raises:
-      InputError: no layer makes a number for each class from one vector of a video.
+      InputError: no layer computes an output for each class from one vector of a video.
     """
     inputs = dict(model.input)
     found = _embeddings(model, inputs, spec)
@@ -84,9 +84,9 @@ def _embeddings(
 
 
 def _class_layer(model: keras.Model, spec: InputSpec) -> keras.layers.Layer | None:
-    """Of a model that is no mean of others."""
+    """Returns the class layer of a model that is not a mean of others; None if it has none."""
     logits = [layer for layer in model.layers if layer.name.endswith("logits") and "tag_logits" not in layer.name]
-    # "logits" before a gate that comes after it; then from the last layer back.
+    # "logits" is preferred to a gate after it; then other layers, from the last to the first.
     for layer in (*logits[::-1], *model.layers[::-1]):
         kernel = _kernel(layer)
         if kernel is not None and kernel.shape[1] in (spec.num_outputs, spec.num_classes):
@@ -95,7 +95,7 @@ def _class_layer(model: keras.Model, spec: InputSpec) -> keras.layers.Layer | No
 
 
 def _kernel(layer: keras.layers.Layer) -> np.ndarray | None:
-    """[D, outputs], if the layer has such a kernel."""
+    """Returns the layer's kernel [D, outputs], or None if it has no such kernel."""
     if isinstance(layer, MixtureOfExperts):
         kernel = ops.convert_to_numpy(layer.expert_kernel)  # [D, outputs * M], output by output
         return kernel.reshape(len(kernel), layer.num_classes, layer.num_mixtures).mean(axis=2)

@@ -1,4 +1,4 @@
-"""The residual network over frames that were replaced with the nearest of 10,000 centroids."""
+"""The residual network over frames that are replaced with the nearest of 10,000 centroids."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class ClusterResNetConfig:
     """Sizes of the model.
 
     Attributes:
-      num_clusters: K, the centroids.
-      centroids: the file of `yt8m-kmeans` with them, relative to `--data_dir`. It is read when a run starts; from then
-        on they are in its checkpoints.
+      num_clusters: K, the number of centroids.
+      centroids: the file of centroids from `yt8m-kmeans`, relative to `--data_dir`. It is read when a run starts; from
+        then on, they are in its checkpoints.
       resnet: the network on top.
     """
 
@@ -35,10 +35,10 @@ class ClusterResNetConfig:
 
 @register_model("cluster_resnet", ClusterResNetConfig, levels=("frame",))
 def build_cluster_resnet(config: ClusterResNetConfig, spec: InputSpec) -> keras.Model:
-    """Each frame replaced with the nearest centroid, the mean over frames, `resnet_like`.
+    """Each frame replaced with the nearest centroid; the mean over frames; `resnet_like`.
 
-    The centroids are those of whole frames, all features side by side in the order of `spec.features`; the means are
-    taken apart again into features. They are random until `centroids.load_centroids` assigns them.
+    Centroids are those of whole frames, with all features concatenated in the order of `spec.features`; the means are
+    then split into features again. Centroids are random until `centroids.load_centroids` assigns them.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

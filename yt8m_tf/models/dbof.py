@@ -20,7 +20,7 @@ class DBoFConfig:
     """Sizes of the model.
 
     Attributes:
-      cluster_size: K, width of the layer on every frame.
+      cluster_size: K, width of the layer applied to every frame.
       hidden_size: width of the layer after pooling.
       pooling: "max" or "average", over real frames.
       head: the last layer.
@@ -37,16 +37,16 @@ class DBoFConfig:
 
 @register_model("dbof", DBoFConfig, levels=("frame",))
 def build_dbof(config: DBoFConfig, spec: InputSpec) -> keras.Model:
-    """A wide layer on every frame, the maximum (or mean) over frames, a hidden layer; the features side by side.
+    """A wide layer on the concatenated features of every frame, the maximum (or mean) over frames, a hidden layer.
 
     Input normalisation; Dense(K), BN, ReLU6; pooling; Dense, BN, ReLU6; head.
 
-    Reference: `DbofModel` of https://github.com/google/youtube-8m. Where we differ: the model pools all the frames that
-    it is given; that code draws 30 of them with replacement, in inference too (`data.frames.sampling` draws them here).
+    Reference: `DbofModel` of https://github.com/google/youtube-8m. Differences: the model pools all frames that it is
+    given; that code draws 30 of them with replacement, even in inference (here `data.frames.sampling` draws them).
     Epsilon, momentum and initial weights are the original solution's.
 
-    Memory: [B, T, K] in float32 is 1.3 GB at B = 128, 300 frames and K = 8192, and 126 MB with 30 frames. A training
-    step held about four of these at its peak (measured with XLA on a CPU).
+    Memory: [B, T, K] in float32 takes 1.3 GB at B = 128, 300 frames and K = 8192, and 126 MB with 30 frames. A training
+    step needs about four of these at its peak (measured with XLA on a CPU).
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)

@@ -19,7 +19,7 @@ class EarlyConcatRNNConfig:
 
     Attributes:
       cell: "lstm" or "gru".
-      num_layers: recurrent layers.
+      num_layers: number of recurrent layers.
       hidden_size: of each recurrent layer.
       dense: whether each layer reads the input of the previous layer, concatenated with its output.
       hidden_sizes: widths of the hidden layers of the FCN on top.
@@ -42,10 +42,10 @@ class EarlyConcatRNNConfig:
 def build_early_concat_rnn(config: EarlyConcatRNNConfig, spec: InputSpec) -> keras.Model:
     """Concatenated features; recurrent layers; the last states of all layers (h and c of an LSTM); an FCN.
 
-    The last states are those after the last real frame. On a GPU the layers run on cuDNN (`layers.recurrent`). A
+    The last states are those after the last real frame. On a GPU, the layers run on cuDNN (`layers.recurrent`). A
     training step of the default sizes with B = 200 and T = 303 then keeps about 4.5 GB of activations in float32:
     0.3 GB of input; for each layer 0.25 GB of outputs and 1.5 GB of gates and cells; 1 GB of gradients of the gates.
-    With 16-bit precision it is half of that.
+    With 16-bit precision it needs half of that.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

@@ -1,4 +1,4 @@
-"""Fully connected networks on the features of a video side by side: plain, narrowed, cyclic, ranking."""
+"""Fully connected networks on the concatenated features of a video: plain, with a bottleneck, cyclic, ranking."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class BottleneckFCNConfig:
     """Options of a fully connected network with a bottleneck.
 
     Attributes:
-      start_size: width of the first and of the last hidden layer, a multiple of 2 ** depth.
-      depth: how often the width is halved from the first layer to the middle one.
+      start_size: width of the first and the last hidden layer, a multiple of 2 ** depth.
+      depth: how many times the width is halved from the first layer to the middle one.
     """
 
     start_size: int = 2048
@@ -64,7 +64,7 @@ class CyclicFCNConfig:
 
     Attributes:
       inner_size: s, width of the hidden layers.
-      repeats: how often the second layer is applied.
+      repeats: how many times the second layer is applied.
     """
 
     inner_size: int = 1024
@@ -92,7 +92,7 @@ class RankingFCNConfig:
 def build_fcn(config: FCNConfig, spec: InputSpec) -> keras.Model:
     """Dense, dropout, ReLU for each hidden size, then Dense(C).
 
-    Reference: https://arxiv.org/abs/1809.04403, as for all models of this file.
+    Reference: https://arxiv.org/abs/1809.04403, also for `bottleneck_fcn`, `cyclic_fcn` and `ranking_fcn`.
     """
     inputs = model_inputs(spec)
     x = blocks.concat_features(inputs, spec.features)
@@ -102,7 +102,7 @@ def build_fcn(config: FCNConfig, spec: InputSpec) -> keras.Model:
 
 @register_model("bottleneck_fcn", BottleneckFCNConfig, levels=("video",))
 def build_bottleneck_fcn(config: BottleneckFCNConfig, spec: InputSpec) -> keras.Model:
-    """ReLU Dense, each half as wide as the one before, then each twice as wide; Dense(C)."""
+    """ReLU Dense layers, each half as wide as the one before, then each twice as wide; Dense(C)."""
     inputs = model_inputs(spec)
     x = blocks.concat_features(inputs, spec.features)
     x = blocks.fcn(x, config.hidden_sizes, dropout_rate=0.0)
@@ -123,17 +123,17 @@ def build_cyclic_fcn(config: CyclicFCNConfig, spec: InputSpec) -> keras.Model:
 
 @register_model("ranking_fcn", RankingFCNConfig, levels=("video",))
 def build_ranking_fcn(config: RankingFCNConfig, spec: InputSpec) -> keras.Model:
-    """Two ReLU Dense(s), Dense(C), softmax over classes, and one affine map for all of its scores.
+    """Two ReLU Dense(s), Dense(C), a softmax over classes, and one affine map for all scores of the softmax.
 
-    Classes compete: the logits of a video lie between the map's bias and bias + scale. All start at the mean prior.
+    Classes compete: the logits of a video are between the map's bias and bias + scale. All start at the mean prior.
 
-    Differs from the original in that the scale starts at C, not at a random number in +-1: scores are 1 / C on average,
-    and 500 steps on real records left the original's scale where it was and GAP at 0.000, where C gives 0.59.
+    Differences: the scale starts at C, instead of a random number in +-1. Scores are 1 / C on average: 500 steps on
+    real records hardly changed the original's scale and left GAP at 0.000, whereas C gives 0.59.
     """
     inputs = model_inputs(spec)
     x = blocks.concat_features(inputs, spec.features)
     x = blocks.fcn(x, (config.inner_size, config.inner_size), dropout_rate=0.0)
     scores = ops.softmax(blocks.dense(x, spec.num_outputs, "scores", dtype="float32"))  # [B, C]
     scale = keras.initializers.Constant(spec.num_outputs)
-    affine = keras.layers.Dense(1, kernel_initializer=scale, dtype="float32", name="logits")  # from one number to one
+    affine = keras.layers.Dense(1, kernel_initializer=scale, dtype="float32", name="logits")  # of a single number
     return keras.Model(inputs, affine(scores[:, :, None])[:, :, 0], name="ranking_fcn")

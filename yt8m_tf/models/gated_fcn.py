@@ -18,12 +18,12 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class Hidden:
-    """A hidden layer: Dense(s), and what follows it.
+    """A hidden layer: Dense(s), and the operations after it.
 
     Attributes:
-      residual: add the layer's input to what the Dense makes of it.
-      batch_norm: normalise that.
-      activation: "relu", or "sort": the values in ascending order.
+      residual: whether to add the layer's input to the output of the Dense.
+      batch_norm: whether to normalise the result.
+      activation: "relu", or "sort": sorts the values in ascending order.
     """
 
     residual: bool = False
@@ -37,7 +37,7 @@ class Variant:
 
     Attributes:
       hidden: the hidden layers.
-      class_heads: a last ReLU Dense gives each class `heads` values of its own, which its logit is computed from.
+      class_heads: whether a last ReLU Dense computes `heads` values for each class, from which its logit is computed.
       gate: x * gate(Dense(x)), over the values of the last hidden layer or, with `class_heads`, over those of a class.
     """
 
@@ -70,7 +70,7 @@ class GatedFCNConfig:
     Attributes:
       variant: one of `VARIANTS`.
       inner_size: s, width of the hidden layers.
-      heads: of each class, in v2.
+      heads: number of values for each class, in v2.
       dropout: rate after the gate, in [0, 1); 0 in the original's v1 and v2.
     """
 
@@ -85,20 +85,20 @@ class GatedFCNConfig:
 
 
 def hidden_layer(x: keras.KerasTensor, hidden: Hidden, units: int, name: str) -> keras.KerasTensor:
-    """[B, D] to [B, units]; no bias in front of batch normalisation, see `blocks.fc_block`."""
+    """Applies a hidden layer, [B, D] to [B, units]; no bias before batch normalisation, see `blocks.fc_block`."""
     y = blocks.dense(x, units, f"{name}_dense", use_bias=not hidden.batch_norm)
     y = x + y if hidden.residual else y
     y = blocks.batch_norm(y, f"{name}_bn") if hidden.batch_norm else y
     if hidden.activation == "sort":
         return ops.sort(y, axis=-1)
-    # Of MatMul, BiasAdd, Add and Relu Grappler of TensorFlow 2.21 makes a node without an operation on a CPU, and then
+    # On a CPU, Grappler of TensorFlow 2.21 fuses MatMul, BiasAdd, Add and Relu to a node that has no kernel, and then
     # leaves the whole function unoptimised. A leaky ReLU of slope 0 is the same function.
     return ops.leaky_relu(y, 0.0) if hidden.residual else ops.relu(y)
 
 
 @register_model("gated_fcn", GatedFCNConfig, levels=("video",))
 def build_gated_fcn(config: GatedFCNConfig, spec: InputSpec) -> keras.Model:
-    """Hidden layers, a gate, dropout, Dense(C); or, with heads of each class, one Dense(1) for all classes.
+    """Hidden layers, a gate, dropout, Dense(C); in v2, which has values for each class, one Dense(1) for all classes.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

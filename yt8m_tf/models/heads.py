@@ -1,4 +1,4 @@
-"""The last layers that pooling and recurrent models share: logistic or a mixture of experts, gated or not."""
+"""The heads of pooling and recurrent models: logistic or a mixture of experts, with or without a gate."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class HeadConfig:
 
     Attributes:
       name: "logistic", or "moe": a mixture of logistic experts per class.
-      num_mixtures: experts of each class, without the dummy that says no.
-      l2: weight of the kernels' sums of squares.
-      context_gating: gate the predicted probabilities by themselves.
+      num_mixtures: number of experts of each class, without the dummy expert of probability 0.
+      l2: weight of the kernels' sums of squares in the loss.
+      context_gating: whether to apply context gating to the predicted probabilities.
     """
 
     name: Literal["logistic", "moe"] = "logistic"
@@ -43,7 +43,7 @@ class StarterMoEConfig(HeadConfig):
 
 
 def head_logits(x: keras.KerasTensor, config: HeadConfig, num_outputs: int) -> keras.KerasTensor:
-    """[B, D] to [B, num_outputs] float32 logits; the prior in their bias holds before the gate."""
+    """Applies a head, [B, D] to [B, num_outputs] float32 logits; a bias at the prior applies before the gate."""
     if config.name == "moe":
         logits = MixtureOfExperts(num_outputs, config.num_mixtures, config.l2, name="logits")(x)
     else:
@@ -55,10 +55,10 @@ def head_logits(x: keras.KerasTensor, config: HeadConfig, num_outputs: int) -> k
 
 
 def gated_log_odds(logits: Any, gates: Any) -> Any:
-    """The log-odds of sigmoid(logits) * sigmoid(gates), any equal shapes, without forming the probability.
+    """Computes the log-odds of sigmoid(logits) * sigmoid(gates), of any equal shapes, without the probability itself.
 
-    Context gating of probabilities, as https://arxiv.org/abs/1706.06905 has it after its mixture of experts; the gate
-    has a bias where that has batch normalisation.
+    This is the context gating of probabilities that https://arxiv.org/abs/1706.06905 applies after its mixture of
+    experts; here the gate has a bias instead of batch normalisation.
     """
     # 1 - p * q = (1 - p) + p * (1 - q), all terms positive.
     log_yes = ops.log_sigmoid(logits) + ops.log_sigmoid(gates)

@@ -4,7 +4,8 @@ The trunk is a whole `resnet_like` with `inner_size` outputs, then ReLU. Outputs
 
 Reference: https://arxiv.org/abs/1809.04403. The recurrent ones are in the spirit of "Learning Structured Inference
 Neural Networks with Label Relations", https://arxiv.org/abs/1511.05616, which passes messages in both directions
-between levels of labels. The original gives no width of the RNN and no number of repeats: the defaults are ours.
+between levels of labels. The original states neither the width of the RNN nor the number of repeats; these defaults are
+our own.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class FFHierarchyConfig:
 
     Attributes:
       inner_size: width of the trunk's output, the input of the heads.
-      resnet: the trunk, with its own `inner_size`; it has no logits to gate.
+      resnet: the trunk, with its own `inner_size`; it has no logits, so `context_gating` must be off.
     """
 
     inner_size: int = 2000
@@ -49,7 +50,7 @@ class RNNHierarchyConfig(FFHierarchyConfig):
     """Sizes as in `FFHierarchyConfig`, and those of the RNN.
 
     Attributes:
-      hidden_size: of the RNN in each direction.
+      hidden_size: width of the RNN in each direction.
       cell: "rnn" (tanh, as in the original), "gru" or "lstm".
     """
 
@@ -94,8 +95,8 @@ def build_ff_hierarchy(config: FFHierarchyConfig, spec: InputSpec) -> keras.Mode
 def build_rnn_hierarchy(config: RNNHierarchyConfig, spec: InputSpec) -> keras.Model:
     """A bidirectional RNN over two steps, verticals and classes, both with the trunk's output as input.
 
-    The logits of a level are a Dense of the RNN's output at its step, [B, 2 * hidden_size], so that verticals depend on
-    the step of classes, and classes on that of verticals.
+    The logits of a level are a Dense of the RNN's output at its step, [B, 2 * hidden_size], so verticals depend on the
+    step of classes and vice versa.
 
     Raises:
       InputError: the data has no verticals.
@@ -107,9 +108,9 @@ def build_rnn_hierarchy(config: RNNHierarchyConfig, spec: InputSpec) -> keras.Mo
 
 @register_model("resnet_rep_rnn_hierarchy", RepRNNHierarchyConfig, levels=("video",))
 def build_rep_rnn_hierarchy(config: RepRNNHierarchyConfig, spec: InputSpec) -> keras.Model:
-    """The hierarchy with an RNN, with the same RNN applied several times, each time to its own output.
+    """`resnet_rnn_hierarchy` with the same RNN applied several times, each time to its own output.
 
-    A Dense layer first changes the width of the trunk's output to that of the RNN's, 2 * `hidden_size`.
+    A Dense layer first maps the trunk's output to the width of the RNN's output, 2 * `hidden_size`.
 
     Raises:
       InputError: the data has no verticals.
@@ -151,12 +152,12 @@ def _level_sequence(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _level_logits(levels: keras.KerasTensor, spec: InputSpec) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Returns the logits of classes [B, C] and verticals [B, V] from the [B, 2, D] of verticals and classes."""
+    """Returns the logits of classes [B, C] and verticals [B, V] from the RNN's output, [B, 2, D], verticals first."""
     return blocks.class_logits(levels[:, 1], spec.num_classes), _tag_logits(levels[:, 0], spec)
 
 
 def _tag_logits(x: keras.KerasTensor, spec: InputSpec) -> keras.KerasTensor:
-    """Maps [B, D] to the verticals' logits, [B, V] float32, with a bias initialised with their prior."""
+    """Maps [B, D] to the verticals' logits, [B, V] float32, whose bias starts at their prior."""
     return blocks.dense(x, spec.num_tags, "tag_logits", dtype="float32")
 
 

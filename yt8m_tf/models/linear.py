@@ -18,7 +18,7 @@ class LogisticConfig:
     """Options of logistic regression.
 
     Attributes:
-      l2: weight of the sum of squares of the kernel in the loss.
+      l2: weight of the kernel's sum of squares in the loss.
     """
 
     l2: float = 1e-8
@@ -32,8 +32,8 @@ class MoEConfig:
     """Options of the mixture of experts.
 
     Attributes:
-      num_mixtures: experts of each class, without the dummy that always says no.
-      l2: weight of the sums of squares of both kernels in the loss.
+      num_mixtures: number of experts of each class, without the dummy expert of probability 0.
+      l2: weight of the kernels' sums of squares in the loss.
     """
 
     num_mixtures: int = 2
@@ -45,7 +45,7 @@ class MoEConfig:
 
 
 def clip_vector(inputs: dict[str, keras.KerasTensor], spec: InputSpec) -> keras.KerasTensor:
-    """One vector per clip, [B, sum of D]: the features side by side, at frame level their means over real frames."""
+    """Returns one vector per clip, [B, sum of D]: the concatenated features, or their means over real frames."""
     if spec.level == "video":
         return blocks.concat_features(inputs, spec.features)
     mask = masking.clip_mask(inputs)
@@ -55,10 +55,10 @@ def clip_vector(inputs: dict[str, keras.KerasTensor], spec: InputSpec) -> keras.
 
 @register_model("logistic", LogisticConfig, levels=("video", "frame"))
 def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model:
-    """Logistic regression on all features; at frame level on the mean over frames.
+    """Logistic regression on all features; at frame level, on their means over frames.
 
-    Reference: `LogisticModel` and `FrameLevelLogisticModel` of https://github.com/google/youtube-8m. Where we differ:
-    the initial weights, and L2 is `l2 * sum(w ** 2)`, twice what slim's regulariser makes of the same number.
+    Reference: `LogisticModel` and `FrameLevelLogisticModel` of https://github.com/google/youtube-8m. Differences: the
+    initial weights, and the L2 penalty, `l2 * sum(w ** 2)`, which is twice that of slim's regulariser.
     """
     inputs = model_inputs(spec)
     logits = blocks.class_logits(clip_vector(inputs, spec), spec.num_outputs, l2=config.l2)
@@ -67,10 +67,10 @@ def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model:
 
 @register_model("moe", MoEConfig, levels=("video", "frame"))
 def build_moe(config: MoEConfig, spec: InputSpec) -> keras.Model:
-    """A mixture of logistic experts per class; at frame level on the mean over frames. See `MixtureOfExperts`.
+    """A mixture of logistic experts per class; at frame level, on the means over frames. See `MixtureOfExperts`.
 
-    With an output bias at the class prior p, and kernels at zero, the model predicts p * M / (M + 1): the dummy has
-    the same share of the mixture as each of the M experts.
+    With an output bias at the class prior p, and kernels at zero, the model predicts p * M / (M + 1), because the dummy
+    has the same share of the mixture as each of the M experts.
     """
     inputs = model_inputs(spec)
     head = MixtureOfExperts(spec.num_outputs, config.num_mixtures, config.l2, name="logits")

@@ -19,9 +19,9 @@ class LinearCombinationsConfig:
     """Sizes of the model.
 
     Attributes:
-      head_size: H, weightings of the frames learned for each feature.
+      head_size: H, number of learned weightings of the frames for each feature.
       dropout: rate on the H combinations, in [0, 1).
-      resnet: the network on top, which has a dropout rate of its own (0 or 0.2 in the published successor).
+      resnet: the network on top, with its own dropout rate (0 or 0.2 in the published successor).
     """
 
     head_size: int = 3
@@ -35,7 +35,7 @@ class LinearCombinationsConfig:
 
 @register_model("linear_combinations", LinearCombinationsConfig, levels=("frame",))
 def build_linear_combinations(config: LinearCombinationsConfig, spec: InputSpec) -> keras.Model:
-    """H learned weightings over the first `spec.max_frames` frames of each feature, dropout, `resnet_like`.
+    """H learned weightings of the first `spec.max_frames` frames of each feature; dropout; `resnet_like`.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

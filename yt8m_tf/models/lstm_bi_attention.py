@@ -19,7 +19,7 @@ class LSTMBiAttentionConfig:
     """Sizes of the network; each direction of a feature's LSTM is as wide as the feature.
 
     Attributes:
-      num_layers: bidirectional LSTMs of each feature, one on top of the other.
+      num_layers: number of stacked bidirectional LSTMs of each feature.
       hidden_sizes: widths of the hidden layers of the FCN.
       dropout: rate in each hidden layer of the FCN, in [0, 1).
     """
@@ -35,16 +35,17 @@ class LSTMBiAttentionConfig:
 
 @register_model("lstm_bi_attention", LSTMBiAttentionConfig, levels=("frame",))
 def build_lstm_bi_attention(config: LSTMBiAttentionConfig, spec: InputSpec) -> keras.Model:
-    """For each feature x = ReLU Dense(D), beside it its bidirectional LSTM, attention over frames; BN, FCN on top.
+    """For each feature x = ReLU Dense(D), a bidirectional LSTM of x, attention pooling of both; then BN and an FCN.
 
-    Runs on cuDNN where there is a GPU (`layers.recurrent`). A training step of the default sizes with B = 256 and
-    T = 303 keeps about 7 GB of activations there in float32, nine tenths of them rgb's: 0.6 GB of frames and x, 0.6 GB
-    of outputs, 4 GB of gates and cells of the two directions, and 1.3 GB of one direction's gradients of the gates at a
-    time; half of that with 16-bit precision. x and the outputs, [B, T, D] and [B, T, 2 D], are never put side by side.
+    On a GPU, the LSTMs run on cuDNN (`layers.recurrent`). A training step of the default sizes with B = 256 and T = 303
+    then keeps about 7 GB of activations in float32, nine tenths of them for rgb: 0.6 GB of frames and x, 0.6 GB of
+    outputs, 4 GB of gates and cells of the two directions, and 1.3 GB of gradients of the gates, for one direction at a
+    time. With 16-bit precision it needs half of that. x and the outputs, [B, T, D] and [B, T, 2 D], are never
+    concatenated.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the attention's Dense(1) has no bias, which a softmax
-    over frames cancels; of several LSTMs each reads the outputs before it alone, where the original feeds it their
-    input, too, and pools the outputs of all (no configuration has more than one).
+    Reference: https://arxiv.org/abs/1809.04403. Differences: the attention's Dense(1) has no bias, which a softmax over
+    frames cancels; with several LSTMs, each reads only the outputs of the one before. In the original, it also reads
+    that one's input, and the outputs of all LSTMs are pooled (no configuration has more than one).
     """
     inputs = model_inputs(spec)
     mask = recurrent.clip_mask(inputs)

@@ -1,4 +1,4 @@
-"""Models as members of another one: each by itself, on the features that it reads."""
+"""Models as members of another model, each on the features that it reads."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.layers.masking import clip_mask, masked_mean
 from yt8m_tf.models.registry import build_model
 
-# Of a member's configuration what says which of the data it reads.
+# The keys of a member's configuration that state which data it reads.
 _READS = ("features", "level")
 
 
 def member_logits(
     members: Sequence[Mapping[str, Any]], inputs: Mapping[str, keras.KerasTensor], spec: InputSpec
 ) -> list[keras.KerasTensor]:
-    """The logits of each member, [B, C] float32.
+    """Returns the logits of each member, [B, C] float32.
 
-    The variables of member number i have the paths that they have in the model alone, with `member_<i>_` before them.
+    The variables of member number i keep the paths of its own model, prefixed with `member_<i>_`.
 
     Args:
-      members: of each, its `model` configuration (`{name: ..., **options}`), and beside it what it reads otherwise than
-        `spec` has it, see `member_spec`. A member of videos in a model of clips gets the means of their frames.
+      members: each member's `model` configuration (`{name: ..., **options}`), with `features` and `level` if its inputs
+        differ from `spec`, see `member_spec`. A video-level member of a frame-level model reads the means over frames.
       inputs: of the whole model, `registry.model_inputs`.
-      spec: what these are.
+      spec: of these inputs.
     """
     means: Mapping[str, keras.KerasTensor] = {}
     if any(member_spec(member, spec).level != spec.level for member in members):
@@ -47,7 +47,7 @@ def member_logits(
 
 
 def renamed(model: keras.Model, name: str) -> keras.Model:
-    """The same model with other names, its own and those of its layers: members may be of the same kind."""
+    """Returns the model with a new name and new names of its layers, because members may be of the same kind."""
 
     def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.Model):

@@ -1,4 +1,4 @@
-"""A model that remembers training videos, and lets those nearest to a new one vote."""
+"""A model that remembers training videos, of which those nearest to a new video vote on its classes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from yt8m_tf.schema import FEATURE_SIZES
 
 @dataclasses.dataclass(frozen=True)
 class NearestNeighborsConfig:
-    """Sizes, and where training starts.
+    """Sizes and initial values.
 
     Attributes:
-      capacity: the most videos that are remembered. Of more training videos the first of each shard are taken. A
-        smaller number of them leaves rows of the memory empty, which costs time and no accuracy.
-      num_neighbors: how many vote.
-      shares: of the features in the distance, 1 for those that are not named.
-      temperature: how fast votes lose weight with distance.
-      sharpness: what the trained temperature is multiplied by in predictions. Above 1 the nearest count for more, which
-        is worse alone and better in an ensemble.
+      capacity: the most videos that are remembered. If there are more training videos, an even sample of the first of
+        each shard is taken. If there are fewer, rows of the memory stay empty, which costs time but no accuracy.
+      num_neighbors: number of nearest videos that vote.
+      shares: initial weight of each feature in the distance; 1 for features that are not named.
+      temperature: initial temperature; higher values reduce votes faster with distance.
+      sharpness: factor of the trained temperature in predictions. Above 1, the nearest videos count more, which is
+        worse for the model alone, but better in an ensemble.
     """
 
     capacity: int = 40_000
@@ -46,13 +46,13 @@ class NearestNeighborsConfig:
 def build_nearest_neighbors(config: NearestNeighborsConfig, spec: InputSpec) -> keras.Model:
     """Nearest neighbours: the classes of remembered videos, weighted by a trained distance. See `NeighborVotes`.
 
-    At frame level of the means over frames. The memory is filled from the training shards when a run starts
-    (`memory.fill`), of the run's folds where there are any; from then on it is in the run's checkpoints. One pass
-    trains the scales, the temperature and the smoothing. Mixup makes no sense here, where nothing is remembered
-    between two videos.
+    At frame level, features are the means over frames. The memory is filled from the training shards (with folds, from
+    those of the run) when a run starts (`memory.fill`); from then on, it is in the run's checkpoints. One pass trains
+    the scales, the temperature and the smoothing. Mixup makes no sense for this model, because the memory has no
+    mixtures of videos.
 
-    It is not in the published solutions. Its errors are others than those of networks, so that ensembles gain more from
-    it than its own score promises (docs/RESULTS.md).
+    The model is not in the published solutions. Its errors differ from those of networks, so ensembles gain more from
+    it than its own score suggests (docs/RESULTS.md).
     """
     if unknown := sorted({*config.shares} - {*spec.features} - {*FEATURE_SIZES}):
         known = ", ".join(spec.features)

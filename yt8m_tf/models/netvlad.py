@@ -17,13 +17,13 @@ from yt8m_tf.layers.vlad import VLAD, FisherVectors, l2_normalise, soft_assignme
 from yt8m_tf.models.heads import HeadConfig, head_logits
 from yt8m_tf.models.registry import model_inputs, register_model
 
-# (frames [B, T, D], mask [B, T], cluster_size, name) to [B, N]
+# Maps (frames [B, T, D], mask [B, T], cluster_size, name) to [B, N].
 Pooling = Callable[[keras.KerasTensor, keras.KerasTensor, int, str], keras.KerasTensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class GatedMoEConfig(HeadConfig):
-    """`HeadConfig` whose defaults are a mixture of two experts, its probabilities gated."""
+    """`HeadConfig` with a mixture of two experts, and gated probabilities, by default."""
 
     name: Literal["logistic", "moe"] = "moe"
     l2: float = 1e-6
@@ -35,12 +35,12 @@ class NetVLADConfig:
     """Sizes of NetVLAD and NetRVLAD.
 
     Attributes:
-      cluster_size: K, clusters of each feature; of audio, where it is pooled on its own, half of that, rounded down.
+      cluster_size: K, number of clusters of each feature; audio, if pooled separately, has half of them, rounded down.
       hidden_size: width of the layer after pooling.
-      late_fusion: pool each feature on its own and concatenate what comes out; otherwise frames are concatenated.
-      hidden_relu: batch normalisation and ReLU6 on the hidden layer, which otherwise is linear, with a bias.
-      context_gating: gate the hidden layer by itself.
-      head: the last layer, which has a gate of its own.
+      late_fusion: whether to pool each feature separately and concatenate the results; if not, frames are concatenated.
+      hidden_relu: whether the hidden layer has batch normalisation and ReLU6; if not, it is linear, with a bias.
+      context_gating: whether to apply context gating to the hidden layer.
+      head: the last layer, with its own `context_gating`.
     """
 
     cluster_size: int = 256
@@ -55,13 +55,13 @@ class NetVLADConfig:
         checks.at_least(self, 1, "hidden_size")
 
     def clusters_of(self, feature: str) -> int:
-        """K of a feature that is pooled on its own."""
+        """Returns K of a feature that is pooled separately."""
         return self.cluster_size // 2 if feature == "audio" else self.cluster_size
 
 
 @dataclasses.dataclass(frozen=True)
 class NetFVConfig(NetVLADConfig):
-    """`NetVLADConfig` with the sizes of the NetFV of a winning ensemble under 1 GB."""
+    """`NetVLADConfig` with the sizes of the NetFV of a winning ensemble under 1 GB by default."""
 
     cluster_size: int = 96
     hidden_size: int = 1540
@@ -69,12 +69,12 @@ class NetFVConfig(NetVLADConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SoftDBoFConfig(NetVLADConfig):
-    """Sizes of the soft deep bag of frames; what is not listed is as in `NetVLADConfig`.
+    """Sizes of the soft deep bag of frames; other keys are as in `NetVLADConfig`.
 
     Attributes:
-      cluster_size: K, clusters of each feature; of audio, where it is pooled on its own, an eighth of that.
-      context_gating: gate the hidden layer by itself; not so in the original, which gates the bag.
-      gated: gate the bag, the sums of assignments, by their maxima; never that of audio pooled on its own.
+      cluster_size: K, number of clusters of each feature; audio, if pooled separately, has an eighth of them.
+      context_gating: whether to apply context gating to the hidden layer; off in the original, which gates the bag.
+      gated: whether to gate the bag, the sums of assignments, by their maxima; audio pooled separately has no gate.
     """
 
     cluster_size: int = 4096
@@ -86,7 +86,7 @@ class SoftDBoFConfig(NetVLADConfig):
         checks.at_least(self, 1, "hidden_size")
 
     def clusters_of(self, feature: str) -> int:
-        """K of a feature that is pooled on its own."""
+        """Returns K of a feature that is pooled separately."""
         return self.cluster_size // 8 if feature == "audio" else self.cluster_size
 
 
@@ -94,27 +94,27 @@ class SoftDBoFConfig(NetVLADConfig):
 def build_netvlad(config: NetVLADConfig, spec: InputSpec) -> keras.Model:
     """Residuals to cluster centres, summed over frames by soft assignment; a gated hidden layer; gated experts.
 
-    Input normalisation; for each feature `VLAD` over `soft_assignment`, intra-normalised, of length 1; all features
-    side by side; hidden layer, context gating, head.
+    Input normalisation; for each feature `VLAD` over `soft_assignment`, intra-normalised, of length 1; concatenation of
+    all features; hidden layer, context gating, head.
 
     Reference: https://arxiv.org/abs/1706.06905, with sizes and details of its code,
-    https://github.com/antoine77340/Youtube-8M-WILLOW: `NetVLADModelLF`. Where we differ: all real frames are pooled
-    once, instead of 300 drawn with replacement (`data.frames.sampling` draws them); descriptors lie cluster after
-    cluster, not feature after feature; batch normalisation has the original solution's epsilon and momentum; for the
-    head see `HeadConfig` and `MixtureOfExperts`.
+    https://github.com/antoine77340/Youtube-8M-WILLOW: `NetVLADModelLF`. Differences: all real frames are pooled once,
+    instead of 300 drawn with replacement (`data.frames.sampling` draws them); descriptors are in the order of clusters,
+    not of features; batch normalisation has the original solution's epsilon and momentum; for the head see `HeadConfig`
+    and `MixtureOfExperts`.
     """
     return _pooling_model("netvlad", config, spec, _vlad)
 
 
 @register_model("netrvlad", NetVLADConfig, levels=("frame",))
 def build_netrvlad(config: NetVLADConfig, spec: InputSpec) -> keras.Model:
-    """`netvlad` without centres: assigned frames are summed as they are. References and differences are the same."""
+    """`netvlad` without centres: sums frames, not residuals, by assignment. References and differences are the same."""
     return _pooling_model("netrvlad", config, spec, _rvlad)
 
 
 @register_model("netfv", NetFVConfig, levels=("frame",))
 def build_netfv(config: NetFVConfig, spec: InputSpec) -> keras.Model:
-    """`netvlad` with `FisherVectors` for pooling: the first order beside the second, each of length 1.
+    """`netvlad` with `FisherVectors` for pooling: first and second order concatenated, each of length 1.
 
     References and differences are those of `netvlad` and `FisherVectors`. As in the code, only the first order is
     intra-normalised.
@@ -126,11 +126,13 @@ def build_netfv(config: NetFVConfig, spec: InputSpec) -> keras.Model:
 def build_soft_dbof(config: SoftDBoFConfig, spec: InputSpec) -> keras.Model:
     """Soft deep bag of frames: soft assignments summed over frames, gated by their maxima; hidden layer; gated experts.
 
-    Reference: as `netvlad`; `GatedDbofModelLF`, or with `gated` off `SoftDbofModelLF`, of its code, and the same
-    differences. The gate is sigmoid(BN(A B m)), m the maxima over frames divided by their length, A B a product of two
-    matrices through as many neurons as the feature is wide.
+    The gate is sigmoid(BN(A B m)), where m is the vector of maxima over frames divided by its length, and A B is a
+    product of two matrices whose inner size is the width of the feature.
 
-    Memory: assignments are [B, T, K], in float32 393 MB at B = 80, T = 300 and K = 4096. A training step held about
+    Reference: that of `netvlad`, with the same differences; in its code the model is `GatedDbofModelLF`, or
+    `SoftDbofModelLF` with `gated` off.
+
+    Memory: assignments [B, T, K] take 393 MB in float32 at B = 80, T = 300 and K = 4096. A training step needs about
     four of these at its peak (measured with XLA on a CPU): 1.6 GB.
     """
 
@@ -144,7 +146,7 @@ def build_soft_dbof(config: SoftDBoFConfig, spec: InputSpec) -> keras.Model:
             bag = bag * ops.sigmoid(blocks.batch_norm(gates, f"{name}_gate_bn"))
         return l2_normalise(bag)
 
-    # Here normalised frames reach nothing but another batch normalisation, which would undo an offset.
+    # Normalised frames only reach another batch normalisation here, which would subtract an offset again.
     return _pooling_model("soft_dbof", config, spec, pool, center_inputs=False)
 
 
@@ -167,7 +169,7 @@ def _fisher(frames: keras.KerasTensor, mask: keras.KerasTensor, clusters: int, n
 def _pooling_model(
     name: str, config: NetVLADConfig, spec: InputSpec, pool: Pooling, center_inputs: bool = True
 ) -> keras.Model:
-    """Builds a model of this module around its pooling, the only part in which they differ."""
+    """Builds a model of this module; the models differ only in `pool`."""
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)
     sequences = {feature: inputs[feature] for feature in spec.features}
@@ -185,7 +187,7 @@ def _hidden_layer(x: keras.KerasTensor, config: NetVLADConfig) -> keras.KerasTen
     layer = keras.layers.Dense(
         config.hidden_size,
         use_bias=not config.hidden_relu,
-        # As in the original. What is pooled has length 1: our usual kernel would start the layer's outputs near 1e-3.
+        # As in the original. Pooled vectors have length 1, so the usual kernel would start the outputs near 1e-3.
         kernel_initializer=keras.initializers.RandomNormal(stddev=config.cluster_size**-0.5),
         bias_initializer=keras.initializers.RandomNormal(stddev=0.01),
         name="hidden_dense",

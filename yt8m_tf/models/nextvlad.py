@@ -30,10 +30,10 @@ class NeXtVLADConfig:
 
     Attributes:
       cluster_size: K.
-      groups: G, groups that the features of a frame are cut into; each must come out even.
-      expansion: how many times wider frames are made before they are cut.
+      groups: G, number of groups of equal size into which the features of a frame are split.
+      expansion: factor by which frames are widened before they are split.
       hidden_size: width of the layer after pooling.
-      gating_reduction: how many times narrower the bottleneck of its gate is.
+      gating_reduction: factor by which the bottleneck of its gate is narrower.
       dropout: rate on the pooled vector, in [0, 1).
       head: the last layer.
     """
@@ -59,13 +59,13 @@ class NeXtVLADConfig:
 
 @register_model("nextvlad", NeXtVLADConfig, levels=("frame",))
 def build_nextvlad(config: NeXtVLADConfig, spec: InputSpec) -> keras.Model:
-    """NetVLAD of short vectors: each frame is widened, cut into groups, and each group pooled as a frame of its own.
+    """NetVLAD of short vectors: each frame is widened and split into groups, each of which is pooled like a frame.
 
-    For each feature `_pool`; all side by side; dropout; Dense and BN; a bottleneck gate; head.
+    Pooling of each feature; concatenation; dropout; Dense and BN; a bottleneck gate; head.
 
-    Reference: https://arxiv.org/abs/1811.05014 and https://github.com/linrongc/youtube-8m. Where we differ: epsilon,
-    momentum and initial weights are the original solution's, descriptors lie cluster after cluster, and L2 is
-    `l2 * sum(w ** 2)`, twice what slim's regulariser makes of the same number.
+    Reference: https://arxiv.org/abs/1811.05014 and https://github.com/linrongc/youtube-8m. Differences: epsilon,
+    momentum and initial weights are the original solution's, descriptors are in the order of clusters, and the L2
+    penalty is `l2 * sum(w ** 2)`, twice that of slim's regulariser.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)
@@ -90,10 +90,10 @@ def build_nextvlad(config: NeXtVLADConfig, spec: InputSpec) -> keras.Model:
 def _pool(
     frames: keras.KerasTensor, mask: keras.KerasTensor, width: int, clusters: int, groups: int, name: str
 ) -> keras.KerasTensor:
-    """NeXtVLAD of one feature, [B, T, D] to [B, K * width / G].
+    """Applies NeXtVLAD to one feature, [B, T, D] to [B, K * width / G].
 
-    Groups stand in time as G frames in the place of one, whose assignments are weighted by the attention of the group.
-    So one NetVLAD pools them all, with one set of centres, and no tensor has both axes K and `width`.
+    The G groups of a frame become G frames along time, whose assignments are weighted by the attention of the group. So
+    one NetVLAD pools all of them, with one set of centres, and no tensor has both axes K and `width`.
     """
     size = width // groups
     expanded = blocks.dense(frames, width, f"{name}_expansion_dense")  # [B, T, width]

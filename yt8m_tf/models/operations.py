@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of the matrix products and convolutions of a traced function."""
+"""The number of floating-point operations in the matrix products and convolutions of a traced function."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _LOOPS = ("While", "StatelessWhile")
 
 
 def matrix_operations(function: Callable[..., Any], *arguments: Any) -> float:
-    """Counts the multiplications and additions of the matrix products and convolutions of one call.
+    """Counts the multiplications and additions in the matrix products and convolutions of one call.
 
     Args:
-      function: traced with `arguments`, whose shapes must be known; a loop counts its maximum number of iterations.
+      function: is traced with `arguments`, whose shapes must be known; a loop counts as its maximum number of
+        iterations.
       *arguments: tensors, or nests of them.
 
     Raises:
@@ -76,7 +77,7 @@ def _iterations(operation: Any) -> int:
 
 def _function_graph(operation: Any, attribute: str) -> Any:
     name = operation.get_attr(attribute).name
-    return operation.graph._get_function(name).graph  # the one way to a nested function's graph
+    return operation.graph._get_function(name).graph  # there is no public way to a nested function's graph
 
 
 def _size(tensor: Any) -> float:

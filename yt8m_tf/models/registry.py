@@ -4,9 +4,9 @@
     def build_logistic(config: LogisticConfig, spec: InputSpec) -> keras.Model: ...
 
 Every model is a functional `keras.Model` from a dict of inputs (`model_inputs`) to `[B, C]` float32 logits, or
-`[B, C + V]` if the data has tags (`InputSpec.num_outputs`). The builder names every layer with weights, so that
-variable paths do not depend on other models in the process. The layer whose bias starts at the classes' prior is named
-"logits"; if tags have a layer of their own, it is named "tag_logits".
+`[B, C + V]` if the data has tags (`InputSpec.num_outputs`). The builder names every layer with weights, so variable
+paths do not depend on other models in the process. The layer whose bias starts at the classes' prior is named "logits";
+if tags have their own layer, it is named "tag_logits".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Builder = Callable[[Any, InputSpec], keras.Model]
 class Registration:
     """A registered model: its configuration dataclass, builder, and the levels of records that it reads.
 
-    A model with `trains` False cannot be trained: it is combined from trained runs.
+    A model with `trains` False cannot be trained, because it is combined from trained runs.
     """
 
     config_class: type
@@ -127,7 +127,7 @@ def build_model(model: str | Mapping[str, Any], spec: InputSpec, **options: Any)
     Args:
       model: a name of `model_names`, or a configuration's section `model`, `{"name": ..., **options}`.
       spec: level, features and classes.
-      **options: options of the model, listed in docs/CONFIGURATION.md; a section of options is a mapping.
+      **options: options of the model, listed in docs/CONFIGURATION.md; a section is given as a mapping.
 
     Returns:
       A functional model from {feature: [B, D] float32}, or for clips {feature: [B, T, D] float32, "num_frames": [B]
@@ -154,14 +154,14 @@ def build_model(model: str | Mapping[str, Any], spec: InputSpec, **options: Any)
 
 
 def build_without_weights(values: Mapping[str, Any], spec: InputSpec) -> keras.Model:
-    """Builds a model whose variables have shapes but no values, to count and trace with hardly any memory."""
+    """Builds a model whose variables have shapes but no values, to count or trace it with hardly any memory."""
 
     def build() -> keras.Model:
         with keras.StatelessScope(initialize_variables=False):
             return build_model(values, spec)
 
-    # In a thread of its own: Keras keeps a list per thread of variables to initialise later, and the next
-    # `stateless_call` in this thread would allocate the weights of all models that were built in it.
+    # In a new thread, because Keras keeps a list per thread of variables to initialise later: the next `stateless_call`
+    # in this thread would allocate the weights of all models that were built in it.
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(build).result()
 
@@ -171,7 +171,8 @@ def model_inputs(spec: InputSpec) -> dict[str, keras.KerasTensor]:
 
     Returns:
       At video level {feature: [B, D] float32}; at frame level {feature: [B, T, D] float32, decoded but not masked;
-      "num_frames": [B] int32, 1 to T}. T is not fixed; models that need a fixed length cut or pad to `spec.max_frames`.
+      "num_frames": [B] int32, 1 to T}. T is not fixed; models that need a fixed length truncate or pad to
+      `spec.max_frames`.
     """
     if spec.level == "video":
         return {name: keras.Input((size,), name=name) for name, size in spec.features.items()}
@@ -180,7 +181,7 @@ def model_inputs(spec: InputSpec) -> dict[str, keras.KerasTensor]:
 
 
 def set_output_bias(model: keras.Model, prior: np.ndarray) -> None:
-    """Initializes the output bias to the prior, so that outputs start at it instead of one half; saves the first epoch.
+    """Initializes the output bias so that outputs start at the prior instead of one half, which saves about an epoch.
 
     Args:
       model: a model with a layer named "logits", or a mean of such models. The bias of the layer has a multiple of C

@@ -23,7 +23,7 @@ class RepeatRNNConfig:
       cell: "gru" or "lstm".
       hidden_size: H, of every layer.
       num_layers: number of stacked layers.
-      repeats: how many times the vector is read.
+      repeats: number of times that the vector is read.
     """
 
     cell: Literal["gru", "lstm"] = "gru"
@@ -40,7 +40,7 @@ def build_repeat_rnn(config: RepeatRNNConfig, spec: InputSpec) -> keras.Model:
     """Concatenated features, repeated as a sequence; stacked RNNs; the last outputs h of all layers; Dense(C).
 
     Memory: the fused GPU kernels need the repeated sequence as a tensor, 24 MB for [B, 10, 1152] at B = 512. The
-    outputs of a layer of 1024 take 21 MB. Training also keeps the gates of all steps, 4 to 6 times as much.
+    outputs of a layer of 1024 units take 21 MB. Training also keeps the gates of all steps, 4 to 6 times as much.
 
     Reference: https://arxiv.org/abs/1809.04403.
     """

@@ -18,17 +18,19 @@ from yt8m_tf.models.registry import model_inputs, register_model
 
 @dataclasses.dataclass(frozen=True)
 class ResNetLikeConfig:
-    """Sizes of the network, for the video-level model and wherever it stands on top of pooled frames.
+    """Sizes of the network, for the video-level model and for models that apply it to pooled frames.
 
-    A modality alone is trained by leaving the other out of `data.features`; its branch is then the whole input.
+    To train on a single modality, leave the other out of `data.features`; its branch is then the whole input.
 
     Attributes:
-      inner_size: s. The branches of rgb and audio are 2s wide together, the last hidden layer s.
-      av_blocks: residual blocks in each branch.
-      concat_blocks: residual blocks after the concatenation.
+      inner_size: s. The branches of rgb and audio have a total width of 2s, the last hidden layer a width of s.
+      av_blocks: number of residual blocks in each branch.
+      concat_blocks: number of residual blocks after the concatenation.
       dropout: rate in every block, in [0, 1).
-      context_gating: gate the logits by themselves. The prior in the output bias then holds before the gate only.
-      video_part, audio_part: how rgb and audio share the 2s; any other feature has a branch s wide.
+      context_gating: whether to apply context gating to the logits. The output bias then starts at the prior only
+        before the gate.
+      video_part, audio_part: proportions in which rgb and audio share the 2s; any other feature has a branch of width
+        s.
     """
 
     inner_size: int = 2048
@@ -51,7 +53,7 @@ class ResNetLikeConfig:
             )
 
     def branch_width(self, feature: str) -> int:
-        """Width of the branch of `feature`."""
+        """Returns the width of the branch of `feature`."""
         parts = {"rgb": self.video_part, "audio": self.audio_part}
         if feature not in parts:
             return self.inner_size
@@ -60,18 +62,18 @@ class ResNetLikeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HalfResNetConfig(ResNetLikeConfig):
-    """`ResNetLikeConfig` with half the width by default, as it stands on top of pooled frames."""
+    """`ResNetLikeConfig` with half the width by default, as on top of pooled frames."""
 
     inner_size: int = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetLikeModelConfig(ResNetLikeConfig):
-    """The network over statistics of each feature, which stand side by side at the input of its branch.
+    """The network over statistics of each feature, which are concatenated as the input of its branch.
 
     Attributes:
-      statistics: names out of mean, std, min, max, median, mode, over the real frames, in the order of the input.
-        Video-level records hold the mean alone.
+      statistics: names from mean, std, min, max, median, mode, in the order of the input; they are taken over real
+        frames. Video-level records have only the mean.
     """
 
     statistics: tuple[Statistic, ...] = ("mean",)
@@ -85,12 +87,12 @@ class ResNetLikeModelConfig(ResNetLikeConfig):
 def resnet_trunk(
     branches: Mapping[str, keras.KerasTensor], config: ResNetLikeConfig, block: blocks.FCBlock = blocks.fc_block
 ) -> keras.KerasTensor:
-    """Everything before the last Dense.
+    """Applies the network without its last Dense.
 
     Args:
-      branches: feature name to [..., D]; for frame-level models whatever was pooled from that feature.
+      branches: feature name to [..., D]; for frame-level models, the result of pooling that feature.
       config: sizes.
-      block: what stands wherever the original has an FCBlock.
+      block: the block used in place of each of the original's FCBlocks.
 
     Returns:
       [..., s].
@@ -115,19 +117,19 @@ def resnet_like_logits(
     num_outputs: int,
     block: blocks.FCBlock = blocks.fc_block,
 ) -> keras.KerasTensor:
-    """The whole network, [..., num_outputs]; arguments as `resnet_trunk`."""
+    """Applies the whole network and returns logits [..., num_outputs]; arguments as in `resnet_trunk`."""
     logits = blocks.class_logits(resnet_trunk(branches, config, block), num_outputs)
     return context_gating(logits, "context_gate", dtype="float32") if config.context_gating else logits
 
 
 @register_model("resnet_like", ResNetLikeModelConfig, levels=("video", "frame"))
 def build_resnet_like(config: ResNetLikeModelConfig, spec: InputSpec) -> keras.Model:
-    """One branch per feature of `spec`, concatenated, then residual blocks; at frame level over `statistics`.
+    """One branch per feature of `spec`, concatenated, then residual blocks; at frame level, over `statistics`.
 
     Reference: https://arxiv.org/abs/1809.04403.
 
     Raises:
-      InputError: statistics other than the mean are asked of video-level records.
+      InputError: statistics other than the mean are requested for video-level records.
     """
     inputs = model_inputs(spec)
     branches = {name: inputs[name] for name in spec.features}
@@ -137,7 +139,7 @@ def build_resnet_like(config: ResNetLikeModelConfig, spec: InputSpec) -> keras.M
             branches[name] = FrameStatistics(config.statistics, name=f"{name}_statistics")(frames, mask)  # [B, S * D]
     elif config.statistics != ("mean",):
         raise InputError(
-            f"configuration key 'model.statistics': {list(config.statistics)} cannot be had of video-level records,"
-            " which hold means alone; read frame-level ones (data.level=frame), or leave it at [mean]"
+            f"configuration key 'model.statistics': {list(config.statistics)} needs frame-level records"
+            " (data.level=frame), because video-level ones have only means; read those, or leave it at [mean]"
         )
     return keras.Model(inputs, resnet_like_logits(branches, config, spec.num_outputs), name="resnet_like")

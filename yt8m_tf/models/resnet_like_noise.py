@@ -25,11 +25,11 @@ class ResNetLikeNoiseConfig(ResNetLikeConfig):
     Attributes:
       dropout: as for `resnet_like`, but 0 by default: the published class ignores its rate by default.
       batch_norm: whether FCBlocks have batch normalisation; without it, "before_bn" and "after_bn" are the same.
-      noise_scale: from 0.
+      noise_scale: factor of the noise, at least 0.
       noise_magnitude: f, computed over the whole tensor, including the batch; see `noise.magnitude`.
       noise_position: position in the FCBlock (Dense, BN, leaky ReLU, dropout); "before_dropout" is after the leaky
         ReLU.
-      noise_when: "training", or "always", that is, in inference, too, where the noise is a fixed draw (see
+      noise_when: "training", or "always": in inference, too, where the noise is a fixed draw (see
         `noise.GaussianNoise`). The scores of a video then depend on the other videos in its batch.
     """
 
@@ -48,7 +48,7 @@ class ResNetLikeNoiseConfig(ResNetLikeConfig):
 def noisy_fc_block(
     x: keras.KerasTensor, units: int, dropout_rate: float, name: str, config: ResNetLikeNoiseConfig
 ) -> keras.KerasTensor:
-    """Builds `blocks.fc_block` with noise at one position, batch normalisation optional; [..., D] to [..., units]."""
+    """Applies `blocks.fc_block` with noise at one position and optional batch norm; [..., D] to [..., units]."""
 
     def noise_at(position: Position, x: keras.KerasTensor) -> keras.KerasTensor:
         if position != config.noise_position:
@@ -56,7 +56,7 @@ def noisy_fc_block(
         always = config.noise_when == "always"
         return GaussianNoise(config.noise_scale, config.noise_magnitude, always, name=f"{name}_noise")(x)
 
-    # Batch normalisation cancels a bias (see `fc_block`), unless noise that depends on it comes in between.
+    # Batch normalisation cancels a bias (see `fc_block`), unless noise that depends on the bias is added in between.
     use_bias = not config.batch_norm or config.noise_position == "before_bn"
     x = noise_at("before_bn", blocks.dense(x, units, f"{name}_dense", use_bias=use_bias))
     x = noise_at("after_bn", blocks.batch_norm(x, f"{name}_bn") if config.batch_norm else x)

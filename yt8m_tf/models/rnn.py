@@ -1,4 +1,4 @@
-"""Stacked LSTMs and GRUs under a head: the starter code's LSTM, and the second place's bidirectional ones."""
+"""Stacked LSTMs and GRUs with a head: the starter code's LSTM, and the bidirectional ones of the second place."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ class RNNConfig:
     Attributes:
       cell: "lstm" or "gru".
       hidden_sizes: width of each layer's output, from the bottom up.
-      bidirectional_layers: how many of them, from the bottom up, read a clip both ways; each direction has half the
-        width.
-      late_fusion: a stack for each feature, their last states concatenated; else one over all features side by side.
-      feature_hidden_sizes: with late fusion, feature name to the `hidden_sizes` of its stack where they are others.
-      input_projection: under each stack normalise the frames, Dense of the same width, normalise, ReLU6.
-      cell_state: give the top LSTM's c to the head, not its output h.
-      context_gating: gate the last state by itself.
+      bidirectional_layers: number of layers, from the bottom up, that read a clip in both directions; each direction
+        has half of the width.
+      late_fusion: whether each feature has a stack, with the last states concatenated; if not, one stack reads the
+        concatenated features.
+      feature_hidden_sizes: with late fusion, maps names of features to the `hidden_sizes` of their stacks, if
+        different.
+      input_projection: whether frames go through batch normalisation, a Dense of the same width, batch normalisation
+        and ReLU6 before each stack.
+      cell_state: whether the head reads the top LSTM's c instead of its output h.
+      context_gating: whether to apply context gating to the last state.
       head: the last layer.
     """
 
@@ -69,16 +72,16 @@ class RNNConfig:
 def build_rnn(config: RNNConfig, spec: InputSpec) -> keras.Model:
     """Recurrent layers over frames; the state of the top layer after the last frame it reads; a head.
 
-    Runs on cuDNN where there is a GPU, see `layers.recurrent` for its memory. Layers have the initial weights of that
-    module, and LSTMs a forget bias of one, as both sources have it.
+    On a GPU, the layers run on cuDNN; see `layers.recurrent` for memory. They have the initial weights of that module,
+    and LSTMs have a forget bias of one, as in both references.
 
     References: `LstmModel` of https://github.com/google/youtube-8m: two LSTMs of 1024, h, a mixture of experts.
     `Lstmbidirect`, `GRUbidirect` and `GRUbidirect_branchedBN` of https://github.com/miha-skalic/youtube8mchallenge, the
-    code of Skalic and Austin: a bidirectional layer, 512 wide each way, lies under one of 1024 that reads forwards; an
-    LSTM hands on its c, a GRU its h, which may be gated; the heads are logistic or mixtures of experts. Its model with
-    a stack for each feature is 1024 wide for rgb, 128 for audio, and projects the frames first.
-    Where we differ from these: the reset gate of a GRU is applied after the matrix product, as cuDNN has it, and its
-    gates start without a bias of one.
+    code of Skalic and Austin: a bidirectional layer, 512 wide in each direction, below a forward layer of 1024. The
+    head reads the c of an LSTM, or the h of a GRU, which may be gated; heads are logistic or mixtures of experts. The
+    model with a stack for each feature is 1024 wide for rgb, 128 for audio, and projects the frames first.
+    Differences from these: the reset gate of a GRU is applied after the matrix product, as in cuDNN, and its gates do
+    not start with a bias of one.
     """
     inputs = model_inputs(spec)
     mask = recurrent.clip_mask(inputs)
@@ -98,7 +101,7 @@ def build_rnn(config: RNNConfig, spec: InputSpec) -> keras.Model:
 
 
 def _projection(frames: keras.KerasTensor, mask: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Batch normalisation of real frames, Dense, batch normalisation, ReLU6; [B, T, D] stays."""
+    """Applies batch normalisation of real frames, Dense, batch normalisation, ReLU6; keeps the shape [B, T, D]."""
     x = blocks.frame_batch_norm(frames, mask, f"{name}_input_bn", center=False)
     x = blocks.dense(x, frames.shape[-1], f"{name}_dense", use_bias=False)
     return ops.relu6(blocks.frame_batch_norm(x, mask, f"{name}_bn"))
@@ -107,7 +110,7 @@ def _projection(frames: keras.KerasTensor, mask: keras.KerasTensor, name: str) -
 def _last_state(
     x: keras.KerasTensor, mask: keras.KerasTensor, config: RNNConfig, sizes: Sequence[int], name: str
 ) -> keras.KerasTensor:
-    """A stack of `sizes` over [B, T, D]: the top layer's last state, of both directions if it has two."""
+    """Applies a stack of layers to [B, T, D] and returns the top layer's last state, of all its directions."""
     states: list[keras.KerasTensor] = []
     for i, size in enumerate(sizes, start=1):
         both_ways = i <= config.bidirectional_layers
@@ -121,5 +124,5 @@ def _last_state(
             bidirectional=both_ways,
             unit_forget_bias=True,
         )
-    # x is the last h of each direction; an LSTM's states are h, c, and once more for the second direction.
+    # x is the last h of each direction; an LSTM's states are h and c, and then those of the second direction.
     return ops.concatenate(states[1::2], axis=-1) if config.cell_state else x

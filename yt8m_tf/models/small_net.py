@@ -1,4 +1,4 @@
-"""The six small nets of the second level, and the final network over their trunks."""
+"""The six small nets of the second level, and the final network on top of their trunks."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class SmallNetConfig:
     Attributes:
       variant: "a" to "f".
       width: factor of all widths.
-      momentum: of the moving averages of batch normalisation. Short trainings need less than the published 0.999, at
-        which the averages still depend on their initial values.
-      unit_inputs: divide the concatenated features of a video by their Euclidean norm.
+      momentum: of the moving averages of batch normalisation. Short runs need less than the published 0.999, with which
+        the averages would still depend on their initial values.
+      unit_inputs: whether to divide the concatenated features of a video by their Euclidean norm.
     """
 
     variant: TrunkName = "a"
@@ -74,13 +74,13 @@ class SmallNetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinalNetworkConfig:
-    """The final network.
+    """Options of the final network.
 
     Attributes:
       trunks: the trunks whose outputs it reads.
       hidden_sizes: widths of its own hidden layers.
-      train_trunks: fine-tune the trunks; otherwise they are frozen, batch statistics included.
-      width, momentum, unit_inputs: see `SmallNetConfig`; `width` is that of the trunks and of the hidden layers.
+      train_trunks: whether to fine-tune the trunks; if not, they are frozen, including their batch statistics.
+      width, momentum, unit_inputs: see `SmallNetConfig`; `width` applies to the trunks and to the hidden layers.
     """
 
     trunks: tuple[TrunkName, ...] = ("a", "b", "c", "d", "e", "f")
@@ -108,9 +108,9 @@ def build_small_net(config: SmallNetConfig, spec: InputSpec) -> keras.Model:
     ReLU of slope 0.2, concatenated. d: as c, with two layers each, and swish. e: 4 x 4096, ReLU. f: 5 x 2048, ReLU.
     Each trunk ends with Dense(1024), or Dense(2048) for e and f, and ReLU.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the last Dense has a bias, which starts at the prior.
-    In evaluation and export, batch normalisation uses its moving averages; the published code does not pass the
-    argument on, and uses the statistics of the batch there, too.
+    Reference: https://arxiv.org/abs/1809.04403. Differences: the last Dense has a bias, which starts at the prior. In
+    evaluation and export, batch normalisation uses its moving averages; the published code does not pass the argument
+    on, and so uses the statistics of the batch there, too.
     """
     inputs = model_inputs(spec)
     trunk = _trunk(_features(inputs, config.unit_inputs, spec), config.variant, config.width, config.momentum, spec)
@@ -122,9 +122,9 @@ def build_final_network(config: FinalNetworkConfig, spec: InputSpec) -> keras.Mo
     """The final network: trunks of the small nets, then Dense(8192), BN, ReLU, Dense(6000), BN, ReLU, Dense(C).
 
     Its own layers read the outputs of the trunks, concatenated with the features. The trunks have the variable paths of
-    `small_net`, so that trained ones can be loaded by --init_from=RUN_A,RUN_B,... --init_exclude='hidden*,logits/*'.
+    `small_net`, so trained ones can be loaded with --init_from=RUN_A,RUN_B,... --init_exclude='hidden*,logits/*'.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: as `small_net`.
+    Reference: https://arxiv.org/abs/1809.04403. Differences: as in `small_net`.
     """
     inputs = model_inputs(spec)
     features = _features(inputs, config.unit_inputs, spec)
@@ -141,7 +141,7 @@ def build_final_network(config: FinalNetworkConfig, spec: InputSpec) -> keras.Mo
 def _features(
     inputs: Mapping[str, keras.KerasTensor], unit_inputs: bool, spec: InputSpec
 ) -> dict[str, keras.KerasTensor]:
-    """Returns the features, divided by the Euclidean norm of their concatenation with `unit_inputs`."""
+    """Returns the features; with `unit_inputs`, divided by the Euclidean norm of their concatenation."""
     features = {name: inputs[name] for name in spec.features}
     if not unit_inputs:
         return features

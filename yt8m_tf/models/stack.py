@@ -1,4 +1,4 @@
-"""First-level models and the boosters over them in one graph."""
+"""First-level models and the boosters on top of them in one graph."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _MOST, NO_CANDIDATE = 25.0, -30.0
 
 @dataclasses.dataclass(frozen=True)
 class StackModelConfig:
-    """A stacking, as yt8m-ensemble --stack writes it.
+    """A stacking, as written by yt8m-ensemble --stack.
 
     Attributes:
       members: each member's `model` configuration, with `features` and `level` if its inputs differ from those of the
         whole model (`members.member_spec`).
-      first_level: for each member, the number of its first-level model. The score of a first-level model is the mean
-        of its members, for example the runs on all folds.
+      first_level: for each member, the index of its first-level model. The score of a first-level model is the mean of
+        its members' scores, for example those of the runs on all folds.
       listed: for each first-level model, the number of classes per video in its scores.
-      naming: numbers of the first-level models that name candidates.
+      naming: indices of the first-level models that name candidates.
       top: the number of candidates from each of these.
       ranks, aggregates: columns of the boosters, see `StackConfig`.
       forest: the sizes of the boosters' arrays.
@@ -75,7 +75,7 @@ class StackedTrees(keras.layers.Layer):
         return {"config": self._config, "num_classes": self._num_classes, "name": self.name}
 
     def build(self, shapes: Sequence[Any]) -> None:
-        """Does nothing: the trees have their sizes from the configuration."""
+        """Creates nothing: the configuration has the sizes of the trees."""
         self.built = True
 
     def compute_output_spec(self, logits: Sequence[Any]) -> keras.KerasTensor:
@@ -83,7 +83,7 @@ class StackedTrees(keras.layers.Layer):
         return keras.KerasTensor((logits[0].shape[0], self._num_classes), "float32")
 
     def call(self, logits: Sequence[tf.Tensor]) -> tf.Tensor:
-        """As the class says."""
+        """Maps the members' logits, [B, C] each, to the logits of the stacking, [B, C] float32."""
         config, num_classes = self._config, self._num_classes
         lists = []
         for number, top_k in enumerate(config.listed):
@@ -99,9 +99,9 @@ class StackedTrees(keras.layers.Layer):
 
 @register_model("stack", StackModelConfig, levels=("video", "frame"), trains=False)
 def build_stack(config: StackModelConfig, spec: InputSpec) -> keras.Model:
-    """Trained models, candidates, features and LightGBM's boosters, from a stacking (yt8m-ensemble --stack).
+    """A stacking in one graph: trained models, candidates, features and LightGBM's boosters (yt8m-ensemble --stack).
 
-    The variables of member number i have their paths in the single model, prefixed with `member_<i>_`.
+    The variables of member number i keep the paths of its own model, prefixed with `member_<i>_`.
 
     Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
     """

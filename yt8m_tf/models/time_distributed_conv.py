@@ -1,4 +1,4 @@
-"""Convolutions over time, first in each feature, then across features."""
+"""Convolutions over time, first over each feature, then across features."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TimeDistributedConvConfig:
       av_kernel_sizes, av_pool_sizes: of each block over one feature, in frames.
       rgb_channels, audio_channels: of each block over rgb and audio; any other feature has audio's.
       concat_kernel_sizes, concat_channels: of each block over all features.
-      concat_pool_sizes: of each block over all features but the last, which pools over the whole clip.
+      concat_pool_sizes: of each block over all features except the last block, which pools over the whole clip.
       dropout: rate of dropping a channel of a whole clip, in every block, in [0, 1).
       activation: after batch normalisation. The original defines a leaky ReLU but does not apply it, hence "none".
     """
@@ -59,7 +59,7 @@ class TimeDistributedConvConfig:
 
     @property
     def min_frames(self) -> int:
-        """The number of frames of the shortest clip that leaves one position for the last pool: 107 by default."""
+        """Length of the shortest clip that leaves one position for the last pool: 107 frames by default."""
         return frame_convolution.receptive_field(
             self.av_kernel_sizes + self.concat_kernel_sizes, self.av_pool_sizes + self.concat_pool_sizes
         )
@@ -72,15 +72,15 @@ def build_time_distributed_conv(config: TimeDistributedConvConfig, spec: InputSp
     A block is Conv1D, spatial dropout, batch normalisation, max-pooling; the last block pools over the whole clip.
 
     The output for a clip does not depend on the padding of its batch. A clip shorter than `config.min_frames` is
-    extended to that length with zeros, which count as frames. Positions whose window, or pool, reaches beyond the end
-    of the clip are left out of batch statistics and of the last maximum.
+    padded to that length with zeros, which count as frames. Positions whose window, or pool, reaches beyond the end of
+    the clip are left out of batch statistics and of the last maximum.
 
-    Memory: a training step takes 4.3 GB at B = 128 and T = 303 in float32, gradients of the weights included, by XLA's
-    count on a CPU, for both variants. The first block is the largest: about five tensors [B, T, channels] per
-    feature, of 0.3 GB each for rgb.
+    Memory: by XLA's count on a CPU, a training step takes 4.3 GB at B = 128 and T = 303 in float32, including gradients
+    of the weights, for both variants. The first block is the largest: about five tensors [B, T, channels] per feature,
+    of 0.3 GB each for rgb.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: a typing error in the published code leaves the blocks
-    over all features with 3 channels each.
+    Reference: https://arxiv.org/abs/1809.04403. Differences: because of a typing error in the published code, its
+    blocks over all features have 3 channels each.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)

@@ -1,4 +1,4 @@
-"""The largest response of each unit over a clip, followed by the residual network."""
+"""The maximum of each unit over a clip, followed by the residual network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TimeDistributedDenseMaxConfig:
 
     Attributes:
       rgb_size, audio_size: units for the frames of rgb and audio; other features use `audio_size`.
-      resnet: the network on top, which has a dropout rate of its own.
+      resnet: the network on top, with its own dropout rate.
     """
 
     rgb_size: int = 1024
@@ -37,7 +37,7 @@ def build_time_distributed_dense_max(config: TimeDistributedDenseMaxConfig, spec
 
     Batch normalisation uses the statistics of real frames only.
 
-    Memory: a training step holds about four tensors [B, T, units] for each feature, in float32 2.9 GB at B = 512,
+    Memory: a training step needs about four tensors [B, T, units] for each feature: 2.9 GB in float32 at B = 512,
     T = 303 and the default sizes.
 
     Reference: https://arxiv.org/abs/1809.04403.

@@ -1,4 +1,4 @@
-"""The residual network on every frame, followed by layers over its sorted scores."""
+"""The residual network on every frame, followed by layers over the sorted scores of the frames."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def build_time_distributed_dense_sort(config: TimeDistributedDenseSortConfig, sp
     The scores [B, T, C] are sorted over time and padded with zeros to `spec.max_frames`. FCBlock(1000) and Dense(1)
     over the ranks have the same weights for all classes, and give [B, C].
 
-    The last bias is a single number for all classes, and is initialised with their mean prior.
+    The last bias is a single number for all classes, and starts at their mean prior.
 
-    Memory: a training step takes 9.4 GB by XLA's count on a CPU, in float32 at B = 128, T = 303, C = 3862 and the
+    Memory: by XLA's count on a CPU, a training step takes 9.4 GB in float32 at B = 128, T = 303, C = 3862 and the
     default sizes, and 11.3 GB with dropout on frames. `train.accumulation` divides it. The residual network on
-    B * T = 39,000 frames has 5.7 GB of activations, and 0.6 GB for each gradient at a time. The scores are 0.6 GB, in
-    three copies: the scores, the sorted scores and a gradient. The hidden layer over the ranks, [B, C, 1000], would
-    take 2 GB, and is never held in full (`RankScores`).
+    B * T = 39,000 frames has 5.7 GB of activations, and 0.6 GB for each gradient at a time. Scores take 0.6 GB in each
+    of three copies: the scores, the sorted scores and a gradient. The hidden layer over the ranks, [B, C, 1000], would
+    take 2 GB, and is never in memory in full (`RankScores`).
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the original sorts padding together with the frames,
-    and normalises with batch statistics in inference, too. Here padding is left out of sorting and of the frame
-    network's statistics, and inference uses running averages.
+    Reference: https://arxiv.org/abs/1809.04403. Differences: the original sorts padding together with the frames, and
+    normalises with batch statistics even in inference. Here padding is left out of sorting and of the frame network's
+    statistics, and inference uses running averages.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)[:, : spec.max_frames]

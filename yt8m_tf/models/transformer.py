@@ -1,4 +1,4 @@
-"""A transformer encoder of the original solution's own kind."""
+"""The original solution's variant of a transformer encoder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class TransformerConfig:
 
     Attributes:
       inner_size: width of each head and of each layer's output.
-      num_layers: layers of attention.
-      num_heads: heads of each layer.
+      num_layers: number of attention layers.
+      num_heads: number of heads in each layer.
       dropout: rate at the end of each layer, in [0, 1).
-      max_length: of the position codes; they repeat after so many frames.
-      biases: of queries and values; the original has none, and runs before there was this key have them.
+      max_length: number of frames after which position codes repeat.
+      biases: whether queries and values have biases. The original has none; runs from before this key existed have
+        them.
     """
 
     inner_size: int = 500
@@ -47,12 +48,12 @@ def build_transformer(config: TransformerConfig, spec: InputSpec) -> keras.Model
     There are neither residual connections nor normalisation, as in the original.
 
     Memory: two or three [B, heads, T, T] tensors for each layer, 0.2 GB each in float32 at B = 512, T = 303 and one
-    head; more is in the frames, with and without their codes (0.7 GB each), and in queries, keys, values and outputs
-    (0.3 GB each). A training step takes 3.5 GB by XLA's count on a CPU.
+    head. More is needed for the frames, with and without their codes (0.7 GB each), and for queries, keys, values and
+    outputs (0.3 GB each). A training step takes 3.5 GB by XLA's count on a CPU.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the published code takes the sigmoid of the logits
-    inside the model and the cross-entropy of logits of that, a mistake; it starts the kernels of the heads, one tensor
-    of three axes, at a standard deviation of 0.0019 (1152 to 500), and here each starts as any Dense does, at 0.017.
+    Reference: https://arxiv.org/abs/1809.04403. Differences: by mistake, the published code applies a sigmoid inside
+    the model and then a cross-entropy that expects logits. It initialises the kernels of the heads, one tensor with
+    three axes, with a standard deviation of 0.0019 (1152 to 500); here each is initialised like any Dense, with 0.017.
     """
     inputs = model_inputs(spec)
     mask = masking.clip_mask(inputs)

@@ -21,10 +21,11 @@ class VLADBoWConfig:
 
     Attributes:
       n_clusters: K, the number of words of each feature.
-      power: exponent of the scores before the softmax; larger is harder. The initial value if it is learned.
+      power: exponent of the scores before the softmax, or its initial value if it is learned; a larger one makes
+        assignments harder.
       learnable_power: whether the power is learned.
       dropout: rate on the bags, in [0, 1).
-      resnet: the network on top, which has a dropout rate of its own.
+      resnet: the network on top, with its own dropout rate.
     """
 
     n_clusters: int = 1000
@@ -41,13 +42,13 @@ class VLADBoWConfig:
 
 @register_model("vlad_bow", VLADBoWConfig, levels=("frame",))
 def build_vlad_bow(config: VLADBoWConfig, spec: InputSpec) -> keras.Model:
-    """For each feature softmax(Dense(K) ** power) summed over real frames, [B, K]; dropout; `resnet_like`.
+    """For each feature, softmax(Dense(K) ** power) summed over real frames, [B, K]; dropout; `resnet_like`.
 
-    Reference: https://arxiv.org/abs/1809.04403. Where we differ: the reference raises negative scores a to a learned
-    power, which is undefined unless the power is a whole number; here it is sign(a) * |a| ** power. As in the
-    reference, all features share one power.
+    Reference: https://arxiv.org/abs/1809.04403. Differences: the reference raises negative scores a to a learned power,
+    which is undefined unless the power is an integer; here the result is sign(a) * |a| ** power. As in the reference,
+    all features share one power.
 
-    Memory: a training step on rgb and audio holds about eight tensors [B, T, K] at its peak, in float32 1.3 GB at
+    Memory: a training step on rgb and audio needs about eight tensors [B, T, K] at its peak: 1.3 GB in float32 at
     B = 128, T = 303 and K = 1000, and 5 GB at K = 4096.
     """
     inputs = model_inputs(spec)

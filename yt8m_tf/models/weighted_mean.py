@@ -20,10 +20,10 @@ class WeightedMeanConfig:
     """The members.
 
     Attributes:
-      members: of each, its `model` configuration (`{name: ..., **options}`), and what it reads otherwise than the whole
-        model, in `features` and `level` (`members.member_spec`).
-      weights: of the members, 0 or more; they are divided by their sum. Equal unless given.
-      average: of what the mean is taken: "probabilities", or "logits", which listens more to members that are sure.
+      members: each member's `model` configuration (`{name: ..., **options}`), with `features` and `level` if its inputs
+        differ from those of the whole model (`members.member_spec`).
+      weights: of the members, 0 or more; they are divided by their sum. Equal by default.
+      average: mean of "probabilities", or of "logits", which gives more influence to confident members.
     """
 
     members: tuple[Mapping[str, Any], ...]
@@ -41,9 +41,9 @@ class WeightedMeanConfig:
 
 @register_model("weighted_mean", WeightedMeanConfig, levels=("video", "frame"))
 def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Model:
-    """Several models, and the log-odds of their weighted mean: yt8m-ensemble makes it of runs.
+    """The weighted mean of several models, as log-odds; yt8m-ensemble makes it from runs.
 
-    The variables of member number i have the paths that they have in the model alone, with `member_<i>_` before them.
+    The variables of member number i keep the paths of its own model, prefixed with `member_<i>_`.
 
     Reference: M. Skalic, D. Austin, "Building a Size Constrained Predictive Model for Video Classification", 2018.
     """
@@ -54,9 +54,9 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
     stacked = ops.stack(logits)  # [M, B, C]
     if config.average == "logits":
         return keras.Model(inputs, ops.sum(stacked * shares, axis=0), name="weighted_mean")
-    # Sums of logarithms, so that scores near 0 and 1 keep their order.
-    # Subtracted, not added: Keras's `add` takes a constant of one long axis for a bias, and adds it along the last or
-    # the second axis of the other term wherever that is as long, whatever axis broadcasting would choose.
+    # Log-probabilities, so that scores near 0 and 1 keep their order.
+    # Subtracted, not added: Keras's `add` treats a constant with a single axis longer than 1 as a bias, and adds it
+    # along the last or second axis of the other term if that has the same length, even if broadcasting would not.
     minus_log_weights = -np.log(np.maximum(shares, 1e-30))
     yes = ops.logsumexp(ops.log_sigmoid(stacked) - minus_log_weights, axis=0)
     no = ops.logsumexp(ops.log_sigmoid(-stacked) - minus_log_weights, axis=0)

@@ -1,1 +1,1 @@
-"""Pipelines: from records to one exported graph, as a plain table of stages that a killed run goes on in."""
+"""Pipelines: from records to one exported graph, as a plain table of stages; an interrupted run can be continued."""

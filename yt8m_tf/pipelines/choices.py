@@ -1,6 +1,6 @@
-"""On which videos a pipeline makes each of its choices: what was chosen on the data that judges is not measured by it.
+"""The data on which a pipeline makes each of its choices.
 
-Imports no framework.
+A metric on the videos on which something was chosen is not an unbiased measure of it. Imports no framework.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ OUT_OF_FOLD, VALIDATION, BY_HAND = "out of fold", "validation shards, which judg
 
 
 def choices(settings: PipelineConfig) -> list[dict[str, str]]:
-    """One entry for each choice: "of" what, "choice" and "where" it is made."""
+    """Returns an entry for each choice: "of" which part, the "choice", and "where" (on which data) it is made."""
     found: list[tuple[str, str, str]] = []
     if settings.models or settings.all_of:
         found += [

@@ -21,21 +21,21 @@ from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.stacking.settings import StackConfig
 
-# Base name and bytes of each, in the order of their paths.
+# Base name and size in bytes of each shard, in the order of the paths.
 Shards = tuple[tuple[str, int], ...]
 
-_LONGEST = 200  # of a line about a key whose values differ
+_LONGEST = 200  # characters of a line about a key whose values differ
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """All that the result of a stage depends on.
+    """Everything that the result of a stage depends on.
 
     Attributes:
       kind: of the stage.
       options: of the stage, as plain values.
-      inputs: fingerprint of each stage that it needs, by name.
-      shards: that it reads; None: nobody knows any more.
+      inputs: fingerprints of the stages that it needs, by name.
+      shards: the shards that it reads; None: unknown, because the record of them is lost.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Content:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of all of it."""
+        """A hash of the content."""
         return _hash([self.kind, self.options, list(self.inputs.values()), self.shards])
 
 
@@ -54,8 +54,8 @@ class Changes:
     """Changes of a stage since it ran.
 
     Attributes:
-      own: lines on its options, its shards, and which stages it needs.
-      inputs: names of the stages that it needs whose results are others.
+      own: lines about its options, its shards, and the set of stages that it needs.
+      inputs: names of the needed stages whose results changed.
     """
 
     own: tuple[str, ...] = ()
@@ -69,12 +69,12 @@ class Changes:
         return "; ".join((*self.own, *changed))
 
     def cause(self) -> str:
-        """Returns what changed in the stage itself or, failing that, in the stages that it needs."""
+        """Returns what changed in the stage itself or, if nothing did, in the stages that it needs."""
         return "; ".join(self.own) or str(self)
 
 
 def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
-    """The shards that each stage reads, by its name.
+    """Returns the shards that each stage reads, by the stage's name.
 
     Raises:
       InputError: see `list_shards`.
@@ -91,12 +91,12 @@ def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
 
 @functools.cache
 def digest(shards: Shards) -> str:
-    """A name for a list of shards."""
+    """Returns a short hash that identifies a list of shards."""
     return _hash(shards)[:16]
 
 
 def differences(old: Content, new: Content) -> Changes:
-    """In what `new` differs from `old`; a key that the release of `old` did not know means there what was done then."""
+    """Returns how `new` differs from `old`; keys that the release of `old` did not have count as its behaviour."""
     options = strict_yaml.differences(_completed(old), new.options)
     lines = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in options]
     for what, names in (
@@ -109,9 +109,9 @@ def differences(old: Content, new: Content) -> Changes:
 
 
 def _completed(content: Content) -> dict[str, Any]:
-    """The options with what keys that their release did not know mean (`config.stored`)."""
+    """Returns the options, with values for keys that their release did not have (`config.stored`)."""
     options = dict(content.options)
-    # A key that is gone since then, or was never one: it shows as a difference.
+    # Unknown keys, such as removed ones, remain and show as differences.
     with contextlib.suppress(InputError, LookupError, TypeError, AttributeError):
         if content.kind == "train":
             options["experiment"] = strict_yaml.to_dict(parse_experiment(stored.completed(options["experiment"])))
@@ -148,7 +148,7 @@ def _by_name(shards: Shards) -> dict[str, list[int]]:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Returns the first of some names, and how many more there are."""
     return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 

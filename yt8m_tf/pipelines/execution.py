@@ -1,4 +1,4 @@
-"""Carries out one stage. Runs in a process of its own, here or on another machine that sees the same directories."""
+"""The execution of one stage, in a worker process on this machine or on another one with the same directories."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Where:
     """The environment of a stage: settings that do not change its result.
 
     Attributes:
-      data_dir: what patterns of shards are relative to.
+      data_dir: directory to which patterns of shards are relative.
       workdir: the pipeline's directory.
       num_threads: of LightGBM, and of TensorFlow in every local worker; 0: all.
-      xla: compile with XLA.
-      progress: show progress bars.
+      xla: whether to compile with XLA.
+      progress: whether to show progress bars.
     """
 
     data_dir: str
@@ -33,10 +33,10 @@ class Where:
 
 
 def execute(stage: Stage, where: Where) -> dict[str, Any]:
-    """Runs a stage, or goes on with it, and returns what is worth knowing of it: ready for JSON.
+    """Runs or continues a stage, and returns its main results as plain values for JSON.
 
     Raises:
-      InputError: whatever is wrong, in one line.
+      InputError: an expected error, in one line.
     """
     start = time.monotonic()
     result = _KINDS[stage.kind](stage, where)
@@ -121,10 +121,10 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
 
     output = where.workdir / stage.output
     if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
-        (output / run_dir.CONFIG).unlink(missing_ok=True)  # of an attempt that was interrupted
+        (output / run_dir.CONFIG).unlink(missing_ok=True)  # left by an interrupted attempt
         members = [where.workdir / member for member in stage.options["members"]]
         weights = stage.options["weights"]
-        if "names" in stage.options:  # in a stacking's file
+        if "names" in stage.options:  # weights are in a file of a stacking or a fit
             weights = weighted_mean.read_weights(where.workdir / weights, stage.options["names"])
             shares = stage.options.get("shares", [1.0] * len(weights))
             weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
@@ -139,7 +139,7 @@ def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.vocabulary import chosen_vocabulary, load_vocabulary
 
     trained = load_trained(where.workdir / stage.options["run"])
-    if stage.options.get("segments"):  # a model of whole videos, on ratings
+    if stage.options.get("segments"):  # evaluates a model of whole videos on ratings
         segments = strict_yaml.parse(SegmentsConfig, stage.options["segments"], "data.segments")
         data = dataclasses.replace(trained.experiment.data, segments=segments)
         trained = dataclasses.replace(trained, experiment=dataclasses.replace(trained.experiment, data=data))
@@ -180,7 +180,7 @@ def _infer(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def _infer_segments(stage: Stage, where: Where) -> dict[str, Any]:
-    """The submission, and MAP where the shards have ratings."""
+    """Writes the submission, and computes MAP if the shards have ratings."""
     from yt8m_tf import files
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.evaluation.segment_submissions import find_ratings, submission_map

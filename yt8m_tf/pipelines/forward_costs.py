@@ -1,4 +1,4 @@
-"""Operations of a forward pass for one example, counted by tracing; for the shipped models they are in a table."""
+"""Operations of a forward pass for one example, counted by tracing; a table has those of the shipped models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def experiments_of(stages: Iterable[Stage]) -> dict[str, ExperimentConfig]:
 
 
 def forward_cost(experiment: ExperimentConfig) -> ForwardCost:
-    """Returns the cost of a model from the table, or else by `measure`, which takes up to a second."""
+    """Returns the cost of a model from the table or, if it is not there, by `measure`, which takes up to a second."""
     return _table().get(key_of(experiment)) or measure(experiment)
 
 
@@ -57,7 +57,7 @@ def measure(experiment: ExperimentConfig) -> ForwardCost:
 
 
 def key_of(experiment: ExperimentConfig) -> str:
-    """Returns a short hash of all that the cost depends on: model options, sizes of the data, length of a segment."""
+    """Returns a short hash of everything that determines the cost: model options, data sizes, length of a segment."""
     segments = experiment.data.segments
     values = experiment.model, dataclasses.asdict(experiment.data.spec), segments and segments.length
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -95,7 +95,7 @@ def _table() -> Mapping[str, ForwardCost]:
 def forward_operations(values: Mapping[str, Any], spec: InputSpec, num_frames: int | None = None) -> tuple[int, float]:
     """Returns the number of a model's parameters, and of the operations of its forward pass for one example.
 
-    The model is built without weights, and traced with symbolic zeros in their place, so that nothing is allocated.
+    The model is built without weights, and traced with symbolic zeros in their place, so nothing is allocated.
 
     Args:
       values: the section `model` of a configuration.

@@ -23,26 +23,26 @@ from yt8m_tf.pipelines.state import States
 from yt8m_tf.stacking.finished import OUT_OF_FOLD
 from yt8m_tf.training.optimizers import slot_names
 
-# Of the forward pass: forward, gradient of the weights, gradient of the inputs.
+# Cost of a training step in forward passes: forward, gradient of the weights, gradient of the inputs.
 _TRAINING = 3
-_SCORE_BYTES = 480  # of a score record
-_SEGMENT_BYTES = 60 * 20 * 10  # of a video in a submission of segments
-_ROW_BYTES = 2  # of a feature of a candidate row
-_CANDIDATES = 40
-# LightGBM: values of binned rows that one core goes through in a second, each of them once for every tree. Measured on
-# the real records; and bytes of a row beside its binned values.
+_SCORE_BYTES = 480  # per score record
+_SEGMENT_BYTES = 60 * 20 * 10  # per video in a submission of segments
+_ROW_BYTES = 2  # per feature of a candidate row
+_CANDIDATES = 40  # per video
+# LightGBM: binned values that one core processes per second, each of them once for every tree (measured on the real
+# records); and bytes of a row in addition to its binned values.
 _TREE_VALUES, _LIGHTGBM_BYTES = 8e7, 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The cost of a stage: an upper bound, as a training may stop early.
+    """The cost of a stage; an upper bound, because training may stop early.
 
     Attributes:
-      examples: read, each time that one is.
-      parameters: of the model.
+      examples: number of examples read; an example counts each time it is read.
+      parameters: number of parameters of the model.
       operations: floating-point operations of matrix products and convolutions.
-      bytes_written: by the end.
+      bytes_written: bytes on disk at the end.
     """
 
     examples: int = 0
@@ -60,12 +60,12 @@ class Cost:
 
 
 def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> dict[str, Cost]:
-    """The cost of each stage by name; `videos` says how many there are of a split whose shards are not there."""
+    """Returns the cost of each stage by name; `videos` has the sizes of splits whose shards are missing."""
     experiments = experiments_of(stages)
-    distinct = {key_of(experiment): experiment for experiment in experiments.values()}  # the folds of a model are alike
+    distinct = {key_of(experiment): experiment for experiment in experiments.values()}  # a model's folds cost the same
     found = {key: forward_cost(experiment) for key, experiment in distinct.items()}
     sizes = {output: found[key_of(experiment)] for output, experiment in experiments.items()}
-    count = functools.cache(functools.partial(_num_videos, data_dir, videos))  # hundreds of stages read the same
+    count = functools.cache(functools.partial(_num_videos, data_dir, videos))  # hundreds of stages read the same shards
     return {
         stage.name: _cost(stage, experiments, sizes, count) + _teaching(stage, stages, experiments, sizes)
         for stage in stages
@@ -117,7 +117,7 @@ def _cost(
     if stage.kind == "stack":
         rows = count * _CANDIDATES
         return Cost(count, 0, 0.0, rows * (_ROW_BYTES * (len(stage.options["models"]) + 3) + 9) + _SCORE_BYTES * count)
-    if stage.kind == "infer_segments":  # of windows, one after the other, with their context
+    if stage.kind == "infer_segments":  # operations are not estimated
         return Cost(count, 0, 0.0, _SEGMENT_BYTES * count)
     forward = sizes.get(stage.options.get("run", ""), ForwardCost(0, 0.0))
     written = {"export": _stored_bytes(stage) * forward.parameters, "infer": 280 * count, "mean": 0}.get(stage.kind, 0)
@@ -125,12 +125,12 @@ def _cost(
 
 
 def _stored_bytes(stage: Stage) -> int:
-    """Of an exported weight."""
+    """Returns the bytes of an exported weight."""
     return {"cluster": 1, "float16": 2}.get(parse_precision(stage.options.get("precision", "float16")).coarsest, 4)
 
 
 def _num_videos(data_dir: str, videos: Mapping[str, int], patterns: Sequence[str], split: str) -> int:
-    """The records of the first shard, times the bytes of all shards by its own."""
+    """Estimates the number of videos: the records of the first shard, scaled by the total size of all shards."""
     try:
         shards = list_shards(patterns, data_dir)
     except InputError:
@@ -140,13 +140,13 @@ def _num_videos(data_dir: str, videos: Mapping[str, int], patterns: Sequence[str
 
 
 def format_plan(stages: Sequence[Stage], found: Mapping[str, Cost], states: Mapping[str, str], teraflops: float) -> str:
-    """The plan as aligned text: the stages of a model's folds in one line, and a total.
+    """Formats the plan as aligned text, with one line for the stages of a model's folds, and a total.
 
     Args:
-      stages: all of them.
+      stages: all stages.
       found: from `costs`.
-      states: of each stage, in a word.
-      teraflops: what a device does of these operations in a second, in trillions.
+      states: a word for the state of each stage.
+      teraflops: operations of a device per second, in trillions.
     """
     groups: dict[str, list[Stage]] = {}
     for stage in stages:
@@ -166,7 +166,7 @@ def format_plan(stages: Sequence[Stage], found: Mapping[str, Cost], states: Mapp
 
 
 def _in_brief(names: Sequence[str]) -> str:
-    """Names of stages, the folds of a model together; of many, the first."""
+    """Returns the first of some names of stages, and how many more there are; a model's folds count as one."""
     distinct = list(dict.fromkeys(name.partition(" fold ")[0] for name in names))
     return f"{distinct[0]} and {len(distinct) - 1} more" if len(distinct) > 1 else "".join(distinct)
 
@@ -186,8 +186,10 @@ def _hours(cost: Cost, teraflops: float) -> float:
 
 
 def describe(stages: Sequence[Stage], settings: PipelineConfig, data_dir: str, workdir: Path, teraflops: float) -> str:
-    """`format_plan` of a pipeline, with the states of its stages where the data is there, what LightGBM takes, and the
-    totals of all stages and of those that are not done."""
+    """Returns `format_plan` of a pipeline, the cost of LightGBM, and the totals of all and of the remaining stages.
+
+    States of stages are shown only if the data exists.
+    """
     note = ""
     try:
         shards = shards_of(stages, data_dir)

@@ -1,4 +1,4 @@
-"""Runs the stages of a pipeline, as many at once as there are workers; what is done already is skipped."""
+"""Runs the stages of a pipeline in parallel, one per worker; finished stages are skipped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from yt8m_tf.pipelines.workers import Submit
 from yt8m_tf.sample_data.output import SUMMARY
 from yt8m_tf.stacking.finished import OUT_OF_FOLD
 
-# Between two looks at the stages under way.
+# Interval between checks of the running stages.
 _SECONDS = 1.0
 
 
@@ -36,7 +36,7 @@ def only_run(workdir: Path) -> Iterator[None]:
         try:
             (workdir / "stages").mkdir(parents=True, exist_ok=True)
             held.enter_context(locks.exclusive(workdir, "--workdir", "runs a pipeline"))
-        except OSError as error:  # of these two alone: those of the pipeline itself are about something else
+        except OSError as error:  # only of these two calls: errors of the pipeline itself have other causes
             raise InputError(
                 f"--workdir={workdir}: cannot be written ({error.strerror}); name another directory"
             ) from error
@@ -51,22 +51,22 @@ def run(
     restart: Sequence[str] = (),
     write_line: WriteLine | None = None,
 ) -> dict[str, Any]:
-    """Runs what is not done.
+    """Runs all stages that are not done.
 
     Args:
       stages: each after those that it needs.
-      states: of the stages; a stage is begun when all of its inputs are done.
+      states: of the stages; a stage begins when all of its inputs are done.
       submit: gives a stage to a worker.
-      jobs: stages under way at a time.
-      restart: of what was made for other inputs or another configuration, what may start afresh (`States.check`).
-      write_line: takes a line for each stage that ends; None: they go to standard output.
+      jobs: the most stages that run at a time.
+      restart: names of stages that may start afresh if their inputs or configuration have changed (`States.check`).
+      write_line: receives a line for each stage that ends; None: lines go to standard output.
 
     Returns:
       The result of each stage by name.
 
     Raises:
-      InputError: a stage failed; those under way are ended first, and what they did is kept. Or what was done would
-        have to make way, and is not in `restart`; nothing has run then.
+      InputError: a stage failed; stages that were running are completed first, and recorded. Or a changed stage is not
+        in `restart`; then nothing has run.
     """
     states.check(restart)
     results = {stage.name: states.result(stage.name) for stage in stages if states.of(stage.name) == "done"}
@@ -101,14 +101,14 @@ def run(
 def _failed(stage: Stage, cause: Exception, workdir: Path) -> InputError:
     what = " ".join(str(cause).split()) or type(cause).__name__
     if isinstance(cause, BrokenProcessPool):
-        what = "its process was killed, for want of memory perhaps (then fewer --jobs at once)"
+        what = "its process was killed, perhaps because memory ran out (then run fewer --jobs at once)"
     log = workdir / stage.log
     details = f"; what it printed is in {log}" if log.is_file() else ""
     return InputError(f"stage '{stage.name}': {what}{details}; the same command goes on from there")
 
 
 def _first(running: Mapping[Any, tuple[Stage, float]], screen: Screen) -> list[Any]:
-    """The futures that have ended, at least one: of a pool, or of Dask."""
+    """Waits until a stage ends, and returns all futures that have ended, of a pool or of Dask."""
     while True:
         done = [future for future in running if future.done()]
         if done:
@@ -122,16 +122,16 @@ def _first(running: Mapping[Any, tuple[Stage, float]], screen: Screen) -> list[A
 
 
 def write_hparams(workdir: Path) -> None:
-    """Writes the columns of TensorBoard's HParams tab for the runs that there are."""
+    """Writes the columns of TensorBoard's HParams tab for the existing runs."""
     from yt8m_tf.training import hparams
 
-    with contextlib.suppress(InputError):  # no run yet; or a disk that is full, of which the stages tell
+    with contextlib.suppress(InputError):  # no run yet; or the disk is full, which the stages report
         hparams.write_columns(workdir / "runs")
 
 
 def reachable_gap(data_dir: str) -> float | None:
-    """GAP@20 that no model can exceed on the validation shards, which only made-up data tells; None for any other."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # clips made of videos, say: they do not tell
+    """Returns the GAP@20 that no model can exceed on the validation shards; None unless it is generated sample data."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # other data, such as extracted clips, lacks it
         facts = json.loads(Path(data_dir, SUMMARY).read_text(encoding="utf-8"))
         return float(facts["best_reachable_gap"]["validate"]["video"])
     return None
@@ -140,8 +140,11 @@ def reachable_gap(data_dir: str) -> float | None:
 def write_results(
     results: dict[str, Any], workdir: Path, limit: float | None = None, made: Sequence[Mapping[str, str]] = ()
 ) -> str:
-    """Writes `results.json`, what every stage found and where each choice was made (`choices.choices`), and
-    `results.txt`, the table of `summary`, which it returns."""
+    """Writes the results of all stages.
+
+    `results.json` has the result of every stage, and where each choice was made (`choices.choices`). `results.txt` has
+    the table of `summary`, which is returned.
+    """
     table = summary(results, workdir, limit)
     files.write_json(workdir / "results.json", {"stages": results, "reachable_gap_at_20": limit, "choices": list(made)})
     with files.whole_file(workdir / "results.txt") as temporary:
@@ -150,9 +153,9 @@ def write_results(
 
 
 def summary(results: dict[str, Any], workdir: Path, limit: float | None = None) -> str:
-    """GAP@20 of everything, in the order in which one came out of the other, MAP of rated segments, and where it is.
+    """Returns a table of GAP@20 of all models in the order of the stages, MAP of rated segments, and the directory.
 
-    `limit` is what the best possible model would reach on the validation shards, where that is known.
+    `limit` is the GAP@20 of the best possible model on the validation shards, if known.
     """
     gaps = results["stack"]["gaps"] if "stack" in results else {"validation": {}}
     splits = list(gaps)

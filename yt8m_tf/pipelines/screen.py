@@ -18,17 +18,17 @@ WriteLine = Callable[[str], None]
 
 _BAR = "{n_fmt} of {total_fmt}|{bar:12}| {desc}"
 _LOG_LINE = "{desc}"
-_TAIL = 4096  # bytes of a log in which its last line is looked for
+_TAIL = 4096  # bytes at the end of a log that are searched for its last line
 
 
 class Screen:
-    """A context with one bar at most, which says of each stage under way how long it has taken and its log's last line.
+    """A context manager of the display; its bar shows the elapsed time and the last log line of each running stage.
 
     Args:
       workdir: the pipeline's directory.
-      total: stages of the pipeline.
-      done: of them, those that need not run.
-      write_line: takes the lines; None: they go to standard output, above the bar.
+      total: number of stages of the pipeline.
+      done: number of these that are already done.
+      write_line: receives the lines; None: they go to standard output, above the bar.
       file: of the bar; standard error by default.
     """
 
@@ -58,7 +58,7 @@ class Screen:
         self._write_line(text)
 
     def ended(self, stage: Stage, result: Mapping[str, Any]) -> None:
-        """Writes the line of a stage that has ended: what came out of it, its time, and the time left for the rest."""
+        """Writes the line of a stage that has ended: its figures, its time, and the time left for the others."""
         self._bar.n += 1
         total, ended = self._total, int(self._bar.n)
         found = "".join(f"{text}, " for text in findings(result))
@@ -68,7 +68,7 @@ class Screen:
         self.line(f"[{ended} of {total}] {stage.name}: {found}{took}{left}")
 
     def under_way(self, stages: Iterable[tuple[Stage, float]]) -> None:
-        """Draws the bar anew; `stages` are with the times, of `time.monotonic`, at which they began."""
+        """Redraws the bar; `stages` are the running ones, each with its `time.monotonic` start."""
         now = time.monotonic()
         texts = []
         for stage, begun in stages:
@@ -97,12 +97,12 @@ def findings(result: Mapping[str, Any]) -> list[str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log, without the heading that an attempt begins with; empty where there is none."""
+    """Returns the last line of a log; empty if there is none, or only the heading of an attempt."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:  # not yet there; stages on a cluster have none
+    except OSError:  # does not exist yet, or the stage runs on a cluster, where it has no log
         return ""
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return "" if last.startswith("== ") else last

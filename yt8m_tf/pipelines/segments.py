@@ -1,4 +1,4 @@
-"""Stages of models on rated segments: from models of whole videos to one submission."""
+"""Pipeline stages of models on rated segments: from models of whole videos to one submission."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yt8m_tf.pipelines.stage import Stage
 def segment_stages(settings: PipelineConfig, trained: Mapping[str, Stage], exports: Sequence[Stage]) -> list[Stage]:
     """Returns the stages that train, evaluate and export models on ratings, and score windows with their mean.
 
-    The model from which each of them starts is evaluated on the same ratings, to show what training on them gained.
+    The model from which each of them starts is evaluated on the same ratings, to show the gain of training on ratings.
 
     Args:
       settings: the pipeline.
@@ -33,7 +33,7 @@ def segment_stages(settings: PipelineConfig, trained: Mapping[str, Stage], expor
     sizes = {own["size"] for own in segments.values()}
     if len(sizes) > 1:
         raise InputError(
-            f"segments: windows of one size are scored, and their data.segments.size are {', '.join(map(str, sizes))}"
+            f"segments: all windows must have the same size, but data.segments.size is {', '.join(map(str, sizes))}"
         )
     stages: list[Stage] = []
     for name, stage in trained.items():

@@ -1,4 +1,4 @@
-"""The configuration of a pipeline: which models, folds, students and final network."""
+"""The configuration of a pipeline: its models, folds, students and final network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ModelSettings:
     """A model of a pipeline.
 
     Attributes:
-      config: `PATH.yaml[:NAME]`, as `yt8m-train --config` takes it.
-      changes: on top of it.
+      config: `PATH.yaml[:NAME]`, as for `yt8m-train --config`.
+      changes: values that override that configuration.
     """
 
     config: str
@@ -28,13 +28,13 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class StudentSettings(ModelSettings):
-    """A model of a pipeline that learns from others.
+    """A model of a pipeline that learns from other models.
 
     Attributes:
-      teacher: who scores inside its training step, in place of the stacked scores: a baseline, a student before it in
-        the configuration, "mean" or "ensemble" (`labels.teacher`); or a first-level model, whose models of folds teach
-        out of fold (`labels.teacher_folds`). Give `changes` a broad `train.mixup_alpha`, such as 1.0, and many epochs.
-        null: the stacked scores.
+      teacher: a model that is run in every training step, instead of the stacked scores: a baseline, another student,
+        "mean" or "ensemble" (`labels.teacher`); or a first-level model, whose models of all folds teach out of fold
+        (`labels.teacher_folds`). Set a large `train.mixup_alpha` in `changes`, such as 1.0, and many epochs. null: the
+        stacked scores.
     """
 
     teacher: str | None = None
@@ -42,11 +42,11 @@ class StudentSettings(ModelSettings):
 
 @dataclasses.dataclass(frozen=True)
 class FinalSettings(StudentSettings):
-    """The final network of a pipeline: small networks over trunks of students.
+    """The final network of a pipeline, which reads the trunks of students.
 
     Attributes:
       trunks: names of the students whose weights it starts from.
-      exclude: patterns of weights of the students that are left out.
+      exclude: patterns of the weights that do not start from those of students.
     """
 
     config: str = "second_level/final_network.yaml"
@@ -60,7 +60,7 @@ class SegmentSettings(ModelSettings):
 
     Attributes:
       start: the baseline whose weights it starts from; null: none.
-      exclude: patterns of variables that start anew, all the same.
+      exclude: patterns of variables that are initialised afresh nevertheless.
     """
 
     start: str | None = None
@@ -72,33 +72,34 @@ class PipelineConfig:
     """A pipeline.
 
     Attributes:
-      models: name to first-level model; each is trained once for every fold. There may be none where there are
-        `segments`; then nothing is stacked.
-      all_of: files of configurations, every one of which is a first-level model too, under its own name.
-      num_folds: of the training shards.
-      video, frame: on top of the configuration of every model of that level, beneath the model's own `changes`: where
-        its shards are, what the data holds.
-      train: on top of the configuration of every model of both levels: a budget, say.
-      splits: what is scored beside the training shards; shards of `data.<split>`.
+      models: maps names to first-level models; each is trained once for every fold. Empty is possible with `segments`;
+        then nothing is stacked.
+      all_of: files of configurations, all of which are first-level models, too, under their own names.
+      num_folds: number of folds of the training shards.
+      video, frame: values that override the configuration of every model of that level, such as patterns of shards and
+        the contents of the data; the model's own `changes` take precedence.
+      train: values that override the section `train` of every model of both levels, such as the number of steps.
+      splits: splits that are scored in addition to the training shards; shards are those of `data.<split>`.
       stack: LightGBM over the scores.
-      students: name to model that is trained on the stacked scores (`labels.soft` is set here), or by a teacher in its
-        training step, and judged on the validation shards.
-      baselines: name to model that is trained as students are, but on hard labels: what these are compared with.
-      final: the final network, over trunks of students; none unless given.
-      mean: make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one graph.
-      mean_of: what `mean` is of: "probabilities", or "logits", whose weights are fitted out of fold, too, on float32
-        logits: the models of the folds score some of their own shards again.
-      ensemble: names of students and baselines, and "final", each with its weight in the mean of logits that is one
-        more graph. All of them have seen every training shard, so there are no scores to fit weights on.
-      ensemble_recipes: of every name of `ensemble` the first-level model of the same recipe: weights are then fitted
-        out of fold, as for `mean_of: logits`, on what the models of folds of these say. Names of one recipe share its
-        weight as `ensemble` has it. Empty: the weights of `ensemble` count as they are.
-      segments: name to model that is trained on rated segments (`data.segments`). All of them score windows of the
+      students: maps names to models that are trained on the stacked scores (`labels.soft` is set here), or by a teacher
+        in the training step, and evaluated on the validation shards.
+      baselines: maps names to models that are trained like students, but on hard labels, for comparison.
+      final: the final network, over trunks of students; null: none.
+      mean: whether to make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one
+        graph.
+      mean_of: "probabilities" or "logits", of which `mean` is the mean. Weights for logits are fitted out of fold, too,
+        on float32 logits: the models of the folds score some of their held-out shards again.
+      ensemble: names of students and baselines, and "final", with their weights in a mean of logits, which is another
+        graph. All of them have seen every training shard, so there are no out-of-fold scores to fit weights on.
+      ensemble_recipes: for every name of `ensemble`, the first-level model of the same recipe. Weights are then fitted
+        out of fold, as for `mean_of: logits`, on the predictions of these models of folds. Names of the same recipe
+        share its weight in proportion to `ensemble`. Empty: the weights of `ensemble` are used.
+      segments: maps names to models that are trained on rated segments (`data.segments`). They score windows of the
         splits together: `segments/SPLIT.csv` is the submission of the mean of their scores.
       segment_classes: a file with the classes of that submission, relative to the data directory; null: all.
-      videos: how many there are of "train", "validation" and "test", for the plan where the data is not there.
-      export: precision, as `yt8m-export --precision`, of the exported graphs: the final network, the mean and the
-        ensemble, or else the last student. The submission is of the last of these.
+      videos: numbers of videos of "train", "validation" and "test", for a plan without the data.
+      export: precision, as for `yt8m-export --precision`, of the exported graphs: the final network, the mean and the
+        ensemble; without these, the last student or baseline. The submission is that of the last exported graph.
     """
 
     models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
@@ -149,7 +150,7 @@ class PipelineConfig:
             )
 
     def first_level(self) -> dict[str, ModelSettings]:
-        """All first-level models by name: those of `all_of`, then `models`."""
+        """Returns all first-level models by name: those of `all_of`, then `models`."""
         found = {
             name: ModelSettings(f"{path}:{name}")
             for path in self.all_of
@@ -158,15 +159,15 @@ class PipelineConfig:
         return found | dict(self.models)
 
     def experiment(self, settings: ModelSettings, more: Mapping[str, Any]) -> ExperimentConfig:
-        """The configuration of a run: that of a model, with what the pipeline changes, and `more` on top.
+        """Returns the configuration of a run: that of a model, with the pipeline's changes, then `more` on top.
 
         Raises:
-          InputError: whatever is wrong with it; names the model's configuration.
+          InputError: the configuration is wrong; the message names the model's file.
         """
-        from yt8m_tf.models.registry import parse_experiment  # takes Keras; what a pipeline is can be read without
+        from yt8m_tf.models.registry import parse_experiment  # imports Keras, which reading a pipeline does not need
 
         own = configurations.load_yaml(settings.config)
-        data = strict_yaml.merge(own, settings.changes).get("data")  # of whatever type: not yet checked
+        data = strict_yaml.merge(own, settings.changes).get("data")  # of any type: not checked yet
         level = data.get("level", "video") if isinstance(data, Mapping) else "video"
         values: Mapping[str, Any] = own
         for changes in ({"train": self.train}, self.video if level == "video" else self.frame, settings.changes, more):
@@ -187,7 +188,7 @@ def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfi
         PipelineConfig, strict_yaml.apply_overrides(PipelineConfig, configurations.load_yaml(selector), overrides), ""
     )
     try:
-        parse_precision(settings.export)  # not hours later
+        parse_precision(settings.export)  # fails now rather than hours later
     except InputError as error:
         raise InputError(f"configuration key 'export': {error}") from error
     return settings

@@ -1,4 +1,4 @@
-"""Stages of a pipeline. Imports no framework, because processes import this module while they wait for a stage."""
+"""A stage of a pipeline. Imports no framework, because processes import this module while they wait for a stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Stage:
       name: a unique name, such as "train moe fold 2".
       kind: the kind of work.
       inputs: names of the stages whose outputs it reads.
-      output: directory or file below the pipeline's directory, of this stage alone.
+      output: directory or file below the pipeline's directory, to which no other stage writes.
       options: all settings that the result depends on, in addition to inputs and data, as plain values for JSON. An
         option that an earlier release did not have counts as null in records of that release.
       shards: patterns of the shards that it reads, relative to the data directory.

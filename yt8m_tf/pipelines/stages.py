@@ -1,4 +1,4 @@
-"""The stages of a pipeline as a plain table: name, what it needs, what it writes, and everything it depends on."""
+"""The stages of a pipeline as a plain table: names, inputs, outputs, and everything that the results depend on."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from yt8m_tf.stacking.stack import WEIGHTS
 
 
 def seed_of(name: str) -> int:
-    """The seed of a first-level model: its own, whatever other models there are."""
+    """Returns the seed of a first-level model, which depends only on its name, not on other models."""
     return zlib.crc32(str(name).encode()) % 2**30
 
 
 def kept_seeds(settings: PipelineConfig, workdir: Path) -> dict[str, int]:
-    """The seeds of the first-level models whose training has begun in a directory.
+    """Returns the seeds of the first-level models whose training has begun in a directory.
 
-    The first release took a model's position in the configuration; such runs go on with it.
+    In the first release, a seed was the model's position in the configuration; such runs continue with it.
     """
     found: dict[str, int] = {}
     for name in settings.first_level():
         for path in sorted((workdir / "runs" / str(name)).glob(f"fold_*/{run_dir.CONFIG}")):
-            with contextlib.suppress(InputError):  # a damaged one is for the stage to tell
+            with contextlib.suppress(InputError):  # the stage reports a damaged one
                 found[name] = run_dir.read_experiment(path.parent).train.seed
-                break  # all folds have the same
+                break  # all folds have the same seed
     return found
 
 
 def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None) -> list[Stage]:
-    """All stages, each after those that it needs.
+    """Returns all stages, each after those that it needs.
 
     Args:
       settings: the pipeline.
-      seeds: by name, of first-level models that have another seed than `seed_of` (`kept_seeds`).
+      seeds: seeds of first-level models by name, if they differ from `seed_of` (`kept_seeds`).
 
     Raises:
-      InputError: whatever is wrong with the configuration of a model, or its name.
+      InputError: the configuration or the name of a model is wrong.
     """
     models = settings.first_level()
     for name in map(str, (*models, *settings.students, *settings.baselines, *settings.segments)):
@@ -55,7 +55,7 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
             raise InputError(f"the pipeline has a model '{name}'; a name becomes that of a directory: leave out '/'")
     seeds = {name: seed_of(name) for name in models} | dict(seeds or {})
     first_level = {
-        # Hard labels, since there are no others yet; and seeds of their own, so that no two models are the same.
+        # Hard labels, because there are no soft ones yet; and different seeds, so that no two models are equal.
         name: settings.experiment(model, {"labels": {"soft": None}, "train": {"seed": seeds[name]}})
         for name, model in models.items()
     }
@@ -67,7 +67,7 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
     students = {
         name: _student(name, model, settings, stack)
         for name, model in settings.students.items()
-        if stack  # which students need
+        if stack  # students need it
     }
     hard = [_train(name, model, settings, (), {"labels": {"soft": None}}) for name, model in settings.baselines.items()]
     runs = [*hard, *students.values()]
@@ -98,7 +98,7 @@ def _graphs(
     students: Mapping[str, Stage],
     runs: Mapping[str, Stage],
 ) -> tuple[list[Stage], list[Stage]]:
-    """Returns the stages that fit weights of means, then the final network and the means in the order of export."""
+    """Returns the stages that fit weights of means, and those of the final network and means, in order of export."""
     fits: list[Stage] = []
     graphs: dict[str, Stage] = {}
     if settings.final is not None and stack:
@@ -125,7 +125,9 @@ def _graphs(
 
 
 def _in_order(stages: Sequence[Stage]) -> list[Stage]:
-    """The stages in their order, but each after those that it needs: a teacher may be a graph of others.
+    """Sorts stages so that each comes after those that it needs; otherwise keeps their order.
+
+    Only teachers need sorting, because a teacher may be a graph of other models.
 
     Raises:
       InputError: stages need each other.
@@ -134,7 +136,7 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
     while waiting:
         ready = next((stage for stage in waiting if names >= {*stage.inputs}), None)
         if ready is None:
-            first = next(stage for stage in waiting if "labels" in stage.options)  # nothing else can need a later one
+            first = next(stage for stage in waiting if "labels" in stage.options)  # only these can need a later stage
             name, teacher = (Path(place).name for place in (first.output, *first.options["labels"].values()))
             raise InputError(
                 f"the pipeline's configuration: the teacher of '{name}', '{teacher}', needs '{name}' to be trained;"
@@ -147,11 +149,11 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def check_outputs(stages: Sequence[Stage], workdir: Path) -> None:
-    """Checks that no stage writes where another does: one that starts afresh would take the other's work with it.
+    """Checks that no two stages write to the same place: one that starts afresh would move the other's output away.
 
     Raises:
-      InputError: two outputs are the same or lie in one another, by their names or through links in `workdir`; or two
-        stages would keep the same record.
+      InputError: two outputs are the same, or one contains the other, by their names or through links in `workdir`; or
+        two stages have the same record.
     """
     owners: dict[Path, Stage] = {}
     for stage in stages:
@@ -187,7 +189,7 @@ def _first_level(name: str, experiment: ExperimentConfig, settings: PipelineConf
 
 
 def _stack(first_level: Mapping[str, ExperimentConfig], settings: PipelineConfig) -> Stage:
-    # Labels come from video-level shards where there are any: those of the other level hold the same videos.
+    # Labels come from video-level shards if there are any; frame-level shards have the same videos.
     first, names = next(iter(first_level.values())), list(first_level)
     data = next((model for model in first_level.values() if model.data.level == "video"), first).data
     patterns = {OUT_OF_FOLD: data.train, "validation": data.validation, "test": data.test}
@@ -207,8 +209,10 @@ def _train(
 
 
 def _student(name: str, model: StudentSettings, settings: PipelineConfig, stack: Stage) -> Stage:
-    """A run that learns from the stacked scores, or from a teacher, whose place below the pipeline's directory is the
-    option "labels"."""
+    """Returns a run that learns from the stacked scores or a teacher.
+
+    The option "labels" is the path of the teacher, relative to the pipeline's directory.
+    """
     if model.teacher is None:
         return _train(name, model, settings, (stack.name,), {"labels": {"soft": f"{stack.output}/{OUT_OF_FOLD}"}})
     graphs = {"mean": settings.mean, "ensemble": bool(settings.ensemble)}
@@ -236,7 +240,7 @@ def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, student
 
 
 def _recipes(settings: PipelineConfig, first_level: Mapping[str, ExperimentConfig]) -> dict[str, ExperimentConfig]:
-    """The first-level models whose models of folds stand for the members of the ensemble."""
+    """Returns the first-level models whose models of folds represent the members of the ensemble."""
     if unknown := [name for name in settings.ensemble_recipes.values() if name not in first_level]:
         raise InputError(
             f"the pipeline's configuration: ensemble_recipes names '{unknown[0]}', which is no first-level model; name"
@@ -246,14 +250,14 @@ def _recipes(settings: PipelineConfig, first_level: Mapping[str, ExperimentConfi
 
 
 def _shares(settings: PipelineConfig) -> list[float]:
-    """Of each member of the ensemble its share of the weight of its recipe."""
+    """Returns, for each member of the ensemble, its share of the weight of its recipe."""
     recipes, weights = settings.ensemble_recipes, settings.ensemble
     totals = {recipe: sum(weights[name] for name in weights if recipes[name] == recipe) for recipe in recipes.values()}
     return [weight / totals[recipes[name]] for name, weight in weights.items()]
 
 
 def _fit(name: str, models: Mapping[str, ExperimentConfig], settings: PipelineConfig, stack: Stage) -> Stage:
-    """The weights of a mean of logits, fitted out of fold on what the models of the folds say of stacking's rows."""
+    """Returns the stage that fits weights of a mean of logits on out-of-fold predictions for the stacking's rows."""
     folds = range(settings.num_folds)
     runs = {model: [f"runs/{model}/fold_{fold}" for fold in folds] for model in models}
     inputs = (stack.name, *(f"train {model} fold {fold}" for model in models for fold in folds))
@@ -263,9 +267,9 @@ def _fit(name: str, models: Mapping[str, ExperimentConfig], settings: PipelineCo
 
 
 def _mean(name: str, members: Sequence[Stage], options: Mapping[str, Any], fitted: Stage | None = None) -> Stage:
-    """The mean of some runs in one graph, of probabilities or logits; weights are fitted by a stage, or given."""
+    """Returns the mean of runs in one graph, of probabilities or logits; weights are given or fitted by a stage."""
     options = {"members": [member.output for member in members], **options}
-    # Models of both levels in one graph read clips.
+    # A graph with models of both levels reads frame-level records.
     data = [_data_of(member) for member in members]
     options |= {"experiment": {"data": next((own for own in data if own["level"] == "frame"), data[0])}}
     inputs = (*((fitted.name,) if fitted else ()), *(member.name for member in members))
@@ -279,7 +283,7 @@ def _export(run: Stage, settings: PipelineConfig) -> Stage:
 
 
 def _infer(run: Stage, export: Stage) -> Stage:
-    """The submission file of an exported run."""
+    """Returns the stage that writes the submission file of an exported run."""
     test = tuple(_data_of(run)["test"])
     options = {"saved_model": export.output}
     return Stage(f"infer {Path(run.output).name}", "infer", (export.name,), "submission.csv", options, test, "test")

@@ -1,4 +1,4 @@
-"""Checks that starting weights fit their models, and teachers their students, before a pipeline runs for days."""
+"""Checks that initial weights fit their models, and teachers their students, before a pipeline runs for days."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from yt8m_tf.training.teacher import check_can_teach
 
 
 def check_starts(stages: Sequence[Stage]) -> None:
-    """Checks each stage that starts from the runs of others, as `initial_weights.init_from` will, or learns from them,
-    as `teacher.load_teacher` will.
+    """Checks each stage that takes its initial weights from other runs, or has a teacher.
+
+    The checks are those of `initial_weights.init_from` and `teacher.load_teacher`.
 
     Raises:
-      InputError: a variable that none of the runs will have, or that the first one which has it has in another shape;
-        or the models take inputs of another kind; a teacher of other data than its student's.
+      InputError: no run has a variable, or the first run with it has another shape; the models' inputs differ; or a
+        teacher's data differs from its student's.
     """
     configured = {stage.output: stage.options["experiment"] for stage in stages if stage.kind == "train"}
 

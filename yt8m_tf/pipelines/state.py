@@ -23,13 +23,13 @@ from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, dig
 from yt8m_tf.pipelines.stage import Kind, Stage
 from yt8m_tf.stacking import finished
 
-# "begun": can be continued; "changed": the files on disk are for other inputs or another configuration; "damaged": was
-# done, but a file is missing or has another size.
+# "begun": can be continued. "changed": the files on disk are for other inputs or another configuration. "damaged": was
+# done, but a file is missing or has a different size.
 State = Literal["done", "begun", "changed", "damaged", "to do"]
 
 OLD = ".old"
 
-# The numbers that are read from the results of finished stages.
+# The values that are read from the results of finished stages.
 _NUMBERS: Mapping[str, Sequence[str]] = {
     "train": ("seconds", "gap_at_20"),
     "evaluate": ("seconds", "gap_at_20"),
@@ -43,7 +43,7 @@ class _StoredContent:
     kind: str
     options: Mapping[str, Any]
     inputs: Mapping[str, str]
-    shards: str  # `digest` of the list, which is in stages/shards/<digest>.json, because hundreds of stages share it
+    shards: str  # `digest` of the list; it is stored in stages/shards/<digest>.json, as hundreds of stages share it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class States:
             options = strict_yaml.to_dict(dict(stage.options))
             content = self._contents[stage.name] = Content(stage.kind, options, inputs, shards[stage.name])
             found = self._found[stage.name] = self._look(stage, content)
-            # Stages of earlier releases keep their fingerprints, so that the stages after them keep theirs, too.
+            # Stages of earlier releases keep their fingerprints, so that those of dependent stages do not change.
             self._fingerprints[stage.name] = (found.record or content).fingerprint
 
     def of(self, name: str) -> State:
@@ -107,10 +107,10 @@ class States:
         return [plain(f"{title}: {why}") for title, why in _together(changes)]
 
     def check(self, restart: Sequence[str]) -> None:
-        """Checks that all "changed" stages may start afresh: they are named in `restart`, or depend on such stages.
+        """Checks that all "changed" stages may start afresh: `restart` names them, or stages on which they depend.
 
         Args:
-          restart: patterns for names of stages, or of models, for all of their folds.
+          restart: patterns for names of stages, or of models, which stand for all of their folds.
 
         Raises:
           InputError: a changed stage may not start afresh (the message names changes), or a pattern matches nothing.
@@ -250,7 +250,7 @@ class States:
         return self._old
 
     def _is_whole(self, sizes: Mapping[str, int]) -> bool:
-        """Returns whether a stage's files still have their sizes. There may be new files, as a run's evaluation."""
+        """Returns whether a stage's files still have their sizes; new files are allowed, such as an evaluation."""
         try:
             return all((self.workdir / path).stat().st_size == size for path, size in sizes.items())
         except OSError:

@@ -1,4 +1,4 @@
-"""Runs stages in a worker process, which imports TensorFlow, quietly, for the first of them."""
+"""Runs stages in a worker process, which imports TensorFlow, quietly, for its first stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def start(parent: int, gpu: str | None, num_threads: int) -> None:
 
     Args:
       parent: the process that receives the results; the worker ends with it, even if it is killed.
-      gpu: the id of the only GPU that the worker sees; None: all GPUs.
+      gpu: id of the only GPU that the worker sees; None: all GPUs.
       num_threads: TensorFlow's threads per operation, unless the environment sets them; 0: one per core.
     """
     follow(parent)
@@ -44,11 +44,11 @@ def run_logged(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def run_claimed(stage: Stage, where: Where) -> dict[str, Any]:
-    """Executes a stage once no other process runs it, such as one of a pipeline that was killed a moment ago.
+    """Executes a stage as soon as no other process runs it, such as one of a pipeline that was just killed.
 
     Raises:
       InputError: an expected error, in one line.
-      RuntimeError: any other error, in one line: not every exception can be sent to another process.
+      RuntimeError: any other error, in one line, because not every exception can be sent to another process.
     """
     import_quietly()
     try:

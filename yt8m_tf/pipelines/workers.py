@@ -43,7 +43,7 @@ class _LocalWorker:
         self._left = 0
 
     def submit(self, work: Work, stage: Stage, where: Where) -> concurrent.futures.Future[dict[str, Any]]:
-        # The pool's own `max_tasks_per_child` sometimes fails to start the next process, and then waits for ever
+        # The pool's own `max_tasks_per_child` sometimes fails to start the next process, and then waits forever
         # (https://github.com/python/cpython/issues/115634).
         if self._pool is None or not self._left:
             self.end()
@@ -62,13 +62,13 @@ class _LocalWorker:
 def local_workers(
     jobs: int, where: Where, gpus: Sequence[str] = (), work: Work = worker_process.run_logged
 ) -> Iterator[Submit]:
-    """Yields a function that submits stages to local processes, which end with this process however it ends.
+    """Yields a function that submits stages to local processes, which end when this process ends for any reason.
 
     Args:
-      jobs: the number of processes. If all of them are busy, `submit` waits for one to end its stage.
+      jobs: the number of processes. If all of them are busy, `submit` waits until one has finished its stage.
       where: the environment of all stages.
       gpus: ids of GPUs, which are assigned to the workers in turn; each worker sees only its own. Empty: every worker
-        sees the GPUs that this process sees.
+        sees the same GPUs as this process.
       work: the function that runs a stage.
     """
     workers = [_LocalWorker(gpus[number % len(gpus)] if gpus else None, where.num_threads) for number in range(jobs)]
@@ -85,7 +85,7 @@ def local_workers(
     try:
         yield submit
     except KeyboardInterrupt:
-        for process in multiprocessing.active_children():  # they save what they can, and end
+        for process in multiprocessing.active_children():  # they save their progress, and end
             process.terminate()
         raise
     finally:
@@ -97,7 +97,7 @@ def local_workers(
 def cluster_workers(client: Any, where: Where) -> Iterator[Submit]:
     """Yields a function that submits stages to a Dask cluster (`stacking.cluster.connect`).
 
-    A worker that was started with `--resources GPU=1` takes one training or scoring at a time.
+    A worker that was started with `--resources GPU=1` runs one stage at a time that trains, scores or fits.
 
     Raises:
       InputError: the scheduler does not answer; `submit` and its futures raise it, too.
@@ -130,7 +130,7 @@ def _workers_of(client: Any) -> dict[str, Any]:
 
 
 class _OnCluster:
-    """A future of Dask that tells Dask's errors from those of the stage."""
+    """A future of Dask that distinguishes Dask's errors from those of the stage."""
 
     def __init__(self, future: Any):
         self._future = future

@@ -1,4 +1,4 @@
-"""Stacking: LightGBM over the scores of several models, out of fold, and the means that it is compared with.
+"""Stacking: LightGBM over the scores of several models, out of fold, and the means with which it is compared.
 
-Score shards of many models go in, score shards of their combination come out: what students are trained on.
+The input is score shards of many models, and the output score shards of their combination, on which students train.
 """

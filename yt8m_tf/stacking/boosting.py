@@ -1,4 +1,4 @@
-"""LightGBM, fold by fold: trained on the rows of the other folds, stopped by its own."""
+"""LightGBM boosters for each fold, trained on the rows of the other folds, with early stopping on its own."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ CLASS_COLUMN = "class"
 _DIGEST = "sha256"
 _MAX_CLASSES = 1 << 16  # ids in score shards are uint16
 
-# Is told the number of trees so far, and the loss on the held-out rows.
+# Receives the number of trees so far, and the loss on the held-out rows.
 OnTree = Callable[[int, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A booster and how its training went.
+    """A booster and its training curves.
 
     Attributes:
-      booster: of the best number of trees.
-      curves: per tree the loss on "training" and on "held out" rows, in nats.
+      booster: with the best number of trees.
+      curves: the loss after each tree on "training" and on "held out" rows, in nats.
     """
 
     booster: lightgbm.Booster
@@ -39,12 +39,12 @@ class Trained:
 
     @property
     def num_trees(self) -> int:
-        """Trees that it predicts with."""
+        """Number of trees used in predictions."""
         return self.booster.best_iteration if self.booster.best_iteration > 0 else self.booster.num_trees()
 
 
 def parameters(config: StackConfig, num_features: int, num_threads: int) -> dict[str, Any]:
-    """LightGBM's parameters for rows of a class id and `num_features` features."""
+    """Returns LightGBM's parameters for rows of a class id and `num_features` features."""
     return {
         "objective": "binary",
         "metric": "binary_logloss",
@@ -52,7 +52,7 @@ def parameters(config: StackConfig, num_features: int, num_threads: int) -> dict
         "num_leaves": config.num_leaves,
         "min_data_in_leaf": config.min_data_in_leaf,
         "feature_fraction": config.feature_fraction,
-        # A bin for each class, however rare: fewer would be ignored, with a warning.
+        # A bin for each class, however rare: LightGBM would ignore a smaller number, with a warning.
         "max_bin_by_feature": [_MAX_CLASSES, *num_features * [config.max_bin]],
         "lambda_l2": config.lambda_l2,
         "cat_smooth": config.cat_smooth,
@@ -73,15 +73,15 @@ def train(
     num_threads: int,
     on_tree: OnTree = lambda tree, loss: None,
 ) -> Trained:
-    """Trains the booster of a fold. Memory: one byte a value of the binned rows, and some 30 bytes a row.
+    """Trains the booster of a fold. Memory: one byte per value of the binned rows, and some 30 bytes per row.
 
     Args:
-      training: files of `rows.save_rows` to learn from.
-      held_out: those that stop the training early; no negatives are left out of them.
-      names: the columns of the features.
-      config: the trees.
-      num_threads: of LightGBM; 0: all cores. More than there are free cores make it many times slower.
-      on_tree: is told the number of trees so far and the loss on the held-out rows.
+      training: files of `rows.save_rows` to train on.
+      held_out: files of `rows.save_rows` for early stopping; all of their negatives are used.
+      names: names of the feature columns.
+      config: options of the trees.
+      num_threads: of LightGBM; 0: all cores. More threads than free cores make it many times slower.
+      on_tree: receives the number of trees so far and the loss on the held-out rows.
 
     Raises:
       InputError: no row has a label.
@@ -109,7 +109,7 @@ def train(
 
 
 def save(path: Path, trained: Trained) -> None:
-    """Writes a booster in LightGBM's text format, and its curves and the text's SHA-256 beside it."""
+    """Writes a booster in LightGBM's text format, and a JSON file of its curves and the text's SHA-256."""
     text = trained.booster.model_to_string(num_iteration=trained.num_trees).encode()
     files.write_json(path.with_suffix(".json"), {**trained.curves, _DIGEST: hashlib.sha256(text).hexdigest()})
     with files.whole_file(path) as temporary:
@@ -120,15 +120,15 @@ def load(path: Path) -> Trained:
     """Reads what `save` wrote.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: a file cannot be read.
     """
     remedy = f"remove {path} and repeat the command"
     beside = strict_yaml.read_json(path.with_suffix(".json"), Mapping[str, Any], remedy)
-    digest = beside.pop(_DIGEST, None)  # a release before this key left it out
+    digest = beside.pop(_DIGEST, None)  # files of earlier releases have none
     try:
         curves = {name: [float(loss) for loss in losses] for name, losses in beside.items()}
         text = path.read_bytes()
-        # LightGBM reads a damaged text beyond its end.
+        # Checked first, because LightGBM would read beyond the end of a damaged text.
         if digest not in (None, hashlib.sha256(text).hexdigest()):
             raise ValueError("damaged: its checksum is another")
         return Trained(lightgbm.Booster(model_str=text.decode()), curves)
@@ -137,7 +137,7 @@ def load(path: Path) -> Trained:
 
 
 def predict(boosters: Sequence[lightgbm.Booster], rows: Rows, num_threads: int) -> np.ndarray:
-    """The mean of the boosters' probabilities of some rows: [R] float32."""
+    """Returns the mean of the boosters' probabilities for rows: [R] float32."""
     if not len(rows.classes):
         return np.zeros(0, np.float32)
     matrix = rows.matrix()
@@ -151,8 +151,8 @@ def _dataset(sequences: list[ShardSequence], columns: list[str], reference: Any)
         raise InputError(
             "no candidate row has a label; give labelled shards (--input) and models that have learned something"
         )
-    # LightGBM drops weights that are all 1, and gives a set without weights, made of sequences with reference to one
-    # that has weights, the weight 0: rows of the held-out set weigh 2 each.
+    # LightGBM drops weights that are all 1. If the reference has weights, it then gives weight 0 to the rows of a
+    # dataset of sequences without weights. So the held-out rows have weight 2.
     weights = np.concatenate([sequence.weights for sequence in sequences]) * (1 if reference is None else 2)
     used: list[lightgbm.Sequence] = [sequence for sequence in sequences if len(sequence)]
     return lightgbm.Dataset(
@@ -167,5 +167,5 @@ def _dataset(sequences: list[ShardSequence], columns: list[str], reference: Any)
 
 
 def plain(name: str) -> str:
-    """A column's name for LightGBM, which allows no characters that mean something in JSON."""
+    """Returns a column's name for LightGBM, which does not allow characters with a meaning in JSON."""
     return "".join("_" if character in '"[]{}:, ' else character for character in name)

@@ -1,7 +1,7 @@
-"""Training of boosters on a Dask cluster, by LightGBM's own Dask estimator.
+"""Training of boosters on a Dask cluster, with LightGBM's own Dask estimator.
 
-The workers read the files of rows themselves, so these must lie on storage that all of them see. The estimator has no
-early stopping: the first fold is trained on this machine, and sets the number of trees of the others.
+The workers read the files of rows themselves, so these must be on storage that all workers can access. The estimator
+has no early stopping: the first fold is trained on this machine, and determines the number of trees of the others.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def connect(address: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def fold_trainer(address: str | None, config: StackConfig, num_threads: int) -> Iterator[TrainFold | None]:
-    """Yields a function that trains folds on a scheduler's cluster; None, without an address, to train here."""
+    """Yields a function that trains folds on a scheduler's cluster; without an address None, to train locally."""
     if address is None:
         yield None
         return
@@ -73,12 +73,12 @@ def fold_trainer(address: str | None, config: StackConfig, num_threads: int) -> 
 def train(
     client: Any, training: Sequence[Path], names: Sequence[str], config: StackConfig, num_trees: int
 ) -> boosting.Trained:
-    """Trains a booster of a fixed number of trees on the workers, each on its share of the shards.
+    """Trains a booster of a fixed number of trees on the workers, which share the shards.
 
     Args:
       client: a `distributed.Client`.
-      training: files of `rows.save_rows`, as the workers see them.
-      names: the columns of the features.
+      training: files of `rows.save_rows`, under paths that are valid on the workers.
+      names: names of the feature columns.
       config: options of the trees.
       num_trees: the number of trees.
     """

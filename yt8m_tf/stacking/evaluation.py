@@ -22,7 +22,7 @@ from yt8m_tf.stacking.settings import COMBINATIONS, LIGHTGBM, LOGIT_MEAN, MEAN, 
 
 # Rows on which the weights of the mean are fitted: 0.4 GB with a hundred models.
 _FITTED_ROWS = 1_000_000
-# Lower bounds of bands of classes by their number of labels, for `LabelMass`.
+# Lower bounds of the bands of `LabelMass`, by the number of labels of a class.
 _BANDS = (0, 1, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
@@ -45,7 +45,7 @@ def add_lists(histogram: GapHistogram, scores: ShardScores, shard: ShardInputs) 
 
 
 def sample_rows(paths: Sequence[Path], num_models: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Samples scores [R, M] float16 and labels [R] of about a million rows at most, an equal share of each shard."""
+    """Samples scores [R, M] float16 and labels [R] of at most about a million rows, the same share of each shard."""
     scores, labels = [], []
     share = None
     for path in paths:
@@ -62,7 +62,7 @@ def sample_rows(paths: Sequence[Path], num_models: int, seed: int) -> tuple[np.n
 class LabelMass:
     """The share of labels that the boosters' scores cover, for rare and for frequent classes.
 
-    A class that no model lists among its highest is 0 in the soft labels, so that no student learns it from them.
+    A class that no model lists among its highest is 0 in the soft labels, so students cannot learn it from them.
     """
 
     def __init__(self, num_classes: int):

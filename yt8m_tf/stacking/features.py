@@ -22,7 +22,7 @@ def candidates(scores: Sequence[ShardScores], top: int, num_classes: int) -> tup
       num_classes: C.
 
     Returns:
-      [R] int32 number of the video of each row, ascending, and [R] int32 class ids, ascending within a video.
+      [R] int32, the index of each row's video, ascending; and [R] int32 class ids, ascending within a video.
     """
     num_videos = len(scores[0].ids)
     chosen = np.zeros((num_videos, num_classes + 1), bool)
@@ -51,8 +51,8 @@ def features(
       config: chooses the columns.
 
     Returns:
-      [R, F] float16, columns as in `feature_names`: each model's score, NaN if it does not list the class, then the
-      columns that `config` adds. Float16 represents all of them exactly except the mean.
+      [R, F] float16, with the columns of `feature_names`: each model's score, NaN if it does not list the class, then
+      the columns that `config` adds. Float16 represents all of them exactly except the mean.
     """
     num_models, num_rows = len(scores), len(videos)
     slots = np.full((len(scores[0].ids), num_classes + 1), -1, np.int32)
@@ -73,7 +73,7 @@ def features(
 
 
 def aggregates(scores: np.ndarray) -> np.ndarray:
-    """Maps scores [M, R], NaN for unlisted classes, to [3, R] float16: mean, maximum, number of models that list it."""
+    """Maps scores [M, R], NaN if unlisted, to [3, R] float16: mean, maximum, number of models that list the class."""
     own = scores.astype(np.float32)
     missing = np.isnan(own)
     filled = np.where(missing, np.float32(0), own)

@@ -1,4 +1,4 @@
-"""A stacking that is whole, as its directory says it."""
+"""A finished stacking, read from its directory."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Stacking:
 
     Attributes:
       output: its directory.
-      config: candidates, features, trees.
+      config: options of candidates, features and trees.
       models: names of the first-level models, in the order of the columns.
-      top_k: how many classes of a video the scores of each list.
-      fingerprint: of all that it depends on.
-      gaps: GAP@20 by split with labels, then by name.
-      manifests: of the stacked scores, by split with labels.
+      top_k: number of classes per video in the scores of each model.
+      fingerprint: a hash of everything that it depends on.
+      gaps: GAP@20 by split, then by name; only splits with labels.
+      manifests: manifests of the stacked scores, by split; only splits with labels.
     """
 
     output: Path
@@ -64,16 +64,16 @@ class Stacking:
 
     @property
     def folds(self) -> Mapping[str, int]:
-        """Of each shard that has one."""
+        """The fold of each training shard."""
         return self.manifests[OUT_OF_FOLD].folds
 
     def rows(self, split: str) -> list[Path]:
-        """The files of a split's rows, which may have been removed."""
+        """Returns the paths of a split's rows; the files may have been removed."""
         return evaluation.row_paths(self.output / "rows" / split, list(self.manifests[split].shards))
 
     @property
     def naming(self) -> list[int]:
-        """Numbers of the models that name candidates."""
+        """Indices of the models that name candidates."""
         if self.config.candidates != "best_model":
             return list(range(len(self.models)))
         best = evaluation.best({name: self.gaps[OUT_OF_FOLD][name] for name in self.models})
@@ -81,14 +81,14 @@ class Stacking:
 
 
 def read_stacking(directory: Path, source: str) -> Stacking:
-    """Reads what `stack.stack` left.
+    """Reads the results of `stack.stack`.
 
     Args:
-      directory: its output.
-      source: the flag that names it, for messages.
+      directory: the output directory of the stacking.
+      source: the flag that names the directory, for messages.
 
     Raises:
-      InputError: no stacking there, one that is not finished, or a file that cannot be read.
+      InputError: there is no finished stacking, or a file cannot be read.
     """
     for name in (CONFIG, REPORT):
         if not (directory / name).is_file():

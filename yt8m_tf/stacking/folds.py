@@ -1,4 +1,4 @@
-"""The boosters of all folds, each kept as soon as it is trained."""
+"""The boosters of all folds, each saved as soon as it is trained."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from yt8m_tf.stacking import boosting
 from yt8m_tf.stacking.boosting import OnTree
 from yt8m_tf.stacking.settings import StackConfig
 
-# Trains a fold: files of the other folds' rows and of its own, names of the features, a callback for each tree, and the
-# boosters of the folds before it.
+# Trains the booster of a fold. Arguments: files of the other folds' rows, files of its own rows, names of the features,
+# a callback for each tree, and the boosters of the folds before it.
 TrainFold = Callable[
     [Sequence[Path], Sequence[Path], Sequence[str], OnTree, Sequence[boosting.Trained]], boosting.Trained
 ]
@@ -20,7 +20,7 @@ TrainFold = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """The progress bar of a fold: its title, with {} for the fold; whether it stays, and whether it is shown."""
+    """The progress bar of a fold: its title, with {} for the fold; whether it stays; and whether it is shown."""
 
     title: str = "fold {}"
     leave: bool = False
@@ -37,17 +37,17 @@ def train_folds(
     train_fold: TrainFold | None,
     bar: Bar,
 ) -> list[boosting.Trained]:
-    """The boosters of folds 0, 1, ...; those that are there are read.
+    """Returns the boosters of folds 0, 1, ...; existing ones are read instead of trained.
 
     Args:
       directory: of the boosters, `fold_<f>.txt`.
       paths: files of rows, named after their shards.
-      folds: of each shard.
-      names: the columns of the features.
-      config: the trees.
+      folds: the fold of each shard.
+      names: names of the feature columns.
+      config: options of the trees.
       num_threads: of LightGBM; 0: all cores.
-      train_fold: trains a fold in place of `boosting.train`.
-      bar: how progress is shown.
+      train_fold: replaces `boosting.train`; None: does not.
+      bar: the progress bar.
     """
     directory.mkdir(exist_ok=True)
     found: list[boosting.Trained] = []
@@ -70,7 +70,7 @@ def train_folds(
                 else:
                     trained = train_fold(others, held_out, names, on_tree, found)
                 if own.n < config.num_trees:
-                    own.total = own.n  # the bar is full: there is nothing left to train
+                    own.total = own.n  # fills the bar, because training has ended
                     own.set_postfix_str(f"stopped early at {own.n:,}, the best was {trained.num_trees:,}")
             boosting.save(path, trained)
         found.append(boosting.load(path))

@@ -26,7 +26,7 @@ _OBJECTIVE = "binary sigmoid:1"
 
 @dataclasses.dataclass
 class _Tree:
-    """A tree's nodes, breadth first, so that the two children of a node are adjacent."""
+    """A tree's nodes, in breadth-first order, so that the two children of a node are adjacent."""
 
     booster: int
     depth: int
@@ -38,10 +38,10 @@ def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
     """Converts boosters of binary log-loss over the same features, of which only the first may be categorical.
 
     Raises:
-      ValueError: the boosters are of another kind.
+      ValueError: the boosters do not meet these conditions.
     """
     trees = [tree for number, booster in enumerate(boosters) for tree in _trees(number, booster)]
-    trees.sort(key=lambda tree: -tree.depth)  # stable: trees of one depth stay in the order of the boosters
+    trees.sort(key=lambda tree: -tree.depth)  # stable: trees of equal depth stay in the order of the boosters
     depths = [tree.depth for tree in trees]
     nodes = [node for tree in trees for node in tree.nodes]
     sizes = [len(tree.nodes) for tree in trees]
@@ -57,7 +57,7 @@ def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
         for node, numeric in zip(nodes, is_split & ~is_category, strict=True)
         if numeric
     ]
-    distinct = sorted({*columns}) or [(0, NEVER_MISSING, 0)]  # leaves look at the first one
+    distinct = sorted({*columns}) or [(0, NEVER_MISSING, 0)]  # at least one, because leaves test the first column
     numbers = {column: number for number, column in enumerate(distinct)}
     column, split = np.zeros(len(nodes), np.int32), np.full(len(nodes), HIGHEST, np.int32)
     column[is_split & ~is_category] = [numbers[found] for found in columns]
@@ -127,7 +127,7 @@ def _category_table(chosen: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.nda
     """Encodes as bits which categories go left at splits.
 
     Returns:
-      [categories + 1, words] int32, the last row without bits; and of each split its word and its bit, int32.
+      [categories + 1, words] int32, with no bits in the last row; and the word and the bit of each split, int32.
     """
     numbers = np.arange(len(chosen))
     table = np.zeros((max(map(max, chosen), default=-1) + 2, -(-len(chosen) // 32)), np.uint32)

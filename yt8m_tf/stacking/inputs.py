@@ -22,12 +22,12 @@ from yt8m_tf.score_shards.reading import ShardScores, check_unique, join, read_s
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardInputs:
-    """One shard: all models' scores of the same N videos in the order of the shard, and their labels.
+    """One shard: all models' scores for the same N videos, in the order of the shard, and the videos' labels.
 
     Attributes:
       ids: [N] bytes objects.
       scores: of each model.
-      labels: [N, L] int32 class ids, padded with -1; all padding where a shard has no labels.
+      labels: [N, L] int32 class ids, padded with -1; only padding if a shard has no labels.
     """
 
     ids: np.ndarray
@@ -36,24 +36,24 @@ class ShardInputs:
 
     @property
     def num_labels(self) -> int:
-        """Labels of all videos."""
+        """The number of labels of all videos."""
         return int((self.labels != schema.NO_LABEL).sum())
 
     def is_label(self, videos: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """[R] bool: whether the class of each row is a label of its video."""
+        """Returns whether the class of each row is a label of its video, [R] bool."""
         return (self.labels[videos] == classes[:, None]).any(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """Counts of videos.
+    """Counts of videos that are left out.
 
     Attributes:
-      videos: that all models have scores of, labelled or not.
-      unlabelled: of these, those without labels, which are left out or taken for negative.
-      skipped: that some model has no scores of, since it was allowed to skip them.
-      damaged: base names of shards of which only the videos before damage take part; how many lie behind it, nobody
-        knows.
+      videos: number of videos that have scores of all models, labelled or not.
+      unlabelled: number of these that have no labels, which are left out or treated as negative.
+      skipped: number of videos without scores of some model, which was allowed to skip them.
+      damaged: base names of shards of which only the videos before the damage are used; the number of videos after it
+        is unknown.
     """
 
     videos: int
@@ -62,7 +62,7 @@ class LeftOut:
     damaged: tuple[str, ...] = ()
 
     def summary(self, on_unlabelled: str) -> list[str]:
-        """One line for each kind of fault that was let pass."""
+        """Returns a line for each kind of fault that was tolerated."""
         lines = []
         if self.damaged:
             more = f" and {len(self.damaged) - 1:,} more" if len(self.damaged) > 1 else ""
@@ -77,7 +77,7 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Kept:
-    """Videos of a shard: ids [N], labels [N, L], and how many the shard has in all."""
+    """Videos of a shard: ids [N], labels [N, L], and the number of all videos of the shard."""
 
     ids: np.ndarray
     labels: np.ndarray
@@ -90,32 +90,32 @@ class _Kept:
         return (self.labels == schema.NO_LABEL).all(axis=1)
 
     def counts(self) -> tuple[int, int, int]:
-        """The counts of `LeftOut`."""
+        """Returns the counts of `LeftOut`."""
         return len(self.ids), int(self.is_unlabelled().sum()), self.num_videos - len(self.ids)
 
 
 class StackInputs:
-    """The scores of several models over some shards.
+    """The scores of several models over the same shards.
+
+    Videos that a model was allowed to skip (in damaged shards, or without frames) are left out for all models.
 
     Args:
-      directories: of score shards, one for each model; the models are named after `names`.
-      names: a name for each, all different.
+      directories: directories of score shards, one for each model.
+      names: a unique name for each model.
       shards: paths of the shards that were scored.
-      on_unlabelled: where some videos have labels, what to do about those that have none: "error", "skip": leave them
-        out, or "negative": take them for videos of no class.
-
-    Videos that a model was allowed to skip, in damaged shards and without frames, are left out of all models.
+      on_unlabelled: what to do about videos without labels if other videos have some: "error"; "skip", leave them out;
+        or "negative", treat them as videos of no class.
 
     Attributes:
       names: of the models.
       shards: paths.
       num_classes: C.
-      folds: base name of a shard to its fold; empty where the models had none.
+      folds: maps the base names of shards to their folds; empty if the models were trained without folds.
       fingerprints: of the models' scores.
 
     Raises:
-      InputError: two models of one name, no scores, scores of different classes or folds, the same model twice, or a
-        shard that a model has not scored.
+      InputError: two models have the same name, a model has no scores, the classes or folds of scores differ, the same
+        model is given twice, or a model has not scored a shard.
     """
 
     def __init__(
@@ -150,35 +150,35 @@ class StackInputs:
 
     @property
     def top_k(self) -> list[int]:
-        """The most classes of a video that each model's scores list."""
+        """The largest number of classes per video in each model's scores."""
         return [manifest.top_k for manifest in self._manifests]
 
     def cache_labels(self, directory: Path) -> None:
-        """Keeps each shard's ids and labels in a file there: frame-level shards are large, and should be read once."""
+        """Caches each shard's ids and labels in a file there, because frame-level shards are large to read again."""
         directory.mkdir(parents=True, exist_ok=True)
         self._cache = directory
 
     def use_labels(self, directory: Path) -> None:
-        """Reads the ids and labels of all shards from the files of `cache_labels`; the shards need not be there."""
+        """Reads the ids and labels of all shards from the files of `cache_labels`; the shards need not exist."""
         self._cache, self._has_shards = directory, False
 
     def labels(self, shard: str) -> tuple[np.ndarray, np.ndarray]:
-        """The ids [N] and labels [N, L] of one shard, as in `ShardInputs`.
+        """Returns the ids [N] and labels [N, L] of one shard, as in `ShardInputs`.
 
         Raises:
-          InputError: damage, or a label that the scores have no class for.
+          InputError: the shard is damaged, or has a label that is not a class of the scores.
         """
         kept = self._kept(shard)
         return kept.ids, kept.labels
 
     def check_labels(self, needed: bool) -> LeftOut:
-        """Counts the videos without labels in all shards; from then on they are left out, if `on_unlabelled` is "skip".
+        """Counts the videos without labels in all shards; if `on_unlabelled` is "skip", later calls leave them out.
 
         Args:
-          needed: whether it is an error that no video has labels; else the shards are those of a test set.
+          needed: whether it is an error if no video has labels; if not, the shards may be those of a test set.
 
         Raises:
-          InputError: a video without labels, where others have some or all need them; see `labels`.
+          InputError: a video has no labels, but labels are needed or other videos have some; or see `labels`.
         """
         found = {
             shard: kept.counts() for shard, kept in zip(self.shards, in_order(self._kept, self.shards), strict=True)
@@ -209,7 +209,7 @@ class StackInputs:
         """Reads one shard.
 
         Raises:
-          InputError: damage, or a model whose scores are of other videos.
+          InputError: the shard is damaged, or a model's scores are those of other videos.
         """
         kept, scores = self._kept(shard), []
         ids = kept.ids
@@ -228,7 +228,7 @@ class StackInputs:
         return ShardInputs(ids, scores, kept.labels)
 
     def _kept(self, shard: str) -> _Kept:
-        """The videos of a shard that take part."""
+        """Returns the videos of a shard that are used."""
         path = self._cache and self._cache / f"{os.path.basename(shard)}.npz"
         if path is not None and path.is_file() and self._is_current(arrays := load_arrays(path), shard):
             ids = arrays["ids"].astype(object)
@@ -239,12 +239,12 @@ class StackInputs:
                 self._keep(path, shard, kept)
         if self._drops_unlabelled and kept.is_unlabelled().any():
             kept = kept.at(~kept.is_unlabelled())
-            if path is not None:  # a report reads them, too
+            if path is not None:  # a report reads the file, too
                 self._keep(path, shard, kept)
         return kept
 
     def _is_current(self, arrays: Mapping[str, np.ndarray], shard: str) -> bool:
-        """Returns whether a shard is unchanged since its labels were kept; True for files that store no size."""
+        """Returns whether a shard is unchanged since its labels were cached; True for files that store no size."""
         if not self._has_shards or "num_bytes" not in arrays:
             return True
         return int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
@@ -267,11 +267,11 @@ class StackInputs:
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """The keys of id and labels, if not the standard ones."""
+        """The keys of id and labels, if they are not the standard ones."""
         return self._manifests[0].keys
 
     def _skipped(self, name: str) -> set[str]:
-        """Ids of the videos of a shard that a model has left out."""
+        """Returns the ids of the videos of a shard that some model has left out."""
         inputs = (manifest.inputs.get(name) for manifest in self._manifests)
         return {video for own in inputs if own is not None for video in own.skipped}
 
@@ -300,7 +300,7 @@ class StackInputs:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays into one `.npz` file, which appears when it is whole."""
+    """Writes arrays into one `.npz` file, which appears when it is complete."""
     with files.whole_file(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 

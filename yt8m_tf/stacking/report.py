@@ -1,4 +1,4 @@
-"""The report of a stacking: a table for people, and pictures."""
+"""The report of a stacking: a Markdown table and plots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 30  # bars of a picture
 
 
 def format_table(result: StackResult) -> str:
-    """GAP@20 of every model and combination, a column for each split, in Markdown."""
+    """Formats GAP@20 of every model and combination as a Markdown table with a column for each split."""
     splits = list(result.gaps)
     titles = ["out of fold" if split == OUT_OF_FOLD else split for split in splits]
     names = list(result.gaps[OUT_OF_FOLD])
@@ -26,7 +26,7 @@ def format_table(result: StackResult) -> str:
 
 
 def format_soft_labels(result: StackResult) -> str:
-    """Formats the share of the labels in the out-of-fold scores, by frequency of the class, in Markdown."""
+    """Formats the share of labels that the out-of-fold scores cover, by frequency of the class, as a Markdown table."""
     rows = []
     for band in result.soft_labels:
         first, last = band["from"], band["to"]
@@ -38,7 +38,7 @@ def format_soft_labels(result: StackResult) -> str:
 
 
 def write_report(result: StackResult, output: Path) -> list[Path]:
-    """Writes the table, with the weights and the sizes of the boosters, and the pictures. Returns their paths."""
+    """Writes the table, with the weights and the sizes of the boosters, and the plots; returns their paths."""
     weights = sorted(result.weights.items(), key=lambda item: -item[1])
     text = "\n\n".join(
         [
@@ -48,8 +48,8 @@ def write_report(result: StackResult, output: Path) -> list[Path]:
             tables.markdown(
                 ["model", "weight in the weighted mean"], [[name, f"{weight:.4f}"] for name, weight in weights]
             ),
-            "What the soft labels, the scores out of fold, hold of the labels. Where that is little, a student needs"
-            " hard labels beside them (labels.weight below 1) to learn these classes:",
+            "The share of labels that the soft labels (out-of-fold scores) cover. Where it is small, a student also"
+            " needs hard labels (labels.weight below 1) to learn these classes:",
             format_soft_labels(result),
             *(f"![{name}]({name})" for name in PICTURES),
         ]
@@ -94,7 +94,7 @@ def _curves(path: Path, curves: Sequence[Mapping[str, Sequence[float]]]) -> None
 
 
 def figure_and_axes(size: tuple[float, float]) -> tuple[Any, Any]:
-    """A picture of so many inches, and its axes."""
+    """Creates a figure of a size in inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
     from matplotlib.figure import Figure
 
@@ -104,6 +104,6 @@ def figure_and_axes(size: tuple[float, float]) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a picture as PNG; the file appears when it is whole."""
+    """Writes a figure as PNG; the file appears when it is complete."""
     with files.whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -1,6 +1,6 @@
 """Candidate rows on disk: `rows/<shard name>.npz`, written once, and read for each fold, mean and booster.
 
-Memory therefore does not grow with the data. A row takes 200 bytes for 100 models; a video has about 40 rows.
+Therefore memory does not grow with the data. A row takes 200 bytes for 100 models, and a video has about 40 rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from yt8m_tf.stacking.features import aggregates, candidates, features
 from yt8m_tf.stacking.inputs import ShardInputs, load_arrays, save_arrays
 from yt8m_tf.stacking.settings import StackConfig
 
-# The kinds of NumPy's types, and the dimensions, of the arrays of a file.
+# The NumPy type kinds and numbers of dimensions of the arrays in a file.
 _FORMS = {
     **{"ids": ("S", 1), "num_labels": ("i", 0), "videos": ("i", 1)},
     **{"classes": ("i", 1), "features": ("f", 2), "labels": ("b", 1)},
@@ -33,8 +33,8 @@ class Rows:
 
     Attributes:
       ids: [N] bytes.
-      num_labels: the number of labels of all videos, labels that are not candidates included.
-      videos: [R] int32, the number of each row's video, ascending.
+      num_labels: the number of labels of all videos, including labels that are not candidates.
+      videos: [R] int32, the index of each row's video, ascending.
       classes: [R] int32.
       features: [R, F] float16, NaN for missing values.
       labels: [R] bool, whether the class is a label of the video.
@@ -48,13 +48,13 @@ class Rows:
     labels: np.ndarray
 
     def matrix(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """Returns LightGBM's matrix of some rows, [r, 1 + F], class id first; its sequences must be float64."""
+        """Returns some rows as a matrix for LightGBM, [r, 1 + F] float64 (as its sequences must be), class id first."""
         classes = self.classes[rows, None].astype(np.float64)
         return np.concatenate([classes, self.features[rows].astype(np.float64)], axis=1)
 
 
 def make_rows(inputs: ShardInputs, num_classes: int, config: StackConfig, best_model: int | None) -> Rows:
-    """Returns the rows of a shard; candidates come from the model number `best_model`, or from all if None."""
+    """Returns the rows of a shard; the model with index `best_model` names candidates, or all models if None."""
     naming = inputs.scores if best_model is None else [inputs.scores[best_model]]
     videos, classes = candidates(naming, config.num_candidates, num_classes)
     values = features(inputs.scores, videos, classes, num_classes, config)
@@ -64,16 +64,16 @@ def make_rows(inputs: ShardInputs, num_classes: int, config: StackConfig, best_m
 
 
 def rows_of_models(rows: Rows, chosen: Sequence[int], num_models: int, config: StackConfig) -> Rows:
-    """Selects from the rows of all models those that `make_rows` would return for some of the models.
+    """Selects, from the rows of all models, those that `make_rows` would return for some of the models.
 
-    The rows of all models include the `top` classes of each model. They are the classes of its highest scores, equal
-    scores by class id, as in its list.
+    This is possible because the rows of all models include the `top` classes of each model: those with its highest
+    scores, equal scores in the order of class ids, as in its list.
 
     Args:
-      rows: of all models, of `candidates: union`.
-      chosen: numbers of the models, ascending.
+      rows: of all models, with `candidates: union`.
+      chosen: indices of the models, ascending.
       num_models: M, of `rows`.
-      config: as that of `rows`, but for `aggregates`.
+      config: that of `rows`, except that `aggregates` may differ.
     """
     named = np.zeros(len(rows.classes), bool)
     for model in chosen:
@@ -108,7 +108,7 @@ def load_rows(path: Path) -> Rows:
 
 
 class ShardSequence(lightgbm.Sequence):
-    """The rows of one shard, for LightGBM, which first reads a sample row by row, then all rows in batches.
+    """The rows of one shard for LightGBM, which first reads a sample row by row, then all rows in batches.
 
     Args:
       path: a file written by `save_rows`.
@@ -134,12 +134,12 @@ class ShardSequence(lightgbm.Sequence):
     def _kept(self, rows: Rows) -> np.ndarray:
         if self._negatives == 1:
             return np.arange(len(rows.labels))
-        # Seeded by the shard's name, so that the draw does not depend on the other shards.
+        # Seeded with the shard's name, so that the draw does not depend on other shards.
         rng = np.random.default_rng([self._seed, *self._path.name.encode()])
         return np.flatnonzero(rows.labels | (rng.random(len(rows.labels)) < self._negatives))
 
     def load(self) -> np.ndarray:
-        """Returns all rows that are kept, [r, 1 + F] float64."""
+        """Returns the rows that were drawn, [r, 1 + F] float64."""
         rows = load_rows(self._path)
         return rows.matrix(self._kept(rows))
 

@@ -1,8 +1,8 @@
-"""GAP@20 against the number of models, of LightGBM and of means, from the rows that a finished stacking has kept.
+"""GAP@20 of LightGBM and of means against the number of models, from the rows of a finished stacking.
 
-An ensemble is what a stacking of its models alone would be: its rows are the classes that are among the highest of at
-least one of its own models, its weights and boosters are fitted to these rows, out of fold. Neither the scores of the
-single models nor the data are needed.
+An ensemble equals a stacking of only its models: its rows are the classes among the highest of at least one of them,
+and its weights and boosters are fitted to these rows, out of fold. Neither the scores of single models nor the data are
+needed.
 """
 
 from __future__ import annotations
@@ -44,24 +44,25 @@ def ensemble_sizes(
 ) -> dict[str, Any]:
     """Measures ensembles of 1, 2, 4, ... models in several orders, and writes `SIZES` into the stacking's directory.
 
-    Each ensemble is kept in `ensemble_sizes/` when it is done, and a booster as soon as it is trained: interrupted, the
-    same call goes on. One at a time takes the space of its own rows; these are removed when it is done.
+    The results of an ensemble are kept in `ensemble_sizes/` when it is done, and boosters as soon as they are trained,
+    so the same call continues an interrupted one. The rows of one ensemble at a time are on disk, until it is done.
 
     Args:
       stacking: from `finished.read_stacking`.
-      overrides: of its configuration, for the boosters of the ensembles, such as "learning_rate=0.1".
-      num_weak: the lowest so many models are weak; None: half of them.
-      random_orders: beside best first and worst first.
+      overrides: changes of its configuration for the boosters of the ensembles, such as "learning_rate=0.1".
+      num_weak: number of weak models, those with the lowest GAP; None: half of the models.
+      random_orders: number of random orders, in addition to best first and worst first.
       num_threads: of LightGBM; 0: all cores.
       progress: whether to show progress bars.
 
     Returns:
-      What it writes: "config" of the boosters; "models", GAP@20 out of fold by name, highest first; "weak", names;
-      "points", for each ensemble its "order", "size", "strong" (see `Ensemble`), "models", "weights", "num_trees", and
-      "gaps", for each split GAP@20 by name out of `METHODS`. The best single model is the one out of fold.
+      The contents of the file: "config" of the boosters; "models", GAP@20 out of fold by name, highest first; "weak",
+      names; "points", for each ensemble its "order", "size", "strong" (see `Ensemble`), "models", "weights",
+      "num_trees", and "gaps", for each split GAP@20 by name from `METHODS`. The best single model is the one that is
+      best out of fold.
 
     Raises:
-      InputError: an override that these rows do not serve for, a wrong `num_weak`; rows that are missing; damage.
+      InputError: an override needs other rows, `num_weak` is wrong, rows are missing, or a file is damaged.
     """
     missing = [path for split in stacking.gaps for path in stacking.rows(split) if not path.is_file()]
     if missing:
@@ -73,7 +74,7 @@ def ensemble_sizes(
         raise InputError(f"--sizes_weak={num_weak}: the stacking has {count} models; give 0 to {count - 1}")
     single = [stacking.gaps[OUT_OF_FOLD][name] for name in stacking.models]
     wanted = ensembles(single, num_weak, random_orders, config.seed)
-    # The largest last: what is there early is the more for it.
+    # The largest ones last, so that many results are available early.
     distinct = sorted({ensemble.members for ensemble in wanted}, key=lambda members: (len(members), members))
     measured: dict[tuple[int, ...], dict[str, Any]] = {}
     with Progress(distinct, desc="ensembles", unit="", disable=not progress) as bar:

@@ -1,4 +1,4 @@
-"""GAP@20 against the number of models as a table for people, and as pictures."""
+"""GAP@20 against the number of models, as a Markdown table and as plots."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def format_table(contents: Mapping[str, Any]) -> str:
 
 
 def write_sizes(contents: Mapping[str, Any], output: Path) -> list[Path]:
-    """Writes the table, with the names of the models, and the picture. Returns their paths."""
+    """Writes the table, with the names of the models, and the plot; returns their paths."""
     models = [
         [name, f"{gap:.4f}", "weak" if name in contents["weak"] else ""] for name, gap in contents["models"].items()
     ]
@@ -73,7 +73,10 @@ def plot(
     methods: Sequence[str] = METHODS,
     colours: Mapping[str, str] = _COLOURS,
 ) -> list[Any]:
-    """Draws the curves of a split: a colour for each method, dashes for each order. Returns the legend's lines."""
+    """Draws the curves of a split, with a colour for each method and a line style for each order.
+
+    Returns the lines of the legend.
+    """
     from matplotlib.lines import Line2D
 
     orders = list(dict.fromkeys(point["order"] for point in contents["points"]))

@@ -1,4 +1,4 @@
-"""The stages of a stacking, each skipped where its files are there: rows, boosters, stacked scores, report."""
+"""The steps of a stacking: rows, boosters, stacked scores, report; a step is skipped if its files exist."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ WEIGHTS = "weights.json"
 
 @dataclasses.dataclass(frozen=True)
 class StackResult:
-    """Result of a stacking.
+    """The result of a stacking.
 
     Attributes:
-      gaps: for each split (`OUT_OF_FOLD`, and those that the boosters were applied to) GAP@20 by name of model or
+      gaps: for each split (`OUT_OF_FOLD`, and those to which the boosters were applied), GAP@20 by name of model or
         combination; only splits with labels.
-      weights: of the weighted mean, by name of model.
-      num_trees: of the booster of each fold.
-      importances: of each column, its share of the boosters' total gain.
-      curves: of each fold, loss per tree on "training" and "held out" rows.
-      soft_labels: of the scores out of fold, `evaluation.LabelMass.bands`.
-      left_out: videos without labels or scores, and damaged shards, of the splits that have such.
+      weights: weights of the weighted mean, by name of model.
+      num_trees: number of trees of each fold's booster.
+      importances: share of each column in the boosters' total gain.
+      curves: for each fold, the loss after each tree on "training" and "held out" rows.
+      soft_labels: `evaluation.LabelMass.bands` of the out-of-fold scores.
+      left_out: counts of videos without labels or scores, and damaged shards, of the splits that have any.
     """
 
     gaps: Mapping[str, Mapping[str, float]]
@@ -67,24 +67,24 @@ def stack(
     train_fold: TrainFold | None = None,
     progress: bool = True,
 ) -> StackResult:
-    """Trains a booster for each fold, and writes what they say of every video as score shards.
+    """Trains a booster for each fold, and writes their predictions for all videos as score shards.
 
     Writes `output/train/` (out of fold) and `output/<split>/` (mean of the boosters) as score shards, `boosters/`,
-    `weights.json` of the weighted mean and `report.json`. Memory does not grow with the number of videos, but for
-    LightGBM's own: binned rows of one byte a value, and some 30 bytes a row.
+    `weights.json` of the weighted mean and `report.json`. Except for LightGBM's own memory, which is one byte per value
+    of the binned rows and some 30 bytes per row, memory does not grow with the number of videos.
 
     Args:
       training: out-of-fold scores of labelled shards.
       applied: other splits of the same models, by name.
-      output: where to; a stacking of the same inputs that was interrupted goes on.
-      config: candidates, features, trees.
+      output: the directory to write to; an interrupted stacking of the same inputs is continued.
+      config: options of candidates, features and trees.
       num_threads: of LightGBM; 0: all cores.
-      train_fold: trains a fold in place of `boosting.train`.
+      train_fold: replaces `boosting.train`; None: does not.
       progress: whether to show progress bars.
 
     Raises:
-      InputError: a model named as a combination is, scores without folds, a split of other models, a directory of
-        another stacking; damage.
+      InputError: a model has the name of a combination, scores have no folds, a split is of other models, the directory
+        has another stacking, or a file is damaged.
     """
     folds = _check(training, applied, config)
     with exclusive(output, "--output", "stacks"):
@@ -149,7 +149,7 @@ def _stack(
 
 
 def _check(training: StackInputs, applied: Mapping[str, StackInputs], config: StackConfig) -> dict[str, int]:
-    """The fold of each training shard."""
+    """Checks the inputs, and returns the fold of each training shard."""
     columns = feature_names(training.names, config)[len(training.names) :]
     if taken := set(training.names) & {*COMBINATIONS, *columns}:
         raise InputError(
@@ -239,10 +239,10 @@ def _predict(
     num_threads: int,
     progress: bool,
 ) -> Manifest:
-    """Writes the score shards of a split: of each fold by its own booster, or by the mean of all."""
+    """Writes the score shards of a split: each fold's from its own booster; without folds, the mean of all boosters."""
     start(output / split, manifest)
     counts = {}
-    of_fold = dict(zip(sorted(set(manifest.folds.values())), boosters, strict=False))  # none where there are no folds
+    of_fold = dict(zip(sorted(set(manifest.folds.values())), boosters, strict=False))  # empty without folds
     shards = list(zip(inputs.shards, evaluation.row_paths(output / "rows" / split, inputs.shards), strict=True))
     for shard, path in Progress(shards, desc=f"scores of {split}", unit=" shards", disable=not progress, leave=False):
         name = os.path.basename(shard)
@@ -256,7 +256,7 @@ def _predict(
 
 
 def _lists(rows: Rows, scores: np.ndarray, top_k: int) -> list[tuple[bytes, np.ndarray, np.ndarray]]:
-    """Rows as score records."""
+    """Returns (id, classes, scores) for the score record of each video."""
     rounded = scores.astype(np.float16)
     kept, _ = top_pairs(rows.videos, rows.classes, rounded, top_k)
     bounds = np.searchsorted(rows.videos[kept], np.arange(len(rows.ids) + 1))

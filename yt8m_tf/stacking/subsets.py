@@ -1,4 +1,4 @@
-"""Chooses ensembles of the stacked models that show what their number is worth, and what weak ones add."""
+"""Ensembles of the stacked models that show the effect of their number, and that of weak models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ BEST, WORST, RANDOM, WITH_WEAK = "best first", "worst first", "random order", "b
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """Some of the models.
+    """A subset of the models.
 
     Attributes:
       order: `BEST`, `WORST`, `RANDOM` (the second random order is "random order 2", and so on), or `WITH_WEAK`.
-      members: numbers of its models, ascending.
-      strong: with `WITH_WEAK`, how many of them are the best ones; else None.
+      members: indices of its models, ascending.
+      strong: with `WITH_WEAK`, the number of best models in it; else None.
     """
 
     order: str
@@ -26,24 +26,24 @@ class Ensemble:
 
 
 def sizes_up_to(count: int) -> list[int]:
-    """1, 2, 4, 8, ... and `count` itself."""
+    """Returns 1, 2, 4, 8, ... and `count` itself."""
     return sorted({*(2**n for n in range(count.bit_length())), count})
 
 
 def best_first(gaps: Sequence[float]) -> list[int]:
-    """Numbers of the models, highest GAP first; of equal ones the first named."""
+    """Returns the indices of the models, highest GAP first; equal ones keep their order."""
     return sorted(range(len(gaps)), key=lambda number: -gaps[number])
 
 
 def ensembles(gaps: Sequence[float], num_weak: int, random_orders: int, seed: int) -> list[Ensemble]:
-    """All ensembles, those of one order together, small ones first. Two of different orders may have the same members.
+    """Returns all ensembles, order by order, small ones first; those of different orders may have the same members.
 
     Args:
       gaps: of each model, out of fold.
-      num_weak: the lowest so many are the weak ones, which `WITH_WEAK` adds to 1, 2, 4, ... of the others, the best
-        first; 0: no such ensembles.
-      random_orders: how many.
-      seed: of these.
+      num_weak: number of weak models, those with the lowest GAP, which `WITH_WEAK` adds to the best 1, 2, 4, ... of the
+        others; 0: no such ensembles.
+      random_orders: number of random orders.
+      seed: of the random orders.
     """
     best = best_first(gaps)
     orders = {BEST: best, WORST: best[::-1]}
