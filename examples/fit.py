@@ -1,8 +1,8 @@
-"""Trains a model on sample data with Keras `compile` and `fit`, and compares it with the best score that is possible.
+"""Trains a model on sample data with Keras `compile` and `fit`, and compares it with the best possible score.
 
     python examples/fit.py
 
-Takes half a minute on two CPU cores. The sample data is made in a temporary directory.
+It takes half a minute on two CPU cores. The sample data is written to a temporary directory.
 """
 
 from __future__ import annotations
