@@ -57,7 +57,7 @@ class Palette:
         return {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)]}
 
     def colour(self, name: str) -> str:
-        """The colour alone."""
+        """Returns the colour of a model."""
         return str(self.line(name)["color"])
 
 

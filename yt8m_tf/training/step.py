@@ -100,8 +100,7 @@ class TrainStep:
         return {"loss": total, "gradient_norm": norm, "wishes": agreed, "skipped": self._state.num_skipped()}
 
     def _statistics_to_keep(self) -> list[tf.Tensor]:
-        """Returns copies of the batch statistics if an update may be skipped, because each of its parts changes them.
-        """
+        """Returns copies of the batch statistics if an update, whose parts change them, may be skipped."""
         if self._state.loss_scale is None:
             return []
         return [tf.identity(tf.convert_to_tensor(variable)) for variable in self._state.statistics]
