@@ -99,7 +99,7 @@ class FeatureModel:
     strengths: np.ndarray
 
     def sample(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws features of videos with true labels [N, C] bool: [N, D] float32, clipped to the interval of the codes."""
+        """Draws features of videos with true labels [N, C] bool: [N, D] float32, in the quantisation's interval."""
         coordinates = rng.standard_normal((len(labels), len(self.noise_std))) * self.noise_std  # [N, D]
         rows, classes = np.nonzero(labels)
         np.add.at(coordinates, (rows, self.axes[classes]), self.strengths[classes])

@@ -104,7 +104,7 @@ def _cluster_problem(cluster: Any) -> str | None:
         if not (isinstance(address, str) and _ADDRESS.fullmatch(address)):
             return f"{address!r} is not an address, HOST:PORT"
         if addresses.count(address) > 1:
-            return f"'{address}' stands twice"
+            return f"'{address}' occurs twice"
     return None
 
 
