@@ -1,4 +1,4 @@
-"""Fixtures: a quiet TensorFlow with two logical CPU devices, tiny shards, the real records where there are any."""
+"""Fixtures: a quiet TensorFlow with two logical CPU devices, tiny shards, and real records if there are any."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each of several test processes has one core: OpenMP's threads (LightGBM's) would wait for each other, spinning.
+    # Each of several test processes has one core: several OpenMP threads (of LightGBM) would busy-wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from yt8m_tf.console.quiet import import_quietly  # noqa: E402
@@ -28,14 +28,14 @@ from shards import frame_record, video_record, write_shard  # noqa: E402
 
 from yt8m_tf.export import measure  # noqa: E402
 
-measure._RATE_SECONDS = 0.0  # every export measures its rates, which no test looks at: three calls are enough
+measure._RATE_SECONDS = 0.0  # every export measures its rates, which no test checks: three calls are enough
 
-# What was imported stays, and need not be looked through in every collection; the graphs that tests trace are larger
-# than what Python expects, so that it looks for cycles less often.
+# Imported objects stay alive, so the garbage collector need not scan them. Tests trace large graphs, so it should look
+# for cycles less often than by default.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
-# A script's shell starts what runs in the background with SIGINT ignored, and commands leave that so: tests send it.
+# A shell script starts background processes with SIGINT ignored, and commands do not change that; but tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 tf.config.set_logical_device_configuration(
@@ -61,13 +61,13 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Says the seed, so that a failure can be repeated."""
+    """Prints the seed, so that a failure can be reproduced."""
     terminalreporter.write_line(f"random inputs: YT8M_TEST_SEED={os.environ.get('YT8M_TEST_SEED', '0')}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that `make fuzz` runs, and puts the files first that take longest."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))  # else they stay in their order
+    """Marks the tests that `make fuzz` runs, and puts the slowest files first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))  # a stable sort: otherwise the order stays
     for item in items:
         if "rng" in getattr(item, "fixturenames", ()):
             item.add_marker("random")
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Random numbers, Keras' too: others for every test, the same in every run of one YT8M_TEST_SEED, which is 0."""
+    """A random generator, also for Keras: it differs between tests, and depends on YT8M_TEST_SEED, by default 0."""
     base = os.environ.get("YT8M_TEST_SEED", "0")
     seed = zlib.crc32(f"{base} {request.node.nodeid}".encode())
     keras.utils.set_random_seed(seed)
@@ -84,13 +84,13 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 @pytest.fixture
 def learnable_shards(tmp_path: Path, make_learnable_shards: Callable[..., Path]) -> Callable[..., Path]:
-    """Makes a directory of small video- or frame-level shards whose labels follow from the features."""
+    """Creates a directory of small video- or frame-level shards whose labels follow from the features."""
     return functools.partial(make_learnable_shards, tmp_path)
 
 
 @pytest.fixture(scope="session")
 def make_learnable_shards() -> Callable[..., Path]:
-    """`learnable_shards`, below a given directory."""
+    """Like `learnable_shards`, below a given directory."""
 
     def make(
         root: Path, level: str = "video", train: int = 4, validate: int = 2, each: int = 64, classes: int = 10
@@ -120,7 +120,7 @@ def make_learnable_shards() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_rates() -> None:
-    """Exports measure their rates for a moment: no test looks at how high they are."""
+    """Makes exports measure their rates only briefly, because no test checks the values."""
     from yt8m_tf.export import measure
 
     measure._RATE_SECONDS, measure._RATE_CALLS = 0.01, 1
@@ -128,7 +128,7 @@ def short_rates() -> None:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`sample_world.Sample`, made once."""
+    """A `sample_world.Sample`, created once."""
     from sample_world import make_sample
 
     return make_sample(tmp_path_factory.mktemp("sample") / "data")
@@ -136,13 +136,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.Strategy:
-    """A MirroredStrategy on two devices; one for all tests, because TensorFlow mixes up the collectives of several."""
+    """A MirroredStrategy on two devices, shared because TensorFlow mixes up the collectives of several strategies."""
     return tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
 
 
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
-    """The directory of the real records, which holds yt8m_2018/; the test is skipped where there are none."""
+    """The directory of the real records, which contains yt8m_2018/; without it, the test is skipped."""
     for candidate in (os.environ.get("YT8M_DATA_DIR"), _ROOT.parent / "shared" / "data"):
         if candidate and (Path(candidate) / "yt8m_2018" / "validate").is_dir():
             return Path(candidate)

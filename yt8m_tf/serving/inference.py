@@ -343,8 +343,7 @@ def nothing_usable(shards: Sequence[str], faults: Faults) -> str:
 
 
 def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
-    """Returns `pipeline.scoring_batch_size` of the model's level or, if it is not known, of the first record's level.
-    """
+    """Returns `pipeline.scoring_batch_size` of the model's level or, if it is not known, of the first record's."""
     level = scorer.data.level if scorer.data else integrity.first_level(shards)
     return scoring_batch_size(level or "video")
 
