@@ -177,7 +177,11 @@ def plain(directory: str | os.PathLike[str]) -> str:
 
 
 def plain_prefix(prefix: str | os.PathLike[str]) -> str:
-    """Does the same for the common prefix of files, such as a checkpoint's, "run/model.ckpt-1000"."""
+    """Returns a prefix of local files, such as a checkpoint's, that TensorFlow does not take for a pattern (`plain`).
+
+    Args:
+      prefix: the common beginning of their paths, such as "run/model.ckpt-1000".
+    """
     directory, name = os.path.split(os.fspath(prefix))
     if not any(character in name for character in (*_WILDCARDS, "\\")):
         return os.path.join(plain(directory), name)

@@ -44,7 +44,7 @@ class Tally:
         self._pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def add(self, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> None:
-        """Adds the labels [N, C] of a shard, and the best scores [N, C] by level, with those of the class "prior"."""
+        """Adds the labels [N, C] of a shard, and the best scores [N, C] by level; "prior" is the class prior."""
         self.num_videos += len(labels)
         self.class_counts += labels.sum(axis=0)
         for key, values in scores.items():

@@ -91,7 +91,7 @@ class Summaries:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Writes what is still held back, and how the run has ended; one that was interrupted has not."""
+        """Flushes summaries and records success, or failure on InputError; an interrupted run counts as not ended."""
         if kind is None:
             self._close("success")
         elif issubclass(kind, InputError):
