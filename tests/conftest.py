@@ -1,4 +1,4 @@
-"""Fixtures: a quiet TensorFlow with two logical CPU devices, tiny shards, the real records where there are any."""
+"""Fixtures: a quiet TensorFlow with two logical CPU devices, tiny shards, and real records if there are any."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("YT8M_TEST_SEED") == "random":
         os.environ["YT8M_TEST_SEED"] = str(int.from_bytes(os.urandom(4), "little"))
     if "PYTEST_XDIST_WORKER" in os.environ:
-        # Each of several processes has one core: OpenMP's threads (LightGBM's) would wait for each other, spinning.
+        # Each of several test processes has one core: several OpenMP threads (of LightGBM) would busy-wait.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     elif config.getoption("numprocesses", None):
         return  # This process only starts the others: they need not wait until it has imported TensorFlow.
@@ -52,13 +52,13 @@ def _set_up_tensorflow() -> None:
 
     from yt8m_tf.export import measure
 
-    # Exports measure their rates, which no test looks at: a moment is enough.
+    # Exports measure their rates, which no test checks: a moment is enough.
     measure._RATE_SECONDS, measure._RATE_CALLS = 0.01, 1
-    # What was imported stays, and need not be looked through in every collection; the graphs that tests trace are
-    # larger than what Python expects, so that it looks for cycles less often.
+    # Imported objects stay alive, so the garbage collector need not scan them. Tests trace large graphs, so it should
+    # look for cycles less often than by default.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    # A shell starts background jobs of scripts with SIGINT ignored, and commands leave that so: tests send it.
+    # A shell script starts background processes with SIGINT ignored, and commands do not change that; but tests send it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -66,13 +66,13 @@ def _set_up_tensorflow() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Says the seed, so that a failure can be repeated."""
+    """Prints the seed, so that a failure can be reproduced."""
     terminalreporter.write_line(f"random inputs: YT8M_TEST_SEED={os.environ.get('YT8M_TEST_SEED', '0')}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that `make fuzz` runs, and puts the files first that take longest."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))  # else they stay in their order
+    """Marks the tests that `make fuzz` runs, and puts the slowest files first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))  # a stable sort: otherwise the order stays
     for item in items:
         if "rng" in getattr(item, "fixturenames", ()):
             item.add_marker("random")
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Random numbers, Keras' too: others for every test, the same in every run of one YT8M_TEST_SEED, which is 0."""
+    """A random generator, also for Keras: it differs between tests, and depends on YT8M_TEST_SEED, by default 0."""
     base = os.environ.get("YT8M_TEST_SEED", "0")
     seed = zlib.crc32(f"{base} {request.node.nodeid}".encode())
     import keras
@@ -91,13 +91,13 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 
 @pytest.fixture
 def learnable_shards(tmp_path: Path, make_learnable_shards: Callable[..., Path]) -> Callable[..., Path]:
-    """Makes a directory of small video- or frame-level shards whose labels follow from the features."""
+    """Creates a directory of small video- or frame-level shards whose labels follow from the features."""
     return functools.partial(make_learnable_shards, tmp_path)
 
 
 @pytest.fixture(scope="session")
 def make_learnable_shards() -> Callable[..., Path]:
-    """`learnable_shards`, below a given directory."""
+    """Like `learnable_shards`, below a given directory."""
     from shards import frame_record, video_record, write_shard
 
     def make(
@@ -128,7 +128,7 @@ def make_learnable_shards() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`sample_world.Sample`, made once."""
+    """A `sample_world.Sample`, created once."""
     from sample_world import make_sample
 
     return make_sample(tmp_path_factory.mktemp("sample") / "data")
@@ -136,7 +136,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.Strategy:
-    """A MirroredStrategy on two devices; one for all tests, because TensorFlow mixes up the collectives of several."""
+    """A MirroredStrategy on two devices, shared because TensorFlow mixes up the collectives of several strategies."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
@@ -144,7 +144,7 @@ def two_replicas() -> tf.distribute.Strategy:
 
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
-    """The directory of the real records, which holds yt8m_2018/; the test is skipped where there are none."""
+    """The directory of the real records, which contains yt8m_2018/; without it, the test is skipped."""
     for candidate in (os.environ.get("YT8M_DATA_DIR"), _ROOT.parent / "shared" / "data"):
         if candidate and (Path(candidate) / "yt8m_2018" / "validate").is_dir():
             return Path(candidate)

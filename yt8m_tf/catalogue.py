@@ -1,7 +1,7 @@
-"""The models and configurations that come with the project: what they are, how large, and what was published.
+"""The models and configurations that come with the project: descriptions, sizes and published scores.
 
-Sizes are read from a table, `configs/model_sizes.csv`, so that a list of all models needs no framework; `measure`
-builds the models that it is made from.
+Sizes are read from a table, `configs/model_sizes.csv`, so that listing all models needs no TensorFlow; `measure` builds
+models to make this table.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Entry:
     """One configuration.
 
     Attributes:
-      selector: what `--config` takes.
+      selector: the value of `--config`.
       model: the registered name.
       level: of the records that it reads.
-      num_parameters: trainable ones.
-      float16_bytes: the weights as a float16 export stores them.
-      features: the features that it takes, as `NAME:SIZE`, with the dtype where it is not YouTube-8M's.
-      published_gap, published_bce: GAP@20 and BCE as published, where they are.
+      num_parameters: number of trainable parameters.
+      float16_bytes: size of the weights in a float16 export.
+      features: the features that it takes, as `NAME:SIZE`, with the dtype if it is not YouTube-8M's.
+      published_gap, published_bce: published GAP@20 and BCE; None if they were not published.
     """
 
     selector: str
@@ -53,7 +53,7 @@ class Entry:
 def describe(
     selector: str, sizes: Mapping[str, Mapping[str, str]], published: Mapping[str, Mapping[str, str]]
 ) -> Entry:
-    """A configuration as the tables know it.
+    """Looks up a configuration in the tables.
 
     Args:
       selector: `PATH.yaml[:NAME]`.
@@ -61,7 +61,7 @@ def describe(
       published: from `read_published`.
 
     Raises:
-      InputError: the table of sizes does not have it.
+      InputError: the table of sizes lacks the configuration.
     """
     if selector not in sizes:
         raise InputError(f"{SIZES_FILE} has no row for {selector}; write it again with yt8m-models --sizes=FILE")
@@ -79,12 +79,12 @@ def describe(
 
 
 def measure(selector: str) -> Entry:
-    """Builds the selected configuration, without memory for its weights, and counts these.
+    """Builds the model of a configuration, without memory for its weights, and counts its weights.
 
     Raises:
-      InputError: whatever is wrong with the configuration.
+      InputError: the configuration is not valid.
     """
-    # Keras takes seconds to import, and a list of models needs none of it.
+    # Keras takes seconds to import, and a list of models does not need it.
     import numpy as np
 
     from yt8m_tf import models
@@ -105,7 +105,7 @@ def measure(selector: str) -> Entry:
 
 
 def features_of(data: RecordsConfig) -> tuple[str, ...]:
-    """Each feature of a configuration as `NAME:SIZE`, and its dtype where that is not YouTube-8M's."""
+    """Returns each feature of a configuration as `NAME:SIZE`, with its dtype if it is not YouTube-8M's."""
     usual = "float_list" if data.level == "video" else "uint8"
     return tuple(
         f"{name}:{feature.size}{'' if feature.dtype == usual else f':{feature.dtype}'}"
@@ -114,10 +114,10 @@ def features_of(data: RecordsConfig) -> tuple[str, ...]:
 
 
 def selectors(experiments: bool = True) -> list[str]:
-    """Everything that `yt8m-train --config` can select among the configurations that come with the project.
+    """Returns the configurations that come with the project and that `yt8m-train --config` can select.
 
     Args:
-      experiments: whether those of `experiments/` are among them, which docs/RESULTS.md shows.
+      experiments: whether to include those of `experiments/`, whose results are in docs/RESULTS.md.
     """
     places = ("experiments/",) * experiments + ("first_level/", "second_level/", "variants.yaml:", "zoo.yaml:")
     found = [selector for selector in configurations.shipped_selectors() if selector.startswith(places)]
@@ -125,25 +125,25 @@ def selectors(experiments: bool = True) -> list[str]:
 
 
 def read_published() -> dict[str, dict[str, str]]:
-    """The rows of `configs/published.csv`, by selector: gap_at_20, bce, source."""
+    """Reads the rows of `configs/published.csv`, by selector: gap_at_20, bce, source."""
     with open(configurations.shipped_file(PUBLISHED_FILE), encoding="utf-8", newline="") as file:
         return {row["configuration"]: row for row in csv.DictReader(file)}
 
 
 def read_departures() -> list[dict[str, str]]:
-    """The rows of `configs/departures.csv`, where we differ from the published code: of, what, theirs, ours, why."""
+    """Reads the rows of `configs/departures.csv`, the departures from published code: of, what, theirs, ours, why."""
     with open(configurations.shipped_file(DEPARTURES_FILE), encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def read_sizes() -> dict[str, dict[str, str]]:
-    """The rows of `configs/model_sizes.csv`, by selector: model, level, parameters, float16_bytes, features."""
+    """Reads the rows of `configs/model_sizes.csv`, by selector: model, level, parameters, float16_bytes, features."""
     with open(configurations.shipped_file(SIZES_FILE), encoding="utf-8", newline="") as file:
         return {row["configuration"]: row for row in csv.DictReader(file)}
 
 
 def sizes_table(entries: Iterable[Entry]) -> str:
-    """`configs/model_sizes.csv` of measured entries."""
+    """Returns the text of `configs/model_sizes.csv` for measured entries."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_SIZES_HEADER)
@@ -154,7 +154,7 @@ def sizes_table(entries: Iterable[Entry]) -> str:
 
 
 def format_table(entries: Iterable[Entry]) -> str:
-    """The entries as aligned plain text, one line each."""
+    """Formats entries as aligned plain text, one line each."""
     header = ("configuration", "model", "level", "parameters", "float16", "GAP@20", "BCE")
     rows = [header] + [
         (entry.selector, entry.model, *_cells(entry), _text(entry.published_bce, "{:.5f}")) for entry in entries
@@ -165,34 +165,39 @@ def format_table(entries: Iterable[Entry]) -> str:
 _HEAD = """\
 # Models
 
-Written by `yt8m-models --markdown=docs/MODELS.md`; a test compares. Features are those that a configuration takes, each
-with its size: of YouTube-8M unless a dtype says otherwise, and others by `data.features` (every model takes features of
-any names and sizes but where its section says so). Parameters are the trainable ones; float16 is what the weights take
-in the exported SavedModel. Published scores are GAP@20, with their sources in `configs/published.csv`.
-Scores on real records are GAP@20 on 20 validation shards after training on 120 others, hidden layers of 512 and 6
-passes ([RESULTS.md](RESULTS.md)): they compare with each other, not with the published ones. How fast a training step
-is was measured on two CPU cores ([BENCHMARKS.md](BENCHMARKS.md)).
+Generated by `yt8m-models --markdown=docs/MODELS.md`; a test checks that it is up to date.
 
-Where a model, a loss or a configuration is not what the published code has, the last section says so:
+- Features are those that a configuration takes, each with its size. They are YouTube-8M's unless a dtype says
+  otherwise. With `data.features`, every model takes features of any names and sizes unless its section says otherwise.
+- Parameters are the trainable ones; float16 is the size of the weights in the exported SavedModel.
+- Published scores are GAP@20, with their sources in `configs/published.csv`.
+- Scores on real records are GAP@20 on 20 validation shards after 6 epochs on 120 others, with hidden layers of 512
+  ([RESULTS.md](RESULTS.md)). They can be compared with each other, but not with the published ones.
+- The speed of training was measured on two CPU cores ([BENCHMARKS.md](BENCHMARKS.md)).
+
+The last section lists where a model, a loss or a configuration differs from the published code:
 [departures](#departures-from-the-published-code).
 """
 _DEPARTURES_HEAD = """\
 ## Departures from the published code
 
-Random weights of the published PyTorch classes were carried into these models and the outputs compared; so were losses,
-schedules and sampling on the same inputs, and all 113 configurations key by key. What is not listed here is equal, to a
-relative difference of 4e-6. The published code is that of [arXiv 1809.04403](https://arxiv.org/abs/1809.04403).
+The models were compared with the published PyTorch classes by their outputs with the same random weights. Losses,
+schedules and sampling were compared on the same inputs, and all 113 configurations key by key. Everything that is not
+listed here is equal, up to a relative difference of 4e-6. The published code is that of
+[arXiv 1809.04403](https://arxiv.org/abs/1809.04403).
 """
 
 
 def markdown(entries: Sequence[Entry], results: Path) -> str:
-    """`docs/MODELS.md`: a section for each registered model, with its docstring, its figures and its configurations,
-    and one of what differs from the published code.
+    """Returns the text of `docs/MODELS.md`.
+
+    It has a section for each registered model, with its docstring, its figures and its configurations, and one on
+    departures from the published code.
 
     Args:
       entries: all configurations.
-      results: directory of measured figures: `first_level_real/NAME.json`, as tools/run_experiments.py writes them, and
-        `benchmark_models.json`, as tools/benchmark.py does; either may be missing.
+      results: directory of measured figures: `first_level_real/NAME.json` of tools/run_experiments.py, and
+        `benchmark_models.json` of tools/benchmark.py; either may be missing.
     """
     from yt8m_tf.models import registry  # for the docstrings; see `measure`
 
@@ -213,7 +218,7 @@ def markdown(entries: Sequence[Entry], results: Path) -> str:
 
 
 def _departures() -> list[str]:
-    """The last section: a table for each kind of things that differ."""
+    """Returns the last section: a table for each kind of departure."""
     lines, rows = [_DEPARTURES_HEAD], read_departures()
     for kind in dict.fromkeys(row["of"] for row in rows):
         lines += [f"### {kind}", "", "| what | theirs | ours | why |", "|---|---|---|---|"]
@@ -233,7 +238,7 @@ def _configuration_table(entries: Iterable[Entry]) -> list[str]:
 
 
 def _cells(entry: Entry) -> tuple[str, str, str, str]:
-    """Level, parameters, size and published GAP@20, as both tables show them."""
+    """Returns level, parameters, size and published GAP@20, as both tables show them."""
     size = f"{entry.float16_bytes / 1e6:,.1f} MB"
     return entry.level, f"{entry.num_parameters:,}", size, _text(entry.published_gap, "{:.5f}")
 
@@ -243,7 +248,7 @@ def _stem(result: Mapping[str, Any]) -> str:
 
 
 def _steps(path: Path) -> dict[str, str]:
-    """For each model that was measured, its rate in words."""
+    """Returns the training speed of each measured model, in words."""
     if not path.is_file():
         return {}
     texts: dict[str, list[str]] = {}

@@ -37,7 +37,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal asked the process to end.
 
     Attributes:
-      number: of the signal; the exit status of a command is 128 more, as in a shell.
+      number: the number of the signal; the exit status of a command is 128 more, as in a shell.
     """
 
     def __init__(self, message: str = "", number: int = signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Paths that users give, and writing so that a file is there only when it is whole."""
+"""Resolves paths that users give, and writes files that appear only once they are complete."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _WILDCARDS = "*?["
-# Of Linux' renameat2.
+# Constants of Linux's renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-# Of a remote place; with one slash, what `Path` makes of it.
+# The start of a remote path; one slash suffices, because `Path` merges two into one.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
@@ -44,14 +44,14 @@ def below(data_dir: str, path: str) -> str:
 
 
 def local_path(value: str, option: str) -> Path:
-    """A file or directory that is written, or a run directory, as a user names it; `~` is the home.
+    """Converts the name of an output or a run directory that a user gave; `~` is the home.
 
     Args:
-      value: what the user gave.
+      value: the name.
       option: the flag, such as "--output", for messages.
 
     Raises:
-      InputError: nothing, or a place with a scheme, such as "gs://": a directory of that name would be made here.
+      InputError: the name is empty, or has a scheme such as "gs://", for which a local directory would be created.
     """
     if not value.strip():
         raise InputError(f"{option}={value}: names nothing; give a path")
@@ -61,19 +61,19 @@ def local_path(value: str, option: str) -> Path:
 
 
 def find(pattern: str, directory: str = "") -> list[str]:
-    """The paths that a pattern matches, sorted; [] where it matches none.
+    """Returns the paths that a pattern matches, sorted; [] if there are none.
 
-    Every part of the pattern between slashes that exists as it is written stands for itself, whatever characters it
-    has; only a part that does not exist is a pattern of `*`, `?` and `[...]`. Names that begin with a dot are matched
-    by patterns that do.
+    A part of the pattern between slashes is taken literally if a file or directory of that name exists, whatever its
+    characters; otherwise it is a pattern of `*`, `?` and `[...]`. Only patterns that begin with a dot match names that
+    do.
 
     Args:
-      pattern: relative to `directory` unless it is absolute; `~` is the home. With a scheme, such as "gs://", it is
-        `tf.io.gfile.glob`'s, which knows no literal `[`.
+      pattern: relative to `directory` unless it is absolute; `~` is the home. With a scheme, such as "gs://", it is a
+        pattern of `tf.io.gfile.glob`, which has no literal `[`.
       directory: a path, never a pattern.
 
     Raises:
-      tf.errors.OpError: a place with a scheme that cannot be listed.
+      tf.errors.OpError: a directory with a scheme cannot be listed.
     """
     if has_scheme(path := below(directory, pattern)):
         import tensorflow as tf
@@ -97,7 +97,7 @@ def _matching_part(base: str, part: str) -> list[str]:
 
 
 def matching(patterns: Iterable[str], option: str) -> list[Path]:
-    """The local paths that patterns match (`find`); a pattern itself where it matches none, for messages.
+    """Returns the local paths that patterns match (`find`); patterns without matches are kept, for messages.
 
     Raises:
       InputError: see `local_path`.
@@ -110,29 +110,29 @@ def matching(patterns: Iterable[str], option: str) -> list[Path]:
 
 
 def is_saved_model(directory: Path) -> bool:
-    """Returns whether a directory holds a SavedModel, by its graph file."""
+    """Returns whether a directory contains a SavedModel, by its graph file."""
     return (directory / "saved_model.pb").is_file()
 
 
 def missing_directories(directory: Path) -> list[Path]:
-    """The directories, innermost first, that making `directory` would make."""
+    """Returns the directories, innermost first, that must be created for `directory`."""
     return [path for path in (directory, *directory.parents) if not path.exists()]
 
 
 def remove_empty(directories: Iterable[Path]) -> None:
-    """Removes those of the directories that are there and empty."""
+    """Removes those of the directories that exist and are empty."""
     for directory in directories:
         with contextlib.suppress(OSError):
             directory.rmdir()
 
 
 def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str], flag: str) -> None:
-    """Refuses to write over what is read.
+    """Refuses outputs that would overwrite inputs.
 
     Args:
       outputs: files that will be written.
       inputs: files that are read.
-      flag: what the user gave for the output, such as "--output=scores".
+      flag: the user's flag for the output, such as "--output=scores".
 
     Raises:
       InputError: a file is both.
@@ -143,14 +143,14 @@ def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[s
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Sees whether a file can be written, before the work whose result it is to hold; makes its directory.
+    """Checks that a file can be written, before the work on its contents begins; creates its directory.
 
     Args:
       path: the file.
       option: the flag that named it, such as "--output".
 
     Raises:
-      InputError: it cannot.
+      InputError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,12 +163,12 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def plain(directory: str | os.PathLike[str]) -> str:
-    """A name of a local directory that TensorFlow does not take for a pattern.
+    """Returns a name of a local directory that TensorFlow does not take for a pattern.
 
-    It looks for checkpoints, those in SavedModels too, as if their path were a pattern of `*`, `?`, `[...]` and `\\`.
+    TensorFlow treats the paths of checkpoints, also within SavedModels, as patterns of `*`, `?`, `[...]` and `\\`.
 
     Returns:
-      `directory` itself, or where it has such characters a link to it, which lives as long as the process.
+      `directory` itself or, if it has such characters, a link to it that exists until the process ends.
     """
     name = os.fspath(directory)
     if has_scheme(name) or not any(character in name for character in (*_WILDCARDS, "\\")):
@@ -177,7 +177,11 @@ def plain(directory: str | os.PathLike[str]) -> str:
 
 
 def plain_prefix(prefix: str | os.PathLike[str]) -> str:
-    """The same for the beginning of the names of files, such as a checkpoint's, "run/model.ckpt-1000"."""
+    """Returns a prefix of local files, such as a checkpoint's, that TensorFlow does not take for a pattern (`plain`).
+
+    Args:
+      prefix: the common beginning of their paths, such as "run/model.ckpt-1000".
+    """
     directory, name = os.path.split(os.fspath(prefix))
     if not any(character in name for character in (*_WILDCARDS, "\\")):
         return os.path.join(plain(directory), name)
@@ -207,24 +211,24 @@ def _links() -> str:
 
 def why_unreadable(error: tf.errors.OpError) -> str:
     """Returns why `tf.io.gfile` cannot read a file, in a few words."""
-    import tensorflow as tf  # its error is at hand, so that it is imported already
+    import tensorflow as tf  # already imported, because `error` is from it
 
     return "no such file" if isinstance(error, tf.errors.NotFoundError) else " ".join(error.message.split())
 
 
 def read_arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file, by name; none is unpickled.
+    """Reads the arrays of an `.npz` file, by name, without unpickling.
 
     Raises:
-      ValueError: it is none, or damaged.
+      ValueError: the file is of another kind, or damaged.
     """
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-            raise TypeError(f"'{others[0]}' is no array")
+            raise TypeError(f"'{others[0]}' is not an array")
         if others := [name for name, array in arrays.items() if array.dtype.kind == "U" and not _is_text(array)]:
-            raise ValueError(f"'{others[0]}' holds what is no text")
+            raise ValueError(f"'{others[0]}' contains invalid text")
         return arrays
     except Exception as error:  # zipfile, zlib and NumPy's reader of headers raise a dozen kinds
         raise ValueError(f"no .npz file of arrays: {type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -238,9 +242,9 @@ def _is_text(array: np.ndarray) -> bool:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; the file written there takes the final name if the block ends well.
+    """Yields a temporary path beside `path`; the file written there gets the final name if the block succeeds.
 
-    It is on the disk by then: after a power cut the name stands for the file before or for this one, never for a part.
+    It is synced to the disk first: after a power cut, the name refers to the earlier file or to the complete new one.
     """
     temporary = _temporary(path)
     try:
@@ -251,26 +255,25 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def give_name(written: Path, path: Path) -> None:
-    """Gives a whole file beside `path` its final name, once it is on the disk."""
+    """Gives a complete file beside `path` its final name, once it is on the disk."""
     _sync(written)
     os.replace(written, path)
     _sync(path.parent)
 
 
 def write_json(path: Path, contents: Any) -> None:
-    """Writes a JSON file, which is there only when it is whole."""
+    """Writes a JSON file, which appears once it is complete."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def whole_directory(path: Path, replace: bool = False) -> Iterator[Path]:
-    """The same for a directory.
+    """Yields a temporary directory beside `path`, which gets the final name if the block succeeds (`whole_file`).
 
     Args:
-      path: its final name.
-      replace: where there is one by that name it is replaced, in one step where the file system can; else there may be
-        none but an empty one.
+      path: the final name.
+      replace: replace an existing directory, in one step if the system can; otherwise it must be empty or not exist.
     """
     temporary = _temporary(path)
     temporary.mkdir(parents=True)
@@ -294,14 +297,14 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that know no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without fsync
             raise
     finally:
         os.close(descriptor)
 
 
 def _exchange(first: Path, second: Path) -> None:
-    """Gives two directories each other's name, so that neither name is missing at any moment, if that can be done."""
+    """Swaps the names of two directories, if possible so that neither name is missing at any moment."""
     with contextlib.suppress(OSError, AttributeError):  # another system, C library or kernel
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
         if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
@@ -313,5 +316,5 @@ def _exchange(first: Path, second: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    # Not the process id: workers in containers share storage, and all have the same one.
+    # Not the process id, because workers in containers may share storage and have the same id.
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them."""
+"""Makes a process end together with its parent."""
 
 from __future__ import annotations
 

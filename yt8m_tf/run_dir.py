@@ -38,37 +38,37 @@ Parser = Callable[[Mapping[str, Any]], ExperimentConfig]
 
 
 def parse_stored(values: Mapping[str, Any]) -> ExperimentConfig:
-    """A run's configuration as it was written; the model's options are not looked at.
+    """Parses a run's stored configuration, without checking the model's options.
 
     Raises:
-      InputError: an unknown key, a wrong type, a value out of range.
+      InputError: a key is unknown, or a value has the wrong type or is out of range.
     """
     return strict_yaml.parse(ExperimentConfig, values, "")
 
 
 def event_directory(workdir: Path) -> Path:
-    """Returns the directory of a run's event files: its own, so that TensorBoard shows the run by its name.
+    """Returns the directory of a run's event files: the run directory, so that TensorBoard shows the run by its name.
 
-    Runs of earlier releases have them in `tensorboard/`, and go on there.
+    Runs of earlier releases keep their event files in `tensorboard/`.
     """
     old = workdir / _OLD_EVENTS
     return old if old.is_dir() else workdir
 
 
 def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> None:
-    """Makes the run directory, or checks that an existing one is of the same configuration.
+    """Creates the run directory, or checks that an existing one has the same configuration.
 
-    Where soft labels and teachers lie does not count, as where data lie: a run that goes on knows them by their
-    fingerprint (`training.inputs`). A run that ended before its first checkpoint, on a mistake in its configuration
-    perhaps, is started afresh.
+    The paths of soft labels and teachers may differ, because a resumed run identifies them by fingerprints
+    (`training.inputs`). A run that ended before its first checkpoint, perhaps because of a mistake in its
+    configuration, starts afresh.
 
     Args:
       workdir: the run directory.
       experiment: the configuration.
-      parse: reads the configuration that is there (`read_experiment`).
+      parse: parses the existing configuration (`read_experiment`).
 
     Raises:
-      InputError: it holds another configuration (the message shows the differences), or cannot be written.
+      InputError: the directory has another configuration (the message shows the differences), or cannot be written.
     """
     path = workdir / CONFIG
     values = strict_yaml.to_dict(experiment)
@@ -97,7 +97,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
 
 @contextlib.contextmanager
 def prepared(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_stored) -> Iterator[None]:
-    """Prepares the run directory (`prepare`); where the block refuses a new run, nothing of that is left."""
+    """Prepares the run directory (`prepare`), and undoes this if the block raises InputError for a new run."""
     new = not (workdir / CONFIG).exists()
     prepare(workdir, experiment, parse)
     try:
@@ -110,15 +110,16 @@ def prepared(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_
 
 
 def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentConfig:
-    """The configuration of a run.
+    """Reads the configuration of a run.
+
+    Keys that the run's release did not have get values with which the run means the same (`config.stored`).
 
     Args:
       workdir: the run directory.
-      parse: from plain values; `models.registry.parse_experiment` also checks and completes the model's options. Keys
-        that the run's release did not know have the meaning of what it did (`config.stored`).
+      parse: parses plain values; `models.registry.parse_experiment` also checks and completes the model's options.
 
     Raises:
-      InputError: no run there, or its configuration cannot be read.
+      InputError: there is no run, or its configuration cannot be read.
     """
     path = workdir / CONFIG
     if not path.is_file():
@@ -136,7 +137,7 @@ def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
     """Writes the folds of a run's training shards, or checks that they are those that it was started with.
 
     Raises:
-      InputError: the training shards are not those that the run was started with, or what was written cannot be read.
+      InputError: the training shards are not those that the run was started with, or the stored folds cannot be read.
     """
     known = read_folds(workdir)
     if changed := sorted(name for name in {*known, *folds} if known.get(name) != folds.get(name)):
@@ -149,7 +150,7 @@ def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
 
 
 def read_folds(workdir: Path) -> dict[str, int]:
-    """Base name of each training shard to its fold; empty where a run has no folds."""
+    """Reads the fold of each training shard, by base name; empty for a run without folds."""
     path = workdir / FOLDS
     if not path.exists():
         return {}
@@ -157,16 +158,16 @@ def read_folds(workdir: Path) -> dict[str, int]:
 
 
 def append_history(workdir: Path, entry: Mapping[str, Any]) -> None:
-    """Adds the line of one evaluation; lines of later steps, left by a run that was killed, are replaced."""
+    """Adds the line of an evaluation, and removes lines of the same or later steps, which a killed run left."""
     kept = [line for line in read_history(workdir) if line["step"] < entry["step"]]
     _write_lines(workdir / HISTORY, [*kept, entry])
 
 
 def read_history(workdir: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, in order.
+    """Reads the evaluations of a run, in order.
 
     Raises:
-      InputError: a line that is none; the message names it.
+      InputError: a line is not an evaluation; the message names it.
     """
     return _read_lines(workdir / HISTORY, "evaluation")
 
@@ -177,10 +178,10 @@ def write_sessions(workdir: Path, sessions: Sequence[Mapping[str, Any]]) -> None
 
 
 def read_sessions(workdir: Path) -> list[dict[str, Any]]:
-    """The sessions of a run, in order; none where it was trained by a release that did not write them.
+    """Reads the sessions of a run, in order; empty if the release that trained it did not write them.
 
     Raises:
-      InputError: a line that is none; the message names it.
+      InputError: a line is not a session; the message names it.
     """
     return _read_lines(workdir / SESSIONS, "session")
 

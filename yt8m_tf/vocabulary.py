@@ -1,4 +1,4 @@
-"""The names of the classes, and the verticals that they belong to, from the dataset's vocabulary.csv."""
+"""Reads the names and verticals of the classes from the dataset's vocabulary.csv."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _VERTICALS = ("Vertical1", "Vertical2", "Vertical3")
 
 
 def load_vocabulary(path: str | Path, num_classes: int | None = None) -> list[str]:
-    """Names of the C classes from the dataset's vocabulary.csv (https://research.google.com/youtube8m/download.html).
+    """Reads class names from the dataset's vocabulary.csv (https://research.google.com/youtube8m/download.html).
 
     Args:
-      path: of the vocabulary.
+      path: the vocabulary.
       num_classes: C; None: as many as the file has.
 
     Returns:
       The name of each class, by id.
 
     Raises:
-      InputError: not such a file, or not one for `num_classes` classes.
+      InputError: the file is not a vocabulary, or not one of `num_classes` classes.
     """
     return [name for (name,) in _columns(str(path), num_classes, ["Name"])]
 
 
 def chosen_vocabulary(given: str | None, default: str, num_classes: int, data_dir: str) -> str | None:
-    """The file with the names of the classes that travels with a model; None where there is none.
+    """Returns the file of class names to export with a model; None if there is none.
 
     Args:
-      given: what the user named; "": none is wanted; None: the default, if it is there and names all classes.
-      default: relative to `data_dir`, as the configuration has it.
+      given: the user's file; "" for no file; None for the default, if it exists and names all classes.
+      default: the file in the configuration, relative to `data_dir`.
       num_classes: C.
       data_dir: a local directory.
 
     Raises:
-      InputError: what the user named are no names of the classes.
+      InputError: the user's file does not name the classes.
     """
     if given == "":
         return None
@@ -58,13 +58,13 @@ def chosen_vocabulary(given: str | None, default: str, num_classes: int, data_di
         return None
     try:
         load_vocabulary(path, num_classes)
-    except InputError:  # of other data, perhaps: nobody asked for it
+    except InputError:  # perhaps it is of other data; the user did not ask for it
         return None
     return path
 
 
 def without_descriptions(path: str | Path) -> str:
-    """A vocabulary's text without its long columns: 0.2 of the 3.6 MB of YouTube-8M's."""
+    """Returns a vocabulary's text without its long columns: 0.2 of the 3.6 MB of YouTube-8M's."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         kept = [title for title in rows.fieldnames or () if title not in _LONG]
@@ -76,13 +76,13 @@ def without_descriptions(path: str | Path) -> str:
 
 
 def load_details(path: str | Path, num_classes: int) -> dict[str, list[str]]:
-    """The vocabulary's short columns, for people: names, verticals, number of training videos.
+    """Reads the vocabulary's short columns: names, verticals and numbers of training videos.
 
     Returns:
-      "name", and "vertical" and "training_videos" where the file has them: the values of the C classes, by id.
+      The values of the C classes, by id, of "name", and of "vertical" and "training_videos" if the file has them.
 
     Raises:
-      InputError: as `load_vocabulary`.
+      InputError: see `load_vocabulary`.
     """
     titles = {"Name": "name", _VERTICALS[0]: "vertical", "TrainVideoCount": "training_videos"}
     optional = list(titles)[1:]
@@ -96,21 +96,21 @@ def load_verticals(
 ) -> np.ndarray:
     """Reads the verticals of the classes from the columns Vertical1 to Vertical3.
 
-    Verticals are in alphabetical order. "(Unknown)", which 138 classes of 2018 have, is one like the others; a class
-    without any belongs to none. Classes are found by their Index: the file is not in its order, and the published code,
-    which goes by row, gives 3,314 of 3,862 classes the verticals of another.
+    Verticals are in alphabetical order. "(Unknown)", which 138 classes of 2018 have, is treated like the others; a
+    class may have no vertical. Classes are identified by their Index, because the rows of the file are not in this
+    order. The published code uses row numbers, and thus gives 3,314 of 3,862 classes the verticals of another class.
 
     Args:
-      path: of the vocabulary, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://".
+      path: the vocabulary, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://".
       num_classes: C.
-      num_verticals: V, how many there must be; None: however many there are.
+      num_verticals: V, which the file must have; None: any number.
       data_dir: see `path`.
 
     Returns:
       [C, V] float32 of zeros and ones; every vertical has a class.
 
     Raises:
-      InputError: as `load_vocabulary`, or the file holds another number of verticals.
+      InputError: see `load_vocabulary`; or the file has another number of verticals.
     """
     path = files.below(data_dir, os.fspath(path))
     where = "configuration key 'data.vocabulary': "
@@ -127,9 +127,9 @@ def load_verticals(
 def _columns(
     path: str, num_classes: int | None, names: Sequence[str], where: str = "", optional: Sequence[str] = ()
 ) -> list[list[str]]:
-    """The named columns of a vocabulary, a row for each class, by id; `where` stands in front of every message.
+    """Reads columns of a vocabulary, a row for each class, by id; messages begin with `where`.
 
-    Those that are `optional` come last, and are empty where the file does not have them.
+    The `optional` columns come last, and are empty if the file lacks them.
     """
     found: dict[int, list[str]] = {}
     try:

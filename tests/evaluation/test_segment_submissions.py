@@ -68,12 +68,12 @@ def test_by_hand(world: Path) -> None:
     ("rows", "message"),
     [
         (_ROWS.replace("3,b:0", "8,b:0"), "line 3 cannot be read: class 8 is none of the 3 that may be submitted"),
-        (_ROWS.replace("3,b:0", "7,b:0"), "line 3 cannot be read: class 7 stands in line 2 already"),
+        (_ROWS.replace("3,b:0", "7,b:0"), "line 3 cannot be read: class 7 is already in line 2"),
         (_ROWS.replace("3,b:0", "3 b:0"), "line 3 cannot be read: '3 b:0' is not a class id and a comma"),
         (_ROWS.replace("3,b:0", "x,b:0"), "line 3 cannot be read: 'x' is not a class id"),
         (_ROWS.replace("3,b:0", "3,b"), "line 3 cannot be read: 'b' is not a segment, such as 6l0e:100"),
         (_ROWS.replace("3,b:0", "3,b:-5"), "line 3 cannot be read: 'b:-5' is not a segment"),
-        (_ROWS.replace("a:0", "a:5"), "line 2 cannot be read: segment a:5 stands twice"),
+        (_ROWS.replace("a:0", "a:5"), "line 2 cannot be read: segment a:5 occurs twice"),
         (_ROWS.replace("a:", "d:").replace("b:", "e:"), "none of its segments was rated"),
         ("Class,Segments\n", "has no class"),
     ],
@@ -143,7 +143,7 @@ def test_a_submission_reads_back_and_its_lists_are_cut(tmp_path: Path) -> None:
         ("Class\n1\n", "has no column 'Index'"),
         ("Index\n", "names no class"),
         ("Index\n1\nx\n", "line 3: 'x' is not a class id"),
-        ("Index\n1\n1\n", "line 3: class 1 stands in line 2 already"),
+        ("Index\n1\n1\n", "line 3: class 1 is already in line 2"),
         ("Index\n9\n", "line 2: class 9 is not one of 9"),
     ],
 )

@@ -12,7 +12,7 @@ SIZES, NUM_CLASSES = {"rgb": 24, "audio": 12}, 20
 
 
 def make_world(directory: Path, sample: Path) -> None:
-    """Makes it, from the data of `sample_world`, which has the same sizes."""
+    """Creates the files from the data of `sample_world`, which has the same sizes."""
     (directory / "sample").symlink_to(sample)
     spec = yt8m_tf.InputSpec(features=SIZES, num_classes=NUM_CLASSES)
     model = yt8m_tf.build_model("logistic", spec)

@@ -1,4 +1,4 @@
-"""Files of backbones with random weights: the published ones by name and shape, and small Keras models."""
+"""Writes backbones with random weights: with the names and shapes of published ones, and small Keras models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import tensorflow as tf
 def write_vggish(
     directory: Path, rng: np.random.Generator, channels: Sequence[int], units: Sequence[int], version: int = 1
 ) -> dict[str, np.ndarray]:
-    """Writes a TF1 checkpoint and the PCA; returns the weights by the names that are published.
+    """Writes a TF1 checkpoint of VGGish and the PCA; returns the weights by their published names.
 
     Args:
-      directory: is made.
-      rng: the weights are of a size that keeps activations near 1.
+      directory: the directory, which is created.
+      rng: source of the weights, which are scaled to keep activations near 1.
       channels: of the convolutions before each pool.
       units: of the dense layers.
-      version: of the checkpoint's format; the published one is of the first.
+      version: version of the checkpoint's format; the published checkpoint has the first.
     """
     directory.mkdir(parents=True, exist_ok=True)
     kernels: dict[str, tuple[int, ...]] = {}
@@ -56,10 +56,10 @@ def write_vggish(
 
 
 def write_inception(directory: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Writes a frozen TF1 graph of the published names, and the PCA.
+    """Writes a frozen TF1 graph with the published names of Inception, and the PCA.
 
-    As the published graph it resizes to 299 x 299 and scales pixels by (x - 128) / 128; what stands for the network is
-    the mean over places, times a matrix "network" of [3, 2048].
+    Like the published graph, it resizes to 299 x 299 and scales pixels by (x - 128) / 128. In place of the network, it
+    multiplies the mean over the picture by a matrix "network" of [3, 2048].
 
     Returns:
       The arrays, by name.

@@ -1,4 +1,4 @@
-"""Starts the workers of a cluster on this machine."""
+"""Starts multi-worker training on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs commands in this process, through the code that the console scripts run: their flags, exit status and output."""
+"""Runs commands in this process, with flags, exit status and output, by the code that the console scripts run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Result:
 
 
 def run_command(command: str, *arguments: object) -> Result:
-    """Runs `yt8m-<command>` as its console script does; its flags are gone afterwards.
+    """Runs `yt8m-<command>` as its console script does, and removes its flags afterwards.
 
-    Other than a process of its own, it shares TensorFlow with the tests.
+    Unlike a separate process, it shares TensorFlow with the tests.
     """
     out, err = io.StringIO(), io.StringIO()
     argv = [f"yt8m-{command}", *map(str, arguments)]
@@ -45,7 +45,7 @@ def run_command(command: str, *arguments: object) -> Result:
 
 @contextlib.contextmanager
 def fresh_flags() -> Iterator[None]:
-    """Only absl's flags are defined at the start, so that a command may define its own, which go at the end."""
+    """A context that starts with only absl's flags, so that a command may define its own, and restores the others."""
     modules = _take_modules()
     own = [name for name in flags.FLAGS if not str(flags.FLAGS.find_module_defining_flag(name)).startswith("absl")]
     defined: dict[str, Any] = {name: flags.FLAGS[name] for name in own}
@@ -66,7 +66,7 @@ def fresh_flags() -> Iterator[None]:
 
 
 def _take_modules() -> dict[str, Any]:
-    """Forgets the modules of commands, so that they are imported anew, and define their flags again."""
+    """Removes the modules of commands, so that they are imported again and define their flags again."""
     taken = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(f"{_BIN}.")}
     for name in taken:  # `from yt8m_tf.bin import x` looks here first
         vars(sys.modules[_BIN]).pop(name.rpartition(".")[2], None)

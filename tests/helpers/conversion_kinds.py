@@ -1,4 +1,4 @@
-"""Kinds of files that the download and the conversion open, as `input_kinds` has those of the other commands."""
+"""Kinds of files that the download and the conversion open; `input_kinds` has those of the other commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _frames(count: int = 4) -> dict[str, np.ndarray]:
 
 
 def _features(path: Path, pattern: str) -> Input:
-    """Features: whatever a file holds becomes videos that can be stored, or problems of one line."""
+    """Returns an input of features: any file must give videos that can be stored, or problems of one line."""
 
     def call() -> None:
         reader, chunks = open_source([pattern], None, "id", ("labels", "split"))

@@ -1,4 +1,4 @@
-"""A server of files on 127.0.0.1 that breaks answers on purpose, and notes what it sent."""
+"""A file server on 127.0.0.1 that gives faulty answers on purpose, and records what it sent."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Answer:
     """A response of the server.
 
     Attributes:
-      path: that was asked for.
+      path: the requested path.
       method: "GET" or "HEAD".
-      start: the first byte of the range that was asked for, 0 for the whole file.
-      sent: bytes of the file.
-      fault: see `FaultyServer`; "" for a right answer.
+      start: the first byte of the requested range, 0 for the whole file.
+      sent: number of bytes of the file that were sent.
+      fault: see `FaultyServer`; "" for a correct answer.
     """
 
     path: str
@@ -40,15 +40,15 @@ class Answer:
 
 
 class FaultyServer:
-    """Serves files, and answers some requests wrongly.
+    """Serves files, and gives faulty answers to some requests.
 
     Args:
-      files: path to contents.
-      fault: takes the path and the number of GETs before, of plans aside, and says what is wrong with the answer: ""
-        for nothing, "cut" (the connection breaks half-way), "unsized cut" (the same, and the size was not said),
-        "stall" (nothing comes after one half), "wrong" (other bytes, whose MD5 differs), "no range" (all of the file,
-        whatever part was asked for), "other range" (from the second byte on), or a status such as "404", "429 after 1"
-        and "503 after 2" with the header Retry-After.
+      files: maps paths to contents.
+      fault: maps the path and the number of earlier GETs, without those of plans, to the fault of the answer: "" for
+        none, "cut" (the connection breaks half-way), "unsized cut" (the same, without Content-Length), "stall" (nothing
+        is sent after one half), "wrong" (other bytes, whose MD5 differs), "no range" (the whole file, whatever the
+        requested range), "other range" (from the second byte on), or a status such as "404", "429 after 1" and "503
+        after 2" with the header Retry-After.
     """
 
     def __init__(self, files: Mapping[str, bytes], fault: Callable[[str, int], str] = lambda path, number: ""):
@@ -57,18 +57,18 @@ class FaultyServer:
         self._num_gets = 0
 
     def next_fault(self, path: str) -> str:
-        """Of the next GET."""
+        """Returns the fault of the next GET."""
         with self.lock:
             number, self._num_gets = self._num_gets, self._num_gets + (not path.endswith(".json"))
         return self.fault(path, number)
 
     def sent_whole(self, path: str) -> int:
-        """The bytes of a file that were sent in right answers."""
+        """Returns the number of bytes of a file that were sent in correct answers."""
         return sum(answer.sent for answer in self.answers if answer.path == path and not answer.fault)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
-        """Serves while the block runs; gives the address."""
+        """A context in which the server runs; yields the address."""
         handler = type("Handler", (_Handler,), {"owner": self})
         with _Server(("127.0.0.1", 0), handler) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -84,7 +84,7 @@ class FaultyServer:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no error."""
+        """Ignores the errors of clients that were killed."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -92,10 +92,10 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     owner: FaultyServer
     protocol_version = "HTTP/1.1"
-    timeout = 5  # of a connection that nothing is asked on
+    timeout = 5  # of an idle connection
 
     def log_message(self, *_: object) -> None:
-        """Nothing on the screen."""
+        """Prints nothing."""
 
     def do_HEAD(self) -> None:
         content = self.owner.files.get(self.path)
@@ -159,13 +159,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def make_shards(num_shards: int, size: int = 5000) -> dict[str, bytes]:
-    """Random contents by original names, trainaa.tfrecord, trainab.tfrecord, ...; no two of one size."""
+    """Returns random contents by original names, trainaa.tfrecord, trainab.tfrecord, ..., all of different sizes."""
     rng = np.random.default_rng(3)
     return {f"traina{string.ascii_letters[i]}.tfrecord": rng.bytes(size + 7 * i) for i in range(num_shards)}
 
 
 def publish(shards: Mapping[str, bytes], fault: Callable[[str, int], str] = lambda path, number: "") -> FaultyServer:
-    """A server of the partition 2/video/train; `fault` is of its files alone, never of the plan."""
+    """Returns a server of the partition 2/video/train; `fault` applies only to its files, not to the plan."""
     plan = {"files": {name: hashlib.md5(content).hexdigest() for name, content in shards.items()}}
     files = {f"/2/video/train/{name}": content for name, content in shards.items()}
     files["/2/download_plans/video_train.json"] = json.dumps(plan).encode()

@@ -1,4 +1,4 @@
-"""Records of other kinds than YouTube-8M's, and what they hold: written with protobuf alone, decoded by hand."""
+"""Records of other kinds than YouTube-8M's, with their contents: written with protobuf only, decoded by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_CLASSES = 4
 MAX_FRAMES = 7
 _FLOATS = {"size": 6, "dtype": "float_list"}
 
-# For each level the section `data` of each kind, as YAML has it.
+# The section `data` of each kind, by level, as in YAML.
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "clip_floats": {
         "frame": {"features": {"clip": _FLOATS}, "keys": {"clip": "CLIP/feature/floats"}},
@@ -60,7 +60,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
         },
         "video": {"features": {"rgb": 8, "audio": 4, "text": {"size": 6, "dtype": "float32"}}},
     },
-    "one_list": {  # a tf.train.Example that holds all frames of a clip in one list
+    "one_list": {  # a tf.train.Example with all frames of a clip in one list
         "frame": {"features": {"clip": {**_FLOATS, "in_context": True}, "audio": {"size": 4, "in_context": True}}},
         "video": {"features": {"clip": 6, "audio": {"size": 4, "dtype": "uint8"}}},
     },
@@ -77,27 +77,27 @@ class Clip:
 
 
 def section(kind: str, level: schema.Level) -> dict[str, Any]:
-    """The section `data` of a configuration that reads records of a kind."""
+    """Returns the section `data` of a configuration that reads records of a kind."""
     return {"level": level, "num_classes": NUM_CLASSES, "max_frames": MAX_FRAMES, "max_labels": 4, **KINDS[kind][level]}
 
 
 def data_of(kind: str, level: schema.Level) -> DataConfig:
-    """The same, parsed."""
+    """Returns the parsed section `data`."""
     return strict_yaml.parse(DataConfig, section(kind, level), "data")
 
 
 def record(
     kind: str, level: schema.Level, rng: np.random.Generator, video: bytes, labels: list[int], num_frames: int = 5
 ) -> tuple[bytes, Clip]:
-    """A record, with values that tell the first label, and what it holds.
+    """Creates a record, with values that reveal the first label, and returns it with its contents.
 
     Args:
-      kind: of `KINDS`.
-      level: of the record.
-      rng: of the values.
-      video: its id.
+      kind: one of `KINDS`.
+      level: level of the record.
+      rng: source of the values.
+      video: id of the record.
       labels: class ids.
-      num_frames: of a clip; a second feature in a list of frames has one frame more.
+      num_frames: number of frames of a clip; for "mediapipe", the second feature has one frame more.
     """
     data = data_of(kind, level)
     context = {data.keys.get("id", "video_id"): _bytes([video]), data.keys.get("labels", "labels"): _int64(labels)}
@@ -129,7 +129,7 @@ def record(
 def records(
     kind: str, level: schema.Level, rng: np.random.Generator, count: int, first: int = 0
 ) -> tuple[list[bytes], list[Clip]]:
-    """So many records, and what they hold."""
+    """Creates `count` records, and returns them with their contents."""
     made = [
         record(kind, level, rng, b"v%03d" % (first + i), [int(rng.integers(NUM_CLASSES))], int(rng.integers(1, 7)))
         for i in range(count)
@@ -148,7 +148,7 @@ def write_shards(kind: str, level: schema.Level, directory: Path, rng: np.random
 def _values(
     rng: np.random.Generator, dtype: str, limits: Any, shape: tuple[int, int], label: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As they are stored, and decoded: the column of the label is high."""
+    """Returns values as they are stored, and decoded; the column of the label is high."""
     if dtype == "uint8":
         codes = rng.integers(0, 200, shape, np.uint8)
         codes[:, label % shape[1]] = 255

@@ -1,4 +1,4 @@
-"""SavedModels with the starter code's export signature that none of this package made: sigmoid(mean_rgb @ weights)."""
+"""SavedModels with the starter code's export signature, made without this package: sigmoid(mean_rgb @ weights)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ tf1 = tf.compat.v1
 def save_v1(
     path: Path, weights: np.ndarray, shape: Sequence[int | None] | None = (None,), k: int = 20, clips: bool = False
 ) -> str:
-    """A graph of TensorFlow 1 with a session's variables, as the starter code exports it.
+    """Saves a graph of TensorFlow 1 with a session's variables, as the starter code exports it.
 
     Args:
       path: the directory.
       weights: [D, C].
-      shape: of the placeholder of records; None: not known.
-      k: scores of a video.
+      shape: shape of the placeholder of records; None: unknown.
+      k: number of scores of a video.
       clips: map over the records, as the starter code does with clips: [B, 1] ids and [B, 1, k] scores.
     """
     with tf.Graph().as_default(), tf1.Session() as session:
@@ -64,7 +64,7 @@ def save_v2(
     change: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = lambda *rows: rows,
     k: int = 20,
 ) -> str:
-    """A module with one function; `change` makes what it gives from ids [B], classes [B, k] and scores [B, k]."""
+    """Saves a module with one function; `change` maps ids [B], classes [B, k] and scores [B, k] to its outputs."""
     module = tf.Module()
     module.kernel = tf.Variable(weights, dtype=tf.float32)
 
@@ -83,7 +83,7 @@ def save_v2(
 
 
 def plain_scores(weights: np.ndarray, serialized: Sequence[bytes]) -> np.ndarray:
-    """[N, C] float64, computed without TensorFlow's graph."""
+    """Computes the scores [N, C] float64 in NumPy."""
     rows = [tf.train.Example.FromString(record).features.feature["mean_rgb"].float_list.value for record in serialized]
     return 1 / (1 + np.exp(-np.array(rows, np.float64) @ weights.astype(np.float64)))
 
@@ -91,7 +91,7 @@ def plain_scores(weights: np.ndarray, serialized: Sequence[bytes]) -> np.ndarray
 def save_frames_model(
     path: Path, weights: np.ndarray, batch: int | None = None, length: int | None = None, **changes: Any
 ) -> str:
-    """A model with the interface of the starter code's export for MediaPipe: sigmoid(mean of real frames @ weights).
+    """Saves a model with the interface of the starter code's export for MediaPipe: sigmoid(mean of frames @ weights).
 
     Args:
       path: the directory.
@@ -106,7 +106,7 @@ def save_frames_model(
 
     @tf.function(input_signature=[frames, counts])
     def score(rgb_and_audio: tf.Tensor, num_frames: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Padding is 0, and counts nothing.
+        # Padding is 0, and adds nothing to the sum.
         means = tf.reduce_sum(tf.cast(rgb_and_audio, tf.float32), axis=1) / tf.cast(num_frames, tf.float32)
         return {changes.get("output", "predictions"): tf.sigmoid(means @ module.kernel)}
 

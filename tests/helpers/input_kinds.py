@@ -1,4 +1,4 @@
-"""Every kind of file that a command opens: a sound one, and the library call that opens it."""
+"""Every kind of file that a command opens: a sound example, and the library call that opens it."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class Input:
 
     Attributes:
       path: the file that is mutated.
-      open: opens whatever is at `path`; returns what is right of it, or raises InputError.
-      named: one of these is in the message of each error.
+      open: opens the file at `path`, which may be faulty; checks the result, or raises InputError.
+      named: each error message contains at least one of these.
     """
 
     path: Path
@@ -96,7 +96,7 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of file: its form (`mutated.FORMS`), what makes a sound one in a directory, its share of all inputs."""
+    """A kind of file: its form (`mutated.FORMS`), a function that creates a sound one, and its share of all inputs."""
 
     form: str
     make: Callable[[Path], Input]
@@ -133,7 +133,7 @@ def _records(level: str) -> list[bytes]:
 
 
 def _record(level: str) -> Callable[[Path], Input]:
-    """One record: TensorFlow's parser and the search for the reason must agree on it."""
+    """A record, on which TensorFlow's parser and the search for the reason must agree."""
 
     def make(directory: Path) -> Input:
         path, shard, data = directory / "record", directory / "shard.tfrecord", _data(level)
@@ -150,8 +150,8 @@ def _record(level: str) -> Callable[[Path], Input]:
                 assert Faults(on_empty="skip").find_bad_record([str(shard)], data), f"refused without reason: {error}"
             else:
                 if level == "frame" and int(parsed["num_frames"][0]) == 0:
-                    return  # whether a feature is missing or empty, `Faults.skip_empty` asks
-                # Keys that are no UTF-8 are nothing to TensorFlow, which finds those that it looks for.
+                    return  # `Faults.skip_empty` checks whether a feature is missing or empty
+                # TensorFlow ignores keys that are not UTF-8, and finds those that it looks for.
                 assert not problem or parse_record(serialized) is None, f"not refused: {problem}"
                 assert all(np.isfinite(value).all() for value in parsed.values() if value.dtype.is_floating)
             integrity.named(serialized)
@@ -163,7 +163,7 @@ def _record(level: str) -> Callable[[Path], Input]:
 
 
 def _rated_record(directory: Path) -> Input:
-    """One clip with ratings: TensorFlow's parser and the search for the reason must agree on it."""
+    """A clip with ratings, on which TensorFlow's parser and the search for the reason must agree."""
     path, shard = directory / "record", directory / "shard.tfrecord"
     data = dataclasses.replace(_data("frame"), segments=SegmentsConfig(3, 1))
     codes = {name: np.full((_FRAMES, size), 7, np.uint8) for name, size in _FEATURES.items()}
@@ -188,7 +188,7 @@ def _rated_record(directory: Path) -> Input:
 
 
 def _shard(level: str) -> Callable[[Path], Input]:
-    """Evaluation's stream, with whatever can be skipped skipped, or not."""
+    """A shard, read by the stream of evaluation with different policies for faults."""
 
     def make(directory: Path) -> Input:
         path, data = write_shard(directory / "shard.tfrecord", _records(level)), _data(level)
@@ -221,14 +221,14 @@ def _inspected(directory: Path) -> Input:
         if damaged:
             shutil.rmtree(directory / "saved", ignore_errors=True)
             inspection.salvage_all(damaged, str(directory / "saved"))
-            saved = directory / "saved" / path.name  # there is none where no record was good
+            saved = directory / "saved" / path.name  # missing if no record was good
             assert not saved.exists() or integrity.scan_shard(str(saved)).damage is None
 
     return _input(path, call)
 
 
 def _read(directory: Path) -> Input:
-    """Scoring's reader, with damage skipped."""
+    """A shard, read as for scoring, with damage skipped."""
     path = write_shard(directory / "shard.tfrecord", _records("video"))
 
     def call() -> None:
@@ -604,7 +604,7 @@ def _thresholds(directory: Path) -> Input:
 
 
 def _embeddings(directory: Path) -> Input:
-    """The manifest from which an interrupted `score --kind=embeddings` goes on."""
+    """The manifest from which an interrupted `score --kind=embeddings` resumes."""
     path = directory / embeddings.MANIFEST
     manifest = embeddings.EmbeddingsManifest("m", "f", 4, "npy", {"a": embeddings.EmbeddedShard(10, 2)})
     path.write_text(json.dumps(strict_yaml.to_dict(manifest)))
@@ -652,7 +652,7 @@ def _centroids(directory: Path) -> Input:
     return _input(path, call)
 
 
-# --- what stages leave for later ones --------------------------------------------------------------------------------
+# --- outputs of stages that later ones read --------------------------------------------------------------------------
 
 
 def _rows(directory: Path) -> Input:
@@ -774,7 +774,7 @@ def _stage_states(directory: Path, shards: Sequence[tuple[str, int]]) -> States:
 
 
 def _stage(name: str) -> Callable[[Path], Input]:
-    """A record of a pipeline's stages, written when there was one shard less than now."""
+    """A record of a pipeline's stages, written when there was one shard fewer than now."""
 
     def make(directory: Path) -> Input:
         states = _stage_states(directory, [("a.tfrecord", 10)])
@@ -809,7 +809,7 @@ def _tf_config(directory: Path) -> Input:
     path.write_text(json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
 
     def call() -> None:
-        content = path.read_bytes().replace(b"\0", b"")  # an environment has none
+        content = path.read_bytes().replace(b"\0", b"")  # not possible in an environment
         with mock.patch.dict(os.environ, {"TF_CONFIG": content.decode(errors="surrogateescape")}):
             assert set(distribution.read_cluster()) <= {"chief", "worker"}
 
@@ -817,7 +817,7 @@ def _tf_config(directory: Path) -> Input:
 
 
 def _part(name: str) -> Callable[[Path], Input]:
-    """A part from which an interrupted `infer` goes on."""
+    """A part from which an interrupted `infer` resumes."""
 
     def make(directory: Path) -> Input:
         output, run = directory / "out.csv", {"model": "f", "input": ["a"], "top_k": 3}
@@ -835,11 +835,11 @@ def _part(name: str) -> Callable[[Path], Input]:
     return make
 
 
-# --- videos, and what their features are made with -------------------------------------------------------------------
+# --- videos and feature extraction -----------------------------------------------------------------------------------
 
 
 def _video(suffix: str) -> Callable[[Path], Input]:
-    """A video; its problem becomes a row of the report."""
+    """A video, whose problem becomes a row of the report."""
 
     def make(directory: Path) -> Input:
         path = Clip("disc", 440.0, 1).write(directory / f"clip{suffix}", seconds=2.0)
@@ -874,7 +874,7 @@ def _recipe(directory: Path) -> Input:
 
 
 def _part_of_extraction(directory: Path) -> Input:
-    """One that is damaged is made again."""
+    """Extracted features of a video; if they are damaged, the video is processed again."""
     video = _video(".mkv")(directory)
     video.open()
     part = directory / "part.npz"
@@ -888,7 +888,7 @@ def _part_of_extraction(directory: Path) -> Input:
 
 
 def _published(name: str) -> Callable[[Path], Input]:
-    """A file of the published backbones; small ones stand for them."""
+    """A file of a published backbone, here of a small one."""
 
     def make(directory: Path) -> Input:
         rng = _rng()

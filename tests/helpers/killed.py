@@ -1,4 +1,4 @@
-"""Kills a training in this process."""
+"""Kills a training run within this process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from yt8m_tf.training.step import TrainStep
 
 
 class _KilledError(Exception):
-    """Nothing in the package expects it."""
+    """An error that nothing in the package handles."""
 
 
 @contextlib.contextmanager
 def killed_at(step: int) -> Iterator[None]:
-    """Ends a training within at its first update from `step` on, which it must reach."""
+    """A context that ends training at its first call from `step` on, which it must reach."""
     original = TrainStep.train
 
     def train(self: TrainStep, batches: Any, at: int, *more: Any) -> Any:

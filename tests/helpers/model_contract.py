@@ -1,4 +1,4 @@
-"""Set-up of the contract tests of all models: small models of each name, random weights and inputs."""
+"""Set-up of the contract tests: a small model for each registered name, random weights and inputs."""
 
 import functools
 
@@ -12,7 +12,7 @@ from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.models import build_model, model_names, registry
 
 FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 12, "audio": 5}, 7, 9
-LONGEST = 303  # frames of the longest clips of the data
+LONGEST = 303  # number of frames of the longest clips in the data
 PADDING = -1.9921875  # what uint8 zeros decode to
 CASES = [(name, level) for name in model_names() for level in registry.registration(name).levels]
 FRAME_CASES = [name for name, level in CASES if level == "frame"]
@@ -20,7 +20,7 @@ every_model = pytest.mark.parametrize(("name", "level"), CASES)
 
 
 def _first(names):
-    """Every model, those of other names with the slow tests."""
+    """Parametrizes a test by all models; those not in `names` are marked slow."""
     cases = [pytest.param(*case, marks=[pytest.mark.slow] * (case not in names)) for case in CASES]
     return pytest.mark.parametrize(("name", "level"), cases)
 
@@ -51,7 +51,7 @@ def _shared(name, level, policy):
 
 
 def shared(name, level, policy="float32"):
-    """The model that all tests of a process share, with its initial weights: for tests that only look at it."""
+    """Returns the model that all tests of a process share, with its initial weights; its layers must not be changed."""
     model, values = _shared(name, level, policy)
     for variable, value in zip(model.weights, values, strict=True):
         variable.assign(value)
@@ -59,14 +59,14 @@ def shared(name, level, policy="float32"):
 
 
 def randomised(name, level, rng):
-    """The shared model with random weights."""
+    """Returns the shared model with random weights."""
     model = shared(name, level)
     randomise(model, rng)
     return model
 
 
 def without_randomness(name, level):
-    """All options of a model, with every rate and switch of dropout, and every scale of noise, at zero."""
+    """Returns all options of a model, with every rate and switch of dropout, and every scale of noise, at zero."""
 
     def off(options):
         random = ("dropout", "layer_dropout", "noise_scale")
@@ -83,7 +83,7 @@ def num_outputs(name):
 
 
 def randomise(model, rng):
-    """Gives every weight, and the statistics of batch normalisation, values that nothing hides behind."""
+    """Gives all weights and batch statistics random values that cannot hide errors."""
     for variable in model.weights:
         if variable.path.endswith("moving_variance"):
             variable.assign(rng.uniform(0.5, 2.0, variable.shape))
@@ -112,5 +112,5 @@ def predict(model, inputs):
 
 
 def assert_same_logits(actual, expected):
-    """But for rounding: a small logit can be the difference of large terms."""
+    """Compares logits up to rounding errors, as a small logit can be the difference of large terms."""
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 + 1e-6 * np.abs(expected).max())

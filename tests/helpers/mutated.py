@@ -1,6 +1,6 @@
-"""Makes faulty inputs of sound ones: what disks, networks, editors and other people's programs do to files.
+"""Mutates sound inputs as disks, networks, editors and other people's programs damage files.
 
-A form says what a file is; its mutations are those of its bytes and those that keep the form and change what it says.
+Each form of file has its own mutations: those of bytes, and those that keep the form and change the contents.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _ODD_VALUES: tuple[Any, ...] = (
     *_ODD_TEXT,
     *(None, True, False, [], {}, [[]], [None], {"": None}, [{}], {"a": {"b": {"c": []}}}, list(range(50))),
 )
-# What YAML makes of text, and what it can do beyond JSON.
+# Texts that YAML interprets, and features of YAML beyond JSON.
 _ODD_YAML = (
     *("!!python/object:os.system x", "!!timestamp x", "2001-13-45", "!!bool x", "!!int x", "!!float x", "!!binary é"),
     *(
@@ -72,7 +72,7 @@ _ODD_YAML = (
 
 
 def mutate(form: str, rng: np.random.Generator, sound: bytes) -> bytes:
-    """A faulty copy of the contents of a file: one to three mutations of its form, mostly one."""
+    """Returns the contents of a file after one to three mutations of its form, mostly one."""
     mutations = FORMS[form]
     result = sound
     for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
@@ -85,7 +85,7 @@ def _pick(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
 
 
 def _span(rng: np.random.Generator, size: int) -> tuple[int, int]:
-    """The start and end of a part of something, short ones and long ones alike."""
+    """Draws the start and end of a part, with short and long parts equally likely."""
     start = int(rng.integers(size + 1))
     longest = max(size - start, 1)
     return start, min(size, start + int(longest ** rng.random()))
@@ -95,7 +95,7 @@ def _span(rng: np.random.Generator, size: int) -> tuple[int, int]:
 
 
 def flip_bits(rng: np.random.Generator, data: bytes) -> bytes:
-    """A few bits, near each other or not."""
+    """Flips a few bits at random places."""
     values = bytearray(data)
     for _ in range(int(_pick(rng, (1, 1, 2, 8))) if values else 0):
         values[rng.integers(len(values))] ^= 1 << int(rng.integers(8))
@@ -103,7 +103,7 @@ def flip_bits(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def replace_run(rng: np.random.Generator, data: bytes) -> bytes:
-    """A part becomes zeros, ones or noise of the same length."""
+    """Replaces a part with zeros, ones or noise of the same length."""
     start, end = _span(rng, len(data))
     fill = _pick(rng, (b"\x00", b"\xff", None))
     part = rng.bytes(end - start) if fill is None else fill * (end - start)
@@ -111,32 +111,32 @@ def replace_run(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def truncate(rng: np.random.Generator, data: bytes) -> bytes:
-    """The end is missing; now and then everything is, or the start."""
+    """Cuts off the end; sometimes the start, or everything."""
     cut = int(_pick(rng, (0, 1, 8, 12, len(data) - 1, *rng.integers(len(data) + 1, size=8))))
     return data[cut:] if rng.random() < 0.1 else data[: max(cut, 0)]
 
 
 def duplicate(rng: np.random.Generator, data: bytes) -> bytes:
-    """A part stands there twice."""
+    """Duplicates a part."""
     start, end = _span(rng, len(data))
     return data[:end] + data[start:end] + data[end:]
 
 
 def remove(rng: np.random.Generator, data: bytes) -> bytes:
-    """A part is missing."""
+    """Removes a part."""
     start, end = _span(rng, len(data))
     return data[:start] + data[end:]
 
 
 def insert(rng: np.random.Generator, data: bytes) -> bytes:
-    """Noise, or a part of the file, somewhere else."""
+    """Inserts noise, or a part of the file, at a random place."""
     at, (start, end) = int(rng.integers(len(data) + 1)), _span(rng, len(data))
     part = _pick(rng, (data[start:end], rng.bytes(int(rng.integers(1, 64)))))
     return data[:at] + part + data[at:]
 
 
 def swap_numbers(rng: np.random.Generator, data: bytes) -> bytes:
-    """Two aligned numbers change places, such as lengths and offsets."""
+    """Swaps two aligned numbers, such as lengths and offsets."""
     size = int(_pick(rng, (2, 4, 8)))
     if len(data) < 2 * size:
         return data
@@ -150,7 +150,7 @@ def swap_numbers(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def set_number(rng: np.random.Generator, data: bytes) -> bytes:
-    """A number of some bytes becomes one from the edge of its range."""
+    """Replaces a few bytes with a number from the edge of their range."""
     size = int(_pick(rng, (1, 2, 4, 8)))
     if len(data) < size:
         return data
@@ -160,7 +160,7 @@ def set_number(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def other_file(rng: np.random.Generator, data: bytes) -> bytes:
-    """Something else under its name."""
+    """Replaces the whole file with something else."""
     return _pick(
         rng, (b"", b"\n", b"<html>\n<body>404</body>", b"PK\x03\x04", gzip.compress(data[:1000]), rng.bytes(300))
     )
@@ -182,7 +182,7 @@ def _bytes(text: str) -> bytes:
 
 
 def recode(rng: np.random.Generator, data: bytes) -> bytes:
-    """Another encoding, line end or byte order mark."""
+    """Changes the encoding or line ends, or adds a byte order mark."""
     text = data.decode("utf-8", "replace")
     kind = _pick(rng, ("utf-16", "utf-32", "latin-1", "utf-8-sig", "crlf", "cr", "utf-7"))
     if kind in ("crlf", "cr"):
@@ -191,7 +191,7 @@ def recode(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_lines(rng: np.random.Generator, data: bytes) -> bytes:
-    """A line is missing, stands twice, is moved, indented, or empty."""
+    """Removes, duplicates, swaps, indents or empties a line."""
     lines = data.split(b"\n")
     first, second = (int(rng.integers(len(lines))) for _ in range(2))
     line = lines[first]
@@ -210,7 +210,7 @@ def change_lines(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_word(rng: np.random.Generator, data: bytes) -> bytes:
-    """A word becomes an odd one, or two stand where there was one."""
+    """Replaces a word with an odd one, or inserts an odd one before it."""
     text = _text(data)
     words = _word_spans(text)
     odd = str(_pick(rng, _ODD_TEXT))
@@ -243,7 +243,7 @@ def _paths(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _change_tree(rng: np.random.Generator, tree: Any) -> Any:
-    """A key is missing, new, renamed; a value of another type, null, nested, or that of another key."""
+    """Removes, adds or renames a key, or replaces a value with an odd, nested or other key's value."""
     tree = copy.deepcopy(tree)
     paths = _paths(tree)
     path = _pick(rng, paths)
@@ -277,7 +277,7 @@ def _dump_json(tree: Any) -> bytes:
 
 
 def change_json(rng: np.random.Generator, data: bytes) -> bytes:
-    """Still JSON, which says something else."""
+    """Changes the contents of valid JSON."""
     try:
         return _dump_json(_change_tree(rng, json.loads(data)))
     except (ValueError, RecursionError):
@@ -285,7 +285,7 @@ def change_json(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_json_lines(rng: np.random.Generator, data: bytes) -> bytes:
-    """The same for one of the lines, each of which is JSON."""
+    """Changes the contents of one of the lines, each of which is JSON."""
     lines = data.split(b"\n")
     at = int(rng.integers(len(lines)))
     try:
@@ -304,7 +304,7 @@ def odd_json(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_yaml(rng: np.random.Generator, data: bytes) -> bytes:
-    """Still YAML, which says something else."""
+    """Changes the contents of valid YAML."""
     try:
         tree = _change_tree(rng, yaml.safe_load(data))
         return yaml.safe_dump(tree, sort_keys=False, allow_unicode=bool(rng.integers(2))).encode("utf-8", "replace")
@@ -313,7 +313,7 @@ def change_yaml(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def odd_yaml(rng: np.random.Generator, data: bytes) -> bytes:
-    """A value becomes what YAML can do beyond JSON; or another line, or all of the file."""
+    """Inserts features of YAML beyond JSON as a value, a line, or the whole file."""
     text, odd = _text(data), str(_pick(rng, _ODD_YAML))
     colons = [at for at in range(len(text)) if text.startswith(": ", at)]
     kind = int(rng.integers(4))
@@ -332,7 +332,7 @@ def odd_yaml(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_cells(rng: np.random.Generator, data: bytes) -> bytes:
-    """A cell is odd, quoted, missing or one too many; or the columns are in another order."""
+    """Changes, quotes, removes or duplicates a cell, or reverses the columns."""
     rows = [line.split(",") for line in _text(data).split("\n")]
     row = _pick(rng, rows)
     at = int(rng.integers(len(row)))
@@ -354,7 +354,7 @@ def change_cells(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_number(rng: np.random.Generator, data: bytes) -> bytes:
-    """A number becomes another one."""
+    """Replaces a number with an odd one."""
     text = _text(data)
     spans = [(start, end) for start, end in _word_spans(text) if text[start:end].replace(".", "").isdigit()]
     if not spans:
@@ -367,7 +367,7 @@ def change_number(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def framed(records: Sequence[bytes]) -> bytes:
-    """Records as a TFRecord file, with the right checksums."""
+    """Returns records as a TFRecord file, with correct checksums."""
     return b"".join(map(_frame, records))
 
 
@@ -379,7 +379,7 @@ def _frame(record: bytes) -> bytes:
 
 
 def unframed(data: bytes) -> list[bytes]:
-    """The records of a TFRecord file, as far as its lengths make sense."""
+    """Returns the records of a TFRecord file, as far as its lengths make sense."""
     found, at = [], 0
     while at + 12 <= len(data):
         (length,) = struct.unpack("<Q", data[at : at + 8])
@@ -391,7 +391,7 @@ def unframed(data: bytes) -> list[bytes]:
 
 
 def change_framed(rng: np.random.Generator, data: bytes) -> bytes:
-    """One of the records is changed in a way of its own, and written with the right checksum."""
+    """Changes, removes, empties or duplicates one of the records, and writes correct checksums."""
     records = unframed(data)
     if not records:
         return data
@@ -411,10 +411,10 @@ def change_framed(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_record(rng: np.random.Generator, record: bytes) -> bytes:
-    """A serialized `Example` or `SequenceExample` with a feature that is not as it should be."""
+    """Changes a feature of a serialized `Example` or `SequenceExample`."""
     try:
         parsed = tf.train.SequenceExample.FromString(record)
-    except Exception:  # one that an earlier mutation broke
+    except Exception:  # an earlier mutation broke the record
         return flip_bits(rng, record)
     lists = parsed.feature_lists.feature_list
     if lists and rng.random() < 0.6:
@@ -462,7 +462,7 @@ def _change_lists(rng: np.random.Generator, lists: Any) -> None:
 
 
 def _change_feature(rng: np.random.Generator, feature: Any) -> None:
-    """Another kind, other values, another number of them."""
+    """Changes the kind, the values, or the number of values of a feature."""
     kind = feature.WhichOneof("kind")
     values = list(getattr(feature, kind).value) if kind else []
     choice = int(rng.integers(6))
@@ -522,7 +522,7 @@ def change_gzipped(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def change_arrays(rng: np.random.Generator, data: bytes) -> bytes:
-    """An `.npz` with an array missing, renamed, of another type or shape, or damaged; written as it should be."""
+    """Removes, renames, converts, reshapes or damages an array of an `.npz`, and writes a valid archive."""
     members: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -546,7 +546,7 @@ def change_arrays(rng: np.random.Generator, data: bytes) -> bytes:
         try:
             array = np.load(io.BytesIO(members[name]), allow_pickle=False)
             np.save(out, np.asarray(change(array)), allow_pickle=False)
-        except Exception:  # an earlier mutation broke it, or made it what cannot be changed so
+        except Exception:  # an earlier mutation broke it, or the array cannot be changed this way
             return data
         members[name] = out.getvalue()
     out = io.BytesIO()

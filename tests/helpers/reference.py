@@ -1,6 +1,6 @@
-"""Set-up of the parity tests: models against independent float64 NumPy forward passes, written from the papers.
+"""Set-up of the parity tests, which compare models with independent float64 NumPy forward passes from the papers.
 
-The weights are fetched by their paths. Tolerance: 1e-5 of the largest output, float32 against float64.
+Weights are accessed by their paths. The tolerance is 1e-5 of the largest output, for float32 against float64.
 """
 
 import keras
@@ -14,15 +14,15 @@ BATCH_SIZE = 6
 
 
 def prepare(options, level, rng, num_tags=0, max_frames=MAX_FRAMES):
-    """The model with random weights and statistics, inputs, and the weights by path in float64.
+    """Returns the model with random weights and statistics, inputs, and the weights by path in float64.
 
-    Of clips, one has a single frame and one has `max_frames`.
+    At frame level, one clip has a single frame, and another one has `max_frames`.
     """
     keras.utils.set_random_seed(int(rng.integers(2**31)))
     model = build_model(options, InputSpec(level, FEATURES, NUM_CLASSES, max_frames, num_tags))
     for variable in model.weights:
         name = variable.path.split("/")[-1]
-        if name in ("gamma", "moving_variance", "scales"):  # a scale near 0 is divided by, and float32 with it
+        if name in ("gamma", "moving_variance", "scales"):  # not near 0: division enlarges errors of float32
             variable.assign(rng.uniform(0.5, 2.0, variable.shape))
         elif name in ("beta", "moving_mean", "bias"):
             variable.assign(rng.normal(size=variable.shape))
@@ -35,10 +35,10 @@ def prepare(options, level, rng, num_tags=0, max_frames=MAX_FRAMES):
 
 
 def check(model, inputs, expected, alone=True):
-    """Compares; in batches of other sizes too, those of few parts of a model and of its classes among them: Keras takes
-    terms of one long axis for biases where another axis happens to be as long.
+    """Compares outputs with `expected`, in batches of several sizes if videos are scored independently (`alone`).
 
-    `alone`: the scores of a video do not depend on its batch.
+    The sizes include the number of classes and small numbers of parts of a model, because Keras takes a vector for a
+    bias of any axis that happens to have its length.
     """
     for size in (BATCH_SIZE, 1, 2, 3, NUM_CLASSES) if alone else (BATCH_SIZE,):
         rows = np.arange(size) % BATCH_SIZE
@@ -84,20 +84,20 @@ def resnet_like(branches, w, av_blocks, concat_blocks, gate=False, block=fc_bloc
 
 
 def clip_vector(inputs):
-    """rgb beside audio; of clips, the means over real frames."""
+    """Concatenates rgb and audio; of clips, the means over real frames."""
     if "num_frames" not in inputs:
         return np.concatenate([inputs["rgb"], inputs["audio"]], axis=1).astype("float64")
     return np.stack([frames.mean(axis=0) for frames in joint_clips(inputs)])
 
 
 def clips(inputs, names=tuple(FEATURES)):
-    """The real frames of each clip, {feature: [n, D] float64}."""
+    """Yields the real frames of each clip, {feature: [n, D] float64}."""
     for i, count in enumerate(inputs["num_frames"]):
         yield {name: inputs[name][i, :count].astype("float64") for name in names}
 
 
 def joint_clips(inputs):
-    """The real frames of each clip, all features side by side: [n, D] float64."""
+    """Yields the real frames of each clip, with all features concatenated: [n, D] float64."""
     for clip in clips(inputs):
         yield np.concatenate([clip["rgb"], clip["audio"]], axis=1)
 
@@ -111,7 +111,7 @@ def relu6(x):
 
 
 def softmax(x):
-    """Along the last axis."""
+    """Computes the softmax along the last axis."""
     powers = np.exp(x - x.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
@@ -121,13 +121,13 @@ def unit(x):
 
 
 def batch_norm(x, w, name):
-    """Of inference; there may be no offset."""
+    """Applies batch normalisation as in inference; there may be no offset."""
     x = (x - w[f"{name}/moving_mean"]) / np.sqrt(w[f"{name}/moving_variance"] + 1e-5) * w[f"{name}/gamma"]
     return x + w.get(f"{name}/beta", 0.0)
 
 
 def fcn(x, w, num_layers):
-    """Dense and ReLU `num_layers` times, and the logits."""
+    """Applies `num_layers` dense layers with ReLU, and the layer of logits."""
     for i in range(1, num_layers + 1):
         x = relu(dense(x, w, f"fcn{i}_dense"))
     return dense(x, w, "logits")
@@ -141,7 +141,7 @@ HEADS = {
 
 
 def head(x, w, options):
-    """Logits [B, C] of one of `HEADS`, by way of probabilities."""
+    """Computes the logits [B, C] of one of `HEADS` from probabilities."""
     if options["name"] == "logistic":
         probability = sigmoid(dense(x, w, "logits"))
     else:
@@ -155,10 +155,10 @@ def head(x, w, options):
 
 
 def run_rnn(sequence, w, kind, layer):
-    """A recurrent layer by its equations, step by step.
+    """Computes a recurrent layer by its equations, step by step.
 
-    torch's GRU: the reset gate is applied after the product. Keras keeps its gates in the order z, r, n, those of an
-    LSTM in the order i, f, g, o.
+    The GRU is PyTorch's: the reset gate is applied after the product. Keras stores its gates in the order z, r, n, and
+    those of an LSTM in the order i, f, g, o.
 
     Args:
       sequence: [T, ..., D].
@@ -190,7 +190,7 @@ def run_rnn(sequence, w, kind, layer):
 
 
 def run_both_ways(sequence, w, kind, layer):
-    """Outputs of the two directions side by side, and the states after the last step that each makes."""
+    """Returns the concatenated outputs of both directions, and the state of each after its last step."""
     forward, forward_states = run_rnn(sequence, w, kind, f"{layer}_forward")
     backward, backward_states = run_rnn(sequence[::-1], w, kind, f"{layer}_backward")
     return np.concatenate([forward, backward[::-1]], axis=-1), forward_states + backward_states

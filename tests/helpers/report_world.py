@@ -1,4 +1,4 @@
-"""The directory of a pipeline, written by hand: numbers that a report must show, names and ids that it must escape."""
+"""Writes the directory of a pipeline: numbers that a report must show, names and ids that it must escape."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from yt8m_tf.stacking.rows import Rows, save_rows
 NUM_CLASSES = 6
 NAMES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "Fish & chips", "Ōkami", "", "plain"]
 MODELS = ("first", "second")
-# Of three videos in two shards; the classes of every video are all listed, highest first.
+# Three videos in two shards; all classes of each video are listed, highest first.
 VIDEOS = [b"<b>&a", b"bbbb", b"cccc"]
 LABELS = [[0, 1], [2], [3, 0]]
 SCORES = [[0.9, 0.2, 0.5, 0.1, 0.0, 0.0], [0.7, 0.1, 0.6, 0.0, 0.0, 0.3], [0.8, 0.0, 0.1, 0.75, 0.0, 0.4]]
@@ -33,7 +33,7 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 def write_run(directory: Path, gaps: list[float]) -> None:
-    """Configuration and history of a run, without checkpoints."""
+    """Writes the configuration and history of a run, without checkpoints."""
     directory.mkdir(parents=True)
     data = {"num_classes": NUM_CLASSES, "features": {"rgb": 8, "audio": 4}}
     (directory / "config.yaml").write_text(yaml.safe_dump({"model": {"name": "logistic"}, "data": data}))
@@ -42,7 +42,7 @@ def write_run(directory: Path, gaps: list[float]) -> None:
 
 
 def write_scores(directory: Path, scores: list[list[float]]) -> None:
-    """Score shards of the three videos, two in the first one."""
+    """Writes score shards of the three videos, two of them in the first shard."""
     manifest = Manifest((directory.parent.name,), directory.parent.name, NUM_CLASSES, NUM_CLASSES, "video")
     start(directory, manifest)
     counts = {}
@@ -57,7 +57,7 @@ def write_scores(directory: Path, scores: list[list[float]]) -> None:
 
 
 def write_evaluation(directory: Path) -> None:
-    """The files of an evaluation; class 4 has no labels."""
+    """Writes the files of an evaluation; class 4 has no labels."""
     bins = [{"from": 0.0, "to": 0.5, "pairs": 12, "mean_score": 0.15, "share_positive": 0.125}]
     bins.append({"from": 0.5, "to": 1.0, "pairs": 6, "mean_score": 0.71, "share_positive": 0.5})
     metrics = {
@@ -81,7 +81,7 @@ def write_evaluation(directory: Path) -> None:
 
 
 def write_export(directory: Path, run: Path) -> None:
-    """The report and the metadata of a SavedModel of a run, without its graph."""
+    """Writes the report and the metadata of a SavedModel of a run, without its graph."""
     rates = {"64": {"float32": 900.0, "saved_model": 1000.0}, "1024": {"float32": 1900.0, "saved_model": 2345.6}}
     report = {"size": {"total_bytes": 2_500_000}, "metrics": {"gap": 0.43209, "gap_float32": 0.4321}}
     write_json(directory / "assets.extra" / "export_report.json", report | {"videos_per_second": rates})
@@ -91,7 +91,7 @@ def write_export(directory: Path, run: Path) -> None:
 
 
 def write_segment_run(workdir: Path, name: str, maps: list[float], evaluated: bool) -> None:
-    """A run of a pipeline on rated segments: class 1 is rated absent alone, class 4 is rated nowhere."""
+    """Writes a pipeline's run on rated segments: class 1 is only rated absent, class 4 is never rated."""
     directory = workdir / "runs" / name
     directory.mkdir(parents=True)
     data = {"level": "frame", "num_classes": NUM_CLASSES, "features": {"rgb": 8}, "segments": {"size": 5, "context": 2}}
@@ -110,7 +110,7 @@ def write_segment_run(workdir: Path, name: str, maps: list[float], evaluated: bo
 
 
 def write_pipeline(root: Path) -> Path:
-    """A pipeline that is done, with everything that a report shows."""
+    """Writes a finished pipeline, with everything that a report shows."""
     _write_stacked(root / "stacked")
     for name, gaps in zip(MODELS, ([0.2, 0.5], [0.1, 0.3]), strict=True):
         for fold in range(2):
@@ -166,7 +166,7 @@ def _ensemble_sizes() -> dict[str, Any]:
 
 
 def _write_stacked(root: Path) -> None:
-    """Scores of the stacked models, the labels and the rows that they were made from."""
+    """Writes the scores of the stacked models, with the labels and rows from which they were made."""
     write_scores(root / "validation", SCORES)
     for folder in ("labels", "rows"):
         (root / folder / "validation").mkdir(parents=True)
@@ -186,7 +186,7 @@ def _write_stacked(root: Path) -> None:
 
 
 def random_predictions(rng: np.random.Generator, videos: int = 60, classes: int = 30) -> Predictions:
-    """Scores with many ties, videos without labels, labels in no list, lists that are not full."""
+    """Draws predictions with many ties, videos without labels, labels outside of lists, and short lists."""
     listed = np.stack([rng.permutation(classes)[:25] for _ in range(videos)]).astype(np.int32)
     scores = np.sort(rng.integers(0, 12, listed.shape) / 12, axis=1)[:, ::-1].astype(np.float16)
     short = rng.random(videos) < 0.2

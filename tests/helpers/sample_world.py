@@ -1,4 +1,4 @@
-"""Sample data of both levels, with centroids: small enough to train any model on in seconds."""
+"""Sample data of both levels, with centroids, small enough to train any model on it in seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yt8m_tf.sample_data.generator import SampleConfig
 from yt8m_tf.vocabulary import load_verticals
 
 NUM_CLASSES, MAX_FRAMES = 20, 12
-NUM_CLUSTERS = 16  # what `shrink` leaves
+NUM_CLUSTERS = 16  # the number to which `shrink` cuts them
 SIZES = {"rgb": 24, "audio": 12}
 
 
@@ -29,7 +29,7 @@ class Sample:
 
 
 def make_sample(directory: Path) -> Sample:
-    """Writes it."""
+    """Writes the sample data."""
     settings = SampleConfig(
         num_classes=NUM_CLASSES, num_topics=6, noise_labels=0.05, rgb_size=SIZES["rgb"], audio_size=SIZES["audio"]
     )

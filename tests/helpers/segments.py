@@ -15,7 +15,7 @@ Rating = tuple[int, int, float]  # start, class, score
 
 
 def rated_record(video_id: bytes, ratings: Sequence[Rating], **frames: np.ndarray) -> bytes:
-    """A serialized clip of uint8 [T, D] frames with ratings; of the labels of whole videos there is a wrong one."""
+    """Returns a serialized clip of uint8 [T, D] frames with ratings, and a wrong label of the whole video."""
     record = tf.train.SequenceExample.FromString(frame_record(video_id, [0], **frames))
     context = record.context.feature
     context["segment_start_times"].int64_list.value.extend(start for start, _, _ in ratings)
@@ -28,9 +28,9 @@ def rated_record(video_id: bytes, ratings: Sequence[Rating], **frames: np.ndarra
 def cut_plainly(
     serialized: bytes, size: int, context: int = 0, beyond: bool = False
 ) -> tuple[list[dict[str, Any]], int]:
-    """The segments of a record, one by one: id, frames, ratings by class; and how many start beyond the clip.
+    """Returns the segments of a record (id, frames, ratings by class), and the number of those beyond the clip's end.
 
-    With `beyond` these are there, too.
+    With `beyond`, the latter are returned, too.
     """
     record = tf.train.SequenceExample.FromString(serialized)
     own = record.context.feature
@@ -57,7 +57,7 @@ def cut_plainly(
 
 
 def random_records(rng: np.random.Generator, count: int, classes: int = 10, prefix: str = "v") -> list[bytes]:
-    """Clips of 1 to 30 frames with 0 to 6 ratings, some of a pair twice, some beyond the clip."""
+    """Returns clips of 1 to 29 frames with 0 to 6 ratings, some of the same pair, some beyond the clip's end."""
     records = []
     for number in range(count):
         length = int(rng.integers(1, 30))
@@ -71,7 +71,7 @@ def random_records(rng: np.random.Generator, count: int, classes: int = 10, pref
 
 
 def learnable_segments(directory: Path, classes: int = 10, train: int = 4, validate: int = 2, each: int = 24) -> Path:
-    """Shards whose segments hold, or do not, the class that is rated; all other classes are unknown."""
+    """Writes shards of segments that show the rated class or not; all other classes are unknown."""
     fixed = np.random.default_rng(7)
     prototypes = fixed.normal(size=(classes, 12))
     for split, count in (("train", train), ("validate", validate)):

@@ -1,4 +1,4 @@
-"""Writes small records and shards, and looks at clips."""
+"""Writes small records and shards, and decodes clips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _feature(values: np.ndarray | Sequence[bytes] | Sequence[int]) -> tf.train.F
 
 
 def video_record(video_id: bytes, labels: Sequence[int] | None, **means: np.ndarray) -> bytes:
-    """A serialized video-level record; labels None leaves the field out."""
+    """Returns a serialized video-level record; labels None leaves the field out."""
     features = {"id": _feature([video_id])} | {f"mean_{name}": _feature(value) for name, value in means.items()}
     if labels is not None:
         features["labels"] = _feature(labels)
@@ -26,7 +26,7 @@ def video_record(video_id: bytes, labels: Sequence[int] | None, **means: np.ndar
 
 
 def frame_record(video_id: bytes, labels: Sequence[int] | None, **frames: np.ndarray) -> bytes:
-    """A serialized frame-level record of uint8 [T, D] frames."""
+    """Returns a serialized frame-level record of uint8 [T, D] frames."""
     context = {"id": _feature([video_id])} | ({} if labels is None else {"labels": _feature(labels)})
     lists = {
         name: tf.train.FeatureList(feature=[_feature([frame.tobytes()]) for frame in value])
@@ -47,7 +47,7 @@ def write_shard(path: Path, serialized: Sequence[bytes]) -> Path:
 
 
 def codes_of(record: tf.train.SequenceExample) -> dict[str, np.ndarray]:
-    """The frames of a clip: feature to [T, D] uint8."""
+    """Returns the frames of a clip: feature to [T, D] uint8."""
     lists = record.feature_lists.feature_list
     return {
         key: np.stack([np.frombuffer(row.bytes_list.value[0], np.uint8) for row in lists[key].feature]) for key in lists
@@ -55,5 +55,5 @@ def codes_of(record: tf.train.SequenceExample) -> dict[str, np.ndarray]:
 
 
 def decoded_mean(codes: np.ndarray) -> np.ndarray:
-    """The mean of decoded frames: [T, D] uint8 -> [D] float64."""
+    """Returns the mean of decoded frames: [T, D] uint8 to [D] float64."""
     return np.mean(codes.astype(np.float64) * (4 / 255) + (4 / 512 - 2), axis=0)

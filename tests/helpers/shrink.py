@@ -1,11 +1,11 @@
-"""Shrinks a full-size configuration to what a test can train in seconds, its structure kept."""
+"""Shrinks a full-size configuration, without changing its structure, so that a test can train it in seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Widths by the names of their options, and what they are cut to. Depths, dropouts, variants stay.
+# The largest widths, by the names of their options. Depths, dropout rates and variants are kept.
 _WIDTHS = {
     **dict.fromkeys(("inner_size", "hidden_size", "hidden_sizes", "rgb_size", "audio_size"), 32),
     **dict.fromkeys(("cluster_size", "num_clusters", "n_clusters"), 16),
@@ -17,8 +17,8 @@ _WIDTHS = {
 
 
 def shrink(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a model with all widths cut."""
-    if "width" in options:  # scales all widths; and a short training needs averages that follow it
+    """Returns the options of a model with all widths cut."""
+    if "width" in options:  # scales all widths; for short training, moving averages must adapt faster
         return {**options, "width": 0.02, "momentum": 0.9}
     result: dict[str, Any] = {}
     for key, value in options.items():

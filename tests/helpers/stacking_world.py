@@ -1,4 +1,4 @@
-"""Shards on disk, and made-up scores of models on folds: what a stacking reads."""
+"""The input of a stacking: shards on disk, and synthetic out-of-fold scores of models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from yt8m_tf.stacking.stack import StackResult, stack
 
 CLASSES, FOLDS = 20, 3
 CONFIG = StackConfig(num_trees=60, learning_rate=0.1, early_stopping=10, num_leaves=7, top=8)
-# Model m is good at every third class, from m on, and guesses at the others: no mean can tell, trees can.
+# Model m is good at every third class, from m on, and guesses the others: trees can learn this, a mean cannot.
 MODELS = ("first", "second", "third")
 
 
@@ -54,9 +54,9 @@ class World:
 
 
 def make_world(rng: np.random.Generator, root: Path, weak: Mapping[str, float] | None = None, each: int = 150) -> World:
-    """Six shards to train, two to validate; `each` videos of a shard.
+    """Writes six training shards and two validation shards of `each` videos, and scores of models.
 
-    `weak` models, beside `MODELS`, have a name and that much noise in all of their logits.
+    `weak` maps the names of models in addition to `MODELS` to the noise in all of their logits.
     """
     shards: dict[str, dict[str, Any]] = {"train": {}, "validate": {}}
     for split, count in (("train", 6), ("validate", 2)):
@@ -85,7 +85,7 @@ def make_world(rng: np.random.Generator, root: Path, weak: Mapping[str, float] |
 
 
 def lists(ids: Sequence[bytes], scores: np.ndarray) -> Iterator[tuple[bytes, np.ndarray, np.ndarray]]:
-    """Score records of the twelve highest of the scores [N, C]."""
+    """Yields score records with the twelve highest of the scores [N, C]."""
     for video, row in zip(ids, scores.astype(np.float16), strict=True):
         order = sorted(range(CLASSES), key=lambda c: (-row[c], c))[:12]
         yield video, np.array(order), row[order]
@@ -93,7 +93,7 @@ def lists(ids: Sequence[bytes], scores: np.ndarray) -> Iterator[tuple[bytes, np.
 
 @contextlib.contextmanager
 def interrupted_after(boosters: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ctrl-C when so many boosters were trained in the block, which must not get to its end."""
+    """A context in which Ctrl-C comes after `boosters` boosters; the block must not reach its end before."""
     real, trained = boosting.train, 0
 
     def train(*arguments: Any) -> boosting.Trained:

@@ -1,4 +1,4 @@
-"""Stand-ins for stages in tests of worker processes: quick, without TensorFlow."""
+"""Quick stand-ins for stages, without TensorFlow, for tests of worker processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tell_where(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def talk(stage: Stage, where: Where) -> dict[str, Any]:
-    """Prints, as native code does too, into the stage's log; the stage "bad" fails."""
+    """Prints to the stage's log from Python and native code; the stage "bad" fails."""
     worker_process.run_claimed = _print
     return worker_process.run_logged(stage, where)
 
@@ -50,5 +50,5 @@ def _print(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def vanish(stage: Stage, where: Where) -> dict[str, Any]:
-    """Ends as a process does that is killed."""
+    """Ends the process as if it were killed."""
     os._exit(9)

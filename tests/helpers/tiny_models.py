@@ -1,4 +1,4 @@
-"""A small model of each level with weights that export treats in every way, and records for it."""
+"""A small model of each level, whose weights cover every case of export, and records for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras import ops
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.models.registry import model_inputs
 
-# How close the scores of an export are to the model's, by precision.
+# Largest difference between the scores of an export and of the model, by precision.
 CLOSE = {"float32": 1e-6, "float16": 1e-3, "cluster": 2e-2}
 FEATURES = {"rgb": 48, "audio": 16}
 NUM_CLASSES = 30
@@ -26,7 +26,7 @@ def tiny_data(level: str, **changes) -> DataConfig:
 
 
 def tiny_model(data: DataConfig, rng: np.random.Generator) -> keras.Model:
-    """Mean over frames, a hidden layer with batch normalisation, dropout, logits; all of its weights are random."""
+    """Builds a model: mean over frames, a hidden layer with batch normalisation, dropout, logits; random weights."""
     inputs = model_inputs(data.spec)
     x = ops.concatenate([inputs[name] for name in data.features], axis=-1)
     if data.level == "frame":
@@ -45,12 +45,12 @@ def tiny_model(data: DataConfig, rng: np.random.Generator) -> keras.Model:
 
 
 def tiny_records(data: DataConfig, rng: np.random.Generator, num_records: int, prefix: str = "v") -> list[bytes]:
-    """Serialized records with ids `prefix` + number; at frame level of 1 to `max_frames` + 2 frames."""
+    """Returns serialized records with ids `prefix` + number; at frame level, with 1 to `max_frames` + 2 frames."""
     return [_record(data, rng, f"{prefix}{number}".encode()) for number in range(num_records)]
 
 
 def empty_clip(video_id: bytes) -> bytes:
-    """A frame-level record without frames."""
+    """Returns a frame-level record without frames."""
     lists = tf.train.FeatureLists(feature_list={name: tf.train.FeatureList() for name in FEATURES})
     context = tf.train.Features(feature={"id": _bytes(video_id)})
     return tf.train.SequenceExample(context=context, feature_lists=lists).SerializeToString()
@@ -64,7 +64,7 @@ def write_shard(path: Path, serialized: list[bytes]) -> str:
 
 
 def float_scores(model: keras.Model, data: DataConfig, serialized: list[bytes]) -> np.ndarray:
-    """The [N, C] probabilities of a `tiny_model`, record by record in NumPy and float64."""
+    """Computes the [N, C] probabilities of a `tiny_model` in NumPy and float64."""
     weights = {variable.path: np.asarray(variable, np.float64) for variable in model.weights}
     means = np.array([_mean(data, record) for record in serialized])
     hidden = means @ weights["hidden/kernel"] + weights["hidden/bias"]
@@ -75,7 +75,7 @@ def float_scores(model: keras.Model, data: DataConfig, serialized: list[bytes]) 
 
 
 def _mean(data: DataConfig, record: bytes) -> np.ndarray:
-    """All features of a record one after the other, of a clip the means of its decoded frames."""
+    """Concatenates all features of a record; of a clip, the means of its decoded frames."""
     if data.level == "video":
         context = tf.train.Example.FromString(record).features.feature
         return np.concatenate([context[f"mean_{n}"].float_list.value for n in data.features])
@@ -110,5 +110,5 @@ def _bytes(value: bytes) -> tf.train.Feature:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without the checkout on Python's path."""
+    """Returns the environment without the checkout on Python's path."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# As part of another model; alone it is tested with blocks.
+# Options as a part of another model; on its own it is tested with blocks.
 _RESNET = {"inner_size": 8, "av_blocks": 0, "concat_blocks": 0}
 # Model name to options that make it small.
 OPTIONS = {
@@ -44,16 +44,16 @@ OPTIONS = {
         "concat_kernel_sizes": [1, 1],
         "concat_pool_sizes": [2],
         "concat_channels": [12, 16],
-    },  # no frame of a clip of 9 is left over at a pool
+    },  # pools divide a clip of 9 frames without remainder
     "time_distributed_dense_max": {"rgb_size": 64, "audio_size": 6, "resnet": _RESNET | {"dropout": 0.1}},
     "time_distributed_dense_sort": {"hidden_size": 8, "dropout": 0.1, "resnet": _RESNET | {"dropout": 0.1}},
     "transformer": {"inner_size": 8, "num_layers": 2, "num_heads": 3, "dropout": 0.1, "max_length": 9},
     "vlad_bow": {"n_clusters": 6, "resnet": _RESNET | {"dropout": 0.1}},
     "weighted_mean": {"members": [{"name": "logistic"}, {"name": "moe", "num_mixtures": 3}], "weights": [1.0, 3.0]},
 }
-# The models that stand for the others where a test of every one takes too long for `make test`, each for what it alone
-# has: batch normalisation on the mean frame; statistics of clips, normalised by real frames; recurrence; a memory;
-# sorting and recomputation; a model of models; tags; weights that are not trained.
+# The models that represent all others if a test of every model takes too long for `make test`. Each has something that
+# others lack: batch normalisation on the mean frame; statistics of clips, normalised by real frames; recurrence; a
+# memory; sorting and recomputation; a model of models; tags; weights that are not trained.
 REPRESENTATIVES = {
     ("dbof", "frame"),
     ("gated_fcn", "video"),
@@ -64,26 +64,26 @@ REPRESENTATIVES = {
     ("transformer", "frame"),
     ("weighted_mean", "frame"),
 }
-# Graphs are exported alike; recurrence, attention and sorting are operations like others there.
+# For export, recurrence, attention and sorting are operations like all others.
 EXPORTED = REPRESENTATIVES - {("rnn", "frame"), ("time_distributed_dense_sort", "frame"), ("transformer", "frame")}
-# Replicas train alike but for what goes over the batch, or is not trained. (What else does, sorted scores, the tests of
-# its layer see.)
+# Replicas differ only in operations over the batch and in weights that are not trained. (Sorted scores also go over the
+# batch, but the tests of their layer cover that.)
 REPLICATED = {
     ("dbof", "frame"),
     ("nearest_neighbors", "frame"),
     ("weighted_mean", "frame"),
 }
-# XLA takes longest; layers are compiled by their own tests.
+# XLA takes longest, and the tests of layers compile them, too.
 COMPILED = {("dbof", "frame"), ("gated_fcn", "video"), ("nearest_neighbors", "frame")}
-# Options beside these at frame level, where they can only be used there.
+# Further options that can only be used at frame level.
 FRAME_OPTIONS = {"resnet_like": {"statistics": ["mean", "std", "min", "max", "median", "mode"]}}
-# Tags of the models that need some.
+# Numbers of tags of the models that need some.
 NUM_TAGS = {"resnet_ff_hierarchy": 3, "resnet_rep_rnn_hierarchy": 3, "resnet_rnn_hierarchy": 3}
-# The probability that a model starts from where it is not the prior p itself.
+# The initial probability of models that do not start from the prior p itself.
 STARTING_PROBABILITY = {
-    "moe": lambda p: p * 3 / 4,  # the dummy, one of four equal experts, says no
-    "nearest_neighbors": lambda p: p / 10,  # nothing is remembered yet: nine tenths are the votes of nobody
-    "netfv": lambda p: p * 2 / 3,  # here one of three
+    "moe": lambda p: p * 3 / 4,  # the dummy, one of four equal experts, predicts 0
+    "nearest_neighbors": lambda p: p / 10,  # the memory is empty, so the votes of neighbours, nine tenths, are 0
+    "netfv": lambda p: p * 2 / 3,  # the dummy is one of three experts here
     "netrvlad": lambda p: p * 2 / 3,
     "netvlad": lambda p: p * 2 / 3,
     "ranking_fcn": lambda p: np.full_like(p, p.mean()),  # one bias for all classes

@@ -1,4 +1,4 @@
-"""A pipeline that is small and quick."""
+"""The configuration of a small and quick pipeline."""
 
 from typing import Any
 

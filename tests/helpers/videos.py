@@ -1,4 +1,4 @@
-"""Writes video files of moving shapes with tones, and of frames that say their number."""
+"""Writes video files of moving shapes with tones, and of frames that show their number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 SHAPES = ("disc", "square", "cross")
 TONES = (300.0, 900.0, 2700.0)  # Hz
-_TICKS = 90_000  # a second of timestamps has so many
+_TICKS = 90_000  # units of timestamps in a second
 _SOUND_RATE = 44_100
 
 
@@ -31,9 +31,9 @@ def write_video(
     """Writes a video with a frame at each of `times`.
 
     Args:
-      path: its suffix says the format.
-      times: of the frames, in seconds.
-      picture: number of a frame to [H, W, 3] uint8; even sizes.
+      path: the file; its suffix determines the format.
+      times: times of the frames, in seconds.
+      picture: maps the number of a frame to [H, W, 3] uint8, of even sizes.
       sound: [channels, samples] float32 in [-1, 1].
       sound_rate: samples a second.
       sound_start: where it begins, in seconds.
@@ -67,30 +67,30 @@ def write_video(
 
 
 def steady(rate: Fraction | int, seconds: float) -> list[Fraction]:
-    """The times of the frames of a video of a constant rate."""
+    """Returns the times of the frames of a video with a constant frame rate."""
     return [Fraction(number) / rate for number in range(round(seconds * float(rate)))]
 
 
 def grey(number: int, size: int = 16) -> np.ndarray:
-    """A picture of one colour that says a frame's number, up to 255: [size, size, 3] uint8."""
+    """Returns a picture whose grey level is the frame's number, up to 255: [size, size, 3] uint8."""
     return np.full((size, size, 3), number, np.uint8)
 
 
 def tone(frequency: float, seconds: float, rate: int = _SOUND_RATE, loudness: float = 0.5) -> np.ndarray:
-    """[1, samples] float32."""
+    """Returns a sine wave, [1, samples] float32."""
     return (loudness * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate))[None].astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A moving shape with a tone: what a clip of the walk shows, drawn from `rng`."""
+    """A moving shape with a tone, as in the walk of docs/OWN_VIDEOS.md; `seed` determines its random parameters."""
 
     shape: str
     pitch: float
     seed: int
 
     def write(self, path: Path, seconds: float = 2.0, rate: int = 5, size: int = 48) -> Path:
-        """Writes it as H.264 with AAC of 16 kHz, which is quick."""
+        """Writes the clip as H.264 with 16 kHz AAC, which is quick."""
         rng = np.random.default_rng(self.seed)
         colour, background = rng.integers(150, 256, 3), rng.integers(0, 80, 3)
         start, speed = rng.uniform(0.35, 0.65, 2), rng.uniform(-0.08, 0.08, 2)

@@ -23,10 +23,10 @@ def _texts(picture: Picture) -> list[str]:
 @pytest.mark.parametrize(
     ("shares", "words"),
     [
-        ([0.2, 0.8], "The curve lies above the diagonal: more are labels than these scores say, which are too low."),
-        ([0.0, 0.6], "The curve lies below the diagonal: fewer are labels than these scores say, which are too high."),
-        ([0.2, 0.6], "In 1 of 2 bins the curve lies above the diagonal: more are labels than these scores say"),
-        ([0.1, 0.7], "The curve keeps to the diagonal within 0.01: scores are the shares that they say."),
+        ([0.2, 0.8], "The curve is above the diagonal: these scores are too low, below the shares of labels."),
+        ([0.0, 0.6], "The curve is below the diagonal: these scores are too high, above the shares of labels."),
+        ([0.2, 0.6], "In 1 of 2 bins the curve is above the diagonal: these scores are too low, below the shares"),
+        ([0.1, 0.7], "The curve is within 0.01 of the diagonal: scores equal the shares of labels."),
     ],
 )
 def test_calibration_in_words(shares: list[float], words: str) -> None:

@@ -101,7 +101,7 @@ def test_ensembles(whole: tuple[Path, _Page]) -> None:
     assert ["1", "worst first", "0.2690", "0.2990", "0.3090", "0.3190"] in found
     assert ["1 + 1", "best, and all weak ones", "0.5690", "0.5990", "0.6090", "0.6190"] in found
     assert ["1", "1", "0.4990 → 0.5990", "0.5090 → 0.6090", "0.5190 → 0.6190"] in found
-    assert "boosters of up to 1,200 trees, learning rate 0.25. Weak are second." in page.text
+    assert "boosters of up to 1,200 trees, learning rate 0.25. Weak models: second." in page.text
     assert (directory.parent / "report_files" / "gap_against_models_by_method.png").is_file()
     alt = page.alt("gap_against_models_by_method")
     assert "1 models worst first: mean 0.2990, weighted mean 0.3090, LightGBM 0.3190" in alt
@@ -147,7 +147,7 @@ def test_numbers(whole: tuple[Path, _Page]) -> None:
     assert f"final: area {gap:.4f}" in page.alt("precision_recall")
     # Bins at 0.15 and 0.71, of which 0.125 and 0.5 are labels.
     assert "Calibration of final" in (whole[0].parent / "report.html").read_text(encoding="utf-8")
-    assert "The curve lies below the diagonal: fewer are labels than these scores say, which are too high." in page.text
+    assert "The curve is below the diagonal: these scores are too high, above the shares of labels." in page.text
     for title in (
         "final, step 20: 0.4321",
         "scores around 0.710: 0.500 of 6 are labels",
@@ -164,7 +164,7 @@ def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Pag
     compared = "0.1379 above final (paired 95% interval over 3 videos +0.0000 to +0.0000, which holds 0: no difference"
     served = "The one to serve is exported/final/1, with a GAP@20 of 0.4321, 0.1379 below LightGBM. It costs 2.5 MB and"
     served += " 2,346 videos/s in batches of 1024, on the machine that exported it."
-    surprising = "final (0.4321) stands below simpler models that led to it: first (0.5400)."
+    surprising = "final (0.4321) is below simpler models that led to it: first (0.5400)."
     rising = "GAP@20 of final was still rising at its last evaluation, by 0.1321"
     for words in (best, compared, served, surprising, rising, "No model can be expected to exceed 0.6600."):
         assert words in page.text
@@ -172,7 +172,7 @@ def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Pag
     assert page.row("model") and page.row("started, session 2 of 2")[1] == "2026-11-28T21:00:00+00:00"
     assert page.row("versions, session 1 of 2")[1] == "tensorflow 2.21.0; Linux"
     assert page.row("data, session 1 of 2")[1] == "4 shards; validation: 2 shards"
-    assert page.row("time of training")[1] == "3 min"  # 60 + 90.5 seconds
+    assert page.row("training time")[1] == "3 min"  # 60 + 90.5 seconds
     assert page.row("training")[1].startswith("loss bce, adam with learning rate 0.001")
     assert ["final", "stopping", "validation shards, which judge it"] in page.rows
     assert "num_classes: 6" in page.text  # the whole configuration
@@ -239,9 +239,9 @@ def _assert_escaped(page: _Page) -> None:
                 "No calibration of final: yt8m-evaluate",
                 "No average precision of classes: yt8m-evaluate",
                 "No ensemble was packed",
-                "No precision-recall curve of final: its scores of validation videos are not at hand",
+                "No precision-recall curve of final: its scores of validation videos are not available",
                 "Confusions of LightGBM",
-                "No confusions of final: its scores of validation videos are not at hand; to have it score them",
+                "No confusions of final: its scores of validation videos are not available; to compute them",
                 "LightGBM: 3 videos",
             ],
         ),
@@ -282,7 +282,7 @@ def test_a_run_alone_has_no_empty_columns_and_finds_its_export(tmp_path: Path) -
     assert next(row for row in bare.rows if row[0] == "model") == ["model", "GAP@20 validation", "training"]
     assert bare.row("plain")[1:] == ["0.4321", "5 min"]  # 300 seconds, by the names of the event files
     assert not {"gap.png", "bce_runs.png", "gap_at_20_runs.png"} & {str(a.get("data-name")) for _, a in bare.tags}
-    assert "GAP@20 of plain is known at one step alone. plain, step 10: 0.4321." in bare.text
+    assert "GAP@20 of plain is known at one step only. plain, step 10: 0.4321." in bare.text
     write_export(exported, run)
     write_export(tmp_path / "exported" / "other" / "1", run)
     _check_flags(Hints(read_workdir(run), Path("a.html"), "/my data", "v.csv", "plain"))
@@ -362,7 +362,7 @@ def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
         assert tile in page.text
     assert page.row("Fish & chips") == ["Fish & chips", "2", "9", "3", "0.125"]
     assert page.row(NAMES[1]) == [NAMES[1], "1", "3", "0", ""]
-    assert "1 of 6 classes were rated nowhere, 1 were rated absent alone" in page.text
+    assert "1 of 6 classes were never rated, 1 were only rated absent" in page.text
     assert "No stacking yet" not in page.text  # there are no folds
     assert "No confusions" not in page.text and "No evaluation of" not in page.text  # there is nothing of whole videos
 

@@ -135,7 +135,7 @@ def test_labels_and_ratings_come_from_the_records(tmp_path: Path) -> None:
 def test_lines_that_are_none_are_refused(tmp_path: Path, change: dict) -> None:
     line = {"id": "a", "segments": [{"start": 0, "end": 5, "ids": [1], "scores": [0.5]}]}
     (tmp_path / "x.jsonl").write_text(json.dumps(line | {"id": "good"}) + "\n" + json.dumps(line | change) + "\n")
-    with pytest.raises(InputError, match=r"x\.jsonl: line 2 is none of yt8m-infer --segments=5 --format=jsonl; give"):
+    with pytest.raises(InputError, match=r"x\.jsonl: line 2 is not from yt8m-infer --segments=5 --format=jsonl; give"):
         read_scores(tmp_path / "x.jsonl", None, 10, progress=False)
 
 

@@ -71,7 +71,7 @@ _FIRST = {"type": "worker", "index": 0}
         ({"worker": "a:1"}, _FIRST, "cluster.worker must be a list of addresses"),
         ({"worker": []}, _FIRST, "cluster.worker must be a list of addresses"),
         ({"worker": ["a"]}, _FIRST, "'a' is not an address, HOST:PORT"),
-        ({"worker": ["a:1", "a:1"]}, _FIRST, "'a:1' stands twice"),
+        ({"worker": ["a:1", "a:1"]}, _FIRST, "'a:1' occurs twice"),
         (_PAIR, None, "task must say which process of the cluster this is"),
         (_PAIR, {"type": "worker"}, "task must say which process of the cluster this is"),
         (_PAIR, {"type": "chief", "index": 0}, "task.type 'chief' is not a job of the cluster: worker"),

@@ -1,3 +1,5 @@
-"""One page about a pipeline or a run: what is read (`sources`, `predictions`), what is found in it (`analysis`), and
-how it is shown (`figures`, `sections`, `parts`, `page`). And one about labels over time in clips (`clips`, `timeline`).
+"""HTML pages: a report on a pipeline or a run, and a timeline of the labels in clips.
+
+A report reads data (`sources`, `predictions`), analyses it (`analysis`), and shows it (`figures`, `sections`, `parts`,
+`page`). `clips` and `timeline` make the other page.
 """

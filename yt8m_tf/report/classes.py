@@ -21,11 +21,11 @@ Names = Callable[[int], str]
 
 _CONFUSIONS = 40
 _EXTREMES = 10
-_ENOUGH = 10  # labels from which on the average precision of a class says something
+_ENOUGH = 10  # fewest labels for a meaningful average precision of a class
 _SHOWN = 6  # scores of an example
 _KINDS = {
-    "best": "Best: of the highest average precision",
-    "worst": "Worst: of the lowest average precision, the highest wrong score first",
+    "best": "Best: those with the highest average precision",
+    "worst": "Worst: those with the lowest average precision, the highest wrong score first",
     "random": "Drawn at random",
 }
 
@@ -38,15 +38,15 @@ def quality(
     palette: Palette,
     directory: Path,
 ) -> Section:
-    """Precision-recall curves and calibration, each with the name of the model that it is of.
+    """Returns the section with precision-recall curves and calibration, each with the name of its model.
 
     Args:
-      model: that is looked at closely.
-      evaluation: of the model, where there is one.
+      model: the model that is analysed in detail.
+      evaluation: the model's evaluation, if there is one.
       found: predictions by name of the model.
       hints: commands for what is missing.
-      palette: of the models.
-      directory: of the pictures.
+      palette: colours of the models.
+      directory: directory for pictures.
     """
     pictures: list[Picture] = []
     notes: list[Part] = []
@@ -72,7 +72,7 @@ def quality(
 
 
 def classes(model: str, evaluation: Evaluation | None, names: Names, hints: Hints, directory: Path) -> Section:
-    """Average precision of every class."""
+    """Returns the section with the average precision of every class."""
     title = f"Classes of {model}"
     if evaluation is None:
         return Section("classes", title, [Missing("No average precision of classes", hints.evaluate(model))])
@@ -121,8 +121,8 @@ def confused(model: str, found: Mapping[str, Predictions], names: Names, hints: 
     ]
     titles = ["label", "highest score instead", "videos", "of the label's videos", "with both labels"]
     text = (
-        "Videos whose highest score is of no label of theirs, for each of their labels. Where many other videos have"
-        " both labels, the two go together, and the second one may simply be missing."
+        "Videos whose highest score is not for one of their labels, counted under each of their labels. If many other"
+        " videos have both labels, the two co-occur, and the second one may simply be missing."
     )
     table = Table(title, titles, rows, 2, tall=True, captioned=False)
     return Section("confusions", title, [Note(text), table, *lacking])
@@ -131,7 +131,7 @@ def confused(model: str, found: Mapping[str, Predictions], names: Names, hints: 
 def examples(
     model: str, found: Mapping[str, Predictions], names: Names, count: int, seed: int, hints: Hints
 ) -> Section:
-    """Videos with their labels and a model's scores."""
+    """Returns the section of example videos with their labels and a model's scores."""
     whose, lacking = _whose(model, found, "example videos", hints)
     if whose is None:
         return Section("examples", "Example videos", lacking)
@@ -146,7 +146,7 @@ def examples(
 
 
 def _whose(model: str, found: Mapping[str, Predictions], what: str, hints: Hints) -> tuple[str | None, list[Missing]]:
-    """The model whose scores are shown, and what is said where that is not `model`."""
+    """Returns the model whose scores are shown, and a hint if that is not `model`."""
     if model in found:
         return model, []
     return next(iter(found), None), [_no_scores(f"No {what}", model, hints)]
@@ -154,7 +154,7 @@ def _whose(model: str, found: Mapping[str, Predictions], what: str, hints: Hints
 
 def _no_scores(what: str, model: str, hints: Hints) -> Missing:
     return Missing(
-        f"{what} of {model}: its scores of validation videos are not at hand; to have it score them", hints.report()
+        f"{what} of {model}: its scores of validation videos are not available; to compute them", hints.report()
     )
 
 

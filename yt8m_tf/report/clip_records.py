@@ -1,4 +1,4 @@
-"""Clips in frame-level shards: their records, and the labels and ratings in these."""
+"""Reads clips in frame-level shards: their records, and the labels and ratings of a record."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def find_records(
     id_keys: Sequence[str] = schema.ID_KEYS,
     progress: bool = True,
 ) -> dict[str, tuple[str, bytes]]:
-    """Looks for clips in shards, no further than to the last one that is wanted.
+    """Finds clips in shards, and reads no further than the last requested one.
 
     Args:
       shards: paths.
-      ids: of the videos; None: the first ones.
-      most: how many are the first ones.
-      flag: that names the shards.
-      id_keys: the keys that records may hold their id under.
+      ids: the requested ids; None for the first clips.
+      most: number of clips if `ids` is None.
+      flag: the flag that names the shards.
+      id_keys: the keys under which records may store their id.
       progress: whether to show a progress bar.
 
     Returns:
-      By id, in the order of `ids` or of the shards, the shard and the record.
+      The shard and the record of each clip, by id, in the order of `ids` or of the shards.
 
     Raises:
-      InputError: a video is not there, or a shard is damaged before it.
+      InputError: a clip is missing, or a shard is damaged before it.
     """
 
     def found() -> Iterator[tuple[str | None, tuple[str, bytes]]]:
@@ -61,16 +61,16 @@ def find_records(
 def read_annotations(
     shard: str, serialized: bytes, num_classes: int | None = None, labels_key: str = schema.LABELS_KEY
 ) -> Annotations:
-    """The labels of a frame-level record, and the ratings of its segments.
+    """Reads the labels of a frame-level record, and the ratings of its segments.
 
     Args:
-      shard: that it is from, for messages.
+      shard: the record's shard, for messages.
       serialized: the record.
-      num_classes: no class may reach it; None: any number.
+      num_classes: all class ids must be below it; None: not known.
       labels_key: the key of the labels.
 
     Raises:
-      InputError: labels or ratings that are none.
+      InputError: a label or a rating is not valid.
     """
     record = record_check.parse_record(serialized)
     assert record is not None  # it has an id

@@ -1,4 +1,4 @@
-"""Scores of clips' windows from JSON Lines, as yt8m-infer --segments=5 --format=jsonl writes them."""
+"""Reads the scores of clips' windows from JSON Lines of yt8m-infer --segments=5 --format=jsonl."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from yt8m_tf.report.clips import MOST_CLASSES, WindowScores, choose, window_scor
 def read_scores(
     path: Path, ids: Sequence[str] | None, most: int, names: Sequence[str] | None = None, progress: bool = True
 ) -> dict[str, WindowScores]:
-    """Reads what yt8m-infer --segments=5 --format=jsonl wrote.
+    """Reads a file of yt8m-infer --segments=5 --format=jsonl.
 
     Args:
-      path: of the file.
-      ids, most, progress: see `clips.choose`, and whether to show a progress bar.
-      names: of all classes, by id; None: those that the file has.
+      path: the file.
+      ids, most: see `clips.choose`.
+      names: names of all classes, by id; None takes those of the file.
+      progress: whether to show a progress bar.
 
     Raises:
-      InputError: a video is not there; a line is none of that command's; it cannot be read.
+      InputError: a requested video is missing, a line is not from that command, or the file cannot be read.
     """
 
     def found() -> Iterator[tuple[str, WindowScores]]:
@@ -39,7 +40,7 @@ def read_scores(
                     yield _parse_line(line, ids)
                 except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
                     raise InputError(
-                        f"--input={path}: line {number} is none of yt8m-infer --segments=5 --format=jsonl; give such a"
+                        f"--input={path}: line {number} is not from yt8m-infer --segments=5 --format=jsonl; give such a"
                         " file, or --saved_model with shards"
                     ) from error
                 bar.update(len(line))
@@ -54,10 +55,10 @@ def read_scores(
 
 
 def _parse_line(line: bytes, ids: Sequence[str] | None) -> tuple[str, WindowScores]:
-    """A line of `segment_formats.encode_json`; of a video that is not wanted only the id is looked at.
+    """Parses a line of `segment_formats.encode_json`; only the id if the video is not requested.
 
     Raises:
-      ValueError, LookupError, TypeError, AttributeError: it is none.
+      ValueError, LookupError, TypeError, AttributeError: the line is not in this format.
     """
     contents = json.loads(line)
     video_id, segments = contents["id"], contents["segments"]
@@ -82,7 +83,7 @@ def _parse_line(line: bytes, ids: Sequence[str] | None) -> tuple[str, WindowScor
         raise TypeError("what should be whole numbers is something else")
     if not all(isinstance(name, str) for name in names.values()):
         raise TypeError("names that are no text")
-    "".join([video_id, *names.values()]).encode()  # JSON can say half a character, which no page can hold
+    "".join([video_id, *names.values()]).encode()  # fails for lone surrogates, which JSON allows but UTF-8 does not
     firsts, stops, windows, class_of = (np.array(values, np.int64) for values in (starts, ends, window_of, classes))
     found = window_scores(firsts, stops, windows, class_of, np.array(scores, np.float32), names)
     _check_ranges(found)

@@ -11,7 +11,7 @@ import numpy as np
 from yt8m_tf.errors import InputError
 from yt8m_tf.serving.segment_formats import SegmentRows
 
-MOST_CLASSES = 1 << 20  # above it, a class id is taken for something else
+MOST_CLASSES = 1 << 20  # a class id this high is taken for an error
 _SHOWN_IDS = 3
 _T = TypeVar("_T")
 
@@ -23,8 +23,8 @@ class WindowScores:
     Attributes:
       starts, ends: [W] frames, ascending.
       classes: [K] ids, ascending.
-      scores: [W, K] float32 from 0 to 1; NaN where a window has no score of the class: it was not among its highest.
-      names: of the classes that have one.
+      scores: [W, K] float32 from 0 to 1; NaN if a class is not among the highest of a window.
+      names: class id to name, for classes that have one.
     """
 
     starts: np.ndarray
@@ -53,11 +53,11 @@ class Annotations:
 
 
 def from_rows(segments: SegmentRows, names: Sequence[str] | None = None) -> WindowScores:
-    """The scores of a clip's windows, as `serving.segment_inference` has them.
+    """Converts the scores of a clip's windows from `serving.segment_inference`.
 
     Args:
       segments: the windows of the clip.
-      names: of all classes, by id, where they are known.
+      names: names of all classes, by id, if they are known.
     """
     keep = segments.rows.keep
     assert keep is not None
@@ -75,7 +75,7 @@ def window_scores(
     score_of: np.ndarray,
     names: Mapping[int, str],
 ) -> WindowScores:
-    """Scores from pairs [P]: the window, the class and the score of each; the others are those of `WindowScores`."""
+    """Creates scores from P pairs, each a window, a class and a score; other arguments as in `WindowScores`."""
     classes, places = np.unique(class_of, return_inverse=True)
     scores = np.full((len(starts), len(classes)), np.nan, np.float32)
     scores[window_of, places] = score_of
@@ -89,17 +89,17 @@ def choose(
     flag: str,
     fail: Callable[[str], InputError],
 ) -> dict[str, _T]:
-    """Returns the requested clips, and reads no further than the last of them.
+    """Returns the requested clips by id, and reads no further than the last of them.
 
     Args:
-      found: the id of each clip, None where it has none, and what is known of it.
-      ids: of the videos; None: the first ones. Of one that is there twice the first one counts.
-      most: how many are the first ones.
-      flag: that names the source.
-      fail: makes the error of a message.
+      found: for each clip its id, or None if it has none, and its value.
+      ids: the requested ids; None for the first clips. If an id occurs twice, its first clip is returned.
+      most: number of clips if `ids` is None.
+      flag: the flag that names the source.
+      fail: creates the error for a message.
 
     Raises:
-      InputError: a video is not there, or there is none.
+      InputError: a requested clip is missing, or there are no clips.
     """
     chosen: dict[str, _T] = {}
     seen: list[str] = []
@@ -114,5 +114,5 @@ def choose(
     if missing := [video_id for video_id in ids or () if video_id not in chosen]:
         raise fail(f"--ids={missing[0]}: not in {flag}, which begins with {', '.join(seen) or 'nothing'}")
     if not chosen:
-        raise fail(f"{flag}: holds no video")
+        raise fail(f"{flag}: contains no video")
     return chosen if ids is None else {video_id: chosen[video_id] for video_id in ids}

@@ -57,7 +57,7 @@ class Palette:
         return {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)]}
 
     def colour(self, name: str) -> str:
-        """The colour alone."""
+        """Returns the colour of a model."""
         return str(self.line(name)["color"])
 
 
@@ -77,7 +77,7 @@ def canvas(size: tuple[float, float] = (5, 4)) -> Iterator[tuple[Any, Any]]:
 
 
 def tell(axes: Any, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, titles: Sequence[str]) -> None:
-    """Makes the points of a figure show their values: each gets an invisible area, whose title a pointer shows."""
+    """Makes the points of a figure show their values: each gets an invisible area with a tooltip."""
     finite = [at for at in range(len(titles)) if math.isfinite(x[at]) and math.isfinite(y[at])]  # others are not drawn
     points = axes.scatter(
         [x[at] for at in finite], [y[at] for at in finite], 90, color="#00000001", linewidths=0, zorder=9

@@ -1,4 +1,4 @@
-"""The section on ensembles: GAP@20 against the number of models, of the plain mean and of what yt8m-stack measured."""
+"""The section on ensembles: GAP@20 by number of models, for the plain mean and for what yt8m-stack measured."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from yt8m_tf.stacking.finished import OUT_OF_FOLD
 from yt8m_tf.stacking.sizes import METHODS
 from yt8m_tf.stacking.subsets import WITH_WEAK
 
-_NAMES = {"mean": "plain mean"}  # of yt8m-stack, in a report
+_NAMES = {"mean": "plain mean"}  # how a report calls methods of yt8m-stack
 
 
 def ensembles(
     workdir: Workdir, hints: Hints, palette: Palette, directory: Path, num_shards: int, progress: bool
 ) -> Section:
-    """GAP@20 against the number of models."""
+    """Returns the section with GAP@20 by number of models."""
     split = workdir.split
     rows = workdir.path / "stacked" / "rows" / str(split)
     if split is None or not any(rows.glob("*.npz")):
@@ -49,7 +49,7 @@ def ensembles(
 
 
 def _measured(contents: Mapping[str, Any], split: str, palette: Palette, directory: Path) -> list[Part]:
-    """The curves of `contents`, and what weak models add to strong ones."""
+    """Returns the curves of `contents`, and a table of what weak models add to strong ones."""
     cells = [
         [sizes_report.number_of_models(point), point["order"], *(gap(point["gaps"][split][name]) for name in METHODS)]
         for point in contents["points"]
@@ -62,15 +62,15 @@ def _measured(contents: Mapping[str, Any], split: str, palette: Palette, directo
         parts.append(Table("What the weak models add to the best", names, gains))
     trees = contents["config"]
     note = (
-        f"Each ensemble as a stacking of its models alone would be: boosters of up to {trees['num_trees']:,} trees,"
-        f" learning rate {trees['learning_rate']:g}. Weak are {', '.join(contents['weak']) or 'none'}. The best single"
-        " model is that of the highest GAP@20 out of fold."
+        f"Each ensemble is stacked without the other models: boosters of up to {trees['num_trees']:,} trees,"
+        f" learning rate {trees['learning_rate']:g}. Weak models: {', '.join(contents['weak']) or 'none'}. The best"
+        " single model is the one with the highest GAP@20 out of fold."
     )
     return [*parts, Note(note)]
 
 
 def _gains(contents: Mapping[str, Any], split: str) -> list[list[str]]:
-    """A row for each number of strong models: GAP@20 without and with the weak ones."""
+    """Returns a row for each number of strong models: GAP@20 without and with the weak ones."""
     rows = []
     for point in contents["points"]:
         alone = sizes_report.best_alone(contents, point) if point["order"] == WITH_WEAK else None

@@ -44,7 +44,7 @@ def draw_lines(
 
     Args:
       lines: the curves.
-      palette: of the models.
+      palette: colours of the models.
       directory, name: of the PNG file, the name without suffix.
       title: of the picture.
       axis: label of the y-axis, with the unit.
@@ -94,7 +94,7 @@ def draw_gaps(
             rows = [row for row, model in enumerate(names) if kind(model) == own]
             axes.scatter([found[row] for row in rows], rows, 36, color=_KINDS[own], zorder=3, label=own)
         for row, value in enumerate(found):
-            near = reachable is not None and 0 < reachable - value < 0.2 * (reachable - min(found))  # to its line
+            near = reachable is not None and 0 < reachable - value < 0.2 * (reachable - min(found))  # near its line
             place, side = ((-6, -3), "right") if near else ((6, -3), "left")
             axes.annotate(f"{value:.4f}", (value, row), place, textcoords="offset points", fontsize=8.5, ha=side)
         high = max([*found, reachable or 0.0])
@@ -109,8 +109,8 @@ def draw_gaps(
         legend_below(figure, len(kinds) + (reachable is not None))
         alt = f"{title}. " + ", ".join(f"{model} {values[model]:.4f}" for model in names[:10]) + "."
         more = f"The {len(names)} best of {len(values)} are shown. " if len(values) > len(names) else ""
-        limit = "No model can be expected to exceed what is reachable: the data are made up. " if reachable else ""
-        caption = more + limit + "Colours are of kinds here; further down each model has its own, the same everywhere."
+        limit = "No model can be expected to exceed the reachable value of this synthetic data. " if reachable else ""
+        caption = more + limit + "Colours show kinds here; in the other figures each model keeps its own colour."
         return saved(figure, directory, "gap", alt, caption)
 
 
@@ -122,7 +122,7 @@ def draw_bytes(
     Args:
       exports: the SavedModels.
       frontiers: name to the contents of `frontier.json`.
-      palette: of the models.
+      palette: colours of the models.
       directory: of the PNG file.
     """
     with canvas() as (figure, axes):
@@ -151,7 +151,7 @@ def draw_bytes(
         alt = "GAP@20 against size of SavedModels: " + ", ".join(
             f"{export.path} {export.num_bytes / 1e6:,.1f} MB {export.gap:.4f}" for export in exports
         )
-        caption = "A frontier is judged on held-out training videos, a SavedModel on its validation videos."
+        caption = "A frontier is measured on held-out training videos, a SavedModel on its validation videos."
         return saved(figure, directory, "gap_against_bytes", alt + ".", caption if frontiers else "")
 
 

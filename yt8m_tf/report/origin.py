@@ -1,4 +1,4 @@
-"""The section of a report that explains a model in a year: its settings, data, machine, versions, choices."""
+"""The section of a report on how a model was made: its settings, data, machine, versions and choices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yt8m_tf.console.tables import duration
 from yt8m_tf.report.parts import Listing, Note, Part, Section, Table
 from yt8m_tf.report.workdir import Run, Workdir
 
-_ALONE = ("checkpoint", "the one of the highest GAP@20", "validation shards, which judge it")
+_ALONE = ("checkpoint", "the one with the highest GAP@20", "validation shards, which judge it")
 
 
 def origin(workdir: Workdir, model: str) -> Section:
@@ -27,12 +27,12 @@ def origin(workdir: Workdir, model: str) -> Section:
         Table("Where each choice was made", ["of", "choice", "where"], made, num_left=3),
     ]
     if any("validation" in row[2] for row in made):
-        parts.append(Note("What was chosen on the videos that judge it looks somewhat better than it is."))
+        parts.append(Note("A choice made on the validation videos makes the result there look better than it is."))
     return Section("origin", f"How {model} was made", parts)
 
 
 def _facts(run: Run) -> Iterator[list[str]]:
-    """Rows of the table; what a release did not keep is not there."""
+    """Yields the rows of the table, without facts that the release that trained the model did not record."""
     experiment, data, train = run.experiment, run.experiment.data, run.experiment.train
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.sizes.items())
     yield ["model", f"{experiment.model['name']}, {data.level} level, features {sizes}; {data.num_classes:,} classes"]
@@ -50,7 +50,7 @@ def _facts(run: Run) -> Iterator[list[str]]:
         yield ["folds", f"{data.num_folds}, by shard; each model is trained without its own"]
     labels = experiment.labels
     soft = f"scores {'in' if labels.soft else 'of'} {labels.source}" if labels.source else ""
-    yield ["labels", f"{soft}, weight {labels.weight:g}; the rest by hand" if soft else "of the records"]
+    yield ["labels", f"{soft}, weight {labels.weight:g}; the rest from the records" if soft else "from the records"]
     optimizer = experiment.optimizer
     yield [
         "training",
@@ -58,9 +58,9 @@ def _facts(run: Run) -> Iterator[list[str]]:
         f" {experiment.schedule.name}, batches of {train.batch_size:,}, {train.precision}, seed {train.seed}",
     ]
     if run.seconds is not None:
-        yield ["time of training", duration(run.seconds)]
+        yield ["training time", duration(run.seconds)]
     if not run.sessions[0]:
-        yield ["machine and versions", "not kept by the release that trained it"]
+        yield ["machine and versions", "not recorded by the release that trained it"]
     for number, session in enumerate(run.sessions[0], 1):
         which = f", session {number} of {len(run.sessions[0])}" if len(run.sessions[0]) > 1 else ""
         versions = ", ".join(f"{name} {version}" for name, version in session.get("versions", {}).items())

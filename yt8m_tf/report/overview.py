@@ -111,7 +111,7 @@ def _while_training(workdir: Workdir, model: str) -> list[Part]:
         return []
     best = max(known, key=lambda entry: entry["gap_at_20"])
     videos = f" on {best['num_videos']:,} validation videos" if "num_videos" in best else ""
-    return [Prose([f"While {model} was trained, its best GAP@20 was {best['gap_at_20']:.4f}{videos}."])]
+    return [Prose([f"The best GAP@20 of {model} during training was {best['gap_at_20']:.4f}{videos}."])]
 
 
 def _prior(workdir: Workdir) -> float | None:
@@ -124,7 +124,7 @@ def _prior(workdir: Workdir) -> float | None:
 def _to_serve(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> str:
     """Describes the export with the highest GAP@20, and its cost."""
     if not workdir.exports:
-        return f"None is exported to be served yet; of those that can be, this page looks at {model} closely."
+        return f"No model is exported for serving yet; this page takes a closer look at {model}."
     export: Export = max(workdir.exports, key=lambda own: own.gap)
     best, rate = next(iter(gaps)), export.rate
     cost = size(export.num_bytes)
@@ -143,16 +143,16 @@ def _surprises(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[
         if above:
             listed = ", ".join(f"{other} ({gaps[other]:.4f})" for other in above[:4])
             more = f" and {len(above) - 4} more" if len(above) > 4 else ""
-            found.append(f"{name} ({gaps[name]:.4f}) stands below simpler models that led to it: {listed}{more}.")
+            found.append(f"{name} ({gaps[name]:.4f}) is below simpler models that led to it: {listed}{more}.")
     singles = of_kind.get(FIRST_LEVEL, [])
     weak = [name for name in of_kind.get(COMBINATION, ()) if name not in workdir.runs]  # of first-level models alone
     if singles and (weak := [name for name in weak if gaps[name] < gaps[singles[0]]]):
         found.append(
-            f"The best first-level model alone, {singles[0]} ({gaps[singles[0]]:.4f}), stands above combinations of"
+            f"The best first-level model alone, {singles[0]} ({gaps[singles[0]]:.4f}), is above combinations of"
             f" all: {', '.join(f'{name} ({gaps[name]:.4f})' for name in weak)}."
         )
     found += [
-        f"{name} ({gaps[name]:.4f}) stands above LightGBM, whose scores it was trained on."
+        f"{name} ({gaps[name]:.4f}) is above LightGBM, on whose scores it was trained."
         for name in of_kind.get(STUDENT, ())
         if workdir.runs[name].experiment.labels.soft and gaps[name] > gaps.get(STACKED, math.inf)
     ]
@@ -161,7 +161,7 @@ def _surprises(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[
         found.append(f"LightGBM has {out_of_fold:.4f} out of fold, and {gaps[STACKED]:.4f} on the validation videos.")
     for export in workdir.exports:
         if (lost := float(export.report["metrics"]["gap_float32"]) - export.gap) > _LOST:
-            found.append(f"{export.path} lost {lost:.4f} of GAP@20 by the precision of its weights.")
+            found.append(f"{export.path} lost {lost:.4f} of GAP@20 to the lower precision of its weights.")
     last = [entry["gap_at_20"] for entry in workdir.runs[model].histories[0] if "gap_at_20" in entry][-2:]
     if len(last) == 2 and last[1] - last[0] > _RISING:
         found.append(

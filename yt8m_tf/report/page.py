@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else, and PNG files of its figures beside it."""
+"""Writes a report as one self-contained HTML page, with PNG files of its figures beside it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LINKS = {
     "segments": "Segments",
     "origin": "How it was made",
 }
-_COMPARED = 2  # of the best models: how many are compared on the same videos
+_COMPARED = 2  # number of best models that are compared on the same videos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Options:
     """Options of a report.
 
     Attributes:
-      data_dir: where the shards of the validation data are; None: not at hand.
+      data_dir: directory of the validation shards; None if they are not available.
       vocabulary: the dataset's vocabulary.csv; None: `data.vocabulary` of the model below `data_dir`, if it is there.
-      model: the run that is looked at closely; None: the final network, or the best one.
-      num_shards: validation shards that curves, confusions and examples are from; 0: all.
-      num_examples: videos of a kind.
-      seed: of the random ones.
+      model: the run that is analysed in detail; None: the final network, or the best one.
+      num_shards: number of validation shards for curves, confusions and examples; 0: all.
+      num_examples: number of example videos of each kind.
+      seed: for drawing the random ones.
       progress: whether to show progress bars.
     """
 
@@ -69,9 +69,9 @@ class Report:
     Attributes:
       page: the page.
       pictures: the PNG files beside it.
-      model: that it looks at closely.
-      checkpoint: of that model, in words.
-      next_command: what comes next.
+      model: the model that it analyses in detail.
+      checkpoint: that model's checkpoint, in words.
+      next_command: the command to run next.
     """
 
     page: Path
@@ -85,12 +85,12 @@ def write_report(path: Path, output: Path, options: Options) -> Report:
     """Writes the report of a pipeline's or a run's directory.
 
     Args:
-      path: the directory; nothing is written there.
+      path: the directory, which is not changed.
       output: the page. Pictures go to a folder beside it, `NAME_files` for `NAME.html`.
       options: what is shown, and of which model.
 
     Raises:
-      InputError: nothing there to report on, a damaged file, or a page that cannot be written.
+      InputError: there is nothing to report on, a file is damaged, or the page cannot be written.
     """
     files.check_writable(output, "--output")
     workdir = read_workdir(path)
@@ -127,7 +127,7 @@ def _of_videos(
     directory: Path,
     options: Options,
 ) -> list[Section]:
-    """The sections that rest on labels of whole videos."""
+    """Returns the sections that need labels of whole videos."""
     names, evaluation = _class_names(workdir, model, options), workdir.evaluations.get(model)
     content = [
         sections.training(workdir, hints, palette, directory),
@@ -175,7 +175,7 @@ def _checkpoint(workdir: Workdir, model: str) -> str:
 
 
 def _next(workdir: Workdir, model: str, found: Mapping[str, Predictions], hints: Hints) -> str:
-    """Returns the command that a reader of the page would run next; one for what the page lacks comes first."""
+    """Returns the command to run next: the first one that adds what the page lacks, or else export or inference."""
     evaluated = workdir.runs[model].of_segments or model in workdir.evaluations or workdir.runs[model].best_step is None
     if not evaluated:
         return hints.evaluate(model)
@@ -186,19 +186,19 @@ def _next(workdir: Workdir, model: str, found: Mapping[str, Predictions], hints:
 
 
 def _palette(workdir: Workdir, model: str) -> Palette:
-    """Colours for the model that is looked at, then for the others, the best first."""
+    """Returns the colours of models: the first for `model`, then those of the others, the best first."""
     trained = sorted(workdir.runs.values(), key=lambda run: -sections.mean_history(run, "gap_at_20").rank)
     return Palette([model, *workdir.validation_gaps, *(run.name for run in trained)])
 
 
 def _predictions(workdir: Workdir, model: str, options: Options) -> dict[str, Predictions]:
-    """Of the model, of the stacked models, and of the best of all, as far as they can be had."""
+    """Returns the available predictions of `model`, LightGBM, the best first-level model, and the best models."""
     gaps = workdir.validation_gaps
     stacked = [name for name in gaps if name in workdir.models]
     best = list(gaps)[:_COMPARED]
     found = {}
     for name in dict.fromkeys([model, STACKED, *stacked[:1], *best]):
-        data_dir = options.data_dir if name in (model, *best) else None  # score shards of the others, or nothing
+        data_dir = options.data_dir if name in (model, *best) else None  # the others only have score shards
         own = find_predictions(workdir, name, data_dir, options.num_shards, options.progress)
         if own is not None:
             found[name] = own

@@ -1,4 +1,4 @@
-"""A model's highest scores of validation videos beside their labels: from score shards, or from the model itself."""
+"""A model's highest scores of validation videos, with their labels: from score shards, or computed by the model."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Predictions:
     shards: tuple[int, int]
 
     def hits(self, top_k: int) -> np.ndarray:
-        """[N, k] bool: are the `top_k` highest classes labels."""
+        """Returns which of the `top_k` highest classes are labels, [N, k] bool."""
         classes = self.classes[:, :top_k]
         return (classes[:, :, None] == self.labels[:, None, :]).any(axis=2) & (classes != schema.NO_LABEL)
 
     @property
     def num_labels(self) -> np.ndarray:
-        """[N] labels of each video."""
+        """Returns the number of labels of each video, [N]."""
         return (self.labels != schema.NO_LABEL).sum(axis=1)
 
 
@@ -59,21 +59,21 @@ def find_predictions(
 ) -> Predictions | None:
     """Returns a model's predictions for validation videos.
 
-    Its score shards are read where there are any, with the labels that stacking kept or those of the shards. Else the
-    run's best checkpoint scores the shards.
+    The model's score shards are read if there are any, with the labels that stacking kept or those of the validation
+    shards. Otherwise the run's best checkpoint scores the validation shards.
 
     Args:
       workdir: from `sources.read_workdir`.
-      name: of a run, or `STACKED`.
-      data_dir: where the shards are; None: not at hand.
-      num_shards: how many are taken at most, evenly spread over all; 0: all.
+      name: the name of a run, or `STACKED`.
+      data_dir: directory of the validation shards; None if they are not available.
+      num_shards: largest number of shards, evenly spread over all; 0: all.
       progress: whether to show a progress bar.
 
     Returns:
-      None where the scores, or the labels, are not there and cannot be made without `data_dir`.
+      The predictions; None if scores or labels are missing and cannot be created, as without `data_dir`.
 
     Raises:
-      InputError: damage, or no shards in `data_dir`.
+      InputError: a file is damaged, or there are no shards in `data_dir`.
     """
     path = workdir.path
     directory = path / "stacked" / _SPLIT if name == STACKED else path / "scores" / name / _SPLIT
@@ -103,7 +103,7 @@ def _listed(patterns: Sequence[str], data_dir: str) -> list[str]:
 
 
 def _spread(shards: Sequence[str], count: int) -> list[str]:
-    """`count` of the shards, at equal distances; all where there are no more, or `count` is 0."""
+    """Returns `count` of the shards, evenly spaced; all of them if there are no more, or if `count` is 0."""
     if not count or count >= len(shards):
         return list(shards)
     return [shards[position * len(shards) // count] for position in range(count)]

@@ -1,4 +1,4 @@
-"""The pictures of one model: precision against recall, calibration, average precision of its classes."""
+"""Figures of a report on one model: precision-recall curves, calibration, average precision of classes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from yt8m_tf.report.drawing import (
 
 _PRECISION_FROM, _MOST_POINTS = 0.02, 600
 _THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
-_APART = 0.1  # of the axes: thresholds that lie closer to each other have one label
-_OFF = 0.01  # of shares: calibration that is off by less is called right
+_APART = 0.1  # smallest distance, in recall and precision, between the labels of thresholds
+_OFF = 0.01  # largest difference between score and share that counts as calibrated
 
 
 def draw_precision_recall(curves: Mapping[str, Curve], marked: str, palette: Palette, directory: Path) -> Picture:
-    """Precision against recall of some models, with points at thresholds on the curve of `marked`."""
+    """Draws precision-recall curves of models, with points at thresholds on the curve of `marked`."""
     with canvas() as (figure, axes):
         for model, curve in curves.items():
             few = evenly(len(curve.recall), _MOST_POINTS)
@@ -43,7 +43,7 @@ def draw_precision_recall(curves: Mapping[str, Curve], marked: str, palette: Pal
             axes.plot(recall, precision, label=label, **palette.line(model))
             told = [at for at in evenly(len(curve.recall), MOST_TOLD) if curve.recall[at] >= _PRECISION_FROM]
             titles = [
-                f"{model}, scores of {curve.thresholds[at]:.3f} and more: precision {curve.precision[at]:.3f},"
+                f"{model}, scores from {curve.thresholds[at]:.3f}: precision {curve.precision[at]:.3f},"
                 f" recall {curve.recall[at]:.3f}"
                 for at in told
             ]
@@ -56,19 +56,19 @@ def draw_precision_recall(curves: Mapping[str, Curve], marked: str, palette: Pal
         axes.set_title("Precision and recall", loc="left", fontsize=11)
         legend_below(figure, len(curves))
         alt = "Precision against recall of the pooled 20 highest scores of each video. " + "; ".join(
-            f"{model}: area {curve.gap:.4f}, at scores of 0.5 and more precision {curve.at(0.5)[0]:.3f} and recall"
+            f"{model}: area {curve.gap:.4f}, at scores from 0.5 precision {curve.at(0.5)[0]:.3f} and recall"
             f" {curve.at(0.5)[1]:.3f}"
             for model, curve in curves.items()
         )
         caption = (
-            f"Of {', '.join(curves)}. The area under a curve is its GAP@20, from scores rounded to float16: it may"
-            f" differ by some 1e-4 from that of an evaluation. Points are what {marked} scores that high, or higher."
+            f"Models: {', '.join(curves)}. The area under a curve is its GAP@20, from scores rounded to float16: it may"
+            f" differ by some 1e-4 from that of an evaluation. Points mark the scores of {marked} from a threshold on."
         )
         return saved(figure, directory, "precision_recall", alt + ".", caption)
 
 
 def _mark_thresholds(axes: Any, curve: Curve, colour: str) -> None:
-    """Points on a curve with the score below or left of each, on the curve's own side; none upon another."""
+    """Marks thresholds on a curve as points, with labels below and to the left; leaves out those that would overlap."""
     last = (math.inf, math.inf)
     for threshold in _THRESHOLDS:
         precision, recall = curve.at(threshold)
@@ -83,7 +83,7 @@ def _mark_thresholds(axes: Any, curve: Curve, colour: str) -> None:
 def draw_calibration(
     model: str, bins: Sequence[Mapping[str, Any]], error: float, palette: Palette, directory: Path
 ) -> Picture:
-    """A reliability diagram of a model, from the bins of `metrics.json`."""
+    """Draws a reliability diagram of a model, from the bins of `metrics.json`."""
     filled = [found for found in bins if found["pairs"]]
     scores = [found["mean_score"] for found in filled]
     shares = [found["share_positive"] for found in filled]
@@ -105,7 +105,7 @@ def draw_calibration(
             f"{share:.3f} at {score:.3f}" for score, share in zip(scores, shares, strict=True)
         )
         caption = (
-            f"{calibration_in_words(scores, shares)} The lowest bin holds {filled[0]['pairs']:,} of"
+            f"{calibration_in_words(scores, shares)} The lowest bin has {filled[0]['pairs']:,} of"
             f" {sum(found['pairs'] for found in filled):,} pairs of video and class; the error over all of them,"
             f" weighted by their number, is {error:.6f}."
         )
@@ -113,22 +113,22 @@ def draw_calibration(
 
 
 def calibration_in_words(scores: Sequence[float], shares: Sequence[float]) -> str:
-    """On which side of the diagonal the curve lies, and what that says of scores."""
+    """Says on which side of the diagonal the curve is, and thus whether scores are too low or too high."""
     low = [score for score, share in zip(scores, shares, strict=True) if share > score + _OFF]
     high = [score for score, share in zip(scores, shares, strict=True) if share < score - _OFF]
     if not low and not high:
-        return f"The curve keeps to the diagonal within {_OFF:g}: scores are the shares that they say."
-    above = "above the diagonal: more are labels than these scores say, which are too low"
-    below = "below the diagonal: fewer are labels than these scores say, which are too high"
+        return f"The curve is within {_OFF:g} of the diagonal: scores equal the shares of labels."
+    above = "above the diagonal: these scores are too low, below the shares of labels"
+    below = "below the diagonal: these scores are too high, above the shares of labels"
     if low and high:
-        return f"In {len(low)} of {len(scores)} bins the curve lies {above}. In {len(high)} it lies {below}."
-    return f"The curve lies {above if low else below}."
+        return f"In {len(low)} of {len(scores)} bins the curve is {above}. In {len(high)} it is {below}."
+    return f"The curve is {above if low else below}."
 
 
 def draw_classes(
     names: Sequence[str], num_positives: np.ndarray, average_precision: np.ndarray, directory: Path
 ) -> Picture:
-    """Average precision of classes against their labels; all [C], without classes that have no labels."""
+    """Draws average precision against number of labels, for classes with labels; arguments have one value for each."""
     with canvas() as (figure, axes):
         axes.scatter(
             num_positives, average_precision, 14, color=COLOURS[0], alpha=0.75, linewidths=0, label="a class, one point"

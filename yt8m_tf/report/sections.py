@@ -99,10 +99,10 @@ def training(workdir: Workdir, hints: Hints, palette: Palette, directory: Path) 
                 pictures.append(figures.draw_lines(lines, palette, directory, f"{key}_{group}", wrapped, axis, high))
             elif lines and key == "gap_at_20":
                 told = "; ".join(f"{line.name}, step {line.steps[0]:,}: {line.values[0]:.4f}" for line in lines)
-                parts.append(Note(f"GAP@20 of {what} is known at one step alone. {told}."))
+                parts.append(Note(f"GAP@20 of {what} is known at one step only. {told}."))
     if pictures:
         parts.insert(0, Columns(pictures))
-    return Section("training", "Training", parts or [Missing("No evaluation while training yet", hints.train())])
+    return Section("training", "Training", parts or [Missing("No evaluation during training yet", hints.train())])
 
 
 def mean_history(run: Run, key: str, rank: str = "gap_at_20") -> figures.Line:

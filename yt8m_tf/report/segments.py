@@ -54,16 +54,16 @@ def segments(
     Args:
       workdir: has a run on segments.
       whose: the run whose classes are shown (`segment_model`).
-      names: of its classes.
+      names: maps a class id to its name.
       hints: commands for what is missing.
-      palette: of the models.
-      directory: of the pictures.
+      palette: colours of the models.
+      directory: directory for pictures.
     """
     runs, found = segment_runs(workdir), workdir.segment_evaluations
     parts: list[Part] = [segment_tiles(found[whose])] if whose in found else []
     table = Table(
         "Models trained on rated segments",
-        ["model", "frames seen", "MAP", "cross-entropy", "best MAP while training"],
+        ["model", "frames seen", "MAP", "cross-entropy", "best MAP during training"],
         [_row(run, found.get(name)) for name, run in runs.items()],
     ).filled()
     lines = [line for run in runs.values() if (line := mean_history(run, "map", rank="map")).steps]
@@ -107,8 +107,8 @@ def _classes(whose: str, evaluation: Evaluation, names: Callable[[int], str]) ->
     ]
     titles = ["class", "id", "rated", "present", "average precision"]
     absent = int((present[known] == 0).sum())
-    note = f"{len(rated) - len(known):,} of {len(rated):,} classes were rated nowhere"
-    note += f", {absent:,} were rated absent alone: they have no average precision." if absent else "."
+    note = f"{len(rated) - len(known):,} of {len(rated):,} classes were never rated"
+    note += f", {absent:,} were only rated absent: they have no average precision." if absent else "."
     return [
         Table(f"The {len(known):,} rated classes of {whose}", titles, rows, tall=True, id="rated-classes"),
         Note(note),

@@ -1,4 +1,4 @@
-"""Reads the directory of a pipeline, or of a single run, for a report. Nothing is written there."""
+"""Reads the directory of a pipeline or of a single run for a report; nothing is written to it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\..*\.(start|end)\.session")
 
 
 def read_workdir(path: Path) -> Workdir:
-    """Reads what is there.
+    """Reads the data of a report.
 
     Raises:
-      InputError: neither a pipeline nor a run, or a file of it is damaged.
+      InputError: the directory is neither a pipeline's nor a run's, or one of its files is damaged.
     """
     pipeline = (path / "results.json").is_file() or (path / "runs").is_dir()
     if not pipeline and not (path / run_dir.CONFIG).is_file():
@@ -73,7 +73,7 @@ def read_workdir(path: Path) -> Workdir:
         evaluations[False],
         evaluations[True],
         read_json(stacked / STACK_FILE, {}).get("models", []),
-        # A pipeline's ensemble of all models in one graph, a run, is named "mean" too.
+        # A pipeline's run that joins all models in one graph is named "mean", too.
         {split: {_NAMES.get(name, name): gap for name, gap in own.items()} for split, own in gaps.items()},
         read_json(stacked / SIZES, {}, ("points",)),
         _exports(path, runs),
@@ -108,7 +108,7 @@ def _read_run(directory: Path) -> Run | None:
 
 
 def _checkpoint(directory: Path) -> tuple[int, int]:
-    """The step of the best checkpoint and the number of parameters."""
+    """Returns the step of the best checkpoint and the number of parameters."""
     prefix, step = checkpoints.find_checkpoint(directory)
     try:
         shapes = tf.train.list_variables(checkpoints.readable(prefix))
@@ -130,7 +130,7 @@ def _seconds(directory: Path, sessions: Sequence[Mapping[str, Any]]) -> float | 
     for file in run_dir.event_directory(directory).glob("*.session"):
         if found := _EVENTS.fullmatch(file.name):
             times[found[2]].append(int(found[1]))
-    # Of a run that was interrupted only the last session is known, so that the whole is not.
+    # For a run that was interrupted, only the last session is known, and not the total.
     if len(times["start"]) != 1 or len(times["end"]) != 1:
         return None
     return float(times["end"][0] - times["start"][0])
@@ -155,8 +155,10 @@ def _read_evaluation(directory: Path, of_segments: bool) -> Evaluation:
 
 
 def _exports(path: Path, runs: Mapping[str, Run]) -> list[Export]:
-    """Returns the exports in `path`, and those of its runs in exported/NAME of the current directory, the parent of
-    `path` and the parent of that."""
+    """Returns the exports in `path`, and those of its runs in other directories.
+
+    The others are in exported/NAME of the current directory, of the parent of `path`, and of that directory's parent.
+    """
     found = [
         Export(str(directory.relative_to(path)), directory.relative_to(path).parts[1], _report(file))
         for directory, file in _below(path / "exported", REPORT_FILE, 2)
@@ -189,6 +191,6 @@ def _is_of(directory: Path, run: Run) -> bool:
 
 
 def _below(exported: Path, name: str, depth: int) -> Iterator[tuple[Path, Path]]:
-    """Each file of that name in NAME or NAME/VERSION, after the directory `depth` levels above it."""
+    """Yields files called `name` in NAME or NAME/VERSION, each after the directory `depth` levels above it."""
     for file in sorted([*exported.glob(f"*/{name}"), *exported.glob(f"*/*/{name}")]):
         yield file.parents[depth - 1], file

@@ -1,4 +1,4 @@
-"""Reads what other commands wrote, and checks that it is what a report goes on to use: damage is one line."""
+"""Reads and checks the files of other commands for a report; damage raises an error of one line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from yt8m_tf.errors import InputError
 def read_json(
     path: Path, default: Any = None, needed: Sequence[str] = (), check: Callable[[Any], None] | None = None
 ) -> Any:
-    """The contents of a file; `default` where there is none.
+    """Returns the contents of a JSON file; `default`, if given, for a file that does not exist.
 
     Args:
       path, default: as above.
-      needed: keys, each in the value of the one before.
-      check: raises LookupError, TypeError, AttributeError or ValueError where the contents are not what is read.
+      needed: keys that must exist, each in the value of the one before.
+      check: raises LookupError, TypeError, AttributeError or ValueError if the contents are not as expected.
 
     Raises:
-      InputError: it cannot be read, or is not what is read.
+      InputError: the file cannot be read, or its contents are not as expected.
     """
     if default is not None and not path.is_file():
         return default
@@ -39,7 +39,7 @@ def read_json(
 
 
 def checked(path: Path, read: Callable[[Path], Any]) -> Any:
-    """Returns `read(path)`, and turns the errors of a file that cannot be read into InputError."""
+    """Returns `read(path)`; the errors of a file that cannot be read become InputError."""
     try:
         return read(path)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
@@ -50,7 +50,7 @@ def checked(path: Path, read: Callable[[Path], Any]) -> Any:
 
 
 def check_results(contents: Any) -> None:
-    """Of a pipeline; a release before `choices` and `reachable_gap_at_20` left them out."""
+    """Checks the results of a pipeline; earlier releases did not write `choices` and `reachable_gap_at_20`."""
     for made in contents.get("choices", []):
         _check_texts(made, "of", "choice", "where")
     if contents.get("reachable_gap_at_20") is not None:
@@ -58,25 +58,25 @@ def check_results(contents: Any) -> None:
 
 
 def check_evaluation(contents: Any) -> None:
-    """A release before `intervals` left it out."""
+    """Checks the metrics of an evaluation; earlier releases did not write `intervals`."""
     for interval in contents.get("intervals", {}).values():
         for key in ("low", "high", "level"):
             _check_number(interval[key])
 
 
 def check_export(report: Any) -> None:
-    """An export report."""
+    """Checks an export report."""
     _check_bytes(report["size"]["total_bytes"])
     for key in ("gap", "gap_float32"):
         _check_number(report["metrics"][key])
     for found in report.get("videos_per_second", {}).values():
         if type(found["saved_model"]) not in (int, float) or not found["saved_model"] > 0:
-            raise ValueError(f"{found['saved_model']!r} is no rate")
+            raise ValueError(f"{found['saved_model']!r} is not a rate")
     len(report.get("pack", {}).get("members", []))
 
 
 def check_frontier(contents: Any) -> None:
-    """The frontier of a packing."""
+    """Checks the frontier of a packing."""
     for points in (contents["options"], contents["frontier"]):
         if not points:
             raise ValueError("it has no options or no points")
@@ -92,7 +92,7 @@ def check_frontier(contents: Any) -> None:
 
 def _check_texts(values: Any, *keys: str) -> None:
     if wrong := [key for key in keys if not isinstance(values[key], str)]:
-        raise TypeError(f"'{wrong[0]}' is no text")
+        raise TypeError(f"'{wrong[0]}' is not text")
 
 
 def _check_bytes(value: Any) -> None:
@@ -101,6 +101,6 @@ def _check_bytes(value: Any) -> None:
 
 
 def _check_number(value: Any) -> None:
-    """Of a share or a weight: up to 1, or NaN where there were no labels."""
+    """Checks a share or a weight: from 0 to 1, or NaN if there were no labels."""
     if type(value) not in (int, float) or value < 0 or value > 1:
         raise ValueError(f"{value!r} is not a number from 0 to 1")

@@ -1,4 +1,4 @@
-"""Fills the templates of this directory, in which every name and id is plain text."""
+"""Fills the templates of this directory; all values are escaped as plain text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a page.
+    """Returns the text of a page.
 
     Args:
-      template: the name of the file.
-      values: all that it refers to.
+      template: the file name of the template.
+      values: the variables of the template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -11,7 +11,7 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.stacking.finished import OUT_OF_FOLD
 
-# Kinds of models, in the order in which one comes out of the other.
+# Kinds of models, in the order in which a pipeline creates them.
 FIRST_LEVEL, COMBINATION, STUDENT, HARD, FINAL = (
     "first level",
     "combination",
@@ -23,18 +23,18 @@ FIRST_LEVEL, COMBINATION, STUDENT, HARD, FINAL = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A model that was trained, once or on folds.
+    """A model that was trained once or on folds.
 
     Attributes:
-      name: of its directory.
+      name: the name of its directory.
       directories: the run's, or those of its folds.
       experiment: its configuration, that of the first fold.
       histories: the evaluations of each of `directories`, in order.
-      sessions: the sessions of each of `directories` (`training.sessions`); empty of a release that wrote none.
-      best_step: of the checkpoint that is judged, that of the first fold; None where there is no checkpoint yet.
-      num_parameters: trained ones, without statistics of batch normalisation; None likewise.
-      num_shards: "train" and "validation": how many; empty where that was not kept.
-      seconds: that training took, in all directories; None where that was not kept.
+      sessions: the sessions of each of `directories` (`training.sessions`); empty if the release wrote none.
+      best_step: step of the best checkpoint, of the first fold; None if there is no checkpoint yet.
+      num_parameters: trained parameters, without statistics of batch normalisation; None if there is no checkpoint.
+      num_shards: number of shards of "train" and "validation"; empty if it was not recorded.
+      seconds: training time over all directories; None if it was not recorded.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Of what kind a model is, by how it was trained."""
+        """Returns the kind of the model, by how it was trained."""
         model = self.experiment.model["name"]
         if self.directories[0].name.startswith("fold_"):
             return FIRST_LEVEL
@@ -71,10 +71,10 @@ class Evaluation:
 
     Attributes:
       metrics: of `metrics.json`: "metrics", "calibration", "num_videos", ...
-      num_positives: labels of each class, by id; of segments those that the class was rated present in.
-      average_precision: of each class; NaN where there are no labels.
-      names: of the classes, where the file has them.
-      num_rated: of segments, those that each class was rated in.
+      num_positives: number of labels of each class, by id; for segments, of those in which it was rated present.
+      average_precision: of each class; NaN for classes without labels.
+      names: of the classes; None if the file lacks them.
+      num_rated: number of segments in which each class was rated; None for whole videos.
     """
 
     metrics: Mapping[str, Any]
@@ -100,39 +100,39 @@ class Export:
 
     @property
     def num_bytes(self) -> int:
-        """On disk."""
+        """Returns the size on disk."""
         return int(self.report["size"]["total_bytes"])
 
     @property
     def gap(self) -> float:
-        """GAP@20 of the exported graph on the validation videos."""
+        """Returns GAP@20 of the exported graph on the validation videos."""
         return float(self.report["metrics"]["gap"])
 
     @property
     def rate(self) -> tuple[str, float] | None:
-        """The batch size of the highest rate that was measured, and that rate in videos/s."""
+        """Returns the batch size with the highest measured rate, and the rate in videos/s; None if not measured."""
         rates = {size: found["saved_model"] for size, found in self.report.get("videos_per_second", {}).items()}
         return max(rates.items(), key=lambda item: item[1]) if rates else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Workdir:
-    """All that a report is made from; what is not there is empty or None.
+    """All data of a report; what is missing is empty or None.
 
     Attributes:
       path: the directory.
-      pipeline: whether it is that of a pipeline; else of one run.
-      stages: of a pipeline, what each stage found, by name.
-      reachable: GAP@20 that no model can exceed on the validation videos; known of sample data alone.
-      choices: of a pipeline, where each was made (`pipelines.choices`).
+      pipeline: whether the directory is that of a pipeline, not of a single run.
+      stages: the result of each stage of a pipeline, by name.
+      reachable: GAP@20 that no model can exceed on the validation videos; known only for sample data.
+      choices: a pipeline's choices, and on which data each was made (`pipelines.choices`).
       runs: by name.
-      evaluations: by name of the run, of runs on whole videos.
-      segment_evaluations: the same of runs on rated segments.
+      evaluations: evaluations of runs on whole videos, by name of the run.
+      segment_evaluations: the same for runs on rated segments.
       models: names of the stacked models, in the order of the stacking's columns.
       gaps: GAP@20 by split, then by name of a stacked model or combination.
-      ensembles: what `stacking.sizes.ensemble_sizes` found of the stacked models; empty where it did not run.
-      exports: the SavedModels, those in `path` and those of its runs that lie where `yt8m-evaluate` proposes it.
-      frontiers: directory of each packing, relative to `path`, to its frontier.
+      ensembles: the result of `stacking.sizes.ensemble_sizes` for the stacked models; empty if it did not run.
+      exports: the SavedModels in `path`, and those of its runs in the directory that `yt8m-evaluate` proposes.
+      frontiers: maps the directory of each packing, relative to `path`, to its frontier.
     """
 
     path: Path
@@ -156,28 +156,28 @@ class Workdir:
 
     @property
     def split(self) -> str | None:
-        """The name of the stacked split that models are compared on: not the one that they were trained on."""
+        """Returns the stacked split on which models are compared, which is not their training split."""
         others = [split for split in self.gaps if split != OUT_OF_FOLD]
         return "validation" if "validation" in others else next(iter(others), None)
 
     @property
     def validation_gaps(self) -> dict[str, float]:
-        """GAP@20 on the validation videos of evaluated runs, stacked models and combinations, the highest first."""
+        """Returns GAP@20 on the validation videos of evaluated runs, stacked models and combinations, highest first."""
         stacked = dict(self.gaps[self.split]) if self.split else {}
         found = stacked | {name: own.metrics["metrics"]["gap_at_20"] for name, own in self.evaluations.items()}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def kind(self, name: str) -> str:
-        """Of a run, or of what stacking combined."""
+        """Returns the kind of a run, or of a combination by stacking."""
         return self.runs[name].kind if name in self.runs else COMBINATION
 
     def exports_of(self, model: str) -> list[Export]:
-        """The SavedModels of a run."""
+        """Returns the SavedModels of a run."""
         return [export for export in self.exports if export.model == model]
 
 
 def main_model(workdir: Workdir, name: str | None = None) -> str:
-    """The model that a report looks at closely: `name`, else the final network, else the best that was evaluated.
+    """Returns the model to analyse in detail: `name`, or else the final network, or else the best one evaluated.
 
     Raises:
       InputError: there is no run of that name.

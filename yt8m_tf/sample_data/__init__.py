@@ -1,1 +1,1 @@
-"""Sample data in the original formats: a generative model with its exact posterior, clips about given means, shards."""
+"""Sample data in the original formats: a generative model, its exact posterior, clips around given means, shards."""

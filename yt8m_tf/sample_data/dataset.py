@@ -1,4 +1,4 @@
-"""A set of sample data: shards of both levels, vocabulary, hidden labels, and the best possible GAP."""
+"""Writes a set of sample data: shards of both levels, vocabulary, hidden labels, and the best possible GAP."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from yt8m_tf.sample_data.records import make_clips, read_video_shard
 from yt8m_tf.sample_data.tally import Tally
 
 SPLITS = ("train", "validate", "test")
-_NUM_IDS = 62**4 // len(SPLITS)  # of 4 letters or digits, for each split
+_NUM_IDS = 62**4 // len(SPLITS)  # number of ids of 4 letters or digits, for each split
 _NOTE = (
     "best_reachable_gap: GAP@20 of the generator's own posterior, given the features as they are written, against the"
     " labels as they are written, wrong ones included. No model can be expected to do better. Frame level: given the"
     " mean over a clip's frames, which is the video-level feature up to half a quantisation step divided by the number"
-    " of frames; the rest of the frames tells nothing of the labels. class_prior_gap: the same scores for every video."
+    " of frames; otherwise the frames are independent of the labels. class_prior_gap: GAP@20 if every video has the"
+    " class prior as its scores."
 )
 
 
@@ -44,7 +45,7 @@ class Layout:
     """Numbers of videos and shards of each split.
 
     Attributes:
-      num_videos: split to number of videos; 0 for none.
+      num_videos: number of videos by split; 0 for none.
       videos_per_shard: the last shard of a split may have fewer.
       levels: "video", "frame", or both, which have the same videos in files of the same names and order.
 
@@ -80,7 +81,7 @@ def write_sample_data(
     """Generates the data; the same arguments give the same bytes, with the same NumPy on the same kind of machine.
 
     Returns:
-      The contents of sample_data.json: parameters, videos and labels of the splits, GAPs, and sizes of the shards.
+      The contents of sample_data.json: parameters, numbers of videos and labels, GAPs, and sizes of the shards.
 
     Raises:
       InputError: see `start_output`; or a file cannot be written.
@@ -135,7 +136,7 @@ def write_clips(
       The contents of sample_data.json: parameters, and sizes of the shards.
 
     Raises:
-      InputError: no file matches, two have the same name, or one lies in `output_dir`; see `start_output` and
+      InputError: no file matches, two have the same name, or one is in `output_dir`; see `start_output` and
         `records.make_clips`.
     """
     found = list_shards([pattern], source="--from_video_level")

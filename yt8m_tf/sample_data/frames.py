@@ -1,4 +1,4 @@
-"""Frames of a video whose mean is given: scenes, drift and noise about it, as uint8 codes. NumPy only."""
+"""Generates frames with a given mean: scenes, drift and noise around it, as uint8 codes, in NumPy only."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from yt8m_tf.errors import InputError
 
 # Standard deviations of the variation within a clip, in units of decoded values.
 SCENE_STD, DRIFT_STD, NOISE_STD = 0.25, 0.05, 0.08
-FULL_LENGTH_SHARE = 0.29  # of clips that have the most frames: videos longer than that were cut
+FULL_LENGTH_SHARE = 0.29  # of clips that have the most frames, because longer videos were cut
 SHORT_AUDIO_SHARE = 0.03  # of clips whose audio list is one frame shorter than the rgb one
 # Frames stay a little within the interval, so that rounding cannot carry a code out of it.
 _ROOM = 0.99
-_TINY = 1e-3  # stands for no variation at all, in codes
+_TINY = 1e-3  # smallest variation that is divided by, in codes
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameCounts:
     """Distribution of the number of frames of a clip.
 
-    Without a histogram, the counts have the shape of the real ones, whose `shortest` is 120 and `longest` 300: a spike
-    at `longest`; the others spread over the whole range, with about half the density at its upper end.
+    Without a histogram, the distribution has the shape of the real one, whose `shortest` is 120 and `longest` 300: a
+    spike at `longest`, and the rest over the whole range, with about half of its mean density at the upper end.
 
     Attributes:
-      shortest, longest: the range of the counts; of a histogram, counts outside are left out.
+      shortest, longest: the range of the counts; those of a histogram outside of it are ignored.
       histogram: path of a CSV file with the columns num_frames,num_videos.
 
     Raises:
-      InputError: `shortest` is not 1 to `longest`; the file cannot be read, has other columns or values, or no videos
-        in the range.
+      InputError: `shortest` is not from 1 to `longest`; or the file cannot be read, has other columns or values, or has
+        no videos in the range.
     """
 
     shortest: int
@@ -50,7 +50,7 @@ class FrameCounts:
             raise InputError(f"--frame_count_histogram={self.histogram}: {problem}")
 
     def draw(self, num_videos: int, rng: np.random.Generator) -> np.ndarray:
-        """Draws [N] int64."""
+        """Draws the numbers of frames of N videos, [N] int64."""
         if self.histogram:
             counts, videos = self._table
             return rng.choice(counts, num_videos, p=videos / videos.sum(dtype=np.float64))
@@ -61,7 +61,7 @@ class FrameCounts:
 
     @functools.cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of frames in the range, and of videos that have each, [K] int64."""
+        """Returns the numbers of frames in the range, and how many videos have each, both [K] int64."""
         try:
             with open(str(self.histogram), newline="", encoding="utf-8-sig") as file:
                 rows = [(int(row["num_frames"]), int(row["num_videos"])) for row in csv.DictReader(file)]
@@ -77,15 +77,16 @@ class FrameCounts:
 def clip_from_means(
     means: Mapping[str, np.ndarray], num_frames: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Makes the frames of one clip; the decoded mean of each feature is the given one.
+    """Generates the frames of one clip whose decoded features have the given means.
 
-    In a few clips the audio list is one frame shorter, as in real data. The mean is then met by the frames that both
-    lists have (readers use these), and the last rgb frame is the rounded mean, so that the whole list meets it as well.
+    In a few clips the audio list is one frame shorter, as in real data. Then the frames that both lists have, which are
+    those that readers use, have the given mean. The last rgb frame is the rounded mean, so that the whole list has it,
+    too.
 
     Args:
       means: {name: [D]}, values in the interval of the quantisation; see `frames_with_mean`.
       num_frames: T, at least 1.
-      rng: where the variation comes from.
+      rng: source of the variation.
 
     Returns:
       {name: [T, D] uint8}; audio may have T - 1 frames.
@@ -101,22 +102,22 @@ def clip_from_means(
 
 
 def frames_with_mean(mean: np.ndarray, scenes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames of one feature whose decoded mean equals `mean` up to half a quantisation step divided by T.
+    """Generates frames of one feature whose decoded mean equals `mean` up to half a quantisation step divided by T.
 
-    The variation is centred over time, and shrunk per dimension until all frames lie within the interval: so a mean at
-    the interval's end gives constant frames. Rounding errors are then diffused along time: the sum of the
-    first t codes is the rounded sum of the first t values, for every t.
+    The variation is centred over time, and shrunk per dimension until all frames are within the interval, so a mean at
+    the interval's end gives constant frames. Rounding errors are then diffused along time: the sum of the first t codes
+    is the rounded sum of the first t values, for every t.
 
     Args:
       mean: [D], values in [-1.9921875, 2.0078125].
-      scenes: [T] int, the scene that each frame belongs to, counted from 0.
-      rng: where the variation comes from.
+      scenes: [T] int, the scene of each frame, counted from 0.
+      rng: source of the variation.
 
     Returns:
       [T, D] uint8.
 
     Raises:
-      ValueError: a mean outside the interval, or NaN.
+      ValueError: a mean is outside the interval, or NaN.
     """
     target = _codes(mean)  # [D] float64
     if not np.all((target > -1e-3) & (target < 255 + 1e-3)):
@@ -126,7 +127,7 @@ def frames_with_mean(mean: np.ndarray, scenes: np.ndarray, rng: np.random.Genera
     down, up = -variation.min(axis=0), variation.max(axis=0)  # [D], not negative
     room = np.minimum(target / np.maximum(down, _TINY), (255 - target) / np.maximum(up, _TINY))
     variation *= np.minimum(room * _ROOM, 1.0).astype(np.float32)
-    target -= variation.mean(axis=0, dtype=np.float64)  # what float32 left of the mean
+    target -= variation.mean(axis=0, dtype=np.float64)  # the error of float32 in the variation's mean
     frames = np.empty(variation.shape, np.uint8)
     carry = np.full(target.shape, 0.5)  # in [0, 1) between frames
     for frame, deviation in zip(frames, variation, strict=True):  # whole-array temporaries would be slower
@@ -138,19 +139,19 @@ def frames_with_mean(mean: np.ndarray, scenes: np.ndarray, rng: np.random.Genera
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
-    """Decoded values to codes, not rounded, in float64."""
+    """Converts decoded values to codes, not rounded, in float64."""
     return (np.asarray(values, np.float64) - schema.QUANTISATION_OFFSET) / schema.QUANTISATION_STEP
 
 
 def _scene_cuts(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """[T] int: the scene of each frame; 2 to 6 scenes, fewer in a clip of fewer frames."""
+    """Draws the scene of each frame, [T] int: 2 to 6 scenes, or fewer in a clip of fewer frames."""
     num_scenes = min(int(rng.integers(2, 7)), num_frames)
     starts = 1 + rng.choice(num_frames - 1, num_scenes - 1, replace=False) if num_scenes > 1 else np.zeros(0)
     return np.isin(np.arange(num_frames), starts).cumsum()
 
 
 def _variation(scenes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """[T, D] float32, in codes: an offset for each scene, a drift over the clip, and noise; centred over time."""
+    """Draws an offset for each scene, a drift over the clip, and noise; their sum in codes, centred, [T, D] float32."""
     num_frames = len(scenes)
     offsets = rng.standard_normal((scenes[-1] + 1, size), np.float32) * np.float32(SCENE_STD)
     drift = rng.standard_normal(size, np.float32) * np.float32(DRIFT_STD)

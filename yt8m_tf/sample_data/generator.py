@@ -1,21 +1,21 @@
-"""The generative model of the sample data, and its exact posterior: NumPy only.
+"""The generative model of the sample data, and its exact posterior, in NumPy only.
 
 A video is drawn in five steps (T topics, C classes):
 
 1. a topic t from a long-tailed distribution;
 2. its true labels, every class independently with probability p[t, c]: long-tailed popularity times an affinity between
    topic and class, so that classes co-occur through topics;
-3. the labels that are written, by a known noise channel: a true label is missed with probability n, and a wrong one
-   is added at a class-wise rate such that a share n of every class's labels is wrong and the class stays as frequent
-   (machine-generated labels are like that). Steps 2 and 3 are repeated until at least one label is written;
+3. the labels that are written, by a known noise channel like that of machine-generated labels: a true label is missed
+   with probability n, and wrong ones are added at a rate for each class such that a share n of its labels is wrong and
+   its frequency stays the same. Steps 2 and 3 are repeated until at least one label is written;
 4. for every feature (rgb, audio), the sum of the true classes' prototypes, each times its strength, plus Gaussian
-   noise. Prototypes are axes of a random orthonormal basis, and the noise has a variance of its own along each axis.
-   Where there are more classes than rgb values, a few share an axis; audio knows the most frequent classes only;
-5. (frame level) frames that vary about these features: `frames`.
+   noise. Prototypes are axes of a random orthonormal basis, and the noise has its own variance along each axis. If
+   there are more classes than rgb values, a few share an axis; audio depends only on the most frequent classes;
+5. (frame level) frames that vary around these features: `frames`.
 
-Given the topic, labels are independent, and each touches its own axis only. So the probability of every written
-label given the features has a closed form, `SampleModel.posterior`, and no scorer can expect to rank better. Two
-things it leaves out are negligible: a value outside the interval of the quantisation is clipped (it ends at 6 standard
+Given the topic, labels are independent, and each affects only its own axis. So the probability of every written label
+given the features has a closed form, `SampleModel.posterior`, and no scorer can be expected to rank better. It neglects
+two small effects: values outside the interval of the quantisation are clipped (the interval ends at 6 standard
 deviations of an average value), and values are rounded (the mean over frames by a few 1e-4 of a standard deviation).
 """
 
@@ -34,21 +34,21 @@ FEATURE_STD = 0.3  # of a feature's values; the interval of the quantisation end
 SPECTRUM_DECAY = 0.35  # the noise along axis k falls as (k + 1) ** -SPECTRUM_DECAY
 MAX_PROBABILITY = 0.6  # of a label given the topic; leaves room for as many wrong labels as right ones are missing
 MAX_CLASSES_PER_AXIS = 6  # the posterior sums over all subsets of the classes of an axis
-# Strength of a prototype in standard deviations of the noise along its axis: the least and the most of all classes.
+# Strength of a prototype in standard deviations of the noise along its axis: the range over all classes.
 STRENGTHS = {"rgb": (4.0, 6.0), "audio": (1.0, 2.0)}
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """Configuration of the sample data, up to the number of videos and frames.
+    """Configuration of the sample data, except for the numbers of videos and frames.
 
     Attributes:
       num_classes: C.
       num_topics: T.
-      labels_per_video: mean number of labels (slightly more are written, since no video goes without).
-      noise_labels: share of wrong labels, 0 to below 0.5; as large a share of right ones is missing.
+      labels_per_video: mean number of labels (slightly more are written, since every video has at least one).
+      noise_labels: share of wrong labels, 0 to below 0.5; the same share of true labels is missing.
       rgb_size, audio_size: feature sizes D; `audio_size` 0 leaves audio out.
-      seed: of everything random.
+      seed: seed of all random numbers.
     """
 
     num_classes: int = 60
@@ -77,7 +77,7 @@ class SampleConfig:
 
     @property
     def feature_sizes(self) -> dict[str, int]:
-        """Feature name to size D."""
+        """Returns the size D of each feature by name."""
         sizes = {"rgb": self.rgb_size, "audio": self.audio_size}
         return {name: size for name, size in sizes.items() if size}
 
@@ -88,9 +88,9 @@ class FeatureModel:
 
     Attributes:
       basis: [D, D], a row for each orthonormal axis.
-      noise_std: [D], of the noise along each axis.
-      axes: [C] the axis of each class's prototype; meaningless where the strength is 0.
-      strengths: [C] length of each class's prototype, signed; 0 for a class that leaves no trace in this feature.
+      noise_std: [D], standard deviation of the noise along each axis.
+      axes: [C], the axis of each class's prototype; meaningless if the strength is 0.
+      strengths: [C], length of each class's prototype, signed; 0 for a class that does not affect this feature.
     """
 
     basis: np.ndarray
@@ -99,7 +99,7 @@ class FeatureModel:
     strengths: np.ndarray
 
     def sample(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Features [N, D] float32, in the interval of the quantisation, of videos with true labels [N, C] bool."""
+        """Draws features of videos with true labels [N, C] bool: [N, D] float32, in the quantisation's interval."""
         coordinates = rng.standard_normal((len(labels), len(self.noise_std))) * self.noise_std  # [N, D]
         rows, classes = np.nonzero(labels)
         np.add.at(coordinates, (rows, self.axes[classes]), self.strengths[classes])
@@ -113,9 +113,9 @@ class SampleModel:
 
     Attributes:
       topic_prior: [T], sums to 1.
-      label_probability: [T, C], of a true label given the topic.
+      label_probability: [T, C], probability of a true label given the topic.
       miss: probability that a true label is not written.
-      add: [C], probability that a class which is not true is written.
+      add: [C], probability that a class that is not a true label is written.
       features: feature name to its model. In "rgb" class c has axis c modulo the number of axes in use; in "audio"
         every class with a strength has an axis of its own.
     """
@@ -128,12 +128,12 @@ class SampleModel:
 
     @property
     def written_probability(self) -> np.ndarray:
-        """[T, C], of a written label given the topic, before videos without any are drawn again."""
+        """Returns the probability of a written label given the topic, [T, C], before videos without any are redrawn."""
         return self.label_probability * (1 - self.miss) + (1 - self.label_probability) * self.add
 
     @property
     def class_prior(self) -> np.ndarray:
-        """[C], share of the videos that have each label written."""
+        """Returns the share of videos with each written label, [C]."""
         some = 1 - np.prod(1 - self.written_probability, axis=1, keepdims=True)  # [T, 1]
         return self.topic_prior @ (self.written_probability / some)
 
@@ -168,13 +168,12 @@ class SampleModel:
     def posterior(
         self, features: dict[str, np.ndarray], batch_size: int = 64, topic_prior: np.ndarray | None = None
     ) -> np.ndarray:
-        """The exact probability of every written label given a video's features.
+        """Computes the exact probability of every written label given a video's features.
 
         Args:
           features: {name: [N, D]}, every feature of the model.
           batch_size: videos at a time; bounds the memory.
-          topic_prior: [N, T], what is known of each video's topic beside its features, up to a factor; None: the
-            model's prior.
+          topic_prior: [N, T], the prior of each video's topic, up to a factor; None: the model's prior.
 
         Returns:
           [N, C] float64.
@@ -187,7 +186,7 @@ class SampleModel:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.add)))
 
     def topic_likelihood(self, features: dict[str, np.ndarray], batch_size: int = 64) -> np.ndarray:
-        """[N, T]: the likelihood of a video's features given each topic, up to a factor for each video."""
+        """Returns the likelihood of each video's features given each topic, [N, T], up to a factor for each video."""
         parts = []
         for _, some in _in_batches(features, batch_size):
             given = self._given_topic(some)
@@ -196,7 +195,7 @@ class SampleModel:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.topic_prior)))
 
     def _posterior(self, features: dict[str, np.ndarray], topic_prior: np.ndarray) -> np.ndarray:
-        """Bayes' rule; the prior of topics is [T] or [B, T]."""
+        """Applies Bayes' rule; the prior of topics is [T] or [B, T]."""
         given = self._given_topic(features)
         with np.errstate(divide="ignore"):  # a topic may be impossible
             log_topic = np.log(topic_prior / given.some) + given.log_likelihood  # [B, T]
@@ -211,7 +210,7 @@ class SampleModel:
         return result.reshape(len(result), -1)[:, : len(self.add)]
 
     def _given_topic(self, features: dict[str, np.ndarray]) -> _GivenTopic:
-        """A axes of rgb carry G classes each, and S = 2 ** G subsets of them are summed over."""
+        """Sums over the S = 2 ** G subsets of the G classes of each of the A axes of rgb."""
         num_classes = len(self.add)
         num_axes = int(self.features["rgb"].axes.max()) + 1  # A
         by_axis = _ByAxis(num_axes, -(-num_classes // num_axes))
@@ -224,7 +223,7 @@ class SampleModel:
         any_written = 1 - np.prod(1 - written, axis=1)  # [S, A]
 
         evidence = np.einsum("tsa,bsa->bta", subset_prior, likelihood, optimize=True)
-        # That anything is written, given features and topic: summed, not subtracted, since it may be tiny.
+        # The probability that anything is written, given features and topic: a sum, because 1 - P(nothing) may cancel.
         share = np.einsum("tsa,bsa->bta", subset_prior * any_written, likelihood, optimize=True) / evidence
         log_none = np.log1p(-np.minimum(share, 1 - 1e-15)).sum(axis=2)  # [B, T]
         some = -np.expm1(np.sum(np.log1p(-self.written_probability), axis=1))  # [T]: something written, given the topic
@@ -232,7 +231,7 @@ class SampleModel:
         return _GivenTopic(by_axis, likelihood, subset_prior, written, evidence, log_likelihood, log_none, some)
 
     def _likelihood(self, features: dict[str, np.ndarray], by_axis: _ByAxis) -> np.ndarray:
-        """[B, S, A]: likelihood of what is seen of an axis's classes given a subset, up to a factor per [B, A]."""
+        """Returns the likelihood of what is seen along an axis given a subset, [B, S, A], up to a factor per [B, A]."""
         rgb = self.features["rgb"]
         seen = (features["rgb"].astype(np.float64) @ rgb.basis.T)[:, None, : by_axis.num_axes]  # [B, 1, A]
         expected = by_axis.subsets @ by_axis.arrange(rgb.strengths)  # [S, A]
@@ -253,10 +252,10 @@ class _GivenTopic:
     Attributes:
       by_axis: how classes are arranged.
       likelihood: [B, S, A], see `SampleModel._likelihood`.
-      subset_prior: [T, S, A], of the true labels of an axis.
+      subset_prior: [T, S, A], of each subset of true labels of an axis.
       written: [S, G, A], of a written label given the true ones of its axis.
-      evidence: [B, T, A], of what is seen of an axis.
-      log_likelihood: [B, T], of all axes.
+      evidence: [B, T, A], of what is seen along an axis.
+      log_likelihood: [B, T], of what is seen along all axes.
       log_none: [B, T], that nothing is written, given the features.
       some: [T], the probability that anything is written.
     """
@@ -272,7 +271,7 @@ class _GivenTopic:
 
 
 def _in_batches(features: dict[str, np.ndarray], batch_size: int) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-    """Slices of so many rows, and the features of each."""
+    """Yields slices of up to `batch_size` rows, with their features."""
     for start in range(0, len(next(iter(features.values()))), batch_size):
         rows = slice(start, start + batch_size)
         yield rows, {name: values[rows] for name, values in features.items()}
@@ -280,18 +279,18 @@ def _in_batches(features: dict[str, np.ndarray], batch_size: int) -> Iterator[tu
 
 @dataclasses.dataclass(frozen=True)
 class _ByAxis:
-    """Arranges classes by axis: class c is the (c // A)-th of axis c % A; absent classes have zeros everywhere."""
+    """Arranges classes by axis: class c is the (c // A)-th of axis c % A; places without a class are zero."""
 
     num_axes: int
     group: int
 
     @property
     def subsets(self) -> np.ndarray:
-        """[S, G] of 0.0 and 1.0, all subsets of a group."""
+        """Returns all subsets of a group, [S, G] of 0.0 and 1.0."""
         return np.array(list(itertools.product((0.0, 1.0), repeat=self.group)))
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
-        """[..., C] to [..., G, A]."""
+        """Converts [..., C] to [..., G, A]."""
         padding = [(0, 0)] * (values.ndim - 1) + [(0, self.group * self.num_axes - values.shape[-1])]
         return np.pad(values, padding).reshape(*values.shape[:-1], self.group, self.num_axes)
 
@@ -311,24 +310,24 @@ def make_model(config: SampleConfig) -> SampleModel:
 
 
 def _label_probability(config: SampleConfig, rng: np.random.Generator) -> np.ndarray:
-    """[T, C]: popularity times affinity, scaled so that every topic has the same mean number of labels."""
+    """Draws popularity times affinity, [T, C], scaled so that every topic has the same mean number of labels."""
     popularity = 1 / np.arange(1, config.num_classes + 1)
     affinity = np.exp(1.5 * rng.standard_normal((config.num_topics, config.num_classes)))
     probability = popularity * affinity
-    for _ in range(100):  # a cap on the probability makes this a fixed point to search for
+    for _ in range(100):  # to a fixed point, because the cap on the probability changes the mean
         probability *= config.labels_per_video / probability.sum(axis=1, keepdims=True)
         probability = np.clip(probability, 1e-6, MAX_PROBABILITY)
     return probability
 
 
 def _feature_model(name: str, size: int, marginal: np.ndarray, rng: np.random.Generator) -> FeatureModel:
-    """Prototypes lie along the axes of the largest variance."""
+    """Draws the model of a feature; prototypes are along the axes of the largest variance."""
     num_classes = len(marginal)
     basis = np.linalg.qr(rng.standard_normal((size, size)))[0]
     noise_std = np.arange(1, size + 1) ** -SPECTRUM_DECAY
     axes = np.arange(num_classes) % size
     strengths = rng.uniform(*STRENGTHS[name], num_classes) * noise_std[axes]
-    # Classes that share an axis are told apart by multiples: 1, -1, 2, -2, 3, -3. In audio only the first has a trace.
+    # Classes that share an axis differ by multiples: 1, -1, 2, -2, 3, -3. In audio only the first has a prototype.
     turn = np.arange(num_classes) // size
     strengths *= (turn // 2 + 1) * (1 - 2 * (turn % 2)) if name == "rgb" else turn == 0
     variance = np.sum(noise_std**2) + np.sum(strengths**2 * marginal * (1 - marginal))

@@ -31,7 +31,7 @@ _TOPICS = (
 
 
 def start_output(output_dir: str, shards: Sequence[str], overwrite: bool) -> None:
-    """Ensures that a directory is empty, and writes a list of the shards to come into it.
+    """Ensures that a directory is empty, and writes a list of the shards that it will contain.
 
     Args:
       output_dir: the directory, which is created if it does not exist.

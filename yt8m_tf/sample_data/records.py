@@ -22,7 +22,7 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
     """Reads the records of a video-level shard; every key `mean_X` is the feature X.
 
     Raises:
-      InputError: the shard is damaged, or holds other records.
+      InputError: the shard is damaged, or contains other records.
     """
     records = tf.data.TFRecordDataset(path).as_numpy_iterator()
     for number in itertools.count():
@@ -48,12 +48,12 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
 
 
 def make_clips(path: str, counts: FrameCounts, seed: int) -> Iterator[bytes]:
-    """Frame-level records of the videos of a video-level shard, in its order: the same ids, labels and means.
+    """Yields frame-level records of the videos of a video-level shard, in order, with the same ids, labels and means.
 
-    What is drawn depends on `seed` and the shard's file name only, not on what other shards there are.
+    The random numbers depend only on `seed` and the shard's file name, not on other shards.
 
     Raises:
-      InputError: as `read_video_shard`; a mean that is NaN or outside the interval of the quantisation.
+      InputError: see `read_video_shard`; or a mean is NaN or outside the interval of the quantisation.
     """
     rng = np.random.default_rng([seed, zlib.crc32(os.path.basename(path).encode())])
     for number, record in enumerate(read_video_shard(path)):

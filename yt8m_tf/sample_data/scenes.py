@@ -1,15 +1,15 @@
-"""Clips of scenes whose classes are known, ratings of their segments, and the exact posterior of these.
+"""Clips of scenes with known classes, ratings of their segments, and the exact posterior of the ratings.
 
-A scene is drawn as `generator` draws a video: a topic, true classes, what raters write of them (a share is wrong), and
-features. A clip has a main topic, and each of its scenes is about it with probability `SAME_TOPIC`, or else about one
-that is drawn anew: so the rest of a clip tells something of a scene. The frames of a scene vary about its features.
-Scenes are whole numbers of segments long, and the last one may have a few frames more: a segment that starts at a
-multiple of `SIZE` lies within one scene.
+A scene is drawn as `generator` draws a video: a topic, true classes, the classes that raters write (a share is wrong),
+and features. A clip has a main topic. Each of its scenes has this topic with probability `SAME_TOPIC`, or else a topic
+that is drawn anew, so that the rest of a clip helps to recognise a scene. The frames of a scene vary around its
+features. A scene consists of whole segments (the last one may have a few more frames), so a segment that starts at a
+multiple of `SIZE` is within one scene.
 
-Which pairs of a segment and a class are rated depends on the features alone, as with candidates that a model proposed:
-classes that the posterior has for likely to be somewhere in the clip, and any of its segments. So what a rating says
-depends on the features alone, too, and the posterior of a scene is the best score of its segments. What it leaves
-out is small: how frames vary within a scene, some 0.03 along an axis where the noise is ten times as large.
+Which pairs of a segment and a class are rated depends only on the features, as if a model had proposed candidates:
+classes that are likely, by the posterior, to occur somewhere in the clip, and any of its segments. The choice of pairs
+thus adds no information on ratings, and the posterior of a scene is the best score of its segments. It neglects only
+how frames vary within a scene: by some 0.03 along an axis, where the noise is ten times as large.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from yt8m_tf.sample_data.generator import SampleModel
 
 SIZE = 5  # frames of a segment
 SAME_TOPIC = 0.8
-STRENGTH = (
-    0.5  # of a class's trace in a scene, as a share of that in a video of its own: so that context tells something
-)
+# Strength of prototypes in a scene, as a share of that in a video: low enough for the context to matter.
+STRENGTH = 0.5
 RATINGS_PER_CLIP = 5
 MOST_SCENES = 6
 
@@ -39,12 +38,12 @@ class Clips:
     """N clips of M scenes in all.
 
     Attributes:
-      lengths: [N] frames of each clip.
-      clip_of: [M], of each scene, ascending.
-      starts: [M] frames, multiples of `SIZE`.
-      true, written: [M, C] bool, the classes of each scene, and what raters write of them.
-      frames: of each clip, {name: [T, D] uint8}.
-      means: {name: [M, D]}, decoded, of each scene.
+      lengths: [N], number of frames of each clip.
+      clip_of: [M], the clip of each scene, ascending.
+      starts: [M], the first frame of each scene, a multiple of `SIZE`.
+      true, written: [M, C] bool, the true classes of each scene, and those that raters write.
+      frames: the frames of each clip, {name: [T, D] uint8}.
+      means: {name: [M, D]}, the decoded mean of each scene.
     """
 
     lengths: np.ndarray
@@ -57,24 +56,24 @@ class Clips:
 
     @property
     def stops(self) -> np.ndarray:
-        """[M], the frame after the last one of each scene."""
+        """Returns the frame after the last one of each scene, [M]."""
         last = np.append(self.clip_of[1:] != self.clip_of[:-1], True)
         return np.where(last, self.lengths[self.clip_of], np.append(self.starts[1:], 0))
 
     def any_scene(self, of_scenes: np.ndarray) -> np.ndarray:
-        """[M, C] bool to [N, C]: whether any scene of a clip has it."""
+        """Returns whether any scene of a clip has a class, [M, C] bool to [N, C]."""
         return np.logical_or.reduceat(of_scenes, self.first, axis=0)
 
     def highest(self, of_scenes: np.ndarray) -> np.ndarray:
-        """[M, C] to [N, C], the highest of a clip's scenes."""
+        """Returns the highest value of a clip's scenes, [M, C] to [N, C]."""
         return np.maximum.reduceat(of_scenes, self.first, axis=0)
 
     def some_scene(self, of_scenes: np.ndarray) -> np.ndarray:
-        """[M, C] probabilities, independent of each other, to [N, C]: that it is in any scene of a clip."""
+        """Returns the probability that any scene of a clip has a class, from independent ones: [M, C] to [N, C]."""
         return -np.expm1(np.add.reduceat(np.log1p(-np.minimum(of_scenes, 1 - 1e-15)), self.first, axis=0))
 
     def clip_means(self) -> dict[str, np.ndarray]:
-        """{name: [N, D]}, decoded, of all frames of each clip."""
+        """Returns the decoded mean over all frames of each clip, {name: [N, D]}."""
         weights = (self.stops - self.starts)[:, None]
         return {
             name: np.add.reduceat(values * weights, self.first, axis=0) / self.lengths[:, None]
@@ -83,12 +82,12 @@ class Clips:
 
     @property
     def first(self) -> np.ndarray:
-        """[N], the first scene of each clip."""
+        """Returns the first scene of each clip, [N]."""
         return np.searchsorted(self.clip_of, np.arange(len(self.lengths)))
 
 
 def scene_model(model: SampleModel) -> SampleModel:
-    """The model of scenes, from one of videos: their classes leave weaker traces."""
+    """Converts a model of videos to one of scenes, whose prototypes are weaker."""
     features = {
         name: dataclasses.replace(own, strengths=own.strengths * STRENGTH) for name, own in model.features.items()
     }
@@ -96,7 +95,7 @@ def scene_model(model: SampleModel) -> SampleModel:
 
 
 def draw_clips(model: SampleModel, lengths: np.ndarray, rng: np.random.Generator) -> Clips:
-    """Draws clips of so many frames [N], each at least 1."""
+    """Draws N clips; `lengths` [N] are their numbers of frames, each at least 1."""
     scenes = [_scene_starts(int(length), rng) for length in lengths]
     clip_of = np.repeat(np.arange(len(lengths)), [len(starts) for starts in scenes])
     starts = np.concatenate(scenes)
@@ -117,10 +116,10 @@ def draw_clips(model: SampleModel, lengths: np.ndarray, rng: np.random.Generator
 
 
 def scene_posteriors(model: SampleModel, clips: Clips) -> dict[str, np.ndarray]:
-    """The probability that raters write each class of each scene, [M, C].
+    """Computes the probability that raters write each class for each scene, [M, C].
 
     Returns:
-      "segment": given the scene's frames alone; "clip": given all frames of the clip.
+      "segment": given only the scene's frames; "clip": given all frames of the clip.
     """
     likelihood = model.topic_likelihood(clips.means)  # [M, T]
     fresh = (likelihood @ model.topic_prior)[:, None]  # [M, 1], of a scene about a topic drawn anew
@@ -140,8 +139,8 @@ class RatedPairs:
     """R rated pairs of a segment and a class.
 
     Attributes:
-      clips, scenes, starts, classes: [R] int; by clip, start and class.
-      present: [R] bool.
+      clips, scenes, starts, classes: [R] int, ordered by clip, start and class.
+      present: [R] bool, whether the class is rated present.
     """
 
     clips: np.ndarray
@@ -151,7 +150,7 @@ class RatedPairs:
     present: np.ndarray
 
     def of_clips(self, num_clips: int) -> Iterator[Ratings]:
-        """The ratings of each clip, as its record holds them."""
+        """Yields the ratings of each clip, as its record contains them."""
         bounds = np.searchsorted(self.clips, np.arange(num_clips + 1))
         for first, last in itertools.pairwise(bounds.tolist()):
             starts, classes, present = (v[first:last] for v in (self.starts, self.classes, self.present))
@@ -163,15 +162,15 @@ def rate(clips: Clips, posterior: np.ndarray, classes: np.ndarray, rng: np.rando
 
     Args:
       clips: the clips.
-      posterior: [M, C], see `scene_posteriors`: what candidates are drawn by.
+      posterior: [M, C], see `scene_posteriors`; pairs are drawn in proportion to its highest value in the clip.
       classes: the classes that are rated, ascending.
-      rng: where the choice comes from.
+      rng: source of the choice.
     """
     highest = clips.highest(posterior)[:, classes]  # [N, K]
     found: list[tuple[np.ndarray, ...]] = []
     for clip, weights in enumerate(highest):
         segments = np.arange(0, clips.lengths[clip], SIZE)
-        # The highest of weights plus Gumbel noise: pairs drawn one after the other, each once.
+        # The Gumbel top-k trick: the highest keys are pairs drawn without replacement, in proportion to the weights.
         keys = np.log(weights) + rng.gumbel(size=(len(segments), len(classes)))
         pairs = np.sort(np.argsort(-keys, axis=None)[:RATINGS_PER_CLIP])
         rows, columns = np.divmod(pairs, len(classes))

@@ -1,4 +1,4 @@
-"""A whole set of sample data with rated segments: clips of scenes, and the MAP that can be reached."""
+"""Writes a set of sample data with rated segments: clips of scenes, and the best possible MAP."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from yt8m_tf.sample_data.scenes import Clips, RatedPairs, draw_clips, rate, scen
 from yt8m_tf.sample_data.tally import Tally
 
 _NOTE = (
-    "best_reachable_map: MAP over all classes with a positive rating, of the generator's own posterior of what raters"
-    " say of a segment. segment: given the frames of its scene alone; clip: given the whole clip. No model can be"
-    " expected to do better. video_map: with the same score for all segments of a video, the probability that its class"
-    " is written of any scene: what knowing a video's labels is worth. best_reachable_gap: GAP@20 of that score, given"
-    " the frames of each scene, against the labels of videos, which are what raters write of any of their scenes. From"
-    " the features of the video level, means over all frames, less can be reached; there is no closed form of it."
+    "best_reachable_map: MAP over all classes with a positive rating, of the generator's own posterior of the ratings"
+    " of a segment. segment: given only the frames of its scene; clip: given the whole clip. No model can be expected"
+    " to do better. video_map: if all segments of a video have the same score, the probability that raters write the"
+    " class for any scene: what knowing a video's labels is worth. best_reachable_gap: GAP@20 of that score, given the"
+    " frames of each scene, against the labels of videos, which are the classes that raters write for any scene. With"
+    " video-level features, which are means over all frames, less can be reached; that value has no closed form."
 )
 
 
@@ -46,18 +46,18 @@ def write_segment_data(
     """Generates the data; the same arguments give the same bytes (from the same NumPy on the same kind of machine).
 
     Args:
-      output_dir: where to.
-      config: of scenes: `labels_per_video` is the mean number of labels of one.
-      layout: videos of each split and their files. Ratings lie in the frame-level ones, of every split.
-      counts: frames of clips.
+      output_dir: directory of the data.
+      config: configuration of scenes; `labels_per_video` is the mean number of labels of a scene.
+      layout: videos of each split and their files. Ratings are in the frame-level files of every split.
+      counts: numbers of frames of clips.
       overwrite: see `start_output`.
 
     Returns:
-      What it writes to sample_data.json: parameters, videos, labels and ratings of the splits, MAPs and GAPs, and sizes
-      of the shards.
+      The contents of sample_data.json: parameters, numbers of videos, labels and ratings, MAPs and GAPs, and sizes of
+      the shards.
 
     Raises:
-      InputError: no frame-level shards are asked for; see `start_output`; something cannot be written.
+      InputError: `layout` has no frame level; see `start_output`; or a file cannot be written.
     """
     if "frame" not in layout.levels:
         raise InputError(f"--levels={','.join(layout.levels)}: ratings of segments need frame-level records; add frame")
@@ -115,7 +115,7 @@ def write_segment_data(
 
 
 class _RatingTally:
-    """Gathers the ratings of a split, and the scores of the rated pairs."""
+    """Collects the ratings of a split, and the scores of the rated pairs."""
 
     def __init__(self) -> None:
         self._classes: list[np.ndarray] = []
@@ -123,26 +123,26 @@ class _RatingTally:
         self._scores: dict[str, list[np.ndarray]] = {}
 
     def add(self, pairs: RatedPairs, scores: dict[str, np.ndarray]) -> None:
-        """Takes in the ratings of a shard; scores are [M, C], of its scenes."""
+        """Adds the ratings of a shard; scores are those of its scenes, [M, C]."""
         self._classes.append(pairs.classes)
         self._present.append(pairs.present)
         for key, values in scores.items():
             self._scores.setdefault(key, []).append(values[pairs.scenes, pairs.classes])
 
     def statistics(self) -> dict[str, int]:
-        """Ratings, and those that say present."""
+        """Returns the number of ratings, and of those that say present."""
         present = [int(np.count_nonzero(own)) for own in self._present]
         return {"num_ratings": sum(map(len, self._present)), "num_present": sum(present)}
 
     def maps(self, *keys: str) -> dict[str, float]:
-        """MAP by kind of score; nothing for a split without ratings that say present.
+        """Returns MAP by kind of score; empty for a split without ratings that say present.
 
-        Of equal scores of a class the pair that was written first comes first.
+        Among equal scores of a class, the pair that was written first ranks first.
         """
         if not any(own.any() for own in self._present):
             return {}
         classes, present = np.concatenate(self._classes), np.concatenate(self._present)
-        # Each pair stands for a segment of its own: lists are by class, and hold rated pairs alone.
+        # Each pair counts as a segment of its own, because lists are by class and contain only rated pairs.
         ratings = ratings_by_class(np.arange(len(classes)), classes, present)
         found = {}
         for key in keys:

@@ -1,4 +1,4 @@
-"""The GAP that can be reached on a split of the sample data, and its label statistics: NumPy only."""
+"""The best reachable GAP of a split of the sample data, and its label statistics, in NumPy only."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 
 
 def top_pairs(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 20 highest scores of every video [N, C], and whether each is a label; both [N * 20]."""
+    """Returns the 20 highest of the scores [N, C] of each video, and whether each is a label; both [N * 20]."""
     columns = np.argsort(-scores, axis=1, kind="stable")[:, :20]
     return np.take_along_axis(scores, columns, axis=1).ravel(), np.take_along_axis(labels, columns, axis=1).ravel()
 
 
 def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
-    """GAP of pooled pairs, in float64; positives among equal scores count with the precision after all of these.
+    """Computes GAP of pooled pairs, in float64; among equal scores, positives count with the precision after them all.
 
     Args:
       scores, hits: [M], see `top_pairs`.
-      num_positives: all labels of all videos, those outside the top 20 as well.
+      num_positives: number of labels of all videos, including those outside the top 20.
     """
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], hits[order]
@@ -28,14 +28,14 @@ def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives
 
 
 class Tally:
-    """Counts the labels of a split, and gathers what its GAPs need: 20 pairs a video.
+    """Counts the labels of a split, and collects the 20 highest pairs of each video for its GAPs.
 
     Args:
       num_classes: C.
 
     Attributes:
-      num_videos: of the split.
-      class_counts: [C], videos that have each class.
+      num_videos: number of videos of the split.
+      class_counts: [C], number of videos with each class.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -44,25 +44,25 @@ class Tally:
         self._pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def add(self, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> None:
-        """Takes in the labels [N, C] of a shard, and the best scores [N, C] of each level; "prior" is one of them."""
+        """Adds the labels [N, C] of a shard, and the best scores [N, C] by level; "prior" is the class prior."""
         self.num_videos += len(labels)
         self.class_counts += labels.sum(axis=0)
         for key, values in scores.items():
             self._pairs.setdefault(key, []).append(top_pairs(values, labels))
 
     def statistics(self) -> dict[str, float]:
-        """Numbers of videos and labels."""
+        """Returns the numbers of videos, of labels per video, and of classes with videos."""
         labels = int(self.class_counts.sum())
         classes = int(np.count_nonzero(self.class_counts))
         mean = labels / max(self.num_videos, 1)
         return {"num_videos": self.num_videos, "labels_per_video": mean, "classes_with_videos": classes}
 
     def gaps(self) -> dict[str, float]:
-        """GAP by level; nothing for a split without videos."""
+        """Returns GAP by level; empty for a split without videos."""
         return {key: self._gap(key) for key in self._pairs if key != "prior"}
 
     def prior_gap(self) -> float | None:
-        """GAP of the class prior."""
+        """Returns GAP of the class prior; None for a split without videos."""
         return self._gap("prior") if self._pairs else None
 
     def _gap(self, key: str) -> float:

@@ -92,7 +92,7 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
     """Creates the directory, or checks that the scores in it are of the same model.
 
     Raises:
-      InputError: the directory holds other scores, or cannot be written.
+      InputError: the directory contains other scores, or cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def note_input(directory: Path, name: str, made_from: ScoredShard) -> None:
 
 
 def known_inputs(directory: Path) -> dict[str, ScoredShard]:
-    """Returns base names of scored shards, those of unfinished runs too, to the sources of their scores."""
+    """Returns the sources of the scores of shards by base name, including those of unfinished runs."""
     manifest = directory / MANIFEST
     found = dict(_read(manifest).inputs) if manifest.is_file() else {}
     for path in sorted((directory / _INPUTS).glob("*.json")):

@@ -1,4 +1,4 @@
-"""Reads score shards whole, and joins them with the shards that they were made from."""
+"""Reads whole score shards, and joins them to the shards that were scored."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ class ShardScores:
 
     @functools.cached_property
     def row_of(self) -> dict[bytes, int]:
-        """The row of each video by its id, made once: batches of soft labels look a shard up many times."""
+        """Maps the id of each video to its row; cached, because many batches of soft labels look up the same shard."""
         return {video_id: row for row, video_id in enumerate(self.ids.tolist())}
 
     def at(self, rows: np.ndarray) -> ShardScores:
-        """Some of the videos, or all in another order."""
+        """Selects or reorders videos by their rows."""
         return ShardScores(self.ids[rows], self.classes[rows], self.scores[rows])
 
 
 def read_shard(directory: Path, name: str, manifest: Manifest) -> ShardScores:
-    """All scores of a shard, checked.
+    """Reads and checks all scores of a shard.
 
     Args:
-      directory: of the score shards.
+      directory: the directory of score shards.
       name: base name of the shard.
-      manifest: the directory's.
+      manifest: the manifest of the directory.
 
     Raises:
-      InputError: the shard is not among the scores, is damaged or truncated, or holds what cannot be scores.
+      InputError: the shard has no scores, or its scores are damaged, truncated or not valid.
     """
     path = directory / name
     if name not in manifest.shards:
@@ -75,11 +75,11 @@ def join(ids: np.ndarray, scores: ShardScores) -> np.ndarray:
     """Joins videos to their scores by id.
 
     Args:
-      ids: [M] bytes objects, of the videos to look up.
-      scores: those of the same shard, of whatever order.
+      ids: [M] bytes objects, the videos to look up.
+      scores: the scores of the same shard, in any order.
 
     Returns:
-      [M] int64 rows of `scores`, -1 for a video that it does not have.
+      [M] int64 rows of `scores`, -1 for a video without scores.
     """
     if len(ids) == len(scores.ids) and (ids == scores.ids).all():
         return np.arange(len(ids))
@@ -87,7 +87,7 @@ def join(ids: np.ndarray, scores: ShardScores) -> np.ndarray:
 
 
 def check_unique(ids: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Refuses data in which two records have one id: what is joined by id would be joined wrongly.
+    """Refuses data in which two records have the same id, because data is joined by id.
 
     Args:
       ids: [N] bytes objects.

@@ -1,7 +1,7 @@
 """The records of score shards: a video's highest scores, as `tf.train.Example` with three bytes features.
 
-`id`; `class_ids`, little-endian uint16; `scores`, as many little-endian float16 probabilities, highest first, equal
-ones by lower class id. 460 bytes a video for 100 classes.
+These are `id`; `class_ids`, little-endian uint16; and `scores`, as many little-endian float16 probabilities, highest
+first, and among equal ones the lower class id first. A video with 100 classes takes 460 bytes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _KEYS = ("id", "class_ids", "scores")
 
 
 def highest(keys: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The highest scores of each video, as score shards hold them.
+    """Returns the highest scores of each video, in the order of score shards.
 
     NumPy partitions and sorts integers with vector instructions, unlike `tf.math.top_k` on a CPU (docs/BENCHMARKS.md).
 
     Args:
-      keys: [B, C] int32, of `ranking_keys`; those of the K highest are enough, in any order.
-      top_k: K; all there are where there are fewer.
+      keys: [B, C] int32, from `ranking_keys`; the K highest suffice, in any order.
+      top_k: K; if there are fewer keys, all are returned.
 
     Returns:
       Class ids [B, K] int32 and scores [B, K] float16.
@@ -43,7 +43,7 @@ def highest(keys: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode(video_id: bytes, classes: np.ndarray, scores: np.ndarray) -> bytes:
-    """One record; `classes` [k] are ids below 65,536, `scores` [k] in [0, 1], both in the order described above."""
+    """Encodes a record; `classes` [k] are ids below 65,536, `scores` [k] in [0, 1], both in the order of the module."""
     values = (np.asarray(classes, "<u2").tobytes(), video_id, np.asarray(scores, "<f2").tobytes())
     return b"".join(itertools.chain(*zip(_headers(len(video_id), len(classes)), values, strict=True)))
 
@@ -64,7 +64,7 @@ def _headers(id_length: int, count: int) -> list[bytes]:
 
 
 def write_shard(path: Path, rows: Iterable[tuple[bytes, np.ndarray, np.ndarray]]) -> int:
-    """Writes a score shard of `encode`'s arguments; it appears when it is whole. Returns the number of records."""
+    """Writes a score shard, which appears once it is complete, from the arguments of `encode`; returns their number."""
     count = 0
     with files.whole_file(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for row in rows:
@@ -74,7 +74,7 @@ def write_shard(path: Path, rows: Iterable[tuple[bytes, np.ndarray, np.ndarray]]
 
 
 def parse_serialized(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Records split into their three features: [B] strings -> "id", "class_ids", "scores", [B] strings each."""
+    """Splits records into their three features: [B] strings to "id", "class_ids" and "scores", [B] strings each."""
     return tf.io.parse_example(serialized, {key: tf.io.FixedLenFeature([], tf.string) for key in _KEYS})
 
 
@@ -89,7 +89,7 @@ def decode(class_ids: tf.Tensor, scores: tf.Tensor, top_k: int) -> tuple[tf.Tens
       Class ids [B, K] int32, padded with -1, and scores [B, K] float16, padded with 0.
 
     Raises:
-      tf.errors.InvalidArgumentError: class ids and scores are not equally many, or more than K.
+      tf.errors.InvalidArgumentError: a record has different numbers of class ids and scores, or more than K.
     """
     lengths = tf.strings.length(class_ids)  # [B], two bytes a class
     right = tf.reduce_all(tf.equal(lengths, tf.strings.length(scores)) & (lengths <= 2 * top_k) & (lengths % 2 == 0))

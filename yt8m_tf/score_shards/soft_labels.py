@@ -1,7 +1,7 @@
-"""Soft labels beside the records that they are of: score shards, joined by id within each shard.
+"""Soft labels for the records of a training stream: score shards, joined by id within each shard.
 
-The scores of a shard are read at once (0.6 KB a video with 100 classes), when a batch has the first of its videos, and
-held for as many shards as are being read.
+The scores of a shard are read as a whole (0.6 KB a video with 100 classes), when its first video is in a batch. They
+are kept for twice as many shards as are read together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from yt8m_tf.score_shards.reading import ShardScores, join, read_shard
 
 
 def beside(labels: LabelsConfig, data_dir: str, data: DataConfig) -> Callable[[Sequence[str]], SoftLabels] | None:
-    """Returns the soft labels for `pipeline.training_stream` to read beside records; None if `labels` has none."""
+    """Returns the `beside` of `pipeline.training_stream` that looks up soft labels; None if `labels` has none."""
     if not labels.soft:
         return None
     directory = Path(files.below(data_dir, labels.soft))
@@ -52,16 +52,16 @@ class SoftLabels:
     """The soft labels of some shards.
 
     Args:
-      config: `soft` names a directory of score shards.
-      directory: where that is.
+      config: the configuration of labels, with `soft`.
+      directory: the directory of score shards that `soft` names.
       shards: the shards that will be read.
-      data: what they hold, and how many of them are read together.
+      data: their records, and how many shards are read together.
 
     Attributes:
       replaces_labels: whether no target depends on a video's own labels.
 
     Raises:
-      InputError: no finished scores there, scores of other classes, or none of a shard (unless that is allowed).
+      InputError: the scores are not finished, are of other classes, or lack a shard (unless that is allowed).
     """
 
     def __init__(self, config: LabelsConfig, directory: Path, shards: Sequence[str], data: DataConfig):
@@ -88,11 +88,11 @@ class SoftLabels:
 
         Args:
           shards: [B] the number of each video's shard.
-          ids: [B] its id, bytes objects.
+          ids: [B] each video's id, bytes objects.
 
         Returns:
-          "soft_classes" [B, K] int32, padded with -1, and "soft_scores" [B, K] float16. A video without soft labels has
-          no classes at all.
+          "soft_classes" [B, K] int32, padded with -1, and "soft_scores" [B, K] float16. For a video without soft labels
+          all classes are -1.
 
         Raises:
           InputError: a video has no soft labels, and that is not allowed; a score shard is damaged.
@@ -109,7 +109,7 @@ class SoftLabels:
         return {"soft_classes": classes, "soft_scores": scores}
 
     def _read(self, shard: int) -> ShardScores:
-        """Reads the scores of a shard; none if there are none of it."""
+        """Reads the scores of a shard; returns no rows for a shard without scores."""
         name = os.path.basename(self._shards[shard])
         if name not in self._manifest.shards:
             nothing = np.zeros((0, self._manifest.top_k))

@@ -1,8 +1,8 @@
-"""Embeds videos with a trained model: from shards to the activations before the class layer, in float16.
+"""Embeds videos with a trained model: writes the activations before the class layer, in float16.
 
-As shards of records (`id`, `labels` where the video has any, and `mean_embedding`, D little-endian float16), which are
-read as any other video-level records: `data.features: {embedding: {size: D, dtype: float16}}`. Or as `.npy` [N, D],
-with the ids in a text file beside it.
+They are written as shards of records (`id`, `labels` if the video has any, and `mean_embedding`, D little-endian
+float16), which are read as other video-level records are: `data.features: {embedding: {size: D, dtype: float16}}`. Or
+they are written as `.npy`, [N, D], with the ids in a text file beside it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Kind = Literal["tfrecord", "npy"]
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedShard:
-    """A shard with embeddings: its bytes, its videos, those without frames that were left out, where reading ended."""
+    """An embedded shard: its bytes, its videos, the number left out for lack of frames, and where reading ended."""
 
     num_bytes: int
     num_videos: int
@@ -60,7 +60,7 @@ class EmbeddingsManifest:
       fingerprint: a hash of its weights and configuration.
       size: D.
       kind: "tfrecord" or "npy".
-      shards: base name of each finished shard to what it was made from.
+      shards: maps the base name of each finished shard to what it was made from.
     """
 
     model: str
@@ -82,7 +82,7 @@ class EmbeddingSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Embedder:
-    """A loaded model: the records that it reads, a hash of it, D, and from a parsed batch to [B, D] float32."""
+    """A loaded model: its path, its records, its hash, D, and a function from a parsed batch to [B, D] float32."""
 
     path: Path
     data: DataConfig
@@ -92,7 +92,7 @@ class Embedder:
 
 
 def load_embedder(path: Path, which: str = "best") -> Embedder:
-    """The model in a run directory of yt8m-train, or in a SavedModel of yt8m-export --embeddings.
+    """Loads the model of a run directory of yt8m-train, or of a SavedModel of yt8m-export --embeddings.
 
     Args:
       path: the directory.
@@ -141,22 +141,22 @@ def embed(
     faults: Faults | None = None,
     progress: bool = True,
 ) -> EmbeddingSummary:
-    """Writes the embeddings of all records of `shards`, a file for each, and `embeddings.json` about them.
+    """Writes the embeddings of all records of `shards`, a file for each shard, and the manifest `embeddings.json`.
 
-    Interrupted, the same call goes on with the first shard that is not finished.
+    After an interruption, the same call continues with the first shard that is not finished.
 
     Args:
       embedder: from `load_embedder`.
       shards: paths, of different base names.
       output: the directory.
       kind: "tfrecord", or "npy": `NAME.npy` and `NAME.ids.txt` for `NAME.tfrecord`.
-      batch_size: records that are embedded together; 1,024 of the video level, or 128 clips, unless given.
+      batch_size: number of records embedded together; None: 1,024 videos, or 128 clips.
       faults: what to do about damaged shards and clips without frames, which have no embedding.
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: two shards of one name, embeddings of another model in `output`; damage, a record that does not suit
-        the model, or an embedding that float16 does not hold.
+      InputError: two shards have the same name, `output` contains embeddings of another model, a shard is damaged, a
+        record does not fit the model, or an embedding is not finite in float16.
     """
     faults, begin, done = faults or Faults(), time.perf_counter(), 0
     faults.of_model(f"the model in {embedder.path}")
@@ -187,7 +187,7 @@ def embed(
 
 
 def _begin(output: Path, embedder: Embedder, kind: Kind) -> EmbeddingsManifest:
-    """The manifest of what is there already, or an empty one."""
+    """Returns the manifest of the embeddings already in `output`, or an empty one."""
     manifest = EmbeddingsManifest(str(embedder.path), embedder.fingerprint, embedder.size, kind)
     if not (output / MANIFEST).is_file():
         return manifest
@@ -251,8 +251,8 @@ def _embed_shard(
 
 
 def _halved(vectors: np.ndarray, ids: np.ndarray, empty: np.ndarray, shard: str, embedder: Embedder) -> np.ndarray:
-    """[B, D] as float16, checked."""
-    with np.errstate(over="ignore"):  # it is infinite then
+    """Converts embeddings [B, D] to float16, and checks that they are finite."""
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused below
         halved = vectors.astype("<f2")
     wrong = ~np.isfinite(halved).all(axis=1) & ~empty
     if wrong.any():

@@ -1,8 +1,8 @@
-"""Scores shards with a trained model, out of fold where it was trained on folds: from shards to score shards.
+"""Scores shards with a trained model, out of fold if it was trained on folds: from shards to score shards.
 
-Records go through the model in batches that run across shards; while one batch is scored, the next one is parsed and
-the one before it written. A shard's file appears when it is whole, so that a run that was interrupted goes on with the
-first shard that is missing, and several processes share the work (`locks`).
+Batches may span shards. While one batch is scored, the next one is parsed and the previous one is written. A score
+shard appears once it is complete, so that an interrupted run continues with the first missing shard, and several
+processes can share the work (`locks`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, begun, finish, 
 from yt8m_tf.scoring.predictors import Predictor
 from yt8m_tf.serving.inference import nothing_usable
 
-# Shards that are claimed at a time; each time a dataset is made, which takes as long as scoring some hundred videos.
+# Number of shards claimed together. Each such group needs a new dataset, which takes as long as scoring some hundred
+# videos.
 _CLAIMED = {"video": 64, "frame": 4}
 
 
@@ -58,22 +59,23 @@ def score(
     xla: bool = True,
     progress: bool = True,
 ) -> ScoringSummary:
-    """Writes the scores of all `shards` to `output`, one file each, and `scores.json` when all are there.
+    """Writes the scores of all `shards` to `output`, one file for each, and `scores.json` when all are complete.
 
     Args:
-      predictors: one model, or those of the folds of one. A shard of a fold is scored by the model that did not see it,
-        every other shard by the mean of all.
+      predictors: one model, or the models of its folds. A shard of a fold is scored by the model that was not trained
+        on it, every other shard by the mean of all models.
       shards: paths, of different base names.
       output: directory of the score shards.
-      top_k: K, the classes of a video.
-      batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
+      top_k: K, the number of classes listed for a video.
+      batch_size: number of records scored together; None: 1,024 videos, or 128 clips.
       faults: what to do about damaged shards and clips without frames; skipped videos have no scores.
-      xla: compile the ranking with XLA; whether a model is, `predictors.find_predictor` was told.
+      xla: compile the ranking with XLA; for the models, see `predictors.find_predictor`.
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: models that do not belong together, a fold without its model, two shards of one name, scores of
-        another model in `output`; damage, a record that does not suit the model, or a score that is NaN.
+      InputError: the models do not belong together, the model of a fold is missing, two shards have the same name,
+        `output` contains scores of another model, a shard is damaged, a record does not fit the model, or a score is
+        NaN.
     """
     faults, begin = faults or Faults(), time.perf_counter()
     faults.of_model(f"the model in {predictors[0].path}")
@@ -103,7 +105,7 @@ def score(
         scored, inputs = sum(counts.values()), known_inputs(output)
         for shard in shards:
             name = os.path.basename(shard)
-            if name not in counts:  # of another process, or of an earlier run
+            if name not in counts:  # scored by another process, or by an earlier run
                 counts[name] = integrity.scan_shard(str(output / name)).num_records
                 _restore(faults, shard, inputs.get(name))
         if not any(counts.values()):
@@ -117,7 +119,7 @@ def score(
 
 
 class _Job:
-    """Scores shards with the mean of some models; loads them when there is something to score."""
+    """Scores shards with the mean of some models, which are loaded when there is something to score."""
 
     def __init__(
         self,
@@ -138,11 +140,11 @@ class _Job:
         self._function: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None
 
     def run(self, shards: Sequence[str]) -> dict[str, int]:
-        """Scores the shards that are missing and that no other process holds, then waits for those. Returns counts."""
+        """Scores the missing shards that no other process has claimed, then waits for the others; returns counts."""
         counts: dict[str, int] = {}
         counts |= self._score(self._claimed(shards))
         for shard in shards:
-            # One at a time: whoever waits holds nothing that another process could be waiting for.
+            # One at a time: a process that waits has no claim that another process could be waiting for.
             if not self._is_done(shard) and self._claims.take(os.path.basename(shard), wait=True):
                 if self._is_done(shard):
                     self._skip(shard)
@@ -156,7 +158,7 @@ class _Job:
             if self._is_done(shard):
                 self._bar.update(self._sizes[shard])
             elif self._claims.take(os.path.basename(shard)):
-                if self._is_done(shard):  # by another process, between the two looks
+                if self._is_done(shard):  # by another process, since the check above
                     self._skip(shard)
                 else:
                     taken.append(shard)
@@ -210,7 +212,7 @@ class _Job:
         return counts
 
     def _score_batch(self, shards: Sequence[str], serialized: tf.Tensor) -> Sequence[np.ndarray]:
-        """Ids, class ids and scores of records of some shards, and which have no frames."""
+        """Returns ids, class ids and scores of records of some shards, and which of them have no frames."""
         try:
             ids, keys, empty = (result.numpy()[: len(serialized)] for result in self._run(serialized))
         except records.PARSE_FAILURES as error:
@@ -226,7 +228,7 @@ class _Job:
         return self._function(serialized)
 
     def _check(self, shard: str, ids: np.ndarray, scores: np.ndarray, empty: np.ndarray) -> None:
-        """Refuses clips without frames, unless they are to be left out, and scores that are NaN."""
+        """Refuses clips without frames, unless the policy is to skip them, and scores that are NaN."""
         if empty.any():
             self._faults.skip_empty(shard, self._data.records, int(empty.sum()))
         wrong = np.isnan(scores).any(axis=1) & ~empty
@@ -247,7 +249,7 @@ class _Job:
 def _scoring_function(
     members: Sequence[Predictor], data: DataConfig, top_k: int, batch_size: int, xla: bool
 ) -> Callable[[tf.Tensor], Sequence[tf.Tensor]]:
-    """From up to `batch_size` serialized records to ids, keys for `highest`, and which clips are empty."""
+    """Returns a function from up to `batch_size` records to ids, keys for `highest`, and which clips are empty."""
     models = [member.load() for member in members]
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
 
@@ -257,14 +259,14 @@ def _scoring_function(
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def run(serialized: tf.Tensor) -> Sequence[tf.Tensor]:
-        # Copies of the first record fill the last batch up: another size would be compiled again.
+        # Copies of the first record fill the last batch, because XLA would compile another size again.
         missing = batch_size - tf.shape(serialized)[0]
         filled = tf.ensure_shape(tf.concat([serialized, tf.repeat(serialized[:1], missing)], axis=0), [batch_size])
         batch = records.parse_records(filled, data.records)
         ids = batch.pop("id")
         empty = batch["num_frames"] == 0 if data.level == "frame" else tf.zeros([batch_size], tf.bool)
         keys = rank([tf.ensure_shape(model(batch), [batch_size, data.num_classes]) for model in models])
-        if on_gpu:  # which sorts fast, and should not send all scores
+        if on_gpu:  # which sorts fast; and fewer keys are copied from it
             keys = tf.math.top_k(keys, top_k, sorted=False).values
         return ids, keys, empty
 
@@ -272,11 +274,11 @@ def _scoring_function(
 
 
 def _remove_outdated(output: Path, sizes: Mapping[str, int]) -> None:
-    """Removes scores of shards that were replaced since, so that they are made again."""
+    """Removes scores of shards that have been replaced since, so that they are scored again."""
     known = known_inputs(output)
     for shard, num_bytes in sizes.items():
         name = os.path.basename(shard)
-        if name not in known:  # not scored yet, or by a release that did not keep it
+        if name not in known:  # not scored yet, or scored by a release that did not record it
             continue
         damage = known[name].damage
         if known[name].num_bytes != num_bytes or (damage and not integrity.is_damaged_as(shard, damage)):
@@ -284,8 +286,8 @@ def _remove_outdated(output: Path, sizes: Mapping[str, int]) -> None:
 
 
 def _restore(faults: Faults, shard: str, made_from: ScoredShard | None) -> None:
-    """Reports again what was let pass when a shard was scored before."""
-    if made_from is None:  # a release that did not keep it
+    """Reports the faults that were skipped when a shard was scored earlier."""
+    if made_from is None:  # scored by a release that did not record it
         return
     if made_from.damage:
         faults.skip_damage(dataclasses.replace(made_from.damage, path=shard))

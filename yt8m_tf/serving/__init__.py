@@ -1,1 +1,1 @@
-"""Any SavedModel that scores records: loading it, inference, the submission file, bundles. Needs no model code."""
+"""Inference with any SavedModel that scores records, output formats, and bundles; needs no model code."""

@@ -37,7 +37,7 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raises InputError if no bundle can be written to a path; called before there is one to write."""
     folder = Path(path).absolute().parent
     if not os.fspath(path).endswith(SUFFIXES):
-        raise InputError(f"--bundle={path}: is no name of a bundle; let it end in {SUFFIXES[0]}")
+        raise InputError(f"--bundle={path}: is not the name of a bundle; let it end in {SUFFIXES[0]}")
     if not folder.is_dir():
         raise InputError(f"--bundle={path}: there is no directory {folder}; make it, or choose another place")
     if Path(path).is_dir() or (Path(path).exists() and not overwrite):
@@ -92,7 +92,7 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iter
       size_limit: the largest total size of its files, unpacked, in bytes.
 
     Raises:
-      InputError: the archive is damaged or too large, holds no SavedModel, or has members other than files and folders.
+      InputError: the archive is damaged or too large, has no SavedModel, or has members other than files and folders.
     """
     if not Path(path).is_file():
         raise InputError(f"--bundle={path}: no such file; give an archive that yt8m-export --bundle wrote")
@@ -179,7 +179,7 @@ def _check_path(member: tarfile.TarInfo, taken: dict[str, tuple[str, bool]]) -> 
         # Folders may occur again. Some file systems take paths that differ only in case for the same one.
         known = taken.get(path.lower())
         if known is not None and (known != entry or not entry[1]):
-            raise InputError(f"{where} stands there twice, as '{known[0]}'; pack it anew")
+            raise InputError(f"{where} occurs twice, as '{known[0]}'; pack it anew")
         taken[path.lower()] = entry
 
 

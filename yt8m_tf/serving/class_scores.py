@@ -1,4 +1,4 @@
-"""Scores of chosen classes of records, from SavedModels that give all classes and from those that give the highest."""
+"""Scores of chosen classes, from SavedModels that give all classes and from those that give only the highest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ClassScores:
     """Scores of N records.
 
     Attributes:
-      classes: [K] or [N, K], the same K classes of all records, or some of each.
+      classes: [K], the same classes for all records, or [N, K], those of each record.
       scores: [N, K] float32.
     """
 
@@ -27,19 +27,19 @@ class ClassScores:
     scores: np.ndarray
 
     def of_each(self) -> np.ndarray:
-        """[N, K], the classes of each record."""
+        """Returns the classes of each record, [N, K]."""
         return np.broadcast_to(self.classes, self.scores.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassScorer:
-    """Scores records with all classes that are wanted, or with the highest where a model gives no others.
+    """Scores records for all requested classes, or for the highest ones if the model gives no others.
 
     Attributes:
       scorer: the model.
-      classes: [L] ascending, those that are wanted; None: all.
-      batch_size: records that are scored together.
-      all_classes: from [B] strings to [B, C]; None: the model gives its highest classes alone.
+      classes: [L] ascending, the requested classes; None: all.
+      batch_size: number of records scored together.
+      all_classes: maps [B] strings to scores [B, C]; None if the model gives only its highest classes.
     """
 
     scorer: Scorer
@@ -51,8 +51,8 @@ class ClassScorer:
         """Scores N records, at least one.
 
         Raises:
-          records.PARSE_FAILURES: a record does not suit the model.
-          InputError: the outputs of the model are none (`Scorer`).
+          records.PARSE_FAILURES: a record does not fit the model.
+          InputError: the outputs of the model are invalid (`Scorer`).
         """
         starts = range(0, len(serialized), self.batch_size)
         batches = (tf.constant(serialized[start : start + self.batch_size]) for start in starts)
@@ -71,12 +71,12 @@ def class_scorer(
     most_frames: int | None = None,
     signature: str = SIGNATURE,
 ) -> ClassScorer:
-    """A scorer of all classes, where the SavedModel was written by yt8m-export and is called by `serving_default`.
+    """Creates a scorer, of all classes if yt8m-export wrote the SavedModel and `signature` is `serving_default`.
 
     Args:
       scorer, classes, batch_size: see `ClassScorer`.
-      most_frames: no clip has more, and none is padded to more: windows of 5 frames need not be to 300.
-      signature: what `scorer` calls.
+      most_frames: the most frames of a clip, so that windows of 5 frames are not padded to 300; None: not known.
+      signature: the signature that `scorer` calls.
     """
     data = scorer.data
     if data is None or signature != SIGNATURE or FEATURES not in scorer.loaded.signatures:

@@ -29,7 +29,7 @@ class Predictions:
     Attributes:
       classes: [B, k] int64 class ids; equal scores by lower id.
       scores: [B, k] float32 probabilities.
-      names: B lists of k names; None where the export carries no vocabulary.
+      names: B lists of k names; None if the export has no vocabulary.
     """
 
     classes: np.ndarray
@@ -43,7 +43,7 @@ class ExportedModel:
 
     Attributes:
       data: the records that it reads: level, features, dtypes, `num_classes`.
-      class_names: [C] names; None where the export carries no vocabulary.
+      class_names: [C] names; None if the export has no vocabulary.
     """
 
     data: DataConfig
@@ -52,11 +52,11 @@ class ExportedModel:
     _where: str = ""
 
     def scores(self, features: Mapping[str, Any]) -> np.ndarray:
-        """The probabilities of all classes.
+        """Computes the probabilities of all classes.
 
         Args:
-          features: arrays as the records hold them: at video level each feature [B, D] float32; at frame level each
-            feature [B, T, D] uint8 codes, and "num_frames" [B] integers, or all T frames of every clip without it.
+          features: arrays with the values of records: at video level each feature [B, D] float32; at frame level each
+            feature [B, T, D] uint8 codes, and "num_frames" [B] integers; without it, every clip has T frames.
 
         Returns:
           [B, C] float32 in [0, 1].
@@ -75,14 +75,14 @@ class ExportedModel:
         return np.concatenate([np.zeros((0, self.data.num_classes), np.float32), *found])
 
     def predict(self, features: Mapping[str, Any], top_k: int = TOP_K) -> Predictions:
-        """The `top_k` classes with the highest scores of each video, and their names.
+        """Computes the `top_k` classes with the highest scores of each video, and their names.
 
         Args:
           features: see `scores`.
-          top_k: k, from 1; at most all C classes are given.
+          top_k: k, at least 1; no more than all C classes are returned.
 
         Raises:
-          InputError: as `scores`, or `top_k` is below 1.
+          InputError: see `scores`; or `top_k` is below 1.
         """
         if top_k < 1:
             raise InputError(f"predict: top_k must be at least 1, got {top_k}")
@@ -114,10 +114,10 @@ class ExportedModel:
 
 
 def load_export(directory: str | os.PathLike[str]) -> ExportedModel:
-    """Loads what `yt8m-export` wrote; third-party SavedModels are for `yt8m-infer`.
+    """Loads a SavedModel that `yt8m-export` wrote; for those of others, use `yt8m-infer`.
 
     Args:
-      directory: of the SavedModel, such as `exported/NAME/1`; "pretrained" is the one that comes with the package.
+      directory: the SavedModel's, such as `exported/NAME/1`; "pretrained" is the model that comes with the package.
 
     Raises:
       InputError: there is no such SavedModel, or it cannot be loaded.

@@ -1,4 +1,4 @@
-"""The output formats of yt8m-infer: a submission for Kaggle, JSON Lines, Parquet, lines for people.
+"""The output formats of yt8m-infer: a submission for Kaggle, JSON Lines, Parquet, and readable lines.
 
 Rows of a batch are encoded and appended to a file for their shard, a part. At the end the parts are joined.
 """

@@ -1,4 +1,4 @@
-"""SavedModels that take frames, as the starter code exports them for MediaPipe, made to take records as others do.
+"""Wraps SavedModels that take frames, as the starter code exports them for MediaPipe, so that they take records.
 
 https://github.com/google/youtube-8m/blob/master/export_model_mediapipe.py
 """
@@ -29,22 +29,22 @@ def of_records(signature: Any, where: str, num_classes: int | None) -> tuple[Cal
     """Wraps a signature that takes frames into one that takes serialized frame-level records.
 
     Args:
-      signature: from `rgb_and_audio` [B, T, 1152] float32 and `num_frames` [B, 1] int32 to `predictions` [B, C]
+      signature: maps `rgb_and_audio` [B, T, 1152] float32 and `num_frames` [B, 1] int32 to `predictions` [B, C]
         probabilities; B and T may be fixed.
-      where: the flag and its value that messages name.
-      num_classes: C, of a signature that does not say it.
+      where: the flag and its value, for messages.
+      num_classes: C, for a signature that does not state it.
 
     Returns:
-      From `examples` [B] strings to `video_id`, `class_indexes` and `predictions`, the 20 highest; and the records that
-      it reads. Frames are dequantised, frames after a clip's last one are 0, as in the starter code.
+      A function from `examples` [B] strings to `video_id`, `class_indexes` and the 20 highest `predictions`, and the
+      records that it reads. Frames are dequantised, and 0 after a clip's end, as in the starter code.
 
     Raises:
-      InputError: the inputs or outputs are others.
+      InputError: the inputs or outputs have other names, shapes or dtypes.
     """
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     frames, counts = inputs[_FRAMES], inputs[_COUNTS]
     size = sum(schema.FEATURE_SIZES.values())
-    # Of a graph of TensorFlow 1 shapes may be unknown, or partly.
+    # In graphs of TensorFlow 1, shapes may be unknown or partly known.
     if frames.dtype != tf.float32 or not frames.shape.is_compatible_with([None, None, size]):
         raise InputError(f"{where}: {_FRAMES} is {frames.dtype.name} {frames.shape}, not float32 (B, T, {size})")
     if not counts.dtype.is_integer or not counts.shape.is_compatible_with([None, 1]):

@@ -1,7 +1,7 @@
-"""From shards to scores in a file with any SavedModel that scores serialized records; needs no model code.
+"""Scores shards with any SavedModel that takes serialized records, and writes a file; needs no model code.
 
-Two batches are under way at a time, in threads: while one is parsed, another one is scored, and rows are written
-beside both. Borders of batches do not depend on where a run starts, so that a resumed one ends with the same bytes.
+Two batches are processed at a time, in threads: while one is parsed, another one is scored, and rows are written
+meanwhile. Batch boundaries do not depend on where a run starts, so a resumed run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from yt8m_tf.serving.scorer import SIGNATURE, Scorer, fingerprint, load_scorer
 from yt8m_tf.serving.thresholds import Thresholds, read_thresholds
 from yt8m_tf.vocabulary import load_vocabulary
 
-_FRAMING_BYTES = 16  # what a shard adds to each record
+_FRAMING_BYTES = 16  # bytes that a TFRecord file adds to each record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Selection:
 
     Attributes:
       layout: "csv", "jsonl", "parquet" or "names" (`formats.FORMATS`).
-      top_k: the most pairs of a video.
-      thresholds: what a score must reach to be written; None: nothing.
-      names: the names of the C classes, where they are known.
+      top_k: the largest number of pairs of a video.
+      thresholds: the lowest scores that are written; None: all are.
+      names: the names of the C classes, if they are known.
     """
 
     layout: str = "csv"
@@ -59,7 +59,7 @@ class Selection:
         return FORMATS[self.layout]
 
     def describe(self) -> dict[str, Any]:
-        """All that rows depend on, for JSON; what a plain submission does not have is left out."""
+        """Returns everything that rows depend on, for JSON, without options that a plain submission does not use."""
         found: dict[str, Any] = {"top_k": self.top_k}
         if self.layout != "csv":
             found["format"] = self.layout
@@ -103,26 +103,26 @@ def infer(
 ) -> InferenceSummary:
     """Scores all records of `shards`, in order, and writes `output`.
 
-    Finished shards are kept in `OUTPUT.parts/`: a run that was interrupted, or ended with an error, goes on behind them
-    when it is repeated. What an earlier process skipped stays skipped, and is reported again.
+    Finished shards are kept in `OUTPUT.parts/`. After an interruption or an error, the same call continues after them.
+    Records that the earlier process skipped stay skipped, and are reported again.
 
     Args:
       saved_model: directory of a SavedModel (`load_scorer`).
       shards: paths.
-      output: the file; it appears when it is whole.
-      top_k: pairs of a row.
+      output: the file, which appears once it is complete.
+      top_k: number of pairs in a row.
       layout: "csv", a submission for Kaggle; "jsonl"; "parquet"; or "names", lines for people (`formats`).
-      threshold: what a score must reach to be written: a number, or a file of yt8m-evaluate with one for each class.
-      vocabulary: a file with the names of the classes; None: the names that the SavedModel carries.
-      batch_size: records that are scored together; 1,024 of the video level, or 128 clips, unless given.
-      faults: what to do about damaged shards and clips without frames; what is skipped is recorded here.
+      threshold: the lowest score that is written: a number, or a file of yt8m-evaluate with a number for each class.
+      vocabulary: a file with the names of the classes; None: the names in the SavedModel.
+      batch_size: number of records scored together; None: 1,024 videos, or 128 clips.
+      faults: what to do about damaged shards and clips without frames; skipped ones are recorded here.
       progress: whether to show a progress bar.
       source: what messages call the model (`load_scorer`).
-      signature: what scores the records (`load_scorer`).
+      signature: the signature that scores the records (`load_scorer`).
 
     Raises:
-      InputError: see `load_scorer`, `Parts`, `load_vocabulary` and `read_thresholds`; names that are needed and not
-        known, damage, a record that does not suit the model, a clip without frames, or a score that is NaN.
+      InputError: see `load_scorer`, `Parts`, `load_vocabulary` and `read_thresholds`; or the format needs names that
+        are not known, a shard is damaged, a record does not fit the model, a clip has no frames, or a score is NaN.
     """
     scorer, selection = _load(saved_model, source, top_k, layout, threshold, vocabulary, signature)
     batch_size = batch_size or default_batch_size(scorer, shards)
@@ -147,19 +147,19 @@ def write_in_parts(
     faults: Faults,
     progress: bool = True,
 ) -> InferenceSummary:
-    """Writes what is found in shards; goes on behind those that an earlier process finished.
+    """Writes rows for shards, and continues after those that an earlier process finished.
 
     Args:
-      output: the file; it appears when it is whole.
+      output: the file, which appears once it is complete.
       shards: paths.
-      run: everything that the rows depend on, but the content of shards (`Parts`).
-      layout: how the parts are put together.
-      score: adds the rows of all shards that `Parts.finished` lacks, finishes each, and moves the bar by their bytes.
-      faults: what was met in the shards that are finished is recorded here, too.
+      run: everything that the rows depend on, except the contents of shards (`Parts`).
+      layout: the format, which joins the parts.
+      score: adds the rows of all shards not in `Parts.finished`, finishes each, and moves the bar by their bytes.
+      faults: faults in shards that were finished earlier are recorded here, too.
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: see `Parts`; the output cannot be written there; no video was scored.
+      InputError: see `Parts`; or the output cannot be written, or no video was scored.
     """
     sizes = [tf.io.gfile.stat(shard).length for shard in shards]
 
@@ -200,9 +200,9 @@ def _load(
     vocabulary: str | Path | None,
     signature: str,
 ) -> tuple[Scorer, Selection]:
-    """The model, and what to write of its scores.
+    """Loads the model, and determines which of its scores are written.
 
-    A model that does not say how many classes it has is taken to have those of the vocabulary, or of the thresholds.
+    If the model does not state its number of classes, it is that of the vocabulary or of the thresholds.
     """
     scorer = load_scorer(saved_model, top_k, source, signature_name=signature)
     num_classes = scorer.data.num_classes if scorer.data else None
@@ -228,9 +228,9 @@ def _score_shards(
     faults: Faults,
     bar: Progress,
 ) -> None:
-    """Scores what `parts` does not have yet, and finishes all of its shards."""
-    # The batch that holds the first unfinished record starts in an earlier shard, if batches are to be those of a run
-    # that was never interrupted.
+    """Scores the records that `parts` lacks, and finishes all shards."""
+    # Batches must be those of an uninterrupted run, so the batch with the first unfinished record may start in an
+    # earlier shard.
     counts = [part.num_records for part in parts.finished]
     first, used = 0, sum(counts) // batch_size * batch_size
     while first < len(counts) and used >= counts[first]:
@@ -266,10 +266,10 @@ def scored_batches(
       first, used: where to start (`read_batches`).
 
     Yields:
-      The index of each record's shard [B], the records [B] string, and what `scorer` gives for them.
+      The index of each record's shard [B], the records [B] string, and the results of `scorer`.
 
     Raises:
-      InputError: damage, a record that does not suit the model, or outputs that are none (`Scorer`).
+      InputError: a shard is damaged, a record does not fit the model, or its outputs are invalid (`Scorer`).
     """
 
     def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, tf.Tensor, Any]:
@@ -287,10 +287,10 @@ def scored_batches(
 def _scores_without_empty(
     scorer: Scorer, serialized: tf.Tensor, faults: Faults
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Scores a batch that has clips without frames, which get scores of 0; None if they are not why scoring failed.
+    """Scores a batch that has clips without frames, which get scores of 0; None if scoring failed for another reason.
 
-    The graph refuses a batch with clips without frames (`usable` leaves them out): so rare that a second look at the
-    batch costs less than one at all of them.
+    The graph refuses batches with clips without frames, which `usable` leaves out later. They are so rare that it costs
+    less to score such a batch again than to check every batch first.
     """
     if scorer.data is None or scorer.data.level == "video" or faults.on_empty == "error":
         return None
@@ -308,16 +308,16 @@ def _scores_without_empty(
 
 
 def bytes_in_shards(serialized: tf.Tensor) -> int:
-    """Bytes of records [B] in their shards."""
+    """Returns the bytes that records [B] take in their shards."""
     return int(tf.reduce_sum(tf.strings.length(serialized) + _FRAMING_BYTES))
 
 
 def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faults: Faults) -> np.ndarray:
-    """[B] bool: which rows of one shard are not of clips without frames, whose scores are all 0.
+    """Returns which rows of a shard are not of clips without frames, whose scores are all 0; [B] bool.
 
     Raises:
-      InputError: a record has no id; a score is NaN; a clip has no frames, unless `faults` leaves such clips out and
-        counts them.
+      InputError: a record has no id; a score is NaN; or a clip has no frames, unless `faults` skips and counts such
+        clips.
     """
     if (ids == b"").any():
         problem = scorer.data and faults.find_bad_record([shard], scorer.data.records)
@@ -336,20 +336,20 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
 
 
 def nothing_usable(shards: Sequence[str], faults: Faults) -> str:
-    """Says in a few words why shards held nothing to score."""
+    """Returns why shards had nothing to score, in a few words."""
     if faults.damaged:
         return str(next(iter(faults.damaged.values())))
     return f"{faults.num_empty:,} clips without frames" if faults.num_empty else f"'{shards[0]}', for one, is empty"
 
 
 def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:
-    """`pipeline.scoring_batch_size` of the model's level; of that of the first record where the model does not say."""
+    """Returns `pipeline.scoring_batch_size` of the model's level or, if it is not known, of the first record's."""
     level = scorer.data.level if scorer.data else integrity.first_level(shards)
     return scoring_batch_size(level or "video")
 
 
 def bad_record(scorer: Scorer, shards: Sequence[str], faults: Faults, error: Exception) -> InputError:
-    """Names the record that the model cannot read."""
+    """Returns an error that names the record that the model cannot read."""
     if scorer.data is not None and (problem := faults.find_bad_record(shards, scorer.data.records)):
         return InputError(problem)
     return InputError(

@@ -1,3 +1,3 @@
-"""The competition's bound on a model. A module of its own: flags need it before TensorFlow is imported."""
+"""The competition's limit on a model, in a module that flags can import without TensorFlow."""
 
 SIZE_LIMIT = 1_000_000_000  # bytes, uncompressed

@@ -1,4 +1,4 @@
-"""The finished parts of an output of yt8m-infer, from which an interrupted run goes on."""
+"""The finished parts of an output of yt8m-infer, after which an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from yt8m_tf.serving.formats import CSV, Format
 
 
 def parts_directory(output: str | os.PathLike[str]) -> Path:
-    """Directory of an output's parts until it is whole."""
+    """Returns the directory of an output's parts while the output is incomplete."""
     path = Path(output)
     return path.with_name(path.name + ".parts")
 
 
 def check_target(output: str | os.PathLike[str]) -> None:
-    """Refuses a directory's name for the output.
+    """Refuses an output that has no name or is a directory.
 
     Raises:
-      InputError: there is a directory of that name, or there is no name.
+      InputError: the name is empty, or that of a directory.
     """
     if not os.fspath(output):
         raise InputError("--output: is empty; name a file, such as submission.csv")
@@ -40,9 +40,9 @@ class Part:
     """Summary of a finished shard.
 
     Attributes:
-      num_bytes: its size: a shard that was replaced since, say by a sound copy, is read again.
+      num_bytes: the size of the shard; if it has been replaced since, for example by a sound copy, it is read again.
       num_records: records read from it.
-      num_rows: rows written for them; fewer where clips without frames were left out.
+      num_rows: rows written for them; fewer if clips without frames were skipped.
       damage: where reading ended; None for a sound shard.
     """
 
@@ -55,22 +55,22 @@ class Part:
 class Parts:
     """The rows of each finished shard, in `OUTPUT.parts/`, and their assembly into `OUTPUT`.
 
-    Shards are written in order, so what is finished is always the first so many. A part counts once its `.json` is
-    there.
+    Shards are written in order, so the finished ones are always the first ones. A part is finished once its `.json`
+    exists.
 
     Args:
       output: the path.
-      run: everything that the rows depend on, but the content of shards; parts of another run are refused.
+      run: everything that the rows depend on, except the contents of shards; parts of another run are refused.
       shard_bytes: the size of each shard.
-      is_current: of the number of a shard and its part, whether the shard is still the one that was read; one whose
-        size changed never is.
-      layout: how the parts are put together.
+      is_current: returns, for the number of a shard and its part, whether the shard is unchanged; it is called only if
+        the size is unchanged.
+      layout: the format, which joins the parts.
 
     Attributes:
-      finished: the parts that are done, in order.
+      finished: the finished parts, in order.
 
     Raises:
-      InputError: its parts belong to another run, or cannot be read.
+      InputError: existing parts belong to another run, or cannot be read.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Parts:
 
     def add(self, rows: bytes, num_records: int, num_rows: int) -> None:
         """Appends rows to the shard that is being written."""
-        # What a killed run left is overwritten.
+        # Rows that a killed run left are overwritten.
         with open(self._path(len(self.finished), "tmp"), "ab" if self._started else "wb") as file:
             file.write(rows)
         self._started = True
@@ -106,7 +106,7 @@ class Parts:
         self._current.num_rows += num_rows
 
     def finish_shard(self, damage: Damage | None = None) -> None:
-        """Completes the shard that is being written; one without any records too."""
+        """Completes the shard that is being written, which may have no records."""
         self.add(b"", 0, 0)
         index = len(self.finished)
         os.replace(self._path(index, "tmp"), self._rows_path(index))
@@ -116,7 +116,7 @@ class Parts:
         self._current, self._started = self._next_part(), False
 
     def assemble(self) -> None:
-        """Puts the parts together into the output, which appears when it is whole, and removes the parts."""
+        """Joins the parts into the output, which appears once it is complete, and removes the parts."""
         with files.whole_file(self.output) as temporary:
             self._layout.join([self._rows_path(index) for index in range(len(self.finished))], temporary)
         shutil.rmtree(self.directory)
@@ -125,7 +125,7 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.finished:  # nothing to go on from
+        if not self.finished:  # there is nothing to resume
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _next_part(self) -> Part:
@@ -139,7 +139,7 @@ class Parts:
 
     def _check_run(self, run: dict[str, Any]) -> None:
         path = self.directory / "run.json"
-        run = json.loads(json.dumps(run))  # as it reads back
+        run = json.loads(json.dumps(run))  # as it is read back
         if not path.is_file():
             files.write_json(path, run)
             return

@@ -31,7 +31,7 @@ _OUTPUTS = {
     "class_indexes": (tf.int32, tf.int64),
     "predictions": (tf.float32, tf.float16, tf.bfloat16, tf.float64),
 }
-# Higher values are not taken for class ids.
+# Class ids must be below this number.
 _MOST_CLASSES = 1 << 20
 
 
@@ -145,7 +145,7 @@ def load_scorer(
       assumed_classes: the number of classes if neither the model nor `num_classes` states it.
 
     Raises:
-      InputError: `directory` holds no SavedModel; the model has no signature from one [B] string tensor to `video_id`,
+      InputError: `directory` has no SavedModel; the model has no signature from one [B] string tensor to `video_id`,
         `class_indexes` and `predictions` with at least `top_k` scores; or it does not predict `num_classes` classes.
     """
     where = source or f"--saved_model={directory}"

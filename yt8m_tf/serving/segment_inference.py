@@ -1,4 +1,4 @@
-"""Scores windows over clips with a SavedModel, and by option whole clips beside them, in one pass over the shards."""
+"""Scores windows of clips with SavedModels, and optionally whole clips, in one pass over the shards."""
 
 from __future__ import annotations
 
@@ -48,32 +48,32 @@ def infer_segments(
 ) -> InferenceSummary:
     """Scores the windows of all clips of frame-level `shards`, and writes `output`.
 
-    A score is the model's for the frames of the window, with so many before and after it as the model was trained with;
-    times that of the whole clip where `video_model` says so, and a class that has no score of the clip then has none.
-    Finished shards are kept as `inference.infer` does, so that an interrupted run goes on behind them.
+    The model scores the frames of a window, with as many frames before and after it as in training. With `video_model`,
+    this score is multiplied by that of the whole clip; classes without a score for the clip are left out. Finished
+    shards are kept as in `inference.infer`, so that an interrupted run continues after them.
 
     Args:
       saved_model: directory of a SavedModel that reads clips (`load_scorer`). One of yt8m-export gives the scores of
-        all classes; of another one, and by another signature, the classes are those that are among its highest, 20.
+        all classes. Any other one, or another signature, gives only those of a window's 20 highest classes.
       shards: paths.
-      output: the file; it appears when it is whole.
+      output: the file, which appears once it is complete.
       windows: which frames are scored together.
       classes: a file with the classes to write (`segment_submission.read_classes`); None: all.
-      video_model: directory of a SavedModel for whole clips, or `SAME_MODEL`; None: scores of windows alone count.
-      mean_with: directories of more SavedModels, all of yt8m-export: the mean of the scores of windows counts.
-      top_k: classes of each window, at most.
+      video_model: directory of a SavedModel for whole clips, or `SAME_MODEL`; None: only the scores of windows count.
+      mean_with: directories of further SavedModels of yt8m-export, with which the scores of windows are averaged.
+      top_k: the largest number of classes per window.
       layout: "csv", the submission of the 2019 challenge; or "jsonl" (`segment_formats`).
-      vocabulary: a file with the names of the classes for JSON; None: the names that the SavedModel carries.
-      batch_size: windows that are scored together; 512 unless given.
-      faults, progress, source, signature: see `inference.infer`; the model for whole clips is called by its
-        `serving_default`, unless it is the same one.
+      vocabulary: a file with the names of the classes for JSON; None: the names in the SavedModel.
+      batch_size: number of windows scored together; None: 512.
+      faults, progress, source, signature: see `inference.infer`; another model for whole clips is always called by its
+        `serving_default`.
 
     Returns:
-      What was done; rows are videos.
+      The summary; its rows are videos.
 
     Raises:
-      InputError: as `inference.infer`, and: a model that reads no clips, shards that hold none, classes that are no
-        list, an id that cannot stand in a submission, models whose mean cannot be had.
+      InputError: see `inference.infer`; or a model does not read clips, shards contain no clips, `classes` is not a
+        list of classes, an id is not allowed in a submission, or models cannot be averaged.
     """
     score = load_segment_scorer(
         *(saved_model, shards, windows),
@@ -123,7 +123,7 @@ def score_clip(score: SegmentScorer, shard: str, serialized: bytes) -> SegmentRo
     """Scores the windows of one clip, a record of `shard`.
 
     Raises:
-      InputError: as `infer_segments`, of this record; it has no frames.
+      InputError: see `infer_segments`; or the record has no frames.
     """
     faults = Faults()
     faults.of_model(f"the model in {score.scorer.path}")
@@ -139,7 +139,7 @@ def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[
     def score_some(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[list[tuple[CutClip, SegmentRows | None]], int]:
         return _scores_of(score, shard, batch[1], faults), bytes_in_shards(batch[1])
 
-    # A few clips at a time, from the start of the shard: a run that goes on scores the same windows together.
+    # A few clips at a time, from the start of the shard, so that a resumed run scores the same windows together.
     for found, num_bytes in in_order(score_some, read_batches([[shard]], CLIPS, faults), batches_under_way()):
         for clip, segments in found:
             _check(score.scorer, shard, clip, segments, faults)
@@ -157,7 +157,7 @@ def _scores_of(
 
 
 def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | None, faults: Faults) -> None:
-    """As `inference.usable`, of one clip."""
+    """Checks one clip as `inference.usable` does."""
     if not clip.video_id:
         problem = scorer.data and faults.find_bad_record([shard], scorer.data.records)
         raise InputError(problem or f"{shard}: a record without an id; write the shard again, with ids")

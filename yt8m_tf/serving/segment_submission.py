@@ -1,4 +1,4 @@
-"""The submission file of the 2019 challenge: the best segments of each class; and its list of classes."""
+"""The submission file of the 2019 challenge, with the best segments of each class, and its list of classes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _GIVE_CLASSES = "give the dataset's segment_label_ids.csv"
 
 
 def read_classes(path: str | Path, num_classes: int | None = None, flag: str = "--classes") -> list[int]:
-    """The classes of which segments are rated, from the dataset's segment_label_ids.csv: a column Index.
+    """Reads the classes with rated segments from the column Index of the dataset's segment_label_ids.csv.
 
     Args:
-      path: of the file; other columns are not looked at, so that the vocabulary.csv of 2019 will do as well.
-      num_classes: no class may reach it; None: any number.
-      flag: what messages call the file.
+      path: the file; other columns are ignored, so that the vocabulary.csv of 2019 can be read, too.
+      num_classes: all class ids must be below it; None: not known.
+      flag: the flag that names the file, for messages.
 
     Returns:
       The classes, ascending.
 
     Raises:
-      InputError: it cannot be read, or has no such column, no class, a class twice or one out of range.
+      InputError: the file cannot be read, lacks the column, or has no class, a class twice or one out of range.
     """
     lines: dict[int, int] = {}
     try:
@@ -43,7 +43,7 @@ def read_classes(path: str | Path, num_classes: int | None = None, flag: str = "
                 if num_classes is not None and int(text) >= num_classes:
                     raise InputError(f"{where}: class {text} is not one of {num_classes}, which count from 0")
                 if int(text) in lines:
-                    raise InputError(f"{where}: class {text} stands in line {lines[int(text)]} already")
+                    raise InputError(f"{where}: class {text} is already in line {lines[int(text)]}")
                 lines[int(text)] = rows.line_num
     except OSError as error:
         raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; {_GIVE_CLASSES}") from error
@@ -83,20 +83,20 @@ def write_submission(path: Path, lists: Iterable[tuple[int, Iterable[bytes]]]) -
 def read_submission(
     path: Path, classes: Collection[int], k: int = MAX_SEGMENTS, flag: str = "--submission"
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Reads a submission line by line: what is held is one class, some 15 MB where it has 100,000 segments.
+    """Reads a submission line by line, with one class in memory: some 15 MB for 100,000 segments.
 
     Args:
-      path: of the file; with or without a byte order mark.
-      classes: those that it may have.
-      k: the most segments of a class.
-      flag: what messages call the file.
+      path: the file, with or without a byte order mark.
+      classes: the classes that it may have.
+      k: K, the largest number of segments of a class.
+      flag: the flag that names the file, for messages.
 
     Yields:
       A class and its segments, `video:start`, best first. The list of a class may be empty.
 
     Raises:
-      InputError: it cannot be read, or has another header; a line has no such class, or it stands in another line too;
-        a segment is none, or stands there twice; there are more than K of them; there is no class at all.
+      InputError: the file cannot be read, or has another header or no class; or a line has an unknown class, the class
+        of an earlier line, an invalid or repeated segment, or more than K segments.
     """
     lines: dict[int, int] = {}
     try:
@@ -109,7 +109,7 @@ def read_submission(
                 try:
                     class_id, segments = _parse(line, classes, k)
                     if class_id in lines:
-                        raise ValueError(f"class {class_id} stands in line {lines[class_id]} already")
+                        raise ValueError(f"class {class_id} is already in line {lines[class_id]}")
                 except ValueError as error:
                     raise InputError(f"{flag}={path}: line {number} cannot be read: {error}") from error
                 lines[class_id] = number
@@ -138,7 +138,7 @@ def _parse(line: bytes, classes: Collection[int], k: int) -> tuple[int, list[byt
         raise ValueError(f"'{wrong.decode(errors='backslashreplace')[:80]}' is not a segment, such as 6l0e:100")
     if len(set(segments)) < len(segments):
         twice = _first_repeated(segments).decode(errors="backslashreplace")
-        raise ValueError(f"segment {twice} stands twice")
+        raise ValueError(f"segment {twice} occurs twice")
     return class_id, segments
 
 

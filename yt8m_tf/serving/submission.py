@@ -1,4 +1,4 @@
-"""The rows of a submission file, as Kaggle wants it."""
+"""Formats the rows of a submission file for Kaggle."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 HEADER = b"VideoId,LabelConfidencePairs\n"
 
-# Scores get seven decimals: six would spend half of the 1e-6 within which they agree with those of the evaluation.
-# Tables hold the text of the first four and of the last three.
+# Scores have seven decimals: six would use up half of the 1e-6 within which they agree with those of the evaluation.
+# One table contains the text of the first four decimals, another one that of the last three.
 _HIGH, _LOW = 10**4, 10**3
 
 
 def format_rows(
     video_ids: Iterable[bytes], class_indexes: np.ndarray, scores: np.ndarray, keep: np.ndarray | None = None
 ) -> bytes:
-    """Rows of `id,class score class score ...`, in the manner of the starter code, with seven decimals.
+    """Formats rows `id,class score class score ...`, as in the starter code, with seven decimals.
 
     Args:
       video_ids: [B] bytes.
@@ -26,7 +26,7 @@ def format_rows(
       keep: [B, k] bool, the pairs to write; None: all. A row may have none.
 
     Returns:
-      B lines, put together from tables of text, which is faster than formatting number by number.
+      B lines, assembled from tables of text, which is faster than formatting each number.
     """
     names = np.array([_quoted(video_id) for video_id in video_ids], np.bytes_)
     if not len(names):
@@ -45,11 +45,11 @@ def format_rows(
     if keep is not None:
         pairs["space"][keep.cumsum(axis=1) == 1] = b""  # before the first pair that is written
         pairs[~keep] = np.zeros((), pairs.dtype)
-    return rows.tobytes().translate(None, b"\0")  # NumPy fills texts up with zero bytes
+    return rows.tobytes().translate(None, b"\0")  # NumPy pads texts with zero bytes
 
 
 def _quoted(video_id: bytes) -> bytes:
-    """The id as a CSV field."""
+    """Returns the id as a CSV field."""
     if any(special in video_id for special in (b",", b'"', b"\n", b"\r")):
         return b'"' + video_id.replace(b'"', b'""') + b'"'
     return video_id

@@ -1,4 +1,4 @@
-"""The score that a class must reach to be among the labels of a video: one for all classes, or one for each."""
+"""Thresholds that a class's score must reach for the class to be a label: one for all classes, or one for each."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ _REMEDY = "give a number from 0 to 1, or a file of yt8m-evaluate --thresholds"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Thresholds:
-    """Thresholds of scores: float32, [] for all classes, or [C]."""
+    """Thresholds of scores: float32, [] for all classes, or [C] for each."""
 
     scores: np.ndarray
 
     @property
     def num_classes(self) -> int | None:
-        """C; None: any number."""
+        """Returns C; None for a threshold for all classes."""
         return len(self.scores) if self.scores.ndim else None
 
     def reached(self, classes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Classes [B, k] and their scores [B, k] float32 -> [B, k] bool."""
+        """Returns whether scores [B, k] float32 reach the thresholds of their classes [B, k]; [B, k] bool."""
         return scores >= (self.scores[classes] if self.scores.ndim else self.scores)
 
     def describe(self) -> float | str:
-        """The number, or a hash of the numbers."""
+        """Returns the threshold for all classes, or a hash of those of each."""
         return hashlib.sha256(self.scores.tobytes()).hexdigest() if self.scores.ndim else float(self.scores)
 
 
 def read_thresholds(value: str | float | os.PathLike[str], num_classes: int | None = None) -> Thresholds:
-    """A threshold for all classes, or those of a file that `write_thresholds` wrote.
+    """Reads a threshold for all classes, or the thresholds in a file of `write_thresholds`.
 
     Args:
-      value: a number from 0 to 1, as text perhaps; or the path of the file.
+      value: a number from 0 to 1, possibly as text; or the path of the file.
       num_classes: C; None: as many as the file has.
 
     Raises:
-      InputError: neither; the file holds other numbers, or not one for each of the classes.
+      InputError: the value is neither; or the file has other numbers, or not one for each class.
     """
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return Thresholds(_read(Path(value), num_classes))  # type: ignore[arg-type]
     if not 0 <= number <= 1:
-        raise InputError(f"--threshold={value}: is no score; {_REMEDY}")
+        raise InputError(f"--threshold={value}: is not a score; {_REMEDY}")
     return Thresholds(np.array(number, np.float32))
 
 
@@ -88,9 +88,9 @@ def write_thresholds(path: Path, found: BestThresholds, names: Sequence[str] | N
     """Writes a CSV file with a line for each class: the threshold, F1, precision, recall and the counts behind them.
 
     Args:
-      path: the file, which appears when it is whole; its directory is made.
+      path: the file, which appears once it is complete; its directory is created.
       found: the thresholds.
-      names: of the C classes, for a column of their own.
+      names: names of the C classes, for a further column.
 
     Raises:
       InputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The weights of a SavedModel that yt8m-export wrote, as float32 arrays: its model can be built again from them."""
+"""Reads the weights of a SavedModel of yt8m-export as float32 arrays, from which its model can be rebuilt."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 def read_weights(loaded: Any) -> dict[str, np.ndarray]:
-    """The values of a model's variables, by their paths, decoded as loading decodes them.
+    """Returns the values of a model's variables by path, decoded as when the SavedModel is loaded.
 
     Args:
-      loaded: from `scorer.load_saved_model`; its object has the attributes of `export.saved_model.InferenceModule`.
+      loaded: from `scorer.load_saved_model`, with the attributes of `export.saved_model.InferenceModule`.
 
     Returns:
-      Variable path to array; {} where the SavedModel was written by something else.
+      Arrays by variable path; {} if something other than yt8m-export wrote the SavedModel.
     """
     found = {}
     for path, stored in dict(getattr(loaded, "weights", {})).items():

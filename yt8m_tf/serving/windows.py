@@ -65,7 +65,7 @@ class ClipMean:
     """The mean over the frames of a clip, which its windows have in their context (`FeatureConfig.mean_of`).
 
     Attributes:
-      key: of the mean.
+      key: the key of the mean.
       source: the key of the frames.
       feature: storage of the frames.
       max_frames: the number of frames in the mean; later ones are left out.
@@ -96,7 +96,7 @@ class CutClip:
 
     Attributes:
       video_id: the id; "" if the record has none.
-      num_frames: of its shortest feature.
+      num_frames: number of frames of its shortest feature.
       starts: the first frame of each window.
       records: [W] serialized, each with the id of the clip and the frames of a window and its context.
     """
@@ -120,11 +120,11 @@ def cut_clip(
       serialized: a `tf.train.SequenceExample`.
       windows: sizes of the windows.
       keys: keys of the lists of frames to keep; None: all.
-      id_keys: the keys under which its id may be.
+      id_keys: the keys under which its id may be stored.
       means: means of the whole clip for every window; their sources are in `keys`.
 
     Raises:
-      google.protobuf.message.DecodeError: `serialized` is no such record.
+      google.protobuf.message.DecodeError: `serialized` is not such a record.
     """
     record = tf.train.SequenceExample.FromString(serialized)
     context, lists = record.context.feature, record.feature_lists.feature_list

@@ -1,8 +1,8 @@
-"""Checkpoints in TensorFlow's own format, with plain names, each in a directory that appears when it is complete.
+"""Checkpoints in TensorFlow's own format, with plain names, each in a directory that appears once it is complete.
 
-`checkpoints/step_00001000/variables.{index,data-00000-of-00001}` holds the variables of `TrainState.named`, readable by
-`tf.train.load_checkpoint`; `state.json` holds the rest of a run's state (`State`). An incomplete checkpoint is never
-loaded, and never removed: it is moved aside when its step is saved again.
+`checkpoints/step_00001000/variables.{index,data-00000-of-00001}` contains the variables of `TrainState.named`, readable
+by `tf.train.load_checkpoint`; `state.json` contains the rest of a run's state (`State`). An incomplete checkpoint is
+never loaded, and never removed: it is moved aside when its step is saved again.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _cluster_problem(cluster: Any) -> str | None:
         if not (isinstance(address, str) and _ADDRESS.fullmatch(address)):
             return f"{address!r} is not an address, HOST:PORT"
         if addresses.count(address) > 1:
-            return f"'{address}' stands twice"
+            return f"'{address}' occurs twice"
     return None
 
 
@@ -164,11 +164,11 @@ def local_replicas(strategy: tf.distribute.Strategy) -> int:
 
 
 def share(strategy: tf.distribute.Strategy, batch: Mapping[str, tf.Tensor]) -> Mapping[str, Any]:
-    """A batch of this worker, [B, ...] each, as `strategy.run` takes it: of each replica its part, in turn."""
+    """Splits a batch of this worker, [B, ...] each, into equal parts for its replicas, as `strategy.run` takes it."""
     if is_single(strategy):
         return batch
     replicas = local_replicas(strategy)
-    with tf.device("cpu"):  # where it is, or all of it would go through the first GPU
+    with tf.device("cpu"):  # where the batch is; otherwise all of it would go through the first GPU
         parts = {name: tf.split(value, replicas) for name, value in batch.items()}
 
     def own(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:

@@ -16,7 +16,7 @@ from yt8m_tf.training import distribution
 from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import compiled
 
-# What batches of an evaluation hold beside features and numbers of frames.
+# Keys of evaluation batches that are neither features nor numbers of frames.
 NOT_FEATURES = frozenset({"labels", "rated_classes", "ratings", "valid"})
 
 
@@ -24,10 +24,10 @@ class EvaluationStep:
     """Scores a batch and reduces the scores to what the metrics need.
 
     Args:
-      state: the model, and the weights that evaluation uses: their moving average, if one is kept.
-      spec: what the model reads.
-      strategy: where the replicas are; `state` was made in its scope.
-      xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the
+      state: the model, and the weights that evaluation uses: their moving averages, if the run keeps them.
+      spec: the input of the model.
+      strategy: the strategy in whose scope `state` was created.
+      xla: whether to compile with XLA: the forward pass if XLA can (`distribution.compiles_with_xla`), and the
         statistics (`compiled_statistics`).
     """
 
@@ -38,9 +38,10 @@ class EvaluationStep:
         self._run = tf.function(lambda batch: strategy.run(self._replica_statistics, args=(batch,)), autograph=False)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """`batch_statistics` of one batch, features, labels and "valid", of this worker's replicas together.
+        """Returns the `batch_statistics` of one batch, over all replicas of this worker.
 
-        Where the batch has "rated_classes" and "ratings" in place of labels, `rated_statistics`.
+        The batch contains features, "labels" and "valid". If it has "rated_classes" and "ratings" in place of labels,
+        its `rated_statistics` are returned.
         """
         if distribution.is_single(self._strategy):
             return self._run(batch)

@@ -1,4 +1,4 @@
-"""An exported model as a trained one: built again from what its SavedModel says of it."""
+"""Rebuilds the Keras model of an exported SavedModel from its metadata and weights."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from yt8m_tf.serving.weights import read_weights
 
 
 def load_exported(directory: Path, where: str) -> tuple[keras.Model, DataConfig]:
-    """The model of a SavedModel of yt8m-export, with its stored weights, and the records that it reads.
+    """Rebuilds the model of a SavedModel of yt8m-export, with its stored weights.
 
-    The graph itself takes features as records store them, so that nothing computed, such as mixed frames, can go in.
+    The SavedModel's own graph takes features as records store them, and thus no computed inputs such as mixed frames.
 
     Args:
-      directory: of the SavedModel; that of an ensemble or a packed model too.
+      directory: the SavedModel's; it may contain an ensemble or a packed model.
       where: the key or flag and its value, for messages.
 
     Returns:
-      From decoded features to [B, C] float32 logits, without tags; and its data.
+      The model, from decoded features to [B, C] float32 logits without tags, and the configuration of its records.
 
     Raises:
-      InputError: yt8m-export did not write it, or it does not hold the weights of the model that it names.
+      InputError: yt8m-export did not write the SavedModel, or it lacks weights of the model that its metadata names.
     """
     metadata, data = read_metadata(directory), read_data(directory)
     if metadata is None or data is None or not isinstance(metadata.get("model"), dict):

@@ -22,7 +22,7 @@ class FoldRun:
     Attributes:
       path: its directory.
       fold: the number of the fold.
-      folds: base name of each shard of its training data to its fold.
+      folds: maps the base name of each shard of its training data to the shard's fold.
     """
 
     path: Path
@@ -34,8 +34,8 @@ def find(pattern: str, data_dir: str) -> list[FoldRun]:
     """Finds the runs that `labels.teacher_folds` names, in the order of their paths.
 
     Args:
-      pattern: of run directories, see `files.find`.
-      data_dir: what it is relative to.
+      pattern: a pattern of run directories, see `files.find`.
+      data_dir: the base of a relative pattern.
 
     Raises:
       InputError: there is no run, a run has no folds, or runs have different folds.
@@ -65,7 +65,7 @@ def check(runs: Sequence[FoldRun], train_shards: Sequence[str], validation_shard
     """Checks that each training shard has a model not trained on it, and that none was trained on validation shards.
 
     A student that holds out one of the teachers' folds is taught by models that were trained on that fold. They pass on
-    what they learned of its labels, so that the student's score there is too high.
+    what they learned of its labels, so the student's score there is too high.
 
     Args:
       runs: the teachers.
@@ -101,14 +101,14 @@ def check(runs: Sequence[FoldRun], train_shards: Sequence[str], validation_shard
 
 
 class ShardFolds:
-    """Reads the fold of each video, by its shard, beside the records of a training stream.
+    """Looks up the fold of each video of a training stream, by the video's shard.
 
     Args:
-      folds: base name of a shard to its fold.
-      shards: those that are read.
+      folds: maps the base name of a shard to its fold.
+      shards: the shards of the stream.
 
     Attributes:
-      replaces_labels: False; the records' labels matter.
+      replaces_labels: False, because training uses the records' labels, too.
     """
 
     replaces_labels = False
@@ -117,5 +117,5 @@ class ShardFolds:
         self._folds = np.array([folds[os.path.basename(shard)] for shard in shards], np.int32)
 
     def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns "teacher_fold" [B] int32: the folds of shards, of which `shards` [B] are the numbers."""
+        """Returns "teacher_fold", [B] int32: the folds of the shards whose numbers are `shards`, [B]."""
         return {"teacher_fold": self._folds[shards]}

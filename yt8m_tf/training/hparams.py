@@ -1,8 +1,8 @@
 """Runs in TensorBoard's HParams tab: a session for each run, and the columns of a sweep.
 
-A run writes its own session. The folds of a model form one group, a row with the means of their metrics. The columns of
-a table of runs are written once (`write_columns`), into the first run, because a directory of their own would be
-another run. Without them TensorBoard shows every key and every scalar as a column.
+A run writes its own session. The folds of a model form one group, shown as one row with the means of their metrics.
+`write_columns` writes the columns of a sweep once, into the first run, because TensorBoard would take a separate
+directory for another run. Without these columns TensorBoard shows every key and every scalar as a column.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import TITLES
 
 # Tag of the scalars of the best evaluation so far, whose last values the table shows. Their charts are of little
-# interest, so that the name sorts them after those of training and validation.
+# interest, so the name sorts them after those of training and validation.
 BEST = "validation_best"
 # Suffixes of event files that are replaced, not appended to.
 START, END, _COLUMNS = ".start.session", ".end.session", ".columns.session"
@@ -38,7 +38,7 @@ def session_start(experiment: ExperimentConfig, group: str = "") -> bytes:
     """Returns a serialized summary of the configuration.
 
     Args:
-      experiment: the run's.
+      experiment: the run's configuration.
       group: runs with the same group form one row, with the means of their metrics; "": a row named after the run.
     """
     # `hparams.hparams` would group runs with equal values, even of different directories.
@@ -63,7 +63,7 @@ def values_of(experiment: ExperimentConfig) -> dict[str, bool | int | float | st
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Returns dotted keys with values that the HParams plugin takes; values of None are left out."""
+    """Returns dotted keys with values that the HParams plugin accepts; values of None are left out."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -95,7 +95,7 @@ def write_columns(directory: Path) -> list[str]:
     keys = sorted(set().union(*runs), key=lambda key: (key not in _FIRST, key))
     different = [key for key in keys if len({_comparable(run.get(key, _ABSENT)) for run in runs}) > 1]
     shown = different or keys
-    # TensorBoard shows columns that "differ" first; we set it for the columns of most interest.
+    # TensorBoard shows columns that "differ" first, so we set "differs" for the columns of most interest.
     first = [key for key in shown if key in _FIRST] or shown
     infos = [_column(key, [run[key] for run in runs if key in run], key in first) for key in shown]
     content = summary.experiment_pb(infos, [metric.as_proto() for metric in _metrics()]).SerializeToString()

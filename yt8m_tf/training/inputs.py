@@ -1,4 +1,4 @@
-"""Identifies the data of a run by name and size, so that it goes on with the same and nothing else."""
+"""Identifies the data of a run by names and sizes, so that a resumed run can tell if its data has changed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import integrity
 from yt8m_tf.score_shards import soft_labels
 
-# Base name of a shard to the sizes of the files of that name, which may lie in several directories.
+# Maps the base name of a shard to the sizes of the files of that name, which may be in several directories.
 Sizes = Mapping[str, tuple[int, ...]]
 
 _SHOWN = 3
-# Shards of a list whose level is looked at, evenly spread.
+# At most so many shards of a list, evenly spread, are read to find their level.
 _LOOKED_AT = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Names and sizes of a run's data; where it lies does not count.
+    """Names and sizes of a run's data, without its location.
 
     Attributes:
-      train: the training shards, and their bytes.
-      validation: the same of the validation shards.
-      soft_labels: the fingerprint of the scores that are soft labels; "" without.
-      teacher: the fingerprint of the teacher's weights, of those of folds too; "" without.
+      train: the training shards and their sizes in bytes.
+      validation: the same for the validation shards.
+      soft_labels: the fingerprint of the soft labels; "" without soft labels.
+      teacher: the fingerprint of the teacher, or of the out-of-fold teachers; "" without a teacher.
     """
 
     train: Sizes = dataclasses.field(default_factory=dict)
@@ -38,7 +38,7 @@ class Inputs:
     teacher: str = ""
 
     def differences(self, now: Inputs) -> list[str]:
-        """Lists what has changed, for messages; [] for nothing."""
+        """Lists what has changed, for messages; [] if nothing has."""
         lines = []
         for what, old, new in (
             ("training", self.train, now.train),
@@ -60,28 +60,28 @@ class Inputs:
 
 
 def look(train: Sequence[str], validation: Sequence[str], labels: LabelsConfig, data_dir: str) -> Inputs:
-    """Looks at the data that is there now.
+    """Identifies the data as it is now.
 
     Args:
       train, validation: paths of shards.
-      labels: where soft labels are.
-      data_dir: what that is relative to.
+      labels: names the soft labels or the teacher.
+      data_dir: the base of relative paths in `labels`.
 
     Raises:
-      InputError: no finished soft labels, or no trained teacher, where `labels` says that there are.
-      tf.errors.OpError: a shard that is not there.
+      InputError: the soft labels that `labels` names are not finished, or the teacher is not trained.
+      tf.errors.OpError: a shard does not exist.
     """
-    from yt8m_tf.training import teacher  # which reads checkpoints, whose state holds `Inputs`
+    from yt8m_tf.training import teacher  # not at the top: it imports `checkpoints`, which imports this module
 
     stored = soft_labels.fingerprint(labels, data_dir)
     return Inputs(sizes(train), sizes(validation), stored, teacher.fingerprint(labels, data_dir))
 
 
 def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:
-    """Says that shards are not all of one level, which no data.level helps; None where they are.
+    """Returns a message if shards are of different levels, so that no data.level fits all; None otherwise.
 
     Args:
-      train, validation: paths of shards; some of each, evenly spread, are looked at.
+      train, validation: paths of shards; some of each, evenly spread, are read.
     """
     found: dict[str, tuple[str, str]] = {}
     for key, paths in (("data.train", train), ("data.validation", validation)):
@@ -96,7 +96,7 @@ def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:
 
 def sizes(paths: Sequence[str]) -> Sizes:
     """Returns the bytes of the files of each base name, as `Inputs` holds them."""
-    with concurrent.futures.ThreadPoolExecutor(16) as threads:  # thousands of them, on a remote file system perhaps
+    with concurrent.futures.ThreadPoolExecutor(16) as threads:  # for thousands of paths on a remote file system
         lengths = list(threads.map(lambda path: int(tf.io.gfile.stat(path).length), paths))
     found: dict[str, list[int]] = {}
     for path, length in zip(paths, lengths, strict=True):

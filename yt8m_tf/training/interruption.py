@@ -1,4 +1,4 @@
-"""Orderly end of training on a signal."""
+"""Orderly shutdown of training on a signal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from yt8m_tf.errors import Interrupted
 
 
 class Interruption:
-    """A context that records SIGINT and SIGTERM, so that the current step can finish; a second signal ends it at once.
+    """A context that records SIGINT and SIGTERM, so that the current step can finish; a second signal raises at once.
 
     Only the main thread receives signals: in other threads the context has no effect. A signal that the process ignores
     stays ignored.
 
     Attributes:
-      number: of the signal that was received; None before.
+      number: the number of the signal that was received; None before.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            # With several workers TensorFlow installs a handler for SIGTERM of its own; this one replaces it.
+            # With several workers TensorFlow installs its own handler for SIGTERM; this one replaces it.
             numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self

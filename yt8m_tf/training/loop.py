@@ -1,4 +1,4 @@
-"""The training loop: one for one device, several, and several machines."""
+"""The training loop, the same for one device, several devices and several machines."""
 
 from __future__ import annotations
 
@@ -49,26 +49,28 @@ from yt8m_tf.vocabulary import load_verticals
 
 T = TypeVar("T")
 
-# Updates in a row that are skipped at the lowest loss scale (mixed_float16) until a run counts as lost.
+# A run fails after so many skipped updates in a row at the lowest loss scale (mixed_float16).
 _MOST_SKIPPED = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Options that do not change the result, beyond rounding and which random numbers are drawn.
+    """Options of a run that are not part of its configuration.
+
+    Except for `init_from`, `init_exclude` and `on_changed_inputs`, they affect only rounding and which random numbers
+    are drawn.
 
     Attributes:
-      data_dir: what the configuration's patterns are relative to.
+      data_dir: the base of the configuration's relative patterns.
       workdir: the run directory.
-      xla: compile with XLA, whose random numbers (of dropout, not of mixup or the data's order) are its own.
+      xla: compile with XLA, which draws other random numbers for dropout (not for mixup or the order of the data).
       steps_per_call: updates made by one call of the compiled function.
-      checkpoint_minutes: save at least so often, and at every evaluation.
-      evaluation_batch_size: examples of a batch of evaluation, over the replicas of one worker; None:
+      checkpoint_minutes: the most minutes between checkpoints; every evaluation saves one, too.
+      evaluation_batch_size: examples in an evaluation batch, over the replicas of one worker; None takes
         `pipeline.scoring_batch_size`.
-      init_from: runs, checkpoints or SavedModels whose weights to start from; a run that has begun goes on with
-        its own.
+      init_from: runs, checkpoints or SavedModels with initial weights; a resumed run ignores them.
       init_exclude: patterns of variables that `init_from` leaves out.
-      on_changed_inputs: what to do where a run that goes on finds other shards or soft labels than it was started with.
+      on_changed_inputs: what to do if a resumed run finds other shards, soft labels or teachers than it started with.
       histograms: write the weights' distributions for TensorBoard at every evaluation.
       profile: steps to trace for TensorBoard's profiler (`profile.Profile`).
       progress: show progress bars.
@@ -93,12 +95,12 @@ class TrainResult:
     """Result of a run.
 
     Attributes:
-      step: the last one.
-      best_gap: the highest GAP@20 on the validation set; of rated segments MAP.
+      step: the last step.
+      best_gap: the highest GAP@20 on the validation set; for rated segments, the highest MAP.
       best_step: the step that reached it.
       metric: the name of that metric.
       stopped_early: whether the run stopped before its last epoch.
-      skipped: a line for each kind of fault that was skipped, by all workers together; given to the chief alone.
+      skipped: a line for each kind of record that was skipped, over all workers; empty except on the chief.
     """
 
     step: int
@@ -112,13 +114,13 @@ class TrainResult:
 def train(
     experiment: ExperimentConfig, options: RunOptions, strategy: tf.distribute.Strategy, faults: Faults
 ) -> TrainResult:
-    """Trains a model, or goes on with a run that was killed.
+    """Trains a model, or resumes a run that was interrupted.
 
-    The run directory must be new, or hold a run of the same configuration (`run_dir.prepared`). Every process of a
-    multi-worker run calls this with the same arguments; `workdir` must be on storage that all of them see.
+    The run directory must be new, or contain a run of the same configuration (`run_dir.prepared`). Every process of a
+    multi-worker run calls this with the same arguments; `workdir` must be on storage that all of them share.
 
     Raises:
-      InputError: whatever is wrong with the configuration, the data or the checkpoint, in one line.
+      InputError: something is wrong with the configuration, the data or a checkpoint; the message is one line.
     """
     is_chief = distribution.worker_index(strategy) == 0
     with contextlib.ExitStack() as stack:
@@ -127,7 +129,7 @@ def train(
                 if is_chief:
                     stack.enter_context(locks.exclusive(options.workdir, "--workdir", "trains"))
                     beginning.enter_context(run_dir.prepared(options.workdir, experiment, parse_experiment))
-                    run_dir.read_history(options.workdir)  # before an epoch, not after it
+                    run_dir.read_history(options.workdir)  # reports a damaged file before an epoch, not after it
                     run_dir.read_sessions(options.workdir)
                     checkpoints.remove_unfinished(options.workdir)
                 resume.check_shared(strategy, options.workdir)
@@ -143,7 +145,7 @@ def train(
 
 
 class _Run:
-    """The variables of a running training; `run` is the loop itself."""
+    """The state of a training run; `run` is the loop itself."""
 
     def __init__(
         self, experiment: ExperimentConfig, options: RunOptions, strategy: tf.distribute.Strategy, faults: Faults
@@ -176,7 +178,7 @@ class _Run:
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)
-            judged_on = self.validation_shards if saved is None else ()  # what was begun goes on
+            judged_on = self.validation_shards if saved is None else ()  # checked once
             self.teacher = load_teacher(experiment, options.data_dir, self.train_shards, judged_on)
         self.step, self.best_step, self.plateau, positions = 0, 0, Plateau(), None
         variables = self.state.named()
@@ -217,7 +219,7 @@ class _Run:
                 if not self.evaluation_due:
                     self._train_epoch(bar)
                     self.evaluation_due = True
-                    self._save()  # an evaluation takes its time, and may fail
+                    self._save()  # an evaluation takes long, and may fail
                 self._evaluate(bar)
                 self.evaluation_due = False
                 self._save()
@@ -228,11 +230,11 @@ class _Run:
         return TrainResult(self.step, self.plateau.best_gap, self.best_step, *ending)
 
     def _train_epoch(self, bar: Progress) -> None:
-        """Updates up to the next evaluation."""
+        """Trains up to the next evaluation."""
         config, options = self.experiment.train, self.options
         end = (self.step // config.steps_per_epoch + 1) * config.steps_per_epoch
         log_from, log_time, losses, waited = self.step, time.perf_counter(), 0.0, self.stream.seconds_waited
-        timed_from, timed = log_from, log_time  # of the rate
+        timed_from, timed = log_from, log_time  # for the rate
         saved_time = time.perf_counter()
         if not self.compiled:
             bar.set_postfix_str("compiling the first update")
@@ -267,7 +269,7 @@ class _Run:
             bar.update(count)
             now = time.perf_counter()
             if self.step == end or now - log_time > 10.0:
-                if only_compiled := self.step == timed_from:  # nothing but the first call
+                if only_compiled := self.step == timed_from:  # only the first call so far
                     timed_from, timed = log_from, log_time
                 seconds, steps = now - log_time, self.step - log_from
                 values = {
@@ -281,7 +283,7 @@ class _Run:
                 self.rate = "" if only_compiled else f", {values['examples_per_second']:,.0f} examples/s"
                 log_from, log_time, losses, waited = self.step, now, 0.0, self.stream.seconds_waited
                 timed_from, timed = log_from, log_time
-            # Of all workers: saving begins with a collective, so that all must come to it at the same step.
+            # Agreed between all workers: saving begins with a collective, which all must reach at the same step.
             wants_to_save, wants_to_end = (float(wish) > 0 for wish in outputs["wishes"])
             if wants_to_end or (wants_to_save and self.step < end):
                 self.evaluation_due = self.step == end
@@ -291,7 +293,7 @@ class _Run:
                 raise self._interrupted()
 
     def _tell_compiled(self, bar: Progress, seconds: float) -> None:
-        """Leaves the first call, which compiles the step, out of the bar's rate and time left; says what it took."""
+        """Excludes the first call, which compiles the step, from the bar's rate and time left; reports its seconds."""
         self.compiled = True
         bar.unpause()
         if self.show:
@@ -310,7 +312,7 @@ class _Run:
     def _skipped(self) -> tuple[str, ...]:
         """Returns a line for each kind of record that the workers skipped, and nothing except on the chief."""
         workers = distribution.gather_texts(self.strategy, json.dumps(dataclasses.asdict(self.faults)))
-        # Where every worker reads every record, all count the same ones.
+        # With data.split=record every worker reads every record, so that all count the same ones.
         added = max if self.experiment.data.split == "record" else operator.add
         together = Faults(on_unlabelled=self.faults.on_unlabelled)
         for own in map(json.loads, workers):
@@ -341,7 +343,7 @@ class _Run:
         )
 
     def _evaluate(self, bar: Progress) -> None:
-        """Evaluates on the validation set; steers the schedule, early stopping and the best checkpoint."""
+        """Evaluates on the validation set; updates the schedule, early stopping and the best checkpoint."""
         start = time.perf_counter()
         metrics = self._validation_metrics()
         scalars = metrics.scalars()
@@ -377,7 +379,7 @@ class _Run:
         stream: Any = pipeline.evaluation_stream(own, experiment.data, batch_size, faults=self.faults) if own else ()
         if limit is not None:
             stream = pipeline.limited(stream, limit * (worker + 1) // workers - limit * worker // workers)
-        if workers == 1:  # several end at the next step, together
+        if workers == 1:  # several workers stop together, at the next step
             stream = self._until_interrupted(stream)
         kind = RatedAccumulator if experiment.data.segments else MetricAccumulator
         accumulator: Accumulator[Metrics | RatedMetrics] = kind(experiment.data.num_classes)
@@ -459,7 +461,7 @@ class _Run:
 
 
 def build_for_training(experiment: ExperimentConfig) -> keras.Model:
-    """Builds the model in the precision, and with the kind of batch normalisation, that training wants."""
+    """Builds the model in `train.precision`, with batch normalisation synchronized if `train.sync_batch_norm`."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(experiment.train.precision)
     try:

@@ -1,7 +1,7 @@
 """Mixup: training on convex combinations of pairs of examples.
 
-Reference: "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412. There a batch has one weight,
-here every example has its own; the partner comes from the same batch.
+Reference: "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412. There a batch has one weight;
+here every example has its own. The partner of an example comes from the same batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from yt8m_tf.layers import masking
 
 
 def draw_weights(seed: tf.Tensor, batch_size: int, alpha: float) -> tf.Tensor:
-    """Draws each example's weight from Beta(alpha, alpha). Has no XLA kernel: call it outside the compiled part.
+    """Draws each example's weight from Beta(alpha, alpha). Call it outside XLA, which has no kernel for it.
 
     Args:
       seed: [2] integers; the same seed gives the same weights. Fold step and replica into it.
@@ -26,7 +26,7 @@ def draw_weights(seed: tf.Tensor, batch_size: int, alpha: float) -> tf.Tensor:
     """
     gamma_seed, uniform_seed = tf.unstack(tf.random.split(seed, 2))
     # X / (X + Y) of two Gamma(alpha) variables. For small alpha both can be 0 in float32, so we draw them as
-    # Gamma(alpha + 1) * U ** (1 / alpha), the same in law, and never leave log space.
+    # Gamma(alpha + 1) * U ** (1 / alpha), which has the same distribution, and compute in log space.
     gamma = tf.random.stateless_gamma([2, batch_size], gamma_seed, alpha=alpha + 1.0)
     uniform = tf.random.stateless_uniform([2, batch_size], uniform_seed)  # below 1, hence log(1 - uniform)
     log_x, log_y = tf.unstack(tf.math.log(gamma) + tf.math.log1p(-uniform) / alpha)
@@ -38,8 +38,8 @@ def mix(
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Mixes every example with the one before it, the first with the last: weight * own + (1 - weight) * other.
 
-    Clips are mixed frame by frame, and the mixed clip is as long as the longer one. After its end a clip counts as
-    zeros, so that there the frames of the longer clip stay, times their weight.
+    Clips are mixed frame by frame, and the mixed clip is as long as the longer one. The shorter clip counts as zeros
+    after its end, where the frames of the longer clip are only scaled by its weight.
 
     Args:
       inputs: feature to [B, D] or, decoded, [B, T, D] float32; "num_frames": [B] integers, with clips.
@@ -62,5 +62,5 @@ def mix(
 
 
 def mix_rows(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """weight * own + (1 - weight) * that of the row before, of [B, ...] values; weights are [B, 1, ...]."""
+    """Returns weight * row + (1 - weight) * previous row, for values [B, ...] and weights [B, 1, ...]."""
     return weights * values + (1.0 - weights) * tf.roll(values, 1, axis=0)

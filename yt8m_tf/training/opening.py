@@ -13,7 +13,7 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.data.clip_reader import count_records, is_local
 from yt8m_tf.training import distribution
 
-# Records of more shards are not counted: that would take longer than people wait.
+# The records of more shards are not counted, because that would take too long.
 _MOST_COUNTED = 500
 
 
@@ -24,7 +24,7 @@ def opening_facts(
     train_shards: Sequence[str],
     validation_shards: Sequence[str],
 ) -> dict[str, str]:
-    """Device, model, and data for training and validation, a line of text each."""
+    """Describes the device, the model, and the training and validation data, in a line of text each."""
     count = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     updates = experiment.train.total_steps
     return {
@@ -47,7 +47,7 @@ def _device(strategy: tf.distribute.Strategy) -> str:
 
 
 def _described(shards: Sequence[str]) -> str:
-    """Shards, and where that is soon known their records and bytes."""
+    """Describes shards by their number and, unless that takes long to find out, their records and megabytes."""
     text = f"{len(shards):,} shard{'s' if len(shards) != 1 else ''}"
     if len(shards) > _MOST_COUNTED or not is_local(shards):
         return text

@@ -1,10 +1,9 @@
 """Adam, AdamW and RMSprop as plain functions of one variable and its slots.
 
 The training step reduces the gradient over replicas, clips it by its global norm, and calls `update` on every variable.
-Keras's own optimizers sum gradients once more over replicas and clip each replica's gradient by itself (TF 2.21,
-Keras 3.15), which makes N replicas differ from one; with plain functions there is nothing to work around, and the same
-code runs inside XLA. The results equal `keras.optimizers.Adam` and `AdamW`, and `RMSprop` but for where epsilon stands
-(see the tests).
+Keras's own optimizers sum gradients once more over replicas and clip each replica's gradient separately (TF 2.21, Keras
+3.15), so that N replicas give other results than one. Plain functions avoid both, and run inside XLA. The results equal
+those of `keras.optimizers.Adam` and `AdamW`, and of `RMSprop` except for the position of epsilon (see the tests).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import tensorflow as tf
 
 from yt8m_tf.config.experiment import OptimizerConfig
 
-# Of a large gradient, in the sum of its squares.
+# The sum of squares of a large gradient is taken in so many layers, each of at least so many elements.
 _LAYERS, _SMALLEST_LAYER = 16, 4096
 
 
@@ -37,10 +36,10 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float | None)
 
 
 def _sum_of_squares(gradient: tf.Tensor) -> tf.Tensor:
-    """The sum of squares of all elements, float32 scalar; of a static shape.
+    """Returns the sum of squares of all elements, scalar float32; the shape of `gradient` must be static.
 
-    Large ones are laid in layers upon each other first, which is one pass of vector instructions. XLA on a CPU takes a
-    tree of windows for a sum of all, which costs as much as Adam's own pass (docs/BENCHMARKS.md).
+    A large gradient is first cut into layers that are added up, in one pass of vector instructions. For a plain sum,
+    XLA on a CPU uses a tree of windows, which costs as much as Adam's own pass (docs/BENCHMARKS.md).
     """
     size = gradient.shape.num_elements()
     if size < _LAYERS * _SMALLEST_LAYER:
@@ -56,7 +55,7 @@ def decays(config: OptimizerConfig, shape: Sequence[int]) -> bool:
 
 
 def slot_names(config: OptimizerConfig) -> tuple[str, ...]:
-    """The running averages that an optimizer keeps of each variable: m of the gradient, v of its square."""
+    """Returns the names of an optimizer's running averages of each variable: m of the gradient, v of its square."""
     return ("v",) if config.name == "rmsprop" else ("m", "v")
 
 
@@ -68,7 +67,7 @@ def update(
     step: tf.Tensor,
     learning_rate: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
-    """One step of the configuration's optimizer; arguments as `adam_update`, slots as `slot_names`.
+    """Makes one step of the configured optimizer; arguments as in `adam_update`, slots as in `slot_names`.
 
     Returns:
       The new value and the new slots.
@@ -81,10 +80,10 @@ def update(
 def rmsprop_update(
     config: OptimizerConfig, value: tf.Tensor, gradient: tf.Tensor, mean_square: tf.Tensor, learning_rate: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One step of RMSprop, without momentum and without centring.
+    """Makes one step of RMSprop, without momentum or centring.
 
     Args:
-      config: rho, epsilon.
+      config: gives rho and epsilon.
       value: the variable's value, float32 of any shape.
       gradient: of the same shape.
       mean_square: running average of the gradient's square, zeros at first; its bias is not corrected.
@@ -94,9 +93,9 @@ def rmsprop_update(
       The new value and the new average.
 
     References:
-      Hinton, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf. Epsilon stands outside the root
-      and rho is 0.99, as in PyTorch's RMSprop, which the original trained with. Keras adds epsilon under the root,
-      where the same 1e-8 would outweigh gradients below 1e-4, as most of a mean over thousands of classes are.
+      Hinton, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf. Epsilon is outside the root and
+      rho is 0.99, as in PyTorch's RMSprop, with which the original was trained. Keras adds epsilon under the root,
+      where the same 1e-8 would outweigh gradients below 1e-4. With a mean over thousands of classes most are smaller.
     """
     mean_square = mean_square + (tf.square(gradient) - mean_square) * (1.0 - config.rho)
     return value - learning_rate * gradient / (tf.sqrt(mean_square) + config.epsilon), mean_square
@@ -110,10 +109,10 @@ def adam_update(
     step: tf.Tensor,
     learning_rate: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One step of Adam, or of AdamW where the configuration says so.
+    """Makes one step of Adam, or of AdamW if the configuration says so.
 
     Args:
-      config: betas, epsilon, decay.
+      config: gives betas, epsilon and weight decay.
       value: the variable's value, float32 of any shape.
       gradient: of the same shape.
       moments: running averages of the gradient and of its square, zeros at first.
@@ -125,8 +124,8 @@ def adam_update(
 
     References:
       Kingma and Ba, https://arxiv.org/abs/1412.6980; Loshchilov and Hutter, https://arxiv.org/abs/1711.05101. Epsilon
-      stands outside the bias correction, as in Keras and in section 2 of the former; PyTorch adds it to the corrected
-      root, so that in the first thousands of steps it counts for less.
+      is outside the bias correction, as in Keras and in section 2 of the former. PyTorch adds it to the corrected root,
+      where it counts for less in the first few thousand steps.
     """
     first = moments[0] + (gradient - moments[0]) * (1.0 - config.beta_1)
     second = moments[1] + (tf.square(gradient) - moments[1]) * (1.0 - config.beta_2)

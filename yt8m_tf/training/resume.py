@@ -1,4 +1,4 @@
-"""Checks before a run goes on from a checkpoint, or starts with the weights of others."""
+"""Checks before a run resumes from a checkpoint, or starts from the weights of others."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from yt8m_tf.serving.metadata import read_metadata
 from yt8m_tf.training import checkpoints, distribution
 from yt8m_tf.training.inputs import Inputs
 
-# So long another machine may take to show a new file on shared storage.
+# How long a new file on shared storage may take to become visible on another machine.
 _SHARED_SECONDS = 60.0
 
 
 def check_same_inputs(experiment: ExperimentConfig, sources: Sequence[Path]) -> None:
-    """Refuses weights trained on features divided by their norm for a model of features as they are, and the other way
-    round: they fit, and mean nothing."""
+    """Refuses initial weights that were trained with another `unit_inputs`.
+
+    With `unit_inputs`, features are divided by their norm. The weights have the same shapes either way, but are useless
+    for the other kind of input.
+
+    Raises:
+      InputError: names the first such source.
+    """
     own = experiment.model.get("unit_inputs")
     if own is None:
         return
@@ -32,7 +38,7 @@ def check_same_inputs(experiment: ExperimentConfig, sources: Sequence[Path]) -> 
         if (source / run_dir.CONFIG).is_file():
             model = run_dir.read_experiment(source, parse_experiment).model
         else:
-            model = (read_metadata(source) or {}).get("model", {})  # a checkpoint's directory says nothing
+            model = (read_metadata(source) or {}).get("model", {})  # a checkpoint's directory does not tell
         theirs = model.get("unit_inputs", own)
         if theirs != own:
             raise InputError(
@@ -42,7 +48,7 @@ def check_same_inputs(experiment: ExperimentConfig, sources: Sequence[Path]) -> 
 
 
 def check_shared(strategy: tf.distribute.Strategy, workdir: Path) -> None:
-    """Refuses a run directory that is another one on each machine: what the chief wrote there all must see."""
+    """Refuses a run directory that the workers do not share: all must see the lock that the chief holds there."""
     if distribution.num_workers(strategy) == 1:
         return
     chiefs = distribution.gather_texts(strategy, locks.holder(workdir))[0]
@@ -57,15 +63,15 @@ def check_shared(strategy: tf.distribute.Strategy, workdir: Path) -> None:
 
 
 def saved_state(workdir: Path, strategy: tf.distribute.Strategy, show: bool) -> checkpoints.State | None:
-    """Reads the state of the last checkpoint; None where there is none yet.
+    """Reads the state of the last checkpoint; None if there is none yet.
 
     Args:
       workdir: the run directory.
-      strategy: whose workers call this together.
-      show: say so where the best checkpoint is missing, and the last one takes its place.
+      strategy: the strategy; all its workers call this together.
+      show: print a message if the best checkpoint is missing, so that the last one takes its place.
 
     Raises:
-      InputError: the last checkpoint is not the same one for all workers.
+      InputError: the workers do not all see the same last checkpoint.
     """
     saved = checkpoints.latest_state(workdir)
     own = "none" if saved is None else f"that of step {saved.step:,}"
@@ -86,10 +92,10 @@ def saved_state(workdir: Path, strategy: tf.distribute.Strategy, show: bool) -> 
 
 
 def check_inputs(workdir: Path, saved: checkpoints.State | None, now: Inputs) -> None:
-    """Refuses to go on with other data than a run was started with.
+    """Refuses to resume a run with other data than it was started with.
 
     Raises:
-      InputError: names the differences.
+      InputError: the data differs; the message names the differences.
     """
     known = saved.inputs if saved is not None else None
     if known is not None and (changes := known.differences(now)):
@@ -101,10 +107,10 @@ def check_inputs(workdir: Path, saved: checkpoints.State | None, now: Inputs) ->
 
 
 def positions_of(workdir: Path, positions: Sequence[int], workers: int, by_shard: bool) -> list[int]:
-    """The positions in the data of each of `workers` workers, from those of the workers that saved.
+    """Returns the position in the data of each of `workers` workers, from the positions that were saved.
 
     Raises:
-      InputError: another number of workers, where each reads shards of its own (`by_shard`).
+      InputError: the number of workers has changed, and each reads its own shards (`by_shard`).
     """
     if len(positions) == workers:
         return list(positions)

@@ -9,7 +9,7 @@ from yt8m_tf.config.experiment import ScheduleConfig
 
 
 def planned_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
-    """The planned part of the schedule: warm-up and cosine decay, as a factor of the learning rate from 0 to 1.
+    """Returns the factor, from 0 to 1, by which warm-up and cosine decay scale the learning rate.
 
     Args:
       config: the schedule.
@@ -26,16 +26,16 @@ def planned_factor(config: ScheduleConfig, step: int, total_steps: int) -> float
 
 @dataclasses.dataclass
 class Plateau:
-    """Watches 1 - GAP over the evaluations of a run; what it knows is saved with every checkpoint.
+    """Tracks 1 - GAP over the evaluations of a run; its state is saved in every checkpoint.
 
-    Of a run on rated segments it is MAP that takes the place of GAP.
+    For runs on rated segments, MAP takes the place of GAP.
 
     Attributes:
-      factor: of the learning rate, reached by the reductions so far.
+      factor: the factor of the learning rate that results from the reductions so far.
       best: the lowest 1 - GAP that counted as an improvement for the schedule (by more than its threshold).
       bad_evaluations: evaluations in a row without such an improvement; reset by a reduction.
-      best_gap: the highest GAP of all.
-      since_best: evaluations since then.
+      best_gap: the highest GAP so far.
+      since_best: evaluations since the one with the highest GAP.
     """
 
     factor: float = 1.0
@@ -45,11 +45,11 @@ class Plateau:
     since_best: int = 0
 
     def update(self, gap: float, config: ScheduleConfig) -> bool:
-        """Takes in one evaluation.
+        """Updates the state with the GAP of an evaluation.
 
-        The rate is reduced when 1 - GAP has not improved, by more than `threshold` of the best so far, in more than
-        `patience` evaluations in a row, so patience 0 reduces at the first one (as PyTorch's ReduceLROnPlateau does in
-        its "rel" mode).
+        An evaluation improves if its 1 - GAP is below the best so far by more than the share `threshold`. The learning
+        rate is reduced after more than `patience` evaluations in a row without improvement; with patience 0, after the
+        first one. PyTorch's ReduceLROnPlateau does the same in its "rel" mode.
 
         Returns:
           Whether this GAP is the highest so far.

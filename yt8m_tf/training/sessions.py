@@ -1,4 +1,4 @@
-"""The sessions of a run: when training was started, on what, with which versions, and how long it took."""
+"""The sessions of a run: when each started, on which hardware, with which versions, and how long it took."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from yt8m_tf.serving.metadata import versions
 
 
 class Session:
-    """The last line of `sessions.jsonl`, from the start of a training on; `update` says how far it is.
+    """The current session, kept as the last line of `sessions.jsonl`; `update` records its progress.
 
-    Keys of a line: "started" (UTC, ISO 8601), "first_step" and "step" (updates made before the session and by now),
-    "seconds" (until the last checkpoint), "system", "versions", and the facts.
+    Keys of a line: "started" (UTC, ISO 8601), "first_step" and "step" (updates made before the session and so far),
+    "seconds" (from the start to the last checkpoint), "system", "versions", and those of `facts`.
 
     Args:
       workdir: the run directory.
-      step: updates made before.
-      facts: what a run says of itself (`opening.opening_facts`).
+      step: updates made before the session.
+      facts: description of the run (`opening.opening_facts`).
     """
 
     def __init__(self, workdir: Path, step: int, facts: Mapping[str, str]):

@@ -11,28 +11,29 @@ import tensorflow as tf
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.training import optimizers
 
-# Dynamic loss scaling (mixed_float16): halve on overflow, down to 1, double after so many steps without one.
+# Dynamic loss scaling (mixed_float16): the scale is halved on overflow, but not below 1, and doubled after
+# LOSS_SCALE_INTERVAL steps without overflow.
 _FIRST_LOSS_SCALE = 2.0**15
 LOSS_SCALE_INTERVAL = 2000
 
 
 class TrainState:
-    """Makes, in the scope of the strategy, every variable that training needs beside the model's own.
+    """The model's variables and all others that training needs; it must be created in the scope of the strategy.
 
     Args:
       model: a functional model whose layers are all named.
-      experiment: says which variables are needed: optimizer, moving average, accumulation, precision.
+      experiment: determines which variables are needed, by optimizer, moving average, accumulation and precision.
 
     Attributes:
       model: the model.
       trainable: its trainable variables (`tf.Variable`, or a strategy's).
-      statistics: its other variables that training changes: those of batch normalisation, and no constants.
-      slots: for each trainable variable itself, the optimizer's averages (`optimizers.slot_names`), and its moving
-        average if one is kept.
+      statistics: its other variables that training changes: those of batch normalisation, but not constants.
+      slots: for each trainable variable a tuple of the variable, the optimizer's slots (`optimizers.slot_names`), and
+        the variable's moving average if the run keeps one.
       evaluated: the weights that evaluation and export use: the moving averages, or the weights themselves.
-      accumulators: summed gradients, each replica its own; empty without accumulation.
-      loss_scale: the scale of the loss, the steps since it last changed, and the steps in a row that were skipped, for
-        gradients that are not finite, at the lowest scale; None but for mixed_float16.
+      accumulators: summed gradients, separate on each replica; empty without accumulation.
+      loss_scale: the scale of the loss, the number of steps since it last changed, and the number of steps in a row
+        that were skipped at the lowest scale because gradients were not finite; None except with mixed_float16.
     """
 
     def __init__(self, model: keras.Model, experiment: ExperimentConfig):
@@ -42,7 +43,7 @@ class TrainState:
         self._others = model.non_trainable_variables
         changed = {
             id(variable)
-            for layer in model._flatten_layers()  # those of a model within it, too
+            for layer in model._flatten_layers()  # includes the layers of nested models
             if isinstance(layer, keras.layers.BatchNormalization)
             for variable in layer.non_trainable_variables
         }
@@ -70,8 +71,11 @@ class TrainState:
         self.loss_scale = tuple(_variable(tf.constant(value)) for value in start) if half else None
 
     def named(self) -> dict[str, Any]:
-        """Every variable that a checkpoint holds: `model/<path>`, `slots/m/<path>` (where the optimizer keeps it),
-        `slots/v/<path>`, `ema/<path>`."""
+        """Returns all variables that a checkpoint contains, by name.
+
+        Names are `model/<path>`, `slots/m/<path>` (if the optimizer has it), `slots/v/<path>`, `ema/<path>`,
+        `loss_scale/scale` and `loss_scale/steps`.
+        """
         paths = [variable.path for variable in self.model.trainable_variables]
         others = [variable for variable in self._others if not _is_seed(variable)]
         variables = {f"model/{path}": value for path, value in zip(paths, self.trainable, strict=True)}
@@ -80,13 +84,16 @@ class TrainState:
             names = (*(f"slots/{name}" for name in self._slot_names), "ema")[: len(slots) - 1]
             variables |= {f"{name}/{path}": slot for name, slot in zip(names, slots[1:], strict=True)}
         if self.loss_scale is not None:
-            # Without the count of skipped steps: a run that goes on counts anew.
+            # Without the number of skipped steps: a resumed run counts from 0 again.
             variables |= {"loss_scale/scale": self.loss_scale[0], "loss_scale/steps": self.loss_scale[1]}
         return variables
 
     def other_values(self, seed: tf.Tensor) -> list[tf.Tensor]:
-        """Values for all non-trainable variables: batch statistics as they are, and the states of random generators
-        (dropout's, noise's), each its own function of `seed` ([2] integers)."""
+        """Returns the values of all non-trainable variables, with new states of random generators.
+
+        Each generator (of dropout or noise) gets its own state, a function of `seed` ([2] integers). Other values, such
+        as batch statistics, are unchanged.
+        """
         seeds = tf.random.split(tf.cast(seed, tf.int32), max(1, len(self._others)))
         return [
             tf.cast(seeds[i], variable.dtype) if _is_seed(variable) else tf.convert_to_tensor(variable.value)
@@ -99,11 +106,11 @@ class TrainState:
         return [tf.convert_to_tensor(value) for is_statistic, value in pairs if is_statistic]
 
     def loss_scale_value(self) -> tf.Tensor | float:
-        """The loss scale, which the loss is multiplied by before the backward pass."""
+        """Returns the scale by which the loss is multiplied before the backward pass."""
         return 1.0 if self.loss_scale is None else tf.convert_to_tensor(self.loss_scale[0])
 
     def next_loss_scale(self, norm: tf.Tensor) -> list[tuple[Any, tf.Tensor]]:
-        """The loss scale's variables and their new values, given the last gradient's norm."""
+        """Returns the loss scale's variables with their new values, given the norm of the last gradient."""
         if self.loss_scale is None:
             return []
         scale, steps, skipped = (tf.convert_to_tensor(variable) for variable in self.loss_scale)
@@ -115,12 +122,14 @@ class TrainState:
         return list(zip(self.loss_scale, (new_scale, new_steps, new_skipped), strict=True))
 
     def num_skipped(self) -> tf.Tensor:
-        """The steps in a row, up to the last, that were skipped at the lowest loss scale: scalar float32."""
+        """Returns the number of most recent steps in a row skipped at the lowest loss scale: scalar float32."""
         return tf.constant(0.0) if self.loss_scale is None else tf.convert_to_tensor(self.loss_scale[2])
 
     def unless_skipped(self, new: Any, old: Any, norm: tf.Tensor) -> Any:
-        """`new`, or `old` where the gradient's norm says that this step is skipped, as it is on an overflow in float16;
-        tensors, or a variable for `old`, of one shape."""
+        """Returns `new`, or `old` if the step is skipped because the gradient's norm is not finite in mixed_float16.
+
+        Both are tensors of the same shape; `old` may also be a variable.
+        """
         return new if self.loss_scale is None else tf.where(tf.math.is_finite(norm), new, old)
 
 

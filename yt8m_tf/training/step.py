@@ -1,10 +1,10 @@
 """One training step, on one device or on many replicas.
 
-The arithmetic of a step is a pure function (`keras.Model.stateless_call`): weights, batch statistics, a batch and a
-seed go in, a loss, gradients and new batch statistics come out. Everything random is a function of (seed, step,
-replica).
+The arithmetic of a step is a pure function (`keras.Model.stateless_call`) of weights, batch statistics, a batch and a
+seed. It returns a loss, gradients and new batch statistics. Everything random is a function of (seed, step, replica).
+
 On one device the whole step, the update included, is one XLA computation. On several, XLA compiles the forward and
-backward passes (it cannot compile what reduces over replicas), gradients are reduced to their mean, and every replica
+backward passes (it cannot compile reductions over replicas), gradients are reduced to their mean, and every replica
 makes the same update.
 """
 
@@ -57,7 +57,7 @@ class TrainStep:
         self._loss = losses.make_loss(experiment.loss, self._spec.num_classes, target_weights)
         self._membership, self._teacher = membership, teacher
         self._num_replicas = strategy.num_replicas_in_sync
-        # Batch statistics over all replicas are a reduction in the middle of the forward pass.
+        # Batch statistics over all replicas need a reduction within the forward pass, which XLA cannot compile.
         xla = xla and (self._single or not self._train.sync_batch_norm) and distribution.compiles_with_xla(state.model)
         xla = xla and (teacher is None or teacher.compiles_with_xla)
         single = self._single
@@ -76,8 +76,8 @@ class TrainStep:
           batches: `accumulation` parts for each update, each as `distribution.share` gives it.
           step: number of earlier updates.
           learning_rates: one for each update.
-          wishes: requests of this worker, a positive number for each that it makes and 0 for the others; of the same
-            length in every worker.
+          wishes: this worker's requests, such as to save: positive for each that it makes, 0 for the others; of the
+            same length in every worker.
 
         Returns:
           "loss": float64 sum of the updates' mean losses, without penalties on weights. "gradient_norm": that of the
@@ -100,12 +100,12 @@ class TrainStep:
         return {"loss": total, "gradient_norm": norm, "wishes": agreed, "skipped": self._state.num_skipped()}
 
     def _statistics_to_keep(self) -> list[tf.Tensor]:
-        """Returns copies of the batch statistics if an update may be skipped: each of its parts changes them."""
+        """Returns copies of the batch statistics if an update, whose parts change them, may be skipped."""
         if self._state.loss_scale is None:
             return []
         return [tf.identity(tf.convert_to_tensor(variable)) for variable in self._state.statistics]
 
-    # What follows runs inside tf.function.
+    # The methods below run inside tf.function.
 
     def _steps(
         self, batches: tuple[Batch, ...], step: tf.Tensor, rates: tf.Tensor, wishes: tf.Tensor
@@ -145,7 +145,7 @@ class TrainStep:
         norm, agreed = (self._strategy.experimental_local_results(value)[0] for value in (norm, agreed))
         return norm, agreed
 
-    # What follows runs on each replica.
+    # The methods below run on each replica.
 
     def _replica_step(
         self, batch: Batch, step: tf.Tensor, rate: tf.Tensor, wishes: tf.Tensor, compute: Callable[..., Any]
@@ -163,7 +163,7 @@ class TrainStep:
         if self._single:
             return self._accumulating(batch, weights, seed)
         loss, gradients, statistics = self._accumulating(batch, weights, seed)
-        self._accumulate(gradients)  # each replica its own; reduced once, before the update
+        self._accumulate(gradients)  # on each replica separately; reduced once, before the update
         return self._mean_over_replicas((loss, statistics))
 
     def _reduce_accumulators(self, wishes: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
@@ -190,7 +190,7 @@ class TrainStep:
             return batch, tf.zeros([0]), model_seed
         return batch, mixup.draw_weights(mixup_seed, tf.shape(batch["labels"])[0], self._train.mixup_alpha), model_seed
 
-    # What follows is compiled by XLA, where that is wished.
+    # The methods below are compiled by XLA if `xla` is set.
 
     def _compute(self, batch: Batch, weights: tf.Tensor, seed: tf.Tensor) -> Any:
         """Computes the mean loss of a batch, its gradients, and the new batch statistics."""
@@ -233,7 +233,7 @@ class TrainStep:
         return scores if self._membership is None else losses.with_tags(scores, self._membership)
 
     def _targets(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Returns the hard targets of a batch, [B, C], and for segments a mask of the known ones."""
+        """Returns the hard targets of a batch, [B, C], and for segments a mask of the rated ones."""
         if self._experiment.data.segments is None:
             return losses.dense_targets(batch["labels"], self._spec.num_classes), None
         return losses.rated_targets(batch["rated_classes"], batch["ratings"], self._spec.num_classes)
@@ -298,7 +298,7 @@ class TrainStep:
         old = [tf.convert_to_tensor(value) for value in (variable, *slots)]
         new = list(optimizers.update(self._experiment.optimizer, old[0], gradient, old[1:], count, rate))
         if self._train.ema_decay is not None:
-            # Otherwise the average of the first steps would be that of the initial weights.
+            # The decay is smaller at first: otherwise the average would stay near the initial weights for long.
             decay = tf.minimum(self._train.ema_decay, (1.0 + count) / (10.0 + count))
             new.append(old[-1] + (1.0 - decay) * (new[0] - old[-1]))
         new = [self._state.unless_skipped(after, before, norm) for after, before in zip(new, old, strict=True)]
@@ -311,7 +311,7 @@ class TrainStep:
         """Undoes the changes of a batch statistic by the parts of a skipped update."""
         variable.assign(self._state.unless_skipped(variable, old, norm))
 
-    # What follows runs across replicas.
+    # The methods below run across replicas.
 
     def _update_replicas(self, gradients: Any, norm: Any, step: tf.Tensor, rate: tf.Tensor) -> None:
         for slots, gradient in zip(self._state.slots, gradients, strict=True):

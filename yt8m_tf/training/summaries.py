@@ -20,7 +20,7 @@ from yt8m_tf.metrics.rated_pairs import RatedMetrics
 from yt8m_tf.training import hparams
 from yt8m_tf.training.state import TrainState
 
-# What TensorBoard says of a scalar, with its unit.
+# Descriptions of scalars, with their units, that TensorBoard shows.
 _DESCRIPTIONS = {
     "loss": "Mean loss of the updates since the last point, without penalties on weights.",
     "learning_rate": "Of the last update.",
@@ -38,12 +38,12 @@ _DESCRIPTIONS = {
 
 
 class Summaries:
-    """A context in which scalars, histograms, curves of precision and recall can be written; with the configuration.
+    """A context for writing scalars, histograms and precision-recall curves; on creation it writes the configuration.
 
     Args:
-      workdir: the run directory; None writes nothing (all processes but the chief).
-      experiment: shown as text, and as hyperparameters.
-      fresh: the run begins; what an earlier attempt, of another configuration perhaps, has left is removed.
+      workdir: the run directory; None writes nothing (in all processes except the chief).
+      experiment: the configuration, shown as text and as hyperparameters.
+      fresh: whether the run is new; if so, files of an earlier attempt, perhaps of another configuration, are removed.
     """
 
     def __init__(self, workdir: Path | None, experiment: ExperimentConfig, fresh: bool):
@@ -51,8 +51,9 @@ class Summaries:
         if workdir is None or directory is None:
             self._writer = tf.summary.create_noop_writer()
             return
-        # In files of their own, written anew by a run that goes on: nothing of it is there twice. Before the other
-        # one is made, because TensorBoard reads files in the order of their names, which begin with the time.
+        # The session's start and end have files of their own, which a resumed run replaces, so that nothing appears
+        # twice. The start is written before the main file is created, because TensorBoard reads files in the order of
+        # their names, which begin with the time.
         for suffix in ("",) if fresh else (hparams.START, hparams.END):
             hparams.remove_events(directory, suffix)
         text = yaml.safe_dump(strict_yaml.to_dict(experiment), sort_keys=False)
@@ -72,8 +73,7 @@ class Summaries:
                 tf.summary.scalar(f"{group}/{name}", value, description=_DESCRIPTIONS.get(name))
 
     def evaluation(self, step: int, metrics: Metrics | RatedMetrics, is_best: bool) -> None:
-        """Writes the metrics of an evaluation, and of videos the curve of precision against recall; a best one as such
-        too."""
+        """Writes the metrics of an evaluation (the best also under `hparams.BEST`) and, for videos, a PR curve."""
         self.scalars(step, "validation", metrics.scalars())
         if is_best:
             self.scalars(step, hparams.BEST, metrics.scalars() | {"step": step})
@@ -91,11 +91,11 @@ class Summaries:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Writes what is still held back, and how the run has ended; one that was interrupted has not."""
+        """Flushes summaries and records success, or failure on InputError; an interrupted run counts as not ended."""
         if kind is None:
             self._close("success")
         elif issubclass(kind, InputError):
-            with contextlib.suppress(InputError):  # the first one counts
+            with contextlib.suppress(InputError):  # the first error counts
                 self._close("failure")
 
     def _close(self, status: str) -> None:
@@ -118,7 +118,7 @@ class Summaries:
 
 
 def _precision_recall(metrics: Metrics) -> bytes:
-    """A serialized summary of TensorBoard's PR curves; what is not among the 20 pairs of its video is not predicted."""
+    """Returns a serialized PR curve for TensorBoard; pairs outside the top 20 of a video count as not predicted."""
     hits, misses = metrics.pairs_above.astype(np.float64)  # [201] each
     missed = metrics.num_labels - hits
     others = float(metrics.num_videos) * len(metrics.num_positives) - metrics.num_labels - misses

@@ -1,8 +1,8 @@
-"""Teachers in the training step: trained models score the same input as their student.
+"""Teachers in the training step: trained models that score the same input as their student.
 
 Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", https://arxiv.org/abs/2106.05237: with
-many passes and broad mixup, the student learns the teacher's function rather than its scores of the training videos.
-The paper minimises the Kullback-Leibler divergence of softmaxes. Labels are independent here, so that the student
+many epochs and aggressive mixup, the student learns the teacher's function rather than its scores of the training
+videos. The paper minimises the Kullback-Leibler divergence of softmaxes. Here labels are independent, so the student
 minimises the configured `loss` with the teacher's probabilities as targets.
 """
 
@@ -30,13 +30,13 @@ class Teacher:
 
     Args:
       models: map decoded features to [B, C] logits; created in the scope of the strategy.
-      folds: for each model, the fold that it has not seen; empty: a single model teaches all videos.
-      shard_folds: base name of each training shard to its fold.
+      folds: for each model, the fold that it was not trained on; empty if a single model teaches all videos.
+      shard_folds: maps the base name of each training shard to its fold.
 
     Attributes:
       num_folds: K; 0 for a single model.
       shard_folds: see above.
-      compiles_with_xla: whether XLA can compile all of them.
+      compiles_with_xla: whether XLA can compile all models.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ def load_teacher(
     """Loads the teacher of `labels.teacher` or `labels.teacher_folds`, with its best weights; None without either.
 
     Args:
-      experiment: of the student.
-      data_dir: what paths are relative to.
+      experiment: the student's configuration.
+      data_dir: the base of relative paths.
       train_shards: the shards that the student is trained on; each needs an out-of-fold teacher.
       validation_shards: the shards that the student is validated on; no teacher may have been trained on them.
 
     Raises:
       InputError: there is no trained model, or its level, classes or features do not fit the student's data; or the
-        models of folds cannot teach all of `train_shards`; or a teacher was trained on one of `validation_shards`.
+        out-of-fold teachers do not cover `train_shards`; or a teacher was trained on one of `validation_shards`.
     """
     labels = experiment.labels
     if labels.teacher is not None:
@@ -109,7 +109,7 @@ def load_teacher(
 
 
 def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
-    """Returns a hash of all that determines the teacher's scores, independent of its path; "" without a teacher.
+    """Returns a hash of everything that determines the teacher's scores, but not its path; "" without a teacher.
 
     A run is hashed by its configuration and the checksums of its best weights, a SavedModel by all of its files.
 
@@ -130,7 +130,7 @@ def fingerprint(labels: LabelsConfig, data_dir: str) -> str:
 
 def _fingerprint(run: Path, key: str) -> str:
     prefix, _ = checkpoints.find_checkpoint(run, "best", key)
-    index = Path(f"{prefix}.index").read_bytes()  # it holds a checksum of every tensor
+    index = Path(f"{prefix}.index").read_bytes()  # it contains a checksum of every tensor
     return hashlib.sha256((run / run_dir.CONFIG).read_bytes() + index).hexdigest()
 
 
