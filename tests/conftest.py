@@ -58,7 +58,7 @@ def _set_up_tensorflow() -> None:
     # look for cycles less often than by default.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    # A shell script starts background processes with SIGINT ignored, and commands do not change that; but tests send it.
+    # A shell script starts background processes with SIGINT ignored, and commands keep that; but tests send it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -61,12 +61,7 @@ def markdown() -> str:
 
     models = {name: registry.registration(name).config_class for name in registry.model_names()}
     lines = [_HEAD, "## A training run", "", *_sections(ExperimentConfig, ""), *_features()]
-    lines += [
-        "## Options of the models",
-        "",
-        "`model.name` chooses the model; the other keys of `model` are its options.",
-    ]
-    lines += ["[MODELS.md](MODELS.md) describes the models.", ""]
+    lines.append(_MODELS)
     for name, options in models.items():
         lines += [f"### `model: {{name: {name}}}`", "", *_table(_rows(options, "model."))]
     lines += ["## A pipeline", "", *_sections(PipelineConfig, "")]
