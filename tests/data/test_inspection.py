@@ -1,4 +1,4 @@
-"""The table and JSON of yt8m-inspect say what was written; damage gives exit status 1, bad arguments 2."""
+"""The table and JSON of yt8m-inspect match the shards; damage gives exit status 1, bad arguments 2."""
 
 import json
 
@@ -66,7 +66,7 @@ def write(path, records):
 
 
 def inspect(capsys, *patterns, json_path=None, salvage_to=None):
-    """Exit status, and lines of the output as lists of words."""
+    """Exit status, and the lines of output as lists of words."""
     status = inspection.run([str(p) for p in patterns], json_path and str(json_path), salvage_to and str(salvage_to))
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -192,7 +192,7 @@ def test_nothing_is_to_be_saved_of_what_is_no_shard(tmp_path, capsys):
 
 
 def test_command(shards):
-    """As a user runs it: the table on standard output, progress and errors on standard error, exit status."""
+    """Runs the command: the table on standard output, progress and errors on standard error, exit status."""
     for number in range(4):
         write(shards / f"more{number}.tfrecord", RECORDS_2017)
     (shards / "cut.tfrecord").write_bytes((shards / "2018.tfrecord").read_bytes()[:-1])
