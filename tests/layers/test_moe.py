@@ -48,7 +48,7 @@ def test_log_odds_and_gradients_stay_finite():
 def test_columns_go_class_by_class():
     layer = MixtureOfExperts(num_classes=2, num_mixtures=3)
     layer(np.zeros((1, 4), "float32"))
-    layer.bias.assign([0.0, 0.0, 0.0, 50.0, 50.0, 50.0])  # all experts of the second class predict 1: 3/4 with the dummy
+    layer.bias.assign([0.0, 0.0, 0.0, 50.0, 50.0, 50.0])  # the second class's experts all predict 1: 3/4 with the dummy
     np.testing.assert_allclose(layer(np.zeros((1, 4), "float32"))[0], [math.log(3 / 5), math.log(3)], rtol=1e-5)
 
 

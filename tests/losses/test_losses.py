@@ -18,7 +18,7 @@ from yt8m_tf.losses import losses, ranking
 from yt8m_tf.training import mixup
 
 NAMES = typing.get_args(typing.get_type_hints(LossConfig)["name"])
-_NUM_CLASSES = 7  # of the outputs, in front of the tags
+_NUM_CLASSES = 7  # of the outputs, before the tags
 _PAIRWISE = {
     "soft_ranking": lambda d: np.logaddexp(0, d + 1),
     "soft_ranking_per_example": lambda d: np.logaddexp(0, d + 1),
@@ -35,7 +35,7 @@ def _config(name: str) -> LossConfig:
 
 
 def _slow_pairs(name: str, logits: np.ndarray, targets: np.ndarray, negatives: int) -> float:
-    """Every pair by itself, in float64."""
+    """Computes every pair separately, in float64."""
     values = []
     whole = [(row, c) for row in range(len(logits)) for c in range(logits.shape[1])]
     for row, column in whole:
@@ -54,7 +54,7 @@ def _slow_bce(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _slow_loss(config: LossConfig, logits: np.ndarray, targets: np.ndarray) -> float:
-    """The definition of each loss, as plain as it can be written."""
+    """The definition of each loss, as plainly as possible."""
     bce = _slow_bce(logits, targets)
     if config.name in _PAIRWISE:
         return _slow_pairs(config.name, logits, targets, config.negatives)
@@ -91,7 +91,7 @@ def _slow_weights(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _compiled(name: str, *, jit: bool) -> Callable[..., tuple[float, np.ndarray]]:
-    """A function from logits and targets to the loss and its gradient."""
+    """Returns a function from logits and targets to the loss and its gradient."""
     loss = losses.make_loss(_config(name), _NUM_CLASSES)
 
     @tf.function(jit_compile=jit, autograph=False)
@@ -99,7 +99,7 @@ def _compiled(name: str, *, jit: bool) -> Callable[..., tuple[float, np.ndarray]
         with tf.GradientTape() as tape:
             tape.watch(logits)
             value = loss(logits, targets)
-            scaled = 8.0 * value  # as under loss scaling
+            scaled = 8.0 * value  # as with loss scaling
         return value, tape.gradient(scaled, logits) / 8.0
 
     def call(logits: np.ndarray, targets: np.ndarray, dtype: tf.DType = tf.float32) -> tuple[float, np.ndarray]:
@@ -144,7 +144,7 @@ def test_bce_of_half_precision_is_float32():
     assert float(loss) == pytest.approx(math.log(2), rel=1e-6)
 
 
-# Pairwise losses differ in one function of a difference: with XLA one of them is enough.
+# Pairwise losses differ only in a function of a difference: one of them is enough to test with XLA.
 _SLOW_WITH_XLA = ("sigmoid_ranking", "hinge_ranking", "lsep", "bce_plus_soft_ranking")
 
 
@@ -159,9 +159,9 @@ _SLOW_WITH_XLA = ("sigmoid_ranking", "hinge_ranking", "lsep", "bce_plus_soft_ran
     ],
 )
 def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np.random.Generator) -> None:
-    """Against loops in float64, and finite differences of them."""
+    """Against loops in float64, and their finite differences."""
     config, loss = _config(name), _compiled(name, jit=jit)
-    for positives in (0.3, 0.8):  # with 0.8 there are fewer negatives than are asked for
+    for positives in (0.3, 0.8):  # with 0.8 there are fewer negatives than requested
         logits, targets = _batch(rng, positives)
         value, gradient = loss(logits, targets)
         assert value == pytest.approx(_slow_loss(config, logits, targets), rel=1e-5, abs=1e-6)
@@ -169,7 +169,7 @@ def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np
         for i in [(row, column) for row in range(5) for column in (0, 3, 8)]:
             change = np.zeros(logits.shape)
             change[i] = 1e-7
-            if name == "rank_weighted_bce":  # the weights stay as they are
+            if name == "rank_weighted_bce":  # the weights are constants
                 ends = [(weights * _slow_bce(logits + sign * change, targets)).mean() for sign in (1, -1)]
             else:
                 ends = [_slow_loss(config, logits + sign * change, targets) for sign in (1, -1)]
@@ -178,7 +178,7 @@ def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np
 
 @pytest.mark.parametrize("name", _WITH_POSITIVES)
 def test_improbable_candidates_are_negatives(name: str, rng: np.random.Generator) -> None:
-    """Forty soft labels of a video do not make forty positives of it; but for those who ask for it."""
+    """Forty soft labels of a video do not make forty positives, unless `positive_above` is 0."""
     logits, hard = rng.normal(size=(4, 60)).astype(np.float32), np.zeros((4, 60))
     hard[:, :2] = 1.0
     soft = np.where(hard > 0, 0.9, np.where(np.arange(60) < 40, 0.01, 0.0)).astype(np.float32)
@@ -186,12 +186,12 @@ def test_improbable_candidates_are_negatives(name: str, rng: np.random.Generator
     assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), soft), rel=1e-5)
     as_published = losses.make_loss(dataclasses.replace(_config(name), positive_above=0.0), 60)
     assert float(as_published(tf.constant(logits), tf.constant(soft))) != pytest.approx(value, rel=0.01)
-    if name in _PAIRWISE:  # which look at nothing else
+    if name in _PAIRWISE:  # they use nothing else
         assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), hard), rel=1e-5)
 
 
 def test_positives_under_mixup() -> None:
-    """Of the video that weighs more, and what both have."""
+    """Positives are those of the video with the larger weight, and those that both videos have."""
     targets = losses.dense_targets(tf.constant([[0, 1], [1, 2], [3, -1]]), 4)
     _, mixed = mixup.mix({}, targets, tf.constant([0.9, 0.6, 0.2]))
     expected = [[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]]  # the third weighs 0.2, the second, its partner, 0.8
@@ -200,7 +200,7 @@ def test_positives_under_mixup() -> None:
 
 @pytest.mark.parametrize("name", _WITH_POSITIVES)
 def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.random.Generator) -> None:
-    """A frequent class counts less in the cross-entropy; in the ranking its videos stay what they are."""
+    """A frequent class has less weight in the cross-entropy; in the ranking, its positives stay positives."""
     logits, targets = rng.normal(size=(6, 9)).astype(np.float32), (rng.uniform(size=(6, 9)) < 0.4).astype(np.float32)
     weights = np.full(9, 0.1)
     value = float(losses.make_loss(_config(name), 9, weights)(tf.constant(logits), tf.constant(targets)))

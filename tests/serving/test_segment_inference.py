@@ -316,7 +316,7 @@ def test_models_without_a_mean_are_refused(world, tmp_path: Path, rng) -> None:
 
 
 def test_a_timeline_shows_the_scores_of_a_model_and_of_json_lines(world, tmp_path: Path) -> None:
-    """Both pages are the same, and their table has the scores that the model itself gives."""
+    """Both pages are equal, and their table shows the model's own scores."""
     model, shards, ids = f"--saved_model={world[0] / 'one'}", f"{world[0]}/test*.tfrecord", "--ids=s3_1,s1_30"
     lines = tmp_path / "x.jsonl"
     result = run_command("infer", model, f"--input={shards}", f"--output={lines}", "--segments=5", "--format=jsonl")
@@ -352,5 +352,5 @@ def test_windows_are_frames_that_all_features_have(world) -> None:
         for own, other in zip(cut.records, expected.values(), strict=True):
             found, wanted = (tf.train.SequenceExample.FromString(r) for r in (own, other))
             assert found.feature_lists == wanted.feature_lists and "labels" not in found.context.feature
-    assert cut.num_frames == 10 and list(cut.starts) == [0, 3, 6, 9]  # of the last one, whose audio ends first
+    assert cut.num_frames == 10 and list(cut.starts) == [0, 3, 6, 9]  # of the last clip, whose audio ends first
     assert cut_clip(empty_clip(b"e"), Windows()).records == []
