@@ -78,9 +78,7 @@ def test_whole_directory_does_not_replace_one(tmp_path: Path) -> None:
         lambda content: content.replace(b"(1,)", b"(9,)"),
         lambda content: content.replace(b"n\0\0\0", b"n\0\0\7"),  # an invalid character
         lambda content: content.replace(b"PK\x01\x02", b"PK\x01\x02\0\0\0\0\xff\xff\xff", 1),
-        lambda content: content.replace(
-            b"PK\x01\x02", b"PK\x01\x02" + b"\x63" * 8, 1
-        ),  # an unknown compression method
+        lambda content: content.replace(b"PK\x01\x02", b"PK\x01\x02" + b"\x63" * 8, 1),  # an unknown compression method
     ],
 )
 def test_damaged_arrays(change: Callable[[bytes], bytes], tmp_path: Path) -> None:

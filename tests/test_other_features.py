@@ -58,7 +58,7 @@ def _trained(experiment: ExperimentConfig, data_dir: Path, run: Path) -> keras.M
 
 
 def _check_exported(exported: Path, lite: bytes, model: keras.Model, data: DataConfig, shard: Path) -> None:
-    """Checks the SavedModel's signatures, the LiteRT model and a submission: dtypes of the records, scores of the model."""
+    """Checks the SavedModel's signatures, LiteRT model and submission: dtypes of the records, scores of the model."""
     batch = parse_records(tf.constant(list(good_records(str(shard)))), data)
     expected = tf.sigmoid(model(model_inputs(batch, data.spec), training=False)).numpy()
     features = tf.saved_model.load(str(exported)).signatures["features"]

@@ -217,13 +217,13 @@ def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.ra
 
 def test_pairs_worked_out_by_hand() -> None:
     logits, targets = tf.constant([[2.0, 1.0, 0.0], [0.5, 3.0, -1.0]]), tf.constant([[0.3, 1.0, 0.0], [0.6, 0.5, 0.0]])
-    # Of the negatives 2, 0 and 3, -1 the two highest are 3 and 2; the positives, of targets 1 and 0.6, are 1 and 0.5.
+    # Of the negatives 2, 0 and 3, -1, the two highest are 3 and 2; the positives, of targets 1 and 0.6, are 1 and 0.5.
     hinge = losses.make_loss(LossConfig("hinge_ranking", negatives=1), 3)
     assert float(hinge(logits, targets)) == pytest.approx((3 + 2 + 3.5 + 2.5) / 4)
     lsep = losses.make_loss(LossConfig("lsep", negatives=1), 3)
     expected = math.log1p((math.exp(2) + math.exp(1) + math.exp(2.5) + math.exp(1.5)) / 4)
     assert float(lsep(logits, targets)) == pytest.approx(expected)
-    # Within an example, 1 meets 2, and 0.5 meets 3.
+    # Within an example, 1 is paired with 2, and 0.5 with 3.
     per_example = losses.make_loss(LossConfig("soft_ranking_per_example", negatives=1), 3)
     expected = (math.log1p(math.exp(2)) + math.log1p(math.exp(3.5))) / 2
     assert float(per_example(logits, targets)) == pytest.approx(expected)
@@ -231,7 +231,7 @@ def test_pairs_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
 def test_misranked_counts_with_equal_scores(jit: bool, rng: np.random.Generator) -> None:
-    """Few different scores, both zeros among them; those that are equal are not misranked."""
+    """Few distinct scores, including both zeros; equal scores are not misranked."""
     logits = rng.choice([-np.inf, -2.5, -0.0, 0.0, 1e-30, 3.0, 100.0], (6, 8)).astype(np.float32)
     targets = (rng.uniform(size=(6, 8)) < 0.4).astype(np.float32)
     counts = tf.function(ranking.misranked_counts, jit_compile=jit)(tf.constant(logits), tf.constant(targets > 0))
@@ -240,7 +240,7 @@ def test_misranked_counts_with_equal_scores(jit: bool, rng: np.random.Generator)
 
 @pytest.mark.parametrize("name", ["soft_ranking", "soft_ranking_per_example"])
 def test_many_positives_in_several_chunks(name: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    """Chunks of one positive, and of some with a rest, give what one chunk for all gives."""
+    """Chunks of one positive, and chunks with a remainder, give the same result as a single chunk."""
     logits, targets = _batch(rng, 0.5)
     expected = _compiled(name, jit=False)(logits, targets)
     for pairs, jit in ((1, False), (60, False), (60, True)):
@@ -269,7 +269,7 @@ def test_extreme_logits_stay_finite(name: str, rng: np.random.Generator) -> None
     for targets in (_batch(rng)[1], (logits < 0).astype(float), (logits > 0).astype(float)):
         value, gradient = loss(logits, targets)
         assert np.isfinite(value) and np.isfinite(gradient).all()
-        if name != "lsep":  # whose definition overflows in float64 already
+        if name != "lsep":  # its definition overflows even in float64
             assert value == pytest.approx(_slow_loss(_config(name), logits, targets), rel=1e-4, abs=1e-6)
 
 
@@ -282,15 +282,15 @@ def test_half_precision_logits(name: str, rng: np.random.Generator) -> None:
     value, gradient = loss(logits, targets, tf.bfloat16)
     exact = loss(logits, targets)
     assert value == pytest.approx(exact[0], rel=1e-5)
-    # The parts of a sum of two losses are rounded one by one.
+    # If a loss is the sum of two losses, their gradients are rounded separately.
     np.testing.assert_allclose(gradient, exact[1], rtol=2e-2, atol=1e-2 * np.abs(exact[1]).max())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_of_large_batches_is_bounded(name: str) -> None:
-    """No operation of the graph, loops and backward pass included, makes more than the scores or a chunk's pairs.
+    """No operation of the graph, including loops and the backward pass, makes more than the scores or a chunk's pairs.
 
-    At this size the pairs of three positives per example would be 22 times as many as the bound.
+    At this size, the pairs of three positives per example would exceed the bound 22 times.
     """
     batch_size, outputs = 512, 3862
     loss = losses.make_loss(LossConfig(name), outputs - 25)  # type: ignore[arg-type]
@@ -310,7 +310,7 @@ def test_memory_of_large_batches_is_bounded(name: str) -> None:
         for each in [graph, *functions]
         for operation in each.get_operations()
         for output in operation.outputs
-        if "redundant_placeholder" not in output.name  # an argument that a loop's condition does not look at
+        if "redundant_placeholder" not in output.name  # an argument that a loop's condition does not use
     }
     assert None not in sizes.values()
     assert max(sizes.values()) <= max(batch_size * outputs + 1024, ranking.MAX_PAIRS)
@@ -321,7 +321,7 @@ def test_memory_of_large_batches_is_bounded(name: str) -> None:
     [pytest.param(name, marks=[] if name in ("soft_ranking", "lsep") else pytest.mark.slow) for name in NAMES],
 )
 def test_a_linear_model_learns_to_rank(name: str, rng: np.random.Generator) -> None:
-    """Scores of held-out examples: positives above negatives far more often than at the start."""
+    """On held-out examples, positives rank above negatives far more often than at the start."""
     truth = rng.normal(size=(8, 10))
     inputs = rng.normal(size=(256, 8)).astype(np.float32)
     targets = (inputs @ truth > 3.0).astype(np.float32)
@@ -354,7 +354,7 @@ def test_ranking_needs_a_static_shape() -> None:
 
 
 def test_classes_and_tags_have_a_mean_each_or_one_together() -> None:
-    """All cross-entropies are log 2; of two classes and one tag."""
+    """Two classes and one tag, whose cross-entropies are all log 2."""
     logits, targets = tf.zeros([4, 3]), tf.zeros([4, 3])
     for separate, expected in ((True, 1 + 2), (False, (2 * 1 + 1 * 2) / 3)):
         config = LossConfig("bce_labels_tags", label_weight=1.0, tag_weight=2.0, separate_means=separate)

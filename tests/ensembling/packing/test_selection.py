@@ -14,7 +14,7 @@ from yt8m_tf.metrics.accumulator import global_average_precision
 
 
 def _specialists(*shares: int) -> HeldOut:
-    """100 videos with one label and one other class: each model scores the label 1 in a given number of its own videos."""
+    """100 videos of one label and one other class: model m scores 1 for the label in `shares[m]` videos of its own."""
     scores = np.zeros((len(shares), 100, 2), np.float16)
     for model, (first, count) in enumerate(zip(np.cumsum([0, *shares]), shares, strict=False)):
         scores[model, first : first + count, 0] = 1
@@ -45,7 +45,7 @@ def test_by_gain_for_each_byte_where_the_best_model_leaves_no_room() -> None:
 
 
 def test_the_finer_precision_goes_where_it_matters() -> None:
-    """Coarse models 0 and 1 (columns 2, 3) know 1 and 20 videos less; the budget is for one fine and one coarse model."""
+    """Coarse models 0 and 1 (columns 2, 3) know 1 and 20 videos less; the budget fits one fine and one coarse model."""
     videos = _specialists(50, 50)
     coarse = videos.scores.copy()
     coarse[0, 0], coarse[1, 80:] = 0, 0
