@@ -13,7 +13,7 @@ import pytest
 _PACKAGE = Path(__file__).resolve().parent.parent / "yt8m_tf"
 _FILES = sorted(path for path in _PACKAGE.rglob("*.py") if path != _PACKAGE / "__init__.py")
 
-# The levels, from the commands down to the packages without dependencies, as in BUILD.md. A package may import only
+# The levels, from the commands down to the packages that all others use, as in BUILD.md. A package may import only
 # from lower levels, inside functions too; on the lowest level, only from packages further left.
 _LEVELS = (
     ("bin",),

@@ -39,7 +39,7 @@ with exclusive(pathlib.Path(sys.argv[1]), "--workdir"):
 
 @contextmanager
 def _holder(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Runs another process until it holds its lock, and kills it at the end if it is still running."""
+    """Starts another process, waits until it holds its lock, and kills it at the end if it is still running."""
     with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "True\n"

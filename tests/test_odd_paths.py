@@ -1,4 +1,4 @@
-"""Paths are taken literally: brackets, stars, spaces, commas and links in the names of directories and shards."""
+"""Odd paths: brackets, stars, spaces, commas and links in the names of directories and shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walkthrough of docs/OWN_VIDEOS.md: from a folder of videos to labels for new ones, in six commands."""
+"""The walkthrough of docs/OWN_VIDEOS.md: from a folder of videos to class names for new ones, in six commands."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_shards_of_the_other_level_are_no_empty_clips(
 
 @pytest.mark.slow
 def test_advice_is_for_who_reads(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
-    """Neither a configuration key, as a model decides here, nor a flag that a command lacks."""
+    """No message names a configuration key, as a model decides here, nor a flag that the command lacks."""
     data = tiny_data("frame", features={**FEATURES, "rgb": 24})
     shard = write_shard(tmp_path / "x.tfrecord", tiny_records(data, rng, 1))
     for reader in (Reader(), Reader(has_flags=True)):

@@ -113,7 +113,7 @@ def test_the_vocabulary_of_the_data_is_taken_where_it_names_all_classes(tmp_path
     (tmp_path / "vocabulary.csv").write_text("Index,Name\n0,Zero\n1,One\n")
     own = str(tmp_path / "vocabulary.csv")
     assert chosen_vocabulary(None, "vocabulary.csv", 2, str(tmp_path)) == own
-    assert chosen_vocabulary(None, "vocabulary.csv", 3, str(tmp_path)) is None  # for other classes, and not asked for
+    assert chosen_vocabulary(None, "vocabulary.csv", 3, str(tmp_path)) is None  # has other classes; nobody asked for it
     assert chosen_vocabulary(None, "words.csv", 2, str(tmp_path)) is None
     assert chosen_vocabulary("", "vocabulary.csv", 2, str(tmp_path)) is None
     assert chosen_vocabulary(own, "words.csv", 2, "elsewhere") == own

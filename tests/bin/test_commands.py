@@ -59,7 +59,7 @@ def _process(command: str, *flags: str, **options: Any) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_help_is_quick_and_has_examples_and_the_flags_with_their_defaults(command: str) -> None:
-    """In a process of its own, both as a module and as the console script."""
+    """The command runs in a process of its own, both as a module and as the console script."""
     as_module = _process(command, "--help")
     assert as_module.returncode == 0 and as_module.stderr == ""
     assert f"\n  yt8m-{command}" in as_module.stdout and f"\nFlags of yt8m-{command}:\n" in as_module.stdout
@@ -322,7 +322,7 @@ def test_what_is_written_and_runs_are_local_paths(
         ("s3:/bucket/run", "not a local path; mount the bucket, and name the mounted directory"),
         ("", "names nothing; give a path"),
     ):
-        if value or flag not in ("init_from", "model", "scores", "candidates", "members"):  # an empty list
+        if value or flag not in ("init_from", "model", "scores", "candidates", "members"):  # for these, an empty list
             result = run_command(command, *others, f"--{flag}={value}")
             assert result.stderr == f"yt8m-{command}: error: --{flag}={value}: {told}\n" and result.returncode > 0
     assert not os.listdir(tmp_path)
@@ -400,7 +400,7 @@ def test_a_saved_model_that_is_damaged_is_one_line(command: str, exported: Path,
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SavedModel; read only."""
+    """A SavedModel; read-only."""
     output = tmp_path_factory.mktemp("exported") / "model"
     export_trained(_OLD / "run", output, data_dir=str(_OLD / "data"), precision=FLOAT32, progress=False)
     return output

@@ -71,7 +71,7 @@ def test_keys_of_ids_and_labels(keys: dict[str, str], id_keys: tuple[str, ...], 
 
 
 def test_codes_of_any_range_decode_by_the_same_formula() -> None:
-    """By hand: steps of (b - a) / 255, starting at a plus half of (b - a) / 256; YouTube-8M's range is [-2, 2]."""
+    """Codes decode in steps of (b - a) / 255 from a plus half of (b - a) / 256; YouTube-8M's range is [-2, 2]."""
     codes = np.array([0, 255], np.uint8)
     np.testing.assert_allclose(schema.dequantise(codes), [-1.9921875, 2.0078125], rtol=1e-7)
     np.testing.assert_allclose(schema.dequantise(codes, (0.0, 51.2)), [0.1, 51.3], rtol=1e-6)

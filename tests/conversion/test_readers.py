@@ -104,7 +104,7 @@ class _Trap:
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:
-    """Neither files named as pickles, nor pickles named as arrays, nor arrays of objects."""
+    """Pickles are refused, whether named as pickles, named as arrays, or within arrays of objects."""
     trap = pickle.dumps(_Trap())
     for name in ("x.pkl", "x.pickle", "x.pt"):
         (tmp_path / name).write_bytes(trap)
@@ -190,7 +190,7 @@ def test_csv_of_lists_and_of_columns(tmp_path: Path) -> None:
 
 
 def test_a_file_with_several_names_is_read_once(tmp_path: Path) -> None:
-    """If the names are those of several videos, each is read; a broken link is a problem of its video."""
+    """A link to the file under another video's name is read, too; a broken link is a problem of its video."""
     (tmp_path / "own").mkdir()
     np.save(tmp_path / "own" / "a.npy", np.ones([2, 3]))
     (tmp_path / "link").symlink_to("own")

@@ -53,7 +53,7 @@ RECORDS_2019 = [clip(SEGMENT, rgb=(4, 8), audio=(3, 2)), clip(SEGMENT, rgb=(8, 8
 
 @pytest.fixture
 def shards(tmp_path):
-    """One shard of each version."""
+    """Writes one shard of each version."""
     for name, records in (("2017", RECORDS_2017), ("2018", RECORDS_2018), ("2019", RECORDS_2019)):
         write(tmp_path / f"{name}.tfrecord", records)
     return tmp_path

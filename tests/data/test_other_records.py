@@ -207,7 +207,7 @@ _PROBLEMS = {
 
 @pytest.mark.parametrize("case", _PROBLEMS)
 def test_what_does_not_fit_is_named(case: str, rng: np.random.Generator) -> None:
-    """Neither parser accepts the record, either."""
+    """The mismatch is named, and neither parser accepts the record."""
     (kind, changes), change, message = _PROBLEMS[case]
     data = dataclasses.replace(feature_kinds.data_of(kind, "frame"), **changes)
     bad = _changed(feature_kinds.record(kind, "frame", rng, b"v1", [1])[0], change)
@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_named(case: str, rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize("on_empty", ["error", "skip"])
 def test_streams_name_the_record(on_empty: Any, tmp_path: Path, rng: np.random.Generator) -> None:
-    """Both by the fast reader, and by TensorFlow's parser, which is used if records may be left out."""
+    """The fast reader and TensorFlow's parser, which is used if records may be left out, both name the record."""
     (kind, _), change, message = _PROBLEMS["out of range in bytes"]
     good = [feature_kinds.record(kind, "frame", rng, b"v%d" % i, [1])[0] for i in range(3)]
     shard = str(write_shard(tmp_path / "train0.tfrecord", [good[0], _changed(good[1], change), good[2]]))

@@ -22,7 +22,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
-        (["train*.tfrecord"], ["train00", "train01", "train02"]),  # sorted, and without duplicates of the directory
+        (["train*.tfrecord"], ["train00", "train01", "train02"]),  # sorted, and without the directory
         (["train0[12].tfrecord", "train00.tfrecord"], ["train00", "train01", "train02"]),
         (["train0?.tfrecord", "*00.tfrecord"], ["train00", "train01", "train02", "validate00"]),  # each only once
     ],

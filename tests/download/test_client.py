@@ -73,7 +73,7 @@ def test_the_file_comes_whole(
     [
         (_CONTENT[:1000], [1000]),
         (_CONTENT, []),  # it was complete, but not yet renamed
-        (_CONTENT + b"x", [len(_CONTENT) + 1, 0]),  # 416
+        (_CONTENT + b"x", [len(_CONTENT) + 1, 0]),  # answered with 416
         (b"x" * 1000, [1000, 0]),  # part of another file
     ],
 )
@@ -143,7 +143,7 @@ def test_breaks_after_progress_do_not_count(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    """While it waits for a server that asks for a long pause, and between two pieces."""
+    """A download stops while it waits for a server that asks for a long pause, and between two pieces."""
     stop = threading.Event()
     for fault, listener in (
         ("503 after 60", Listener(waiting=lambda _: stop.set())),

@@ -184,7 +184,7 @@ def test_a_partition_that_there_is_not_is_one_line(partition: str, message: str,
 def test_killed_twice_while_every_third_answer_is_broken(
     num_shards: int, limits: tuple[int, int], tmp_path: Path
 ) -> None:
-    """In separate processes, which import no framework; only interrupted or broken files are fetched again."""
+    """The processes import no framework, and fetch only interrupted or broken files again."""
     faults = ("cut", "503", "wrong", "no range", "429")
     shards, data, whole = make_shards(num_shards, size=100_000), tmp_path / "data", dict[str, int]()
     reached, killed = ([threading.Event() for _ in limits] for _ in range(2))

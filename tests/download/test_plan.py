@@ -21,7 +21,7 @@ def _parse(*names: str, partition: plan.Partition = _TRAIN) -> list[plan.Publish
 
 
 def test_numbers_are_positions_among_all_pairs() -> None:
-    """Against `itertools.product`, as in the published script."""
+    """The numbers equal the positions in `itertools.product`, as in the published script."""
     alphabet = string.ascii_lowercase + string.ascii_uppercase + string.digits
     pairs = ["".join(pair) for pair in itertools.product(alphabet, repeat=2)]
     found = _parse(*(f"train{pair}.tfrecord" for pair in reversed(pairs)))
@@ -111,7 +111,7 @@ def test_addresses_of_all_versions() -> None:
     ],
 )
 def test_what_is_no_plan_is_refused(content: bytes) -> None:
-    """This includes paths: a server could otherwise place files anywhere."""
+    """Invalid plans are refused, including those with paths: a server could otherwise place files anywhere."""
     with pytest.raises(InputError, match=r"^http://x/plan.json: .*check the address"):
         plan.parse_plan(content, _TRAIN, "http://x/plan.json")
 

@@ -186,7 +186,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
 
 
 def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generator) -> None:
-    """For clips, video-level models read the means of the frames."""
+    """In a graph of both levels, video-level models read the means over the frames."""
     stacked, (one, two) = world.stack(CONFIGS["union"], "stacked_union"), world.runs()
     for fold in range(FOLDS):  # a logistic regression on clips is one on their means
         trained = checkpoints.load_trained(two / f"fold_{fold}")
@@ -223,7 +223,7 @@ def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generat
 def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a pipeline, with the same directories: compared with logits computed video by video."""
+    """Fits weights in the directories of a pipeline, and compares the logits with ones computed video by video."""
     stacked = world.stack(CONFIGS["union"], "stacked_union")
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     real = out_of_fold.fit
@@ -244,7 +244,7 @@ def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
 
     [(logits, labels)] = seen
     expected, truth = [], []
-    for fold, shard in enumerate(sorted(world.train)[:FOLDS]):  # shard i is of fold i % FOLDS
+    for fold, shard in enumerate(sorted(world.train)[:FOLDS]):  # shard i is in fold i % FOLDS
         rows = load_rows(stacked / "rows" / "train" / f"{Path(shard).name}.npz")
         truth.append(rows.labels)
         own = [checkpoints.load_trained(world.root / "runs" / name / f"fold_{fold}").model for name in SIZES]
@@ -260,7 +260,7 @@ def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
 
 
 def test_fitted_weights_are_the_best_ones(rng: np.random.Generator) -> None:
-    """They nearly equal those that generated the labels, and no point of a grid has a lower loss. None is negative."""
+    """The weights nearly equal those that made the labels; no point of a grid has a lower loss. None is negative."""
     logits = rng.normal(-1, 2, (20_000, 3)).astype(np.float32)
     labels = rng.random(20_000) < 1 / (1 + np.exp(-(logits @ [0.7, 0.2, -0.3])))
     weights = out_of_fold.fit(logits, labels)

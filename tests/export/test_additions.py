@@ -20,7 +20,7 @@ from yt8m_tf.serving.scorer import load_scorer
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """For a level: the data, the model, and its loaded SavedModel with all additions."""
+    """Exports a model of a level once; returns the data, the model, and its loaded SavedModel with all additions."""
     made = {}
 
     def export(level):
@@ -48,7 +48,7 @@ def test_names_stand_beside_classes_and_scores(exported, rng):
 
 
 def test_mediapipe_takes_dequantised_frames(exported, rng):
-    """Any values, more frames than the model reads; frames after a clip's end are ignored."""
+    """The signature takes values that no code has, and more frames than the model reads; it ignores padding."""
     _, model, _, loaded = exported("frame")
     length = MAX_FRAMES + 5
     frames = rng.normal(size=(4, length, sum(FEATURES.values()))).astype(np.float32)

@@ -25,7 +25,7 @@ def _numbers(path: Path, max_seconds: int = 303) -> list[int]:
 
 
 def _nearest(times: list[Fraction], last_length: Fraction) -> list[int]:
-    """By definition: for each k before the end, the number of the frame nearest to k seconds, or the earlier of two."""
+    """The numbers of the frames nearest to each second before the end; of two equally near ones, the earlier."""
     seconds = range(-int(-(times[-1] + last_length) // 1))
     return [min(range(len(times)), key=lambda number: (abs(times[number] - k), number)) for k in seconds]
 

@@ -278,7 +278,7 @@ def test_processes_make_the_same_shards_as_one(folder: Path, recipe: Recipe, tmp
 
 @pytest.mark.slow
 def test_a_process_that_dies_costs_one_video(folder: Path, tmp_path: Path) -> None:
-    """Killed while it has the second of three videos open."""
+    """A process is killed while it has the second of three videos open."""
     long = write_video(tmp_path / "long.mp4", steady(25, 300), lambda n: grey(n % 200, 64))
     paths = [folder / "v0.mp4", long, folder / "v1.mp4"]
     tasks = [Task(str(path), tmp_path / f"{number}.npz") for number, path in enumerate(paths)]

@@ -91,7 +91,7 @@ def test_sound_goes_in_as_examples_or_samples(tmp_path: Path, rng: np.random.Gen
 
 
 def test_a_saved_model(tmp_path: Path, rng: np.random.Generator) -> None:
-    """With uint8 pictures of any size, and two outputs, one of which is selected."""
+    """The SavedModel takes uint8 pictures of any size, and has two outputs, one of which is selected."""
     module = tf.Module()
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])

@@ -40,7 +40,7 @@ def votes_of_nearest(queries, memory, labels, scales, temperature, num_neighbors
 
 @pytest.mark.parametrize(("jit", "count"), [(False, CAPACITY), (True, 17)])
 def test_votes_of_the_nearest(jit, count, rng):
-    """With a full memory, and with a partly filled one."""
+    """Tests a full memory and a partly filled one."""
     layer, memory, labels = layer_with_memory(rng, count)
     queries = [rng.normal(2.0, 1.0, (8, size)).astype("float32") for size in SIZES]
     outputs = tf.function(layer, jit_compile=jit)(queries)

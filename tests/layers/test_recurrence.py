@@ -114,7 +114,7 @@ def test_outputs_states_and_all_gradients_are_those_of_keras(
     ("kind", "jit"), [("lstm", False), ("gru", False), pytest.param("lstm", True, marks=pytest.mark.slow)]
 )
 def test_graphs_with_one_product_a_frame(kind: str, jit: bool, rng: np.random.Generator) -> None:
-    """Of any size without XLA; compared with loops in NumPy and their finite differences."""
+    """Graphs, of any size without XLA, equal loops in NumPy, and their gradients equal finite differences."""
     values = random_values(kind, rng)
     upstream = [rng.normal(size=(B, T, H)), *(rng.normal(size=(B, H)) for _ in values[1:-3])]
     layer = make(CELLS[kind][1], values, go_backwards=jit, return_sequences=True, zero_output_for_mask=True)

@@ -159,7 +159,7 @@ _SLOW_WITH_XLA = ("sigmoid_ranking", "hinge_ranking", "lsep", "bce_plus_soft_ran
     ],
 )
 def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np.random.Generator) -> None:
-    """Against loops in float64, and their finite differences."""
+    """Values equal loops in float64, and gradients equal finite differences of these."""
     config, loss = _config(name), _compiled(name, jit=jit)
     for positives in (0.3, 0.8):  # with 0.8 there are fewer negatives than requested
         logits, targets = _batch(rng, positives)

@@ -29,7 +29,7 @@ def _config(name: str) -> LossConfig:
 
 
 def _random(rng: np.random.Generator, size: int = 6, outputs: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, soft and hard targets, and the mask of known ones: row 1 has only positives, row 2 nothing known."""
+    """Logits, soft and hard targets, and the mask of known ones: row 1 has only positives, and row 2 is unknown."""
     logits = rng.normal(size=(size, outputs)).astype(np.float32) * 2
     targets = rng.choice([0.0, 0.25, 0.75, 1.0], (size, outputs)).astype(np.float32)
     known = rng.random((size, outputs)) < 0.5

@@ -69,7 +69,7 @@ def test_other_videos_or_labels_are_refused(rng):
 
 
 def test_interval_covers_the_gap_of_all_videos_as_often_as_it_says(rng):
-    """On average, 95 % of 60 samples of 400 of 20,000 videos; fewer than 50 have a chance below 1 in 1,000."""
+    """On average, 95 % of 60 samples of 400 of 20,000 videos cover it; below 50 has a chance below 1 in 1,000."""
     scores, hits, num_labels = random_videos(rng, 20_000, 5)
     truth = global_average_precision(scores, hits, num_labels.sum())
     covered = 0

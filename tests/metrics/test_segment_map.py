@@ -33,7 +33,7 @@ def _by_class(ratings: Ratings):
 
 
 def _plain_map(lists: dict[int, list[int]], ratings: Ratings, k: int) -> tuple[float, float]:
-    """MAP by the specification, pair by pair: the means over classes with a positive, and over the listed ones."""
+    """MAP by the specification, pair by pair: the means over classes with a positive, and over those listed."""
     positives: dict[int, int] = {}
     for (_, class_id), present in ratings.items():
         positives[class_id] = positives.get(class_id, 0) + present

@@ -114,7 +114,7 @@ def test_padding_changes_nothing(name, rng):
 def test_every_real_frame_counts(name, rng):
     model = randomised(name, "frame", rng)
     inputs = random_inputs("frame", rng, num_frames=(1, MAX_FRAMES))
-    # With large shifts in both directions, some frame changes its nearest centroid.
+    # Shifted far in both directions, no frame keeps its nearest centroid.
     shifts = (0.0, 1.0, 100.0, -100.0)
     batch = {key: np.concatenate([values] * len(shifts)) for key, values in inputs.items()}
     for clip, shift in enumerate(np.repeat(shifts, 2)):  # the last frame of each clip
@@ -126,7 +126,7 @@ def test_every_real_frame_counts(name, rng):
 
 
 def check_rest_of_the_batch(model, level, rng, num_frames):
-    """In batches of one, two (the number of members of a mean), three, and the number of classes."""
+    """Compares batches of one, two (the members of a mean), three, and as many as classes with one whole batch."""
     randomise(model, rng)
     inputs = random_inputs(level, rng, num_frames=num_frames, length=num_frames[0])
     together = predict(model, inputs)
@@ -151,7 +151,7 @@ def test_rest_of_the_batch_changes_nothing_in_clips_of_the_records_length(name, 
 
 @every_model
 def test_variable_paths_are_the_same_in_every_build(name, level):
-    """Earlier builds do not matter, even under another precision."""
+    """Variable paths do not depend on earlier builds, even under another precision."""
     first, second = (
         [variable.path for variable in shared(name, level, policy).weights] for policy in ("float32", "mixed_bfloat16")
     )

@@ -26,8 +26,8 @@ LEARNING_RATE = {"bilinear_fcn": 1e-2, "zoo.yaml:z048_bottleneck_fcn": 1e-3}
 MARGINS = {"zoo.yaml:z076_gated_fcn": 0.05, "zoo.yaml:z048_bottleneck_fcn": 0.02, "zoo.yaml:z049_bottleneck_fcn": -0.1}
 
 
-# One of each level, one of which reads a file beside the data. `test_contract.py` tests that every model learns a small
-# batch, `tests/training/` tests the files that runs with verticals or a memory read.
+# One of each level. `test_contract.py` tests that every model learns a small batch; `tests/training/` tests the files
+# that runs with verticals or a memory read.
 QUICK = ["first_level/frame_logistic.yaml", "first_level/moe.yaml"]
 
 

@@ -23,7 +23,7 @@ def layer(x, w, name, activation):
 
 
 def trunk(variant, inputs, w):
-    """Each net as listed in the specification, layer by layer."""
+    """Each net as listed in the specification, in the same order."""
     rgb, audio = (inputs[name].astype("float64") for name in FEATURES)
     both = np.concatenate([rgb, audio], axis=1)
     if variant == "a":

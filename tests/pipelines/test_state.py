@@ -101,7 +101,7 @@ def _all(settings: PipelineConfig) -> list[str]:
 
 
 def test_one_more_shard_is_asked_about(pipeline: Pipeline) -> None:
-    """With permission to start afresh, the previous output is kept."""
+    """An added shard needs permission to start afresh, and then the previous output is kept."""
     assert pipeline.run(_settings()) == _all(_settings())
     pipeline.add_shard("train2")
     with pytest.raises(InputError) as caught:
@@ -132,7 +132,7 @@ def test_what_became_of_shards(pipeline: Pipeline) -> None:
 
 
 def test_leave_for_a_stage_is_leave_for_those_after_it(pipeline: Pipeline) -> None:
-    """They must not have changed themselves; the same command resumes where it stopped."""
+    """The later stages must not have changed themselves; the same command resumes where it stopped."""
     pipeline.run(_settings())
     changed = _settings(models={"moe": {"changes": {"optimizer": {"learning_rate": 0.5}}}})
     why = r"'train moe fold 0' and 1 more \(experiment\.optimizer\.learning_rate: 0\.03 -> 0\.5\); 12 stages after them"
@@ -212,7 +212,7 @@ def _as_an_earlier_release(pipeline: Pipeline, settings: PipelineConfig, *, unkn
 
 @pytest.mark.parametrize(("unknown", "told"), [(True, True), (True, False), (False, False)])
 def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: bool) -> None:
-    """They mark stages as done, with their old seeds, and with defaults for keys added since then."""
+    """Records of an earlier release mark stages as done, with their seeds, and defaults for keys added since then."""
     settings = {"mean": True}
     _as_an_earlier_release(pipeline, _settings(**settings), unknown=unknown, told=told)
     runs = [pipeline.workdir / "runs" / name / "fold_1" for name in ("logistic", "moe")]
@@ -227,7 +227,7 @@ def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: 
     lines = pipeline.states(_settings(**settings, stack={"cat_l2": 5})).changed()
     assert lines[0] == "'stack': stack.cat_l2: 10.0 -> 5.0"
     assert pipeline.run(_settings(**settings)) == []
-    assert "content" in json.loads(pipeline.record("train moe fold 1").read_text())  # from now on, records say what for
+    assert "content" in json.loads(pipeline.record("train moe fold 1").read_text())  # from now on, they do
     assert pipeline.run(_settings(**settings)) == []
     pipeline.add_shard("train2")
     assert pipeline.states(_settings(**settings)).changed()[0].endswith("shards: 'train2.tfrecord' is new")
@@ -327,7 +327,7 @@ def test_a_damaged_result(pipeline: Pipeline, stage: str, result: dict[str, Any]
 
 
 def test_an_output_without_a_record(pipeline: Pipeline) -> None:
-    """It might be days of someone's work."""
+    """An output without a record is not touched: it might be days of someone's work."""
     (pipeline.workdir / "runs" / "student").mkdir(parents=True)
     assert pipeline.states(_settings()).of("train student") == "to do"
     (pipeline.workdir / "runs" / "student" / "checkpoint").touch()
@@ -390,7 +390,7 @@ def test_outputs_that_are_one_through_a_link(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_names_that_collide(tmp_path: Path) -> None:
-    """It refuses before it looks for data or writes anything."""
+    """The command refuses before it looks for data or writes anything."""
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(strict_yaml.merge(TINY, {"students": {"moe": _MODEL}})))
     for flags in ((), ("--plan",)):

@@ -35,7 +35,7 @@ def _run(
 def test_workers_share_the_cores(
     given: str | None, num_threads: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given or "")  # so that the test's own value is restored at its end
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given or "")  # so that the test's own value is removed at its end
     if given is None:
         del os.environ["TF_NUM_INTRAOP_THREADS"]
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process must still end at Ctrl-C
@@ -60,7 +60,7 @@ def test_two_workers_keep_their_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {name: result["stage"] for name, result in results.items()} == {n: n for n in (stage_work.LONG, *short)}
     assert results[stage_work.LONG]["gpu"] == "5" and {results[name]["gpu"] for name in short} == {"7"}
     assert len({results[name]["process"] for name in short}) == 3
-    assert not any(result["framework"] for result in results.values())  # an idle worker has not loaded TensorFlow
+    assert not any(result["framework"] for result in results.values())  # no worker loads TensorFlow while it waits
 
 
 def test_more_jobs_than_gpus_share_them(tmp_path: Path) -> None:

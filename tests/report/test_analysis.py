@@ -146,7 +146,7 @@ def test_shards_are_taken_from_the_whole_list() -> None:
 
 
 def test_the_prior_is_what_the_same_scores_for_every_video_have(rng: np.random.Generator) -> None:
-    """Against the metric itself: 30 classes, two of them equally frequent; the 20 best scores of each video count."""
+    """Compares with the metric itself: 30 classes, two of them equally frequent; the 20 best scores of videos count."""
     labels = rng.random((50, 30)) < rng.random(30) * 0.4
     labels[:, 3] = rng.permutation(labels[:, 4])
     counts = labels.sum(axis=0)

@@ -37,7 +37,7 @@ _VOID = {"meta", "img", "input", "br", "hr", "link"}
 
 
 class _Page(HTMLParser):
-    """Parses a page: unclosed tags, all tags, rows of tables, text, and texts shown by pointing at points."""
+    """Parses a page whose tags must close in order; keeps its tags, table rows, text, and the texts shown at points."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -89,7 +89,7 @@ def _page(path: Path, output: Path, options: Options = _QUIET) -> _Page:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, _Page]:
-    """A pipeline and its page, `report.html` in its parent directory; read only."""
+    """A pipeline and its page, `report.html` in its parent directory; read-only."""
     root = tmp_path_factory.mktemp("whole")
     directory = write_pipeline(root / "pipeline")
     return directory, _page(directory, root / "report.html")

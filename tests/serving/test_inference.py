@@ -28,7 +28,7 @@ COUNTS = (5, 19, 0, 3, 8, 1)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """For each level, a model and its SavedModel."""
+    """A model of each level, and its SavedModel."""
     found, rng = {}, np.random.default_rng(3)
     for level in ("video", "frame"):
         data, directory = tiny_data(level), tmp_path_factory.mktemp("models") / level

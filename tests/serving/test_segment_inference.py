@@ -121,7 +121,7 @@ def test_json_lines_hold_the_highest_listed_classes_of_every_window(world, tmp_p
 def test_a_submission_ranks_the_segments_of_each_class(
     world, tmp_path: Path, monkeypatch, video_model: str | None
 ) -> None:
-    """In the last case the video model returns only its highest classes, like SavedModels from elsewhere."""
+    """In the last case, the video model returns only its highest classes, like SavedModels from elsewhere."""
     model = str(world[0] / "two") if video_model not in (None, SAME_MODEL) else video_model
     highest = video_model == "two, its highest"
     if highest:

@@ -92,7 +92,7 @@ def test_damaged_figures_of_models_are_named(content: str, tmp_path: Path) -> No
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.json").write_text(content)
     with pytest.raises(InputError, match=r"rows/train\.json: cannot be read .*remove the file and repeat"):
-        stack._gaps(tmp_path, "train", None, progress=False)  # nothing is recomputed
+        stack._gaps(tmp_path, "train", None, progress=False)  # type: ignore[arg-type]  # nothing is recomputed
 
 
 @pytest.mark.parametrize("content", ["", "7", "{}", '{"own_scores": true}', _DEEP])

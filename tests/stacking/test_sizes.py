@@ -140,7 +140,7 @@ def _check_ensembles(
 
 
 def test_gaps_by_loops(world: World, measured: Measured, tmp_path: Path) -> None:
-    """Of a mean and of LightGBM on the validation shards, from dictionaries ranked by sorting."""
+    """Computes GAPs of a mean and of LightGBM on the validation shards, from dictionaries ranked by sorting."""
     contents = measured.contents
     point = _point(contents, BEST, 2)
     world.stack(tmp_path / "alone", dataclasses.replace(_FEW, num_trees=5), point["models"])

@@ -29,7 +29,7 @@ from yt8m_tf.stacking.stack import StackResult, stack
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A shared world; read only."""
+    """A world shared by the tests; read-only."""
     return make_world(np.random.default_rng(3), tmp_path_factory.mktemp("world"))
 
 

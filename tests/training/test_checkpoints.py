@@ -239,7 +239,7 @@ def test_all_variables_come_back_bit_for_bit(tmp_path: Path, rng: np.random.Gene
         np.testing.assert_array_equal(value, before[name])
     assert checkpoints.latest_state(tmp_path) == State(7, 7, (2**40,), Plateau(best=0.1))
     saved = dict(tf.train.list_variables(str(tmp_path / "checkpoints" / "step_00000007" / "variables")))
-    assert saved.keys() == before.keys()  # without prefixes or suffixes
+    assert saved.keys() == before.keys()  # plain names, without TensorFlow's suffix
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])

@@ -48,7 +48,7 @@ def _make_run(directory: Path, fold: int, rng: np.random.Generator, num_folds: i
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of each of three folds, and another of fold 1; read only."""
+    """A run of each of three folds, and another of fold 1; read-only."""
     root, rng = tmp_path_factory.mktemp("folds"), np.random.default_rng(0)
     for name, fold in (("a/fold_0", 0), ("a/fold_1", 1), ("a/fold_2", 2), ("b/fold_1", 1)):
         _make_run(root / name, fold, rng)
@@ -183,7 +183,7 @@ def test_what_cannot_teach_out_of_fold(runs: Path, rng: np.random.Generator, tmp
 
 
 def test_no_teacher_has_seen_what_judges_its_student(runs: Path, data_dir: Path, tmp_path: Path) -> None:
-    """This holds for any folds of the student; a refused new run leaves no directory."""
+    """The run is refused for any folds of the student; a refused new run leaves no directory."""
     for num_folds, fold in ((3, 1), (2, 0)):
         own = assign_folds(_SHARDS, num_folds)
         held_out = {name for name in _SHARDS if own[name] == fold}

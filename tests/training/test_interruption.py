@@ -43,7 +43,7 @@ def _train(data_dir: Path, workdir: Path, strategy: Any = None, **options: Any) 
 
 @pytest.fixture(scope="module")
 def data_dir(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Video-level shards; read only."""
+    """Video-level shards; read-only."""
     return make_learnable_shards(tmp_path_factory.mktemp("shards"))
 
 
@@ -94,7 +94,7 @@ def test_a_signal_saves_the_step_and_ends(
     with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
         _send_at(patch, step, number)
         _train(data_dir, tmp_path / "run")
-    # The signal came after this step's requests were collected, so the next step ends the run.
+    # The signal came after this step's `wishes` were collected, so the next step ends the run.
     assert caught.value.number == number
     saved = step + 1 if step + 1 == 4 else step + 2
     assert f"step {saved} is saved in {tmp_path / 'run'}" in str(caught.value)
@@ -153,7 +153,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def _with_wishes(monkeypatch: pytest.MonkeyPatch, agreed: dict[int, tuple[float, float]]) -> list[tuple[float, ...]]:
-    """Simulates requests of other workers at some steps; returns this worker's own requests, step by step."""
+    """Simulates `wishes` of other workers at some steps; returns this worker's own ones, step by step."""
     original, own = TrainStep.train, []
 
     def train(self: TrainStep, batches: Any, at: int, rates: Any, wishes: Any) -> Any:

@@ -54,13 +54,13 @@ def _train(
 
 @pytest.fixture(scope="module")
 def data_dir(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Video-level shards; read only."""
+    """Video-level shards; read-only."""
     return make_learnable_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")
 def exact_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
-    """A short run of `_exact` on one replica; read only."""
+    """A short run of `_exact` on one replica; read-only."""
     workdir = tmp_path_factory.mktemp("exact") / "one"
     return workdir, _train(_exact(**_SHORT), data_dir, workdir)
 
@@ -140,7 +140,7 @@ def test_killed_run_ends_with_equal_weights(
     data_dir: Path,
     tmp_path: Path,
 ) -> None:
-    """Killed before the first evaluation, when nothing is saved yet, and within a later epoch."""
+    """The run is killed before the first evaluation, when nothing is saved yet, and within a later epoch."""
     experiment = _experiment(**merge(_RANDOM, changes))
     options: dict[str, Any] = {"steps_per_call": steps_per_call, "xla": xla}
     whole = _train(experiment, data_dir, tmp_path / "whole", **options)
@@ -161,7 +161,7 @@ def test_killed_run_ends_with_equal_weights(
 
 @pytest.mark.end_to_end
 def test_xla_and_calls_of_several_steps_change_rounding_only(data_dir: Path, tmp_path: Path) -> None:
-    """Without dropout, as XLA has its own random numbers; those of mixup are drawn outside XLA."""
+    """The runs have no dropout, as XLA has its own random numbers; those of mixup are drawn outside XLA."""
     experiment = _experiment(train=_SHORT | {"mixup_alpha": 0.4, "epochs": 1})
     _train(experiment, data_dir, tmp_path / "a", xla=True)
     _train(experiment, data_dir, tmp_path / "b", steps_per_call=1)
@@ -280,7 +280,7 @@ def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
 
 @pytest.mark.end_to_end
 def test_soft_labels_that_say_the_same_change_nothing(data_dir: Path, tmp_path: Path) -> None:
-    """With mixup and accumulation. All targets are exactly 0 or 1: 0.25 * 1 + 0.75 * 1."""
+    """The runs use mixup and accumulation. All targets are exactly 0 or 1: 0.25 * 1 + 0.75 * 1."""
     labels = _soft_labels(data_dir, tmp_path / "soft")
     train = _SHORT | {"mixup_alpha": 0.4, "accumulation": 2}
     _train(_experiment(train=train), data_dir, tmp_path / "hard")

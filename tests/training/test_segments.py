@@ -57,13 +57,13 @@ def _train(
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of segments; read only."""
+    """Shards of segments; read-only."""
     return learnable_segments(tmp_path_factory.mktemp("segments"))
 
 
 @pytest.fixture(scope="module")
 def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `_BASE`; read only."""
+    """A run of `_BASE`; read-only."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     _train(_BASE, data_dir, workdir)
     return workdir
@@ -173,7 +173,7 @@ def test_segments_beyond_their_clips_are_told(tmp_path: Path, rng: np.random.Gen
 
 @pytest.mark.slow
 def test_a_run_on_segments_is_exported_and_reported(data_dir: Path, whole: Path, tmp_path: Path) -> None:
-    """Both evaluate whole clips and their labels, or omit what needs them."""
+    """Both commands use whole clips and their labels, or omit what only these have."""
     for command, *flags in (
         ("export", f"--output={tmp_path / 'exported'}", f"--data_dir={data_dir}"),
         ("evaluate", f"--output={tmp_path / 'evaluation'}", f"--data_dir={data_dir}"),

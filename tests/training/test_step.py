@@ -86,7 +86,7 @@ def test_a_skipped_step_changes_nothing(
 
 
 def test_only_skips_at_the_lowest_scale_are_counted(rng: np.random.Generator) -> None:
-    """Earlier skips are part of the search for a scale that fits."""
+    """Earlier skips are part of the search for a scale that fits, and are not counted."""
     experiment, strategy = _experiment(1), tf.distribute.get_strategy()
     state = TrainState(build_for_training(experiment), experiment)
     assert state.loss_scale is not None

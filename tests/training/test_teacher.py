@@ -44,7 +44,7 @@ def data_dir(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def teacher(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run; read only."""
+    """A trained run; read-only."""
     workdir = tmp_path_factory.mktemp("runs") / "teacher"
     _train(merge(_BASE, {"train": {"epochs": 3}}), data_dir, workdir)
     return workdir
@@ -168,7 +168,7 @@ def test_clips_are_scored_as_the_student_sees_them(rng: np.random.Generator, tmp
 def test_the_teacher_sees_the_noise_that_the_student_sees(
     teacher: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are called with the same features: those of the batch, with noise added and some of them dropped."""
+    """The teacher and the student get the same features: those of the batch, with noise, and some of them dropped."""
     train = {"feature_noise": 0.5, "feature_dropout": 0.25}
     experiment = parse_experiment(_taught(teacher, train={**train, "mixup_alpha": 0.0}))
     state = TrainState(loop.build_for_training(experiment), experiment)

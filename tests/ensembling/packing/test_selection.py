@@ -87,7 +87,7 @@ def test_close_to_the_best_of_all_ensembles(rng: np.random.Generator) -> None:
         assert point.num_bytes == sum(items[number].num_bytes for number in point.weights)
         candidates = [items[number].candidate for number in point.weights]
         assert len(set(candidates)) == len(candidates)
-    # Of each model nothing, or one precision one to four times.
+    # Each model is left out, or taken one to four times in one precision.
     choices = [[{}] + [{2 * m + c: count} for c in (0, 1) for count in range(1, 5)] for m in range(3)]
     best = 0.0
     for parts in itertools.product(*choices):
