@@ -1,4 +1,4 @@
-"""The rules of the layout: a package for each station of the data flow, imports go down, flags are read in bin/."""
+"""The layering rules: each package has a level, imports only go down, and only bin/ reads flags."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 _PACKAGE = Path(__file__).resolve().parent.parent / "yt8m_tf"
 _FILES = sorted(path for path in _PACKAGE.rglob("*.py") if path != _PACKAGE / "__init__.py")
 
-# From the commands down to what everything rests on; BUILD.md draws the same. A package imports from the levels below
-# its own alone, inside functions too, and in the lowest level from what stands to the left of it.
+# The levels, from the commands down to the packages that all others use, as in BUILD.md. A package may import only
+# from lower levels, inside functions too; on the lowest level, only from packages further left.
 _LEVELS = (
     ("bin",),
     ("reference",),
@@ -36,7 +36,7 @@ def _own(path: Path) -> str:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The first part below the package of everything that a file imports from it, anywhere in it."""
+    """The first name below the package of every import from the package, anywhere in the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"

@@ -1,4 +1,4 @@
-"""The list of models and configurations, and that the table of their sizes is true."""
+"""The list of models and configurations, and the figures in its table of sizes."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_the_table_has_every_configuration():
 
 
 def test_every_model_has_a_configuration(entries):
-    assert {entry.model for entry in entries.values()} == set(model_names()) - {"weighted_mean"}  # made of runs
+    assert {entry.model for entry in entries.values()} == set(model_names()) - {"weighted_mean"}  # made from runs
     assert all(registry.registration(name).builder.__doc__ for name in model_names())
     assert sum(selector.startswith("zoo.yaml:") for selector in entries) == 113
     assert all(entry.num_parameters > 0 for entry in entries.values())
@@ -64,7 +64,7 @@ def test_sizes_by_hand(entries):
     assert bottleneck.num_parameters == (1152 + 1) * 4 + (4 + 1) * 4 + (4 + 1) * 3862
     assert (bottleneck.published_gap, bottleneck.published_bce) == (0.41079, 0.0029)
     clusters = entries["first_level/cluster_resnet.yaml"]
-    assert clusters.float16_bytes > 2 * (clusters.num_parameters + 10_000 * 1152)  # the centroids are not trained
+    assert clusters.float16_bytes > 2 * (clusters.num_parameters + 10_000 * 1152)  # the centroids are not trainable
 
 
 def test_table(entries):
@@ -78,7 +78,7 @@ def test_table(entries):
 def test_page_of_models_is_up_to_date(entries):
     page = ROOT / "docs" / "MODELS.md"
     expected = catalogue.markdown(list(entries.values()), ROOT / "docs" / "results")
-    is_current = page.read_text(encoding="utf-8") == expected  # pytest would take all memory to show how they differ
+    is_current = page.read_text(encoding="utf-8") == expected  # pytest's diff of the pages would exhaust memory
     assert is_current, "run: yt8m-models --markdown=docs/MODELS.md"
 
 
@@ -103,7 +103,7 @@ def test_page_shows_measured_figures(entries, tmp_path):
 
 
 def test_describing_leaves_no_variables_to_be_initialised():
-    """They would all take their memory at the end of the next stateless scope."""
+    """Leftover variables would all be allocated at the end of the next stateless scope."""
     from keras.src.backend.common import global_state
 
     catalogue.measure("first_level/logistic.yaml")

@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, every command is listed, the README stays short."""
+"""The docs pages: links resolve, every command is listed, the README stays short."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAGES = [*sorted(_ROOT.glob("*.md")), *sorted((_ROOT / "docs").glob("*.md"))]
 
 
 def _anchors(page: Path) -> set[str]:
-    """Those that GitHub gives headings."""
+    """The anchors that GitHub generates for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""Messages of errors are one plain line, whatever they quote."""
+"""Error messages are one printable line, whatever they quote."""
 
 from __future__ import annotations
 

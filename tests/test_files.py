@@ -1,4 +1,4 @@
-"""Files and directories appear whole or not at all, on the disk before they get their names; what is read stays."""
+"""Files and directories appear whole or not at all, synced before they are renamed; files read are not modified."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_whole_file_appears_at_the_end(tmp_path: Path) -> None:
     with files.whole_file(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old" and temporary.parent == tmp_path
-        # Two writers of one file, such as two workers of a run, do not disturb each other.
+        # Two writers of one file, such as two workers of a run, do not interfere with each other.
         with files.whole_file(path) as other:
             other.write_text("other")
         assert path.read_text() == "other"
@@ -40,7 +40,7 @@ def test_whole_file_leaves_nothing_behind(error: type[BaseException], tmp_path: 
         raise error
     assert _names(tmp_path) == []
     with pytest.raises(error), files.whole_file(path):
-        raise error  # before the file is there
+        raise error  # before the file exists
     assert _names(tmp_path) == []
 
 
@@ -76,11 +76,9 @@ def test_whole_directory_does_not_replace_one(tmp_path: Path) -> None:
         lambda content: content.replace(b"\x93NUMPY", b"\x92NUMPY"),
         lambda content: content.replace(b"'descr'", b"'other'"),
         lambda content: content.replace(b"(1,)", b"(9,)"),
-        lambda content: content.replace(b"n\0\0\0", b"n\0\0\7"),  # a character that there is none of
+        lambda content: content.replace(b"n\0\0\0", b"n\0\0\7"),  # an invalid character
         lambda content: content.replace(b"PK\x01\x02", b"PK\x01\x02\0\0\0\0\xff\xff\xff", 1),
-        lambda content: content.replace(
-            b"PK\x01\x02", b"PK\x01\x02" + b"\x63" * 8, 1
-        ),  # a method that there is none of
+        lambda content: content.replace(b"PK\x01\x02", b"PK\x01\x02" + b"\x63" * 8, 1),  # an unknown compression method
     ],
 )
 def test_damaged_arrays(change: Callable[[bytes], bytes], tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_damaged_arrays(change: Callable[[bytes], bytes], tmp_path: Path) -> Non
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What is written to the disk, and renamed, in order, by names that the test gave."""
+    """The files synced to disk and the renames, in order."""
     seen: list[tuple[str, str]] = []
     fsync, replace = os.fsync, os.replace
 

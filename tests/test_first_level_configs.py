@@ -1,4 +1,4 @@
-"""The configurations that come with the project."""
+"""The configurations that ship with the project."""
 
 import csv
 from pathlib import Path
@@ -31,14 +31,14 @@ def without_each_key(values, where=""):
 
 
 def same_without(values, complete, base=None):
-    """The keys that could be left out."""
+    """The keys that could be omitted without changing the configuration."""
     found = []
     for key, rest in without_each_key(values):
         try:
             if key != "model.name" and registry.parse_experiment(strict_yaml.merge(base or {}, rest)) == complete:
                 found.append(key)
         except InputError:
-            pass  # cannot do without
+            pass  # the key is required
     return found
 
 
@@ -58,7 +58,7 @@ def test_states_only_what_differs_from_a_family(file):
 
 
 def of_the_zoo(name):
-    """The values of one of the zoo's configurations, without reading the file again."""
+    """The values of one of the zoo's configurations, without rereading the file."""
     changes = ZOO["configurations"][name]
     own = {key: value for key, value in changes.items() if key != "base"}
     return strict_yaml.merge(ZOO["bases"][changes["base"]], own)
@@ -72,7 +72,7 @@ def test_the_zoo_is_complete_and_named_after_its_families():
 
 
 def specification(name):
-    """A table of the specification, which lies beside the repository where it is developed."""
+    """A table of the specification, which is next to the repository on development machines."""
     path = CONFIG_DIR.parents[1] / "shared" / "spec" / name
     if not path.is_file():
         pytest.skip(f"no {path}")
@@ -88,14 +88,14 @@ def test_the_zoo_trains_as_published():
         assert run.train.batch_size == int(row["batch_size"])
         assert run.train.epochs == int(row["epochs"])
         assert run.train.steps_per_epoch == int(row["steps_per_epoch"] or 1000)
-        # Two leave out alpha, and have the published class's default.
+        # Two models omit alpha and take the default of the published class.
         assert run.train.mixup_alpha == (0.2 if row["id"] in ("70", "71") else float(row["mixup_alpha"] or 0))
         assert run.optimizer.name == row["optimizer"].lower()
         assert run.optimizer.learning_rate == float(row["learning_rate"])
         assert (run.schedule.factor, run.schedule.patience) == (0.5, int(row["plateau_patience"]))
         loss = {"bce_labels1_tags2": "bce_labels_tags"}.get(row["loss"], row["loss"])
         assert run.loss.name == loss
-        if row["id"] == "100":  # leaves the rate out, and has the class's default
+        if row["id"] == "100":  # omits the rate and takes the default of the published class
             assert run.model["dropout"] == 0.3
         assert (run.data.spec.num_tags == 25) == ("verticals" in row["features"])
         weight = float(row["soft_label_weight"] or 0)
@@ -103,7 +103,7 @@ def test_the_zoo_trains_as_published():
 
 
 def test_the_zoo_stops_as_published():
-    """What leaves out the patience has the published loop's default, 5 evaluations."""
+    """Models that state no patience take the default of the published loop, 5 evaluations."""
     default = {9, *range(12, 19), 20, 24, 38, 39, 41, 77, 78, 79, 89, 90, 92, 104, 105, 106, 108, 109, 112}
     own = {11: 5, 54: 6, 55: 6, 88: 15, 110: 15, 111: 15} | dict.fromkeys((85, 86, 87), 20)
     for number, name in enumerate(ZOO["configurations"]):
@@ -112,7 +112,7 @@ def test_the_zoo_stops_as_published():
 
 
 def test_files_that_are_models_of_the_zoo_are_trained_as_these():
-    """Of those that say so without a "but"; labels and patterns of data aside."""
+    """Only files that claim this without a "but"; differences in labels and data patterns are ignored."""
     for path, name in {
         "resnet_like_mixup": "z000_resnet_like",
         "resnet_like_soft_ranking": "z004_resnet_like",
@@ -125,7 +125,7 @@ def test_files_that_are_models_of_the_zoo_are_trained_as_these():
 
 
 def test_published_scores():
-    """Those of the solution's results table stand in published.csv, and in the head comment of a file each."""
+    """The scores of the solution's results table are in published.csv, and each in the head comment of a file."""
     published = catalogue.read_published()
     rows = [row for row in specification("results.csv") if row["row"] not in ("", "0")]
     assert len(rows) == 16

@@ -1,4 +1,4 @@
-"""Every record has an id of its own: what has none, or one twice, is named, and nothing is joined wrongly."""
+"""Record ids are unique: a missing or repeated id is reported, and records are never joined wrongly."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_an_id_of_two_scores(tmp_path: Path) -> None:
 
 
 def test_ids_and_labels_under_keys_of_their_own(tmp_path: Path) -> None:
-    """In reading, soft labels, stacking and messages; what stands under the standard keys is nothing then."""
+    """Reading, soft labels, stacking and messages use these keys, and ignore the standard keys."""
     keys = {"id": "vid", "labels": "tags"}
     data = dataclasses.replace(_DATA, keys=keys)
     serialized = []

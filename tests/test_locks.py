@@ -1,4 +1,4 @@
-"""Locks: one holder at a time, none that outlives its process, and none needed where a file system has none."""
+"""Locks: one holder at a time, released when the process dies, and optional on file systems without locks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ with exclusive(pathlib.Path(sys.argv[1]), "--workdir"):
 
 @contextmanager
 def _holder(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process, once it holds its lock; killed at the end if it is still there."""
+    """Starts another process, waits until it holds its lock, and kills it at the end if it is still running."""
     with subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "True\n"
@@ -56,7 +56,7 @@ def test_one_process_at_a_time_and_none_after_its_death(tmp_path: Path) -> None:
         start = time.monotonic()
         assert claims.take("a", wait=True)
         assert time.monotonic() - start < 60
-    with Claims(tmp_path) as claims:  # both were given back
+    with Claims(tmp_path) as claims:  # both were released
         assert claims.take("a") and claims.take("b")
         claims.remove()
     assert not os.listdir(tmp_path)
@@ -94,7 +94,7 @@ def test_a_directory_is_kept_to_one_process(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), exclusive(directory, "--workdir"):
         assert holder_of(directory) == f"process {os.getpid()} on {socket.gethostname()}"
         1 / 0  # noqa: B018
-    assert not directory.exists() and holder_of(directory) == ""  # it was made for the lock, and nothing else came
+    assert not directory.exists() and holder_of(directory) == ""  # made for the lock, and still empty
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -1,7 +1,7 @@
-"""Mutated files of every kind that a command opens: each ends in one line that names it, or in a right result.
+"""Mutated files of every kind that a command opens: each gives a one-line error that names the file, or a right result.
 
-`make test` tries a few of each kind; `make fuzz` ten thousand in all, with fresh seeds, and looks at memory too. What
-was found stands beside the code that had it, as plain tests.
+`make test` tries a few of each kind; `make fuzz` tries ten thousand in all, with fresh seeds, and also checks memory.
+Bugs found this way have plain tests next to the tests of the code concerned.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from mutated import mutate
 from yt8m_tf.errors import InputError
 
 KINDS = {**OTHER_KINDS, **CONVERSION_KINDS}
-# How many inputs there are of all kinds together; a kind has its share of them, and never fewer than `_FEWEST`.
+# The number of inputs of all kinds together; each kind gets its share, but at least `_FEWEST`.
 _TOTAL = int(os.environ.get("YT8M_MUTATED_INPUTS", "0"))
 _FEWEST = 10
 _PATIENCE = 60  # seconds for one input
-# Of a kind that has so many inputs: after the first ones, memory may grow by so much for all the others.
+# For kinds with more than `_WARM_UP` inputs: the memory that all inputs after these may add.
 _WARM_UP, _GROWTH = 100, 48 << 20
 _SHOWN = 10
 
 
 def _failure(opened: Input) -> str | None:
-    """What is wrong with how a mutated input ends."""
+    """What is wrong with the outcome of opening a mutated input, or None."""
     try:
         opened.open()
     except InputError as error:
@@ -44,7 +44,7 @@ def _failure(opened: Input) -> str | None:
             return f"not one plain line: {message!r}"
         if not any(name in message for name in opened.named):
             return f"does not name it: {message!r}"
-    except OSError as error:  # which the commands tell in one line, too
+    except OSError as error:  # the commands also report these in one line
         if not error.filename:
             return f"names no file: {error!r}"
     except Exception as error:
@@ -55,7 +55,7 @@ def _failure(opened: Input) -> str | None:
 
 
 def _watched(name: str, call: Callable[[], str | None]) -> str | None:
-    """Ends the process, and says at which input, where a call does not come back: nothing else would end it."""
+    """Calls `call`; if it hangs, names the input and ends the process, as nothing else could stop it."""
 
     def end() -> None:
         print(f"\n{name}: still busy after {_PATIENCE} s", file=sys.__stderr__, flush=True)
@@ -82,7 +82,7 @@ def test_ends_in_one_line_or_a_right_result(name: str, rng: np.random.Generator,
     count = max(_FEWEST, round(_TOTAL * kind.share / sum(each.share for each in KINDS.values())))
     (tmp_path / "input").mkdir()
     opened = kind.make(tmp_path / "input")
-    assert _failure(opened) is None  # the sound one
+    assert _failure(opened) is None  # the unmutated input
     sound = opened.path.read_bytes()
     seed, failures, before = int(rng.integers(2**32)), {}, 0
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Paths are what they say: brackets, stars, spaces, commas and links in the names of directories and shards."""
+"""Odd paths: brackets, stars, spaces, commas and links in the names of directories and shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yt8m_tf.serving.inference import infer
 from yt8m_tf.training import checkpoints, loop
 
 _OLD = Path(__file__).resolve().parent / "old_runs" / "video"
-# Of each the part of the path that TensorFlow, fnmatch or a shell could read as something else.
+# Each name has a part that TensorFlow, fnmatch or a shell could interpret.
 _NAMES = ("x [1]", "a?b*", "one, two", "back\\slash", "ünï ~")
 
 
@@ -98,7 +98,7 @@ def test_runs_and_exports_are_read_where_they_were_written(name: str, tmp_path: 
     shutil.copytree(_OLD / "data", tmp_path / name / "data")
     data_dir = str(tmp_path / name / "data")
     trained = checkpoints.load_trained(workdir)
-    if name == _NAMES[0]:  # the others differ in how a path is read alone
+    if name == _NAMES[0]:  # the other names differ only in how paths are read
         metrics = evaluate_trained(trained, ["validate*"], data_dir, faults=Faults(), xla=False, progress=False)
         assert metrics.num_videos == 24
         experiment = run_dir.read_experiment(workdir, parse_experiment)

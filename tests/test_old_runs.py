@@ -1,7 +1,7 @@
-"""Run directories that release 0.1.0 wrote open, evaluate, export and go on as they did there.
+"""Run directories that release 0.1.0 wrote open, evaluate, export and resume with the same results.
 
-`old_runs/LEVEL/run` is half of a run (`old_runs/LEVEL/data`, its records), `old_runs/LEVEL/expected.json` what that
-release computed from it: the metrics of its last checkpoint, and all evaluations once the run had gone on to its end.
+`old_runs/LEVEL/run` is half a run on the records in `old_runs/LEVEL/data`. `old_runs/LEVEL/expected.json` has what that
+release computed: the metrics of the last checkpoint, and all evaluations after the run was resumed to its end.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_it_goes_on(level: str, tmp_path: Path) -> None:
     loop.train(experiment, options, tf.distribute.get_strategy(), Faults())
     found, expected = run_dir.read_history(workdir), _expected(level)["history"]
     assert [entry["step"] for entry in found] == [entry["step"] for entry in expected] == [5, 10, 15, 20]
-    # Ranks can turn with another processor's rounding, these hardly move.
+    # Rounding on another processor can change ranks, but hardly changes these metrics.
     for name in ("bce", "calibration_error"):
         np.testing.assert_allclose([e[name] for e in found], [e[name] for e in expected], rtol=1e-3)
 
@@ -100,12 +100,12 @@ def test_a_key_that_is_missing_means_what_was_done_before_there_was_one(tmp_path
     del values["labels"], values["loss"]
     (workdir / run_dir.CONFIG).write_text(yaml.safe_dump(values), encoding="utf-8")
     assert run_dir.read_experiment(workdir, parse_experiment) == whole
-    run_dir.prepare(workdir, whole, parse_experiment)  # no difference, so that it goes on
+    run_dir.prepare(workdir, whole, parse_experiment)  # no difference, so the run resumes
     assert _metrics(workdir, "video") == _metrics(_OLD / "video" / "run", "video")
 
 
 def _without_biases_key(workdir: Path) -> None:
-    """Makes the configuration that of a release that did not know the key."""
+    """Turns the configuration into that of a release without the key."""
     text = (workdir / run_dir.CONFIG).read_text(encoding="utf-8")
     lines = text.splitlines(keepends=True)
     (workdir / run_dir.CONFIG).write_text("".join(line for line in lines if "biases:" not in line), encoding="utf-8")
@@ -114,7 +114,7 @@ def _without_biases_key(workdir: Path) -> None:
 
 @pytest.mark.parametrize("in_a_mean", [False, True], ids=["alone", "in a mean"])
 def test_a_transformer_of_before_has_its_biases(in_a_mean: bool, tmp_path: Path, rng: np.random.Generator) -> None:
-    """A new one has none; the weights of an old one still open, and compute the same."""
+    """A new transformer has no biases; old weights still load, and compute the same."""
     model: dict[str, Any] = {"name": "transformer", "inner_size": 4, "biases": True}
     if in_a_mean:
         model = {"name": "weighted_mean", "members": [model, {"name": "logistic"}]}

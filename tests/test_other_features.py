@@ -1,4 +1,4 @@
-"""Models of features of other kinds: trained, evaluated, exported, served and scored as those of YouTube-8M are."""
+"""Models of other kinds of features: trained, evaluated, exported, served and scored like those of YouTube-8M."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from yt8m_tf.training.state import TrainState
 from yt8m_tf.training.step import TrainStep
 
 _KINDS = ("clip_floats", "clip_bytes", "mediapipe", "audioset", "rgb_only", "audio_only", "three")
-_CLOSE = 2e-3  # of scores, to those of the trained model: exports round weights to float16
+_CLOSE = 2e-3  # for scores, relative to the trained model: exports round weights to float16
 _DTYPES = {"uint8": "uint8", "float16": "float16", "float32": "float32", "float_list": "float32"}
 
 
@@ -58,7 +58,7 @@ def _trained(experiment: ExperimentConfig, data_dir: Path, run: Path) -> keras.M
 
 
 def _check_exported(exported: Path, lite: bytes, model: keras.Model, data: DataConfig, shard: Path) -> None:
-    """The SavedModel's signatures, the LiteRT model and a submission: dtypes of the records, scores of the model."""
+    """Checks the SavedModel's signatures, LiteRT model and submission: dtypes of the records, scores of the model."""
     batch = parse_records(tf.constant(list(good_records(str(shard)))), data)
     expected = tf.sigmoid(model(model_inputs(batch, data.spec), training=False)).numpy()
     features = tf.saved_model.load(str(exported)).signatures["features"]
@@ -79,13 +79,13 @@ def _check_exported(exported: Path, lite: bytes, model: keras.Model, data: DataC
 
 
 @pytest.mark.end_to_end
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # that tf.data makes its graphs all the same
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")  # tf.data still builds graphs
 def test_float16_frames_from_shards_to_submission(tmp_path: Path) -> None:
-    """The short form of what follows."""
+    """The short form of `test_every_kind_from_shards_to_submission`."""
     data_dir = feature_kinds.write_shards("clip_bytes", "frame", tmp_path / "data", np.random.default_rng(0))
     model = {"name": "mean_fcn", "hidden_sizes": [8]}
     experiment = _experiment("clip_bytes", "frame", model, steps_per_epoch=2)
-    tf.config.run_functions_eagerly(True)  # graphs take longer to make than two steps do
+    tf.config.run_functions_eagerly(True)  # building graphs takes longer than two steps
     try:
         trained = _trained(experiment, data_dir, tmp_path / "run")
     finally:
@@ -110,14 +110,14 @@ def test_float16_frames_from_shards_to_submission(tmp_path: Path) -> None:
 def test_every_kind_from_shards_to_submission(
     kind: str, level: schema.Level, model: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Checked against the trained model at every station."""
+    """Every stage is checked against the trained model."""
     data_dir = feature_kinds.write_shards(kind, level, tmp_path / "data", np.random.default_rng(0))
     experiment, run, exported = _experiment(kind, level, model), tmp_path / "run", tmp_path / "model"
     trained = _trained(experiment, data_dir, run)
     metrics = evaluate_trained(
         checkpoints.load_trained(run), ["validate*"], str(data_dir), faults=Faults(), xla=False, progress=False
     )
-    assert metrics.scalars()["gap_at_20"] > 0.9  # a column says the class
+    assert metrics.scalars()["gap_at_20"] > 0.9  # one column determines the class
     report = export_trained(run, exported, data_dir=str(data_dir), tflite=True, progress=False)
     assert report.comparison.max_difference < _CLOSE and report.lite is not None and report.lite.max_difference < _CLOSE
     shard = data_dir / "test0.tfrecord"
@@ -130,7 +130,7 @@ def test_every_kind_from_shards_to_submission(
 
 @pytest.fixture
 def eagerly() -> Iterator[None]:
-    """Without graphs, which take longer to make than a single step does."""
+    """Disables graphs: building them takes longer than a single step."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

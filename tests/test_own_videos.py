@@ -1,4 +1,4 @@
-"""The walk of docs/OWN_VIDEOS.md: from a folder of videos to names of what is in new ones, in six commands."""
+"""The walkthrough of docs/OWN_VIDEOS.md: from a folder of videos to class names for new ones, in six commands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _write_clips(folder: Path, numbers: range) -> None:
 
 
 def _walk(place: Path, train: int, validate: int, new: int, epochs: int) -> dict[str, Result]:
-    """Runs the commands; the table, the clips and the backbone are made here."""
+    """Runs the commands, after making the label table, the clips and the backbone."""
     _write_clips(place / "videos", range(train + validate))
     _write_clips(place / "new", range(10_000, 10_000 + new))
     (place / "videos" / "broken.mp4").write_bytes(b"no video")
@@ -53,7 +53,7 @@ def _walk(place: Path, train: int, validate: int, new: int, epochs: int) -> dict
     assert [command[0] for command in commands] == [
         f"yt8m-{name}" for name in ("extract", "inspect", "train", "evaluate", "export", "infer")
     ]
-    # What only makes the walk quick: no processes, no compilation, and for the short one fewer epochs.
+    # These only save time: no processes, no compilation, and fewer epochs in the short walkthrough.
     more = {
         "extract": ["--jobs=0"],
         "train": ["--xla=false", "--steps_per_call=1", f"--set=train.epochs={epochs}"],
@@ -65,12 +65,12 @@ def _walk(place: Path, train: int, validate: int, new: int, epochs: int) -> dict
         results[command] = run_command(command, *arguments, *more.get(command, ()))
         assert results[command].returncode == 0, f"{name}: {results[command].stderr}"
     assert "1 cannot be used" in results["extract"].stdout
-    assert not list(place.glob("names.txt?*"))  # no shard is left behind
+    assert not list(place.glob("names.txt?*"))  # no intermediate shard is left behind
     return results
 
 
 def _named(place: Path) -> dict[str, set[str]]:
-    """The names in names.txt by the id of the video."""
+    """The names in names.txt, by video id."""
     found = {}
     for line in (place / "names.txt").read_text(encoding="utf-8").splitlines():
         video_id, _, names = line.partition(": ")
@@ -88,7 +88,7 @@ def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert _named(tmp_path).keys() == {"clip_10000", "clip_10001"}
     before = (tmp_path / "names.txt").read_bytes()
-    # Other ways to say the same, and what is wrong in one line.
+    # Equivalent commands, and one-line errors.
     (tmp_path / "new" / "broken.mp4").write_bytes(b"no video")
     infer = ("infer", "--saved_model=exported/mine/1", "--input=new", "--threshold=thresholds.csv", "--format=names")
     recipe = "rgb=keras:backbone.keras,audio=log_mel"
@@ -122,7 +122,7 @@ def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_model_of_other_classes_is_the_start(
     tmp_path: Path, make_learnable_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the flags of the guide's command all but the head is that of the first run."""
+    """With the flags of the guide's command, everything but the head comes from the first run."""
     (line,) = [line for line in _GUIDE.read_text(encoding="utf-8").splitlines() if "--init_from=" in line]
     exclude = next(flag for flag in shlex.split(line) if flag.startswith("--init_exclude="))
     monkeypatch.chdir(tmp_path)

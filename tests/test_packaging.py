@@ -1,4 +1,4 @@
-"""What the package imports is declared, and what it reads is packaged."""
+"""Everything the package imports is declared, and everything it reads is packaged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FILES = sorted((_ROOT / "yt8m_tf").rglob("*.py"))
-# Imported behind an extra: the name of the extra.
+# Modules imported only with an extra, and the name of the extra.
 _EXTRAS = {"dask": "cluster", "distributed": "cluster", "av": "video", "pyarrow": "parquet"}
 
 
@@ -30,7 +30,7 @@ def _normal(name: str) -> str:
 
 
 def _declared() -> tuple[set[str], set[str]]:
-    """The distributions that setup.py requires, and the names of its extras; not those that are installed now."""
+    """The distributions that setup.py requires, and the names of its extras, read from the source."""
     (call,) = (
         node
         for node in ast.walk(ast.parse((_ROOT / "setup.py").read_text(encoding="utf-8")))

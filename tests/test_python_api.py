@@ -63,5 +63,5 @@ def test_the_page_names_everything_and_its_examples_run(world: Path, monkeypatch
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) >= 7
     names: dict[str, Any] = {}
-    for block in blocks:  # in order, as a reader would
+    for block in blocks:  # in order, as the reader runs them
         exec(compile(block, _PAGE.name, "exec"), names)

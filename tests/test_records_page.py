@@ -1,4 +1,4 @@
-"""Every section `data` of docs/RECORDS.md is one, and the page names every key of a feature."""
+"""Every `data` section in docs/RECORDS.md is valid, and the page names every key of a feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of all configuration keys says what the code does."""
+"""The page of all configuration keys is up to date with the code."""
 
 from __future__ import annotations
 

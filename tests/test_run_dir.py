@@ -1,4 +1,4 @@
-"""A run directory: another configuration is refused, and the history goes on."""
+"""A run directory: a different configuration is refused, and the history is continued."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_prepare_and_read_back(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
     run_dir.prepare(tmp_path, _experiment(batch_size=16, seed=1))
-    run_dir.prepare(tmp_path, _experiment(batch_size=8, seed=1))  # there is nothing yet that could be lost
+    run_dir.prepare(tmp_path, _experiment(batch_size=8, seed=1))  # there is no checkpoint yet that could be lost
     assert run_dir.read_experiment(tmp_path).train.batch_size == 8
     (tmp_path / run_dir.CHECKPOINTS / "step_00000010").mkdir(parents=True)
     with pytest.raises(InputError) as caught:
@@ -93,7 +93,7 @@ def test_a_configuration_that_cannot_be_read(content: bytes, message: str, tmp_p
 
 
 def test_soft_labels_may_move(tmp_path: Path) -> None:
-    """They are known by their fingerprint; whether a run has any does count."""
+    """Soft labels are compared by fingerprint; adding or removing them is still a difference."""
 
     def experiment(soft: str | None) -> ExperimentConfig:
         return parse_experiment({"model": {"name": "logistic"}, "labels": {"soft": soft}})
@@ -122,7 +122,7 @@ def test_history_appends_and_replaces_what_comes_later(tmp_path: Path) -> None:
     for step, gap in ((10, 0.1), (20, 0.2), (30, 0.3)):
         run_dir.append_history(tmp_path, {"step": step, "gap": gap})
     assert [line["step"] for line in run_dir.read_history(tmp_path)] == [10, 20, 30]
-    run_dir.append_history(tmp_path, {"step": 20, "gap": 0.25})  # a run that was killed and went on from step 10
+    run_dir.append_history(tmp_path, {"step": 20, "gap": 0.25})  # a run that was killed and resumed from step 10
     assert run_dir.read_history(tmp_path) == [{"step": 10, "gap": 0.1}, {"step": 20, "gap": 0.25}]
     assert _names(tmp_path) == ["history.jsonl"]
 
@@ -140,7 +140,7 @@ def test_a_line_of_the_history_that_is_no_evaluation_is_named(line: str, tmp_pat
     message = str(caught.value)
     assert message.startswith(f"{path}: line 2 is no evaluation of a run (") and "\n" not in message
     assert message.endswith("; remove the line")
-    path.write_bytes(whole)  # as it says
+    path.write_bytes(whole)  # as the message says
     assert len(run_dir.read_history(tmp_path)) == 1
 
 

@@ -1,4 +1,4 @@
-"""Shards that hold nothing usable, or that were replaced: never a success that is none, never old results kept."""
+"""Shards without usable records, or replaced since: no success without results, and no stale results kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from yt8m_tf.stacking.inputs import LeftOut, StackInputs
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SavedModel of each level, and a second one of frame level."""
+    """A SavedModel of each level, and a second frame-level one."""
     root, rng = tmp_path_factory.mktemp("models"), np.random.default_rng(7)
     for name, level in (("video", "video"), ("frame", "frame"), ("frame2", "frame")):
         data = tiny_data(level)
@@ -66,8 +66,8 @@ def test_nothing_scored_is_an_error(what: str, models: Path, rng: np.random.Gene
         infer(str(models / "frame"), [str(shard)], tmp_path / "a" / "b" / "out.csv", faults=_skipping(), progress=False)
     with pytest.raises(InputError, match=f"no video was scored: .*{message}"):
         _score(models / "frame", [str(shard)], tmp_path / "c" / "d" / "scores", _skipping())
-    assert os.listdir(tmp_path) == ["x.tfrecord"]  # nor is any directory left that was made for it
-    # Corrected, the same command does its work.
+    assert os.listdir(tmp_path) == ["x.tfrecord"]  # directories made for the output are removed too
+    # Once the shard is corrected, the same command succeeds.
     write_shard(shard, tiny_records(tiny_data("frame"), rng, 3))
     assert infer(str(models / "frame"), [str(shard)], tmp_path / "out.csv", progress=False).num_rows == 3
     _score(models / "frame", [str(shard)], tmp_path / "scores")
@@ -93,7 +93,7 @@ def test_shards_of_the_other_level_are_no_empty_clips(
 
 @pytest.mark.slow
 def test_advice_is_for_who_reads(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
-    """Neither a key of a configuration, where a model decides, nor a flag that a command does not have."""
+    """No message names a configuration key, as a model decides here, nor a flag that the command lacks."""
     data = tiny_data("frame", features={**FEATURES, "rgb": 24})
     shard = write_shard(tmp_path / "x.tfrecord", tiny_records(data, rng, 1))
     for reader in (Reader(), Reader(has_flags=True)):
@@ -112,14 +112,14 @@ def test_advice_is_for_who_reads(models: Path, rng: np.random.Generator, tmp_pat
 
 
 def test_a_shard_that_was_restored_is_scored_again(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
-    """Its size is the same: what is remembered of the damage tells."""
+    """The restored shard has the same size: the recorded damage shows that it changed."""
     records = tiny_records(tiny_data("video"), rng, 9)
     shards = [write_shard(tmp_path / "x.tfrecord", records[:6]), write_shard(tmp_path / "y.tfrecord", records[6:])]
     sound = _damage(shards[0])
     _score(models / "video", shards, tmp_path / "scores", _skipping())
     count = read_manifest(tmp_path / "scores", "x").shards["x.tfrecord"]
     assert count < 6
-    with pytest.raises(InputError, match=r"x\.tfrecord: damaged"):  # what was skipped is not forgotten
+    with pytest.raises(InputError, match=r"x\.tfrecord: damaged"):  # the skipped damage is remembered
         _score(models / "video", shards, tmp_path / "scores")
     again = _skipping()
     _score(models / "video", shards, tmp_path / "scores", again)

@@ -1,4 +1,4 @@
-"""Videos without labels among labelled ones: an error, left out, or negative, by the user's choice, and counted."""
+"""Videos without labels among labelled ones: an error, left out, or negative, as the user chooses, and counted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _IDS, _LABELS = [b"a", b"b", b"c", b"d"], [[1, 2], [], None, [3]]
 
 
 def _shard(path: Path, data: DataConfig) -> str:
-    """Two labelled videos, one with an empty list of labels and one with none."""
+    """Writes two labelled videos, one with an empty list of labels and one without the field."""
     if data.level == "video":
         records = [video_record(i, own, rgb=np.ones(2, np.float32)) for i, own in zip(_IDS, _LABELS, strict=True)]
     else:
@@ -69,7 +69,7 @@ def test_records_that_need_no_labels_are_read_without(tmp_path: Path) -> None:
 
 
 def test_prior_counts_labelled_videos(tmp_path: Path) -> None:
-    """One of two labelled videos has class 3, of four videos one."""
+    """Class 3 is a label of one of the two labelled videos, or of one of four videos in all."""
     shard = _shard(tmp_path / "x.tfrecord", _VIDEO)
     for policy, videos in (("skip", 2), ("negative", 4)):
         prior = class_prior([shard], _VIDEO, 100, Faults(on_unlabelled=policy))
@@ -89,7 +89,7 @@ def _soft_labels(directory: Path, ids: list[bytes]) -> None:
 
 @pytest.mark.slow
 def test_soft_labels_in_their_place(tmp_path: Path) -> None:
-    """Where soft labels are the whole target, a video needs no others; where hard ones count, it does."""
+    """Videos need no hard labels if soft labels are the whole target; otherwise they do."""
     shard = _shard(tmp_path / "x.tfrecord", _VIDEO)
     _soft_labels(tmp_path / "all", _IDS)
 
@@ -101,7 +101,7 @@ def test_soft_labels_in_their_place(tmp_path: Path) -> None:
     for config in (LabelsConfig("all", weight=0.5), LabelsConfig("all", unlisted_classes="hard")):
         with pytest.raises(InputError, match="video 'b': no labels"):
             next(stream(config))
-    # Scores of the labelled videos alone are enough, if the others are left out.
+    # If unlabelled videos are left out, scores of the labelled ones suffice.
     _soft_labels(tmp_path / "some", [b"a", b"d"])
     assert len(next(stream(LabelsConfig("some", weight=0.5), "skip"))["soft_classes"]) == 4
     with pytest.raises(InputError, match="2 of 4 videos have no soft labels"):
@@ -110,7 +110,7 @@ def test_soft_labels_in_their_place(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_commands_count_them(tmp_path: Path) -> None:
-    """Trained and evaluated without the unlabelled half: as on shards that never had it."""
+    """Training and evaluation that leave out the unlabelled half equal those on shards without it."""
     rng = np.random.default_rng(3)
     labelled = [video_record(b"l%d" % i, [i % 6], rgb=rng.normal(size=2).astype(np.float32)) for i in range(8)]
     without = [video_record(b"u%d" % i, [], rgb=rng.normal(size=2).astype(np.float32)) for i in range(8)]
@@ -148,7 +148,7 @@ def test_commands_count_them(tmp_path: Path) -> None:
 
 
 def _set_labels(shard: str, without: list[int]) -> list[bytes]:
-    """Writes a shard again with one label a video, and none for some; returns the ids of these."""
+    """Rewrites a shard with one label a video, and none for some; returns the ids of those."""
     records = [tf.train.Example.FromString(record) for record in integrity.good_records(shard)]
     for row, record in enumerate(records):
         record.features.feature["labels"].int64_list.value[:] = [] if row in without else [row % 20]
@@ -174,7 +174,7 @@ def test_stacking(rng: np.random.Generator, tmp_path: Path) -> None:
 def test_labels_that_were_kept_are_read_again_where_the_shard_is_another(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """A stacking that was refused for want of labels goes on once the shard has them."""
+    """A stacking that was refused because of missing labels resumes once the shard has them."""
     world = make_world(rng, tmp_path, each=4)
     shard = Path(world.train[0])
     _set_labels(str(shard), [])
@@ -202,11 +202,11 @@ def test_a_test_split_is_stacked_without_labels(rng: np.random.Generator, tmp_pa
 
 
 def test_validation_data_is_looked_at_before_the_first_epoch(tmp_path: Path) -> None:
-    """Of the wrong level, unlabelled or damaged: nothing is trained, and no checkpoint written."""
+    """If the data is of the wrong level, unlabelled or damaged, nothing is trained, and no checkpoint written."""
     good = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]
     write_shard(tmp_path / "train0.tfrecord", good)
     for records, message in (
-        (  # no value of data.level would do: none is advised
+        (  # no value of data.level would work, so none is suggested
             [frame_record(b"a", [1], rgb=np.ones((2, 2), np.uint8))],
             f"data.train matches video-level shards ('{tmp_path}/train0.tfrecord') and data.validation matches"
             f" frame-level shards ('{tmp_path}/validate0.tfrecord'); a run reads shards of one level: correct the",

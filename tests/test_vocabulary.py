@@ -49,7 +49,7 @@ def test_official_vocabulary(real_data_dir: Path) -> None:
         (_HEADER + "0,a,X,,\n1,b,X,,\n", "its classes have 1 verticals, and data.verticals is 2; set it to 1, or"),
         (_HEADER + "0,a,X,,\n1,b,Y,Z,\n", "its classes have 3 verticals, and data.verticals is 2"),
         (_HEADER + "0,a,X,,\n2,b,Y,,\n", "line 3: Index 2 is not one of the 2 classes"),
-        (_HEADER + "0,a\n1,b,X,Y,\n", None),  # a short row has no more values
+        (_HEADER + "0,a\n1,b,X,Y,\n", None),  # a short row has no further values
     ],
 )
 def test_wrong_vocabulary_is_refused(content: str | None, message: str | None, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_vocabulary_of_the_data_is_taken_where_it_names_all_classes(tmp_path
     (tmp_path / "vocabulary.csv").write_text("Index,Name\n0,Zero\n1,One\n")
     own = str(tmp_path / "vocabulary.csv")
     assert chosen_vocabulary(None, "vocabulary.csv", 2, str(tmp_path)) == own
-    assert chosen_vocabulary(None, "vocabulary.csv", 3, str(tmp_path)) is None  # of other classes: nobody asked for it
+    assert chosen_vocabulary(None, "vocabulary.csv", 3, str(tmp_path)) is None  # has other classes; nobody asked for it
     assert chosen_vocabulary(None, "words.csv", 2, str(tmp_path)) is None
     assert chosen_vocabulary("", "vocabulary.csv", 2, str(tmp_path)) is None
     assert chosen_vocabulary(own, "words.csv", 2, "elsewhere") == own

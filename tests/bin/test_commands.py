@@ -1,4 +1,4 @@
-"""The commands: help and their flags, errors as one line, nothing lost, and one run through them."""
+"""The commands: help and flags, one-line errors, nothing lost on failure, and a run through all of them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _process(command: str, *flags: str, **options: Any) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_help_is_quick_and_has_examples_and_the_flags_with_their_defaults(command: str) -> None:
-    """In a process of its own, as a module and as the console script."""
+    """The command runs in a process of its own, both as a module and as the console script."""
     as_module = _process(command, "--help")
     assert as_module.returncode == 0 and as_module.stderr == ""
     assert f"\n  yt8m-{command}" in as_module.stdout and f"\nFlags of yt8m-{command}:\n" in as_module.stdout
@@ -135,7 +135,7 @@ def test_flags_that_cannot_be_used_are_one_line(command: str, flags: tuple[str, 
 
 
 def test_a_wrong_configuration_is_told_before_tensorflow_is_imported() -> None:
-    """By every command that takes --config."""
+    """Every command that takes --config does so."""
     commands = {
         "train": (("--config=first_level/logistic.yaml", "--workdir=x"), "train.epoch=1", "train.epochs"),
         "kmeans": (
@@ -175,9 +175,9 @@ def test_an_argument_that_is_no_flag_is_one_line() -> None:
     assert result.stderr == "yt8m-train: error: unexpected argument 'shards'; flags are written --name=value\n"
 
 
-@pytest.mark.parametrize("command", sorted({*_COMMANDS} - {"models"}))  # needs none, and would list
+@pytest.mark.parametrize("command", sorted({*_COMMANDS} - {"models"}))  # needs no flags, and would list models
 def test_the_examples_have_every_flag_that_a_command_needs(command: str) -> None:
-    """Where one is missing, the message shows its example."""
+    """If a flag is missing, the message shows the command's example."""
     assert "VALUE" not in run_command(command).stderr
 
 
@@ -229,7 +229,7 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
     found = json.loads((tmp_path / "against" / "metrics.json").read_text())["against"]
     assert abs(found["difference"]) < 1e-3 and found["interval"]["low"] <= 0 <= found["interval"]["high"]
     assert found["against"] == str(model)
-    # The other way round, by the model's highest scores, and without a difference, since both are the same.
+    # Vice versa, with the model's highest scores only, and without a difference, since both are the same.
     other = (f"--saved_model={model}", shards, f"--output={tmp_path / 'against'}")
     assert ": +0.000000, 95% interval" in run_command("evaluate", *other, f"--against={model}").stdout
     result = run_command("evaluate", *other, f"--against={tmp_path}")
@@ -315,21 +315,21 @@ _PLACES = [
 def test_what_is_written_and_runs_are_local_paths(
     command: str, flag: str, others: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is read or written: `gs:/bucket` would be made here."""
+    """Refused before anything is read or written: otherwise `gs:/bucket` would be created here."""
     monkeypatch.chdir(tmp_path)
     for value, told in (
         ("gs://bucket/run", "not a local path; mount the bucket, and name the mounted directory"),
         ("s3:/bucket/run", "not a local path; mount the bucket, and name the mounted directory"),
         ("", "names nothing; give a path"),
     ):
-        if value or flag not in ("init_from", "model", "scores", "candidates", "members"):  # an empty list
+        if value or flag not in ("init_from", "model", "scores", "candidates", "members"):  # for these, an empty list
             result = run_command(command, *others, f"--{flag}={value}")
             assert result.stderr == f"yt8m-{command}: error: --{flag}={value}: {told}\n" and result.returncode > 0
     assert not os.listdir(tmp_path)
 
 
 def test_signals_end_a_command_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the status that a shell gives; temporary files are gone, what had the name before is there."""
+    """The exit status is that of a shell; temporary files are gone, and the previous file is kept."""
     page = tmp_path / "page.md"
     page.write_text("before")
 
@@ -350,7 +350,7 @@ def test_signals_end_a_command_in_one_line(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.end_to_end
 def test_two_commands_do_not_write_into_one_directory(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    """The second is refused before it writes: with another configuration, it would replace that of the first."""
+    """The second command is refused before it can replace the configuration of the first."""
     data_dir, run = learnable_shards(), tmp_path / "run"
     train = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}", "--noxla")
     assert run_command("train", *train).returncode == 0
@@ -400,7 +400,7 @@ def test_a_saved_model_that_is_damaged_is_one_line(command: str, exported: Path,
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SavedModel, which no test changes."""
+    """A SavedModel; read-only."""
     output = tmp_path_factory.mktemp("exported") / "model"
     export_trained(_OLD / "run", output, data_dir=str(_OLD / "data"), precision=FLOAT32, progress=False)
     return output

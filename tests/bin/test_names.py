@@ -1,4 +1,4 @@
-"""From a run to the names of what is in each video, by the commands."""
+"""From a run to the class names of each video, with the commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_from_a_run_to_names(tmp_path: Path) -> None:
     assert f"--input='{data}/validate*.tfrecord'" in done.stdout.splitlines()[-1]  # there are no test shards
     assert (tmp_path / "m" / "assets" / "vocabulary.csv").is_file()
 
-    # The run's own vocabulary lies below --data_dir; what cannot be written is told before videos are scored.
+    # The run's own vocabulary is below --data_dir; an unwritable output is reported before videos are scored.
     (tmp_path / "file").touch()
     evaluate = (
         "evaluate",

@@ -1,4 +1,4 @@
-"""Commands that are printed can be pasted, and lists of paths hold any path."""
+"""Printed commands can be pasted, and lists of paths can contain any path."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _after_a_fold(next_of: Callable[[DataConfig, Path], str], tmp_path: Path) ->
     [
         ("examples", (), "score-submission --submission=out --labels=examples"),
         ("examples", ("--format=names",), None),
-        ("examples", ("--top_k=5",), None),  # GAP@20 wants 20 of them
+        ("examples", ("--top_k=5",), None),  # GAP@20 needs 20 of them
         ("examples:frame", ("--signature=frames",), "score-submission --submission=out --labels=examples:frame"),
         (
             "examples:frame",
@@ -79,7 +79,7 @@ def test_after_scores_of_videos_comes_what_these_records_allow(
 
 @pytest.mark.slow
 def test_a_path_with_a_comma_is_read_and_said_how(tmp_path: Path) -> None:
-    """The command that training prints, with the directories' odd names, evaluates the run."""
+    """The command printed by training evaluates the run despite its directories' odd names."""
     data, run = tmp_path / "my, data [1]", tmp_path / "my run"
     records = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]
     for split in ("train", "validate"):

@@ -1,4 +1,4 @@
-"""k-means over frames: the sample, the fit, the file, the command, and the model that is trained on it."""
+"""k-means over frames: the sample, the fit, the file, the command, and a model trained with it."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_kmeans_train_evaluate(learnable_shards: Callable[..., Path], tmp_path: 
     result = _fit(_sample([str(path) for path in sorted(data_dir.glob("train*"))], 1000), 30)
     centroids.write(result, data_dir / "centroids.npz")
     trained_to = train()
-    (data_dir / "centroids.npz").unlink()  # from here on they are in the run's checkpoints
+    (data_dir / "centroids.npz").unlink()  # from here on, they are in the run's checkpoints
     assert train() == trained_to
     trained = checkpoints.load_trained(tmp_path / "run")
     np.testing.assert_array_equal(np.asarray(trained.model.get_layer("codebook").centroids), result.centroids)
@@ -249,7 +249,7 @@ def test_kmeans_train_evaluate(learnable_shards: Callable[..., Path], tmp_path: 
         progress=False,
     )
     assert metrics.gap == pytest.approx(trained_to.best_gap, abs=1e-4)
-    assert metrics.gap > 0.5  # a ranking at random: 0.2
+    assert metrics.gap > 0.5  # a random ranking: 0.2
 
 
 def _run(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -286,7 +286,7 @@ def test_frames_of_other_kinds_are_sampled_decoded(kind: str, tmp_path: Path, rn
     shard = str(write_shard(tmp_path / "train0.tfrecord", records))
     sample = kmeans.sample_frames([shard], data.records, 40, frames_per_clip=8, seed=1, faults=Faults(), progress=False)
     expected = []
-    for clip in clips:  # 8 frames of a clip are all of it
+    for clip in clips:  # 8 frames are the whole clip
         count = min(len(values) for name, values in clip.features.items() if not data.stored[name].in_context)
         wide = [np.broadcast_to(v, (count, v.shape[1])) if len(v) == 1 else v[:count] for v in clip.features.values()]
         expected.append(np.concatenate(wide, axis=1))

@@ -1,4 +1,4 @@
-"""What a configuration says of the data, out of range."""
+"""The `data` section of a configuration: defaults, and values out of range."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_a_size_alone_stands_for() -> None:
     assert video.stored == {"rgb": FeatureConfig(8, "float_list"), "clip": codes}
     assert frame.stored == {"rgb": FeatureConfig(8, "uint8", (-2.0, 2.0)), "clip": codes}
     assert video.spec.features == frame.spec.features == {"rgb": 8, "clip": 4}
-    assert dict(frame.spec.ranges) == {"clip": (0.0, 6.0)}  # what is not YouTube-8M's
+    assert dict(frame.spec.ranges) == {"clip": (0.0, 6.0)}  # only what differs from YouTube-8M
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_keys_of_ids_and_labels(keys: dict[str, str], id_keys: tuple[str, ...], 
 
 
 def test_codes_of_any_range_decode_by_the_same_formula() -> None:
-    """By hand: (b - a) / 255 a step, and half of (b - a) / 256 from a; YouTube-8M's is that of [-2, 2]."""
+    """Codes decode in steps of (b - a) / 255 from a plus half of (b - a) / 256; YouTube-8M's range is [-2, 2]."""
     codes = np.array([0, 255], np.uint8)
     np.testing.assert_allclose(schema.dequantise(codes), [-1.9921875, 2.0078125], rtol=1e-7)
     np.testing.assert_allclose(schema.dequantise(codes, (0.0, 51.2)), [0.1, 51.3], rtol=1e-6)

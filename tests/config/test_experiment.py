@@ -1,4 +1,4 @@
-"""The configuration of a run: what is out of range, overrides, the way to YAML and back."""
+"""The configuration of a run: values out of range, overrides, and the round trip through YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overrides change what they name and nothing else."""
+"""Overrides change only the keys that they name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _data(*overrides: str) -> DataConfig:
     [
         ((), {"rgb": 1024, "audio": 128}),
         (("data.features.audio=64",), {"rgb": 1024, "audio": 64}),
-        (("data.features={audio: 64}",), {"audio": 64}),  # a whole mapping is meant as it is
+        (("data.features={audio: 64}",), {"audio": 64}),  # a whole mapping replaces the default
         (("data={features: {audio: 64}, num_classes: 60}",), {"audio": 64}),
         (("data.features.text=768",), {"rgb": 1024, "audio": 128, "text": 768}),
         (("data.features.audio=null",), {"rgb": 1024}),

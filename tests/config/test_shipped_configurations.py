@@ -1,4 +1,4 @@
-"""The configurations that come with the project are found from anywhere, and are valid."""
+"""The configurations that ship with the project are valid, and are found from any directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_configurations_of_the_project_are_found_from_anywhere(tmp_path: Path, m
     assert load_yaml("configs/first_level/logistic.yaml") == content
     assert load_yaml("second_level/small_nets.yaml:a").keys() > {"model", "labels"}
     (tmp_path / "variants.yaml").write_text("mine: 1\n", encoding="utf-8")
-    assert load_yaml("variants.yaml") == {"mine": 1}  # the user's own file comes first
+    assert load_yaml("variants.yaml") == {"mine": 1}  # the user's own file takes precedence
     with pytest.raises(InputError, match=r"no such file; did you mean 'first_level/logistic\.yaml'\?"):
         load_yaml("first_level/logistik.yaml")
     with pytest.raises(InputError, match=r"no such file; known ones: .*first_level/logistic\.yaml"):

@@ -1,4 +1,4 @@
-"""What a stored configuration means where it lacks a key, and that a new configuration means something else."""
+"""The meaning of missing keys in a stored configuration, as opposed to a new one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TAGS = {"data": {"verticals": 25}}
         ({"loss": {"name": "rank_weighted_bce"}}, "loss.positive_above", 0.0, 0.5),
         ({"loss": {"name": "bce_labels_tags"}} | _TAGS, "loss.separate_means", False, True),
         ({"data": {"level": "frame"}}, "data.max_frame_difference", None, 1),
-        ({"loss": {"name": "bce"}}, "loss.positive_above", 0.5, 0.5),  # looks at it in no release
+        ({"loss": {"name": "bce"}}, "loss.positive_above", 0.5, 0.5),  # no release uses the key
     ],
 )
 def test_a_missing_key(values: dict[str, Any], key: str, before: Any, now: Any) -> None:

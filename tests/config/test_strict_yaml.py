@@ -1,4 +1,4 @@
-"""Configurations are read strictly: every mistake is one line that names the dotted key and the remedy."""
+"""Configurations are read strictly: every mistake is a one-line error with the dotted key and the remedy."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class _Outer:
     [
         ("inner", {"rate": "1e-4"}, _Inner(rate=1e-4)),  # a string to PyYAML
         ("inner", {"rate": 2}, _Inner(rate=2.0)),
-        ("inner", None, _Inner()),  # a key with nothing behind it
+        ("inner", None, _Inner()),  # a key without a value
         ("required", 3.0, 3),
         ("bound", None, None),
         ("bound", "3E5", 3e5),
         ("limit", 7, 7),
         ("limit", None, None),
-        ("sizes", 5, (5,)),  # one value stands for a tuple of one
+        ("sizes", 5, (5,)),  # a single value is read as a tuple of one
         ("sizes", [5, 6], (5, 6)),
         ("sizes", [], ()),
         ("table", {"u": 1}, {"u": 1}),
@@ -183,7 +183,7 @@ class _Free:
     ("overrides", "expected"),
     [
         ([], {"a": {"x": 1}, "b": "t"}),
-        (["a.x=3e-5"], {"a": {"x": "3e-5"}, "b": "t"}),  # PyYAML's string, which `parse` reads as a float
+        (["a.x=3e-5"], {"a": {"x": "3e-5"}, "b": "t"}),  # a string to PyYAML, which `parse` reads as a float
         (["a.y=null", "a.y=true"], {"a": {"x": 1, "y": True}, "b": "t"}),
         (["c.d.e=[1, 2]"], {"a": {"x": 1}, "b": "t", "c": {"d": {"e": [1, 2]}}}),
         (["b=x=y"], {"a": {"x": 1}, "b": "x=y"}),

@@ -1,4 +1,4 @@
-"""Progress in a log: whole lines, few of them, and a last one; on a terminal tqdm's own bar."""
+"""Progress in a log: whole lines, few of them, and a last one; on a terminal: tqdm's own bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Terminal(io.StringIO):
 
 
 class _Clock:
-    """`time.monotonic` and `time.time` of a test."""
+    """Replaces `time.monotonic`, and the bar's `time.time`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.now = 1000.0
@@ -42,9 +42,9 @@ def test_a_line_every_ten_seconds_and_one_at_the_end(clock: _Clock) -> None:
         for _ in range(50):
             clock.now += 1
             bar.update(1)
-            bar.set_postfix(loss="0.5")  # asks for a refresh each time
+            bar.set_postfix(loss="0.5")  # requests a refresh each time
     lines = log.getvalue().splitlines()
-    assert "\r" not in log.getvalue() and len(lines) == 5  # that of the end stood there already
+    assert "\r" not in log.getvalue() and len(lines) == 5  # the final state was already written
     assert lines[0].startswith("train: 20%, 10 of 50, 00:10 so far, 00:40 left") and lines[0].count("loss=") <= 1
     assert lines[-1].startswith("train: 100%, 50 of 50") and "loss=0.5" in lines[-1]
 

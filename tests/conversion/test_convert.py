@@ -1,4 +1,4 @@
-"""The command: shards from features and a table, the same bytes however it goes, and every bad video a row."""
+"""The command: shards from features and a table, the same bytes in any order of work, and a row for every bad video."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAMES = ("rgb", "audio")
 
 
 def _make(where: Path, count: int = 30) -> None:
-    """Arrays of two features, 4 and 2 numbers a frame, and a table of labels."""
+    """Arrays of two features, with 4 and 2 values a frame, and a table of labels."""
     rng = np.random.default_rng(2)
     for name, size in zip(_NAMES, (4, 2), strict=True):
         (where / name).mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_arrays_become_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        ((), 0.51 * 4 / 255),  # half a step, and what 512 in place of 510 in the dataset's formula adds
+        ((), 0.51 * 4 / 255),  # half a step, plus the effect of 512 in place of 510 in the dataset's formula
         (("--range=-8,8",), 0.51 * 16 / 255),
         (("--dtype=float16",), 2e-3),  # half a unit in the last place of 4
         (("--dtype=float32",), 0),
@@ -249,7 +249,7 @@ def test_without_a_table_all_is_for_test(tmp_path: Path) -> None:
 
 
 def test_a_table_of_vectors(tmp_path: Path) -> None:
-    """Features and labels of one CSV file, at video level alone."""
+    """Features and labels in one CSV file, at video level only."""
     rows = [f"v{i},{i % 3},{i},{-i}" for i in range(9)]
     (tmp_path / "t.csv").write_text("\n".join(["id,labels,clip_0,clip_1", *rows]) + "\n")
     flags = (f"--input={tmp_path}/t.csv", f"--labels={tmp_path}/t.csv", f"--output_dir={tmp_path}/out")
@@ -291,5 +291,5 @@ def test_killed_in_a_process_of_its_own(tmp_path: Path) -> None:
     process.communicate()
     assert subprocess.run(command, capture_output=True).returncode == 0
     one, two = _contents(tmp_path / "one"), _contents(tmp_path / "two")
-    # Here the parts are smaller, of which the record has a hash.
+    # Two processes make smaller parts; the record contains a hash of these.
     assert {**one, "shards.json": b""} == {**two, "shards.json": b""}

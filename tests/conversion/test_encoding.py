@@ -1,4 +1,4 @@
-"""How features are stored: codes and floats, their means, and what cannot be stored."""
+"""Storage of features: codes and floats, their means, and values that cannot be stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yt8m_tf.errors import InputError
 
 
 def test_codes_by_hand() -> None:
-    """-2 -> 0, 2 -> 255; a step is 4 / 255: 0 is 127.5 steps above -2, and truncation makes that 127."""
+    """-2 -> 0 and 2 -> 255 with steps of 4 / 255; 0 is 127.5 steps above -2, which is truncated to 127."""
     values = np.array([[-2.0, 2.0, 0.0, -2 + 4.01 / 255, -2 + 3.99 / 255, -9.0, 9.0]])
     assert Storage().encode(values).tolist() == [[0, 255, 127, 1, 0, 0, 255]]
     assert Storage("uint8", 0.0, 1.0).encode(np.array([[0.0, 0.5, 1.0]])).tolist() == [[0, 127, 255]]
@@ -29,7 +29,7 @@ def test_codes_against_a_loop(limits: tuple[float, float], rng: np.random.Genera
     assert codes.dtype == np.uint8 and codes.tolist() == expected
     assert storage.outside(values) == sum(not low <= v <= high for v in values.flat)
     inside = np.clip(values, low, high)
-    # Truncation and half a step of decoding: an error of about half a step at most, and none on average.
+    # Truncation, and half a step added in decoding: the error is at most about half a step, and zero on average.
     step = (high - low) / 255
     error = storage.decode(codes) - inside
     assert np.abs(error).max() <= 0.51 * step

@@ -1,4 +1,4 @@
-"""What is read from MediaPipe's files, arrays and tables, and what is refused, each video for itself."""
+"""Reading MediaPipe's files, arrays and tables; problems are reported separately for each video."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _read(
 
 
 def _mediapipe(path: Path, video_id: bytes | None = None, **features: np.ndarray) -> None:
-    """Writes what MediaPipe's extractor does: float lists with their times, and no id."""
+    """Writes a file in the format of MediaPipe's extractor: float lists with timestamps, without an id."""
     lists = {}
     for name, frames in features.items():
         floats = [tf.train.Feature(float_list=tf.train.FloatList(value=row)) for row in frames]
@@ -97,14 +97,14 @@ def test_arrays(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 class _Trap:
-    """What runs code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return pytest.fail, ("a pickle was read",)
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:
-    """Neither by their names, nor where they call themselves arrays, nor within arrays of objects."""
+    """Pickles are refused, whether named as pickles, named as arrays, or within arrays of objects."""
     trap = pickle.dumps(_Trap())
     for name in ("x.pkl", "x.pickle", "x.pt"):
         (tmp_path / name).write_bytes(trap)
@@ -169,7 +169,7 @@ def test_parquet_of_lists(tmp_path: Path) -> None:
 
 
 def test_csv_of_lists_and_of_columns(tmp_path: Path) -> None:
-    """Lists as JSON has them, and vectors as NumPy prints them."""
+    """Lists in JSON format, and vectors as NumPy prints them."""
     with (tmp_path / "t.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "labels", "rgb", "text_0", "text_1", "text_2", "year2020"])
@@ -190,7 +190,7 @@ def test_csv_of_lists_and_of_columns(tmp_path: Path) -> None:
 
 
 def test_a_file_with_several_names_is_read_once(tmp_path: Path) -> None:
-    """Unless the names are of several videos; a link to nothing is a problem of its video."""
+    """A link to the file under another video's name is read, too; a broken link is a problem of its video."""
     (tmp_path / "own").mkdir()
     np.save(tmp_path / "own" / "a.npy", np.ones([2, 3]))
     (tmp_path / "link").symlink_to("own")

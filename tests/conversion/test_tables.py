@@ -1,4 +1,4 @@
-"""Tables of labels: ids and names of classes, splits, and everything that can be wrong with them."""
+"""Tables of labels: ids and names of classes, splits, and errors in tables."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_numbers_are_ids(tmp_path: Path) -> None:
 
 
 def test_classes_of_a_vocabulary(tmp_path: Path) -> None:
-    """By name or by id; the vocabulary is copied as it is."""
+    """The table gives classes by name or by id; the vocabulary is copied unchanged."""
     vocabulary = _csv(tmp_path / "v.csv", "Index,Name,Vertical1", "1,Cat,Pets", '0,"Dog, small",Pets')
     for text in ('"Dog, small;Cat"', "0;1"):
         table = read_table(_csv(tmp_path / "t.csv", "id,labels", f"a,{text}"), vocabulary=vocabulary)
@@ -66,7 +66,7 @@ def test_parquet_has_lists_and_numbers(tmp_path: Path) -> None:
 
 
 def test_without_splits_the_ids_say(tmp_path: Path) -> None:
-    """A share of about one in five, and no video moves when others come."""
+    """About one in five is for validation, and no video changes its split when others are added."""
     few, more = (
         read_table(
             _csv(tmp_path / "t.csv", "id,labels", *(f"v{i},x" for i in reversed(range(count)))),
@@ -75,7 +75,7 @@ def test_without_splits_the_ids_say(tmp_path: Path) -> None:
         for count in (497, 1000)
     )
     assert {row.split for row in more.values()} == {"train", "validate"}
-    assert 160 < sum(row.split == "validate" for row in more.values()) < 240  # 200, with a deviation of 13
+    assert 160 < sum(row.split == "validate" for row in more.values()) < 240  # 200 on average, 13 standard deviation
     assert all(more[video_id] == row for video_id, row in few.items())
 
 

@@ -1,4 +1,4 @@
-"""Shards of videos: the same bytes whatever the order, read by the reader, and never over what is not theirs."""
+"""Shards of videos: the same bytes in any order, readable by the reader, and foreign files are never replaced."""
 
 from __future__ import annotations
 
@@ -119,14 +119,14 @@ def test_interrupted_writing_is_done_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "a", _TABLE, _TABLE.rows, load, _LAYOUT, "f")
     assert check_output(tmp_path / "a", "f", False) is None
-    assert check_output(tmp_path / "a", "other", False) is None  # nothing whole is lost
+    assert check_output(tmp_path / "a", "other", False) is None  # no complete file is lost
     _write(tmp_path / "a")
     _write(tmp_path / "b")
     assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
 
 
 def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
-    """Nor is a vocabulary that was there before; one that the labels come from may be."""
+    """An existing vocabulary is not replaced either, unless the labels come from it."""
     report, vocabulary = tmp_path / "report.csv", tmp_path / "vocabulary.csv"
     read = dataclasses.replace(_TABLE, path=report)
     for table, inputs in ((read, []), (_TABLE, [str(tmp_path / "." / "report.csv")])):

@@ -1,4 +1,4 @@
-"""Means over whole clips as features (`mean_of`): of whole clips, of segments, of windows; and what is refused."""
+"""Means over whole clips as features (`mean_of`): for whole clips, segments and windows; invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _data(**changes) -> DataConfig:
 
 
 def _clip(rng: np.random.Generator, name: bytes, length: int) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A rated clip whose audio ends a frame earlier, and the means of the frames that both features have, up to 14."""
+    """A rated clip whose audio ends a frame earlier, and the means of the first 14 frames that both features have."""
     frames = {"rgb": rng.integers(0, 256, (length + 1, 3)), "audio": rng.integers(0, 256, (length, 2))}
     record = rated_record(
         name, [(0, 1, 1.0), (10, 2, 0.0)], **{key: own.astype(np.uint8) for key, own in frames.items()}
@@ -82,7 +82,7 @@ def test_a_segment_has_the_mean_of_the_whole_clip(rng: np.random.Generator) -> N
 
 
 def test_windows_are_scored_with_the_mean_of_the_whole_clip(tmp_path: Path, rng: np.random.Generator) -> None:
-    """By a SavedModel whose logits are the first frame of rgb, and the mean of the clip."""
+    """The SavedModel's logits are the first frame of rgb and the mean of the clip."""
     data = _data()
     inputs = model_inputs(data.spec)
     logits = ops.concatenate([inputs["rgb"][:, 0], inputs["clip_rgb"][:, 0]], axis=1)
@@ -100,7 +100,7 @@ def test_windows_are_scored_with_the_mean_of_the_whole_clip(tmp_path: Path, rng:
 
 
 def test_a_member_of_a_mean_takes_the_clip(rng: np.random.Generator) -> None:
-    """`weighted_mean` is the model of two inputs: the segment for one member, the clip for the other."""
+    """`weighted_mean` with one member on the segment and one on the whole clip."""
     members = [
         {"name": "logistic", "features": ["rgb", "audio"]},
         {"name": "logistic", "features": ["clip_rgb", "clip_audio"]},
@@ -122,7 +122,7 @@ def test_a_member_of_a_mean_takes_the_clip(rng: np.random.Generator) -> None:
 
 
 def test_the_shipped_model_of_two_inputs_has_the_weights_of_two_runs_of_videos() -> None:
-    """With --init_from of their mean, every weight is found."""
+    """--init_from a mean of the two runs finds every weight."""
     tuned = load_experiment("segments/nextvlad_whole_clip.yaml")
     videos = [load_experiment(f"first_level/{name}.yaml") for name in ("nextvlad", "frame_logistic")]
     data = common_data([Path("a"), Path("b")], [own.data for own in videos])

@@ -1,4 +1,4 @@
-"""Clips that are parsed in place are what TensorFlow's parser makes of them, or left to it."""
+"""Clips parsed in place equal the result of TensorFlow's parser, or are left to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 from yt8m_tf.data.records import PARSE_FAILURES, parse_records
 from yt8m_tf.errors import InputError
 
-_SIZES = {"rgb": 200, "audio": 17}  # lengths of two bytes and of one
+_SIZES = {"rgb": 200, "audio": 17}  # with lengths encoded in two bytes and in one
 _DATA = DataConfig(
     level="frame",
     features=_SIZES,
@@ -41,18 +41,18 @@ def _clip(rng: np.random.Generator, **changes: int) -> bytes:
 
 
 def _expect_the_same(parser: ClipParser, records: list[bytes], data: RecordsConfig) -> bool:
-    """Compares a batch with what TensorFlow's parser gives; returns whether it was parsed in place."""
+    """Compares a batch with TensorFlow's parser; returns whether it was parsed in place."""
     found = parser.parse_batch(records)
     if found is None:
         return False
-    expected = parse_records(tf.constant(records), data)  # fails where TensorFlow's parser refuses a record
+    expected = parse_records(tf.constant(records), data)  # raises if TensorFlow's parser refuses a record
     assert found.keys() == expected.keys()
     _expect_equal(found, expected)
     return True
 
 
 def _expect_equal(mine: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Codes after `num_frames` mean nothing, and may differ."""
+    """Compares batches, ignoring the codes after `num_frames`, which are undefined."""
     lengths = np.asarray(other["num_frames"])
     for name, values in other.items():
         pair = [np.asarray(mine[name]), np.asarray(values)]
@@ -70,7 +70,7 @@ def test_batches(data: RecordsConfig, rng: np.random.Generator) -> None:
 
 
 def _reordered(record: bytes, rng: np.random.Generator) -> bytes:
-    """The same record with its map entries in another order, and labels not packed, by hand."""
+    """The same record, encoded by hand with its map entries in another order, and labels not packed."""
     parsed = tf.train.SequenceExample.FromString(record)
 
     def piece(number: int, content: bytes) -> bytes:
@@ -143,7 +143,7 @@ def test_an_id_of_2017(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_records_have_the_same_values_or_are_left_to_tensorflow(count: int, rng: np.random.Generator) -> None:
-    """Bytes replaced, removed, inserted, cut, most of them in the headers, of which there are few."""
+    """Bytes are replaced, removed, inserted or cut off; most mutations hit the headers, which have few bytes."""
     in_place = 0
     for _ in range(count):
         record = bytearray(_clip(rng))
@@ -167,7 +167,7 @@ def test_mutated_records_have_the_same_values_or_are_left_to_tensorflow(count: i
 
 
 def _both_ways(patch: pytest.MonkeyPatch, make: Callable[[], pipeline.BatchStream]) -> list[pipeline.BatchStream]:
-    """The stream as it comes, and by TensorFlow's parser."""
+    """The stream by default, and with TensorFlow's parser."""
     streams = [make()]
     with patch.context() as own:
         own.setattr(pipeline, "reads_directly", lambda *_: False)
@@ -182,7 +182,7 @@ def _same_batches(first: object, second: object, count: int) -> None:
 
 
 class _Told:
-    """Beside each record what it is looked up by."""
+    """Attaches to each record the values that it is looked up by."""
 
     replaces_labels = False
 
@@ -196,12 +196,12 @@ class _Told:
 def test_streams_give_the_same_batches(
     rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In training from any position, also with something beside the records, and in evaluation. One clip has another
+    """Training from any position, also with attached values, and evaluation. One clip has another
     layout."""
     shards = []
     for number, size in enumerate((17, 5, 23)):
         records = [_clip(rng) for _ in range(size)]
-        if number == 0:  # labels that are not packed, of a feature that stands twice: TensorFlow's parser takes it
+        if number == 0:  # labels not packed, in a feature that occurs twice: only TensorFlow's parser reads it
             records[2] += _changed(records[2], lambda r: r.ClearField("feature_lists"))
         shards.append(str(write_shard(tmp_path / f"{number}.tfrecord", records)))
     for window in (0, 8):
@@ -221,11 +221,11 @@ def test_streams_give_the_same_batches(
             next(stream)
 
 
-@pytest.mark.slow  # test_pipeline.py and test_unlabelled_videos.py know what is to be left out
+@pytest.mark.slow  # in the fast set, test_pipeline.py and test_unlabelled_videos.py check what is left out
 def test_streams_leave_out_the_same_clips(
     rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clips of which one feature or both have no frames, some of them without labels, and others without labels."""
+    """Clips with no frames in one or both features, some without labels, and other clips without labels."""
     records = [_clip(rng) for _ in range(30)]
     nothing = {name: np.zeros((0, size), np.uint8) for name, size in _SIZES.items()}
     records[0] = records[1] = records[13] = frame_record(b"empty", [1], **nothing)
@@ -258,7 +258,7 @@ def test_the_real_clips(real_data_dir: Path) -> None:
 
 
 def test_tensorflows_parser_refuses_what_is_no_clip(rng: np.random.Generator) -> None:
-    """What the comparison above rests on."""
+    """The comparison with TensorFlow's parser relies on this."""
     with pytest.raises(PARSE_FAILURES):
         parse_records(tf.constant([_clip(rng)[:-3]]), _DATA)
 
@@ -268,7 +268,7 @@ def test_tensorflows_parser_refuses_what_is_no_clip(rng: np.random.Generator) ->
 def test_shards_that_cannot_be_read_to_their_end(
     damage: str, endless: bool, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """Named, or skipped: the records before the damage and all other shards are read."""
+    """The shard is named in an error, or skipped after reading its records before the damage, and all other shards."""
     clips = [{name: np.ones((2, size), np.uint8) for name, size in _SIZES.items()}] * 6
     shards = [
         str(write_shard(tmp_path / name, [frame_record(b"v%d" % i, [i], **clip) for i, clip in enumerate(clips)]))

@@ -1,4 +1,4 @@
-"""Frame sampling and preprocessing in the places that use them: training, evaluation, export; their configuration."""
+"""Frame sampling and preprocessing where they are used: training, evaluation, export; their configuration."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_nothing_to_do_changes_nothing(rng: np.random.Generator) -> None:
     ("sampling", "preprocessing", "longest"),
     [
         ({}, {}, 300),
-        ({"name": "random_segments"}, {}, 300),  # evaluation has them all
+        ({"name": "random_segments"}, {}, 300),  # evaluation uses all segments
         ({"name": "random_segments", "when": "always"}, {}, 30),
         ({"name": "random_frames", "count": 500}, {}, 500),
         ({"name": "random_frames", "count": 40, "when": "always"}, {"name": "high_pass"}, 22),
@@ -137,7 +137,7 @@ def test_videos_have_no_frames() -> None:
 
 
 def _train(experiment: ExperimentConfig, data_dir: Path, workdir: Path, **changes: Any) -> dict[str, np.ndarray]:
-    """The weights and everything else that a run ends with."""
+    """Trains; returns the weights and all other variables of the last checkpoint."""
     strategy = changes.pop("strategy", tf.distribute.get_strategy())
     options = {
         "steps_per_call": 1,
@@ -169,7 +169,7 @@ def test_a_killed_run_draws_the_same_frames(
     monkeypatch.setattr(step, "prepare_clips", prepare)
     whole = _train(experiment, data_dir, tmp_path / "whole")
     assert shapes == {(32, 3, 8)}
-    with killed_at(2):  # within the epoch
+    with killed_at(2):  # in the middle of the epoch
         _train(experiment, data_dir, tmp_path / "killed")
     _assert_equal(whole, _train(experiment, data_dir, tmp_path / "killed"))
 
@@ -203,7 +203,7 @@ def test_the_exported_model_samples_as_evaluation_does(
     batch = _batch(rng)
     del batch["labels"]
     served = tf.saved_model.load(str(tmp_path / "model")).signatures["features"](**batch)["predictions"]
-    evenly = [[0, 0, 0], [0, 2, 3], [1, 4, 6], [1, 4, 6], [1, 3, 5]]  # the middles of thirds
+    evenly = [[0, 0, 0], [0, 2, 3], [1, 4, 6], [1, 4, 6], [1, 3, 5]]  # the frames in the middle of each third
     inputs = {"num_frames": np.full(5, 3, np.int32)}
     for name in ("rgb", "audio"):
         codes = np.take_along_axis(batch[name].numpy(), np.array(evenly)[:, :, None], axis=1)

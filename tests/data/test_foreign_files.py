@@ -1,4 +1,4 @@
-"""Files that are no shards are named by their kind, with what makes a shard of them."""
+"""A file of another format is named with its kind, and with a way to convert it into a shard."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_damaged_start_is_told_from_what_holds_no_record(rng: np.random.Genera
 
 @pytest.mark.parametrize("content", [b"nothing but words here\n", bytes([255, 254]) * 90], ids=["text", "bytes"])
 def test_nothing_is_advised_that_does_not_help(content: bytes, tmp_path: Path) -> None:
-    """Neither skipping nor salvaging makes anything of a file that is no shard."""
+    """Neither skipping nor salvaging helps with a file that is no shard."""
     path = tmp_path / "x.tfrecord"
     path.write_bytes(content)
     damage = scan_shard(str(path)).damage

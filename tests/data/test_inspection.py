@@ -1,4 +1,4 @@
-"""The table and JSON of yt8m-inspect say what was written; damage gives exit status 1, bad arguments 2."""
+"""The table and JSON of yt8m-inspect match the shards; damage gives exit status 1, bad arguments 2."""
 
 import json
 
@@ -53,7 +53,7 @@ RECORDS_2019 = [clip(SEGMENT, rgb=(4, 8), audio=(3, 2)), clip(SEGMENT, rgb=(8, 8
 
 @pytest.fixture
 def shards(tmp_path):
-    """One shard of each version."""
+    """Writes one shard of each version."""
     for name, records in (("2017", RECORDS_2017), ("2018", RECORDS_2018), ("2019", RECORDS_2019)):
         write(tmp_path / f"{name}.tfrecord", records)
     return tmp_path
@@ -66,7 +66,7 @@ def write(path, records):
 
 
 def inspect(capsys, *patterns, json_path=None, salvage_to=None):
-    """Exit status, and lines of the output as lists of words."""
+    """Exit status, and the lines of output as lists of words."""
     status = inspection.run([str(p) for p in patterns], json_path and str(json_path), salvage_to and str(salvage_to))
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -192,7 +192,7 @@ def test_nothing_is_to_be_saved_of_what_is_no_shard(tmp_path, capsys):
 
 
 def test_command(shards):
-    """As a user runs it: the table on standard output, progress and errors on standard error, exit status."""
+    """Runs the command: the table on standard output, progress and errors on standard error, exit status."""
     for number in range(4):
         write(shards / f"more{number}.tfrecord", RECORDS_2017)
     (shards / "cut.tfrecord").write_bytes((shards / "2018.tfrecord").read_bytes()[:-1])

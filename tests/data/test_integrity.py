@@ -33,7 +33,7 @@ def masked(data):
 
 
 def walk(content):
-    """Plain reader: number of good records before the first damage, and the byte at which they end."""
+    """Plain reader: the number of good records before the first damage, and the byte at which they end."""
     count, offset = 0, 0
     while offset < len(content):
         header = content[offset : offset + 12]
@@ -61,7 +61,7 @@ def offsets_of(records):
 
 @pytest.fixture
 def records(rng):
-    # More than one batch of the scan, of different sizes, an empty one among them.
+    # More than one batch of the scan, of different sizes, including an empty record.
     return [rng.bytes(size) for size in (5, 0, *rng.integers(1, 40, 198))]
 
 
@@ -69,7 +69,7 @@ VIDEO = DataConfig(features={"rgb": 2}, num_classes=10)
 
 
 def video(video_id=b"abcd", label=3):
-    """A record that fits VIDEO, unless it has no id or the label is too large."""
+    """A record that fits VIDEO, unless the id is empty or the label too large."""
     example = tf.train.Example()
     if video_id:
         example.features.feature["id"].bytes_list.value.append(video_id)
@@ -97,7 +97,7 @@ def test_sound_and_empty_shards_have_no_damage(tmp_path, records):
     assert list(integrity.good_records(path)) == records
 
 
-# Byte within the record (from its end where negative), and the reason.
+# Byte within the record (from the end if negative), and the reason.
 @pytest.mark.parametrize(
     ("position", "reason"),
     [
@@ -178,7 +178,7 @@ def test_random_damage_agrees_with_the_plain_reader(tmp_path, records, rng):
     for trial in range(40):
         content = bytearray(sound)
         for position in rng.integers(0, len(content), rng.integers(1, 4)):
-            content[position] = rng.integers(256)  # perhaps what it was
+            content[position] = rng.integers(256)  # possibly the same value
         cut, start, size = rng.integers(4), *rng.integers(0, len(content), 2)
         if cut == 0:
             del content[start:]
@@ -228,7 +228,7 @@ def test_all_real_shards(real_data_dir):
 
 
 def walk_lengths(path):
-    """Number of records, from the lengths alone."""
+    """The number of records, from the record lengths alone."""
     content, count, offset = path.read_bytes(), 0, 0
     while offset < len(content):
         count, offset = count + 1, offset + 16 + struct.unpack_from("<Q", content, offset)[0]
@@ -238,7 +238,7 @@ def walk_lengths(path):
 
 def test_what_tensorflow_alone_refuses_is_named(tmp_path):
     sound = video_record(b"good", [1], rgb=np.zeros(4, np.float32), audio=np.zeros(2, np.float32))
-    # Labels with a field that no Feature has: Python's parser skips it, TensorFlow's takes it for damage.
+    # Labels with a field that Feature lacks: Python's parser skips it, TensorFlow's reports damage.
     odd = sound + b"\x0a\x13\x0a\x11\x0a\x06labels\x12\x07\x10\x01\x1a\x03\x0a\x01\x01"
     path = str(tmp_path / "odd.tfrecord")
     write_shard(path, [sound] * 70 + [odd, sound])

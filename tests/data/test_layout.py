@@ -1,4 +1,4 @@
-"""The section `data` that yt8m-inspect prints reads the records that it is made from."""
+"""The `data` section that yt8m-inspect prints reads the records it was derived from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of records: a function of seed and position alone."""
+"""The order of records depends on seed and position alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_shard_is_in_one_group_of_a_pass(group_size: int, sizes: list[int]
     for groups in passes:
         assert [len(group) for group in groups] == sizes
         assert sorted(index for group in groups for index in group) == list(range(7))
-    assert len({str(groups) for groups in passes}) > 15  # in ever new order
+    assert len({str(groups) for groups in passes}) > 15  # in a new order each time
     assert passes == _groups(shards, group_size, 3, 20) != _groups(shards, group_size, 4, 20)
     in_order = [index for group in _groups(shards, group_size, None, 1)[0] for index in group]
     assert in_order == list(range(7))
@@ -74,7 +74,7 @@ def _read(
 def test_the_rest_is_the_same_from_any_position(
     window: int, interleave: bool, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    sizes = [9, 12, 4, 7, 0, 3, 1]  # groups of two, and of one at the end of a pass
+    sizes = [9, 12, 4, 7, 0, 3, 1]  # groups of two, and a group of one at the end of a pass
     shards = _shards(tmp_path, sizes)
     whole = _read(shards, 0, window, 160, interleave=interleave)
     names = [name for _, name in whole]
@@ -108,7 +108,7 @@ def test_the_files_order_without_a_seed_and_a_window(tmp_path: Path) -> None:
 
 
 def test_any_seed_gives_an_order_of_its_own(tmp_path: Path) -> None:
-    shards = _shards(tmp_path, [27])  # whose order is that of the records alone
+    shards = _shards(tmp_path, [27])  # a single shard, so only records are shuffled
     orders = [tuple(name for _, name in _read(shards, 0, 30, 27, seed=seed)) for seed in (0, 1, 2**31 + 5, 2**62 + 3)]
     assert len(set(orders)) == 4 and all(len(set(order)) == 27 for order in orders)
     assert tuple(name for _, name in _read(shards, 0, 30, 54, seed=0)[27:]) not in orders  # so does every pass

@@ -1,4 +1,4 @@
-"""Records of other kinds: read as they were written, by both ways of reading, and refused in one line."""
+"""Records of other kinds are read as written, by both readers, or refused in one line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from yt8m_tf.data.records import PARSE_FAILURES, clip_lengths, parse_ids, parse_
 from yt8m_tf.errors import InputError
 
 _LEVELS: tuple[schema.Level, ...] = ("video", "frame")
-_EPSILON = 1e-6  # relative to values of a few units: float32 arithmetic
+_EPSILON = 1e-6  # relative to values of a few units, for float32 arithmetic
 
 
 def _expect(batch: dict[str, Any], clips: list[feature_kinds.Clip], data: DataConfig) -> None:
-    """A parsed batch, or its first rows, is what the records hold."""
+    """Checks that a parsed batch, or its first rows, equals the records' content."""
     decoded = decode_features(batch, data.spec)
     for row, clip in enumerate(clips):
         assert batch["id"].numpy()[row] == clip.id
@@ -78,7 +78,7 @@ def test_the_fast_reader_takes_every_list_of_frames(kind: str, rng: np.random.Ge
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         for row, count in enumerate(expected["num_frames"].numpy()):
-            kept = slice(count if values.shape.rank == 3 else None)  # what comes after means nothing
+            kept = slice(count if values.shape.rank == 3 else None)  # values after the last frame are undefined
             np.testing.assert_array_equal(np.atleast_1d(found[name][row])[kept], np.atleast_1d(values[row])[kept])
 
 
@@ -207,7 +207,7 @@ _PROBLEMS = {
 
 @pytest.mark.parametrize("case", _PROBLEMS)
 def test_what_does_not_fit_is_named(case: str, rng: np.random.Generator) -> None:
-    """And neither parser takes it."""
+    """The mismatch is named, and neither parser accepts the record."""
     (kind, changes), change, message = _PROBLEMS[case]
     data = dataclasses.replace(feature_kinds.data_of(kind, "frame"), **changes)
     bad = _changed(feature_kinds.record(kind, "frame", rng, b"v1", [1])[0], change)
@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_named(case: str, rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize("on_empty", ["error", "skip"])
 def test_streams_name_the_record(on_empty: Any, tmp_path: Path, rng: np.random.Generator) -> None:
-    """By the fast reader, and by TensorFlow's parser, which reads where something is to be left out."""
+    """The fast reader and TensorFlow's parser, which is used if records may be left out, both name the record."""
     (kind, _), change, message = _PROBLEMS["out of range in bytes"]
     good = [feature_kinds.record(kind, "frame", rng, b"v%d" % i, [1])[0] for i in range(3)]
     shard = str(write_shard(tmp_path / "train0.tfrecord", [good[0], _changed(good[1], change), good[2]]))
@@ -229,7 +229,7 @@ def test_streams_name_the_record(on_empty: Any, tmp_path: Path, rng: np.random.G
 
 
 def test_a_range_of_floats_and_a_sum_that_overflows(rng: np.random.Generator) -> None:
-    """The sum of float16 values does, and of float32 ones of 1e38; each value is finite."""
+    """The sums overflow, of float16 values and of float32 values of 1e38; each value is finite."""
     data = DataConfig(level="frame", features={"a": FeatureConfig(4, "float16"), "b": FeatureConfig(3, "float32")})
     frames = {"a": np.full((40, 4), 60_000, "<f2"), "b": np.full((40, 3), 1e35, "<f4")}
     message = tf.train.SequenceExample()
@@ -267,7 +267,7 @@ def test_a_record_of_both_levels_is_read_at_either() -> None:
 
 @pytest.mark.parametrize("name", ["random_segments", "cosine", "farthest_first", "crop", "every_nth", "random_frames"])
 def test_frames_are_sampled_by_their_values(name: Any, rng: np.random.Generator) -> None:
-    """Of floats, and of codes of other ranges, what is chosen is what would be of the decoded values alone."""
+    """Sampling of floats, and of codes of other ranges, depends only on the decoded values."""
     sampling = SamplingConfig(name=name, when="always", count=3, min_frames=2, max_frames=3)
     own = dataclasses.replace(feature_kinds.data_of("three", "frame"), frames=FramesConfig(sampling=sampling))
     floats = {n: FeatureConfig(size, "float32") for n, size in own.sizes.items()}

@@ -1,4 +1,4 @@
-"""Streams of batches: every record once a pass, exact resume, shares of workers and replicas, faults by name."""
+"""Streams of batches: every record once a pass, exact resume, shares of workers and replicas, faults named."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _record(number: int, level: str = "video", num_frames: int | None = None) ->
 
 
 def _shards(directory: Path, sizes: Sequence[int], level: str = "video") -> list[str]:
-    """Shards of the given numbers of records, which are numbered from 0 on through all of them."""
+    """Shards of the given numbers of records, numbered from 0 through all of them."""
     paths, first = [], 0
     for shard, size in enumerate(sizes):
         records = [_record(number, level) for number in range(first, first + size)]
@@ -48,7 +48,7 @@ def _shards(directory: Path, sizes: Sequence[int], level: str = "video") -> list
 
 
 def _numbers(batch: dict[str, Any]) -> list[int]:
-    """The numbers of a batch's records; the features must be those of the same records."""
+    """The numbers of a batch's records; asserts that the features belong to the same records."""
     numbers = np.asarray(batch["labels"])[..., 0]
     rgb = np.asarray(batch["rgb"])
     first = rgb[..., 0] if rgb.dtype == np.float32 else rgb[..., 0, 0]
@@ -72,7 +72,7 @@ def test_every_record_once_a_pass_in_ever_new_order(data: DataConfig, tmp_path: 
     passes = [_take(stream, 10) for _ in range(4)]
     assert all(sorted(numbers) == list(range(100)) for numbers in passes)
     assert len(set(map(tuple, passes))) == 4 and list(range(100)) not in passes
-    tf.random.set_seed(77)  # the process's seed must not matter, before and while records are drawn
+    tf.random.set_seed(77)  # the process's seed must not matter, before or while records are drawn
     again = _stream(shards, data)
     assert _take(again, 10) == passes[0]
     tf.random.set_seed(78)
@@ -94,7 +94,7 @@ def test_the_process_keeps_its_own_seed(tmp_path: Path) -> None:
     "data", [dataclasses.replace(_DATA, shuffle_records=150), _FRAME], ids=["wide window", "interleaved clips"]
 )
 def test_shards_and_records_are_mixed(data: DataConfig, tmp_path: Path) -> None:
-    """The records of a group come from all of its shards: of clips also within a small window."""
+    """The records of a group come from all its shards; clips are mixed within a small window too."""
     shards = _shards(tmp_path, [50, 50, 50], data.level)
     numbers = np.array(_take(_stream(shards, data), 15))
     assert len(set(numbers[:50] // 50)) == 3
@@ -110,7 +110,7 @@ def test_without_shuffling_records_they_keep_their_order(tmp_path: Path) -> None
     assert numbers == [start + i for start in first for i in range(20)]
 
 
-_COMPARED = 16  # batches: two passes and more
+_COMPARED = 16  # batches: more than two passes
 
 
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -131,7 +131,7 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> None:
 def test_going_on_from_any_position_gives_the_same_batches(
     data: DataConfig, window: int, batch_size: int, sizes: Sequence[int], tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """Over several passes and group borders; one of the shapes has batches that span passes."""
+    """Over several passes and group borders; in one of the cases, batches span passes."""
     data = dataclasses.replace(data, shuffle_records=window, shuffle_shards=2)
     shards = _shards(tmp_path, sizes, data.level)
     whole = _stream(shards, data, batch_size)
@@ -189,10 +189,10 @@ def test_evaluation_is_one_pass_in_order(data: DataConfig, batch_size: int, tmp_
     for batch in evaluation_stream(shards, data, batch_size, faults=Faults()):
         valid = batch["valid"].numpy()
         assert all(value.shape[0] == batch_size for value in batch.values())
-        assert not np.any(np.diff(valid.astype(int)) > 0) and valid[0]  # the valid ones come first
+        assert not np.any(np.diff(valid.astype(int)) > 0) and valid[0]  # valid rows come first
         numbers += np.array(_numbers(batch))[valid].tolist()
         ids += batch["id"].numpy()[valid].tolist()
-        for name in ("rgb", "labels", "id"):  # the rest is copies of the first row
+        for name in ("rgb", "labels", "id"):  # the others are copies of the first row
             rest = batch[name].numpy()[~valid]
             np.testing.assert_array_equal(rest, np.repeat(batch[name].numpy()[:1], len(rest), axis=0))
     assert numbers == list(range(14)) and ids == [f"v{number}".encode() for number in range(14)]
@@ -216,7 +216,7 @@ def _damage(path: str, record: int, record_bytes: Sequence[int]) -> int:
 
 
 def _damaged_shards(directory: Path, records: dict[int, int], level: str = "video") -> tuple[list[str], dict[int, int]]:
-    """Five shards of 20 records; in the shards that `records` names, the record that it names is damaged."""
+    """Five shards of 20 records; `records` maps the numbers of shards to that of their damaged record."""
     shards = _shards(directory, [20] * 5, level)
     offsets = {}
     for shard, record in records.items():
@@ -265,8 +265,8 @@ def test_skipping_damage_in_evaluation(batch_size: int, records: dict[int, int],
 @pytest.mark.parametrize("shuffle_records", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 500))])
 @pytest.mark.parametrize("records", [pytest.param({0: 11}, marks=pytest.mark.slow), {0: 5, 2: 0, 4: 7}], ids=str)
 def test_skipping_damage_in_training(records: dict[int, int], shuffle_records: int, tmp_path: Path) -> None:
-    """Every good record before the damage comes once a pass, in the pass that meets the damage too; so it does in a run
-    that was killed after it, which has to find the damage again."""
+    """Every good record before the damage comes once a pass, including the pass in which the damage is found. The same
+    holds for a run that was killed later, and has to find the damage again."""
     shards, _ = _damaged_shards(tmp_path, records)
     good = [20 * s + i for s in range(5) for i in range(records.get(s, 20))]
     data, faults = dataclasses.replace(_DATA, shuffle_records=shuffle_records), Faults(on_damaged="skip")
@@ -307,7 +307,7 @@ def test_shards_without_any_record_are_an_error_not_a_hang(faults: Faults, tmp_p
     with pytest.raises(InputError, match=r"no usable record in 3 training shards \('.*train00\.tfrecord', for one, is"):
         _stream(shards, faults=faults)
     shards, _ = _damaged_shards(tmp_path, dict.fromkeys(range(5), 0))
-    Path(shards[2]).write_bytes(b"")  # empty ones among damaged ones
+    Path(shards[2]).write_bytes(b"")  # an empty shard among damaged ones
     with pytest.raises(InputError, match=r"no usable record in 5 training shards \(.*damaged at byte 0"):
         _stream(shards, faults=faults)
     assert list(evaluation_stream(_shards(tmp_path, [0, 0]), _DATA, 5, faults=faults)) == []
@@ -339,7 +339,7 @@ def test_clips_without_frames(tmp_path: Path) -> None:
     assert sorted(_take(stream, 14)) == rest
     assert faults.num_empty >= 5
     numbers, position = [], stream.position
-    for _ in range(5):  # going on counts records, not those left out
+    for _ in range(5):  # the position counts records, but not those left out
         numbers += _numbers(next(stream))
     assert _take(_stream(shards, _FRAME, 5, faults=faults, position=position), 5) == numbers
 
@@ -391,7 +391,7 @@ _BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 _BAD_IN_TRAINING = ("nan", "frame size", "no clip")
-# One case for each parser and reason to fail is quick; `test_records` and `test_record_check` have all reasons.
+# One case for each parser and reason is enough here; `test_records` and `test_record_check` have all reasons.
 _ALSO_BAD = (*_BAD_IN_TRAINING, "size", "labels", "frame label")
 
 
@@ -409,7 +409,7 @@ def test_bad_records_are_named(name: str, endless: bool, tmp_path: Path) -> None
     shards = _shards(tmp_path, [20] * 3, level)
     records = [_record(20 + i, level) for i in range(20)]
     write_shard(Path(shards[1]), [*records[:13], make(), *records[13:]])
-    # Another shard is damaged, which is skipped and must not be taken for the reason.
+    # Another shard is damaged; it is skipped, and must not be taken for the reason.
     content = Path(shards[0]).read_bytes()
     Path(shards[0]).write_bytes(content[:-1])
     faults = Faults(on_damaged="skip", on_empty="skip")

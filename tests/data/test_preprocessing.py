@@ -1,4 +1,4 @@
-"""Preprocessing of clips against plain loops over one clip at a time, in float64."""
+"""Preprocessing of clips against plain loops over single clips in float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def method(request: pytest.FixtureRequest) -> PreprocessingConfig:
 
 
 def _clips(rng: np.random.Generator, size: int = _SIZE, batch: int = len(_LENGTHS)) -> np.ndarray:
-    """[B, T, D] with singular values well apart, for a sample of rows too: what is close together, rounding mixes."""
+    """[B, T, D] with well separated singular values, for a subset of rows too: rounding mixes close ones."""
     width = sum(_SIZES.values())
     strength = 0.6 ** np.arange(8)
     parts = rng.normal(size=(batch, size, 8)) * strength
@@ -95,7 +95,7 @@ _REFERENCED = [name for name in _METHODS if name != "singular_vectors"]
     [
         *((name, False) for name in _REFERENCED),
         *((name, True) for name in _REFERENCED if name != "low rank"),
-        pytest.param("low rank", True, marks=pytest.mark.slow),  # compiled as "sparse" is
+        pytest.param("low rank", True, marks=pytest.mark.slow),  # compiles like "sparse"
     ],
 )
 def test_against_a_loop_over_clips(name: str, jit: bool, rng: np.random.Generator) -> None:
@@ -113,7 +113,7 @@ def test_against_a_loop_over_clips(name: str, jit: bool, rng: np.random.Generato
 @pytest.mark.parametrize("jit", [False, True])
 def test_singular_vectors(jit: bool, rng: np.random.Generator) -> None:
     clips = _clips(rng)
-    clips[7, 1:] = clips[7, np.arange(1, _SIZE) % 3]  # of three different frames
+    clips[7, 1:] = clips[7, np.arange(1, _SIZE) % 3]  # only three different frames
     found, kept = _run(clips, _LENGTHS, _METHODS["singular_vectors"], jit)
     np.testing.assert_array_equal(kept, [1, 2, 3, 5, 6, 6, 6, 3])
     for row, length in enumerate(_LENGTHS):
@@ -125,7 +125,7 @@ def test_singular_vectors(jit: bool, rng: np.random.Generator) -> None:
 
 
 def test_robust_pca_finds_what_was_added(rng: np.random.Generator) -> None:
-    """With enough iterations the two parts are those that a clip was made of."""
+    """With enough iterations, the two parts equal those that the clip was composed of."""
     low_rank = rng.normal(size=(3, 40, 2)) @ rng.normal(size=(3, 2, 23))
     outliers = rng.normal(size=low_rank.shape) * 5 * (rng.uniform(size=low_rank.shape) < 0.04)
     clips, lengths = (low_rank + outliers).astype(np.float32), np.full(3, 40, np.int32)
@@ -140,9 +140,9 @@ def test_the_high_pass_filter() -> None:
     published = [-0.3326705529509569, 0.8068915093133388, -0.4598775021193313, -0.1350110200103908]
     np.testing.assert_allclose(taps, [*published, 0.0854412738822415, 0.0352262918821007], atol=1e-14)
     assert taps @ taps == pytest.approx(1.0, abs=1e-14)
-    for shift in (2, 4):  # of its other coefficients it is independent
+    for shift in (2, 4):  # orthogonal to its own even shifts
         assert taps[shift:] @ taps[:-shift] == pytest.approx(0.0, abs=1e-14)
-    for power in (0, 1, 2):  # three vanishing moments: it removes parabolas
+    for power in (0, 1, 2):  # three vanishing moments: parabolas are removed
         assert taps @ np.arange(6.0) ** power == pytest.approx(0.0, abs=1e-12)
 
 
@@ -152,7 +152,7 @@ def test_neither_padding_nor_other_clips_matter(method: PreprocessingConfig, rng
     for row in (0, 2, 5):
         lengths[row] = _LENGTHS[row]
         others[row, : lengths[row]] = clips[row, : lengths[row]]
-        clips[row, lengths[row] :] = 1e3  # other padding, and less of it
+        clips[row, lengths[row] :] = 1e3  # different padding, and less of it
     one, kept = _run(clips, _LENGTHS, method)
     other, kept_other = _run(others, lengths, method)
     for row in (0, 2, 5):

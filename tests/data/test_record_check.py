@@ -1,4 +1,4 @@
-"""Every way in which a record may not fit the configuration has its message, with a remedy."""
+"""Every mismatch between a record and the configuration has a message with a remedy."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def feature(values):
 
 
 def video(**fields):
-    """A sound video-level record for VIDEO but for the fields given; None leaves one out."""
+    """A valid video-level record for VIDEO, except for the given fields; None leaves a field out."""
     fields = {"id": [b"abcd"], "labels": [3, 0], "mean_rgb": [0.5] * 4, "mean_audio": [0.1] * 2} | fields
     features = {key: feature(values) for key, values in fields.items() if values is not None}
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
 def clip(context=None, **lists):
-    """A sound frame-level record for FRAME but for what is given."""
+    """A valid frame-level record for FRAME, except for what is given."""
     context = {"id": [b"abcd"], "labels": [3]} if context is None else context
     lists = {"rgb": [b"1234"] * 3, "audio": [b"12"] * 2} | lists
     return tf.train.SequenceExample(
@@ -54,7 +54,7 @@ def test_sound_records():
     assert check_record(clip(segment), FRAME, need_labels=True) is None
     renamed = DataConfig(features={"rgb": 4}, keys={"rgb": "mean_rgb_v2"}, num_classes=10)
     assert check_record(video(mean_rgb_v2=[0.0] * 4, mean_rgb=None), renamed, need_labels=True) is None
-    # The 2018 video-level files were written as SequenceExample with no lists in it.
+    # The 2018 video-level files were written as SequenceExample without feature lists.
     written_2018 = tf.train.SequenceExample.FromString(video())
     written_2018.feature_lists.SetInParent()
     assert check_record(written_2018.SerializeToString(), VIDEO, need_labels=True) is None
@@ -149,7 +149,7 @@ def test_what_need_not_be_there():
     assert check_record(video(labels=None), VIDEO, need_labels=False) is None
     for empty in (clip(rgb=None, audio=None), clip(audio=[])):
         assert check_record(empty, FRAME, need_labels=True, need_frames=False) is None
-    # A wrong label is wrong even where none is needed.
+    # A wrong label is reported even if labels are not needed.
     assert "label 10" in check_record(video(labels=[10]), VIDEO, need_labels=False)
 
 
@@ -172,6 +172,6 @@ def test_records_with_both_ids(ids, problem):
     assert found is None if problem is None else found.startswith(problem)
     if problem is None:
         assert parse_records(tf.constant([record]), VIDEO)["id"].numpy().tolist() == [b"abcd"]
-    else:  # the reason that the search finds is one for which the parser fails
+    else:  # the parser also fails for the reason that was found
         with pytest.raises(PARSE_FAILURES):
             parse_records(tf.constant([record]), VIDEO)

@@ -1,4 +1,4 @@
-"""Parsing of batches against a plain reading of the protocol buffers, eagerly and inside tf.data."""
+"""Parsing of batches, eagerly and inside tf.data, against plain reading of the protocol buffers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FRAME = dataclasses.replace(_VIDEO, level="frame", max_frames=7, max_frame_diff
 
 
 def _rename(serialized: bytes, old: str, new: str, kind: str) -> bytes:
-    """The record with one key of the context (of the features, at video level) under another name."""
+    """The record with a key of the context (at video level, of the features) renamed."""
     record = tf.train.Example() if kind == "video" else tf.train.SequenceExample()
     record.ParseFromString(serialized)
     features = (record.features if kind == "video" else record.context).feature
@@ -29,7 +29,7 @@ def _rename(serialized: bytes, old: str, new: str, kind: str) -> bytes:
 
 
 def _random_records(data: DataConfig, rng: np.random.Generator, number: int) -> list[bytes]:
-    """Records of the 2017 and 2018 versions, some without labels, at frame level with lists of different length."""
+    """Records of the 2017 and 2018 versions, some without labels; at frame level with lists of different lengths."""
     records = []
     for i in range(number):
         labels = None if i % 5 == 4 else sorted(rng.choice(data.num_classes, i % (data.max_labels + 1), replace=False))
@@ -51,7 +51,7 @@ def _random_records(data: DataConfig, rng: np.random.Generator, number: int) -> 
 
 
 def _plain(serialized: bytes, data: DataConfig) -> tuple[bytes, list[int], dict[str, np.ndarray]]:
-    """Id, labels and features of one record, value by value, with uncut frames."""
+    """Id, labels and features of a record, read value by value, with all frames."""
     if data.level == "video":
         features = tf.train.Example.FromString(serialized).features.feature
         values = {name: np.array(features[data.key_of(name)].float_list.value) for name in data.features}
@@ -67,7 +67,7 @@ def _plain(serialized: bytes, data: DataConfig) -> tuple[bytes, list[int], dict[
 
 
 def _check(batch: dict[str, Any], serialized: Sequence[bytes], data: DataConfig) -> None:
-    """Every value of a parsed batch is that of the plain reading."""
+    """Checks every value of a parsed batch against the plain reading."""
     assert batch.keys() == {"id", "labels", *data.features} | ({"num_frames"} if data.level == "frame" else set())
     plain = [_plain(record, data) for record in serialized]
     assert batch["id"].tolist() == [video_id for video_id, _, _ in plain]
@@ -126,7 +126,7 @@ def test_features_that_are_not_named_are_not_read(data: DataConfig, rng: np.rand
     rgb_only = dataclasses.replace(data, features={"rgb": 6})
     parsed = _parse(records, rgb_only)
     assert "audio" not in parsed
-    if data.level == "frame":  # the length of audio does not count then
+    if data.level == "frame":  # the length of audio is then ignored
         lengths = [min(7, len(_plain(record, rgb_only)[2]["rgb"])) for record in records]
         assert parsed["num_frames"].tolist() == lengths
     else:
@@ -142,7 +142,7 @@ def test_the_shorter_list_counts(lengths: tuple[int, int], rng: np.random.Genera
     assert parsed["num_frames"].tolist() == [expected]
     np.testing.assert_array_equal(parsed["rgb"][0, :expected], rgb[:expected])
     np.testing.assert_array_equal(parsed["audio"][0, :expected], audio[:expected])
-    assert clip_lengths(tf.constant([record]), _FRAME).numpy().tolist() == [min(lengths)]  # uncut
+    assert clip_lengths(tf.constant([record]), _FRAME).numpy().tolist() == [min(lengths)]  # the full length
 
 
 @pytest.mark.parametrize(("longest", "padded"), [(1, 3), (3, 3), (4, 5), (5, 5), (6, 7), (7, 7), (12, 7)])

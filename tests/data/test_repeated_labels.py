@@ -1,4 +1,4 @@
-"""A class that a record names twice is its label once, everywhere."""
+"""A class that a record names twice counts as one label everywhere."""
 
 from __future__ import annotations
 

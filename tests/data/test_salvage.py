@@ -1,4 +1,4 @@
-"""Every good record of a damaged shard is saved, and nothing else."""
+"""Salvaging saves exactly the good records of a damaged shard."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from yt8m_tf.errors import InputError
 
 @pytest.fixture
 def records(rng):
-    # Runs of zero bytes, as float features have, look like the upper half of a length.
+    # Runs of zero bytes, as in float features, look like the upper half of a length.
     return [rng.bytes(int(size)) + bytes(int(size)) for size in rng.integers(0, 60, 40)]
 
 
 @pytest.fixture(params=[64, crc32c._SEARCHED_BYTES])
 def chunk_bytes(request, monkeypatch):
-    """The search goes by chunks; small ones put their edges everywhere."""
+    """The search works in chunks; small ones put their edges everywhere."""
     monkeypatch.setattr(crc32c, "_SEARCHED_BYTES", request.param)
 
 
@@ -34,7 +34,7 @@ def starts_of(records):
 
 
 def salvaged(path, content):
-    """Writes `content`, salvages it, and reads the result with TensorFlow's own reader."""
+    """Writes `content`, salvages it, and reads the result with TensorFlow."""
     path.write_bytes(content)
     output = path.with_name("saved")
     report = salvage(str(path), str(output))
@@ -47,7 +47,7 @@ def salvaged(path, content):
 
 
 @pytest.mark.parametrize("number", [0, 39, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 20))])
-@pytest.mark.parametrize("position", [0, 6, 8, 11, 12, -1])  # in the record; from its end where negative
+@pytest.mark.parametrize("position", [0, 6, 8, 11, 12, -1])  # within the record; from its end if negative
 def test_all_but_the_damaged_record(tmp_path, records, number, position):
     records[number] = b"some data"
     starts = starts_of(records)

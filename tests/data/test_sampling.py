@@ -1,4 +1,4 @@
-"""Frame sampling against plain loops over one clip at a time."""
+"""Frame sampling against plain loops over single clips."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def seed(rng: np.random.Generator) -> tf.Tensor:
 
 
 def _clips(rng: np.random.Generator, batch: int, size: int) -> dict[str, np.ndarray]:
-    """Two features of random codes, and one that holds the numbers of the frames."""
+    """Two features of random codes, and one that encodes the frame numbers."""
     clips = {name: rng.integers(0, 256, (batch, size, d), np.uint8) for name, d in (("rgb", 9), ("audio", 4))}
     number = np.arange(size)
     return clips | {"number": np.tile(np.stack([number % 256, number // 256], axis=1).astype(np.uint8), (batch, 1, 1))}
@@ -55,14 +55,14 @@ def _decoded(clips: dict[str, np.ndarray], row: int, length: int) -> np.ndarray:
 
 
 def _check_rows(clips: dict[str, np.ndarray], sampled: dict[str, Any], row: int, expected: list[int]) -> None:
-    """That the frames of a sampled clip are those `expected`, of every feature."""
+    """Checks that a sampled clip consists of the frames `expected`, for every feature."""
     for name, values in clips.items():
         assert sampled[name].dtype == tf.uint8
         np.testing.assert_array_equal(sampled[name][row][: len(expected)], values[row, expected], err_msg=name)
 
 
 def _check_equally_likely(drawn: np.ndarray, values: list[Any]) -> None:
-    """That `drawn` holds all values and no others, each within five standard deviations of an equal share."""
+    """Checks that `drawn` has exactly these values, each within five standard deviations of an equal share."""
     found, counts = np.unique(drawn, axis=0, return_counts=True)
     np.testing.assert_array_equal(found, values)
     share = 1 / len(values)
@@ -91,7 +91,7 @@ def test_frames_unlike_the_one_before(jit: bool, rng: np.random.Generator) -> No
 def test_farthest_frames(jit: bool, rng: np.random.Generator) -> None:
     clips, count = _clips(rng, len(_LENGTHS), _SIZE), 6
     for values in clips.values():
-        values[7, 1:5] = values[7, 0]  # the same as the first one: not taken while there are others
+        values[7, 1:5] = values[7, 0]  # equal to the first frame: not taken while other frames remain
     run = tf.function(lambda *inputs: sample(*inputs, _METHODS["farthest_first"]), jit_compile=jit)
     sampled, kept = run(clips, _LENGTHS)
     assert sampled["rgb"].shape == (8, count, 9)
@@ -127,7 +127,7 @@ def test_random_frames_are_in_order_and_any_frame(rng: np.random.Generator, seed
     for row in range(batch):
         _check_rows(clips, sampled, row, sorted(numbers[row]))
     _check_equally_likely(numbers.reshape(-1), [0, 1, 2, 3, 4, 5])
-    # With replacement: 6 ** 4 outcomes, of which 6 * 5 * 4 * 3 have no frame twice.
+    # With replacement: of 6 ** 4 outcomes, 6 * 5 * 4 * 3 have no frame twice.
     different = np.mean([len(set(row)) == count for row in numbers.tolist()])
     assert different == pytest.approx(360 / 1296, abs=5 * np.sqrt(0.28 * 0.72 / batch))
 
@@ -146,7 +146,7 @@ def test_every_nth_frame(rng: np.random.Generator, seed: tf.Tensor) -> None:
 
 
 def _cuts(sampled: dict[str, Any], row: int, kept: int, length: int) -> list[int]:
-    """Where each segment of a clip begins, from a feature that has a component for every frame."""
+    """The first frame of each segment of a clip, found from a feature with one component per frame."""
     means = np.asarray(sampled["which"][row])
     members = [np.flatnonzero(means[i, :length] > means[i].min() + 1e-3).tolist() for i in range(kept)]
     assert [t for segment in members for t in segment] == list(range(length)), (
@@ -208,7 +208,7 @@ def test_neither_padding_nor_other_clips_matter(
     used = seed if is_random else None
     first, kept = sample(clips, _LENGTHS, method, used)
     others, lengths = _clips(rng, len(_LENGTHS), _SIZE + 5), rng.integers(1, _SIZE + 5, 8).astype(np.int32)
-    for row in (0, 2, 5):  # the other clips are others, the padding of these is other padding, and longer
+    for row in (0, 2, 5):  # the other clips change, and the padding of these rows is different and longer
         lengths[row] = _LENGTHS[row]
         for name, values in clips.items():
             others[name][row, : _LENGTHS[row]] = values[row, : _LENGTHS[row]]

@@ -1,4 +1,4 @@
-"""Rated segments as examples: cut as a plain reference cuts them, in an order that a position resumes exactly."""
+"""Rated segments as examples: they equal those of a plain reference, in an order that resumes exactly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _data(context: int = 0, **changes: Any) -> DataConfig:
 
 
 def _unpadded(batch: dict[str, Any], row: int) -> dict[str, Any]:
-    """One example as `cut_plainly` gives it."""
+    """One example in the form of `cut_plainly`."""
     count = int(batch["num_frames"][row])
     rated = batch["rated_classes"][row]
     ratings = {int(c): float(r) for c, r in zip(rated, batch["ratings"][row], strict=True) if c >= 0}
@@ -86,7 +86,7 @@ def _take(stream: Iterator[dict[str, Any]], count: int) -> list[dict[str, np.nda
 
 
 def _rows(batches: list[dict[str, np.ndarray]]) -> list[bytes]:
-    """Each example as bytes: frames and ratings tell segments apart."""
+    """Each example as bytes: frames and ratings distinguish segments."""
     return [
         b"".join(batch[name][row].tobytes() for name in sorted(batch))
         for batch in batches

@@ -1,4 +1,4 @@
-"""Lists of shards, folds and the shares of workers."""
+"""Lists of shards, folds, and the workers' shares of shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def directory(tmp_path: Path) -> Path:
     [
         (["train*.tfrecord"], ["train00", "train01", "train02"]),  # sorted, and without the directory
         (["train0[12].tfrecord", "train00.tfrecord"], ["train00", "train01", "train02"]),
-        (["train0?.tfrecord", "*00.tfrecord"], ["train00", "train01", "train02", "validate00"]),  # each once
+        (["train0?.tfrecord", "*00.tfrecord"], ["train00", "train01", "train02", "validate00"]),  # each only once
     ],
 )
 def test_patterns(patterns: list[str], expected: list[str], directory: Path) -> None:
@@ -54,7 +54,7 @@ def test_home_and_other_file_systems(directory: Path, monkeypatch: pytest.Monkey
 def test_patterns_that_match_no_file(pattern: str, message: str, directory: Path) -> None:
     with pytest.raises(InputError, match=message.replace("{dir}", str(directory))):
         list_shards([pattern], str(directory), "data.test")
-    with pytest.raises(InputError):  # one good pattern does not excuse it
+    with pytest.raises(InputError):  # a good pattern does not make up for it
         list_shards(["train0*", pattern], str(directory), "data.test")
 
 

@@ -21,7 +21,7 @@ def _data(level: str = "video") -> DataConfig:
 
 
 def _shards(directory: Path, labels: list[list[list[int] | None]], level: str = "video") -> list[str]:
-    """One shard for each list of records' labels."""
+    """Writes one shard for each list of records' labels."""
     paths = []
     for number, shard in enumerate(labels):
         if level == "video":
@@ -37,7 +37,7 @@ def _random_labels(rng: np.random.Generator, sizes: list[int]) -> list[list[list
 
 
 def _expected(labels: list[list[int] | None]) -> np.ndarray:
-    """With one pseudo-video that has 3 / C of every class."""
+    """The prior with one pseudo-video that has 3 / C of every class."""
     counts = [sum(c in (ids or []) for ids in labels) for c in range(_CLASSES)]
     return (np.array(counts) + 3 / _CLASSES) / (len(labels) + 1)
 
@@ -54,7 +54,7 @@ def test_all_records(level: str, tmp_path: Path, rng: np.random.Generator) -> No
 
 def test_the_first_records_of_every_shard(tmp_path: Path, rng: np.random.Generator) -> None:
     labels = _random_labels(rng, [20, 20, 20])
-    prior = class_prior(_shards(tmp_path, labels), _data(), 10, Faults())  # 4 of each, until there are 10
+    prior = class_prior(_shards(tmp_path, labels), _data(), 10, Faults())  # 4 of each shard, until there are 10
     np.testing.assert_allclose(prior, _expected([ids for shard in labels for ids in shard[:4]]), rtol=1e-12)
     few = class_prior(_shards(tmp_path, labels), _data(), 2, Faults())
     np.testing.assert_allclose(few, _expected([labels[0][0], labels[1][0]]), rtol=1e-12)
@@ -66,7 +66,7 @@ def test_smoothing_keeps_every_share_between_0_and_1(tmp_path: Path) -> None:
     assert prior[0] == pytest.approx((50 + 0.375) / 51) and prior[1] == pytest.approx(0.375 / 51)
     assert np.all((prior > 0) & (prior < 1))
     np.testing.assert_allclose(uniform_prior(6), [0.5] * 6)
-    np.testing.assert_allclose(uniform_prior(2), [0.5] * 2)  # three labels of two classes would be more than all
+    np.testing.assert_allclose(uniform_prior(2), [0.5] * 2)  # three labels of two classes would exceed 1
     assert uniform_prior(3862).sum() == pytest.approx(3.0)
 
 
@@ -89,7 +89,7 @@ def test_damage(tmp_path: Path, rng: np.random.Generator) -> None:
     Path(shards[0]).write_bytes(content[: 7 * size])  # within the sixth, seventh or eighth record
     with pytest.raises(InputError, match=rf"{shards[0]}: damaged at byte \d+, record \d.*fetch the shard again"):
         class_prior(shards, _data(), 100, Faults())
-    # The first records can be read, and no more are needed.
+    # The first records are intact, and no more are needed.
     np.testing.assert_allclose(
         class_prior(shards, _data(), 8, Faults()), _expected([*labels[0][:4], *labels[1][:4]]), rtol=1e-12
     )
@@ -116,5 +116,5 @@ def test_what_is_no_record(tmp_path: Path) -> None:
 def test_target_weights_worked_out_by_hand() -> None:
     prior = np.array([0.04, 0.01, 0.16])
     np.testing.assert_allclose(target_weights(prior, 0.5), [0.5, 1.0, 0.25])
-    np.testing.assert_allclose(prior * target_weights(prior, 1.0), [0.01] * 3)  # all classes count alike
+    np.testing.assert_allclose(prior * target_weights(prior, 1.0), [0.01] * 3)  # all classes weigh the same
     np.testing.assert_array_equal(target_weights(prior, 0.0), [1.0] * 3)

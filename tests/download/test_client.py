@@ -1,4 +1,4 @@
-"""One file, from a server that does what servers do."""
+"""Downloading a single file from a server that fails in realistic ways."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STALLED = Patience(timeout=0.2, retries=2)
 
 
 def _server(*faults: str, otherwise: str = "") -> FaultyServer:
-    """A server of one file, whose first answers are wrong in these ways."""
+    """A server of one file whose first answers have these faults."""
     return FaultyServer({"/x": _CONTENT}, lambda _, number: faults[number] if number < len(faults) else otherwise)
 
 
@@ -33,7 +33,7 @@ def _fetch(server: FaultyServer, path: Path, listener: Listener | None = None) -
 
 
 def _check_starts(server: FaultyServer, starts: Sequence[int]) -> None:
-    """Each answer was asked for from where the one before broke off, or from a piece before at most."""
+    """Checks that each request starts where the previous answer broke off, or up to two chunks earlier."""
     assert len(server.answers) == len(starts)
     for answer, start in zip(server.answers, starts, strict=True):
         assert max(0, start - 2 * CHUNK) <= answer.start <= start
@@ -50,17 +50,17 @@ _HALF = len(_CONTENT) // 2
         (("stall",), [0, _HALF]),
         (("503",), [0, 0]),
         (("429",), [0, 0]),
-        (("cut", "no range"), [0, _HALF]),  # all of it comes, and what was there is thrown away
+        (("cut", "no range"), [0, _HALF]),  # the whole file arrives, and the partial one is discarded
         (("cut", "other range"), [0, _HALF, 0]),
         (("cut", "cut"), [0, _HALF, _HALF + _HALF // 2]),
         (("wrong",), [0, 0]),
-        (("cut", "wrong"), [0, _HALF, 0]),  # the part is no part of this file
+        (("cut", "wrong"), [0, _HALF, 0]),  # the part belongs to another file
     ],
 )
 def test_the_file_comes_whole(
     faults: Sequence[str], starts: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("random.uniform", lambda *_: 0.01)  # the pause after the second break in a row
+    monkeypatch.setattr("random.uniform", lambda *_: 0.01)  # the pause after the second consecutive break
     server, received, sizes = _server(*faults), list[int](), list[int]()
     _fetch(server, tmp_path / "x", Listener(received.append, sizes.append))
     assert (tmp_path / "x").read_bytes() == _CONTENT
@@ -72,9 +72,9 @@ def test_the_file_comes_whole(
     ("part", "starts"),
     [
         (_CONTENT[:1000], [1000]),
-        (_CONTENT, []),  # it was whole, and had no time to get its name
-        (_CONTENT + b"x", [len(_CONTENT) + 1, 0]),  # 416
-        (b"x" * 1000, [1000, 0]),  # another file's
+        (_CONTENT, []),  # it was complete, but not yet renamed
+        (_CONTENT + b"x", [len(_CONTENT) + 1, 0]),  # answered with 416
+        (b"x" * 1000, [1000, 0]),  # part of another file
     ],
 )
 def test_goes_on_behind_what_is_there(part: bytes, starts: Sequence[int], tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_goes_on_behind_what_is_there(part: bytes, starts: Sequence[int], tmp_pa
 
 
 def test_an_answer_whose_end_is_not_said_is_checked(tmp_path: Path) -> None:
-    """Without Content-Length a broken connection looks like the end."""
+    """Without Content-Length, a broken connection looks like the end."""
     server = _server("unsized cut")
     _fetch(server, tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == _CONTENT
@@ -116,7 +116,7 @@ def test_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
 def test_a_server_that_never_gives_it(
     fault: str, message: str, num_answers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line with the address and the reason; and no try without end."""
+    """A one-line error with the address and the reason; the number of attempts is limited."""
     monkeypatch.setattr("random.uniform", lambda *_: 0.01)
     server = _server(otherwise=fault)
     with pytest.raises(FetchError) as error:
@@ -135,7 +135,7 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_breaks_after_progress_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More breaks than retries, each after as much as counts as progress."""
+    """More breaks than retries, each after enough bytes to count as progress."""
     monkeypatch.setattr("yt8m_tf.download.client._PROGRESS", 1000)
     server = _server(*["cut"] * 5)
     _fetch(server, tmp_path / "x")
@@ -143,7 +143,7 @@ def test_breaks_after_progress_do_not_count(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    """While it waits for the server, which would be for long, and between two pieces."""
+    """A download stops while it waits for a server that asks for a long pause, and between two pieces."""
     stop = threading.Event()
     for fault, listener in (
         ("503 after 60", Listener(waiting=lambda _: stop.set())),

@@ -1,4 +1,4 @@
-"""The command: what is fetched, under which names, what is left alone, and what it says."""
+"""The command: the files it fetches, their names, the files it leaves alone, and its messages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_partition_comes_whole_and_is_not_fetched_again(tmp_path: Path) -> Non
 
 
 def test_hashes_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file is hashed once, and once more when it was touched."""
+    """A file is hashed once, and again if it was modified."""
     shards, hashed = make_shards(3), list[str]()
     md5 = directory._md5
     monkeypatch.setattr(directory, "_md5", lambda path: hashed.append(path.name) or md5(path))
@@ -79,7 +79,7 @@ def test_some_of_the_files(tmp_path: Path) -> None:
 
 
 def test_original_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shards = make_shards(27)  # trainaa and trainaA among them
+    shards = make_shards(27)  # including trainaa and trainaA
     monkeypatch.setattr(directory, "_folds_case", lambda _: True)
     result = _download(publish(shards), tmp_path / "x", "--names=original")
     assert result.returncode == 1 and not (tmp_path / "x").exists()
@@ -105,7 +105,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     )
     server = publish(shards, lambda *_: "404")
     assert _download(server, tmp_path, "--overwrite").returncode == 1
-    assert _contents(tmp_path) == {"train0001.tfrecord": b"my own"}  # until the other one is whole
+    assert _contents(tmp_path) == {"train0001.tfrecord": b"my own"}  # until the new file is complete
     assert _download(publish(shards), tmp_path, "--overwrite").returncode == 0
     assert _contents(tmp_path) == _numbered(shards)
     server = publish(shards)
@@ -184,14 +184,14 @@ def test_a_partition_that_there_is_not_is_one_line(partition: str, message: str,
 def test_killed_twice_while_every_third_answer_is_broken(
     num_shards: int, limits: tuple[int, int], tmp_path: Path
 ) -> None:
-    """In processes of their own, which import no framework; nothing comes twice but what was broken."""
+    """The processes import no framework, and fetch only interrupted or broken files again."""
     faults = ("cut", "503", "wrong", "no range", "429")
     shards, data, whole = make_shards(num_shards, size=100_000), tmp_path / "data", dict[str, int]()
     reached, killed = ([threading.Event() for _ in limits] for _ in range(2))
 
     def fault(_: str, number: int) -> str:
         for limit, before, after in zip(limits, reached, killed, strict=True):
-            if number >= limit:  # the server answers no more until the process has been killed
+            if number >= limit:  # the server stops answering until the process has been killed
                 before.set()
                 after.wait(30)
         return faults[number // 3 % len(faults)] if number % 3 == 2 else ""
@@ -224,4 +224,4 @@ def test_killed_twice_while_every_third_answer_is_broken(
         if name in whole:
             assert all(answer.path != path for answer in server.answers[whole[name] :])
         cut_by_kills += server.sent_whole(path) > len(content)
-    assert cut_by_kills <= 2 * 4  # what was on the way to each connection
+    assert cut_by_kills <= 2 * 4  # the files in progress on each connection

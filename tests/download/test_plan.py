@@ -21,7 +21,7 @@ def _parse(*names: str, partition: plan.Partition = _TRAIN) -> list[plan.Publish
 
 
 def test_numbers_are_positions_among_all_pairs() -> None:
-    """Against `itertools.product`, as the published script has it."""
+    """The numbers equal the positions in `itertools.product`, as in the published script."""
     alphabet = string.ascii_lowercase + string.ascii_uppercase + string.digits
     pairs = ["".join(pair) for pair in itertools.product(alphabet, repeat=2)]
     found = _parse(*(f"train{pair}.tfrecord" for pair in reversed(pairs)))
@@ -38,7 +38,7 @@ def test_other_names_stay() -> None:
 
 
 def test_shares_are_those_of_the_published_script() -> None:
-    """MD5 sums of the names by `md5sum`; each share is the last two hexadecimal digits mod 4, plus 1."""
+    """MD5 sums of the names from `md5sum`; each share is the last two hexadecimal digits mod 4, plus 1."""
     digits = {"trainaa.tfrecord": 0xC9, "trainab.tfrecord": 0x71, "trainac.tfrecord": 0x87, "trainad.tfrecord": 0x2E}
     found = _parse(*digits)
     for share in range(1, 5):
@@ -111,7 +111,7 @@ def test_addresses_of_all_versions() -> None:
     ],
 )
 def test_what_is_no_plan_is_refused(content: bytes) -> None:
-    """Paths too: a server could have files written anywhere."""
+    """Invalid plans are refused, including those with paths: a server could otherwise place files anywhere."""
     with pytest.raises(InputError, match=r"^http://x/plan.json: .*check the address"):
         plan.parse_plan(content, _TRAIN, "http://x/plan.json")
 

@@ -42,7 +42,7 @@ SIZES = {"one": {"rgb": 8, "audio": 4}, "two": {"rgb": 8}}
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Fold models of known weights, `runs/NAME/fold_K`, and their scores."""
+    """Fold models with known weights in `runs/NAME/fold_K`, and their scores."""
 
     root: Path
     train: list[str]
@@ -66,7 +66,7 @@ def world(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.T
     root = tmp_path_factory.mktemp("world")
     data_dir = make_learnable_shards(root, each=80, classes=CLASSES)
     shards = {split: sorted(map(str, data_dir.glob(f"{split}*"))) for split in ("train", "validate")}
-    prototypes = np.random.default_rng(1).normal(size=(CLASSES, 12))  # those of the shards
+    prototypes = np.random.default_rng(1).normal(size=(CLASSES, 12))  # the same as in the shards
     rng = np.random.default_rng(2)
     for name, sizes in SIZES.items():
         runs = [root / "runs" / name / f"fold_{fold}" for fold in range(FOLDS)]
@@ -96,7 +96,7 @@ CONFIGS = {
 
 
 def _scores(directory: Path, shard: str, classes: int = CLASSES) -> tuple[list[bytes], np.ndarray]:
-    """Ids, and scores [N, C], NaN where a class is not listed."""
+    """Ids, and scores [N, C] with NaN for unlisted classes."""
     found = read_shard(directory, Path(shard).name, read_manifest(directory, "--scores"))
     table = np.full((len(found.ids), classes + 1), np.nan, np.float16)
     table[np.arange(len(found.ids))[:, None], found.classes] = found.scores
@@ -113,7 +113,7 @@ def test_the_graph_gives_the_scores_of_the_stacking(kind: str, world: World) -> 
     ]
     assert experiment.data.features == SIZES["one"]
     assert experiment.model["naming"] == ([0] if kind == "best_model" else [0, 1])
-    # Whole shards are scored as any run scores them; XLA is left out by itself.
+    # Whole shards are scored like those of any run; XLA is disabled automatically.
     score([find_predictor(run)], world.validate, run / "scores", top_k=CLASSES, progress=False)
     equal, total = 0, 0
     for shard in world.validate:
@@ -122,7 +122,7 @@ def test_the_graph_gives_the_scores_of_the_stacking(kind: str, world: World) -> 
         assert ids == own_ids
         listed = ~np.isnan(expected)
         assert (actual[~listed] == 0).all() and listed.sum(axis=1).min() >= 4
-        # A probability beside the border of two float16 values may be rounded to either.
+        # A probability near the border of two float16 values may be rounded to either.
         close = np.abs(actual[listed].view(np.int16).astype(int) - expected[listed].view(np.int16))
         assert close.max() <= 1
         equal, total = equal + (close == 0).sum(), total + close.size
@@ -132,7 +132,7 @@ def test_the_graph_gives_the_scores_of_the_stacking(kind: str, world: World) -> 
 
 @pytest.mark.slow
 def test_one_saved_model(world: World, tmp_path: Path) -> None:
-    """Without custom operations; leaves and splits are stored as they are, members in float16."""
+    """There are no custom operations; leaves and splits are stored unchanged, members in float16."""
     stacked, run = world.stack(CONFIGS["union"], "stacked_union"), tmp_path / "run"
     result = run_command("ensemble", f"--stack={stacked}", f"--members={world.root}/runs/*", f"--workdir={run}")
     assert result.returncode == 0, result.stderr
@@ -150,7 +150,7 @@ def test_one_saved_model(world: World, tmp_path: Path) -> None:
     for count in (9, 1, 0):
         given = {name: tf.constant(value[:count]) for name, value in inputs.items()}
         actual = loaded.signatures["features"](**given)["predictions"].numpy()
-        # Members' weights are rounded: a feature beside a threshold may go the other way.
+        # The members' weights are rounded: features close to a threshold may take the other branch.
         assert actual.shape == (count, CLASSES)
         assert not count or np.median(np.abs(actual - expected[:count])) < 1e-3
     serialized = tf.data.TFRecordDataset(world.validate[0]).batch(5)
@@ -186,9 +186,9 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
 
 
 def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generator) -> None:
-    """On clips what models of videos give on the means of their frames."""
+    """In a graph of both levels, video-level models read the means over the frames."""
     stacked, (one, two) = world.stack(CONFIGS["union"], "stacked_union"), world.runs()
-    for fold in range(FOLDS):  # a logistic regression of clips is one of their mean
+    for fold in range(FOLDS):  # a logistic regression on clips is one on their means
         trained = checkpoints.load_trained(two / f"fold_{fold}")
         data = dataclasses.replace(trained.experiment.data, level="frame", max_frames=7, validation=("clips*",))
         experiment = dataclasses.replace(trained.experiment, data=data)
@@ -205,7 +205,7 @@ def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generat
     found = checkpoints.load_trained(world.root / "of_both").model(clips | {"num_frames": lengths}, training=False)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.ptp(found.numpy()) > 5
-    # XLA, which cannot compile the trees, is left out where they teach; a student learns from a video's own scores.
+    # XLA cannot compile the trees, and is disabled if they teach; a student learns from each video's own scores.
     data = {"features": SIZES["one"], "num_classes": CLASSES}
     student = parse_experiment({"model": {"name": "logistic"}, "data": data, "labels": {"teacher": "of_videos"}})
     state = TrainState(models.build_model(student.model, student.data.spec), student)
@@ -223,7 +223,7 @@ def test_models_of_both_levels_in_one_graph(world: World, rng: np.random.Generat
 def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a pipeline does it, whose directories the world's are: against logits that are computed video by video."""
+    """Fits weights in the directories of a pipeline, and compares the logits with ones computed video by video."""
     stacked = world.stack(CONFIGS["union"], "stacked_union")
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     real = out_of_fold.fit
@@ -244,7 +244,7 @@ def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
 
     [(logits, labels)] = seen
     expected, truth = [], []
-    for fold, shard in enumerate(sorted(world.train)[:FOLDS]):  # shard i is of fold i % FOLDS
+    for fold, shard in enumerate(sorted(world.train)[:FOLDS]):  # shard i is in fold i % FOLDS
         rows = load_rows(stacked / "rows" / "train" / f"{Path(shard).name}.npz")
         truth.append(rows.labels)
         own = [checkpoints.load_trained(world.root / "runs" / name / f"fold_{fold}").model for name in SIZES]
@@ -260,7 +260,7 @@ def test_weights_are_fitted_on_logits_that_no_fold_has_seen(
 
 
 def test_fitted_weights_are_the_best_ones(rng: np.random.Generator) -> None:
-    """Those that labels were drawn with, nearly; and no other ones of a grid have a lower loss. None is negative."""
+    """The weights nearly equal those that made the labels; no point of a grid has a lower loss. None is negative."""
     logits = rng.normal(-1, 2, (20_000, 3)).astype(np.float32)
     labels = rng.random(20_000) < 1 / (1 + np.exp(-(logits @ [0.7, 0.2, -0.3])))
     weights = out_of_fold.fit(logits, labels)

@@ -1,4 +1,4 @@
-"""One graph of several runs, and the final network over trained trunks."""
+"""A mean of several runs in one graph, and the final network over trained trunks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _train(
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Records, and runs that are trained on them when they are first asked for."""
+    """Records, and runs that are trained on first use."""
 
     root: Path
     data_dir: Path

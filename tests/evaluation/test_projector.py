@@ -1,4 +1,4 @@
-"""The class weights in TensorBoard's projector, by the answers of the plugin itself; of every registered model."""
+"""The class weights of every registered model in TensorBoard's projector, as the plugin itself reads them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_model_has_a_vector_for_each_class(name: str) -> None:
     model, spec = _build(name)
     weights = class_weights(model, spec)
     assert weights.shape[0] == _CLASSES and weights.shape[1] > 1 and weights.dtype == np.float32
-    # Distinct random vectors, not rows of zeros or of one class only.
+    # Distinct random vectors, not rows of zeros or of only one class.
     assert len(np.unique(weights, axis=0)) == _CLASSES
 
 
@@ -139,7 +139,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path, rng: np.
 def test_the_guide_shows_embeddings_of_videos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    """The lines of docs/INFERENCE.md, on files as yt8m-score and yt8m-infer write them."""
+    """The script in docs/INFERENCE.md, on files in the format of yt8m-score and yt8m-infer."""
     guide = (Path(__file__).resolve().parents[2] / "docs" / "INFERENCE.md").read_text(encoding="utf-8")
     (script,) = [block.partition("\n```")[0] for block in guide.split("```python\n")[1:] if "projector" in block]
     vectors = rng.normal(size=[5, 3]).astype(np.float16)

@@ -1,4 +1,4 @@
-"""What is shown and written of an evaluation."""
+"""The printed table and the written files of an evaluation."""
 
 import csv
 import json

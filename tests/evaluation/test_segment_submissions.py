@@ -1,4 +1,4 @@
-"""MAP@K of a submission of segments: by hand, at random, and what cannot be used."""
+"""MAP@K of a submission of segments: by hand, at random, and unusable files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rated_record(video_id: bytes, starts: Sequence[int], classes: Sequence[int],
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """Class 7 is present in a:5 and b:5, not in a:0; class 3 is absent from b:0; class 4 is present in a:0."""
+    """Class 7 is present in a:5 and b:5, absent from a:0; class 3 is absent from b:0; class 4 is present in a:0."""
     (tmp_path / "segments.csv").write_text(_ROWS)
     (tmp_path / "classes.csv").write_text("Index\n3\n4\n7\n")
     write_shard(tmp_path / "one.tfrecord", [rated_record(b"a", [5, 0, 0], [7, 7, 4], [1, 0, 1])])
@@ -49,7 +49,7 @@ def _command(world: Path, *flags: str, labels: str = "*.tfrecord") -> tuple[int,
 
 
 def test_by_hand(world: Path) -> None:
-    """Of class 7 a:5 is right, b:0 unknown, a:0 wrong, b:5 right: (1/1 + 2/3) / 2; class 4 has no line."""
+    """For class 7, a:5 is right, b:0 unknown, a:0 wrong, b:5 right: (1/1 + 2/3) / 2; class 4 has no line."""
     own = (1 + 2 / 3) / 2
     for flags in ((), (f"--classes={world / 'classes.csv'}", "--num_classes=8")):
         code, stdout, stderr = _command(world, *flags)
@@ -59,7 +59,7 @@ def test_by_hand(world: Path) -> None:
             f"MAP@100000 {own:.6f} over the 1 of them in the submission",
             "3 of 5 ratings are of segments in its lists",
         ]
-    # Line ends and a byte order mark of other systems change nothing.
+    # Line endings and a byte order mark of other systems make no difference.
     (world / "segments.csv").write_bytes(b"\xef\xbb\xbf" + _ROWS.replace("\n", "\r\n").encode())
     assert _command(world)[1] == stdout
 
@@ -102,7 +102,7 @@ def test_a_line_that_cannot_be_read_is_named(world: Path, rows: str, message: st
         (rated_record(b"a", [0], [1], [1]), "(a): its id is that of an earlier record"),
         (rated_record(b"", [0], [1], [1]), "record 0 (no id): has no id"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "record",  # bytes of maps differ between processes
+    ids=lambda value: value if isinstance(value, str) else "record",  # maps' bytes differ between processes
 )
 def test_ratings_that_are_none_are_named(world: Path, record: bytes, message: str) -> None:
     write_shard(world / "wrong.tfrecord", [record])

@@ -1,4 +1,4 @@
-"""GAP@20 of a submission file: by hand, from shards and CSV files, and what cannot be used."""
+"""GAP@20 of a submission file: by hand, from shards and CSV files, and unusable files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_byte_order_mark_changes_nothing_and_compressed_files_are_named(submis
 
 @pytest.mark.parametrize(("policy", "gap"), [("skip", 1 / 2), ("negative", (1 / 2 + 0) / 2)])
 def test_videos_without_labels_are_left_out_or_negative(tmp_path: Path, policy: str, gap: float) -> None:
-    """Labels 1 and 9 of a. Ranked without b: a1 (right), a2. With b: b3, a1 (right), a2, b1."""
+    """Video a has labels 1 and 9. Ranked without b: a1 (right), a2. With b: b3, a1 (right), a2, b1."""
     (tmp_path / "submission.csv").write_text(_ROWS.replace("3 0.8", "3 0.95"))
     (tmp_path / "labels.csv").write_text("id,labels\na,1 9\nb,\n")
     result = run_command(

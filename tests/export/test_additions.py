@@ -1,4 +1,4 @@
-"""What a SavedModel has by choice: names of classes, MediaPipe's signature, embeddings."""
+"""Optional parts of a SavedModel: class names, MediaPipe's signature, embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from yt8m_tf.serving.scorer import load_scorer
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Of a level: the data, the model, and what was loaded of its SavedModel with everything."""
+    """Exports a model of a level once; returns the data, the model, and its loaded SavedModel with all additions."""
     made = {}
 
     def export(level):
@@ -48,7 +48,7 @@ def test_names_stand_beside_classes_and_scores(exported, rng):
 
 
 def test_mediapipe_takes_dequantised_frames(exported, rng):
-    """Values of no code, more frames than the model reads; what comes after a clip's end means nothing."""
+    """The signature takes values that no code has, and more frames than the model reads; it ignores padding."""
     _, model, _, loaded = exported("frame")
     length = MAX_FRAMES + 5
     frames = rng.normal(size=(4, length, sum(FEATURES.values()))).astype(np.float32)
@@ -79,7 +79,7 @@ def test_mediapipe_agrees_with_features_on_codes(exported, rng):
 
 @pytest.mark.parametrize("level", ["video", "frame"])
 def test_embeddings_are_what_the_classes_are_made_of(exported, rng, level):
-    """Their product with the last layer's kernel, and its bias, are the logits."""
+    """The logits are the product of the embeddings and the last layer's kernel, plus its bias."""
     _, model, _, loaded = exported(level)
     shape = (5,) if level == "video" else (5, 9)
     inputs = {
@@ -98,7 +98,7 @@ def test_embeddings_are_what_the_classes_are_made_of(exported, rng, level):
 
 
 def test_clips_are_scored_by_their_means(rng, tmp_path):
-    """By a video-level model, which the command has of its signature `frames`."""
+    """A video-level model scores clips with its signature `frames`, also in `infer`."""
     data, clips = tiny_data("video"), tiny_data("frame")
     model = tiny_model(data, rng)
     export_saved_model(model, data, tmp_path / "m", precision=FLOAT32, additions=Additions(frames=True))
@@ -128,7 +128,7 @@ def test_clips_are_scored_by_their_means(rng, tmp_path):
 
 
 def test_embeddings_of_a_mean_stand_side_by_side(rng, tmp_path):
-    """Those of the logistic members are their inputs; a member of some features has those; neighbours are left out."""
+    """The embeddings of logistic members are the inputs that they read; neighbours are left out."""
     data = tiny_data("video", features={"rgb": 6, "audio": 3})
     members = [
         {"name": "logistic", "features": ["audio"]},

@@ -1,4 +1,4 @@
-"""Programs that nobody here wrote: saved_model_cli, TensorFlow 1's loader, TensorFlow Serving's REST interface."""
+"""Third-party clients: saved_model_cli, TensorFlow 1's loader, TensorFlow Serving's REST interface."""
 
 import base64
 import json
@@ -25,11 +25,11 @@ from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.export.saved_model import export_saved_model
 
 ROOT = Path(__file__).resolve().parents[2]
-# Both ways of storing weights that are decoded at load, in one model.
+# One model with both kinds of weights that are decoded on loading.
 MIXED = parse_precision("hidden*:cluster,*:float16")
 v1 = tf.compat.v1
 
-# Each command in a process of its own, but with one import of TensorFlow.
+# Runs each command in a process of its own, with a single import of TensorFlow.
 COMMANDS = """
 import json, os, sys
 from tensorflow.python.tools.saved_model_cli import main
@@ -46,7 +46,7 @@ for number, arguments in enumerate(json.load(open("commands.json"))):
 """
 
 
-@pytest.mark.slow  # the same signatures are called by TensorFlow 1's loader and as Serving calls them
+@pytest.mark.slow  # TensorFlow 1's loader and the REST test call the same signatures
 def test_saved_model_cli(rng, tmp_path):
     data = tiny_data("video")
     model = tiny_model(data, rng)
@@ -79,7 +79,7 @@ def test_saved_model_cli(rng, tmp_path):
 
 @pytest.mark.parametrize("level", ["video", "frame"])
 def test_loader_of_tensorflow_1_decodes_the_weights_too(level, rng, tmp_path):
-    """TensorFlow Serving loads a SavedModel in this way: a session, and the initialiser that the graph names."""
+    """TensorFlow Serving loads a SavedModel like this: a session, and the initialiser named in the graph."""
     data = tiny_data(level)
     export_saved_model(tiny_model(data, rng), data, tmp_path / "m", precision=MIXED)
     records = tiny_records(data, rng, 5)
@@ -97,7 +97,7 @@ def test_loader_of_tensorflow_1_decodes_the_weights_too(level, rng, tmp_path):
 
 
 def documented_client():
-    """The functions of the Python program that docs/EXPORT.md shows."""
+    """The functions of the Python program in docs/EXPORT.md."""
     text = (ROOT / "docs" / "EXPORT.md").read_text(encoding="utf-8")
     (program,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "urllib" in block]
     functions = {"__name__": "client"}
@@ -106,11 +106,11 @@ def documented_client():
 
 
 def serve(signature, body):
-    """A row-format request to TensorFlow Serving, as its json_tensor.cc reads one and answers."""
+    """Answers a row-format request like TensorFlow Serving (see its json_tensor.cc)."""
     (name,) = signature.structured_input_signature[1]
     values = []
     for instance in json.loads(body)["instances"]:
-        assert set(instance) == {name}  # the names of all inputs, and no other
+        assert set(instance) == {name}  # exactly the names of all inputs
         assert set(instance[name]) == {"b64"}
         values.append(base64.b64decode(instance[name]["b64"], validate=True))
     outputs = {key: value.numpy() for key, value in signature(**{name: tf.constant(values)}).items()}

@@ -1,4 +1,4 @@
-"""The final network as it was published, 247 million weights, through the command, in each precision."""
+"""The final network at its published size, 247 million weights, exported by the command in each precision."""
 
 import json
 import os

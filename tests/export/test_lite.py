@@ -17,7 +17,7 @@ from yt8m_tf.layers import masking
 from yt8m_tf.layers.attention import PositionedSelfAttention
 from yt8m_tf.training import checkpoints
 
-# Largest difference of scores by rounding of weights to float16.
+# The largest difference of scores caused by rounding weights to float16.
 CLOSE = 1e-3
 FRAME_LEVEL = (
     *("dbof", "soft_dbof", "time_distributed_dense_max", "transformer", "linear_combinations"),
@@ -54,7 +54,7 @@ def test_the_file_is_half_of_float32(rng):
 
 
 def _check_clips(model, data, rng):
-    """The converted model gives the scores of `model` for clips of several lengths, and of padding."""
+    """Checks that the converted model gives the scores of `model` for padded clips of several lengths."""
     for variable in model.weights:
         if variable.dtype.startswith("float") and "moving_variance" not in variable.path:
             variable.assign(variable + rng.normal(0.0, 0.05, variable.shape))

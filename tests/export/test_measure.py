@@ -13,7 +13,7 @@ from yt8m_tf.export.saved_model import export_saved_model
 
 
 def plain_gap(scores, labels):
-    """GAP@20 by its definition: pool the 20 best pairs of each video, average precision over all positives."""
+    """GAP@20 by definition: pool the 20 best pairs of each video, average precision over all positives."""
     pairs = []
     for row, positives in zip(scores, labels, strict=True):
         best = sorted(range(len(row)), key=lambda c: (-row[c], c))[:20]
@@ -69,7 +69,7 @@ def test_compare_against_plain_numbers(level, rng, tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_scores_that_depend_on_the_size_of_the_batch_are_refused(size, tmp_path):
-    """The float32 model is scored in batches of five alone, where nothing is wrong; nor is the GAP."""
+    """The float32 model is scored only in batches of five, which give correct scores and a correct GAP."""
     batch = {
         "x": tf.constant([[0.9, 0.1], [0.1, 0.9], [0.8, 0.3], [0.2, 0.6], [0.5, 0.4]]),
         "labels": tf.constant([[0], [1], [0], [1], [0]]),

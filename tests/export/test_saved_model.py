@@ -38,7 +38,7 @@ def files_bytes(directory: Path) -> int:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Exports a model of a level at a precision, once: the data, the model, and what was loaded."""
+    """Exports a model of a level at a precision, once; returns the data, the model, and the loaded SavedModel."""
     made = {}
 
     def export(level, precision):
@@ -67,7 +67,7 @@ def test_serving_signature_gives_the_models_highest_scores(level, precision, rng
     scores, classes = served["predictions"].numpy(), served["class_indexes"].numpy()
     assert (np.diff(scores, axis=1) <= 0).all()
     np.testing.assert_allclose(scores, np.take_along_axis(expected, classes, 1), atol=CLOSE[precision], rtol=0)
-    # Whatever was left out scores no more than what was kept.
+    # Omitted classes score no more than the returned ones.
     np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :20], atol=CLOSE[precision], rtol=0)
     assert all(len(set(row)) == 20 for row in classes.tolist())
 
@@ -98,7 +98,7 @@ def test_features_signature_frame_takes_codes(precision, rng, exported):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_serving_refuses_what_is_no_record_of_its_level(level, rng, exported):
-    """Such as an empty string, a record of the other level, a clip without frames: never scores of 0."""
+    """An empty string, a record of the other level, a clip without frames: none may get scores of 0."""
     data, _, loaded = exported(level, "float32")
     serving = loaded.signatures["serving_default"]
     other = tiny_data("video" if level == "frame" else "frame")
@@ -136,7 +136,7 @@ def test_only_large_weights_are_halved_and_nothing_else_is_stored(rng, tmp_path)
     model = tiny_model(data, rng)
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
-    model.optimizer = optimizer  # a trained model's slots hang on it
+    model.optimizer = optimizer  # a trained model has the optimizer's slots attached
 
     for precision in ("float32", "float16"):
         export_saved_model(model, data, tmp_path / precision, precision=parse_precision(precision))
@@ -149,7 +149,7 @@ def test_only_large_weights_are_halved_and_nothing_else_is_stored(rng, tmp_path)
         if "weights" in key
     }
     assert set(names) == {variable.path for variable in model.weights}
-    assert len(dtypes) == len(names) + 1  # and the bookkeeping of the object graph: no slots, seeds, counters
+    assert len(dtypes) == len(names) + 1  # one more for the object graph: no slots, seeds, counters
     halves = {name for name, key in names.items() if dtypes[key] == tf.float16}
     assert halves == {"hidden/kernel", "logits/kernel"}  # logits/bias has 1,500 elements
     assert {dtypes[key] for name, key in names.items() if name not in halves} == {tf.float32}
@@ -224,7 +224,7 @@ def test_decoded_weights_stay_as_long_as_a_signature_and_go_with_it(rng, tmp_pat
     export_saved_model(model, data, tmp_path / "m")
     features = {name: tf.zeros((1, size)) for name, size in FEATURES.items()}
     first, second = (tf.saved_model.load(str(tmp_path / "m")).signatures["features"] for _ in range(2))
-    gc.collect()  # of what was loaded the signatures alone are left
+    gc.collect()  # only the signatures of what was loaded are left
     expected = first(**features)["predictions"].numpy()
     del first
     gc.collect()
@@ -233,7 +233,7 @@ def test_decoded_weights_stay_as_long_as_a_signature_and_go_with_it(rng, tmp_pat
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_models_loaded(rng, tmp_path):
-    """Each holds 40 MB of decoded weights."""
+    """Each model holds 40 MB of decoded weights."""
     data = tiny_data("video", num_classes=150_000)
     export_saved_model(tiny_model(data, rng), data, tmp_path / "m")
     features = {name: tf.zeros((1, size)) for name, size in FEATURES.items()}
@@ -244,9 +244,9 @@ def test_memory_does_not_grow_with_the_models_loaded(rng, tmp_path):
 
     def load() -> None:
         tf.saved_model.load(str(tmp_path / "m")).signatures["features"](**features)
-        gc.collect()  # what is loaded holds itself in cycles
+        gc.collect()  # loaded models hold themselves in reference cycles
 
-    for _ in range(4):  # allocators keep some for later
+    for _ in range(4):  # allocators keep some memory for later
         load()
     before = resident()
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Each kind of input: what inference needs is the same bit for bit, the rest is gone, the report says so."""
+"""For each kind of input, what inference needs stays bit for bit, the rest is removed, and the report is right."""
 
 import json
 import re
@@ -27,7 +27,7 @@ v1 = tf.compat.v1
 
 @pytest.fixture(scope="module")
 def fitted():
-    """A Keras model that Adam has trained with moving averages, metrics and dropout, and inputs for it."""
+    """A Keras model trained by Adam with moving averages, metrics and dropout, and inputs for it."""
     rng = np.random.default_rng()
     inputs = keras.Input((8,))
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(32)], name="inner")
@@ -86,7 +86,7 @@ def test_keras_file_predicts_the_same(fitted, tmp_path):
 
 def test_keras_checkpoint_keeps_weights_whatever_their_key_is(fitted, tmp_path):
     model, features = fitted
-    # In this order Keras's weights are saved as optimizer/_trainable_variables/...
+    # In this order, Keras's weights are saved as optimizer/_trainable_variables/...
     path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(tmp_path / "c"))
     assert any(name.startswith("optimizer/_trainable_variables") for name, _ in tf.train.list_variables(path))
     report = strip(path, tmp_path / "stripped")
@@ -100,7 +100,7 @@ def test_keras_checkpoint_keeps_weights_whatever_their_key_is(fitted, tmp_path):
 
 
 def test_slots_in_the_graph_of_objects_go(rng, tmp_path):
-    """Optimizers of Keras 2 before 2.11: slots hang on no object, but on pairs of an optimizer and a variable."""
+    """Optimizers of Keras 2 before 2.11: slots belong to pairs of an optimizer and a variable, not to objects."""
     graph = kinds_graph(
         {
             "": {"layer": "w_holder", "optimizer": "adam", "save_counter": "save_counter"},
@@ -123,7 +123,7 @@ def test_slots_in_the_graph_of_objects_go(rng, tmp_path):
 
 
 def kinds_graph(children, slots):
-    """A `TrackableObjectGraph`; objects without children are variables, whose keys are their names."""
+    """A `TrackableObjectGraph`; objects without children are variables, and their names are the keys."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     names = list(dict.fromkeys(["", *(n for row in children.values() for n in row.values())]))
@@ -142,7 +142,7 @@ def kinds_graph(children, slots):
 
 
 def starter_code_graph():
-    """A graph as the starter code trains it, in the default session; input, output and the variables by name."""
+    """Builds a training graph of the starter code in the default session; returns input, output and the record."""
     examples = v1.placeholder(tf.string, [None], name="example_bytes")
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [2.0]), -1.0)
     features = v1.parse_example(examples, {"x": tf.io.FixedLenFeature([4], tf.float32)})["x"]
@@ -168,7 +168,7 @@ def starter_code_graph():
 
 @pytest.fixture(scope="module")
 def starter_code(tmp_path_factory):
-    """A checkpoint and a SavedModel of TensorFlow 1, a record, the scores of it, and the values of all variables."""
+    """The directory of a checkpoint and a SavedModel of TensorFlow 1, a record, and its scores."""
     root = tmp_path_factory.mktemp("v1")
     with v1.Graph().as_default() as graph, v1.Session(graph=graph) as session:
         examples, scores, record = starter_code_graph()
@@ -193,7 +193,7 @@ def test_names_of_tensorflow_1(average, starter_code, tmp_path):
     report = strip(root / "model.ckpt-7", tmp_path / "s", average=average)
 
     suffix = "/ExponentialMovingAverage" if average else ""
-    # "tower/Adam" is a weight: there is no "tower" that it could be a slot of.
+    # "tower/Adam" is a weight: there is no variable "tower" whose slot it could be.
     assert_same(
         read_checkpoint(tmp_path / "s"), {n: before[n + suffix] for n in ("tower/hidden/weights", "tower/Adam")}
     )

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def trained(rng, tmp_path, learnable_shards):
-    """A run directory as training leaves it, with a moving average of the weights, and the directory of its data."""
+    """The run directory of a finished training with a moving average of the weights, and its data directory."""
     data_dir = learnable_shards("video", train=1, validate=2, each=40, classes=24)
     values = {
         "model": {"name": "resnet_like", "inner_size": 64, "av_blocks": 0, "concat_blocks": 0},

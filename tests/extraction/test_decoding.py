@@ -1,4 +1,4 @@
-"""Frames are those nearest to whole seconds, sound is on their clock, and damage is counted."""
+"""Decoding: frames nearest to whole seconds, sound on the same clock, and damage is counted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LOSSLESS = {"codec": "ffv1", "pixels": "bgr0"}
 
 
 def _numbers(path: Path, max_seconds: int = 303) -> list[int]:
-    """What the frames of a video of `grey` pictures say."""
+    """The numbers encoded in the frames of a video of `grey` pictures."""
     return [int(np.median(frame)) for frame in VideoFile(path).frames(max_seconds)]
 
 
 def _nearest(times: list[Fraction], last_length: Fraction) -> list[int]:
-    """By the definition: for each k before the end the number of the frame nearest to k seconds, the earlier of two."""
+    """The numbers of the frames nearest to each second before the end; of two equally near ones, the earlier."""
     seconds = range(-int(-(times[-1] + last_length) // 1))
     return [min(range(len(times)), key=lambda number: (abs(times[number] - k), number)) for k in seconds]
 
@@ -34,16 +34,16 @@ def _nearest(times: list[Fraction], last_length: Fraction) -> list[int]:
 def test_frames_of_a_constant_rate(rate: Fraction, tmp_path: Path) -> None:
     times = steady(rate, 8.2)
     path = write_video(tmp_path / "a.mkv", times, grey, **_LOSSLESS)
-    # Matroska's own clock has milliseconds.
+    # Matroska's own clock counts milliseconds.
     stored = [Fraction(round(time * 1000), 1000) for time in times]
     assert _numbers(path) == _nearest(stored, 1 / Fraction(rate))
 
 
 def test_thirty_thousand_by_1001_does_not_drift(tmp_path: Path) -> None:
-    """Hundreds of frames in, the frame of second k is number round(k * 30000 / 1001) and no other."""
+    """Even after hundreds of frames, the frame of second k is exactly number round(k * 30000 / 1001)."""
     rate = Fraction(30000, 1001)
     path = write_video(tmp_path / "a.mp4", steady(rate, 100), lambda n: grey(6 * (n % 40)))
-    read = [round(float(frame.mean()) / 6) for frame in VideoFile(path).frames(303)]  # compression loses less than 3
+    read = [round(float(frame.mean()) / 6) for frame in VideoFile(path).frames(303)]  # compression errors are below 3
     assert read == [round(k * rate) % 40 for k in range(100)]
 
 
@@ -58,13 +58,13 @@ def test_variable_rate_and_a_long_still(tmp_path: Path, rng: np.random.Generator
 
 @pytest.mark.parametrize(("turn", "matrix"), [(-1, (0, 1, -1, 0)), (1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (0, None)])
 def test_rotation(turn: int, matrix: tuple[int, ...] | None, tmp_path: Path) -> None:
-    """The matrix of `tkhd`, which maps (x, y) to (ax + cy, bx + dy): telephones write the first one."""
+    """The matrix of `tkhd`, which maps (x, y) to (ax + cy, bx + dy): phones write the first one."""
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:16, :32] = 255  # the upper left quarter
     path = write_video(tmp_path / "a.mp4", steady(25, 0.2), lambda _: picture)
     if matrix:
         data = bytearray(path.read_bytes())
-        start = data.index(b"tkhd") + 4 + 40  # version, times, id, duration, layer, volume stand before it
+        start = data.index(b"tkhd") + 4 + 40  # after version, times, id, duration, layer, volume
         for place, value in zip((0, 1, 3, 4), matrix, strict=True):
             data[start + 4 * place : start + 4 * place + 4] = (value * 2**16).to_bytes(4, "big", signed=True)
         path.write_bytes(bytes(data))
@@ -83,7 +83,7 @@ def test_cut_at_the_limit(tmp_path: Path) -> None:
 
 
 def test_frames_without_timestamps_take_the_average_rate_and_are_counted(tmp_path: Path) -> None:
-    """A bare H.264 stream has none."""
+    """A bare H.264 stream has no timestamps."""
     path = write_video(tmp_path / "a.h264", steady(25, 4), lambda n: grey(2 * n + 16))
     video = VideoFile(path)
     read = [round((float(frame.mean()) - 16) / 2) for frame in video.frames(303)]
@@ -91,7 +91,7 @@ def test_frames_without_timestamps_take_the_average_rate_and_are_counted(tmp_pat
 
 
 def test_sound_is_the_mean_of_the_channels_at_16_khz(tmp_path: Path) -> None:
-    """Two tones on two channels: each is there with half its loudness."""
+    """Two tones on two channels: each is present with half its loudness."""
     channels = np.concatenate([tone(500, 3, loudness=0.8), tone(1500, 3, loudness=0.4)])
     path = write_video(tmp_path / "a.mkv", steady(5, 3), grey, channels, sound_codec="pcm_s16le")
     sound = list(VideoFile(path).sound(303))
@@ -142,7 +142,7 @@ def test_without_pyav_one_line_says_which_extra_to_install(monkeypatch: pytest.M
 
 
 def test_a_file_that_breaks_off(tmp_path: Path) -> None:
-    """Its beginning is decoded; the length that it states says that there was more."""
+    """Its beginning is decoded; the length in its header shows that more is missing."""
     path = write_video(tmp_path / "a.mkv", steady(25, 10), lambda n: grey(n % 200, 64), tone(300, 10), **_LOSSLESS)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 6 // 10])
@@ -157,14 +157,14 @@ def test_packets_that_cannot_be_decoded_are_counted(tmp_path: Path) -> None:
         places = [packet.pos for packet in container.demux(video=0) if packet.size and not packet.is_keyframe]
     data = bytearray(path.read_bytes())
     for place in places[40:43]:
-        data[place : place + 4] = b"\xff" * 4  # the length of what follows
+        data[place : place + 4] = b"\xff" * 4  # the length of the following data
     path.write_bytes(bytes(data))
     video = VideoFile(path)
     assert len(list(video.frames(303))) == 6 and video.found.num_damaged == 3
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
-    """Python's share of 50 s is that of 5 s: nothing of a file is kept."""
+    """Python uses as much memory for 50 s as for 5 s: no data of a file is kept."""
     peaks = []
     for seconds in (5, 50):
         options = {"sound_codec": "pcm_s16le", "sound_rate": 8000}

@@ -1,4 +1,4 @@
-"""From a folder of videos and a table to shards: what they hold, what is reported, and what is not done twice."""
+"""From a folder of videos and a table to shards: their contents, the report, and work that is not repeated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _QUIET = Options(jobs=0, progress=False)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips, one without sound, and two files that are none."""
+    """Four clips, one without sound, and files that are not videos."""
     root = tmp_path_factory.mktemp("videos")
     for number, shape in enumerate(("disc", "square", "cross")):
         Clip(shape, 300.0 * 3**number, number).write(root / f"v{number}.mp4")
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Of a small model with random weights, and log-mel spectra, as codes."""
+    """A recipe of a small model with random weights, and log-mel spectra, stored as codes."""
     model = write_picture_model(tmp_path_factory.mktemp("model") / "small.keras")
     return Recipe({"rgb": f"keras:{model}", "audio": "log_mel"}, storage=Storage("uint8", -5.0, 5.0))
 
@@ -98,7 +98,7 @@ def test_what_shards_and_report_hold(folder: Path, recipe: Recipe, tmp_path: Pat
             wanted = extract_features(path, backbones, recipe).frames
             codes = codes_of(clips[video_id])
             for name, values in wanted.items():
-                # Truncated: a code stands for what lies above it.
+                # Truncated: a code is the lower end of its interval.
                 np.testing.assert_array_equal(codes[name], np.floor((np.clip(values, -5, 5) + 5) * 255 / 10))
                 mean = videos[video_id].features.feature[f"mean_{name}"].float_list.value
                 decoded = (codes[name].astype(np.float64) * (10 / 255) + (10 / 512 - 5)).mean(axis=0)
@@ -123,14 +123,14 @@ def test_what_shards_and_report_hold(folder: Path, recipe: Recipe, tmp_path: Pat
 
 
 def test_the_datasets_own_quantisation(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
-    """Without --range codes are those of YouTube-8M, which its own formula decodes."""
+    """Without --range, the codes are those of YouTube-8M, and its formula decodes them."""
     own = dataclasses.replace(recipe, storage=Storage())
     result = _run(folder, own, tmp_path)
     codes = codes_of(_records(tmp_path / "frame" / "test0000.tfrecord", tf.train.SequenceExample)["silent"])
     video = _records(tmp_path / "video" / "test0000.tfrecord", tf.train.Example)["silent"]
     means = video.features.feature["mean_rgb"].float_list.value
     np.testing.assert_allclose(means, decoded_mean(codes["rgb"]), atol=1e-6)
-    # The log of silence, -4.6, lies outside.
+    # The log of silence, -4.6, is out of range.
     assert set(codes["audio"].flat) == {0} and 0 < result.outside["audio"] < 1
 
 
@@ -174,7 +174,7 @@ def test_interrupted_it_goes_on_behind_the_last_video(
     with pytest.raises(KeyboardInterrupt):
         _run(folder, recipe, tmp_path / "cut")
     first, made = made, []
-    # A part that is damaged counts as none.
+    # A damaged part counts as missing.
     part = next((tmp_path / "cut" / ".features").glob("*.npz"))
     part.write_bytes(part.read_bytes()[:100])
     monkeypatch.setattr(
@@ -195,12 +195,12 @@ def test_nothing_is_made_twice(folder: Path, recipe: Recipe, tmp_path: Path, mon
     )
     assert not _run(folder, recipe, tmp_path, keep_features=True).report and not made
     assert _contents(tmp_path) == before
-    # Other labels: new shards of the features that are there.
+    # Different labels: new shards from the existing features.
     other = LabelTable({**_TABLE.rows, "v1": Row((2,), "train")}, _TABLE.class_names)
     with pytest.raises(InputError, match="add --overwrite"):
         _run(folder, recipe, tmp_path, other, keep_features=True)
     _run(folder, recipe, tmp_path, other, keep_features=True, overwrite=True)
-    assert made == ["noise"]  # what cannot be used is tried again
+    assert made == ["noise"]  # videos that failed are tried again
     record = _records(tmp_path / "video" / "train0000.tfrecord", tf.train.Example)["v1"]
     assert list(record.features.feature["labels"].int64_list.value) == [2]
 
@@ -226,7 +226,7 @@ def test_features_that_cannot_be_stored_are_a_row(folder: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("features", [{}, {"rgb": "inceptoin"}, {"rgb": "keras:none.keras"}, {"rgb": "inception"}])
 def test_backbones_that_are_not_there_are_told_first(features: dict[str, str], folder: Path, tmp_path: Path) -> None:
-    """Before processes are started, and a directory is made."""
+    """Before processes are started or a directory is created."""
     with pytest.raises(InputError, match=r"none are named|no such backbone|no such file or|needs --inception=DIR"):
         extract({"v0": folder / "v0.mp4"}, None, Recipe(features), tmp_path / "out", _QUIET)
     assert not (tmp_path / "out").exists()
@@ -278,7 +278,7 @@ def test_processes_make_the_same_shards_as_one(folder: Path, recipe: Recipe, tmp
 
 @pytest.mark.slow
 def test_a_process_that_dies_costs_one_video(folder: Path, tmp_path: Path) -> None:
-    """Killed while it has the second of three videos open."""
+    """A process is killed while it has the second of three videos open."""
     long = write_video(tmp_path / "long.mp4", steady(25, 300), lambda n: grey(n % 200, 64))
     paths = [folder / "v0.mp4", long, folder / "v1.mp4"]
     tasks = [Task(str(path), tmp_path / f"{number}.npz") for number, path in enumerate(paths)]

@@ -1,4 +1,4 @@
-"""The features of a video: one row a second for each, on one clock, and what is said of odd files."""
+"""The features of a video: one row a second for each, on a common clock, and notes about odd files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Colour:
 
 
 class _Loudness:
-    """The root of the mean square of a second."""
+    """The root mean square of each second."""
 
     size = 1
 
@@ -37,7 +37,7 @@ class _Loudness:
 
 
 _BOTH = Backbones({"rgb": _Colour()}, {"audio": _Loudness()})
-_RMS = 0.5 / np.sqrt(2)  # of a tone of `tone`
+_RMS = 0.5 / np.sqrt(2)  # of a tone from `tone`
 
 
 def _features(path: Path, backbones: Backbones = _BOTH, **recipe: object) -> VideoFeatures:
@@ -45,7 +45,7 @@ def _features(path: Path, backbones: Backbones = _BOTH, **recipe: object) -> Vid
 
 
 def test_pictures_and_sound_are_in_step(tmp_path: Path) -> None:
-    """The tone begins with the second second, as the pictures change; 70 s are more than one batch."""
+    """The tone begins with the second second, when the pictures change; 70 s are more than one batch."""
     sound = np.concatenate([np.zeros((1, 44100), np.float32), tone(440, 69)], axis=1)
     path = write_video(
         tmp_path / "a.mkv", steady(2, 70), lambda n: grey(200 * (n >= 2)), sound, sound_codec="pcm_s16le"
@@ -73,7 +73,7 @@ def test_a_video_without_sound_says_so(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.frames["audio"], np.zeros((3, 1)))
     with pytest.raises(DecodingError, match=r"^has no sound$"):
         _features(path, without_audio="skip")
-    # Where no sound is wanted there is nothing to say.
+    # If no sound is needed, there is nothing to report.
     assert _features(path, Backbones({"rgb": _Colour()}, {})).notes == ()
     with pytest.raises(DecodingError, match=r"^has no sound$"):
         _features(path, Backbones({}, {"audio": _Loudness()}))
@@ -99,7 +99,7 @@ def test_what_is_cut_and_what_breaks_off_is_said(tmp_path: Path) -> None:
 
 
 def test_ten_hours_are_cut_and_not_read_to_the_end(tmp_path: Path) -> None:
-    """A frame every ten minutes: what is after the limit is not decoded."""
+    """One frame every ten minutes: frames after the limit are not decoded."""
     path = write_video(tmp_path / "a.mkv", [600 * time for time in steady(1, 60)], grey, codec="ffv1", pixels="bgr0")
     found = _features(path, max_seconds=700)
     np.testing.assert_allclose(found.frames["rgb"][:, 0], [0] * 301 + [1] * 399)

@@ -1,4 +1,4 @@
-"""Log-mel examples against the formulas, sum by sum."""
+"""Log-mel examples against plain sums of the formulas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _mel(frequency: float) -> float:
 
 
 def _slow_step(samples: np.ndarray, step: int) -> np.ndarray:
-    """[64]: one step of 25 ms, by a Fourier sum for each bin and a triangle for each band."""
+    """Computes one step of 25 ms, [64], with a Fourier sum for each bin and a triangle for each band."""
     window = np.array([0.5 - 0.5 * np.cos(2 * np.pi * n / 400) for n in range(400)])
     values = samples[160 * step : 160 * step + 400] * window
     n = np.arange(400)
@@ -41,7 +41,7 @@ def test_against_sums(rng: np.random.Generator) -> None:
 
 
 def test_silence_and_a_tone() -> None:
-    """Silence is log 0.01 everywhere; 1 kHz is loudest in the band whose middle is nearest in mel."""
+    """Silence is log 0.01 everywhere; 1 kHz is loudest in the band whose centre is nearest in mel."""
     time = np.arange(16000) / 16000
     examples = log_mel(np.stack([np.zeros(16000), np.sin(2 * np.pi * 1000 * time)]).astype(np.float32))
     np.testing.assert_allclose(examples[0], np.log(0.01), atol=1e-6)

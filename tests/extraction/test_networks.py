@@ -1,4 +1,4 @@
-"""Any image model as a backbone: sizes, scaling, layers, and what is refused."""
+"""Any image model as a backbone: sizes, scaling, layers, and refused models."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_a_keras_model_and_one_of_its_layers(tmp_path: Path, rng: np.random.Gene
     assert (whole.size, part.size) == (192, 32)
     wanted = model(np.stack(pictures).astype(np.float32)).numpy()
     np.testing.assert_allclose(whole([whole.prepare(p) for p in pictures]), wanted, atol=1e-6)
-    # The mean over the places of a layer that keeps them.
+    # The mean over the positions of a layer that keeps them.
     layer = keras.Model(model.inputs[0], model.get_layer("conv32").output)
     wanted = layer(np.stack(pictures).astype(np.float32)).numpy().mean(axis=(1, 2))
     np.testing.assert_allclose(part([part.prepare(p) for p in pictures]), wanted, atol=1e-6)
 
 
 def test_pictures_are_resized_as_wholes(tmp_path: Path) -> None:
-    """A picture of two halves is one of two halves, in either size."""
+    """A picture of two halves keeps its two halves at either size."""
     inputs = keras.Input([None, None, 3])
     keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save(tmp_path / "a.keras")
     recipe = Recipe({"rgb": f"keras:{tmp_path}/a.keras"}, image_size=8)
@@ -91,7 +91,7 @@ def test_sound_goes_in_as_examples_or_samples(tmp_path: Path, rng: np.random.Gen
 
 
 def test_a_saved_model(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Of uint8 pictures of any size, with two outputs, one of which is named."""
+    """The SavedModel takes uint8 pictures of any size, and has two outputs, one of which is selected."""
     module = tf.Module()
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
@@ -136,10 +136,10 @@ def test_an_application_takes_its_weights_from_the_cache(
     (tmp_path / "models" / _WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(InputError, match="its cached weights cannot be loaded"):
         load_backbones(_MOBILENET)
-    assert (tmp_path / "models" / _WEIGHTS).exists()  # what is the user's stays
+    assert (tmp_path / "models" / _WEIGHTS).exists()  # the user's file is kept
 
     model = keras.applications.MobileNet(include_top=False, pooling="avg", weights=None, input_shape=(32, 32, 3))
-    model.save(tmp_path / "whole.h5")  # the published files have the format of those days
+    model.save(tmp_path / "whole.h5")  # the published files have this old format
     with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "models" / _WEIGHTS, "w") as weights:
         for key, value in whole["model_weights"].attrs.items():
             weights.attrs[key] = value
@@ -187,7 +187,7 @@ def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Files are named from the root in a recipe, which is used from elsewhere."""
+    """Recipes contain absolute paths, since they are used from elsewhere."""
     monkeypatch.chdir(tmp_path)
     wanted = {"rgb": "inception", "x": f"keras:{tmp_path}/a=b.keras:c", "y": f"saved_model:{tmp_path}/d:e"}
     assert parse_features(["rgb=inception", "x=keras:a=b.keras:c", "y=saved_model:d:e"]) == wanted

@@ -1,4 +1,4 @@
-"""YouTube-8M's own features: random weights of the published names and shapes, against NumPy."""
+"""YouTube-8M's own features: random weights with the published names and shapes, against NumPy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SMALL = {"channels": (4, 6, 8, 10), "units": (24, 20, 16)}
 
 
 def _convolution(values: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """3 x 3 with zeros around, then ReLU: [H, W, I] -> [H, W, O]."""
+    """3 x 3 convolution with zero padding, then ReLU: [H, W, I] -> [H, W, O]."""
     height, width, _ = values.shape
     padded = np.pad(values, ((1, 1), (1, 1), (0, 0)))
     total = np.zeros((height, width, kernel.shape[-1]))
@@ -34,7 +34,7 @@ def _pool(values: np.ndarray) -> np.ndarray:
 
 
 def _vggish(example: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """As published, in float64: [96, 64] -> [128], whitened."""
+    """VGGish as published, in float64: [96, 64] -> [128], whitened."""
     values = example[..., None].astype(np.float64)
 
     def of(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +72,7 @@ def test_vggish_in_full_size(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def _bilinear(picture: np.ndarray, size: int) -> np.ndarray:
-    """TF1's, without aligned corners: output pixel i is at i * H / size."""
+    """TF1's bilinear resizing without aligned corners: output pixel i is at i * H / size."""
     height, width, _ = picture.shape
     result = picture.astype(np.float64)
     for axis, length in ((0, height), (1, width)):
@@ -85,7 +85,7 @@ def _bilinear(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def test_inception(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Pictures of other sizes go in as they are; y = (pool - m) V / sqrt(L + 1e-4) with the first 1,024 components."""
+    """Pictures of any size go in as they are; y = (pool - m) V / sqrt(L + 1e-4) with the first 1,024 components."""
     arrays = write_inception(tmp_path, rng)
     backbone = Inception(tmp_path)
     pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((40, 60, 3), (301, 299, 3))]

@@ -19,7 +19,7 @@ _SPEC = InputSpec(features={"rgb": 24, "audio": 12}, num_classes=20, max_frames=
 
 
 def _records(sample: Any, level: str) -> list[Any]:
-    """Of the validation shards."""
+    """The records of the validation shards."""
     kind = tf.train.Example if level == "video" else tf.train.SequenceExample
     shards = sorted(str(path) for path in (sample.directory / level).glob("validate*.tfrecord"))
     return [kind.FromString(record.numpy()) for record in tf.data.TFRecordDataset(shards)]

@@ -1,4 +1,4 @@
-"""GAP@20 as a Keras metric, against the accumulator and by hand."""
+"""GAP@20 as a Keras metric, against the accumulator, and by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yt8m_tf.metrics.batch_statistics import batch_statistics
 
 
 def _videos(rng: np.random.Generator, count: int, classes: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Logits with ties, and targets that some follow."""
+    """Logits with ties, and targets that depend on some of them."""
     logits = np.round(rng.normal(size=(count, classes)), 1).astype(np.float32)
     targets = (rng.random((count, classes)) < 0.02 + 0.2 * (logits > 1.5)).astype(np.float32)
     return logits, targets

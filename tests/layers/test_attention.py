@@ -32,7 +32,7 @@ def test_position_codes_of_late_frames_are_exact():
 
 
 def attention_by_hand(layer, frames, count):
-    """One clip, one query at a time."""
+    """Computes attention for one clip, one query at a time."""
     length, size = frames.shape
     w = {variable.name: np.asarray(variable, "float64") for variable in layer.weights}
     codes = np.zeros((length, size))

@@ -20,7 +20,7 @@ def test_initial_weights_are_uniform_in_the_inverse_root_of_fan_in():
     for values in (np.asarray(layer.kernel), np.asarray(layer.bias)):
         assert np.abs(values).max() <= 0.2  # 1 / sqrt(25)
         assert np.abs(values).max() > 0.199
-        # The standard deviation of U(-a, a) is a / sqrt(3); of 4000 draws it strays by 0.7 % (one sigma).
+        # The standard deviation of U(-a, a) is a / sqrt(3); over 4000 draws it varies by 0.7 % (one sigma).
         assert values.std() == pytest.approx(0.2 / np.sqrt(3), rel=0.035)
 
 

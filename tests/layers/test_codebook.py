@@ -7,7 +7,7 @@ from yt8m_tf.layers.codebook import Codebook
 
 
 def mean_of_nearest(frames, mask, centroids):
-    """[B, D], frame by frame, by distances."""
+    """[B, D], computed frame by frame from the distances."""
     x = np.concatenate(frames, axis=2).astype("float64")
     means = np.zeros((len(x), x.shape[2]))
     for b in range(len(x)):
@@ -36,7 +36,7 @@ def test_worked_out_by_hand():
     frames = np.array([[[1.0, 0.0], [0.2, 0.0], [9.0, 9.0], [-7.0, 0.0]]], "float32")
     mask = np.array([[True, True, True, False]])
     layer([frames], mask)
-    # The second frame is as far from the first centroid as from the second: the first one counts.
+    # The second frame is equally far from the first two centroids: the first one is used.
     layer.centroids.assign([[0.0, 0.0], [0.4, 0.0], [6.0, 6.0]])
     np.testing.assert_allclose(layer([frames], mask), [[(0.4 + 0.0 + 6.0) / 3, 2.0]], rtol=1e-6)
 

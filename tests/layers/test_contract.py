@@ -1,4 +1,4 @@
-"""What every layer keeps to. A new layer needs one line in `CASES`."""
+"""The contract of every layer. A new layer needs one line in `CASES`."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Case:
     Attributes:
       layer: its class.
       arguments: of its constructor.
-      inputs: from a generator to what it is called with; all float32 but for masks.
-      float32: whether each output is float32 under mixed precision, too.
-      padded: whether the first input is of frames, whose padding must change nothing.
-      of_frames: whether the output is of frames, whose padding is of no use.
+      inputs: makes the call arguments from a generator; all float32 except masks.
+      float32: for each output, whether it stays float32 under mixed precision.
+      padded: whether the first input consists of frames, whose padding must not matter.
+      of_frames: whether the output consists of frames, whose padding is unused.
     """
 
     layer: type[keras.layers.Layer]
@@ -63,7 +63,7 @@ class Case:
 
 
 def normal(*shapes: Sequence[int]) -> Callable[[np.random.Generator], Inputs]:
-    """Inputs of these shapes behind the batch."""
+    """Inputs with these shapes after the batch dimension."""
     return lambda rng: [rng.normal(size=(B, *shape)).astype("float32") for shape in shapes]
 
 
@@ -77,7 +77,7 @@ def parts(rng: np.random.Generator) -> Inputs:
 
 
 def assigned(rng: np.random.Generator) -> Inputs:
-    """Frames and an assignment to 4 clusters, zero in the padding."""
+    """Frames, and an assignment to 4 clusters that is zero in the padding."""
     return [*normal((T, D))(rng), (rng.uniform(size=(B, T, 4)) * MASK[:, :, None]).astype("float32")]
 
 
@@ -136,7 +136,7 @@ def test_every_layer_is_tested() -> None:
         for name, member in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if member.__module__ == module.name and issubclass(member, keras.layers.Layer) and name[0] != "_":
                 found.add(member)
-    # Trees are made by a stacking, not trained, and give float64: tests/stacking/test_forest.py.
+    # Trees are built by stacking, not trained, and return float64: see tests/stacking/test_forest.py.
     assert found == {case.layer for case in CASES} | {BoostedTrees}
 
 
@@ -160,7 +160,7 @@ def outputs_of(layer: Callable[..., Any], inputs: Inputs) -> list[tf.Tensor]:
 
 @every_layer
 def test_comes_back_from_a_file(case: Case, rng: np.random.Generator, tmp_path: Path) -> None:
-    """With the same configuration, weights and outputs."""
+    """The loaded layer has the same configuration, weights and outputs."""
     inputs = case.inputs(rng)
     layer = build(case, inputs, rng)
     symbolic = tf.nest.map_structure(
@@ -171,7 +171,7 @@ def test_comes_back_from_a_file(case: Case, rng: np.random.Generator, tmp_path: 
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     copy = loaded.get_layer("layer")
     assert type(copy) is case.layer
-    assert json.dumps(copy.get_config()) == json.dumps(layer.get_config())  # to which a tuple is a list
+    assert json.dumps(copy.get_config()) == json.dumps(layer.get_config())  # JSON turns tuples into lists
     assert keras.saving.serialize_keras_object(copy)["registered_name"] == f"yt8m_tf>{case.layer.__name__}"
     assert [v.path for v in loaded.trainable_weights] == [v.path for v in model.trainable_weights]
     for one, other in zip(outputs_of(copy, inputs), outputs_of(layer, inputs), strict=True):
@@ -181,7 +181,7 @@ def test_comes_back_from_a_file(case: Case, rng: np.random.Generator, tmp_path: 
 @every_layer
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_types_under_mixed_precision(case: Case, policy: str, rng: np.random.Generator) -> None:
-    """Weights stay float32; outputs are as precise as the layer says, and those of float32 but for rounding."""
+    """Weights stay float32; outputs have the declared precision, and differ from float32 only by rounding."""
     inputs = case.inputs(rng)
     expected = build(case, inputs, rng)
     keras.config.set_dtype_policy(policy)
@@ -190,7 +190,7 @@ def test_types_under_mixed_precision(case: Case, policy: str, rng: np.random.Gen
     finally:
         keras.config.set_dtype_policy("float32")
     compute = keras.DTypePolicy(policy).compute_dtype
-    given = tf.nest.map_structure(  # what has no batch are weights of another layer
+    given = tf.nest.map_structure(  # inputs without a batch dimension are weights of another layer
         lambda x: tf.cast(x, compute) if x.dtype != bool and len(x) == B else tf.constant(x), inputs
     )
     layer(*given)
@@ -209,7 +209,7 @@ def test_types_under_mixed_precision(case: Case, policy: str, rng: np.random.Gen
 
 @every_layer
 def test_gradients(case: Case, rng: np.random.Generator) -> None:
-    """Every weight has one, and along one direction of all of them it is what differences say."""
+    """Every weight has a gradient; along one direction of all weights it matches finite differences."""
     inputs = case.inputs(rng)
     layer = build(case, inputs, rng)
     upstream = [rng.normal(size=output.shape).astype("float32") for output in outputs_of(layer, inputs)]
@@ -227,7 +227,7 @@ def test_gradients(case: Case, rng: np.random.Generator) -> None:
         assert np.isfinite(gradient).all() and np.abs(gradient).max() > 1e-6, weight.path
     if not weights:
         return
-    # Half of it the gradient's own, so that the difference is well above rounding.
+    # Half of the direction is the gradient itself, so the difference is well above rounding errors.
     size = float(tf.linalg.global_norm(gradients))
     noise = [rng.normal(size=weight.shape) for weight in weights]
     length = float(np.sqrt(sum(np.sum(x**2) for x in noise)))
@@ -243,7 +243,7 @@ def test_gradients(case: Case, rng: np.random.Generator) -> None:
 
 
 def modes(case: Case) -> list[dict[str, bool]]:
-    """How the layer can be called: in inference and in training, where it tells them apart."""
+    """Keyword arguments for inference and for training, if the layer distinguishes them."""
     knows = "training" in inspect.signature(case.layer.call).parameters
     return [{"training": False}, {"training": True}] if knows else [{}]
 
@@ -269,5 +269,5 @@ def test_padding_changes_nothing(case: Case, arguments: dict[str, bool], rng: np
 
 
 def fill(value: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Frames with another padding."""
+    """Returns a function that replaces the padding of frames by a value."""
     return lambda frames: np.where(MASK[:, :, None], frames, np.float32(value))

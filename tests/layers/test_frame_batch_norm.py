@@ -15,7 +15,7 @@ def as_model(size, center=True):
 
 
 def random_frames(rng, size):
-    """Frames far from zero, and padding far from them."""
+    """Frames far from zero, with padding far from both."""
     frames = rng.normal(3.0, 2.0, size=(4, 3, size)).astype("float32")
     return np.where(MASK[:, :, None], frames, np.float32(-100.0))
 

@@ -69,7 +69,7 @@ def test_dropout_is_of_channels_of_whole_clips(rng):
     model = keras.Model([frames, counts], frame_convolution.conv_block(frames, counts, 200, 3, 0.25, "none", "block"))
     dropped = keras.Model([frames, counts], model.get_layer("block_dropout").output)
     outputs = np.asarray(dropped([rng.normal(size=(10, 7, 2)), np.full(10, 7)], training=True))
-    zeros = (outputs == 0).mean(axis=1)  # [10, 200]: all of a channel, or nothing of it
+    zeros = (outputs == 0).mean(axis=1)  # [10, 200]: whole channels are dropped, or none of their values
     assert set(np.unique(zeros)) == {0.0, 1.0}
     assert zeros.mean() == pytest.approx(0.25, abs=0.05)  # 2,000 draws: five sigma
 

@@ -13,7 +13,7 @@ jit_or_not = pytest.mark.parametrize("jit", [False, True])
 
 
 def sorted_by_hand(scores):
-    """[B, T, C] to [B, C, T], the padding as zeros."""
+    """Sorts [B, T, C] to [B, C, T], with padding as zeros."""
     expected = np.zeros(scores.transpose(0, 2, 1).shape)
     for b, count in enumerate(NUM_FRAMES):
         for c in range(scores.shape[2]):
@@ -35,7 +35,7 @@ def test_sorted_frames(jit, rng):
 @jit_or_not
 def test_gradients_go_back_to_where_the_scores_came_from(jit, rng):
     scores = tf.constant(rng.normal(size=(4, 5, 2)), tf.float32)
-    ranks = tf.range(1.0, 6.0)  # every score's gradient is the rank it got
+    ranks = tf.range(1.0, 6.0)  # the gradient of each score is its rank
 
     @tf.function(jit_compile=jit)
     def gradient():
@@ -52,11 +52,11 @@ def test_gradients_go_back_to_where_the_scores_came_from(jit, rng):
 
 
 def plain_network(scores, kernel, gamma, beta, last_kernel, last_bias):
-    """All of it with everything in memory, and the statistics of the batch."""
+    """The network with all intermediate values in memory, and batch statistics."""
     ranked = []
     for b, count in enumerate(NUM_FRAMES):
         clip = scores[b, :count]
-        clip = tf.sort(clip, axis=0, direction="DESCENDING") if count else clip  # TensorFlow cannot sort nothing
+        clip = tf.sort(clip, axis=0, direction="DESCENDING") if count else clip  # TensorFlow cannot sort empty tensors
         ranked.append(tf.transpose(tf.pad(clip, [[0, scores.shape[1] - count], [0, 0]])))
     hidden = tf.einsum("bct,th->bch", tf.stack(ranked), kernel[: scores.shape[1]])
     mean, variance = tf.nn.moments(hidden, axes=(0, 1))
@@ -122,11 +122,11 @@ def test_backward_pass_drops_what_the_forward_pass_dropped(rng):
     head(ranked, kernel, bias)
     with tf.GradientTape() as tape:
         outputs = tf.reduce_sum(head(ranked, kernel, bias, training=True) - head.bias)
-    # The output is linear in the last kernel, so it is the product of kernel and gradient if the masks are the same.
+    # The output is linear in the last kernel: if the masks are equal, it is the product of kernel and gradient.
     gradient = tape.gradient(outputs, head.kernel.value)
     np.testing.assert_allclose(tf.reduce_sum(gradient * head.kernel), outputs, rtol=1e-3, atol=1e-3)
     again = tf.reduce_sum(head(ranked, kernel, bias, training=True) - head.bias)
-    assert abs(float(again - outputs)) > 1e-3  # other masks
+    assert abs(float(again - outputs)) > 1e-3  # different masks
 
 
 def test_dropout_keeps_the_mean(rng):
@@ -139,7 +139,7 @@ def test_dropout_keeps_the_mean(rng):
     outputs = np.asarray(head(ranked, kernel, bias, training=True))
     kept = outputs * 0.75  # of four units
     np.testing.assert_allclose(kept, np.round(kept), atol=1e-5)
-    # 40,000 draws of three quarters: the mean of their quarter sums strays by 0.0022 (one sigma).
+    # 40,000 draws with probability 3/4: the mean of their quarter sums varies by 0.0022 (one sigma).
     assert kept.mean() / 4 == pytest.approx(0.75, abs=0.011)
     assert (outputs[0] != outputs[1]).any()
     np.testing.assert_allclose(head(ranked, kernel, bias), np.full((2, 5000), 4.0))
@@ -163,5 +163,5 @@ def test_hidden_layer_of_all_clips_is_never_made():
 
     program = step.experimental_get_compiler_ir(scores)(stage="optimized_hlo")
     sizes = {int(np.prod([int(n) for n in shape.split(",")])) for shape in re.findall(r"f32\[([\d,]+)\]", program)}
-    assert classes * hidden in sizes  # that of one clip is
+    assert classes * hidden in sizes  # the hidden layer of one clip exists
     assert max(sizes) == max(batch_size * length * classes, batch_size * length * length)

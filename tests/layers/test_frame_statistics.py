@@ -14,7 +14,7 @@ def plain_mode(values):
 
 
 def plain_statistics(clip, name):
-    """[n, D] to [D], one feature after the other."""
+    """[n, D] to [D], one component after the other."""
     function = plain_mode if name == "mode" else getattr(np, name)
     return [function(column) for column in clip.T.astype("float64")]
 
@@ -22,7 +22,7 @@ def plain_statistics(clip, name):
 @pytest.mark.parametrize("jit", [False, True])
 def test_all_statistics_are_those_of_real_frames(jit, rng):
     num_frames = np.array([1, 2, 7, 12, 20, 30])  # more than T counts as T
-    frames = rng.integers(-3, 4, (6, 20, 5)) / 4  # few values: most modes are ties or close
+    frames = rng.integers(-3, 4, (6, 20, 5)) / 4  # few values: most modes are ties, or nearly so
     mask = np.arange(20) < num_frames[:, None]
     frames[~mask] = 100.0
     compute = tf.function(lambda *x: stats.frame_statistics(*x, NAMES), jit_compile=jit)
@@ -35,7 +35,7 @@ def test_all_statistics_are_those_of_real_frames(jit, rng):
 def test_statistics_of_a_clip_worked_by_hand():
     frames = np.array([[[4.0], [1.0], [3.0], [1.0], [3.0], [-9.0]]], "float32")
     mask = np.array([[True] * 5 + [False]])
-    expected = {"mean": 2.4, "std": 1.2, "min": 1.0, "max": 4.0, "median": 3.0, "mode": 1.0}  # 1 and 3 are there twice
+    expected = {"mean": 2.4, "std": 1.2, "min": 1.0, "max": 4.0, "median": 3.0, "mode": 1.0}  # 1 and 3 occur twice
     for name, value in expected.items():
         np.testing.assert_allclose(stats.frame_statistics(frames, mask, [name]), [[value]], rtol=1e-6)
     without_the_last = np.array([[True] * 4 + [False] * 2])

@@ -38,7 +38,7 @@ def test_zero_padding_keeps_real_frames(rng):
 
 
 def test_masked_max_leaves_padding_out_and_empty_clips_at_zero(rng):
-    frames = rng.normal(size=(4, 3, 5)).astype("float32") - 5.0  # zeros would win
+    frames = rng.normal(size=(4, 3, 5)).astype("float32") - 5.0  # zeros would be the maxima
     expected = [np.zeros(5), frames[1, 0], frames[2].max(axis=0), frames[3].max(axis=0)]
     np.testing.assert_array_equal(masking.masked_max(frames, MASK), expected)
 
@@ -51,7 +51,7 @@ def test_masked_softmax_leaves_padding_out_and_empty_clips_at_zero(offset):
 
 
 def test_masked_max_has_its_gradient_under_xla(rng):
-    """Of frames that XLA computes more than once, each time with other rounding; `ops.max` gives NaN here."""
+    """XLA recomputes these frames, with different rounding each time; `ops.max` gives NaN here."""
     frames, weights = rng.normal(size=(32, 11, 256)).astype("float32"), rng.normal(size=(256, 256)).astype("float32")
     mask = tf.sequence_mask(rng.integers(1, 12, 32), 11)
 

@@ -9,7 +9,7 @@ from yt8m_tf.layers.moe import MixtureOfExperts, mixture_log_odds
 
 
 def exact_log_odds(gates, experts):
-    """The definition, with 500 digits."""
+    """The log odds by definition, with 500 digits."""
     with decimal.localcontext(decimal.Context(prec=500)):
         weights = [decimal.Decimal(float(gate)).exp() for gate in gates]
         yes = [1 / (1 + (-decimal.Decimal(float(expert))).exp()) for expert in experts]
@@ -29,7 +29,7 @@ def test_log_odds_match_the_definition(scale, num_mixtures, rng):
     gates = rng.uniform(-scale, scale, (20, num_mixtures + 1)).astype("float32")
     experts = rng.uniform(-scale, scale, (20, num_mixtures)).astype("float32")
     expected = [exact_log_odds(*pair) for pair in zip(gates, experts, strict=True)]
-    # One rounding of each number of this size in float32 is 6e-8 of it; a handful add up.
+    # Rounding a number of this size to float32 costs 6e-8 of it; a handful of roundings add up.
     np.testing.assert_allclose(mixture_log_odds(gates, experts), expected, rtol=2e-6, atol=2e-6 * scale)
 
 
@@ -48,7 +48,7 @@ def test_log_odds_and_gradients_stay_finite():
 def test_columns_go_class_by_class():
     layer = MixtureOfExperts(num_classes=2, num_mixtures=3)
     layer(np.zeros((1, 4), "float32"))
-    layer.bias.assign([0.0, 0.0, 0.0, 50.0, 50.0, 50.0])  # the second class's experts all say yes: 3/4, with the dummy
+    layer.bias.assign([0.0, 0.0, 0.0, 50.0, 50.0, 50.0])  # the second class's experts all predict 1: 3/4 with the dummy
     np.testing.assert_allclose(layer(np.zeros((1, 4), "float32"))[0], [math.log(3 / 5), math.log(3)], rtol=1e-5)
 
 

@@ -23,7 +23,7 @@ def normalised(features, means):
 
 
 def votes_of_nearest(queries, memory, labels, scales, temperature, num_neighbors, without_itself=False):
-    """[B, C], distance by distance in float64."""
+    """[B, C], computed distance by distance in float64."""
     means = [values.mean(axis=0, dtype="float64") for values in memory]
     q, keys = normalised(queries, means) * scales, normalised(memory, means) * scales
     votes = np.zeros((len(q), NUM_CLASSES))
@@ -40,7 +40,7 @@ def votes_of_nearest(queries, memory, labels, scales, temperature, num_neighbors
 
 @pytest.mark.parametrize(("jit", "count"), [(False, CAPACITY), (True, 17)])
 def test_votes_of_the_nearest(jit, count, rng):
-    """With a full memory, and with one that has room left."""
+    """Tests a full memory and a partly filled one."""
     layer, memory, labels = layer_with_memory(rng, count)
     queries = [rng.normal(2.0, 1.0, (8, size)).astype("float32") for size in SIZES]
     outputs = tf.function(layer, jit_compile=jit)(queries)
@@ -60,10 +60,10 @@ def test_in_training_a_video_has_no_vote_on_itself_and_distances_are_not_sharpen
 
 def test_worked_out_by_hand():
     layer = NeighborVotes(3, 4, 2, (1.0,), 2 * np.log(2))
-    memory = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], "float32")  # of mean 0 and length 1
+    memory = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], "float32")  # with mean 0 and length 1
     layer([memory])
     layer.remember([memory], [np.array([0, 2]), np.array([0]), np.array([1]), np.array([2])])
-    # Squared distances to (3/5, 4/5): 0.8, 0.4, 3.2, 3.6. Two vote, with 2 ** -0.8 and 2 ** -0.4.
+    # The squared distances to (3/5, 4/5) are 0.8, 0.4, 3.2, 3.6. Two neighbours vote, with 2 ** -0.8 and 2 ** -0.4.
     near, nearest = 2.0**-0.8, 2.0**-0.4
     expected = [1.0, 0.0, near / (near + nearest)]
     np.testing.assert_allclose(layer([np.array([[6.0, 8.0]], "float32")]), [expected], rtol=1e-5)

@@ -36,12 +36,12 @@ def test_noise_has_the_scale_asked_for(kind, jit, rng):
     x = rng.normal(0.5, 1.0, size=(200, 300)).astype("float32")
     noise = np.asarray(tf.function(layer, jit_compile=jit)(x, training=True)) - x
     unit = noise / (3.0 * PLAIN[kind](x.astype("float64")))
-    if kind == "square":  # where x is small, so is its noise, and little of it is left after the addition
+    if kind == "square":  # small x have small noise, which rounding mostly swallows in the addition
         unit = unit[np.abs(x) > 1]
     sigma = unit.size**-0.5
     assert abs(unit.mean()) < 5 * sigma
     assert abs(unit.std() - 1) < 5 * sigma
-    assert (np.abs(unit) < 1).mean() == pytest.approx(0.6827, abs=5 * sigma)  # as a normal distribution has it
+    assert (np.abs(unit) < 1).mean() == pytest.approx(0.6827, abs=5 * sigma)  # as in a normal distribution
 
 
 def test_noise_is_for_training(rng):
@@ -65,7 +65,7 @@ def test_always_noise_is_a_fixed_draw_of_the_name_in_inference(rng):
 
 
 def test_the_state_of_the_generator_is_fed_from_outside(rng):
-    """Training gives every variable of this name a seed of its own in each step."""
+    """Training assigns a new seed to every variable of this name in each step."""
     layer = GaussianNoise()
     x = rng.normal(size=(4, 5)).astype("float32")
     layer(x)

@@ -1,4 +1,4 @@
-"""The loops of LSTMs and GRUs against those of Keras, and against loops in NumPy."""
+"""The loops of LSTMs and GRUs against those of Keras, and against plain loops in NumPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def one_frame(kind: str, x: np.ndarray, states: list[np.ndarray], weights: list[np.ndarray]) -> list[np.ndarray]:
-    """The states of one clip after a frame x [D]."""
+    """Returns the states of one clip after a frame x [D]."""
     kernel, recurrent_kernel, bias = weights
     if kind == "gru":
         (h,) = states
@@ -39,7 +39,7 @@ def one_frame(kind: str, x: np.ndarray, states: list[np.ndarray], weights: list[
 
 
 def plain_loops(kind: str, backwards: bool, values: list[np.ndarray]) -> list[np.ndarray]:
-    """Clip after clip, frame after frame: outputs [B, T, H], zero in the padding, in the order read; last states."""
+    """Loops over clips and frames: outputs [B, T, H] in the order read, zero in the padding; last states."""
     x, *initial = values[:-3]
     outputs, last = np.zeros((B, T, H)), [np.zeros((B, H)) for _ in initial]
     for clip in range(B):
@@ -70,7 +70,7 @@ def make(layer_type: type[keras.layers.RNN], values: list[np.ndarray], dtype: st
 
 
 def run(layer: Any, mask: Any, training: bool, upstream: list[np.ndarray], *inputs: Any) -> tuple[list[Any], list[Any]]:
-    """Outputs and states; gradients of inputs, initial states and weights, of the sum of the outputs by `upstream`."""
+    """Outputs and states; gradients of inputs, initial states and weights for the output sum weighted by `upstream`."""
     weights = [variable.value for variable in layer.trainable_variables]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
@@ -114,7 +114,7 @@ def test_outputs_states_and_all_gradients_are_those_of_keras(
     ("kind", "jit"), [("lstm", False), ("gru", False), pytest.param("lstm", True, marks=pytest.mark.slow)]
 )
 def test_graphs_with_one_product_a_frame(kind: str, jit: bool, rng: np.random.Generator) -> None:
-    """Of any size without XLA; against loops in NumPy and differences of what they give."""
+    """Graphs, of any size without XLA, equal loops in NumPy, and their gradients equal finite differences."""
     values = random_values(kind, rng)
     upstream = [rng.normal(size=(B, T, H)), *(rng.normal(size=(B, H)) for _ in values[1:-3])]
     layer = make(CELLS[kind][1], values, go_backwards=jit, return_sequences=True, zero_output_for_mask=True)

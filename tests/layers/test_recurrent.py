@@ -15,7 +15,7 @@ every_kind = pytest.mark.parametrize(
 
 
 def build(cell, bidirectional, sequences):
-    """A model of one layer, whose outputs are those of the layer, then its states."""
+    """A model of one layer, which outputs the layer's outputs, then its states."""
     inputs = {
         "num_frames": keras.Input((), dtype="int32", name="num_frames"),
         "rgb": keras.Input((None, SIZE), name="rgb"),
@@ -28,7 +28,7 @@ def build(cell, bidirectional, sequences):
 
 
 def clip_by_clip(model, frames, bidirectional):
-    """The layers of `model` over each clip by itself, cut to its length and turned round by hand, without a mask."""
+    """Runs the layers of `model` over each clip alone, cut to its length and reversed by hand, without a mask."""
     names = {"rnn_forward": 1, "rnn_backward": -1} if bidirectional else {"rnn": 1}
     rows = []
     for clip, count in zip(frames, NUM_FRAMES, strict=True):
@@ -112,7 +112,7 @@ def test_forget_bias_of_one_is_a_choice():
 
 
 def traced_operations(model):
-    """How often each kind of operation stands in the graph of a model."""
+    """The number of operations of each kind in the graph of a model."""
     signature = {"rgb": tf.TensorSpec((2, 6, SIZE)), "num_frames": tf.TensorSpec((2,), tf.int32)}
     graph = tf.function(lambda inputs: model(inputs)).get_concrete_function(signature).graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
@@ -121,7 +121,7 @@ def traced_operations(model):
 
 @every_kind
 def test_cudnn_is_taken_where_there_is_a_gpu(cell, bidirectional, monkeypatch):
-    # Keras looks at the list of devices when a layer is made and when it is traced; the graph is not run here.
+    # Keras reads the list of devices when a layer is created and when it is traced; the graph is not run here.
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: [tf.config.LogicalDevice("/device:GPU:0", "GPU")])
     model = build(cell, bidirectional, sequences=True)
     operations = traced_operations(model)

@@ -63,7 +63,7 @@ def test_initial_weights():
     vlad(frames, assignment)
     fisher(frames, assignment)
     for weight, mean in ((vlad.centres, 0.0), (fisher.centres, 0.0), (fisher.scales, 1.0)):
-        assert abs(np.mean(weight) - mean) < 0.003  # 20,000 numbers with deviation 0.05 have a mean within 0.0004
+        assert abs(np.mean(weight) - mean) < 0.003  # the mean of 20,000 numbers with deviation 0.05: within 0.0004
         assert 0.047 < np.std(weight) < 0.053  # 1 / sqrt(400)
 
 

@@ -18,7 +18,7 @@ from yt8m_tf.losses import losses, ranking
 from yt8m_tf.training import mixup
 
 NAMES = typing.get_args(typing.get_type_hints(LossConfig)["name"])
-_NUM_CLASSES = 7  # of the outputs, in front of the tags
+_NUM_CLASSES = 7  # of the outputs, before the tags
 _PAIRWISE = {
     "soft_ranking": lambda d: np.logaddexp(0, d + 1),
     "soft_ranking_per_example": lambda d: np.logaddexp(0, d + 1),
@@ -35,7 +35,7 @@ def _config(name: str) -> LossConfig:
 
 
 def _slow_pairs(name: str, logits: np.ndarray, targets: np.ndarray, negatives: int) -> float:
-    """Every pair by itself, in float64."""
+    """Computes every pair separately, in float64."""
     values = []
     whole = [(row, c) for row in range(len(logits)) for c in range(logits.shape[1])]
     for row, column in whole:
@@ -54,7 +54,7 @@ def _slow_bce(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def _slow_loss(config: LossConfig, logits: np.ndarray, targets: np.ndarray) -> float:
-    """The definition of each loss, as plain as it can be written."""
+    """The definition of each loss, as plainly as possible."""
     bce = _slow_bce(logits, targets)
     if config.name in _PAIRWISE:
         return _slow_pairs(config.name, logits, targets, config.negatives)
@@ -91,7 +91,7 @@ def _slow_weights(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _compiled(name: str, *, jit: bool) -> Callable[..., tuple[float, np.ndarray]]:
-    """A function from logits and targets to the loss and its gradient."""
+    """Returns a function from logits and targets to the loss and its gradient."""
     loss = losses.make_loss(_config(name), _NUM_CLASSES)
 
     @tf.function(jit_compile=jit, autograph=False)
@@ -99,7 +99,7 @@ def _compiled(name: str, *, jit: bool) -> Callable[..., tuple[float, np.ndarray]
         with tf.GradientTape() as tape:
             tape.watch(logits)
             value = loss(logits, targets)
-            scaled = 8.0 * value  # as under loss scaling
+            scaled = 8.0 * value  # as with loss scaling
         return value, tape.gradient(scaled, logits) / 8.0
 
     def call(logits: np.ndarray, targets: np.ndarray, dtype: tf.DType = tf.float32) -> tuple[float, np.ndarray]:
@@ -144,7 +144,7 @@ def test_bce_of_half_precision_is_float32():
     assert float(loss) == pytest.approx(math.log(2), rel=1e-6)
 
 
-# Pairwise losses differ in one function of a difference: with XLA one of them is enough.
+# Pairwise losses differ only in a function of a difference: one of them is enough to test with XLA.
 _SLOW_WITH_XLA = ("sigmoid_ranking", "hinge_ranking", "lsep", "bce_plus_soft_ranking")
 
 
@@ -159,9 +159,9 @@ _SLOW_WITH_XLA = ("sigmoid_ranking", "hinge_ranking", "lsep", "bce_plus_soft_ran
     ],
 )
 def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np.random.Generator) -> None:
-    """Against loops in float64, and finite differences of them."""
+    """Values equal loops in float64, and gradients equal finite differences of these."""
     config, loss = _config(name), _compiled(name, jit=jit)
-    for positives in (0.3, 0.8):  # with 0.8 there are fewer negatives than are asked for
+    for positives in (0.3, 0.8):  # with 0.8 there are fewer negatives than requested
         logits, targets = _batch(rng, positives)
         value, gradient = loss(logits, targets)
         assert value == pytest.approx(_slow_loss(config, logits, targets), rel=1e-5, abs=1e-6)
@@ -169,7 +169,7 @@ def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np
         for i in [(row, column) for row in range(5) for column in (0, 3, 8)]:
             change = np.zeros(logits.shape)
             change[i] = 1e-7
-            if name == "rank_weighted_bce":  # the weights stay as they are
+            if name == "rank_weighted_bce":  # the weights are constants
                 ends = [(weights * _slow_bce(logits + sign * change, targets)).mean() for sign in (1, -1)]
             else:
                 ends = [_slow_loss(config, logits + sign * change, targets) for sign in (1, -1)]
@@ -178,7 +178,7 @@ def test_values_and_gradients_match_the_definition(name: str, jit: bool, rng: np
 
 @pytest.mark.parametrize("name", _WITH_POSITIVES)
 def test_improbable_candidates_are_negatives(name: str, rng: np.random.Generator) -> None:
-    """Forty soft labels of a video do not make forty positives of it; but for those who ask for it."""
+    """Forty soft labels of a video do not make forty positives, unless `positive_above` is 0."""
     logits, hard = rng.normal(size=(4, 60)).astype(np.float32), np.zeros((4, 60))
     hard[:, :2] = 1.0
     soft = np.where(hard > 0, 0.9, np.where(np.arange(60) < 40, 0.01, 0.0)).astype(np.float32)
@@ -186,12 +186,12 @@ def test_improbable_candidates_are_negatives(name: str, rng: np.random.Generator
     assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), soft), rel=1e-5)
     as_published = losses.make_loss(dataclasses.replace(_config(name), positive_above=0.0), 60)
     assert float(as_published(tf.constant(logits), tf.constant(soft))) != pytest.approx(value, rel=0.01)
-    if name in _PAIRWISE:  # which look at nothing else
+    if name in _PAIRWISE:  # they use nothing else
         assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), hard), rel=1e-5)
 
 
 def test_positives_under_mixup() -> None:
-    """Of the video that weighs more, and what both have."""
+    """Positives are those of the video with the larger weight, and those that both videos have."""
     targets = losses.dense_targets(tf.constant([[0, 1], [1, 2], [3, -1]]), 4)
     _, mixed = mixup.mix({}, targets, tf.constant([0.9, 0.6, 0.2]))
     expected = [[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]]  # the third weighs 0.2, the second, its partner, 0.8
@@ -200,7 +200,7 @@ def test_positives_under_mixup() -> None:
 
 @pytest.mark.parametrize("name", _WITH_POSITIVES)
 def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.random.Generator) -> None:
-    """A frequent class counts less in the cross-entropy; in the ranking its videos stay what they are."""
+    """A frequent class has less weight in the cross-entropy; in the ranking, its positives stay positives."""
     logits, targets = rng.normal(size=(6, 9)).astype(np.float32), (rng.uniform(size=(6, 9)) < 0.4).astype(np.float32)
     weights = np.full(9, 0.1)
     value = float(losses.make_loss(_config(name), 9, weights)(tf.constant(logits), tf.constant(targets)))
@@ -217,13 +217,13 @@ def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.ra
 
 def test_pairs_worked_out_by_hand() -> None:
     logits, targets = tf.constant([[2.0, 1.0, 0.0], [0.5, 3.0, -1.0]]), tf.constant([[0.3, 1.0, 0.0], [0.6, 0.5, 0.0]])
-    # Of the negatives 2, 0 and 3, -1 the two highest are 3 and 2; the positives, of targets 1 and 0.6, are 1 and 0.5.
+    # Of the negatives 2, 0 and 3, -1, the two highest are 3 and 2; the positives, of targets 1 and 0.6, are 1 and 0.5.
     hinge = losses.make_loss(LossConfig("hinge_ranking", negatives=1), 3)
     assert float(hinge(logits, targets)) == pytest.approx((3 + 2 + 3.5 + 2.5) / 4)
     lsep = losses.make_loss(LossConfig("lsep", negatives=1), 3)
     expected = math.log1p((math.exp(2) + math.exp(1) + math.exp(2.5) + math.exp(1.5)) / 4)
     assert float(lsep(logits, targets)) == pytest.approx(expected)
-    # Within an example, 1 meets 2, and 0.5 meets 3.
+    # Within an example, 1 is paired with 2, and 0.5 with 3.
     per_example = losses.make_loss(LossConfig("soft_ranking_per_example", negatives=1), 3)
     expected = (math.log1p(math.exp(2)) + math.log1p(math.exp(3.5))) / 2
     assert float(per_example(logits, targets)) == pytest.approx(expected)
@@ -231,7 +231,7 @@ def test_pairs_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
 def test_misranked_counts_with_equal_scores(jit: bool, rng: np.random.Generator) -> None:
-    """Few different scores, both zeros among them; those that are equal are not misranked."""
+    """Few distinct scores, including both zeros; equal scores are not misranked."""
     logits = rng.choice([-np.inf, -2.5, -0.0, 0.0, 1e-30, 3.0, 100.0], (6, 8)).astype(np.float32)
     targets = (rng.uniform(size=(6, 8)) < 0.4).astype(np.float32)
     counts = tf.function(ranking.misranked_counts, jit_compile=jit)(tf.constant(logits), tf.constant(targets > 0))
@@ -240,7 +240,7 @@ def test_misranked_counts_with_equal_scores(jit: bool, rng: np.random.Generator)
 
 @pytest.mark.parametrize("name", ["soft_ranking", "soft_ranking_per_example"])
 def test_many_positives_in_several_chunks(name: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    """Chunks of one positive, and of some with a rest, give what one chunk for all gives."""
+    """Chunks of one positive, and chunks with a remainder, give the same result as a single chunk."""
     logits, targets = _batch(rng, 0.5)
     expected = _compiled(name, jit=False)(logits, targets)
     for pairs, jit in ((1, False), (60, False), (60, True)):
@@ -269,7 +269,7 @@ def test_extreme_logits_stay_finite(name: str, rng: np.random.Generator) -> None
     for targets in (_batch(rng)[1], (logits < 0).astype(float), (logits > 0).astype(float)):
         value, gradient = loss(logits, targets)
         assert np.isfinite(value) and np.isfinite(gradient).all()
-        if name != "lsep":  # whose definition overflows in float64 already
+        if name != "lsep":  # its definition overflows even in float64
             assert value == pytest.approx(_slow_loss(_config(name), logits, targets), rel=1e-4, abs=1e-6)
 
 
@@ -282,15 +282,15 @@ def test_half_precision_logits(name: str, rng: np.random.Generator) -> None:
     value, gradient = loss(logits, targets, tf.bfloat16)
     exact = loss(logits, targets)
     assert value == pytest.approx(exact[0], rel=1e-5)
-    # The parts of a sum of two losses are rounded one by one.
+    # If a loss is the sum of two losses, their gradients are rounded separately.
     np.testing.assert_allclose(gradient, exact[1], rtol=2e-2, atol=1e-2 * np.abs(exact[1]).max())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_of_large_batches_is_bounded(name: str) -> None:
-    """No operation of the graph, loops and backward pass included, makes more than the scores or a chunk's pairs.
+    """No operation of the graph, including loops and the backward pass, makes more than the scores or a chunk's pairs.
 
-    At this size the pairs of three positives per example would be 22 times as many as the bound.
+    At this size, the pairs of three positives per example would exceed the bound 22 times.
     """
     batch_size, outputs = 512, 3862
     loss = losses.make_loss(LossConfig(name), outputs - 25)  # type: ignore[arg-type]
@@ -310,7 +310,7 @@ def test_memory_of_large_batches_is_bounded(name: str) -> None:
         for each in [graph, *functions]
         for operation in each.get_operations()
         for output in operation.outputs
-        if "redundant_placeholder" not in output.name  # an argument that a loop's condition does not look at
+        if "redundant_placeholder" not in output.name  # an argument that a loop's condition does not use
     }
     assert None not in sizes.values()
     assert max(sizes.values()) <= max(batch_size * outputs + 1024, ranking.MAX_PAIRS)
@@ -321,7 +321,7 @@ def test_memory_of_large_batches_is_bounded(name: str) -> None:
     [pytest.param(name, marks=[] if name in ("soft_ranking", "lsep") else pytest.mark.slow) for name in NAMES],
 )
 def test_a_linear_model_learns_to_rank(name: str, rng: np.random.Generator) -> None:
-    """Scores of held-out examples: positives above negatives far more often than at the start."""
+    """On held-out examples, positives rank above negatives far more often than at the start."""
     truth = rng.normal(size=(8, 10))
     inputs = rng.normal(size=(256, 8)).astype(np.float32)
     targets = (inputs @ truth > 3.0).astype(np.float32)
@@ -354,7 +354,7 @@ def test_ranking_needs_a_static_shape() -> None:
 
 
 def test_classes_and_tags_have_a_mean_each_or_one_together() -> None:
-    """All cross-entropies are log 2; of two classes and one tag."""
+    """Two classes and one tag, whose cross-entropies are all log 2."""
     logits, targets = tf.zeros([4, 3]), tf.zeros([4, 3])
     for separate, expected in ((True, 1 + 2), (False, (2 * 1 + 1 * 2) / 3)):
         config = LossConfig("bce_labels_tags", label_weight=1.0, tag_weight=2.0, separate_means=separate)

@@ -1,4 +1,4 @@
-"""What is unknown counts in no loss: each one against its definition over rated outputs, as plain loops in float64."""
+"""Unknown targets count in no loss: each loss against plain loops over rated outputs in float64."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _config(name: str) -> LossConfig:
 
 
 def _random(rng: np.random.Generator, size: int = 6, outputs: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, soft and hard targets, and what is known: a row of all kinds, one of positives, one with nothing."""
+    """Logits, soft and hard targets, and the mask of known ones: row 1 has only positives, and row 2 is unknown."""
     logits = rng.normal(size=(size, outputs)).astype(np.float32) * 2
     targets = rng.choice([0.0, 0.25, 0.75, 1.0], (size, outputs)).astype(np.float32)
     known = rng.random((size, outputs)) < 0.5
@@ -77,7 +77,7 @@ def _expected(name: str, logits: np.ndarray, targets: np.ndarray, known: np.ndar
         for row in range(size):
             own = [p for p in bce if p[0] == row]
             rate = sum(1 / (1 + np.exp(-logits[p])) for p in own)
-            if own:  # of nothing rated the count is 0, and so is the rate
+            if own:  # with no ratings, the count is 0, and so is the rate
                 total += config.poisson_weight * (rate - sum(targets[p] for p in own) * np.log(rate)) / size
     return float(total)
 
@@ -93,7 +93,7 @@ def test_each_loss_is_that_of_what_was_rated(name: str, rng: np.random.Generator
     gradient = tape.gradient(loss, value).numpy()
     assert np.abs(gradient[known]).max() > 0 and not gradient[~known].any()
     negative = losses.make_loss(_config(name), _NUM_CLASSES)(value, tf.constant(targets))
-    assert abs(float(negative) - expected) > 1e-3  # what was not rated, taken for negative
+    assert abs(float(negative) - expected) > 1e-3  # unrated outputs taken as negatives
 
 
 @pytest.mark.parametrize("name", _NAMES)

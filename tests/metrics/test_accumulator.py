@@ -1,4 +1,4 @@
-"""Metrics against a slow reference: one heap a video, exact fractions, no NumPy but for rounding to float32."""
+"""Metrics against a slow reference: one heap a video, exact fractions, NumPy only for rounding to float32."""
 
 import heapq
 import math
@@ -19,11 +19,11 @@ from yt8m_tf.metrics.batch_statistics import (
 )
 from yt8m_tf.schema import NO_LABEL
 
-RANKED = ("gap", "map", "average_precision", "pairs_above")  # bit for bit the same, however the videos are cut up
+RANKED = ("gap", "map", "average_precision", "pairs_above")  # identical bit for bit, however the videos are batched
 
 
 def average_precision(pairs, num_positives):
-    """Of (score, hit) pairs, exactly; of equal scores the negatives come first."""
+    """Computes the AP of (score, hit) pairs exactly; among equal scores, negatives rank first."""
     hits, total = 0, Fraction(0)
     for rank, (_, hit) in enumerate(sorted(pairs, key=lambda pair: (-pair[0], pair[1])), start=1):
         if hit:
@@ -33,7 +33,7 @@ def average_precision(pairs, num_positives):
 
 
 def reference(logits, labels, valid):
-    """All metrics of [B, C] logits, [B, L] labels and [B] valid, by the definitions."""
+    """All metrics of [B, C] logits, [B, L] labels and [B] valid, by definition."""
     num_classes = logits.shape[1]
     pooled, by_class, positives = [], [[] for _ in range(num_classes)], [0] * num_classes
     hit_at_1, perr, bce = [], [], []
@@ -80,14 +80,14 @@ def reference(logits, labels, valid):
 
 
 def random_batch(rng, num_videos, num_classes, max_labels, *, ties=False, mean=-3.0):
-    """Logits that know something of the labels; videos without labels, repeated labels, labels in any order."""
+    """Logits that correlate with the labels; videos without labels, repeated labels, labels in any order."""
     logits = rng.normal(mean, 2.0, (num_videos, num_classes))
     labels = np.full((num_videos, max_labels), NO_LABEL, np.int32)
     for row in range(num_videos):
         drawn = rng.integers(0, num_classes, rng.integers(0, max_labels + 1))
         labels[row, : len(drawn)] = drawn
         logits[row, drawn] += 3.0
-    if ties:  # a score of exactly 0 among them, and one of exactly 1
+    if ties:  # including scores of exactly 0 and exactly 1
         logits = np.choose(np.digitize(logits, [-5, -4, -1, 1, 6]), [-200.0, -5.0, -2.0, 0.0, 2.0, 40.0])
     return logits.astype(np.float32), labels, rng.random(num_videos) < 0.9
 
@@ -101,13 +101,13 @@ def measure(logits, labels, valid, batch_size=None, function=batch_statistics) -
 
 
 def assert_close_bins(actual, expected) -> None:
-    """Calibration bins: a score next to the edge of a bin may fall on either side of it, all else must agree."""
+    """Compares calibration bins: a score near the edge of a bin may fall on either side; all else must agree."""
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1.01)
     np.testing.assert_allclose(np.sum(actual, axis=1), np.sum(expected, axis=1), rtol=1e-5)
 
 
 def assert_same_ranking(actual: Metrics, expected: Metrics) -> None:
-    """The ranking agrees bit for bit, and the sums, of float32 over the classes, closely."""
+    """Checks that the ranking agrees bit for bit, and float32 sums over the classes approximately."""
     for name in RANKED:
         np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name), err_msg=name)
     for name, tolerance in {"hit_at_1": 1e-12, "perr": 1e-12, "bce": 1e-5}.items():
@@ -125,7 +125,7 @@ def assert_same_ranking(actual: Metrics, expected: Metrics) -> None:
         (7, 9, False, -3.0, False),  # fewer classes than 20
         (7, 2, True, 0.0, True),
         (1, 1, False, 0.0, False),
-        (200, 4, False, -9.0, False),  # all but the labels in the lowest bin of the calibration
+        (200, 4, False, -9.0, False),  # everything but the labels is in the lowest bin of the calibration
     ],
 )
 def test_against_reference(num_classes, max_labels, ties, mean, compiled, rng):
@@ -136,7 +136,7 @@ def test_against_reference(num_classes, max_labels, ties, mean, compiled, rng):
     np.testing.assert_array_equal(actual.num_positives, expected["num_positives"])
     for name in (*RANKED, "hit_at_1", "perr"):
         np.testing.assert_allclose(getattr(actual, name), expected[name], rtol=0, atol=1e-12, err_msg=name)
-    np.testing.assert_allclose(actual.bce, expected["bce"], rtol=1e-5)  # a sum of float32 over the classes
+    np.testing.assert_allclose(actual.bce, expected["bce"], rtol=1e-5)  # a float32 sum over the classes
     assert_close_bins(actual.calibration, expected["calibration"])
     pairs, scores, hits = actual.calibration
     error = sum(n / pairs.sum() * abs(s / n - h / n) for n, s, h in zip(pairs, scores, hits, strict=True) if n)
@@ -148,7 +148,7 @@ def test_twenty_five_labels_ranked_perfectly_score_four_fifths():
     metrics = measure(logits, np.arange(25, dtype=np.int32)[None], np.array([True]))
     assert metrics.gap == pytest.approx(0.8, abs=1e-15)
     assert metrics.perr == 1.0 and metrics.hit_at_1 == 1.0
-    # 20 of the 25 classes are among the pairs, with precision 1; of the other five no pair is kept.
+    # 20 of the 25 classes are among the pairs, with precision 1; the other five have no pairs.
     assert metrics.map == pytest.approx(0.8, abs=1e-15)
     assert metrics.bce == pytest.approx(math.log1p(math.exp(-5)), rel=1e-5)  # 125 from 125.27, in float32
 
@@ -161,7 +161,7 @@ def test_two_videos_by_hand():
     assert metrics.gap == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3, abs=1e-15)
     assert metrics.hit_at_1 == 1 / 2  # a1 is no label, b0 is one
     assert metrics.perr == pytest.approx((1 / 2 + 1) / 2, abs=1e-15)  # a: {1, 0} against {0, 2}; b: {0}
-    # Class 0: both videos. Class 2: b's pair, no label, before a's. Class 1 has no positive and is left out.
+    # Class 0: both videos. Class 2: b's pair, which is no label, before a's. Class 1 has no positive and is left out.
     np.testing.assert_allclose(metrics.average_precision, [1.0, math.nan, 1 / 2], atol=1e-15)
     assert metrics.map == pytest.approx(3 / 4, abs=1e-15)
 
@@ -189,7 +189,7 @@ def test_gap_does_not_drift_as_float32_does(rng):
     precision = np.arange(1, num_positives + 1) / ranks
     exact = math.fsum(precision) / num_positives
     float32 = np.cumsum(precision.astype(np.float32) / np.float32(num_positives), dtype=np.float32)[-1]
-    assert abs(float32 - exact) > 1e-6  # what the plain way gives
+    assert abs(float32 - exact) > 1e-6  # the error of plain float32 sums
     assert global_average_precision(scores, hits, num_positives) == pytest.approx(exact, abs=1e-12)
 
 
@@ -216,7 +216,7 @@ def test_ranking_is_independent_of_order_batches_and_workers(ties, rng):
 
 
 def test_rounding_does_not_depend_on_the_place_in_a_batch(rng):
-    """The CPU's sigmoid rounds the last few elements of a tensor differently; pairs must not show it."""
+    """The CPU's sigmoid rounds the last few elements of a tensor differently; the scores of pairs must not differ."""
     logits = rng.normal(-2, 4, (101, 3)).astype(np.float32)
     labels, valid = np.zeros((101, 1), np.int32), np.ones(101, bool)
     together, one_by_one = MetricAccumulator(3), MetricAccumulator(3)
@@ -250,7 +250,7 @@ def test_padding_counts_nowhere(rng):
     logits, labels, _ = random_batch(rng, 16, 30, 4)
     valid = np.arange(16) < 11
     padded = logits.copy()
-    padded[~valid] = np.nan  # what a model may make of padding
+    padded[~valid] = np.nan  # possible output of a model for padding
     for function in (batch_statistics, compiled_statistics()):
         metrics = measure(padded, labels, valid, function=function)
         assert_same_ranking(metrics, measure(logits[:11], labels[:11], valid[:11]))
@@ -319,7 +319,7 @@ def test_from_the_highest_scores_alone(k, max_labels, rng):
     scores = (1 / (1 + np.exp(-np.take_along_axis(logits, classes, 1).astype(np.float64)))).astype(np.float32)
     accumulator = MetricAccumulator(40, k)
     for part in (slice(0, 23), slice(23, None)):
-        given = [[*row[row != NO_LABEL], *row[row != NO_LABEL][:1]] for row in labels[part]]  # one twice
+        given = [[*row[row != NO_LABEL], *row[row != NO_LABEL][:1]] for row in labels[part]]  # one of them repeated
         ids = [np.array(row, np.int64) for row in given]
         accumulator.update(top_score_statistics(classes[part], scores[part], ids, 40))
     actual, expected = accumulator.result(), reference(logits, labels, np.ones(60, bool))

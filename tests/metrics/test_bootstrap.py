@@ -1,4 +1,4 @@
-"""Bootstrap intervals against the plain GAP of resamples that are written out."""
+"""Bootstrap intervals against the plain GAP of explicit resamples."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from yt8m_tf.metrics.bootstrap import RankedVideos, difference_interval, gap_int
 
 
 def random_videos(rng, num_videos, width=20, ties=False):
-    """Scores [N, k], hits [N, k], labels [N]: hits are the likelier, the higher the score; labels beyond the pairs."""
+    """Scores [N, k], hits [N, k], labels [N]: hits are likelier at higher scores; some labels have no pair."""
     scores = rng.random((num_videos, width), np.float32) ** 3
     if ties:
         scores = np.round(scores, 1)
@@ -32,7 +32,7 @@ def test_each_resample_has_the_gap_of_its_videos(num_videos, width, ties, rng):
     actual = gap_resamples(ranked(scores, hits, num_labels), 25, seed=4)
     generator = np.random.default_rng(4)
     for value in actual:
-        rows = generator.integers(num_videos, size=num_videos)  # written out, some several times
+        rows = generator.integers(num_videos, size=num_videos)  # explicit rows, some of them repeated
         expected = global_average_precision(scores[rows], hits[rows], max(num_labels[rows].sum(), 1))
         if num_labels[rows].sum():
             assert value == pytest.approx(expected, abs=1e-12)
@@ -69,7 +69,7 @@ def test_other_videos_or_labels_are_refused(rng):
 
 
 def test_interval_covers_the_gap_of_all_videos_as_often_as_it_says(rng):
-    """Of 60 samples of 400 of 20,000 videos: 95 % on average; fewer than 50 have a chance below 1 in 1,000."""
+    """On average, 95 % of 60 samples of 400 of 20,000 videos cover it; below 50 has a chance below 1 in 1,000."""
     scores, hits, num_labels = random_videos(rng, 20_000, 5)
     truth = global_average_precision(scores, hits, num_labels.sum())
     covered = 0
@@ -84,7 +84,7 @@ def test_metrics_carry_their_interval(rng):
     accumulator = MetricAccumulator(30, keep_ids=True)
     scores = np.sort(rng.random((40, 20), np.float32))[:, ::-1]
     classes = np.array([rng.permutation(30)[:20] for _ in range(40)])
-    labels = [rng.integers(0, 30, rng.integers(0, 26)) for _ in range(40)]  # repeated ones count once
+    labels = [rng.integers(0, 30, rng.integers(0, 26)) for _ in range(40)]  # repeated labels count once
     ids = np.array([b"v%d" % row for row in range(40)], object)
     for part in (slice(0, 9), slice(9, 40)):
         accumulator.update(top_score_statistics(classes[part], scores[part], labels[part], 30), ids[part])
@@ -93,7 +93,7 @@ def test_metrics_carry_their_interval(rng):
     assert metrics.videos.num_labels.tolist() == [len(set(row.tolist())) for row in labels]
     interval = metrics.gap_interval
     assert interval.low < metrics.gap < interval.high
-    assert interval == gap_interval(metrics.videos, bootstrap.RESAMPLES, bootstrap.SEED)  # seeded
+    assert interval == gap_interval(metrics.videos, bootstrap.RESAMPLES, bootstrap.SEED)  # it has a fixed seed
     # Gathered from other processes, without ids.
     gathered = MetricAccumulator.from_arrays(accumulator.arrays()).result()
     assert gathered.gap_interval == interval and gathered.videos.ids is None

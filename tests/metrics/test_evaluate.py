@@ -1,4 +1,4 @@
-"""The evaluation of batches: all videos count once, and what cannot be evaluated is named."""
+"""The evaluation of batches: every video counts once, and errors name the video."""
 
 import math
 
@@ -15,7 +15,7 @@ NUM_CLASSES = 6
 
 
 def make_batches(rng, count=3, size=4):
-    """Batches whose feature is the logits, the last one half padding."""
+    """Batches whose features are the logits; half of the last one is padding."""
     for i in range(count):
         valid = np.arange(size) < (size if i < count - 1 else size // 2)
         yield {

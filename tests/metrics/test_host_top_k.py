@@ -1,4 +1,4 @@
-"""The highest logits of rows on the host, against a stable sort of each row."""
+"""The top k logits of rows, computed on the host, against a stable sort of each row."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _plainly(logits: np.ndarray, k: int) -> np.ndarray:
     [
         (3862, 20, "real"),
         (1000, 20, "real"),
-        (670, 20, "few"),  # many equal ones
-        (700, 20, "tenths"),  # some equal ones
+        (670, 20, "few"),  # many equal values
+        (700, 20, "tenths"),  # some equal values
         (700, 25, "zeros"),  # of both signs
-        (50, 20, "real"),  # fewer blocks than wished for
+        (50, 20, "real"),  # fewer blocks than intended
         (7, 7, "few"),
     ],
 )
@@ -42,7 +42,7 @@ def test_values_and_columns_are_those_of_a_stable_sort(
     np.testing.assert_array_equal(columns, expected)
     np.testing.assert_array_equal(found, np.take_along_axis(logits, expected, 1))
     assert found.dtype == np.float32 and columns.dtype == np.int32
-    rows = [0, 1, 2]  # and without the rows that have many equal values
+    rows = [0, 1, 2]  # without the rows that have many equal values
     np.testing.assert_array_equal(host_top_k(logits[rows], k)[1], expected[rows])
 
 

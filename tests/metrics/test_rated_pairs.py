@@ -17,7 +17,7 @@ _CLASSES = 12
 def _batches(rng: np.random.Generator, count: int = 4, size: int = 30) -> list[dict[str, np.ndarray]]:
     batches = []
     for number in range(count):
-        logits = rng.integers(-8, 8, (size, _CLASSES)) / 4  # equal ones, too
+        logits = rng.integers(-8, 8, (size, _CLASSES)) / 4  # including equal ones
         rated = np.stack([rng.permutation(_CLASSES - 1)[:4] for _ in range(size)]).astype(np.int32)
         rated[rng.random(rated.shape) < 0.4] = -1
         ratings = np.where(rated >= 0, rng.choice([0.0, 0.25, 0.5, 1.0], rated.shape), 0.0)
@@ -34,7 +34,7 @@ def _statistics(batch: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
 
 
 def _expected(batches: list[dict[str, np.ndarray]]) -> tuple[float, float, dict[int, float]]:
-    """MAP, BCE and the average precision of each class, one pair after the other."""
+    """MAP, BCE and the average precision of each class, computed pair by pair."""
     pairs = [
         (int(c), float(batch["logits"][row, c]), float(rating))
         for batch in batches
@@ -69,7 +69,7 @@ def test_metrics_are_those_of_plain_loops_in_any_order_and_from_several_workers(
     one, workers = RatedAccumulator(_CLASSES), [RatedAccumulator(_CLASSES) for _ in range(3)]
     for number, batch in enumerate(batches):
         one.update(_statistics(batch))
-        workers[number % 2].update(_statistics(batch))  # the third has nothing to do
+        workers[number % 2].update(_statistics(batch))  # the third worker has nothing to do
     _check(one.result(), batches)
     parts = [worker.arrays() for worker in workers]
     gathered = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -79,7 +79,7 @@ def test_metrics_are_those_of_plain_loops_in_any_order_and_from_several_workers(
 
 
 def test_numbers_worked_out_by_hand() -> None:
-    # Class 0 is present at ranks 1 and 3 of three, class 1 at rank 2 of two: of equal scores the absent one is first.
+    # Class 0 is present at ranks 1 and 3 of three, class 1 at rank 2 of two: of equal scores, the absent one is first.
     accumulator = RatedAccumulator(3)
     rated = np.array([[0, 1], [0, 1], [0, -1]], np.int32)
     ratings = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]], np.float32)
@@ -97,7 +97,7 @@ def test_scores_that_are_not_finite_are_named_and_unrated_ones_do_not_matter(rng
     (batch,) = _batches(rng, 1)
     batch["valid"][:] = True
     batch["logits"] = np.zeros((30, _CLASSES))
-    batch["logits"][:, _CLASSES - 1] = math.nan  # rated nowhere
+    batch["logits"][:, _CLASSES - 1] = math.nan  # never rated
     ids = [b"v%d:5" % row for row in range(30)]
     RatedAccumulator(_CLASSES).update(_statistics(batch), ids)
     batch["rated_classes"][7, 0] = _CLASSES - 1

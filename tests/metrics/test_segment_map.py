@@ -1,4 +1,4 @@
-"""MAP@K against plain implementations, and the K best of each class against sorting everything."""
+"""MAP@K against plain implementations, and the top K of each class against a full sort."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Ratings = dict[tuple[int, int], bool]  # (segment, class) to whether the class w
 
 
 def _world(rng: np.random.Generator, num_segments: int, num_classes: int, ties: bool) -> tuple[np.ndarray, Ratings]:
-    """Scores of all pairs, and ratings of a third of them; one class is rated absent everywhere, one nowhere."""
+    """Scores of all pairs, and ratings of a third; the first class is rated absent everywhere, the last one nowhere."""
     scores = rng.random((num_segments, num_classes)).astype(np.float32)
     scores = np.round(scores, 1) if ties else scores
     rated = rng.random(scores.shape) < 1 / 3
     rated[:, -1] = False
     pairs = np.argwhere(rated).tolist()
-    present = rng.random(scores.shape) < scores  # so that there is something to find
+    present = rng.random(scores.shape) < scores  # so that there are positives
     present[:, 0] = False
     return scores, {(segment, class_id): bool(present[segment, class_id]) for segment, class_id in pairs}
 
@@ -33,7 +33,7 @@ def _by_class(ratings: Ratings):
 
 
 def _plain_map(lists: dict[int, list[int]], ratings: Ratings, k: int) -> tuple[float, float]:
-    """The specification, pair by pair: the means over classes with a positive, and over the listed ones of these."""
+    """MAP by the specification, pair by pair: the means over classes with a positive, and over those listed."""
     positives: dict[int, int] = {}
     for (_, class_id), present in ratings.items():
         positives[class_id] = positives.get(class_id, 0) + present
@@ -53,9 +53,9 @@ def _plain_map(lists: dict[int, list[int]], ratings: Ratings, k: int) -> tuple[f
 
 
 def _starter_map(lists: dict[int, list[int]], ratings: Ratings, k: int) -> float:
-    """What the starter code does with a submission whose classes all have positives; with others it fails.
+    """MAP as in the starter code, which only works if all classes of a submission have positives.
 
-    Each list is cut, its rated pairs get falling scores, 1 to 1 / n, and are ranked by them; every hit adds its
+    Each list is cut, its rated pairs get decreasing scores from 1 to 1 / n, and are ranked by them; every hit adds its
     precision times the same step of recall, 1 / positives.
     """
     means = []
@@ -73,14 +73,14 @@ def _starter_map(lists: dict[int, list[int]], ratings: Ratings, k: int) -> float
 
 
 def test_by_hand() -> None:
-    """Class 7 is ranked 5 (right), 2 (unknown), 9 (wrong), 4 (right), and lacks its third; class 8 has no list."""
+    """Class 7 is ranked 5 (right), 2 (unknown), 9 (wrong), 4 (right), and misses its third; class 8 has no list."""
     ratings = _by_class({(5, 7): True, (9, 7): False, (4, 7): True, (6, 7): True, (1, 8): True, (1, 9): False})
     ranked = np.array([5, 2, 9, 4])
     found = mean_average_precision([(7, ranked), (9, ranked), (10, ranked)], ratings)
     assert found.average_precision == {7: pytest.approx((1 / 1 + 2 / 3) / 3), 8: 0.0}
     assert found.listed == {7} and found.num_rated == 3
     assert found.mean == pytest.approx(5 / 18) and found.mean_of_listed == pytest.approx(5 / 9)
-    # Unknown pairs take places among the K.
+    # Unknown pairs count towards K.
     assert mean_average_precision([(7, ranked)], ratings, k=3).average_precision[7] == pytest.approx(1 / 3)
 
 

@@ -1,4 +1,4 @@
-"""Thresholds of the best F1 against a plain reference that tries every one of them, with sets of videos."""
+"""Thresholds of the best F1 against a plain reference that tries every threshold, with sets of videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yt8m_tf.serving.thresholds import read_thresholds, write_thresholds
 
 
 def best_of(pairs, num_positives):
-    """(threshold, predicted, correct) of (score, hit) pairs: every score is tried, highest first, exactly."""
+    """(threshold, predicted, correct) of (score, hit) pairs: tries every score, highest first, in exact arithmetic."""
     best = (Fraction(-1), None, 0, 0)
     scores = sorted({score for score, _ in pairs}, reverse=True)
     for number, score in enumerate(scores):
@@ -31,7 +31,7 @@ def best_of(pairs, num_positives):
 
 
 def reference(rows, labels, num_classes, min_positives):
-    """(own, threshold, predicted, correct) of each class, of rows {class: score} and sets of labels."""
+    """(own, threshold, predicted, correct) of each class, from rows {class: score} and sets of labels."""
     pooled = [(score, c, c in own) for row, own in zip(rows, labels, strict=True) for c, score in row.items()]
     positives = [sum(c in own for own in labels) for c in range(num_classes)]
     shared = best_of([(score, hit) for score, _, hit in pooled], sum(positives))[0]
@@ -48,12 +48,12 @@ def reference(rows, labels, num_classes, min_positives):
 @pytest.mark.parametrize("distinct", [5, 1000])
 @pytest.mark.parametrize("min_positives", [1, 8])
 def test_thresholds_are_those_of_the_reference(rng, distinct, min_positives):
-    """Few distinct scores make many ties; class 0 never occurs among the highest, class 1 has no positives."""
+    """Few distinct scores cause many ties; class 0 is never among the highest, class 1 has no positives."""
     videos, num_classes = 120, 31
     scores = (rng.integers(1, distinct, (videos, num_classes)) / distinct).astype(np.float32)
     scores[:, 0] = 0.0
     labels = [{int(c) for c in rng.choice(num_classes, rng.integers(1, 6), replace=False)} - {1} for _ in range(videos)]
-    for row, own in zip(scores, labels, strict=True):  # they know something of the labels
+    for row, own in zip(scores, labels, strict=True):  # scores correlate with labels
         row[list(own - {0})] = np.minimum(row[list(own - {0})] + np.float32(0.3), 1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :20]
     top = np.take_along_axis(scores, order, 1)
@@ -74,14 +74,14 @@ def test_thresholds_are_those_of_the_reference(rng, distinct, min_positives):
 
 
 def test_thresholds_by_hand():
-    """Class 0: scores .9 hit, .7 miss, .6 hit, .2 miss, and one positive elsewhere; class 1: one positive."""
+    """Class 0: scores .9 hit, .7 miss, .6 hit, .2 miss; class 1: one positive, ranked first."""
     logits = np.log(np.array([[0.9, 0.3], [0.7, 0.8], [0.6, 0.1], [0.2, 0.4]], np.float64))
     logits -= np.log1p(-np.exp(logits))
     labels = np.array([[0], [1], [0], [NO_LABEL]], np.int32)
     accumulator = MetricAccumulator(2)
     accumulator.update(batch_statistics(tf.constant(logits, tf.float32), tf.constant(labels), tf.ones(4, tf.bool)))
     found = accumulator.result(2).thresholds
-    # Of class 0: F1 2/3 from .9 on, 1/2 from .7, 4/5 from .6, 2/3 from .2. Of all: 2/4, 4/5, 4/6, 6/7, ...
+    # For class 0, F1 is 2/3 from .9 on, 1/2 from .7, 4/5 from .6, 2/3 from .2. For all: 2/4, 4/5, 4/6, 6/7, ...
     assert found.scores.tolist() == pytest.approx([0.4, 0.5])
     assert (found.own.tolist(), found.shared) == ([True, False], pytest.approx(0.5))
     assert (found.num_predicted.tolist(), found.num_correct.tolist()) == ([3, 1], [2, 1])

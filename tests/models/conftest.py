@@ -1,4 +1,4 @@
-"""Fixtures of the tests of models."""
+"""Fixtures for the tests of models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 @pytest.fixture
 def graphs_as_traced() -> Iterator[None]:
-    """Graphs run as they are: to optimise them takes longer than a few steps do."""
+    """Disables graph optimization, which takes longer than a few steps."""
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     yield

@@ -1,4 +1,4 @@
-"""What every registered model keeps to. A new model needs one line in `OPTIONS`."""
+"""The contract of every registered model. A new model needs one line in `OPTIONS`."""
 
 import itertools
 import subprocess
@@ -49,16 +49,16 @@ def test_output_is_float32_logits(name, level, rng):
 
 
 def check_every_feature_is_used(name, level, features, rng):
-    """All at once: a batch as it is, and with each feature changed."""
+    """Predicts a batch and, in the same call, copies of it with one feature changed in each."""
     inputs = random_inputs(level, rng, features=features)
     batch = {key: np.concatenate([values] * (1 + len(features))) for key, values in inputs.items()}
     for place, feature in enumerate(features, start=1):
         batch[feature][4 * place : 4 * place + 4] += 1.0
 
     def unused():
-        """Features that no logit depends on; any at all, where the units of a small layer all happen to be at zero."""
+        """Features that no logit depends on; with few units, this can happen by chance, if all of them are at zero."""
         model = build(name, level, features)
-        if name == "nearest_neighbors":  # which remembers nothing yet
+        if name == "nearest_neighbors":  # its memory is empty
             randomise(model, rng)
         before, *changed = np.split(predict(model, batch), 1 + len(features))
         effects = [np.abs(after - before).max() for after in changed]
@@ -114,7 +114,7 @@ def test_padding_changes_nothing(name, rng):
 def test_every_real_frame_counts(name, rng):
     model = randomised(name, "frame", rng)
     inputs = random_inputs("frame", rng, num_frames=(1, MAX_FRAMES))
-    # Far off in both directions, no frame stays nearest to the same centroid.
+    # Shifted far in both directions, no frame keeps its nearest centroid.
     shifts = (0.0, 1.0, 100.0, -100.0)
     batch = {key: np.concatenate([values] * len(shifts)) for key, values in inputs.items()}
     for clip, shift in enumerate(np.repeat(shifts, 2)):  # the last frame of each clip
@@ -126,7 +126,7 @@ def test_every_real_frame_counts(name, rng):
 
 
 def check_rest_of_the_batch(model, level, rng, num_frames):
-    """In batches of one, of two (as many as members of a mean), three, and as many as there are classes."""
+    """Compares batches of one, two (the members of a mean), three, and as many as classes with one whole batch."""
     randomise(model, rng)
     inputs = random_inputs(level, rng, num_frames=num_frames, length=num_frames[0])
     together = predict(model, inputs)
@@ -151,7 +151,7 @@ def test_rest_of_the_batch_changes_nothing_in_clips_of_the_records_length(name, 
 
 @every_model
 def test_variable_paths_are_the_same_in_every_build(name, level):
-    """Whatever was built before, under another precision too."""
+    """Variable paths do not depend on earlier builds, even under another precision."""
     first, second = (
         [variable.path for variable in shared(name, level, policy).weights] for policy in ("float32", "mixed_bfloat16")
     )
@@ -188,7 +188,7 @@ def test_keras_file_in_a_new_process(rng, tmp_path):
 
 
 def loss_in_training(model, inputs, targets):
-    """With penalties, as it is trained."""
+    """The loss including penalties."""
     loss = losses.bce(model(inputs, training=True), targets)
     return tf.add_n([loss, *model.losses]) if model.losses else loss
 
@@ -206,13 +206,13 @@ def batch_to_learn(name, level, rng):
 
 @every_model
 def test_a_step_against_the_gradient_lowers_the_loss(name, level, rng):
-    """In training, by what the gradient promises; with the same units dropped out before and after."""
+    """The loss in training falls by as much as the gradient predicts, with the same dropout masks before and after."""
     model = shared(name, level)
     inputs, targets = batch_to_learn(name, level, rng)
     seeds = [(v, v.numpy()) for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
     before, gradients = loss_and_gradients(model, inputs, targets)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        variable.assign_sub(1e-4 * tf.sign(gradient))  # as Adam begins
+        variable.assign_sub(1e-4 * tf.sign(gradient))  # like Adam's first step
     for seed, value in seeds:
         seed.assign(value)
     after = loss_in_training(model, inputs, targets)
@@ -222,7 +222,7 @@ def test_a_step_against_the_gradient_lowers_the_loss(name, level, rng):
 
 @compiled_first
 def test_training_step_compiles_and_learns(name, level, rng):
-    """By XLA, to the gradient that TensorFlow computes without it."""
+    """XLA computes the same gradients as TensorFlow without XLA."""
     model = build(name, level, options=without_randomness(name, level))
     inputs, targets = batch_to_learn(name, level, rng)
     optimizer = keras.optimizers.Adam(0.01)

@@ -1,4 +1,4 @@
-"""Recurrent models run on cuDNN where there is a GPU: what Keras chooses, without one."""
+"""Recurrent models use cuDNN on a GPU: Keras's choice, tested without a GPU."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Grappler's fusions on a CPU, which a SavedModel goes through when it is loaded."""
+"""Grappler's CPU fusions, which are applied when a SavedModel is loaded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from yt8m_tf.config.input_spec import InputSpec
     ids=lambda model: model["name"],
 )
 def test_fused_nodes_have_an_operation(model: dict[str, object]) -> None:
-    """One without makes Grappler give up all of the function."""
+    """A fused node without an operation makes Grappler give up on the whole function."""
     built = models.build_model(model, InputSpec(level="video", num_classes=6, features={"rgb": 16}))
     (name,) = built.input
     function = tf.function(lambda x: built({name: x}, training=False))
     frozen = convert_variables_to_constants_v2(function.get_concrete_function(tf.TensorSpec([8, 16])))
-    # Grappler fuses what it knows to run on a CPU.
+    # Grappler only fuses nodes that it knows to run on a CPU.
     with tf.Graph().as_default(), tf.device("/job:localhost/replica:0/task:0/device:CPU:0"):
         tf.import_graph_def(frozen.graph.as_graph_def(), name="")
         graph = tf.compat.v1.train.export_meta_graph()

@@ -19,20 +19,20 @@ pytestmark = pytest.mark.usefixtures("graphs_as_traced")
 
 BATCH_SIZE, STEPS = 64, 200
 MARGIN = 0.1
-# By model, or by configuration: tanhshrink is flat at zero, where it starts; 13 plain layers need a smaller one.
+# By model or configuration: tanhshrink is flat at zero, where it starts; 13 plain layers need a smaller rate.
 LEARNING_RATE = {"bilinear_fcn": 1e-2, "zoo.yaml:z048_bottleneck_fcn": 1e-3}
-# One neuron between input and output, 13 plain layers, and 15: the last stays at the prior on real records too, in its
-# full size, for 4,000 steps at least of its 60,000 (GAP@20 0.049, and of the prior 0.05).
+# One neuron between input and output; 13 plain layers; and 15. The last, at full size on real records, also stays at
+# the prior for at least 4,000 of its 60,000 steps (GAP@20 of 0.049, against 0.05 for the prior).
 MARGINS = {"zoo.yaml:z076_gated_fcn": 0.05, "zoo.yaml:z048_bottleneck_fcn": 0.02, "zoo.yaml:z049_bottleneck_fcn": -0.1}
 
 
-# One of each level, and one that reads a file beside the data; that every model learns a small batch is what
-# `test_contract.py` tests, and `tests/training/` what a run with verticals or a memory reads.
+# One of each level. `test_contract.py` tests that every model learns a small batch; `tests/training/` tests the files
+# that runs with verticals or a memory read.
 QUICK = ["first_level/frame_logistic.yaml", "first_level/moe.yaml"]
 
 
 def small(selector: str, sample: Sample) -> experiment.ExperimentConfig:
-    """The selected configuration: its model's structure, loss, mixup, optimizer's name, what it reads of the data."""
+    """The selected configuration: its model's structure, loss, mixup, optimizer, and its use of the data."""
     full = registry.load_experiment(selector)
     level = full.data.level
     rate = LEARNING_RATE.get(selector, LEARNING_RATE.get(full.model["name"], 3e-3))

@@ -1,4 +1,4 @@
-"""Options that no model can be built from are one-line errors that name the key."""
+"""Options from which no model can be built give one-line errors that name the key."""
 
 import pytest
 

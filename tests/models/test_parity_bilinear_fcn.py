@@ -10,7 +10,7 @@ def tanhshrink(x):
 
 
 def bilinear(x, h, w, name):
-    """One example, one output at a time: x' W_k h + b_k."""
+    """Computes x' W_k h + b_k for each example and output k."""
     kernel, bias = w[f"{name}/kernel"], w[f"{name}/bias"]
     rows = zip(x, h, strict=True)
     return np.array([[x_n @ kernel[:, :, k] @ h_n + bias[k] for k in range(len(bias))] for x_n, h_n in rows])

@@ -45,7 +45,7 @@ def test_gated_fcn(variant, rng):
 
 @pytest.mark.parametrize("variant", ["v1", "v2", "v3", "v4", "v5", "v6"])
 def test_every_variant_of_gated_fcn_trains(variant, rng):  # v7: in the contract test
-    """v5, which sorts, under XLA."""
+    """Gradients are finite and not zero; v5, which sorts, runs under XLA."""
     model, inputs, _ = prepare({"name": "gated_fcn", "variant": variant, "inner_size": 32}, "video", rng)
     weights = [variable.value for variable in model.trainable_variables]
 

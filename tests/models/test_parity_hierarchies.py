@@ -9,14 +9,14 @@ KERAS_NAMES = {"rnn": "simple_rnn", "gru": "gru", "lstm": "lstm"}
 
 
 def trunk(inputs, w):
-    """A resnet_like of one block in each place, with a Dense and ReLU on top."""
+    """A resnet_like of one block in each place, followed by Dense and ReLU."""
     branches = [res_block(fc_block(inputs[n], w, f"{n}_fc"), w, f"{n}_res1") for n in ("audio", "rgb")]
     x = res_block(np.concatenate(branches, axis=1), w, "concat_res1")
     return relu(dense(fc_block(x, w, "concat_fc"), w, "trunk_dense"))
 
 
 def bidirectional(verticals, classes, w, kind):
-    """The outputs at both levels: the forward direction reads verticals first, the backward one classes first."""
+    """The outputs at both levels: the forward direction reads verticals first, the backward direction classes first."""
     return run_both_ways([verticals, classes], w, kind, "levels")[0]
 
 

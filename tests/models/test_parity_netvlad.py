@@ -19,7 +19,7 @@ from reference import (
 
 
 def sequences_of(inputs, late_fusion):
-    """For each clip its real frames by feature, or all features side by side."""
+    """Yields the real frames of each clip, by feature or with all features concatenated."""
     return clips(inputs) if late_fusion else ({"frames": frames} for frames in joint_clips(inputs))
 
 

@@ -1,4 +1,4 @@
-"""A recurrent network that reads a video several times against an independent NumPy forward pass (see `reference`)."""
+"""A recurrent network that reads a video several times, against an independent NumPy forward pass (see `reference`)."""
 
 import numpy as np
 import pytest

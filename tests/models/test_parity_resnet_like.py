@@ -1,4 +1,4 @@
-"""The residual network, over statistics of frames too, against an independent NumPy forward pass (see `reference`)."""
+"""The residual network, also over frame statistics, against an independent NumPy forward pass (see `reference`)."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_resnet_like_over_statistics(statistics, rng):
     model, inputs, w = prepare(options, "frame", rng)
     branches = {}
     for name in FEATURES:
-        inputs[name] = np.round(inputs[name] * 2) / 2  # so that there are equal values
+        inputs[name] = np.round(inputs[name] * 2) / 2  # to get equal values
         rows = []
         for clip, count in zip(inputs[name].astype("float64"), inputs["num_frames"], strict=True):
             functions = [plain_mode if s == "mode" else getattr(np, s) for s in statistics]

@@ -14,7 +14,7 @@ from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
 
 POSITIONS = ("before_bn", "after_bn", "before_dropout", "after_dropout")
-MAGNITUDES = {"max_abs": lambda x: np.abs(x).max(), "square": lambda x: x**2 / x.size}  # all: in the layer's tests
+MAGNITUDES = {"max_abs": lambda x: np.abs(x).max(), "square": lambda x: x**2 / x.size}  # all kinds: the layer's tests
 
 
 def noisy_block(x, w, name, position, batch_norm=True, noise=lambda x, name: x):
@@ -28,7 +28,7 @@ def noisy_block(x, w, name, position, batch_norm=True, noise=lambda x, name: x):
 
 
 def fixed_noise(x, name, scale, function):
-    """What `always` adds in inference."""
+    """The noise that `always` adds in inference."""
     draw = np.asarray(keras.random.normal(x.shape, seed=zlib.crc32(name.encode())), "float64")
     return x + draw * scale * function(x)
 
@@ -72,7 +72,7 @@ def test_noise_is_added_in_training(rng):
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("graphs_as_traced")
 def test_always_noise_is_the_same_after_saving_and_exporting(rng, tmp_path):
-    """The exception from the contract: a video's scores depend on the rest of its batch."""
+    """An exception to the contract: a video's scores depend on the rest of its batch."""
     options = {"name": "resnet_like_noise", "inner_size": 16, "noise_when": "always"}
     model, inputs, _ = prepare(options, "video", rng)
     outputs = model(inputs, training=False).numpy()

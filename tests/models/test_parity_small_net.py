@@ -23,7 +23,7 @@ def layer(x, w, name, activation):
 
 
 def trunk(variant, inputs, w):
-    """Each net as the specification lists it, one after the other."""
+    """Each net as listed in the specification, in the same order."""
     rgb, audio = (inputs[name].astype("float64") for name in FEATURES)
     both = np.concatenate([rgb, audio], axis=1)
     if variant == "a":
@@ -44,7 +44,7 @@ def trunk(variant, inputs, w):
 
 
 def unit(inputs):
-    """Each video's features, all together, divided by their norm."""
+    """Divides each video's concatenated features by their norm."""
     both = np.concatenate([inputs[name].astype("float64") for name in FEATURES], axis=1)
     norm = np.linalg.norm(both, axis=1, keepdims=True)
     return {name: inputs[name].astype("float64") / norm for name in FEATURES}
@@ -80,7 +80,7 @@ def test_unit_inputs_of_a_video_of_zeros_are_zeros(rng):
 
 
 def test_published_sizes():
-    """9,344 numbers go into the final network; about 245 M parameters in all."""
+    """The input of the final network has 9,344 values; the model has about 245 M parameters in all."""
     with keras.StatelessScope(initialize_variables=False):
         model = build_model({"name": "final_network"}, InputSpec())
     shapes = {variable.path: tuple(variable.shape) for variable in model.weights}

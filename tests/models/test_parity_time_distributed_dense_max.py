@@ -1,4 +1,4 @@
-"""Maxima over frames of a layer on each against an independent NumPy forward pass (see `reference`)."""
+"""Maxima over frames of a layer on each frame against an independent NumPy forward pass (see `reference`)."""
 
 import numpy as np
 import pytest

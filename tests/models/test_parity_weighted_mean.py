@@ -10,7 +10,7 @@ from yt8m_tf.models import build_model
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 def test_weighted_mean(average, rng):
-    """Members of different features."""
+    """Members read different features."""
     members = [
         {"name": "logistic"},
         {"name": "fcn", "hidden_sizes": [9], "features": ["rgb"]},
@@ -32,7 +32,7 @@ def test_weighted_mean(average, rng):
 
 
 def test_weighted_mean_of_extreme_scores():
-    """Scores that are 1 in float32 keep their order."""
+    """Scores that round to 1 in float32 keep their order."""
     spec = InputSpec("video", {"rgb": 1}, 3)
     model = build_model({"name": "weighted_mean", "members": [{"name": "logistic"}] * 2}, spec)
     for variable in model.weights:

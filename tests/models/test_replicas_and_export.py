@@ -1,4 +1,4 @@
-"""What every registered model keeps to beyond a forward pass: equal on two replicas, and the same once exported."""
+"""The contract of every registered model beyond a forward pass: equal on two replicas, and unchanged by export."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def data_config(name, level):
 
 
 def random_batch(level, rng, batch_size=BATCH_SIZE):
-    """Features as records store them; clips of 1 frame to all."""
+    """Features as stored in records; the clips have from 1 frame to all frames."""
     if level == "video":
         return {key: rng.normal(size=(batch_size, size)).astype("float32") for key, size in FEATURES.items()}
     shape = (batch_size, MAX_FRAMES)
@@ -43,7 +43,7 @@ def random_batch(level, rng, batch_size=BATCH_SIZE):
 
 
 def train(name, level, strategy, batches):
-    """Trains for a few steps; returns all variables of the run, and how far the farthest weight went."""
+    """Trains for a few steps; returns all variables of the run, and the largest change of any weight."""
     experiment = ExperimentConfig(
         model={},
         data=data_config(name, level),
@@ -66,7 +66,7 @@ def train(name, level, strategy, batches):
 
 
 def share(batch, strategy):
-    """Each replica's part of a batch."""
+    """The parts of a batch, one for each replica."""
     replicas = strategy.num_replicas_in_sync
 
     def values(whole):
@@ -82,8 +82,8 @@ def share(batch, strategy):
 
 @pytest.fixture
 def plain_descent(monkeypatch):
-    """Updates in proportion to the gradient: Adam makes as much of the rounding of a gradient that is zero as of any
-    other, and nothing of one that is twice too large."""
+    """Replaces Adam by plain gradient descent: Adam would amplify rounding errors of zero gradients to full steps, and
+    would hide a gradient that is twice too large."""
     monkeypatch.setattr(
         optimizers, "update", lambda _, variable, gradient, slots, count, rate: (variable - rate * gradient, *slots)
     )
@@ -108,7 +108,7 @@ def test_saved_model_round_trip(name, level, rng, tmp_path):
     randomise(model, rng)
     batch = {key: tf.constant(value) for key, value in random_batch(level, rng).items()}
     values = {variable.path: variable.numpy() for variable in model.weights}
-    bare = build(name, level, make=build_without_weights)  # what yt8m-export has
+    bare = build(name, level, make=build_without_weights)  # as in yt8m-export
     export_saved_model(bare, data, tmp_path / "1", precision=FLOAT32, read=lambda variable: values[variable.path])
     signature = tf.saved_model.load(str(tmp_path / "1")).signatures["features"]
     predictions = signature(**batch)["predictions"]

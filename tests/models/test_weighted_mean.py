@@ -1,4 +1,4 @@
-"""The weighted mean of models is right for every relation of batch size, classes and number of members."""
+"""The weighted mean of models, for every relation of batch size, number of classes and number of members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline as a process: killed at random moments it ends with the same scores."""
+"""A pipeline as a process: killed at random moments, it ends with the same scores."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _num_done(workdir: Path) -> int:
 
 @pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path: Path) -> None:
-    """The pipeline of `make demo`."""
+    """Kills the pipeline of `make demo`."""
     command = [sys.executable, "-m", "yt8m_tf.bin.sample_data", f"--output_dir={tmp_path / 'data'}"]
     subprocess.run(command, check=True, capture_output=True)
     flags = ("pipelines/demo.yaml", tmp_path / "data")
@@ -71,7 +71,7 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_workers_end_with_their_parent(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    """And a second process at the same pipeline waits for no ghost."""
+    """Killing the pipeline with SIGKILL also ends its workers."""
     data_dir, config = learnable_shards(), tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(TINY | {"splits": ["validation"], "train": TINY["train"] | {"epochs": 200}}))
     process = _start(config, data_dir, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Pipelines: which stages there are, which run again, how a failure ends, what a plan says."""
+"""Pipelines: their stages, which ones run again, failures, and plans."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _settings(**changes: Any) -> PipelineConfig:
 
 
 class Here:
-    """Runs stages in this process, at once, and remembers which."""
+    """Runs stages immediately in this process, and records which ones ran."""
 
     def __init__(self, data_dir: Path, workdir: Path):
         self.where = Where(str(data_dir), workdir, num_threads=1, xla=False, progress=False)
@@ -54,7 +54,7 @@ class Here:
 def _run(
     settings: PipelineConfig, data_dir: Path, workdir: Path, only: str = "", restart: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, Any]]:
-    """The stages that ran, of those with `only` in their names, and all results."""
+    """The stages with `only` in their names that ran, and all results."""
     stages = [stage for stage in make_stages(settings, kept_seeds(settings, workdir)) if only in stage.name]
     here = Here(data_dir, workdir)
     states = States(workdir, stages, shards_of(stages, str(data_dir)))
@@ -75,7 +75,7 @@ def _with_test_shards(directory: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """The tiny pipeline, run from end to end."""
+    """The tiny pipeline, run from start to end."""
 
     data_dir: Path
     workdir: Path
@@ -91,7 +91,7 @@ def whole(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.T
 
 
 def _lasting(results: dict[str, Any]) -> dict[str, Any]:
-    """Results without what differs from run to run: times, and bytes of the graph, in which temporary names are."""
+    """Results without values that differ between runs: times, and graph sizes, which depend on temporary names."""
     return {
         name: {key: value for key, value in result.items() if key not in ("seconds", "bytes")}
         for name, result in results.items()
@@ -115,7 +115,7 @@ def test_the_whole_way(whole: Whole) -> None:
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
     runner.write_hparams(whole.workdir)
     (columns,) = (whole.workdir / "runs").rglob("events.out.*.columns.session")
-    assert columns.parent.name == "final"  # the first of the runs, which it adds nothing to
+    assert columns.parent.name == "final"  # of the first run, without values for it
 
 
 @pytest.mark.end_to_end
@@ -124,7 +124,7 @@ def test_nothing_runs_again(whole: Whole) -> None:
     assert again == [] and same == whole.results
 
 
-@pytest.mark.slow  # tests/pipelines/test_state.py says which stages are to do
+@pytest.mark.slow  # tests/pipelines/test_state.py tests which stages are to do
 def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
@@ -137,14 +137,14 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
     shard.write_bytes(content[:-1])
     assert _run(changed, whole.data_dir, run)[0] == ["score moe test", "infer final"]
     assert shard.read_bytes() == content
-    (run / "runs" / "small_a" / "config.yaml").unlink()  # a damaged run takes nothing of other stages with it
+    (run / "runs" / "small_a" / "config.yaml").unlink()  # a damaged run does not affect other stages
     assert _run(changed, whole.data_dir, run)[0] == ["train small_a"]
     assert _run(changed, whole.data_dir, run)[0] == []
 
 
 @pytest.mark.end_to_end
 def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
-    """Without students and final network a pipeline ends with the stacking."""
+    """Without students and a final network, a pipeline ends with the stacking."""
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
     alone = dataclasses.replace(_settings(), students={}, final=None)
@@ -174,7 +174,7 @@ def test_the_best_pipeline_on_real_records() -> None:
 def test_an_interrupted_stage_goes_on(
     only: str, stops: Sequence[str], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And everything ends as if it had not been."""
+    """The results equal those of an uninterrupted pipeline."""
     real = execution._KINDS
     for stop in stops:
 
@@ -210,7 +210,7 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
-    """Of the models, and of a student and a baseline that share the weight of their recipe; each is exported."""
+    """The mean of the models, and one of a student and a baseline with their recipe's weight; both are exported."""
     logistic = TINY["students"]["student"]
     ensemble = {"ensemble": {"student": 2, "hard": 1}, "ensemble_recipes": {"hard": "logistic", "student": "logistic"}}
     settings = _settings(baselines={"hard": logistic}, mean=True, **ensemble)
@@ -244,7 +244,7 @@ def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
 
 
 def test_teachers_in_the_training_step() -> None:
-    """Models of folds, a run, or a graph of runs, in the place of stacked scores; each is ready before its student."""
+    """Models of folds, a run, or a mean of runs replace stacked scores; each teacher is ready before its student."""
     students = {"student": {"teacher": "hard"}, "small_a": {"teacher": "mean"}}
     baselines = {"hard": TINY["students"]["student"]}
     settings = _settings(baselines=baselines, students=students, mean=True)
@@ -328,7 +328,7 @@ def test_an_ensemble_of_unknown_runs() -> None:
 
 @pytest.mark.slow  # tests/stacking has a cluster in the fast set
 def test_a_cluster_of_two_workers_with_a_gpu_each(whole: Whole, tmp_path: Path) -> None:
-    """Trainings and scorings need the resource that Dask knows a GPU as; the result is that of one process."""
+    """Training and scoring stages require Dask's GPU resource; the result equals that of one process."""
     distributed = pytest.importorskip("distributed")
     stages = [stage for stage in make_stages(_settings()) if "logistic" in stage.name]
     states = States(tmp_path / "run", stages, shards_of(stages, str(whole.data_dir)))

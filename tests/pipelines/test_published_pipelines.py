@@ -1,4 +1,4 @@
-"""The published pipelines: all their stages, and a run with every family of models in it, cut to tiny widths."""
+"""The published pipelines: all their stages, and a run with every family of models cut to tiny widths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FOLDS = 2
 
 
 def one_of_each_family(settings: PipelineConfig) -> dict[str, ModelSettings]:
-    """The first model of each name, variant and kind of cell."""
+    """The first model of each combination of name, variant, cell and head."""
     chosen: dict[str, tuple[str, ModelSettings]] = {}
     for name, model in settings.first_level().items():
         values = settings.experiment(model, {}).model

@@ -1,4 +1,4 @@
-"""What a pipeline shows: a line for each stage, one bar, and a log for the rest."""
+"""The output of a pipeline: a line for each stage, one progress bar, and a log for the rest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_line_a_stage_and_the_rest_in_its_log(tmp_path: Path, capfd: pytest.Ca
         f"[{n} of 3] train {m}" for n in (1, 2) for m in "ab"
     }
     assert all(": GAP@20 0.6123, 01:12; about " in line and line.endswith(" left") for line in (first, second))
-    assert err == ""  # no bars in a log that is as short
+    assert err == ""  # no progress bars in such a short log
     heading, *lines = log.read_text().splitlines()
     assert heading.startswith("== ") and heading.endswith(" bad")
     assert lines == ["bad begins", "native code says something", "bad at work"]
@@ -50,7 +50,7 @@ def test_the_bar_has_the_stages_under_way(tmp_path: Path, monkeypatch: pytest.Mo
     one, two = _stage("train a"), _stage("score a")
     (tmp_path / "stages").mkdir()
     (tmp_path / one.log).write_text("== 2026-01-01 00:00:00 train a\ntrain: 20%, 10 of 50\n")
-    (tmp_path / two.log).write_text("== 2026-01-01 00:00:00 score a\n")  # nothing yet
+    (tmp_path / two.log).write_text("== 2026-01-01 00:00:00 score a\n")  # no output yet
     gaps = {"train": {"a": 0.75}, "validation": {"a": 0.5, "LightGBM": 0.625}}
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
@@ -63,7 +63,7 @@ def test_the_bar_has_the_stages_under_way(tmp_path: Path, monkeypatch: pytest.Mo
             assert (f"2 of 4|######      | {text}" in file.getvalue().replace("█", "#")) == shown
             now += 5
             display.under_way([(one, now - 39)])
-            assert "train a, 00:39: train: 20%, 10 of 50" in file.getvalue()  # in a log after ten seconds
+            assert "train a, 00:39: train: 20%, 10 of 50" in file.getvalue()  # in a log too, after ten seconds
             display.ended(one, {"seconds": 40, "videos": 1200})
             display.ended(two, {"seconds": 3661, "gaps": gaps, "bytes": 2**20})
         assert lines == [

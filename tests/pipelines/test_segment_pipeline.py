@@ -1,4 +1,4 @@
-"""A pipeline of models of rated segments: its stages, and that ratings add to what labels of whole videos taught."""
+"""A pipeline for rated segments: its stages, and the gain from ratings over labels of whole videos alone."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_the_table_of_a_pipeline_without_stacking(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4,200 training clips, and 5,600 to validate on, with five ratings each."""
+    """4,200 training clips and 5,600 validation clips with five ratings each."""
     directory = tmp_path_factory.mktemp("sample")
     config = SampleConfig(num_classes=_CLASSES, rgb_size=128, audio_size=16)
     layout = Layout({"train": 4200, "validate": 5600, "test": 50}, 700, ("frame",))
@@ -170,7 +170,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _rated_pairs(run: Path, data: DataConfig, directory: Path) -> dict[str, np.ndarray]:
-    """Of all rated pairs the video, the class, the score and whether it is present, by the best checkpoint of a run."""
+    """The video, class, score and presence of all rated pairs, from the best checkpoint of a run."""
     trained, found = load_trained(run), collections.defaultdict(list)
     for batch in pipeline.evaluation_stream(list_shards(data.validation, str(directory)), data, 512, faults=Faults()):
         features = {name: batch[name] for name in (*data.features, "num_frames")}
@@ -196,7 +196,7 @@ def _mean_ap(pairs: dict[str, np.ndarray], rows: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_ratings_add_to_labels_of_videos(sample: Path, tmp_path: Path, seed: int) -> None:
-    """The 95 % interval of the gain in MAP excludes 0; videos are drawn with replacement, the same for both models."""
+    """The 95 % interval of the gain in MAP excludes 0; both models use the same bootstrap samples of videos."""
     stages = make_stages(_settings(seed))
     where = Where(str(sample), tmp_path, num_threads=2, progress=False)
     results = {stage.name: execute(stage, where) for stage in stages}

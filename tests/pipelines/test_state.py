@@ -1,4 +1,4 @@
-"""What a pipeline takes for done when its configuration, its data, its records or its release have changed."""
+"""Which stages a pipeline considers done after its configuration, data, records or release have changed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _settings(**changes: Any) -> PipelineConfig:
 
 
 class Pipeline:
-    """A pipeline whose stages write down at once that they ran, and with what."""
+    """A pipeline whose stages only write a file, and record that they ran."""
 
     def __init__(self, root: Path):
         self.data_dir, self.workdir = root / "data", root / "run"
@@ -57,7 +57,7 @@ class Pipeline:
         return States(self.workdir, stages, shards_of(stages, str(self.data_dir)))
 
     def run(self, settings: PipelineConfig, *restart: str, stop: str = "") -> list[str]:
-        """The stages that ran, until `stop` fails."""
+        """Runs stages until `stop` fails; returns those that ran."""
         ran: list[str] = []
 
         def submit(stage: Stage) -> concurrent.futures.Future[dict[str, Any]]:
@@ -74,12 +74,12 @@ class Pipeline:
         return ran
 
     def write(self, stage: Stage) -> None:
-        """What a stage leaves."""
+        """Writes the output of a stage."""
         output = self.workdir / stage.output
         if output.suffix:
             output.write_text(stage.name)
             return
-        output.mkdir(parents=True)  # fails where another stage's is
+        output.mkdir(parents=True)  # fails if another stage's output exists
         (output / "file").write_text(stage.name)
         if stage.kind == "train":
             values = dict(stage.options["experiment"])
@@ -101,7 +101,7 @@ def _all(settings: PipelineConfig) -> list[str]:
 
 
 def test_one_more_shard_is_asked_about(pipeline: Pipeline) -> None:
-    """And with leave to start afresh, what was there is kept."""
+    """An added shard needs permission to start afresh, and then the previous output is kept."""
     assert pipeline.run(_settings()) == _all(_settings())
     pipeline.add_shard("train2")
     with pytest.raises(InputError) as caught:
@@ -132,7 +132,7 @@ def test_what_became_of_shards(pipeline: Pipeline) -> None:
 
 
 def test_leave_for_a_stage_is_leave_for_those_after_it(pipeline: Pipeline) -> None:
-    """Whose own part has not changed; and the same command goes on where it stopped."""
+    """The later stages must not have changed themselves; the same command resumes where it stopped."""
     pipeline.run(_settings())
     changed = _settings(models={"moe": {"changes": {"optimizer": {"learning_rate": 0.5}}}})
     why = r"'train moe fold 0' and 1 more \(experiment\.optimizer\.learning_rate: 0\.03 -> 0\.5\); 12 stages after them"
@@ -148,7 +148,7 @@ def test_leave_for_a_stage_is_leave_for_those_after_it(pipeline: Pipeline) -> No
 
 
 def test_a_model_before_the_others(pipeline: Pipeline) -> None:
-    """Takes nothing from them: seeds come from names."""
+    """The other models stay as they are: seeds come from names."""
     pipeline.run(_settings())
     models = {"models": {"first": _MODEL, **TINY["models"]}}
     settings = strict_yaml.parse(PipelineConfig, TINY | models, "")
@@ -168,13 +168,13 @@ def test_a_model_before_the_others(pipeline: Pipeline) -> None:
 
 
 def _as_an_earlier_release(pipeline: Pipeline, settings: PipelineConfig, *, unknown: bool, told: bool) -> None:
-    """Runs a pipeline as an earlier release did, whose seeds were positions.
+    """Runs a pipeline like an earlier release, whose seeds were positions.
 
     Args:
-      pipeline: has not run yet.
+      pipeline: must not have run yet.
       settings: its configuration.
-      unknown: the release did not know two keys, of training and of stacking.
-      told: its records hold what they were made for, not a hash alone, as those of the first release do.
+      unknown: the release lacked two keys, of training and of stacking.
+      told: records contain what they were made for; those of the first release have only a hash of it.
     """
     seeds = {name: position for position, name in enumerate(settings.first_level())}
     stages = make_stages(settings, seeds)
@@ -212,7 +212,7 @@ def _as_an_earlier_release(pipeline: Pipeline, settings: PipelineConfig, *, unkn
 
 @pytest.mark.parametrize(("unknown", "told"), [(True, True), (True, False), (False, False)])
 def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: bool) -> None:
-    """Are those of stages that are done, with the seeds that they had, and keys added since then at their defaults."""
+    """Records of an earlier release mark stages as done, with their seeds, and defaults for keys added since then."""
     settings = {"mean": True}
     _as_an_earlier_release(pipeline, _settings(**settings), unknown=unknown, told=told)
     runs = [pipeline.workdir / "runs" / name / "fold_1" for name in ("logistic", "moe")]
@@ -227,14 +227,14 @@ def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: 
     lines = pipeline.states(_settings(**settings, stack={"cat_l2": 5})).changed()
     assert lines[0] == "'stack': stack.cat_l2: 10.0 -> 5.0"
     assert pipeline.run(_settings(**settings)) == []
-    assert "content" in json.loads(pipeline.record("train moe fold 1").read_text())  # from now on they tell
+    assert "content" in json.loads(pipeline.record("train moe fold 1").read_text())  # from now on, they do
     assert pipeline.run(_settings(**settings)) == []
     pipeline.add_shard("train2")
     assert pipeline.states(_settings(**settings)).changed()[0].endswith("shards: 'train2.tfrecord' is new")
 
 
 def test_a_key_whose_default_is_not_what_was_done_before(pipeline: Pipeline) -> None:
-    """Said so, a stage goes on as what it is; else it has changed."""
+    """If the old value is set explicitly, the stage is still done; otherwise it has changed."""
 
     def settings(**loss: Any) -> PipelineConfig:
         return _settings(students={"student": {"changes": {"loss": {"name": "soft_ranking", **loss}}}})
@@ -249,7 +249,7 @@ def test_a_key_whose_default_is_not_what_was_done_before(pipeline: Pipeline) -> 
 
 
 def test_features_are_no_keys_of_a_release(pipeline: Pipeline) -> None:
-    """A feature that a model had not is a change."""
+    """An added feature is a change."""
     pipeline.run(_settings())
     wider = {"changes": {"data": {"features": {"text": 3}}}}
     lines = pipeline.states(_settings(students={"student": wider})).changed()
@@ -263,7 +263,7 @@ def test_a_record_of_the_first_release_that_does_not_tell(pipeline: Pipeline) ->
 
 
 def test_fingerprints_are_those_of_the_first_release() -> None:
-    """As it computed them."""
+    """The fingerprints as computed by the first release."""
     options = {"models": ["runs/a/fold_0"], "level": "video"}
     score = Content("score", options, {}, (("a.tfrecord", 3), ("b.tfrecord", 5))).fingerprint
     assert score == "f481dd86ddde43134d29a6b7867bc2bacb41f8af36026178d0358ef62b1b7032"
@@ -277,7 +277,7 @@ def test_fingerprints_are_those_of_the_first_release() -> None:
 )
 @pytest.mark.parametrize("what", ["done", "begun"])
 def test_a_damaged_record(pipeline: Pipeline, content: str, what: str) -> None:
-    """One line names it, and what it told of is kept."""
+    """A one-line error names it, and the stage's output is kept."""
     pipeline.run(_settings())
     path = pipeline.record("train moe fold 0").with_suffix("").with_suffix(f".{what}.json")
     pipeline.record("train moe fold 0").rename(path)
@@ -292,7 +292,7 @@ def test_a_damaged_record(pipeline: Pipeline, content: str, what: str) -> None:
 
 
 def test_a_record_of_another_shape_shows_as_a_difference(pipeline: Pipeline) -> None:
-    """Options without what a stage of its kind has, and shards whose sizes are none or whose names break lines."""
+    """A record lacks the options of its stage; lists of shards have invalid sizes, or names with line breaks."""
     pipeline.run(_settings())
     path = pipeline.record("train moe fold 0")
     record = json.loads(path.read_text())
@@ -300,7 +300,7 @@ def test_a_record_of_another_shape_shows_as_a_difference(pipeline: Pipeline) -> 
     path.write_text(json.dumps({**record, "fingerprint": "x", "content": {**record["content"], "options": {}}}))
     assert "experiment: None -> " in pipeline.states(_settings()).changed()[0]
     path.write_text(json.dumps(record))
-    pipeline.add_shard("train2")  # else the list that is kept is the one that there is
+    pipeline.add_shard("train2")  # otherwise the stored list would equal the current one
     for content, told in (
         ('[["a", Infinity]]', "its shards are others than before"),
         ('[["a\\nb", 10]]', r"'a\nb' is gone"),
@@ -327,7 +327,7 @@ def test_a_damaged_result(pipeline: Pipeline, stage: str, result: dict[str, Any]
 
 
 def test_an_output_without_a_record(pipeline: Pipeline) -> None:
-    """Someone's work of days, for all that is known."""
+    """An output without a record is not touched: it might be days of someone's work."""
     (pipeline.workdir / "runs" / "student").mkdir(parents=True)
     assert pipeline.states(_settings()).of("train student") == "to do"
     (pipeline.workdir / "runs" / "student" / "checkpoint").touch()
@@ -390,7 +390,7 @@ def test_outputs_that_are_one_through_a_link(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_names_that_collide(tmp_path: Path) -> None:
-    """Before it looks for data, and with nothing written."""
+    """The command refuses before it looks for data or writes anything."""
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(strict_yaml.merge(TINY, {"students": {"moe": _MODEL}})))
     for flags in ((), ("--plan",)):
@@ -407,7 +407,7 @@ def test_the_command_asks_before_it_starts_afresh(pipeline: Pipeline, tmp_path: 
     done = run_command("pipeline", *flags)
     assert done.returncode == 0 and "19 of 19 stages are done already" in done.stdout, done
     assert done.stdout.splitlines()[-1].startswith(f"next: yt8m-report --workdir={pipeline.workdir} --data_dir=")
-    (pipeline.data_dir / "sample_data.json").write_text("{}")  # that of clips made of videos knows no best GAP
+    (pipeline.data_dir / "sample_data.json").write_text("{}")  # the file of clips made from videos has no best GAP
     assert run_command("pipeline", *flags).returncode == 0
     pipeline.add_shard("test1")
     result = run_command("pipeline", *flags, "--jobs=2")

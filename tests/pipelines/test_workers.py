@@ -1,4 +1,4 @@
-"""Worker processes and Dask's workers: who does which stage, with which GPU, and what comes back."""
+"""Worker processes and Dask workers: the distribution of stages and GPUs, and returned results."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def _run(
 def test_workers_share_the_cores(
     given: str | None, num_threads: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given or "")  # so that the test's own value goes when it ends
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given or "")  # so that the test's own value is removed at its end
     if given is None:
         del os.environ["TF_NUM_INTRAOP_THREADS"]
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process is to end at Ctrl-C
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process must still end at Ctrl-C
     worker_process.start(os.getppid(), None, num_threads)
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") == expected
 
 
 def test_two_workers_keep_their_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And every stage's own result comes back, from processes that make way for others of the same GPU."""
+    """Every stage returns its own result, from processes that are replaced by others on the same GPU."""
     monkeypatch.setattr(workers, "_STAGES_OF_A_WORKER", 2)
     short = [f"short {number}" for number in range(5)]
     ended: list[str] = []
@@ -60,7 +60,7 @@ def test_two_workers_keep_their_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {name: result["stage"] for name, result in results.items()} == {n: n for n in (stage_work.LONG, *short)}
     assert results[stage_work.LONG]["gpu"] == "5" and {results[name]["gpu"] for name in short} == {"7"}
     assert len({results[name]["process"] for name in short}) == 3
-    assert not any(result["framework"] for result in results.values())  # a worker that waits takes no memory
+    assert not any(result["framework"] for result in results.values())  # no worker loads TensorFlow while it waits
 
 
 def test_more_jobs_than_gpus_share_them(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_more_jobs_than_gpus_share_them(tmp_path: Path) -> None:
 
 
 class Cluster:
-    """As much of Dask's client as is used; `error` is what its connection ends with."""
+    """The part of Dask's client that is used; `error` is how its connection ends."""
 
     def __init__(self, where: str, error: Exception):
         self._where, self._error, self.resources = where, error, dict[str, Any]()

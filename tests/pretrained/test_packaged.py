@@ -1,4 +1,4 @@
-"""The model in the package: what it says of the records beside it, by every signature, and by every name."""
+"""The packaged model on the records beside it, through every signature, and under every name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _records(word: str) -> list[bytes]:
 
 
 def _videos() -> tuple[list[bytes], dict[str, np.ndarray], list[set[int]]]:
-    """Ids, features and labels of the packaged video-level records, by TensorFlow's own protocol buffers."""
+    """Ids, features and labels of the packaged video-level records, read with TensorFlow's protocol buffers."""
     parsed = [tf.train.Example.FromString(record).features.feature for record in _records("examples")]
     features = {
         name: np.array([video[f"mean_{name}"].float_list.value for video in parsed], np.float32) for name in _FEATURES
@@ -58,7 +58,7 @@ def _videos() -> tuple[list[bytes], dict[str, np.ndarray], list[set[int]]]:
 
 
 def _gap(classes: np.ndarray, scores: np.ndarray, labels: list[set[int]]) -> float:
-    """GAP@20 as the challenge defines it: the pairs of all videos in one list, by score."""
+    """GAP@20 as defined by the challenge: the pairs of all videos in one list, by score."""
     pairs = [
         (score, int(label) in own)
         for row, values, own in zip(classes, scores, labels, strict=True)
@@ -72,7 +72,7 @@ def _gap(classes: np.ndarray, scores: np.ndarray, labels: list[set[int]]) -> flo
 
 
 def test_its_size_and_how_good_it_is(directory: Path, signatures: dict[str, Any]) -> None:
-    """By records and by plain tensors the same, and as good as the card says."""
+    """Records and plain tensors give the same scores, and the GAP stated in the card."""
     assert bytes_on_disk(directory) <= _MOST_BYTES
     ids, features, labels = _videos()
     served = signatures["serving_default"](examples=tf.constant(_records("examples")))
@@ -100,7 +100,7 @@ def test_the_card_states_what_was_measured(directory: Path) -> None:
 
 
 def test_a_clip_is_the_mean_of_its_frames(directory: Path, signatures: dict[str, Any]) -> None:
-    """A mean in float64 of values that are dequantised here; and the clip is of food."""
+    """Averages values dequantised here in float64; also, the clip is of food."""
     (record,) = _records("examples:frame")
     lists = tf.train.SequenceExample.FromString(record).feature_lists.feature_list
     means = {}
@@ -117,7 +117,7 @@ def test_a_clip_is_the_mean_of_its_frames(directory: Path, signatures: dict[str,
 
 
 def test_it_starts_a_run_and_teaches_one(directory: Path, signatures: dict[str, Any]) -> None:
-    """A model of the configuration that made it, with its weights, gives its scores; so does the teacher."""
+    """A model built from its configuration and initialised with its weights gives its scores; so does the teacher."""
     values = load_values("experiments/pretrained.yaml:judged", ["labels.teacher=pretrained"])
     experiment = parse_experiment(values)
     model = build_model(experiment.model, experiment.data.spec)

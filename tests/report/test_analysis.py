@@ -1,4 +1,4 @@
-"""What predictions tell, against slow loops over videos, and numbers worked out by hand."""
+"""Analyses of predictions, against slow loops over videos and numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _by_hand() -> Predictions:
 
 def test_precision_and_recall_worked_out_by_hand() -> None:
     curve = precision_recall(_by_hand())
-    # Ranked: 0.875 miss, 0.75 hit, 0.5 miss, 0.5 hit, 0.25 hit; of equal scores the miss is first.
+    # Ranked: 0.875 miss, 0.75 hit, 0.5 miss, 0.5 hit, 0.25 hit; among equal scores, misses rank first.
     np.testing.assert_allclose(curve.precision, [1 / 2, 2 / 4, 3 / 5])
     np.testing.assert_allclose(curve.recall, [1 / 3, 2 / 3, 1])
     assert curve.gap == pytest.approx((1 / 2 + 2 / 4 + 3 / 5) / 3)
@@ -146,7 +146,7 @@ def test_shards_are_taken_from_the_whole_list() -> None:
 
 
 def test_the_prior_is_what_the_same_scores_for_every_video_have(rng: np.random.Generator) -> None:
-    """Against the metric itself: 30 classes, two of them equally frequent; 20 scores of each video are looked at."""
+    """Compares with the metric itself: 30 classes, two of them equally frequent; the 20 best scores of videos count."""
     labels = rng.random((50, 30)) < rng.random(30) * 0.4
     labels[:, 3] = rng.permutation(labels[:, 4])
     counts = labels.sum(axis=0)
@@ -154,11 +154,11 @@ def test_the_prior_is_what_the_same_scores_for_every_video_have(rng: np.random.G
     scores = np.broadcast_to(counts[top] / 50, (50, 20))
     expected = global_average_precision(scores, labels[:, top], int(labels.sum()))
     assert prior_gap(counts.tolist(), 50) == pytest.approx(expected, abs=1e-12)
-    assert prior_gap([2, 0], 4) == pytest.approx((1 / 3 + 2 / 4) / 2)  # misses of equal scores rank first
+    assert prior_gap([2, 0], 4) == pytest.approx((1 / 3 + 2 / 4) / 2)  # misses among equal scores rank first
 
 
 def test_the_paired_interval_is_of_the_same_videos(rng: np.random.Generator) -> None:
-    """A model that ranks the labels of half of the videos first is better, whatever the order of its videos."""
+    """A model that ranks the labels of half of the videos first is better, in any order of its videos."""
     own = random_predictions(rng, videos=200)
     classes = own.classes.copy()
     for row in np.flatnonzero(own.num_labels)[::2]:

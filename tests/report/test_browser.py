@@ -1,4 +1,4 @@
-"""The page in headless Chromium: on a phone and on a desktop, light and dark."""
+"""The report page in headless Chromium: on a phone and on a desktop, light and dark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 _TO_THE_END = ("--dump-dom", "--virtual-time-budget=20000")
 _DARK = "--blink-settings=preferredColorScheme=0"
-# Headless Chromium has no window narrower than 500 pixels: the page is shown in a frame, and tells its measures.
+# Headless Chromium has no window narrower than 500 pixels: the page is shown in a frame, and reports its size.
 _MEASURE = """<script>
 addEventListener("load", () => {
   const pictures = [...document.querySelectorAll("figure svg")].map((svg) => {
@@ -37,8 +37,8 @@ addEventListener("load", () => {
                                      scrolled: table.scrollLeft, first, pictures}), "*");
 });
 </script>"""
-# What axe-core finds wrong; what can have the focus and does not show it; which points of figures a pointer finds;
-# what the button beside a command selects.
+# The violations that axe-core finds; elements without a visible focus; the points of figures that a pointer reaches;
+# the text selected by the button beside a command.
 _CHECK = """<script>%s</script><script>
 addEventListener("load", async () => {
   const unseen = [...document.querySelectorAll("a, button, summary, input, [tabindex]")].filter((element) => {
@@ -103,7 +103,7 @@ def _chromium(directory: Path, width: int, height: int, *flags: str, page: str =
 
 
 def _answer(dom: str) -> dict[str, Any]:
-    """What the page told the frame around it."""
+    """The measurements that the page passed to its frame."""
     found: dict[str, Any] = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", dom, re.DOTALL).group(1)))  # type: ignore[union-attr]
     return found
 
@@ -114,18 +114,18 @@ def _answer(dom: str) -> dict[str, Any]:
 )
 def test_everything_fits_and_is_drawn(page: Path, width: int, height: int) -> None:
     found = _answer(_chromium(page, width, height, *_TO_THE_END))
-    assert found["viewport"] == width and found["document"] <= width  # no scrolling sideways
+    assert found["viewport"] == width and found["document"] <= width  # no sideways scrolling
     assert len(found["pictures"]) == 11
     for shown, high, right in found["pictures"]:
         assert shown > 0.75 * min(width, 400) and 0.4 * shown < high < 1.5 * shown and right <= width
-    assert 0 <= found["first"] < 2  # the first column stays where the others are scrolled
+    assert 0 <= found["first"] < 2  # the first column stays in place when the others scroll
     assert found["scrolled"] > 0 or width > 500
-    # The whole of it as a picture, where every figure has colours of its own.
+    # The whole page as a picture, in which every figure has its own colours.
     shot = page / f"shot_{width}.png"
     _chromium(page, width, found["height"], f"--screenshot={shot}")
     image = imread(shot)[:, :width, :3]
     assert image.shape[0] == found["height"]
-    # The blue of the first line of every figure, which text and tables do not have so often.
+    # The blue of every figure's first line, which is rare in text and tables.
     blue = np.abs(image - np.array([0x2F, 0x81, 0xD6]) / 255).max(axis=2) < 0.02
     assert blue.sum() > 1000
     assert image.std() > 0.05 and image.mean() > 0.8
@@ -136,13 +136,13 @@ def test_dark(page: Path) -> None:
     shot = page / "dark.png"
     _chromium(page, 390, 844, f"--screenshot={shot}", _DARK)
     image = imread(shot)[:, :390, :3]
-    assert 0.02 < image.mean() < 0.3 and image.max() > 0.8  # dark ground, light text
+    assert 0.02 < image.mean() < 0.3 and image.max() > 0.8  # dark background, light text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_everybody_can_read_and_use_it(page: Path, dark: bool) -> None:
-    """Contrast of 4.5 and what else axe-core asks for, focus of the keyboard, values of points, commands to copy."""
+    """axe-core's rules, including a contrast of 4.5; keyboard focus, values of points, commands to copy."""
     axe = Path(pytest.importorskip("axe_core_python").__file__).parent / "axe.min.js"
     text = (page / "report.html").read_text(encoding="utf-8")
     script = _CHECK % axe.read_text(encoding="utf-8").replace("</script", "<\\/script")
@@ -150,4 +150,4 @@ def test_everybody_can_read_and_use_it(page: Path, dark: bool) -> None:
     found = _answer(_chromium(page, 900, 900, *_TO_THE_END, *([_DARK] if dark else []), page="checked.html"))
     assert found["violations"] == [] and found["pale"] == [] and found["unseen"] == []
     assert found["selected"] and found["dark"] == ("rgb(15, 19, 24)" if dark else "rgb(246, 247, 249)")
-    assert found["points"] > 50 and found["told"] > 0.9 * found["points"]  # others may lie upon each other
+    assert found["points"] > 50 and found["told"] > 0.9 * found["points"]  # others may overlap

@@ -1,4 +1,4 @@
-"""What figures say in words, and how they are drawn: of the SVG that stands in the page."""
+"""The texts of figures, and their drawings in the page's SVG."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_calibration_in_words(shares: list[float], words: str) -> None:
 
 @pytest.mark.parametrize("low", [0.08, 0.0019])
 def test_an_axis_of_losses_has_several_ticks(low: float, tmp_path: Path) -> None:
-    """Losses within a decade had the single tick 0.1."""
+    """Losses within a decade used to have 0.1 as their only tick."""
     line = figures.Line("m", [1, 2, 3], [low * 1.5, low * 1.2, low], 0.0)
     picture = figures.draw_lines([line], Palette(["m"]), tmp_path, "loss", "Loss", "nats", highest=False)
     found = [float(text) for text in _texts(picture) if re.fullmatch(r"0\.\d+", text)]
     inside = [value for value in found if low <= value <= 1.5 * low]
     assert len(inside) >= 3
-    assert "m" not in _texts(picture)  # no legend of a single line
+    assert "m" not in _texts(picture)  # a single line needs no legend
 
 
 def test_a_model_has_one_colour_in_all_figures(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_model_has_one_colour_in_all_figures(tmp_path: Path) -> None:
 
 
 def test_thresholds_stand_on_their_curve_and_apart(tmp_path: Path) -> None:
-    """All scores of 0.2 and more are within 0.01 of recall: one label for them, not three upon each other."""
+    """All scores from 0.2 are within 0.01 of recall: they get one label, not three that overlap."""
     recall = np.array([0.5, 0.505, 0.51, 0.9])
     curve = Curve(recall, np.array([0.9, 0.9, 0.9, 0.4]), np.array([0.95, 0.6, 0.3, 0.06]), 0.5)
     other = Curve(recall, np.array([0.99, 0.99, 0.99, 0.8]), np.array([0.95, 0.6, 0.3, 0.06]), 0.6)

@@ -1,4 +1,4 @@
-"""The page: its numbers, what it says where something is missing, and that it is one whole and harmless file."""
+"""The report page: its numbers, its hints about missing parts, and its form as one self-contained, safe file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _VOID = {"meta", "img", "input", "br", "hr", "link"}
 
 
 class _Page(HTMLParser):
-    """Tags that are closed in order, the text of tables' rows, and what the page would load."""
+    """Parses a page whose tags must close in order; keeps its tags, table rows, text, and the texts shown at points."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -45,7 +45,7 @@ class _Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.rows: list[list[str]] = []
         self.text = ""
-        self.told: list[str] = []  # to a pointer that rests on a point
+        self.told: list[str] = []  # shown when a pointer rests on a point
         self.feed(text)
         self.close()
 
@@ -89,7 +89,7 @@ def _page(path: Path, output: Path, options: Options = _QUIET) -> _Page:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, _Page]:
-    """A pipeline and its page, `report.html` in its parent directory, which no test changes."""
+    """A pipeline and its page, `report.html` in its parent directory; read-only."""
     root = tmp_path_factory.mktemp("whole")
     directory = write_pipeline(root / "pipeline")
     return directory, _page(directory, root / "report.html")
@@ -115,7 +115,7 @@ def test_ensembles_that_were_not_measured(whole: tuple[Path, _Page], tmp_path: P
     (pipeline / "stacked" / "ensemble_sizes.json").unlink()
     without = _page(pipeline, tmp_path / "without.html")
     assert f"yt8m-stack --sizes --output={pipeline}/stacked" in without.text
-    assert without.row("1")[1:] == page.row("1")[1:]  # the plain mean, from the rows
+    assert without.row("1")[1:] == page.row("1")[1:]  # the plain mean, computed from the rows
 
 
 def test_measured_ensembles_that_cannot_be_read(pipeline: Path, tmp_path: Path) -> None:
@@ -136,16 +136,16 @@ def test_numbers(whole: tuple[Path, _Page]) -> None:
     assert page.row("first (cluster) 1.00")[1:] == ["single", "1,000,000", "0.4100"]
     assert page.row("Fish & chips") == ["Fish & chips", "2", "1", "1.000"]
     assert "1 of 6 classes have no label" in page.text
-    # Video b: label 2, highest score of class 0, which the other two videos have as well.
+    # Video b: label 2, highest score for class 0, as for the other two videos.
     confusion = next(row for row in page.rows if row[:2] == ["Fish & chips", NAMES[0]])
     assert confusion[2] == "1" and confusion[3].strip() == "100% of 1" and confusion[4] == "0"
     assert "class 4" in page.text and "Video <b>&a average precision 0.83" in page.text
     chips = re.findall(r"#\d+", page.text[page.text.index("Video <b>&a average") :])
-    assert chips[:2] == ["#1", "#3"]  # of label 0 and of label 1, by rank
-    # Pooled: 0.9 hit, 0.8 hit, 0.75 hit, 0.7 miss, 0.6 hit, misses of 0.5, 0.4 and 0.3, 0.2 hit.
+    assert chips[:2] == ["#1", "#3"]  # the ranks of labels 0 and 1
+    # Pooled: 0.9 hit, 0.8 hit, 0.75 hit, 0.7 miss, 0.6 hit, misses at 0.5, 0.4 and 0.3, 0.2 hit.
     gap = (1 + 1 + 1 + 4 / 5 + 5 / 9) / 5
     assert f"final: area {gap:.4f}" in page.alt("precision_recall")
-    # Bins at 0.15 and 0.71, of which 0.125 and 0.5 are labels.
+    # Bins at 0.15 and 0.71; 0.125 and 0.5 of their predictions are labels.
     assert "Calibration of final" in (whole[0].parent / "report.html").read_text(encoding="utf-8")
     assert "The curve is below the diagonal: these scores are too high, above the shares of labels." in page.text
     for title in (
@@ -160,7 +160,7 @@ def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Pag
     directory, page = whole
     assert f"Pipeline {directory.parent.name}/pipeline: 3 models, 6 classes" in page.text
     best = "The best of 6 on the 20 validation videos is LightGBM (combination), with a GAP@20 of 0.5700: 0.0100 above"
-    # Both were given the same scores of the same three videos.
+    # Both have equal scores for the same three videos.
     compared = "0.1379 above final (paired 95% interval over 3 videos +0.0000 to +0.0000, which holds 0: no difference"
     served = "The one to serve is exported/final/1, with a GAP@20 of 0.4321, 0.1379 below LightGBM. It costs 2.5 MB and"
     served += " 2,346 videos/s in batches of 1024, on the machine that exported it."
@@ -203,7 +203,7 @@ def test_one_file_that_loads_nothing(whole: tuple[Path, _Page]) -> None:
     clipped = {str(a["clip-path"])[5:-1] for _, a in page.tags if "clip-path" in a}
     assert referred | clipped <= set(ids)
     text = (whole[0].parent / "report.html").read_text(encoding="utf-8")
-    assert "@import" not in text and text.count("<style") == 1  # matplotlib's own would be of the whole page
+    assert "@import" not in text and text.count("<style") == 1  # matplotlib's own styles would apply to the whole page
 
 
 def test_names_and_ids_are_escaped(whole: tuple[Path, _Page]) -> None:
@@ -233,7 +233,7 @@ def _assert_escaped(page: _Page) -> None:
     ("gone", "words"),
     [
         (
-            ["evaluation", "scores", "exported/pack"],  # the stacked models' scores are left
+            ["evaluation", "scores", "exported/pack"],  # the stacked models' scores remain
             [
                 "No evaluation of final yet: yt8m-evaluate",
                 "No calibration of final: yt8m-evaluate",
@@ -266,7 +266,7 @@ def test_what_is_missing_is_named_with_its_command(
 
 
 def test_a_run_alone_has_no_empty_columns_and_finds_its_export(tmp_path: Path) -> None:
-    """A stored run in a directory whose name has a space, exported where yt8m-evaluate proposes it."""
+    """A stored run in a directory with a space in its name, exported to the place that yt8m-evaluate suggests."""
     run = tmp_path / "my runs" / "plain"
     write_run(run, [0.4321])
     report_world.write_evaluation(run / "evaluation")
@@ -280,7 +280,7 @@ def test_a_run_alone_has_no_empty_columns_and_finds_its_export(tmp_path: Path) -
     hint = f"yt8m-export --workdir='{run}' --output=exported/plain/1 --data_dir=DATA"
     assert f"Nothing was exported: {hint}" in bare.text and "out of fold" not in bare.text.split("Words such")[0]
     assert next(row for row in bare.rows if row[0] == "model") == ["model", "GAP@20 validation", "training"]
-    assert bare.row("plain")[1:] == ["0.4321", "5 min"]  # 300 seconds, by the names of the event files
+    assert bare.row("plain")[1:] == ["0.4321", "5 min"]  # 300 seconds, according to the names of the event files
     assert not {"gap.png", "bce_runs.png", "gap_at_20_runs.png"} & {str(a.get("data-name")) for _, a in bare.tags}
     assert "GAP@20 of plain is known at one step only. plain, step 10: 0.4321." in bare.text
     write_export(exported, run)
@@ -293,14 +293,14 @@ def test_a_run_alone_has_no_empty_columns_and_finds_its_export(tmp_path: Path) -
     assert page.row("plain")[-2:] == ["2.5 MB", "5 min"]
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("rgb: 8", "rgb: 9"))
     workdir = read_workdir(run)
-    assert workdir.exports == []  # the export is of other inputs
+    assert workdir.exports == []  # the export has other inputs
     hints = Hints(workdir, Path("a.html"), "/my data", "v.csv", None)
     assert hints.evaluate("plain") == f"yt8m-evaluate --workdir='{run}' --data_dir='/my data' --vocabulary=v.csv"
     assert hints.report() == f"yt8m-report --workdir='{run}' --output=a.html --data_dir='/my data' --vocabulary=v.csv"
 
 
 def _check_flags(hints: Hints) -> None:
-    """Checks that the commands take the flags that they are hinted at with."""
+    """Checks that the commands accept the flags used in the hints."""
     named = (hints.evaluate, hints.export)
     plain = (hints.train, hints.pipeline, hints.report, hints.stack, hints.sizes, hints.pack)
     texts = [own("plain") for own in named] + [own() for own in plain]
@@ -364,7 +364,7 @@ def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
     assert page.row(NAMES[1]) == [NAMES[1], "1", "3", "0", ""]
     assert "1 of 6 classes were never rated, 1 were only rated absent" in page.text
     assert "No stacking yet" not in page.text  # there are no folds
-    assert "No confusions" not in page.text and "No evaluation of" not in page.text  # there is nothing of whole videos
+    assert "No confusions" not in page.text and "No evaluation of" not in page.text  # no predictions for whole videos
 
 
 def test_bad_directories_are_one_line(pipeline: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The page of labels over time: what it shows, from which files, in a browser too."""
+"""The page of labels over time: its contents, the files that it reads, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from yt8m_tf.serving.segment_formats import SegmentRows, encode_json
 
 _BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _NAN = float("nan")
-# Of a clip of 12 seconds the windows of 5, and of an odd one those that overlap.
+# Windows of 5 seconds of a clip of 12 seconds.
 _SCORES = WindowScores(
     np.array([0, 5, 10]),
     np.array([5, 10, 12]),
@@ -44,7 +44,7 @@ def _page(tmp_path: Path, **options) -> str:
 def test_bands_cells_marks_and_labels_are_where_they_belong(tmp_path: Path) -> None:
     text = _page(tmp_path, top_k=2)
     bands = [ET.fromstring(found) for found in re.findall(r'<svg class="band".*?</svg>', text, re.DOTALL)]
-    # The two highest, and the class that was rated though it has no score.
+    # The two highest classes, and a rated class without a score.
     names = re.findall(r"<b>(.*?)</b>", text)
     assert names == ["Cat &amp; &lt;b&gt;dog&lt;/b&gt;", "Car", "class 8"]
     assert re.findall(r"<output .*?>(.*?)<", text) == ["up to 0.75", "up to 0.50", "no score"]

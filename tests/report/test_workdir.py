@@ -1,4 +1,4 @@
-"""What a report says of how a run was made, from the run's configuration."""
+"""A report's description of how a run was made, from the run's configuration."""
 
 from __future__ import annotations
 

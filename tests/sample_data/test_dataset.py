@@ -1,4 +1,4 @@
-"""A directory of sample data: its records, the GAP it states, determinism, overwriting."""
+"""A directory of sample data: its records, its stated GAP, determinism, overwriting."""
 
 import dataclasses
 import errno
@@ -52,7 +52,7 @@ def multi_hot(labels, num_classes):
 
 
 def slow_gap(scores, labels):
-    """The definition, pair by pair."""
+    """GAP by definition, pair by pair."""
     pairs = []
     for row, truth in zip(scores.tolist(), labels.tolist(), strict=True):
         pairs += sorted(zip(row, truth, strict=True), key=lambda pair: -pair[0])[:20]
@@ -72,7 +72,7 @@ def test_gap_by_hand_and_against_the_definition():
     labels = np.array([[True, False, True], [False, True, False]])
     assert gap(scores, labels) == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / 3, abs=1e-15)
     tied = np.array([[0.5, 0.5, 0.1]])
-    assert gap(tied, np.array([[True, False, False]])) == 0.5  # whichever of the equal ones comes first
+    assert gap(tied, np.array([[True, False, False]])) == 0.5  # whichever of the equal scores comes first
     rng = np.random.default_rng()
     scores, labels = rng.random((40, 30)), rng.random((40, 30)) < 0.2
     assert gap(scores, labels) == pytest.approx(slow_gap(scores, labels), abs=1e-12)
@@ -152,7 +152,7 @@ def test_true_labels_are_those_that_the_features_show(tmp_path):
             video_id, labels = context_of(video)
             ids.append(video_id)
             true = multi_hot([truth[video_id]], 24)[0]
-            # Along the axis of a class its prototype is 4 to 6 standard deviations long: half of that errs in 1 to 2 %.
+            # On the axis of a class, its prototype is 4 to 6 standard deviations long: half of that errs in 1 to 2 %.
             seen = (np.array(video.features.feature["mean_rgb"].float_list.value) @ rgb.basis.T)[rgb.axes]
             differs += np.sum((seen / rgb.strengths > 0.5) != true)
             if labels is not None:
@@ -160,7 +160,7 @@ def test_true_labels_are_those_that_the_features_show(tmp_path):
                 wrong, missing = wrong + np.sum(noisy & ~true), missing + np.sum(true & ~noisy)
                 of_true, written = of_true + true.sum(), written + noisy.sum()
     assert list(truth) == ids
-    assert differs / (24 * len(ids)) < 0.03  # the labels as they are written differ in 7 %
+    assert differs / (24 * len(ids)) < 0.03  # the written labels differ in 7 %
     assert wrong / written == pytest.approx(0.3, abs=0.06)
     assert missing / of_true == pytest.approx(0.3, abs=0.06)
 

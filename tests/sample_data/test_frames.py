@@ -1,4 +1,4 @@
-"""Frames whose mean is given, and frame-level shards made from video-level ones."""
+"""Frames with a given mean, and frame-level shards made from video-level ones."""
 
 import numpy as np
 import pytest
@@ -144,11 +144,11 @@ def test_bad_video_level_shards_are_named(tmp_path):
     (tmp_path / "cut.tfrecord").write_bytes(whole[:-10])
     with pytest.raises(InputError, match=r"cut\.tfrecord: record 29 cannot be read; .*yt8m-inspect"):
         write_clips(str(tmp_path / "cut"), str(tmp_path / "cut.tfrecord"), COUNTS, 0)
-    assert list((tmp_path / "cut" / "frame").iterdir()) == []  # neither a shard nor the beginning of one
+    assert list((tmp_path / "cut" / "frame").iterdir()) == []  # neither a shard nor a partial one
 
 
 def test_what_cannot_be_read_is_told_before_anything_is_replaced(tmp_path):
-    """Sample data is not removed for clips that are to be made of it, or of what is no shard."""
+    """Sample data is not removed if the clips would be made from it, or from a file that is no shard."""
     layout = Layout({"train": 4, "validate": 0, "test": 0}, 4, ("video",))
     write_sample_data(str(tmp_path / "in"), SampleConfig(6, 2, rgb_size=8, audio_size=4), layout, COUNTS)
     (tmp_path / "link").symlink_to("in")
@@ -166,8 +166,8 @@ def test_what_cannot_be_read_is_told_before_anything_is_replaced(tmp_path):
 
 def test_odd_histograms(tmp_path):
     path = tmp_path / "counts.csv"
-    huge = 2**63 - 1  # the sum of some of them is no int64
-    path.write_text(f"\ufeffnum_frames,num_videos\n5,{huge}\n6,{huge}\n7,2\n")  # a spreadsheet begins with U+FEFF
+    huge = 2**63 - 1  # the sum of two of them exceeds int64
+    path.write_text(f"\ufeffnum_frames,num_videos\n5,{huge}\n6,{huge}\n7,2\n")  # spreadsheets start files with U+FEFF
     assert set(FrameCounts(1, 300, str(path)).draw(50, np.random.default_rng(1))) == {5, 6}
     for row in ("5,1" + "0" * 30, "5,1" + "0" * 5000, "5", "5,x", '5,"' + "1" * 200_000):
         path.write_text(f"num_frames,num_videos\n{row}\n")

@@ -1,4 +1,4 @@
-"""The generative model of the sample data against Bayes' rule by brute force, and what it draws."""
+"""The generative model of the sample data against Bayes' rule by brute force, and its samples."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ def gap(scores, labels):
 
 
 def brute_force_posterior(model, features):
-    """Bayes' rule over every topic, set of true labels and set of written labels, densities with full covariances."""
+    """Applies Bayes' rule to every topic, set of true labels and set of written labels, with full covariances."""
     num_topics, num_classes = model.label_probability.shape
     subsets = np.array(list(itertools.product((False, True), repeat=num_classes)))
     joint = np.zeros((num_topics, len(subsets)))  # topic, written labels
@@ -72,7 +72,7 @@ def test_labels_have_the_stated_noise_a_long_tail_and_co_occurrence():
     clear = {k: dataclasses.replace(v, noise_std=v.noise_std / 20) for k, v in model.features.items()}
     labels, features = dataclasses.replace(model, features=clear).sample(6000, np.random.default_rng())
     rgb = clear["rgb"]
-    true = (features["rgb"] @ rgb.basis.T)[:, rgb.axes] / rgb.strengths > 0.5  # features without noise tell the truth
+    true = (features["rgb"] @ rgb.basis.T)[:, rgb.axes] / rgb.strengths > 0.5  # noise-free features show true labels
     assert np.sum(labels & ~true) / labels.sum() == pytest.approx(0.2, abs=0.02)
     assert np.sum(true & ~labels) / true.sum() == pytest.approx(0.2, abs=0.03)
     assert labels.sum(axis=1).min() >= 1

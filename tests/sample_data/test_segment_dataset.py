@@ -1,4 +1,4 @@
-"""Sample data with rated segments: posteriors by brute force, what records hold, the MAP that is stated."""
+"""Sample data with rated segments: posteriors by brute force, contents of records, the stated MAP."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_posteriors_equal_sums_over_everything_that_may_have_happened() -> None:
 
 
 def test_ratings_say_what_the_posterior_says_they_do() -> None:
-    """Calibrated: of rated pairs with a probability about p, a share p is present (5 standard errors)."""
+    """Calibration: of rated pairs with a probability of about p, a share p is present (5 standard errors)."""
     model = scene_model(make_model(CONFIG))
     rng = np.random.default_rng(0)
     clips = draw_clips(model, np.full(1500, 20), rng)
@@ -126,7 +126,7 @@ def test_records_have_ratings_of_segments_of_the_listed_classes(sample) -> None:
             for start, end, class_id, score in own:
                 assert start % SIZE == 0 and start < length and end == start + SIZE and class_id in classes
                 assert score in (0, 1)
-                # The frames that the clip has of a segment lie within one scene.
+                # The clip's frames in a segment lie within one scene.
                 assert any(low <= start and min(end, length) <= high for low, high, _ in scenes[_id(record)])
                 tails += end > length
             assert ("labels" in record.context.feature) == (split != "test")

@@ -1,4 +1,4 @@
-"""Score records: what is written is what plain protobuf reads, and what is read is what was written."""
+"""Score records: plain protobuf reads what was written, and reading inverts writing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _rows(rng: np.random.Generator, count: int, classes: int = 40, most: int = 7
     for number in range(count):
         length = int(rng.integers(1, most + 1))
         chosen = rng.choice(classes, length, replace=False)
-        scores = rng.choice(rng.random(5), length).astype(np.float16)  # with equal ones among them
+        scores = rng.choice(rng.random(5), length).astype(np.float16)  # including equal ones
         order = np.lexsort([chosen, -scores.astype(np.float64)])
         rows.append((f"v{number}".encode(), chosen[order], scores[order]))
     return rows
@@ -43,7 +43,7 @@ def _write(directory: Path, rng: np.random.Generator, count: int = 9) -> list[Ro
 
 
 def test_highest_ranks_what_is_written(rng: np.random.Generator) -> None:
-    """The reference sorts the rounded scores; some are equal only once they are rounded."""
+    """The reference sorts the rounded scores; some of them are equal only after rounding."""
     scores = rng.random((6, 30)).astype(np.float32)
     scores[:, 10:20] = scores[:, :10] + np.float32(1e-5)
     scores[0, :3] = 0.0, 1.0, 1.0
@@ -100,7 +100,7 @@ def test_a_truncated_shard(rng: np.random.Generator, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a: damaged at byte \d+, record 8 .*make the scores of this shard again"):
         read_shard(tmp_path, "a", read_manifest(tmp_path, "--x"))
     end = _record_ends(tmp_path / "a", content)[-2]
-    (tmp_path / "a").write_bytes(content[:end])  # between two records: only the count tells
+    (tmp_path / "a").write_bytes(content[:end])  # between two records: only the count shows it
     with pytest.raises(InputError, match="holds 8 videos, not the 9 of its manifest"):
         read_shard(tmp_path, "a", read_manifest(tmp_path, "--x"))
 
@@ -152,12 +152,12 @@ def test_manifests(tmp_path: Path) -> None:
     start(tmp_path / "s", _manifest())
     with pytest.raises(InputError, match="the scores are not finished; repeat the command"):
         read_manifest(tmp_path / "s", "--scores")
-    start(tmp_path / "s", _manifest(model=("moved",)))  # another process, or a second try
+    start(tmp_path / "s", _manifest(model=("moved",)))  # another process, or a second attempt
     start(tmp_path / "s", _manifest(fingerprint="other"))  # nothing was scored yet
     with Claims(tmp_path / "s") as claims:
         claims.take("a")
         with pytest.raises(InputError, match="holds scores of another model"):
-            start(tmp_path / "s", _manifest())  # another process is at it
+            start(tmp_path / "s", _manifest())  # another process is working on it
     start(tmp_path / "s", _manifest())
     (tmp_path / "s" / "a").touch()
     with pytest.raises(InputError, match="holds scores of another model"):

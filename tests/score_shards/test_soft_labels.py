@@ -1,4 +1,4 @@
-"""Soft labels: joined by id whatever their order, mixed as the formula says, and missed by name."""
+"""Soft labels: joined by id in any order, mixed by the formula, and named if they are missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _data(level: str = "video") -> DataConfig:
 def _write(
     directory: Path, shards: dict[str, Sequence[bytes]], rng: np.random.Generator
 ) -> dict[bytes, dict[int, float]]:
-    """Score shards of the given videos; returns each video's soft labels."""
+    """Writes score shards of the given videos; returns each video's soft labels."""
     soft: dict[bytes, dict[int, float]] = {}
     manifest = Manifest(("m",), "f", _CLASSES, 5, "video")
     start(directory, manifest)
@@ -75,7 +75,7 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
 def test_each_video_gets_its_own(
     level: str, shuffled: bool, learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """Batches have no ids: a video is told by its features."""
+    """Batches have no ids: videos are identified by their features."""
     shards = list_shards(["train*"], str(learnable_shards(level, train=3, each=40)))
     ids = {Path(shard).name: list(rng.permutation(_ids(shard)) if shuffled else _ids(shard)) for shard in shards}
     soft = _write(tmp_path / "soft", ids, rng)
@@ -172,7 +172,7 @@ def test_a_video_without_id(rng: np.random.Generator, tmp_path: Path) -> None:
 @pytest.mark.parametrize("unlisted_hard", [False, True])
 @pytest.mark.parametrize("weight", [0.1, 1.0])
 def test_soften_by_loops(weight: float, unlisted_hard: bool, rng: np.random.Generator) -> None:
-    """Rows without any soft label stay hard."""
+    """Rows without soft labels stay hard."""
     hard = (rng.random((6, _CLASSES)) < 0.3).astype(np.float32)
     classes = np.stack([rng.permutation(_CLASSES)[:5] for _ in range(6)]).astype(np.int32)
     classes[1, 2:], classes[4] = -1, -1

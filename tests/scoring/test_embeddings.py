@@ -54,7 +54,7 @@ def world(tmp_path_factory):
 
 
 def read(directory: Path, size: int, num_classes: int = 30) -> dict[str, np.ndarray]:
-    """All records of a directory of embeddings, read as any others."""
+    """Reads all records of a directory of embeddings, like any other records."""
     features = {"embedding": {"size": size, "dtype": "float16"}}
     data = parse_experiment({"model": {"name": "logistic"}, "data": {"features": features, "num_classes": num_classes}})
     serialized = [
@@ -65,7 +65,7 @@ def read(directory: Path, size: int, num_classes: int = 30) -> dict[str, np.ndar
 
 
 def expected_of(world) -> np.ndarray:
-    """[N, 64] by the model's layers, clip by clip."""
+    """The embeddings [N, 64] from the model's layers, clip by clip."""
     _, model, data, _, records = world
     rows = []
     for record in [record for shard in records for record in shard]:
@@ -132,7 +132,7 @@ def test_clips_without_frames_have_none(world, tmp_path):
     shard = write_shard(tmp_path / "e.tfrecord", [records[0][0], empty_clip(b"none"), records[0][1]])
     with pytest.raises(InputError, match=r"record 1, video 'none': no frames at all"):
         embed(load_embedder(path), [shard], tmp_path / "out", progress=False)
-    for _ in range(2):  # made, and found there
+    for _ in range(2):  # written, then found
         faults = Faults(on_empty="skip")
         embed(load_embedder(path), [shard], tmp_path / "out", faults=faults, progress=False)
         assert faults.num_empty == 1
@@ -156,7 +156,7 @@ def test_what_cannot_be_embedded_is_one_line(world, tmp_path):
 
 
 def test_a_runs_embeddings_are_what_its_last_layer_reads(tmp_path):
-    """Their product with the kernel, and the bias, are the logits."""
+    """The logits are the product of the embeddings and the kernel, plus the bias."""
     world = Path(__file__).resolve().parents[1] / "old_runs" / "video"
     done = run_command(
         *("score", f"--model={world / 'run'}", f"--data_dir={world / 'data'}", "--input=validate*.tfrecord"),
@@ -176,7 +176,7 @@ def test_a_runs_embeddings_are_what_its_last_layer_reads(tmp_path):
     assert found["id"].tolist() == given["id"].numpy().tolist()
     vectors = found["embedding"].astype(np.float64)
     again = vectors @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
-    np.testing.assert_allclose(again, logits, atol=0.02 * np.abs(logits).max(), rtol=0)  # float16, of `size` terms
+    np.testing.assert_allclose(again, logits, atol=0.02 * np.abs(logits).max(), rtol=0)  # float16, sums of `size` terms
 
 
 @pytest.mark.slow

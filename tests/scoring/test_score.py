@@ -56,7 +56,7 @@ def _train(data_dir: Path, workdir: Path, **data: Any) -> Path:
 def folds(
     make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[Path]]:
-    """Six training shards and two of validation, and three runs, each with one fold of the former held out.
+    """Six training and two validation shards, and three runs, each of which holds out one fold of the training shards.
 
     The tests only read them.
     """
@@ -95,7 +95,7 @@ def _read(output: Path, name: str) -> ShardScores:
 
 
 def _expected(runs: Sequence[Path], shard: str) -> np.ndarray:
-    """[N, C] mean probabilities, in NumPy from the weights."""
+    """Mean probabilities [N, C], computed in NumPy from the weights."""
     total = 0.0
     for run in runs:
         trained = load_trained(run)

@@ -22,12 +22,12 @@ from yt8m_tf.serving.inference import infer
 from yt8m_tf.serving.parts import Parts
 
 ROOT = Path(__file__).resolve().parents[2]
-# A loop, whose functions TensorFlow numbers in more places than others; and clustered weights.
+# A loop, whose functions TensorFlow numbers in additional places; and clustered weights.
 MODELS = {"rnn": {"hidden_sizes": [8], "input_projection": True}, "resnet_like": {"inner_size": 64}}
 
 
 def export(name, seed, directory, precision="float16"):
-    """Writes a registered model with weights of a seed."""
+    """Exports a registered model with weights from a seed."""
     data = tiny_data("frame" if name == "rnn" else "video")
     keras.utils.set_random_seed(seed)
     model = models.build_model({"name": name} | MODELS[name], data.spec)
@@ -43,7 +43,7 @@ def files(directory):
 def test_the_same_export_twice_is_the_same_bundle(name, rng, tmp_path):
     seed = int(rng.integers(2**31))
     precision = "rnn*:float16,cluster"
-    for number in (1, 2):  # an export's measurements, such as timings, may differ: they are not in the bundle
+    for number in (1, 2):  # an export's measurements, such as timings, may differ: they are not bundled
         export(name, seed, tmp_path / str(number), precision)
         (tmp_path / str(number) / "assets.extra").mkdir()
         (tmp_path / str(number) / "assets.extra" / "export_report.json").write_text(f"{rng.random()}")
@@ -62,7 +62,7 @@ def test_two_processes_write_the_same_bundle(name, tmp_path):
         " test_bundle.export(sys.argv[2], 7, Path('m'));"
         " test_bundle.write_bundle('m', 'm.tgz', progress=False)"
     )
-    for number, before in enumerate(("1", "2")):  # with other hashes of strings, another directory
+    for number, before in enumerate(("1", "2")):  # with different string hashes, in different directories
         (tmp_path / before).mkdir()
         environment = os.environ | {
             "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}",
@@ -114,7 +114,7 @@ def test_an_interrupted_inference_from_a_bundle_goes_on(rng, tmp_path, monkeypat
     ]
     infer(str(tmp_path / "m"), shards, tmp_path / "expected.csv", progress=False)
 
-    def run():  # each time in another temporary folder
+    def run():  # each time in a new temporary folder
         with unpacked(tmp_path / "m.tgz") as directory:
             return infer(str(directory), shards, tmp_path / "out.csv", batch_size=4, progress=False)
 
@@ -152,7 +152,7 @@ GRAPH = member("saved_model.pb", b"graph")
 
 
 def refusal(path, packed, **options):
-    """The message that an archive is refused with; nothing may be left of it, anywhere."""
+    """Returns the error message for an archive; asserts that no file of it is left anywhere."""
     path.write_bytes(packed)
     before = sorted(path.parent.parent.rglob("*"))
     with pytest.raises(InputError) as error, unpacked(path, **options):
@@ -165,7 +165,7 @@ def refusal(path, packed, **options):
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """Makes archives in a folder beside the temporary ones, and gives the message that they are refused with."""
+    """Makes archives outside the temporary folder, and returns the error messages for them."""
     (tmp_path / "given").mkdir()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
@@ -255,11 +255,11 @@ def test_bombs_are_refused(hostile):
     message = hostile(GRAPH + zeros, size_limit=5_000_000)
     assert "unpacks to 5,000,005 bytes or more, above --size_limit=5,000,000" in message
     lying = tarfile.TarInfo("assets/zeros")
-    lying.size = 10**15  # says more than the archive has, or than any disk
+    lying.size = 10**15  # declares more than the archive contains, or any disk holds
     assert "above --size_limit=1,000,000,000" in hostile(GRAPH + lying.tobuf(tarfile.GNU_FORMAT))
     lying.size = -512
     assert "negative size" in hostile(GRAPH + lying.tobuf(tarfile.GNU_FORMAT))
-    lying.size = 512  # and says less: the rest is read as headers
+    lying.size = 512  # declares less: the rest is read as headers
     assert "damaged" in hostile(GRAPH + lying.tobuf(tarfile.GNU_FORMAT) + b"\1" * 5120)
     many = b"".join(member(f"assets/{number}") for number in range(MEMBER_LIMIT))
     assert f"more than {MEMBER_LIMIT} members" in hostile(GRAPH + many)
@@ -274,11 +274,11 @@ def test_what_is_no_whole_archive_is_refused(hostile, rng):
     assert "damaged" in hostile(b"", b"", pack=lambda _: b"")
     for cut in (5, 15, 8_000, -9, -3):
         assert "damaged" in hostile(graph, pack=lambda content, cut=cut: gzip.compress(content)[:cut])
-    assert "damaged" in hostile(graph, b"")  # gzip is whole, tar is not
+    assert "damaged" in hostile(graph, b"")  # complete gzip, truncated tar
     assert "damaged" in hostile(graph[:-700], b"")
     assert "data behind its end" in hostile(graph, END + noise)
     assert "damaged" in hostile(graph, pack=lambda content: gzip.compress(content) + noise)
-    for position in (3_000, -6):  # in the data, and in the checksum of all
+    for position in (3_000, -6):  # in the data, and in the final checksum
 
         def flip(content, position=position):
             packed = bytearray(gzip.compress(content))

@@ -1,4 +1,4 @@
-"""A loaded export that scores arrays."""
+"""A loaded export scores arrays."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
 
 
 def _features(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-    return {name: rng.normal(size=(count, size)) for name, size in FEATURES.items()}  # float64, as NumPy has it
+    return {name: rng.normal(size=(count, size)) for name, size in FEATURES.items()}  # float64, NumPy's default
 
 
 def test_scores_and_names_are_the_models(exported: tuple[Path, object], rng: np.random.Generator) -> None:
     directory, model = exported
-    loaded, features = load_export(directory), _features(rng, 1500)  # more than a batch
+    loaded, features = load_export(directory), _features(rng, 1500)  # more than one batch
     logits = np.asarray(model(features, training=False), np.float64)  # type: ignore[operator]
     expected = 1 / (1 + np.exp(-logits))
     scores = loaded.scores(features)

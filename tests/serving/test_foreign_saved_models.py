@@ -1,4 +1,4 @@
-"""Models that none of this package made, in yt8m-infer and yt8m-evaluate."""
+"""Models from outside this package, in yt8m-infer and yt8m-evaluate."""
 
 import csv
 import json
@@ -41,14 +41,14 @@ def labels_of(records):
 
 
 def read_rows(path):
-    """{id: {class: score}}, in order."""
+    """{id: {class: score}}, in file order."""
     with open(path, newline="") as file:
         rows = [(row["VideoId"], row["LabelConfidencePairs"].split()) for row in csv.DictReader(file)]
     return {name: dict(zip(map(int, n[::2]), map(float, n[1::2]), strict=True)) for name, n in rows}
 
 
 def plain_metrics(rows, labels):
-    """Hit@1 and PERR by their definitions, of {class: score} for each video, highest first, and its set of labels."""
+    """Hit@1 and PERR by definition, from {class: score} for each video, highest first, and its set of labels."""
     ranked = [list(row) for row in rows]
     hit_at_1 = np.mean([best[0] in own for best, own in zip(ranked, labels, strict=True)])
     perr = np.mean([len(own & set(best[: len(own)])) / len(own) for best, own in zip(ranked, labels, strict=True)])
@@ -56,9 +56,9 @@ def plain_metrics(rows, labels):
 
 
 def gap_bounds(rows, labels):
-    """GAP@20 by its definition, with the misses first among equal scores, and with the hits first.
+    """GAP@20 by definition, with the misses first among equal scores, and with the hits first.
 
-    Scores are rounded to seven decimals in a submission: then the GAP of the scores themselves lies between the two.
+    Submissions round scores to seven decimals, so the GAP of the unrounded scores lies between the two.
     """
     bounds = []
     for better in (-1, 1):
@@ -75,7 +75,7 @@ def gap_bounds(rows, labels):
 
 
 def reordered(ids, classes, scores):
-    """Lowest first, 64-bit classes, half precision, one more dimension."""
+    """Lowest scores first, 64-bit classes, half precision, an additional dimension."""
     return ids[:, None], tf.cast(classes[:, None, ::-1], tf.int64), tf.cast(scores[:, None, ::-1], tf.float16)
 
 
@@ -190,7 +190,7 @@ def test_outputs_of_other_types_are_refused(world, tmp_path):
 
 def test_labels_that_are_no_classes_are_named(world, tmp_path):
     weights, _, records = world
-    high, classes = next((n, max(own)) for n, own in enumerate(labels_of(records)) if max(own) >= 10)  # one too many
+    high, classes = next((n, max(own)) for n, own in enumerate(labels_of(records)) if max(own) >= 10)  # one too high
     scorer = load_scorer(save_v2(tmp_path / "foreign", weights[:, :classes], k=5), 1, num_classes=classes)
     shard = write_shard(tmp_path / "one.tfrecord", [records[high]])
     message = rf"one\.tfrecord: video 's.*': label {classes} is not below the {classes} .*--num_classes"
@@ -206,7 +206,7 @@ def command(name, cwd, *flags):
     return subprocess.run(line, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
-@pytest.mark.slow  # the functions that they call are tested above, the commands in tests/bin
+@pytest.mark.slow  # the underlying functions are tested above, the commands in tests/bin
 def test_commands_take_a_bundle_of_a_foreign_model(world, tmp_path):
     weights, _, records = world
     write_bundle(save_v1(tmp_path / "foreign", weights), tmp_path / "foreign.tgz", progress=False)

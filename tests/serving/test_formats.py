@@ -1,4 +1,4 @@
-"""What yt8m-infer writes beside a submission: JSON Lines, Parquet, lines for people; and what thresholds leave out."""
+"""The formats that yt8m-infer writes besides a submission: JSON Lines, Parquet, lines for people; thresholds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(world, output, model="named", **options):
 
 
 def read(path, layout):
-    """[(id, names or None, ids, scores)] of any format but lines for people."""
+    """[(id, names or None, ids, scores)] from any format except lines for people."""
     if layout == "jsonl":
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     elif layout == "parquet":
@@ -88,7 +88,7 @@ def test_resumed_run_of_every_format_ends_with_the_same_bytes(world, tmp_path, m
 
     def interrupted(*rows):
         calls.append(rows)
-        if len(calls) > 2:  # in the second shard, of which the first rows are written
+        if len(calls) > 2:  # in the second shard, after its first rows are written
             raise KeyboardInterrupt
         return real(*rows)
 
@@ -125,7 +125,7 @@ def test_thresholds_give_label_sets(world, tmp_path, layout):
         rows = read(tmp_path / "out", layout)
         assert [row[0] for row in rows] == world[2]
         for (_, _, classes, _), expected in zip(rows, world[3], strict=True):
-            assert abs(expected - values).min() > 1e-6  # else rounding decides
+            assert abs(expected - values).min() > 1e-6  # otherwise rounding would decide
             best = np.argsort(-expected)[:20]
             assert classes == [c for c in best if expected[c] >= values[c]]
         assert len({len(row[2]) for row in rows}) > 2
@@ -188,7 +188,7 @@ def test_without_pyarrow_the_extra_is_named(world, tmp_path, monkeypatch):
 
 
 def test_parts_of_an_earlier_release_go_on(world, tmp_path, monkeypatch):
-    """Their manifest knows no format."""
+    """The manifest of an earlier release has no format."""
     monkeypatch.setattr(Parts, "assemble", lambda parts: None)
     run(world, tmp_path / "out")
     assert sorted(json.loads((tmp_path / "out.parts" / "run.json").read_text())) == [

@@ -19,7 +19,7 @@ _CLASSES, _LENGTH = 25, 9
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Weights [1152, 25], a shard of clips of 1 to 8 frames, its records, and scores [N, C] by plain NumPy."""
+    """Weights [1152, 25], a shard of clips of 1 to 8 frames, its records, and scores [N, C] from plain NumPy."""
     rng = np.random.default_rng(5)
     data = tiny_data("frame", features={"rgb": 1024, "audio": 128}, num_classes=_CLASSES, max_frames=_LENGTH - 3)
     records = tiny_records(data, rng, 11)

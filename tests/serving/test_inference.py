@@ -22,13 +22,13 @@ from yt8m_tf.serving.parts import Parts
 from yt8m_tf.serving.scorer import load_scorer
 from yt8m_tf.serving.submission import format_rows
 
-# Records of each shard: more than a batch of 8, less than one, none at all.
+# Records of each shard: more than a batch of 8, less than one, none.
 COUNTS = (5, 19, 0, 3, 8, 1)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """By level a model and its SavedModel."""
+    """A model of each level, and its SavedModel."""
     found, rng = {}, np.random.default_rng(3)
     for level in ("video", "frame"):
         data, directory = tiny_data(level), tmp_path_factory.mktemp("models") / level
@@ -51,7 +51,7 @@ def exported(rng, tmp_path, request, models):
 
 
 def read_csv(path):
-    """{id: {class: score}} and the ids in order."""
+    """{id: {class: score}}, in file order."""
     with open(path, newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["VideoId", "LabelConfidencePairs"]
@@ -131,7 +131,7 @@ def test_resumed_run_ends_with_the_same_bytes_and_scores_only_what_is_missing(
     assert {n: (tmp_path / "out.csv.parts" / n).stat().st_mtime_ns for n in finished} == finished
 
     monkeypatch.undo()
-    run(exported, tmp_path / "out.csv")  # everything is finished: this one assembles
+    run(exported, tmp_path / "out.csv")  # every part is finished: this run only assembles them
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
@@ -146,7 +146,7 @@ def test_batches_do_not_depend_on_where_a_run_starts(exported):
 
 
 def test_batches_run_across_groups(exported):
-    """And the records are those of the shards, one after the other."""
+    """The records are those of the shards, in order."""
     shards = exported[3]
     whole = list(read_batches([shards], 8, Faults()))
     for groups in ([[shard] for shard in shards], [shards[:2], shards[2:]]):
@@ -253,7 +253,7 @@ def test_without_metadata_the_shard_is_named(exported, rng, tmp_path):
 
 def test_nan_scores_name_the_video(exported, tmp_path, rng):
     model, data = exported[:2]
-    model.get_layer("norm").moving_variance.assign(-np.ones(64))  # of which there is no root
+    model.get_layer("norm").moving_variance.assign(-np.ones(64))  # the square root does not exist
     export_saved_model(model, data, tmp_path / "broken", precision=FLOAT32)
     with pytest.raises(InputError, match=r"test0\.tfrecord: the model in .*broken scores video 's0_0' NaN"):
         infer(str(tmp_path / "broken"), exported[3], tmp_path / "out.csv", progress=False)
@@ -328,7 +328,7 @@ def test_finished_part_says_what_was_read(tmp_path):
     parts.finish_shard(Damage("p", 2, 9, "r"))
     parts.add(b"half of the next shard", 1, 1)  # and then the process is killed
 
-    assert Parts(tmp_path / "out.csv", {"model": "m"}, [51, 70]).finished == []  # the shard is another one now
+    assert Parts(tmp_path / "out.csv", {"model": "m"}, [51, 70]).finished == []  # the shard is a different one now
     again = Parts(tmp_path / "out.csv", {"model": "m"}, [50, 70])
     assert [(part.num_records, part.num_rows, part.damage.record) for part in again.finished] == [(2, 1, 2)]
     again.add(b"b,2 0.5\n", 1, 1)

@@ -1,4 +1,4 @@
-"""yt8m-infer --segments: windows against the model itself, submissions, whole videos beside them, resuming, faults."""
+"""yt8m-infer --segments: windows against the model itself, submissions, scores of whole videos, resuming, faults."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from yt8m_tf.serving.segment_scorer import SAME_MODEL
 from yt8m_tf.serving.segment_submission import read_submission
 from yt8m_tf.serving.windows import Windows, cut_clip
 
-COUNTS = (5, 37, 0, 3)  # clips of each shard; more than are scored together, and none
+COUNTS = (5, 37, 0, 3)  # clips of each shard: more than are scored together, and none
 CLASSES = [2, 3, 5, 11, 29]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Two SavedModels of clips that give 20 of 30 classes, their models, shards, and all records."""
+    """Two SavedModels for clips that return 20 of 30 classes, their models, shards, and all records."""
     root, rng = tmp_path_factory.mktemp("segments"), np.random.default_rng(7)
     data = tiny_data("frame")
     models = {name: tiny_model(data, rng) for name in ("one", "two")}
@@ -52,7 +52,7 @@ def run(world, output: Path, windows: Windows = WINDOWS, **options):
 
 
 def plain_windows(record: bytes, size: int, stride: int, context: int = 0) -> tuple[str, dict[int, bytes]]:
-    """The id of a clip, and by start a record of its own for the frames of each window that all features have."""
+    """The id of a clip and, by start, a separate record for the frames of each window that all features have."""
     clip = tf.train.SequenceExample.FromString(record)
     length = min(len(own.feature) for own in clip.feature_lists.feature_list.values())
     found = {}
@@ -68,7 +68,7 @@ def plain_windows(record: bytes, size: int, stride: int, context: int = 0) -> tu
 def plain_scores(
     world, size: int, stride: int, model: str = "one", context: int = 0
 ) -> dict[str, dict[int, dict[int, float]]]:
-    """By video and start, the scores of all classes."""
+    """The scores of all classes, by video and start."""
     windows = [plain_windows(record, size, stride, context) for record in world[4]]
     scores = iter(float_scores(world[2][model], world[1], [own for _, found in windows for own in found.values()]))
     found: dict[str, dict[int, dict[int, float]]] = {}
@@ -81,14 +81,14 @@ def plain_scores(
 
 
 def whole_scores(world, model: str, k: int) -> dict[str, dict[int, float]]:
-    """By video, the k highest classes of the whole clip and their scores."""
+    """The k highest classes of each whole clip, with their scores, by video."""
     rows = float_scores(world[2][model], world[1], world[4])
     ids = [plain_windows(record, 5, 5)[0] for record in world[4]]
     return {video: {int(c): float(row[c]) for c in np.argsort(-row)[:k]} for video, row in zip(ids, rows, strict=True)}
 
 
 def best_segments(scores: dict[str, dict[int, dict[int, float]]], class_id: int) -> list[tuple[float, str]]:
-    """Scores and names of the segments that have a class."""
+    """The scores and names of the segments that have a class."""
     found = [
         (pairs[class_id], f"{video}:{start}")
         for video, starts in scores.items()
@@ -121,7 +121,7 @@ def test_json_lines_hold_the_highest_listed_classes_of_every_window(world, tmp_p
 def test_a_submission_ranks_the_segments_of_each_class(
     world, tmp_path: Path, monkeypatch, video_model: str | None
 ) -> None:
-    """The last case is that of a model that gives the highest classes alone, as others' SavedModels do."""
+    """In the last case, the video model returns only its highest classes, like SavedModels from elsewhere."""
     model = str(world[0] / "two") if video_model not in (None, SAME_MODEL) else video_model
     highest = video_model == "two, its highest"
     if highest:
@@ -152,7 +152,7 @@ def test_a_submission_ranks_the_segments_of_each_class(
 
 
 def test_of_equal_scores_the_lowest_classes_are_written(world) -> None:
-    """As many as are wanted in the order of the classes, whether others are left out or not."""
+    """With or without `top_k`, equal scores are kept in the order of the classes, up to the limit."""
     scorer = segment_scorer.load_segment_scorer(str(world[0] / "one"), world[3], WINDOWS, top_k=4)
     scores = np.array([[0.5, 0.25, 0.5, 0.75, 0.5, 0.0], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25]], np.float32)
     classes = np.broadcast_to(np.arange(6), scores.shape)
@@ -183,7 +183,7 @@ def test_equal_scores_keep_the_order_of_the_shards_and_lists_end_at_k(world, tmp
     join_submission(paths, tmp_path / "cut.csv", NUM_CLASSES, CLASSES, k=3)
     whole, cut = (dict(read_submission(tmp_path / f"{name}.csv", CLASSES)) for name in ("whole", "cut"))
     assert cut == {class_id: names[:3] for class_id, names in whole.items()}
-    join_submission([paths[1], paths[1]], tmp_path / "twice.csv", NUM_CLASSES, CLASSES)  # every score twice
+    join_submission([paths[1], paths[1]], tmp_path / "twice.csv", NUM_CLASSES, CLASSES)  # every score occurs twice
     twice = (tmp_path / "twice.csv").read_bytes().splitlines()[1].split(b",")[1].split()
     assert twice[::2] == twice[1::2] and len(twice) > 2
 
@@ -316,7 +316,7 @@ def test_models_without_a_mean_are_refused(world, tmp_path: Path, rng) -> None:
 
 
 def test_a_timeline_shows_the_scores_of_a_model_and_of_json_lines(world, tmp_path: Path) -> None:
-    """Both pages are the same, and their table has the scores that the model itself gives."""
+    """Both pages are equal, and their table shows the model's own scores."""
     model, shards, ids = f"--saved_model={world[0] / 'one'}", f"{world[0]}/test*.tfrecord", "--ids=s3_1,s1_30"
     lines = tmp_path / "x.jsonl"
     result = run_command("infer", model, f"--input={shards}", f"--output={lines}", "--segments=5", "--format=jsonl")
@@ -352,5 +352,5 @@ def test_windows_are_frames_that_all_features_have(world) -> None:
         for own, other in zip(cut.records, expected.values(), strict=True):
             found, wanted = (tf.train.SequenceExample.FromString(r) for r in (own, other))
             assert found.feature_lists == wanted.feature_lists and "labels" not in found.context.feature
-    assert cut.num_frames == 10 and list(cut.starts) == [0, 3, 6, 9]  # of the last one, whose audio ends first
+    assert cut.num_frames == 10 and list(cut.starts) == [0, 3, 6, 9]  # of the last clip, whose audio ends first
     assert cut_clip(empty_clip(b"e"), Windows()).records == []

@@ -1,4 +1,4 @@
-"""Damaged files of a stacking end in one line that names them."""
+"""Damaged files of a stacking give a one-line error that names them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_boosters_are_read_by_their_checksum(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"fold_0\.txt: cannot be read .*checksum.*remove it and repeat"):
         boosting.load(path)
     path.write_bytes(text)
-    path.with_suffix(".json").write_text(json.dumps(trained.curves))  # as releases before the checksum wrote it
+    path.with_suffix(".json").write_text(json.dumps(trained.curves))  # as written by releases before the checksum
     assert boosting.load(path).curves == trained.curves
 
 
@@ -92,7 +92,7 @@ def test_damaged_figures_of_models_are_named(content: str, tmp_path: Path) -> No
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.json").write_text(content)
     with pytest.raises(InputError, match=r"rows/train\.json: cannot be read .*remove the file and repeat"):
-        stack._gaps(tmp_path, "train", None, progress=False)  # type: ignore[arg-type]  # nothing is computed again
+        stack._gaps(tmp_path, "train", None, progress=False)  # type: ignore[arg-type]  # nothing is recomputed
 
 
 @pytest.mark.parametrize("content", ["", "7", "{}", '{"own_scores": true}', _DEEP])

@@ -104,7 +104,7 @@ def test_gap_of_a_histogram_is_that_of_the_pairs(rng: np.random.Generator) -> No
 
 
 def test_gap_by_hand() -> None:
-    """Among equal scores the miss ranks first: hits at ranks 2 and 3, of 4 labels."""
+    """Among equal scores, misses rank first: hits at ranks 2 and 3, of 4 labels."""
     histogram = GapHistogram()
     histogram.add(np.array([0.5, 0.5, 0.25], np.float16), np.array([True, False, True]), 4)
     assert histogram.gap() == pytest.approx((1 / 2 + 2 / 3) / 4)

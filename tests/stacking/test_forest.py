@@ -1,4 +1,4 @@
-"""Trees as tensors against LightGBM's own predictions of the same float32 rows."""
+"""Trees as tensors against LightGBM's own predictions for the same float32 rows."""
 
 import lightgbm
 import numpy as np
@@ -15,13 +15,13 @@ FEATURES = 5
 
 
 def random_rows(rng, count, categories=40):
-    """A class, and float16 scores with NaN, zeros and ties, as stacking makes them; a column without NaN, one without
-    anything but NaN."""
+    """A class, and float16 scores with NaN, zeros and ties, as in stacking; one column has no NaN, another one
+    only NaN."""
     scores = (rng.random((count, FEATURES)) ** 3).astype(np.float16).astype(np.float32)
     scores[rng.random(scores.shape) < 0.2] = np.nan
     scores[rng.random(scores.shape) < 0.1] = 0
     scores[:, 2] = np.round(np.nan_to_num(scores[:, 2]), 1)
-    scores[:, 3] -= 0.4  # negative, too
+    scores[:, 3] -= 0.4  # negative values too
     classes = rng.integers(0, categories, count)
     labels = rng.random(count) < np.nan_to_num(scores[:, 0]) * (classes % 3 == 0) + 0.5 * np.nan_to_num(scores[:, 1])
     return np.concatenate([classes[:, None], scores], axis=1).astype(np.float32), labels
@@ -30,7 +30,7 @@ def random_rows(rng, count, categories=40):
 def train(rng, config, trees, rows=2000, **changes):
     matrix, labels = random_rows(rng, rows)
     parameters = boosting.parameters(config, FEATURES, 1) | changes
-    # Test data is small: as many classes as it has would not be told apart.
+    # The test data is too small for LightGBM's defaults to distinguish its classes.
     parameters |= {"min_data_per_group": 5, "cat_smooth": 1.0}
     data = lightgbm.Dataset(matrix.astype(np.float64), labels, categorical_feature=[0], params={"verbosity": -1})
     return lightgbm.train(parameters, data, trees)
@@ -44,7 +44,7 @@ def probabilities(boosters, rows):
 
 
 def odd_rows(rng, boosters, count=500):
-    """Rows of every kind: other classes than were seen, thresholds themselves and what lies beside them, infinities."""
+    """Rows of every kind: unseen classes, the thresholds themselves and adjacent values, infinities."""
     rows, _ = random_rows(rng, count, 60)
     rows[:20, 0] = [np.nan, -1, -0.5, 0.7, -1e9, 1e9, 3e9, np.inf, -np.inf, 39, 40, 1e6, *range(8)]
     thresholds = [
@@ -67,7 +67,7 @@ def odd_rows(rng, boosters, count=500):
         (StackConfig(learning_rate=0.2), 20, {}),
         (StackConfig(learning_rate=0.3, num_leaves=2, lambda_l2=1.0), 7, {}),
         (StackConfig(learning_rate=0.1, num_leaves=90, min_data_in_leaf=1, feature_fraction=0.5, max_bin=16), 9, {}),
-        (StackConfig(learning_rate=0.2, min_data_in_leaf=5000), 3, {}),  # no split at all
+        (StackConfig(learning_rate=0.2, min_data_in_leaf=5000), 3, {}),  # no splits at all
         (StackConfig(learning_rate=0.2), 10, {"zero_as_missing": True}),
         (StackConfig(learning_rate=0.2), 10, {"use_missing": False}),
         (StackConfig(learning_rate=0.2, num_leaves=6), 10, {"max_cat_to_onehot": 100}),
@@ -77,7 +77,7 @@ def test_probabilities_are_those_of_lightgbm(config, trees, changes, rng):
     boosters = [train(rng, config, trees, **changes), train(rng, config, trees + 2, **changes)]
     rows = odd_rows(rng, boosters)
     actual, forest = probabilities(boosters, rows)
-    # Infinite and huge categories are undefined in LightGBM, as casts to int: here they are unknown ones.
+    # LightGBM leaves infinite and huge categories undefined, as casts to int: here they count as unknown.
     rows = rows.copy()
     rows[~(np.abs(rows[:, 0]) < 2**31) & ~np.isnan(rows[:, 0]), 0] = -1
     expected = np.stack([booster.predict(rows.astype(np.float64), num_threads=1) for booster in boosters], axis=1)
@@ -90,7 +90,7 @@ def test_probabilities_are_those_of_lightgbm(config, trees, changes, rng):
 
 
 def test_many_rows_few_and_none(rng, monkeypatch):
-    """Rows go through in parts."""
+    """Rows are processed in parts."""
     monkeypatch.setattr(trees_module, "_PAIRS", 100)
     booster = train(rng, StackConfig(learning_rate=0.2), 20, rows=400)
     rows, _ = random_rows(rng, 63)

@@ -1,4 +1,4 @@
-"""Means of scores by hand, and weights that are the best ones."""
+"""Means of scores by hand, and optimality of the fitted weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _loss(weights: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def test_no_other_weights_are_better(rng: np.random.Generator) -> None:
-    """The loss is convex in the weights: what no neighbour beats is the best."""
+    """The loss is convex in the weights, so weights that no neighbour improves on are optimal."""
     truth = rng.beta(0.5, 2, 4000)
     labels = rng.random(4000) < truth
     noise = [0.1, 0.3, 1.0, 3.0]

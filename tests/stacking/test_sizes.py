@@ -1,4 +1,4 @@
-"""GAP@20 against the number of models: which ensembles, that each is a stacking of its models alone, and goes on."""
+"""GAP@20 by number of models: the choice of ensembles, their equality with separate stackings, and resuming."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _OPTIONS: dict[str, Any] = {"num_weak": 2, "random_orders": 0, "num_threads": 1,
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Three models that are good at a third of the classes each, and two that know little of any."""
+    """Three models that are each good at a third of the classes, and two weak ones."""
     root = tmp_path_factory.mktemp("world")
     return make_world(np.random.default_rng(3), root, weak={"weak": 4.0, "weaker": 8.0}, each=40)
 
 
 @pytest.fixture(scope="module")
 def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stacking of the world, whose ensembles are not measured."""
+    """A stacking of the world whose ensembles are not measured."""
     output = tmp_path_factory.mktemp("finished") / "out"
     world.stack(output, _FEW)
     return output
@@ -50,7 +50,7 @@ def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A stacking with its ensembles measured, by fewer trees than its own."""
+    """A stacking with its ensembles measured, with fewer trees than its own."""
 
     output: Path
     contents: dict[str, Any]
@@ -67,7 +67,7 @@ def measured(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Measur
 
 
 def _count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Gets longer with every booster that is trained from now on."""
+    """A list that grows by one with every booster trained from now on."""
     real, trained = boosting.train, []
 
     def train(*arguments: Any) -> boosting.Trained:
@@ -116,7 +116,7 @@ def test_an_ensemble_without_columns_beside_the_scores(world: World, tmp_path: P
 def _check_ensembles(
     world: World, output: Path, contents: Mapping[str, Any], config: StackConfig, tmp_path: Path
 ) -> None:
-    fewer = dataclasses.replace(config, num_trees=5)  # as `_OVERRIDES` has it
+    fewer = dataclasses.replace(config, num_trees=5)  # as in `_OVERRIDES`
     assert contents["weak"] == ["weak", "weaker"] and contents == json.loads((output / SIZES).read_text())
     for order, size in ((WORST, 2), (WITH_WEAK, 4)):
         point = _point(contents, order, size)
@@ -140,7 +140,7 @@ def _check_ensembles(
 
 
 def test_gaps_by_loops(world: World, measured: Measured, tmp_path: Path) -> None:
-    """Of a mean and of LightGBM on the validation shards: from dictionaries, ranked by sorting."""
+    """Computes GAPs of a mean and of LightGBM on the validation shards, from dictionaries ranked by sorting."""
     contents = measured.contents
     point = _point(contents, BEST, 2)
     world.stack(tmp_path / "alone", dataclasses.replace(_FEW, num_trees=5), point["models"])
@@ -176,7 +176,7 @@ def _listed(classes: Sequence[int], scores: Sequence[float]) -> dict[int, float]
 
 
 def test_which_boosters_are_trained(measured: Measured) -> None:
-    # Best 1, 2, 4, worst 1, 2, 4, one and two strong ones with all weak ones, and all.
+    # Best 1, 2, 4; worst 1, 2, 4; one and two strong ones with all weak ones; and all.
     points = measured.contents["points"]
     count = len({tuple(point["models"]) for point in points})
     assert count == 9 and measured.num_trained == FOLDS * count

@@ -1,4 +1,4 @@
-"""Stacking end to end on made-up scores: what it learns, what it must not see, how it goes on, what it refuses."""
+"""Stacking end to end on synthetic scores: what it learns, what it must not see, resuming, and refused inputs."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from yt8m_tf.stacking.stack import StackResult, stack
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """For tests that leave it as it is."""
+    """A world shared by the tests; read-only."""
     return make_world(np.random.default_rng(3), tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
 def own_world(rng: np.random.Generator, tmp_path: Path) -> World:
-    """For a test that changes it."""
+    """A world that the test may change."""
     return make_world(rng, tmp_path)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stacked:
-    """A stacking of the world, and where it is."""
+    """A stacking of the world, and its output directory."""
 
     result: StackResult
     output: Path
@@ -124,7 +124,7 @@ def test_the_bar_of_a_fold_that_stopped_early_is_full(
 
 
 def test_gaps_by_loops(world: World, stacked: Stacked) -> None:
-    """GAP of a model and of the mean, from dictionaries."""
+    """GAP of a model and of the mean, computed from dictionaries."""
     result = stacked.result
     inputs = world.inputs("validate", world.validate)
     pairs: dict[str, list[tuple[float, bool]]] = {"first": [], "mean": []}
@@ -150,7 +150,7 @@ def test_gaps_by_loops(world: World, stacked: Stacked) -> None:
 
 
 def test_soft_labels_by_frequency_of_the_class(world: World, stacked: Stacked) -> None:
-    """By dictionaries, from the score shards, which list all candidates here."""
+    """Computed with dictionaries from the score shards, which list all candidates here."""
     bands = stacked.result.soft_labels
     inputs, manifest = world.inputs("train", world.train), read_manifest(stacked.output / "train", "")
     labels: collections.Counter[int] = collections.Counter()

@@ -1,4 +1,4 @@
-"""What the benchmarks compare computes the same; ratios, tables and files are right. No timings."""
+"""Compared implementations compute the same; ratios, tables and files are right. No timings."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def quick(directory, **changes):
 
 
 def totals(batches, data):
-    """What batches made by either reader hold: numbers of records and values; labels; means and mean squares."""
+    """Totals of batches from either reader: numbers of records and values; labels; means and mean squares."""
     count, num_values, sums = 0, np.zeros(len(data.features), np.int64), np.zeros((len(data.features), 2))
     labels = np.zeros(data.num_classes, np.int64)
     for batch in batches:
@@ -52,7 +52,7 @@ def test_readers_read_the_same(tmp_path, level):
     assert number == {"video": 80, "frame": 10}[level]
     counts, labels, means = totals(read.plain_dataset(shards, data, 7), data)
     assert counts[0] == number
-    # One pass of the training stream, in two batches: the same in another order.
+    # One pass of the training stream in two batches: the same records in another order.
     stream = read.ours_training(shards, data, number // 2)
     for batches in (read.ours_evaluation(shards, data, 7), [next(stream), next(stream)]):
         ours_counts, ours_labels, ours_means = totals(batches, data)
@@ -91,7 +91,7 @@ def test_evaluators_agree(rng):
         assert set(plain) == {"gap_at_20", "hit_at_1", "perr", "map"}
         for name, value in plain.items():
             assert value == pytest.approx(ours[name], abs=1e-6), name
-    assert 0.2 < ours["gap_at_20"] < 0.999  # neither without information nor perfect
+    assert 0.2 < ours["gap_at_20"] < 0.999  # neither uninformative nor perfect
 
 
 def test_heap_evaluator_by_hand():
@@ -164,7 +164,7 @@ def test_operations_of_a_training_step():
     experiment = workload.experiment(quick=True, batch_size=16)
     model = models.build_model(experiment.model, experiment.data.spec)
     first = (1024 + 128) * 32
-    blocks = 2 * (2 * 32 * 32) + 2 * 64 * 32  # one in each branch, one on both together
+    blocks = 2 * (2 * 32 * 32) + 2 * 64 * 32  # one in each branch, one on both concatenated
     last = 64 * 32 + 32 * schema.NUM_CLASSES
     assert train.flops_per_example(model, experiment) == 4 * first + 6 * (blocks + last)
 
@@ -173,7 +173,7 @@ def test_operations_of_a_training_step():
 @pytest.mark.slow
 def test_resident_memory_is_seen():
     before = memory.resident_bytes()
-    held = np.ones(25_000_000)  # 200 MB, written to
+    held = np.ones(25_000_000)  # 200 MB, all of it written
     assert 150e6 < memory.resident_bytes() - before < 300e6
     del held
 
@@ -203,7 +203,7 @@ def test_matrix_products_are_counted():
 
 
 def test_operations_of_a_graph_are_counted():
-    """Products [3, 4] x [4, 5], in a batch of 2, as an einsum, and five times in a loop; a convolution."""
+    """Products [3, 4] x [4, 5]: alone, in a batch of 2, as an einsum, and five times in a loop; a convolution."""
     left, right, one = tf.ones([3, 4]), tf.ones([4, 5]), 2 * 3 * 4 * 5
 
     def loop():
@@ -241,13 +241,13 @@ def test_models_benchmark_measures_a_model():
     weights = 1152 * 2048 + 2048 * 2048 + 2048 * schema.NUM_CLASSES
     assert row["num_parameters"] == weights + 2 * 2048 + schema.NUM_CLASSES
     means = 12 * 1152  # multiplications and additions of the means over 12 frames
-    # 2 operations a weight for the output, 2 for its own gradient, 2 for that of the input, which the first has not.
+    # 2 operations a weight for the output, 2 for its own gradient, 2 for that of the input, except in the first layer.
     assert row["gflop_per_example"] == pytest.approx(1e-9 * (6 * weights - 2 * 1152 * 2048 + 2 * means), rel=1e-6)
     assert row["peak_gb"] > 0.1 and row["steps_per_second"] > 0 and "clips of 12 frames" in row["text"]
 
 
 def test_both_ways_make_the_same_rows(rng):
-    """With lists of all classes; score lists of 100 leave out scores that the published way has."""
+    """Lists have all classes here; lists of 100 would lack scores that the published implementation uses."""
     scores = stack.make_scores(5, 3, rng)
     videos, classes = features.candidates(scores, 20, schema.NUM_CLASSES)
     config = settings.StackConfig(aggregates=False)

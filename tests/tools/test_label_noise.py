@@ -1,4 +1,4 @@
-"""What soft labels recover: the arithmetic by hand, a pipeline's figures, bad input, and results made once."""
+"""The gain from soft labels: the arithmetic by hand, a pipeline's figures, bad input, and results computed once."""
 
 import json
 import os
@@ -30,7 +30,7 @@ MODEL = {"config": "first_level/logistic.yaml"}
 
 
 def slow_gap(scores, labels):
-    """The definition, pair by pair; scores have no ties."""
+    """GAP by definition, pair by pair; scores have no ties."""
     pairs = []
     for row, truth in zip(scores.tolist(), labels.tolist(), strict=True):
         pairs += sorted(zip(row, truth, strict=True), reverse=True)[:20]
@@ -77,7 +77,7 @@ def test_recovered_by_hand():
 def test_label_quality_by_hand():
     truth = np.array([[True, True, False, False], [False, True, False, False]])
     targets = np.array([[0.9, 0.2, 0.5, 0.0], [0.0, 1.0, 0.1, 0.4]])
-    found = label_quality(targets, truth)  # named: 0 and 2 of the first video, 1 of the second; 2 of 3 are right
+    found = label_quality(targets, truth)  # predicted: 0 and 2 for the first video, 1 for the second; 2 of 3 are right
     assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert found["squared_error"] == pytest.approx((0.01 + 0.64 + 0.25 + 0.01 + 0.16) / 2)
     assert label_quality(truth.astype(np.float32), truth) == {
@@ -147,7 +147,7 @@ def test_tables_hold_the_means_the_spread_and_the_gains():
     assert "| hard labels | 0.9100 (0.9000 to 0.9200) | 0.8100 (0.8000 to 0.8200) |" in scores
     assert "| reachable | 0.9900 | 0.9900 |" in scores and "| reachable | 0.6000 | 0.6000 |" in scores
     assert "| of a perfect fit to the labels trained on | 0.9800 | 0.9800 |" in scores
-    # 0.91 - 0.81 are lost; 0.04 of it is won back by the half soft ones, all of it by the soft ones.
+    # 0.91 - 0.81 is lost; the half soft labels recover 0.04 of it, the soft ones all of it.
     assert "| 30 % wrong | 10.00 | student, half soft | +4.00 (+3.00 to +5.00) | 40 % |" in gained
     assert "| 30 % wrong | 10.00 | student, soft alone | +10.00 (+10.00 to +10.00) | 100 % |" in gained
     assert "| 30 % wrong | 10.00 | LightGBM | +7.00 | 70 % |" in gained
@@ -218,7 +218,7 @@ def run(*flags):
 
 @pytest.mark.slow
 def test_the_command_shows_results_that_are_there(tmp_path):
-    """It makes nothing, for there is nothing to make."""
+    """All results exist, so nothing is computed."""
     for percent in (0, 10):
         (tmp_path / f"noise_{percent:02d}.json").write_text(json.dumps(level(percent)))
     flags = (f"--workdir={tmp_path / 'work'}", f"--output={tmp_path}", f"--figure={tmp_path / 'figure.png'}")
@@ -259,6 +259,6 @@ def test_a_tiny_run(tmp_path):
     assert found["videos"] == {"train": 1000, "validate": 80, "test": 90}
     assert found["labels"]["hard"]["precision"] == pytest.approx(0.6, abs=0.06)
     ids, scores = read_scores(tmp_path / "work" / "runs" / "noise_40" / "truth" / "half")
-    hidden = read_csv_labels(tmp_path / "work" / "data" / "noise_00" / "test_labels.csv")  # all right there
+    hidden = read_csv_labels(tmp_path / "work" / "data" / "noise_00" / "test_labels.csv")  # all labels there are right
     assert found["truth"]["half"] == [pytest.approx(slow_gap(scores, multi_hot(ids, hidden, 60)), abs=1e-3)]
     assert set(found["noisy"]) == set(found["truth"]) == {"one", "two", "LightGBM", "hard", "half", "soft"}

@@ -1,4 +1,4 @@
-"""The list of mutants is true of the code, and the tests that cover a module are found, whatever the layout."""
+"""The list of mutants matches the code, and the tests that cover a module are found in any layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MUTANTS = mutants.load()
 
 @pytest.fixture(scope="module")
 def places() -> dict[str, Path]:
-    """The file of each mutant's snippet, which stands nowhere else."""
+    """The file of each mutant's snippet, which occurs nowhere else."""
     return {mutant.name: mutants.find(ROOT, mutant.snippet) for mutant in MUTANTS}
 
 
@@ -61,7 +61,7 @@ def test_a_snippet_stands_exactly_once(checkout: Path) -> None:
         ("bin/train", ["bin/test_commands"]),  # in a string
         ("metrics/accumulator", ["metrics/test_accumulator", "metrics/test_a", "training/test_loop"]),  # by the package
         ("metrics/inner", ["metrics/test_a", "metrics/test_accumulator", "training/test_loop"]),  # by its only user
-        ("metrics/mirrored", ["metrics/test_mirrored", "training/test_loop"]),  # which does not import it; by a helper
+        ("metrics/mirrored", ["metrics/test_mirrored", "training/test_loop"]),  # by its name; by a helper
         ("nobody", ["test_losses", "bin/test_commands", "metrics/test_a"]),
     ],
 )

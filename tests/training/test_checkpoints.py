@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, that they are whole, and what is said of those that cannot be used."""
+"""Checkpoints: which ones are kept, that saving is atomic, and messages about unusable ones."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_what_is_not_whole_is_moved_aside_when_its_step_is_saved_again(
         _save(tmp_path, 1, value=7.0)
         assert _restored(tmp_path, 1) == 7.0 and checkpoints.fault(path.parent) is None
         aside = path.parent.with_name(f"step_00000001.broken{attempt or ''}")
-        assert len(list(aside.iterdir())) == (2 if size is None else 3)  # nothing is lost that might be of use
+        assert len(list(aside.iterdir())) == (2 if size is None else 3)  # no file is lost
     assert checkpoints.latest_state(tmp_path) == State(1)
 
 
@@ -149,7 +149,7 @@ def test_a_state_that_says_something_else_is_named(content: str, run: Path) -> N
 
 
 def test_a_state_from_before_the_first_evaluation(run: Path) -> None:
-    """Python writes Infinity, which is no JSON."""
+    """Python writes Infinity, which is not valid JSON."""
     state = run / "checkpoints" / "step_00000002" / "state.json"
     state.write_text('{"step": 2, "best_step": 0, "positions": [7], "plateau": {"best": Infinity, "best_gap": -1.0}}')
     assert checkpoints.latest_state(run) == State(2, 0, (7,), Plateau())
@@ -219,7 +219,7 @@ def test_what_a_killed_process_left_is_removed_by_who_holds_the_lock(tmp_path: P
     state = checkpoints.latest_state(tmp_path)
     assert state is not None and state.step == 1
     _save(tmp_path, 3)
-    assert left.is_dir()  # of a living process, perhaps
+    assert left.is_dir()  # it might belong to a living process
     checkpoints.remove_unfinished(tmp_path)
     assert _steps(tmp_path) == ["step_00000001", "step_00000003"]
 
@@ -239,7 +239,7 @@ def test_all_variables_come_back_bit_for_bit(tmp_path: Path, rng: np.random.Gene
         np.testing.assert_array_equal(value, before[name])
     assert checkpoints.latest_state(tmp_path) == State(7, 7, (2**40,), Plateau(best=0.1))
     saved = dict(tf.train.list_variables(str(tmp_path / "checkpoints" / "step_00000007" / "variables")))
-    assert saved.keys() == before.keys()  # plain names
+    assert saved.keys() == before.keys()  # plain names, without TensorFlow's suffix
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
@@ -256,7 +256,7 @@ def test_load_trained_best_and_last(ema_decay: float | None, tmp_path: Path) -> 
         assert trained.checkpoint == tmp_path / "checkpoints" / f"step_{step:08d}" / "variables"
         found = {v.path: v.numpy() for v in trained.model.variables if v.name != "seed_generator_state"}
         for path, value in found.items():
-            average = f"ema/{path}"  # of the weights; batch statistics have none
+            average = f"ema/{path}"  # weights are averaged, batch statistics are not
             assert (average in values[step]) == (ema_decay is not None and "moving_" not in path)
             expected = values[step].get(average, values[step][f"model/{path}"])
             np.testing.assert_array_equal(value, expected, err_msg=path)
@@ -292,7 +292,7 @@ def test_a_checkpoint_of_another_model_is_named(run: Path) -> None:
     before = _values(deeper)
     with pytest.raises(InputError, match="is needed, the checkpoint does not have it"):
         checkpoints.restore(run, 2, deeper)
-    for name, value in _values(deeper).items():  # nothing is read halfway
+    for name, value in _values(deeper).items():  # nothing was restored in part
         np.testing.assert_array_equal(value, before[name])
     with pytest.raises(InputError, match="is of another model: 'ema/"):
         checkpoints.restore(run, 2, _state(_experiment(ema_decay=0.5)).named())
@@ -325,7 +325,7 @@ def test_a_checkpoint_that_is_not_whole_is_named(name: str, size: int | None, ru
     with pytest.raises(InputError, match=r"is damaged|is not whole"):
         checkpoints.latest_state(run)
         checkpoints.restore(run, 2, _state(_experiment()).named())
-    # As the message says.
+    # The remedy in the message works.
     for file in path.parent.iterdir():
         file.unlink()
     path.parent.rmdir()
@@ -364,7 +364,7 @@ def test_init_from_reads_the_best_weights_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_init_from_a_model_of_other_classes(tmp_path: Path) -> None:
-    """The message lists what cannot be taken as the flag wants it, and with it all else is."""
+    """The message lists the mismatched variables in the flag's format; with that flag, all others are read."""
     variables = _fill(_state(_experiment()).named(), 1.0)
     checkpoints.save(tmp_path, 1, variables, {"best_step": 1})
     saved = _values(variables)

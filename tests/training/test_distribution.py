@@ -1,4 +1,4 @@
-"""Which strategy a process gets, and what is wrong with --devices and TF_CONFIG."""
+"""The choice of strategy for a process, and errors in --devices and TF_CONFIG."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_recurrent_models_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class _Host(keras.layers.Layer):
-    """Computes in Python, which XLA cannot, and says so."""
+    """A layer that runs Python code, which XLA cannot compile, and declares it."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""An exported model as a teacher: the scores of its SavedModel, of inputs that the SavedModel itself cannot take."""
+"""An exported model as a teacher: it gives the scores of its SavedModel, for inputs that the SavedModel cannot take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yt8m_tf.models.registry import build_model, parse_experiment
 from yt8m_tf.serving.scorer import load_saved_model
 from yt8m_tf.training.teacher import fingerprint, load_teacher
 
-_SIZES = {"rgb": 300, "audio": 20}  # large enough to be stored in less than float32
+_SIZES = {"rgb": 300, "audio": 20}  # large enough to be stored in a smaller type than float32
 _FCN = {"name": "fcn", "hidden_sizes": [8], "dropout": 0.5}
 _MODELS: dict[str, dict[str, Any]] = {
     "fcn": _FCN,

@@ -1,4 +1,4 @@
-"""Teachers out of fold: which of them score a video, what their student learns, and what cannot teach."""
+"""Out-of-fold teachers: which ones score a video, what their student learns, and which are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BASE: dict[str, Any] = {
 
 
 def _make_run(directory: Path, fold: int, rng: np.random.Generator, num_folds: int = 3, shift: float = 0.0) -> None:
-    """A run of a logistic regression of random weights, that held out a fold of `_SHARDS`."""
+    """Writes a run of a logistic regression with random weights that held out a fold of `_SHARDS`."""
     experiment = parse_experiment(merge(_BASE, {"data": {"num_folds": num_folds, "fold": fold}}))
     model = loop.build_for_training(experiment)
     for variable in model.weights:
@@ -48,7 +48,7 @@ def _make_run(directory: Path, fold: int, rng: np.random.Generator, num_folds: i
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of each of three folds, and one more of fold 1; no test changes them."""
+    """A run of each of three folds, and another of fold 1; read-only."""
     root, rng = tmp_path_factory.mktemp("folds"), np.random.default_rng(0)
     for name, fold in (("a/fold_0", 0), ("a/fold_1", 1), ("a/fold_2", 2), ("b/fold_1", 1)):
         _make_run(root / name, fold, rng)
@@ -72,7 +72,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 def test_targets_are_the_scores_of_the_models_that_have_not_seen_a_video(
     weight: float, alpha: float, runs: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of a step, by logistic regressions in NumPy; fold 1 has two models, whose mean counts."""
+    """Compares the loss of a step with logistic regressions in NumPy; fold 1 has two models, which are averaged."""
     share = rng.uniform(size=6).astype(np.float32)
     monkeypatch.setattr(mixup, "draw_weights", lambda *_: tf.constant(share))
     values = _taught(runs / "*/fold_*", labels={"weight": weight}, train={"mixup_alpha": alpha})
@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_exactly_and_knows_its_teachers(runs: Path, data_di
     whole = _train(values, data_dir, tmp_path / "whole")
     with killed_at(2):
         _train(values, data_dir, tmp_path / "killed")
-    shutil.copytree(runs / "a", tmp_path / "moved")  # where they lie does not count
+    shutil.copytree(runs / "a", tmp_path / "moved")  # the location does not matter
     moved = _taught(tmp_path / "moved/fold_*", train={"mixup_alpha": 1.0})
     for one, two in zip(whole, _train(moved, data_dir, tmp_path / "killed"), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -183,7 +183,7 @@ def test_what_cannot_teach_out_of_fold(runs: Path, rng: np.random.Generator, tmp
 
 
 def test_no_teacher_has_seen_what_judges_its_student(runs: Path, data_dir: Path, tmp_path: Path) -> None:
-    """Whatever the student's folds are; a new run that is refused leaves nothing."""
+    """The run is refused for any folds of the student; a refused new run leaves no directory."""
     for num_folds, fold in ((3, 1), (2, 0)):
         own = assign_folds(_SHARDS, num_folds)
         held_out = {name for name in _SHARDS if own[name] == fold}
@@ -197,7 +197,7 @@ def test_no_teacher_has_seen_what_judges_its_student(runs: Path, data_dir: Path,
             )
         assert any(f"'{name}'" in str(told.value) for name in held_out)
         assert list(tmp_path.iterdir()) == []
-    # Nothing of a fold was seen by the models that hold it out, nor of shards that no teacher knows.
+    # The models that hold out a fold have not seen it, and no teacher has seen shards that it does not list.
     folds, teachers = assign_folds(_SHARDS, 3), find(str(runs / "a/fold_*"), "")
     for validation in ([name for name in _SHARDS if folds[name] == 0][:1], ["validate0000.tfrecord"]):
         check(teachers, [name for name in _SHARDS if folds[name] == 0][-1:], validation)

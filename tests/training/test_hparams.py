@@ -1,4 +1,4 @@
-"""A sweep in TensorBoard's HParams tab, by the answers of the plugin itself."""
+"""A sweep in TensorBoard's HParams tab, as the plugin itself reads it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALL = [api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, 
 
 
 def _table(logdir: Path) -> tuple[api_pb2.Experiment, dict[str, api_pb2.SessionGroup]]:
-    """What the tab asks for: the experiment, and the rows by name."""
+    """The data of the tab: the experiment, and the rows by name."""
     multiplexer = EventMultiplexer(tensor_size_guidance={"hparams": 0})
     multiplexer.AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()
@@ -60,7 +60,7 @@ def test_a_sweep_is_a_table_of_differences_and_best_metrics(tmp_path: Path, rng:
     rates = rng.uniform(1e-4, 1e-2, 2).tolist()
     expected = {}
     for (i, rate), fold in itertools.product(enumerate(rates), (0, 1)):
-        # Directories of one name, as those of folds have.
+        # Directories with the same names, as for folds.
         workdir = tmp_path / f"model_{i}" / f"fold_{fold}"
         best, last = random_metrics(rng), random_metrics(rng)
         values = {"optimizer": {"learning_rate": rate}, "data": {"num_folds": 2, "fold": fold}}
@@ -72,8 +72,8 @@ def test_a_sweep_is_a_table_of_differences_and_best_metrics(tmp_path: Path, rng:
             summaries.evaluation(30, last, is_best=False)
         expected[f"model_{i}/fold_{fold}"] = best.scalars(), rate
     keys = hparams.write_columns(tmp_path)
-    assert keys == hparams.write_columns(tmp_path)  # again: instead of the first ones
-    assert not list(tmp_path.glob("events*"))  # that would be a run called "."
+    assert keys == hparams.write_columns(tmp_path)  # the second call replaces the first columns
+    assert not list(tmp_path.glob("events*"))  # it would appear as a run called "."
     assert len(list(tmp_path.rglob("*.columns.session"))) == 1
     experiment, rows = _table(tmp_path)
     assert keys == ["model.name", "optimizer.learning_rate", "model.num_mixtures"]
@@ -104,7 +104,7 @@ def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.ran
     experiment, rows = _table(tmp_path)
     assert {info.name for info in experiment.hparam_infos} == set(hparams.values_of(_experiment({})))
     assert {"validation_best/gap_at_20", "validation/gap_at_20"} <= _values(rows["run"]).keys()
-    # Columns of a single run: all keys.
+    # For a single run, the columns are all keys.
     assert len(hparams.write_columns(tmp_path)) == len(experiment.hparam_infos)
 
 
@@ -131,7 +131,7 @@ def test_a_run_that_goes_on_is_one_row_that_ends_as_it_ends(tmp_path: Path, rng:
 
 def test_a_run_of_an_earlier_release_goes_on_in_its_own_place(tmp_path: Path, rng: np.random.Generator) -> None:
     (tmp_path / "run" / "tensorboard").mkdir(parents=True)
-    (tmp_path / "events.out.tfevents.1.columns.session").touch()  # where the columns were
+    (tmp_path / "events.out.tfevents.1.columns.session").touch()  # where earlier releases wrote the columns
     with _start(tmp_path / "run", {}, fresh=False) as summaries:
         summaries.evaluation(5, random_metrics(rng), is_best=True)
     hparams.write_columns(tmp_path)

@@ -1,4 +1,4 @@
-"""A run goes on with the shards and soft labels that it was started with, and says what has changed."""
+"""A run resumes only with the shards and soft labels that it was started with, and reports differences."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_run_that_goes_on_refuses_other_shards(learnable_shards: Callable[...,
     data_dir, run = learnable_shards(train=2, validate=1, each=16), tmp_path / "run"
     _train(data_dir, run, epochs=1)
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))  # so that there is something to go on with
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))  # so that there are steps left to train
     shutil.copyfile(data_dir / "train0001.tfrecord", data_dir / "train0002.tfrecord")
     before = sorted(run.rglob("*"))
     with pytest.raises(InputError) as caught:

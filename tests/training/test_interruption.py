@@ -1,4 +1,4 @@
-"""Signals, and several workers: all save and end together, what is saved goes on exactly, and nothing waits."""
+"""Signals, and several workers: all save and end together, saved runs resume exactly, and no worker hangs."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def _train(data_dir: Path, workdir: Path, strategy: Any = None, **options: Any) 
 
 @pytest.fixture(scope="module")
 def data_dir(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Video-level shards, which no test changes."""
+    """Video-level shards; read-only."""
     return make_learnable_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")
 def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was not interrupted."""
+    """An uninterrupted run."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     _train(data_dir, workdir)
     return workdir
 
 
 def _send_at(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
-    """Sends this process signals at a step."""
+    """Sends signals to this process at a step."""
     original = TrainStep.train
 
     def train(self: TrainStep, batches: Any, at: int, *more: Any) -> Any:
@@ -75,7 +75,7 @@ def _saved(workdir: Path) -> checkpoints.State:
 
 
 def _assert_same(one: Path, other: Path) -> None:
-    """The same weights and evaluations."""
+    """Checks that two runs have the same weights and evaluations."""
     readers = [tf.train.load_checkpoint(str(checkpoints.find_checkpoint(path, "last")[0])) for path in (one, other)]
     for name in readers[0].get_variable_to_shape_map():
         np.testing.assert_array_equal(readers[0].get_tensor(name), readers[1].get_tensor(name), err_msg=name)
@@ -94,7 +94,7 @@ def test_a_signal_saves_the_step_and_ends(
     with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
         _send_at(patch, step, number)
         _train(data_dir, tmp_path / "run")
-    # It came after this step's wishes were collected, so that the next one ends.
+    # The signal came after this step's `wishes` were collected, so the next step ends the run.
     assert caught.value.number == number
     saved = step + 1 if step + 1 == 4 else step + 2
     assert f"step {saved} is saved in {tmp_path / 'run'}" in str(caught.value)
@@ -153,7 +153,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def _with_wishes(monkeypatch: pytest.MonkeyPatch, agreed: dict[int, tuple[float, float]]) -> list[tuple[float, ...]]:
-    """Lets other workers wish something at some steps; returns what this one wishes, step by step."""
+    """Simulates `wishes` of other workers at some steps; returns this worker's own ones, step by step."""
     original, own = TrainStep.train, []
 
     def train(self: TrainStep, batches: Any, at: int, rates: Any, wishes: Any) -> Any:
@@ -167,7 +167,7 @@ def _with_wishes(monkeypatch: pytest.MonkeyPatch, agreed: dict[int, tuple[float,
 def test_what_all_workers_agree_on_is_done_and_nothing_else(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each by its own clock would come to the collective that saving begins with at a step of its own, and wait."""
+    """With separate clocks, workers would enter the collective that starts a save at different steps, and hang."""
     saved: list[int] = []
     original = checkpoints.save
     monkeypatch.setattr(checkpoints, "save", lambda *call: (saved.append(call[1]), original(*call)))
@@ -175,8 +175,8 @@ def test_what_all_workers_agree_on_is_done_and_nothing_else(
     with pytest.raises(Interrupted, match="another worker was interrupted; step 6 is saved") as caught:
         _train(data_dir, tmp_path / "run", checkpoint_minutes=-1.0)
     assert caught.value.number == signal.SIGTERM
-    assert own == [(1.0, 0.0)] * 6  # its own clock says so at every step
-    assert saved == [2, 4, 4, 6]  # twice around the evaluation
+    assert own == [(1.0, 0.0)] * 6  # its own clock requests a save at every step
+    assert saved == [2, 4, 4, 6]  # before and after the evaluation
 
 
 def test_wishes_of_any_replica_reach_all(data_dir: Path, two_replicas: tf.distribute.Strategy) -> None:
@@ -201,7 +201,7 @@ def test_a_worker_that_lost_another_says_so_in_one_line(
         raise tf.errors.UnavailableError(None, None, "Collective ops is aborted by: failed to connect\n" * 9)
 
     monkeypatch.setattr(TrainStep, "train", fail)
-    with pytest.raises(tf.errors.UnavailableError):  # of one process it would be something else
+    with pytest.raises(tf.errors.UnavailableError):  # in a single process, the cause would be something else
         _train(data_dir, tmp_path / "run")
     monkeypatch.setattr(distribution, "num_workers", lambda _: 2)
     monkeypatch.setattr(distribution, "worker_index", lambda _: 0)

@@ -27,7 +27,7 @@ from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.training import checkpoints, loop, resume, state
 from yt8m_tf.training.loop import RunOptions, TrainResult
 
-# Most of a short run is tracing, which takes its time for each variable: so few of them as there can be.
+# Short runs spend most of their time on tracing, which grows with the number of variables: keep it small.
 _SMALL = {"name": "resnet_like", "inner_size": 8, "av_blocks": 0, "concat_blocks": 0}
 _BASE = {
     "model": _SMALL | {"dropout": 0.0},
@@ -54,13 +54,13 @@ def _train(
 
 @pytest.fixture(scope="module")
 def data_dir(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Video-level shards, which no test changes."""
+    """Video-level shards; read-only."""
     return make_learnable_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")
 def exact_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
-    """A short run on one replica of what `_exact` configures, which no test changes."""
+    """A short run of `_exact` on one replica; read-only."""
     workdir = tmp_path_factory.mktemp("exact") / "one"
     return workdir, _train(_exact(**_SHORT), data_dir, workdir)
 
@@ -79,7 +79,7 @@ def _assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray], tole
 
 
 def _train_whole_and_killed(experiment: ExperimentConfig, data_dir: Path, parent: Path, strategy: Any) -> None:
-    """Runs `whole`, and `killed`, which is killed at step 15 and goes on."""
+    """Trains a run `whole`, and a run `killed` that is killed at step 15 and resumed."""
     _train(experiment, data_dir, parent / "whole", strategy)
     with killed_at(15):
         _train(experiment, data_dir, parent / "killed", strategy)
@@ -91,7 +91,7 @@ def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callab
     data_dir = learnable_shards(level)
     model = {"name": "mean_fcn", "hidden_sizes": [32], "dropout": 0.0} if level == "frame" else {"name": "logistic"}
     data = {"level": level, "max_frames": 8}
-    train = {"epochs": 6, "validation_examples": 59}  # no multiple of the size of a batch
+    train = {"epochs": 6, "validation_examples": 59}  # not a multiple of the batch size
     changed = merge(_BASE, {"data": data, "optimizer": {"learning_rate": 0.1}, "train": train})
     experiment = parse_experiment(changed | {"model": model})
     result = _train(experiment, data_dir, tmp_path / "run", histograms=True)
@@ -140,7 +140,7 @@ def test_killed_run_ends_with_equal_weights(
     data_dir: Path,
     tmp_path: Path,
 ) -> None:
-    """Killed before the first evaluation, when nothing is saved yet, and within a later epoch."""
+    """The run is killed before the first evaluation, when nothing is saved yet, and within a later epoch."""
     experiment = _experiment(**merge(_RANDOM, changes))
     options: dict[str, Any] = {"steps_per_call": steps_per_call, "xla": xla}
     whole = _train(experiment, data_dir, tmp_path / "whole", **options)
@@ -161,7 +161,7 @@ def test_killed_run_ends_with_equal_weights(
 
 @pytest.mark.end_to_end
 def test_xla_and_calls_of_several_steps_change_rounding_only(data_dir: Path, tmp_path: Path) -> None:
-    """Without dropout: XLA has random numbers of its own. Mixup's are drawn outside of it."""
+    """The runs have no dropout, as XLA has its own random numbers; those of mixup are drawn outside XLA."""
     experiment = _experiment(train=_SHORT | {"mixup_alpha": 0.4, "epochs": 1})
     _train(experiment, data_dir, tmp_path / "a", xla=True)
     _train(experiment, data_dir, tmp_path / "b", steps_per_call=1)
@@ -170,7 +170,7 @@ def test_xla_and_calls_of_several_steps_change_rounding_only(data_dir: Path, tmp
 
 @pytest.mark.end_to_end
 def test_accumulation_equals_the_whole_batch(data_dir: Path, tmp_path: Path) -> None:
-    """Without batch normalisation, whose statistics are those of a part, the sum of the parts is the whole."""
+    """Without batch normalisation, whose statistics are those of a part, the gradients of the parts add up exactly."""
     for parts in (1, 4):
         changed = merge(_BASE, {"train": {"accumulation": parts, "epochs": 1}})
         _train(parse_experiment(changed | {"model": {"name": "logistic"}}), data_dir, tmp_path / str(parts))
@@ -178,7 +178,7 @@ def test_accumulation_equals_the_whole_batch(data_dir: Path, tmp_path: Path) -> 
 
 
 def _exact(**train: int) -> ExperimentConfig:
-    """Where the arithmetic allows N replicas to equal one: no random draws, statistics over all replicas."""
+    """A configuration that makes N replicas equal to one: no random draws, statistics over all replicas."""
     train = {"epochs": 20, "sync_batch_norm": True} | train
     return _experiment(train=train, data={"split": "record"}, optimizer={"learning_rate": 1e-3})
 
@@ -227,7 +227,7 @@ def test_one_slot_with_everything_else_accumulates_and_resumes(
     tmp_path: Path,
     two_replicas: tf.distribute.Strategy,
 ) -> None:
-    """RMSprop, a ranking loss and reweighted targets, whose weights are counted again when a run goes on."""
+    """RMSprop, a ranking loss and reweighted targets, whose weights are recomputed when a run resumes."""
     train = {"accumulation": 2, "ema_decay": 0.9, "precision": "mixed_float16", "target_reweighting": 0.5, "epochs": 2}
     changes = {"train": train, "optimizer": {"name": "rmsprop"}, "loss": {"name": "soft_ranking", "negatives": 3}}
     data_dir, experiment = learnable_shards(), _experiment(**changes)
@@ -241,7 +241,7 @@ def test_one_slot_with_everything_else_accumulates_and_resumes(
 
 @pytest.mark.end_to_end
 def test_reweighted_targets_teach_reweighted_shares(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
-    """With inputs that say nothing, each score becomes the mean of its class's targets: p_c * (p_min / p_c) ** 4."""
+    """With constant inputs, each score becomes the mean target of its class: p_c * (p_min / p_c) ** 4."""
     data_dir = learnable_shards(each=256, train=1)
     shares = class_prior([str(data_dir / "train0000.tfrecord")], DataConfig(num_classes=10), 1000, Faults())
     expected = shares * (shares.min() / shares) ** 4
@@ -264,7 +264,7 @@ def test_reweighted_targets_teach_reweighted_shares(learnable_shards: Callable[.
 
 
 def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
-    """Score shards that say what the true labels are, and the configuration that reads them."""
+    """Writes score shards that hold the true labels; returns the configuration that reads them."""
     start(directory, Manifest(("truth",), "f", 10, 3, "video"))
     counts = {}
     for shard in sorted(data_dir.glob("train*")):
@@ -280,7 +280,7 @@ def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
 
 @pytest.mark.end_to_end
 def test_soft_labels_that_say_the_same_change_nothing(data_dir: Path, tmp_path: Path) -> None:
-    """With mixup and accumulation. All targets are 0 or 1 exactly: 0.25 * 1 + 0.75 * 1."""
+    """The runs use mixup and accumulation. All targets are exactly 0 or 1: 0.25 * 1 + 0.75 * 1."""
     labels = _soft_labels(data_dir, tmp_path / "soft")
     train = _SHORT | {"mixup_alpha": 0.4, "accumulation": 2}
     _train(_experiment(train=train), data_dir, tmp_path / "hard")
@@ -294,7 +294,7 @@ def test_soft_labels_make_up_for_wrong_hard_ones(
 ) -> None:
     data_dir = learnable_shards()
     labels = _soft_labels(data_dir, tmp_path / "soft")
-    for shard in data_dir.glob("train*"):  # every label is another class
+    for shard in data_dir.glob("train*"):  # every label becomes another class
         wrong = []
         for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
             example = tf.train.Example.FromString(record)
@@ -324,7 +324,7 @@ def test_random_draws_of_replicas_differ_but_not_the_result(
 
 
 def _assert_two_processes_equal(one_dir: Path, data_dir: Path, workdir: Path, steps_per_call: int) -> None:
-    """Trains in two processes what `one_dir` holds of one, and compares."""
+    """Repeats the one-process run of `one_dir` in two processes, and compares the results."""
     flags = (
         "--noxla",
         f"--steps_per_call={steps_per_call}",
@@ -393,7 +393,7 @@ def test_diverging_loss_is_one_clear_line(data_dir: Path, tmp_path: Path) -> Non
 def test_a_run_in_float16_that_is_always_nan_ends(
     learnable_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Features that no float16 holds: every update is skipped, at any loss scale."""
+    """With features beyond the range of float16, every update is skipped at any loss scale."""
     monkeypatch.setattr(state, "_FIRST_LOSS_SCALE", 2.0)
     data_dir = learnable_shards(train=0, validate=1)
     sizes = {name: np.full(size, 1e30, np.float32) for name, size in (("rgb", 8), ("audio", 4))}
@@ -411,7 +411,7 @@ def test_early_stopping(
 ) -> None:
     """Without batch normalisation, whose statistics move, nothing changes after the first evaluation.
 
-    And the bar has the loss of the last update.
+    The progress bar shows the loss of the last update.
     """
     losses: list[float] = []
     real = loop.TrainStep.train
@@ -426,14 +426,14 @@ def test_early_stopping(
     changed = merge(_BASE, {"optimizer": {"learning_rate": 1e-30}, "train": train})
     still = parse_experiment(changed | {"model": {"name": "logistic"}})
     result = _train(still, data_dir, tmp_path / "run", steps_per_call=1, progress=True)
-    assert result.stopped_early and result.step == 6  # two evaluations without a better one are more than one
+    assert result.stopped_early and result.step == 6  # two evaluations without improvement exceed the patience of one
     last = capsys.readouterr().err.splitlines()[-1]
-    assert len({f"{loss:.5f}" for loss in losses[-2:]}) == 2  # of one window
+    assert len({f"{loss:.5f}" for loss in losses[-2:]}) == 2  # of the same window
     assert "100%, 6 of 6" in last and f"loss {losses[-1]:.5f}, " in last and last.endswith(" examples/s")
 
 
 def test_trunks_of_other_inputs_are_refused(tmp_path: Path) -> None:
-    """They fit the final network, and would mean nothing to it."""
+    """Their weights would fit the final network, but were trained on differently scaled inputs."""
     net = {"name": "small_net", "variant": "a", "width": 8}
     for name, unit in (("unit", True), ("raw", False)):
         run_dir.prepare(tmp_path / name, parse_experiment(_BASE | {"model": {**net, "unit_inputs": unit}}))

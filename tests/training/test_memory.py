@@ -1,4 +1,4 @@
-"""What the model nearest_neighbors remembers of its training shards."""
+"""The training examples stored by the model nearest_neighbors."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_some_of_every_shard_when_there_is_not(sample: Sample) -> None:
 
 
 def test_means_over_frames(sample: Sample) -> None:
-    """Clips, and a member of a weighted mean that reads one feature alone."""
+    """Tests a frame-level model, and a member of a weighted mean that reads a single feature."""
     alone = _filled(_NEIGHBORS, sample, "frame").get_layer("memory")
     assert np.linalg.norm(np.asarray(alone.keys), axis=1).max() == pytest.approx(2**0.5, rel=1e-5)
     mean = {"name": "weighted_mean", "members": [{"name": "logistic"}, _NEIGHBORS | {"features": ["audio"]}]}

@@ -15,8 +15,8 @@ def test_weights_follow_the_beta_distribution(alpha):
     # Five sigma of the mean and of the variance of n draws.
     assert weights.mean() == pytest.approx(0.5, abs=5 * np.sqrt(variance / n))
     assert weights.var() == pytest.approx(variance, abs=5 * np.sqrt((fourth - variance**2) / n))
-    # The largest distance of the distribution functions exceeds 2.5 / sqrt(n) for one seed in 130,000 (Kolmogorov). Not
-    # nearer to 1 than float32 comes: 2 % of the weights round to it for alpha = 0.2.
+    # The largest distance of the distribution functions exceeds 2.5 / sqrt(n) for one seed in 130,000 (Kolmogorov).
+    # Points close to 1 are left out: for alpha = 0.2, 2 % of the weights round to 1 in float32.
     points = np.linspace(0.001, 0.999, 999)
     share_below = np.searchsorted(np.sort(weights), points) / n
     assert np.abs(share_below - law.cdf(points)).max() < 2.5 / np.sqrt(n)

@@ -1,4 +1,4 @@
-"""The lines that a run begins with."""
+"""The lines printed when a run starts."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _SHAPES = [(5, 3), (3,), (2, 3, 4), (1, 7), ()]
 def _assert_equals_keras(
     config: OptimizerConfig, optimizer: keras.optimizers.Optimizer, rng: np.random.Generator
 ) -> None:
-    """Twenty steps of both, with gradients of many sizes."""
+    """Compares twenty steps of both, with gradients of many magnitudes."""
     values = [rng.normal(size=shape).astype("float32") for shape in _SHAPES]
     variables = [keras.Variable(value) for value in values]
     if isinstance(optimizer, keras.optimizers.AdamW):
@@ -49,13 +49,13 @@ def test_equals_keras(name: str, options: dict[str, float], rng: np.random.Gener
 
 @pytest.mark.parametrize("rho", [0.99, 0.5])
 def test_rmsprop_equals_keras(rho: float, rng: np.random.Generator) -> None:
-    """With an epsilon so small, beside squares of 1e-18, that it makes no difference where it stands."""
+    """Epsilon is so small, even relative to squares of 1e-18, that its position makes no difference."""
     config = OptimizerConfig(name="rmsprop", rho=rho, epsilon=1e-30)
     _assert_equals_keras(config, keras.optimizers.RMSprop(0.1, rho=rho, epsilon=1e-30), rng)
 
 
 def test_rmsprop_by_hand() -> None:
-    """Epsilon stands outside the root, as in PyTorch."""
+    """Epsilon is added outside the root, as in PyTorch."""
     config = OptimizerConfig(name="rmsprop", rho=0.75, epsilon=0.5)
     value, mean_square = rmsprop_update(config, tf.constant(1.0), tf.constant(3.0), tf.constant(9.0), tf.constant(0.7))
     assert float(mean_square) == pytest.approx(9.0)
@@ -65,7 +65,7 @@ def test_rmsprop_by_hand() -> None:
 
 
 def test_adams_slots_in_their_order(rng: np.random.Generator) -> None:
-    """What `update` takes and gives is in the order of `slot_names`."""
+    """`update` takes and returns slots in the order of `slot_names`."""
     assert [slot_names(OptimizerConfig(name=name)) for name in ("adam", "adamw", "rmsprop")] == [  # type: ignore[arg-type]
         ("m", "v"),
         ("m", "v"),
@@ -78,7 +78,7 @@ def test_adams_slots_in_their_order(rng: np.random.Generator) -> None:
 
 
 def test_first_step_by_hand() -> None:
-    """Both corrections cancel at the first step: the change is the rate, against the gradient's sign."""
+    """Both bias corrections cancel at the first step: the change is the rate, against the gradient's sign."""
     config = OptimizerConfig(name="adamw", weight_decay=0.5)
     value, gradient = tf.constant([[2.0, -4.0]]), tf.constant([[3.0, -0.25]])
     zeros = tf.zeros([1, 2])
@@ -96,9 +96,9 @@ def test_decay_spares_biases_and_adam() -> None:
 
 @pytest.mark.parametrize("clip_norm", [None, 1e-3, 1.0, 7.0, 1e6])
 def test_clipping_equals_numpy(clip_norm: float | None, rng: np.random.Generator) -> None:
-    shapes = [*_SHAPES, (301, 331)]  # the last one is large, and is no multiple of its layers
+    shapes = [*_SHAPES, (301, 331)]  # the last one is large, and no multiple of the layer size
     gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
-    gradients[-1][-1, -5:] = 30.0  # what stands after the last whole layer
+    gradients[-1][-1, -5:] = 30.0  # the rest after the last whole layer
     norm = np.sqrt(sum(np.sum(gradient.astype("float64") ** 2) for gradient in gradients))
     clipped, reported = clip_by_global_norm([tf.constant(gradient) for gradient in gradients], clip_norm)
     assert float(reported) == pytest.approx(norm, rel=1e-5)  # before clipping

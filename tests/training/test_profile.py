@@ -1,4 +1,4 @@
-"""The trace of some steps of a run, and its other summaries, as TensorBoard reads them."""
+"""The profiler trace of some steps of a run, and the run's other summaries, as TensorBoard reads them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _traces(workdir: Path) -> list[Path]:
 
 
 def _bounds_of_gap(hits: np.ndarray, misses: np.ndarray, num_labels: int) -> tuple[float, float]:
-    """GAP if between two thresholds all misses rank before the hits, or after them; counts are of scores above each."""
+    """Bounds of GAP from the counts above each threshold: within a bin, all misses rank first, or all hits."""
     low = high = 0.0
     for i in range(201):
         above, missed = (hits[i + 1], misses[i + 1]) if i < 200 else (0, 0)
@@ -71,14 +71,14 @@ def test_a_run_traces_its_steps_and_shows_curves(learnable_shards: Callable[...,
         assert table.shape == (6, 201)
         np.testing.assert_array_equal(table[:4].sum(axis=0), 10 * len(labels))
         np.testing.assert_array_equal(hits + missed, sum(labels))
-        # All pairs are above 0, because there are 10 classes and a video keeps 20.
+        # All pairs are above 0, because there are 10 classes and a video keeps 20 predictions.
         assert (hits[0], misses[0], others[0]) == (sum(labels), 10 * len(labels) - sum(labels), 0)
         np.testing.assert_allclose(recall, hits / sum(labels), rtol=1e-6)
         np.testing.assert_allclose(precision, hits / np.maximum(hits + misses, 1), rtol=1e-6)
         low, high = _bounds_of_gap(hits.astype(int), misses.astype(int), sum(labels))
         assert low - 1e-9 <= line["gap_at_20"] <= high + 1e-9 and high - low < 0.2
 
-    # Past the range: nothing more is traced; the run that was finished stays as it is.
+    # Past the range, nothing more is traced; a finished run is left unchanged.
     _train(data_dir, workdir, profile=range(5, 7))
     assert len(_traces(workdir)) == 1
 
@@ -94,7 +94,7 @@ def test_the_curve_of_two_replicas_is_that_of_one(
         events = EventAccumulator(str(tmp_path / name), size_guidance={"tensors": 0})
         events.Reload()
         tables.append(tf.make_ndarray(events.Tensors("validation/pr_curves")[0].tensor_proto))
-    # Every pair is counted once; scores that rounding moves over a threshold may differ.
+    # Every pair is counted once; rounding may move scores over a threshold.
     np.testing.assert_array_equal(tables[0][:4, 0], tables[1][:4, 0])
     np.testing.assert_allclose(tables[0][:4], tables[1][:4], atol=3)
 
@@ -120,4 +120,4 @@ def test_a_trace_that_cannot_begin_is_one_line(tmp_path: Path) -> None:
         other = Profile(tmp_path / "other", range(0, 1), 10)
         with pytest.raises(InputError, match=r"--profile: no trace in '.*other' \(.*\); mend it"), other.call(0, 1):
             pass
-    assert len(list((tmp_path / "one").rglob("*.xplane.pb"))) == 1  # cut short by the end of the run
+    assert len(list((tmp_path / "one").rglob("*.xplane.pb"))) == 1  # cut off at the end of the run

@@ -1,4 +1,4 @@
-"""The learning rate over time, against numbers worked out by hand and an independent plateau schedule."""
+"""The learning rate over time, against values worked out by hand and an independent plateau schedule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_cosine_by_hand() -> None:
 
 
 def _slow_factors(gaps: list[float], factor: float, patience: int, threshold: float) -> list[float]:
-    """For each evaluation, from the whole history: the product of the reductions so far."""
+    """For each evaluation, the product of the reductions so far, recomputed from the whole history."""
     losses, factors, current, start = [1.0 - gap for gap in gaps], [], 1.0, 0
     for now in range(len(losses)):
         best, last_better = np.inf, start - 1

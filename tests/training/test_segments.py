@@ -57,13 +57,13 @@ def _train(
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of segments, which no test changes."""
+    """Shards of segments; read-only."""
     return learnable_segments(tmp_path_factory.mktemp("segments"))
 
 
 @pytest.fixture(scope="module")
 def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `_BASE`, which no test changes."""
+    """A run of `_BASE`; read-only."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     _train(_BASE, data_dir, workdir)
     return workdir
@@ -100,7 +100,7 @@ def test_it_learns_and_is_evaluated_over_rated_pairs(data_dir: Path, tmp_path: P
     assert sum(int(row["num_rated"]) for row in rows) == found["num_ratings"] and len(rows) == 10
 
 
-@pytest.mark.slow  # tests/data resumes streams of segments, test_loop.py runs
+@pytest.mark.slow  # tests/data resumes streams of segments, test_loop.py resumes runs
 def test_a_killed_run_goes_on_exactly(data_dir: Path, whole: Path, tmp_path: Path) -> None:
     with killed_at(6):
         _train(_BASE, data_dir, tmp_path / "killed")
@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_exactly(data_dir: Path, whole: Path, tmp_path: Pat
     _assert_equal(whole, tmp_path / "killed")
 
 
-@pytest.mark.slow  # tests/data shares segments between replicas
+@pytest.mark.slow  # tests/data tests the split of segments between workers
 def test_two_replicas_make_the_steps_of_one(
     data_dir: Path, whole: Path, two_replicas: tf.distribute.Strategy, tmp_path: Path
 ) -> None:
@@ -128,7 +128,7 @@ def test_accumulation_makes_the_steps_of_whole_batches(data_dir: Path, whole: Pa
 
 @pytest.mark.end_to_end
 def test_what_was_not_rated_is_not_learned(data_dir: Path, tmp_path: Path) -> None:
-    """Twenty more classes that nobody rated keep their start, here the weights of a run on whole videos."""
+    """Twenty more classes without ratings keep their initial weights, here those of a run on whole videos."""
     values = merge(_BASE, {"data": {"num_classes": 30, "segments": None}, "optimizer": {"weight_decay": 0.0}})
     values = merge(values, {"train": {"epochs": 1}})
     _train(values, data_dir, tmp_path / "videos")
@@ -142,7 +142,7 @@ def test_what_was_not_rated_is_not_learned(data_dir: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "netvlad")) for n in FRAME_CASES])
 def test_every_frame_level_model_trains_on_segments(name: str, rng: np.random.Generator) -> None:
-    """A step changes the outputs that were rated; the segments have 1 to 5 frames, the model knows clips of 9."""
+    """A step changes the outputs of rated classes; segments have 1 to 5 frames, the model is built for clips of 9."""
     data = {"level": "frame", "features": FEATURES, "num_classes": NUM_CLASSES, "max_frames": MAX_FRAMES}
     values = merge(_BASE, {"data": data, "optimizer": {"learning_rate": 0.01}}) | {"model": options_of(name, "frame")}
     values["data"] = values["data"] | {"features": FEATURES}
@@ -173,7 +173,7 @@ def test_segments_beyond_their_clips_are_told(tmp_path: Path, rng: np.random.Gen
 
 @pytest.mark.slow
 def test_a_run_on_segments_is_exported_and_reported(data_dir: Path, whole: Path, tmp_path: Path) -> None:
-    """Both look at whole clips and their labels, or leave out what only these have."""
+    """Both commands use whole clips and their labels, or omit what only these have."""
     for command, *flags in (
         ("export", f"--output={tmp_path / 'exported'}", f"--data_dir={data_dir}"),
         ("evaluate", f"--output={tmp_path / 'evaluation'}", f"--data_dir={data_dir}"),

@@ -1,4 +1,4 @@
-"""A training process killed with SIGKILL at random moments ends with the weights of one that never was."""
+"""A training process killed with SIGKILL at random moments ends with the weights of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_sigkill_at_random_moments(learnable_shards: Callable[..., Path], tmp_pa
         process = start("killed")
         while process.poll() is None and _last_step(tmp_path / "killed") < step:
             time.sleep(0.02)
-        time.sleep(random.uniform(0.0, 0.2))  # somewhere between two checkpoints, or within one
+        time.sleep(random.uniform(0.0, 0.2))  # somewhere between two checkpoints, or while one is written
         kills += process.poll() is None
         process.kill()
         process.communicate()

@@ -1,4 +1,4 @@
-"""Steps: replicas draw at random each for itself; in float16 a step that overflows is skipped, and changes nothing."""
+"""Training steps: each replica draws its own random numbers; float16 steps that overflow are skipped without effect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _experiment(accumulation: int) -> ExperimentConfig:
 
 
 def _batch(strategy: Any, rng: np.random.Generator, scale: float = 1.0) -> Any:
-    """Four videos for each replica; those of a scale above 1e5 overflow."""
+    """Four videos for each replica; a scale above 1e5 overflows."""
 
     def values(_: Any) -> dict[str, tf.Tensor]:
         labels = tf.constant(rng.integers(-1, _CLASSES, (4, 2)), tf.int32)
@@ -75,7 +75,7 @@ def test_a_skipped_step_changes_nothing(
     before = _values(state)
     assert any("moving_variance" in name and (start[name] != before[name]).any() for name in before)
     for count in (1, 2):
-        assert train(*good[1:], 1e30) == count  # the last part alone overflows
+        assert train(*good[1:], 1e30) == count  # only the last part overflows
         after = _values(state)
         for name, value in before.items():
             np.testing.assert_array_equal(after[name], value, err_msg=name)
@@ -86,7 +86,7 @@ def test_a_skipped_step_changes_nothing(
 
 
 def test_only_skips_at_the_lowest_scale_are_counted(rng: np.random.Generator) -> None:
-    """Those before find the scale that fits."""
+    """Earlier skips are part of the search for a scale that fits, and are not counted."""
     experiment, strategy = _experiment(1), tf.distribute.get_strategy()
     state = TrainState(build_for_training(experiment), experiment)
     assert state.loss_scale is not None
@@ -98,7 +98,7 @@ def test_only_skips_at_the_lowest_scale_are_counted(rng: np.random.Generator) ->
 
 @pytest.mark.end_to_end
 def test_replicas_draw_dropout_of_their_own(rng: np.random.Generator, two_replicas: tf.distribute.Strategy) -> None:
-    """Of the same videos on both, the mean gradient would be that of one, if both dropped the same."""
+    """Both replicas get the same videos: with equal dropout masks, their mean gradient would be that of one replica."""
     batch = {"rgb": tf.constant(rng.normal(size=(4, _SIZE)), tf.float32), "labels": tf.constant([[0], [1], [2], [0]])}
 
     def trained(strategy: tf.distribute.Strategy, dropout: float) -> np.ndarray:

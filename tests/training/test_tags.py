@@ -26,7 +26,7 @@ from yt8m_tf.training import checkpoints, loop
 from yt8m_tf.training.loop import RunOptions, TrainResult
 
 _CLASSES = 10
-# Class c of the vocabulary below belongs to vertical c % 3, class 4 to two, class 9 to none.
+# Class c of the vocabulary below belongs to vertical c % 3; class 4 belongs to two verticals, class 9 to none.
 _MEMBERSHIP = np.array([[v == c % 3 or (c, v) == (4, 2) for v in range(3)] for c in range(9)] + [[False] * 3])
 
 
@@ -90,7 +90,7 @@ def _vocabulary(directory: Path) -> None:
     (directory / "vocabulary.csv").write_text(text + "\n")
 
 
-_SMALL = {"inner_size": 16, "av_blocks": 0, "concat_blocks": 0}  # few variables are traced soon
+_SMALL = {"inner_size": 16, "av_blocks": 0, "concat_blocks": 0}  # few variables, for fast tracing
 _BASE = {
     "model": {"name": "resnet_ff_hierarchy", "inner_size": 16, "resnet": _SMALL | {"dropout": 0.0}},
     "data": {
@@ -135,7 +135,7 @@ def test_training_with_tags_evaluates_and_exports_classes_alone(
     history = run_dir.read_history(workdir)
     assert result.best_gap > 0.75 and result.best_gap > history[0]["gap_at_20"]
 
-    (data_dir / "vocabulary.csv").unlink()  # the run's configuration is enough from here on
+    (data_dir / "vocabulary.csv").unlink()  # from here on, the run's configuration suffices
     trained = checkpoints.load_trained(workdir)
     assert trained.model.output_shape == (None, _CLASSES)
     whole = build_model(trained.experiment.model, trained.experiment.data.spec)

@@ -1,4 +1,4 @@
-"""A teacher in the training step: its targets, that nothing else changes, and what cannot be one."""
+"""A teacher in the training step: its targets, that nothing else changes, and which teachers are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def data_dir(make_learnable_shards: Callable[..., Path], tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def teacher(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run, which no test changes."""
+    """A trained run; read-only."""
     workdir = tmp_path_factory.mktemp("runs") / "teacher"
     _train(merge(_BASE, {"train": {"epochs": 3}}), data_dir, workdir)
     return workdir
@@ -62,7 +62,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 def test_targets_are_the_teachers_scores_of_the_mixed_inputs(
     weight: float, alpha: float, teacher: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of a step, by a logistic regression in NumPy."""
+    """Compares the loss of a step with a logistic regression in NumPy."""
     share = rng.uniform(size=6).astype(np.float32)
     monkeypatch.setattr(mixup, "draw_weights", lambda *_: tf.constant(share))
     experiment = parse_experiment(_taught(teacher, labels={"weight": weight}, train={"mixup_alpha": alpha}))
@@ -90,7 +90,7 @@ def test_targets_are_the_teachers_scores_of_the_mixed_inputs(
 def test_a_student_learns_from_the_teacher_alone_on_replicas_too(
     teacher: Path, data_dir: Path, tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
-    """A teacher that says no to class 0 makes a student that does; with the data's own labels it would learn it."""
+    """The teacher never predicts class 0, nor does its student, although the data's own labels include the class."""
     other = Path(shutil.copytree(teacher, tmp_path / "other"))
     trained = checkpoints.load_trained(other)
     bias = trained.model.get_layer("logits").bias
@@ -117,7 +117,7 @@ def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(teacher: Path, da
     _train(values, data_dir, tmp_path / "whole")
     with killed_at(4):
         _train(values, data_dir, tmp_path / "killed")
-    shutil.move(own, tmp_path / "moved")  # where it lies does not count
+    shutil.move(own, tmp_path / "moved")  # the location does not matter
     moved = _taught(tmp_path / "moved", train={"steps_per_epoch": 4})
     shutil.copytree(tmp_path / "killed", tmp_path / "again")
     _train(moved, data_dir, tmp_path / "killed")
@@ -131,7 +131,7 @@ def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(teacher: Path, da
 
 
 def test_a_teacher_is_not_in_training(rng: np.random.Generator) -> None:
-    """Neither dropout nor the statistics of the batch."""
+    """The teacher uses neither dropout nor batch statistics."""
     spec = parse_experiment(_BASE).data.spec
     model = build_model({"name": "fcn", "hidden_sizes": [8], "dropout": 0.5}, spec)
     inputs = {name: rng.normal(size=(5, size)).astype(np.float32) for name, size in (("rgb", 8), ("audio", 4))}
@@ -140,7 +140,7 @@ def test_a_teacher_is_not_in_training(rng: np.random.Generator) -> None:
 
 
 def test_clips_are_scored_as_the_student_sees_them(rng: np.random.Generator, tmp_path: Path) -> None:
-    """A mean over frames: the loss is that of the mean frame, by NumPy."""
+    """The model averages over frames: its loss is that of the mean frame, computed in NumPy."""
     data = {"level": "frame", "max_frames": 6}
     values = merge(_BASE, {"data": data})
     experiment = parse_experiment(values)
@@ -168,7 +168,7 @@ def test_clips_are_scored_as_the_student_sees_them(rng: np.random.Generator, tmp
 def test_the_teacher_sees_the_noise_that_the_student_sees(
     teacher: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What both are called with: the features of the batch, with noise, some of them dropped, and the same for both."""
+    """The teacher and the student get the same features: those of the batch, with noise, and some of them dropped."""
     train = {"feature_noise": 0.5, "feature_dropout": 0.25}
     experiment = parse_experiment(_taught(teacher, train={**train, "mixup_alpha": 0.0}))
     state = TrainState(loop.build_for_training(experiment), experiment)
@@ -215,7 +215,7 @@ def test_what_cannot_teach(data: dict[str, Any], message: str, teacher: Path) ->
 
 
 def test_no_teacher_there_is_told_before_training(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
-    """And leaves no run directory behind, where there was none."""
+    """No run directory is left behind if there was none before."""
     other = _taught(teacher)
     other["data"] = other["data"] | {"features": {"audio": 4}}
     refused = {

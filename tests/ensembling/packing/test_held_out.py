@@ -44,7 +44,7 @@ def _inputs(root: Path, rng: np.random.Generator, with_labels: bool = True) -> S
 
 
 def _slow_gap(inputs: StackInputs, weights: dict[int, float], videos: slice, most: int) -> float:
-    """Of every video the `most` highest by mean of the classes that a model has among its 20 highest, pooled."""
+    """Pools, for every video, the `most` classes of the highest mean among those in the 20 highest of some model."""
     found: list[tuple[list[tuple[float, bool]], int]] = []
     for shard in inputs.shards:
         read = inputs.read(shard)
@@ -84,7 +84,7 @@ def test_gaps_by_loops(
     assert half.gap(half.weighted_sum(even)) == pytest.approx(
         _slow_gap(inputs, even, slice(0, None, 2), most), abs=1e-9
     )
-    half = videos.half(1)  # weights that float32 does not hold exactly part what ties, or swap it
+    half = videos.half(1)  # weights that float32 cannot represent exactly may break or swap ties
     assert half.gap(half.weighted_sum(odd)) == pytest.approx(_slow_gap(inputs, odd, slice(1, None, 2), most), abs=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Packing end to end: two small models of the same fold, one SavedModel of some of them."""
+"""Packing end to end: two small models of the same fold, and a SavedModel of some of them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_one_saved_model_of_some(packed: Packed, world: World, rng: np.random.Ge
 
 @pytest.mark.slow
 def test_an_interrupted_packing_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every option scores all shards itself, the third one fails; the same command measures what is missing."""
+    """Each option scores all shards itself; the third one fails, and the repeated command only measures the rest."""
     exported: list[str] = []
     failing = {"moe cluster"}
 
@@ -129,7 +129,7 @@ def test_an_interrupted_packing_goes_on(world: World, tmp_path: Path, monkeypatc
     packed = world.pack(tmp_path / "m", members=members)
     assert exported[3:] == ["moe cluster"]
     assert not list((tmp_path / "m.pack").rglob("model")) and not (tmp_path / "m.pack" / "run").exists()
-    # What float16 scores itself is what the candidate scored, but for rounding.
+    # The scores with float16 weights equal the candidate's scores except for rounding.
     for option, gap, full in zip(
         packed.choice.options, packed.choice.option_gaps, packed.choice.full_gaps, strict=True
     ):
@@ -144,7 +144,7 @@ def test_an_ensemble_that_is_too_large_is_followed_by_a_smaller_one(
     packed: Packed, world: World, tmp_path: Path
 ) -> None:
     shutil.copytree(world.root / "model" / "1.pack", tmp_path / "tight.pack")
-    for path in (tmp_path / "tight.pack").rglob("option.json"):  # as if members took half of what they do
+    for path in (tmp_path / "tight.pack").rglob("option.json"):  # as if members had half of their size
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"num_bytes": record["num_bytes"] // 2}))
     limit = packed.export.size.total_bytes - 2000

@@ -1,4 +1,4 @@
-"""Greedy selection against hand-worked cases and against all ensembles there are."""
+"""Greedy selection against hand-worked cases, and against all possible ensembles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yt8m_tf.metrics.accumulator import global_average_precision
 
 
 def _specialists(*shares: int) -> HeldOut:
-    """100 videos of one label and one other class: model m scores the label 1 in so many videos of its own."""
+    """100 videos of one label and one other class: model m scores 1 for the label in `shares[m]` videos of its own."""
     scores = np.zeros((len(shares), 100, 2), np.float16)
     for model, (first, count) in enumerate(zip(np.cumsum([0, *shares]), shares, strict=False)):
         scores[model, first : first + count, 0] = 1
@@ -22,7 +22,7 @@ def _specialists(*shares: int) -> HeldOut:
 
 
 def _unknown(count: int) -> float:
-    """What `count` of 100 labels with the score 0 add to GAP: they rank behind all misses, which also score 0."""
+    """The contribution of `count` of 100 labels with score 0 to GAP: they rank after all misses, which also score 0."""
     return sum(hits / (100 + hits) for hits in range(100 - count + 1, 101)) / 100
 
 
@@ -45,7 +45,7 @@ def test_by_gain_for_each_byte_where_the_best_model_leaves_no_room() -> None:
 
 
 def test_the_finer_precision_goes_where_it_matters() -> None:
-    """Coarse models 0 and 1 (columns 2, 3) know 1 and 20 videos less; the budget holds one fine and one coarse one."""
+    """Coarse models 0 and 1 (columns 2, 3) know 1 and 20 videos less; the budget fits one fine and one coarse model."""
     videos = _specialists(50, 50)
     coarse = videos.scores.copy()
     coarse[0, 0], coarse[1, 80:] = 0, 0
@@ -57,7 +57,7 @@ def test_the_finer_precision_goes_where_it_matters() -> None:
 
 
 def _random_case(rng: np.random.Generator, models: int) -> tuple[list[Item], HeldOut]:
-    """Models of different noise, each in two precisions, of which the coarser one adds some and takes half."""
+    """Models with different noise, each in two precisions; the coarser one has additional noise and half the size."""
     truth = rng.normal(-2, 2, (300, 30))
     labels = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
     logits = [truth + rng.normal(size=truth.shape) * rng.uniform(1, 3) for _ in range(models)]
@@ -68,7 +68,7 @@ def _random_case(rng: np.random.Generator, models: int) -> tuple[list[Item], Hel
 
 
 def _gap(items: list[Item], videos: HeldOut, weights: dict[int, float]) -> float:
-    """GAP@20, sorted and counted here."""
+    """GAP@20, computed independently."""
     total = sum(weights.values())
     scores = sum(w / total * videos.scores[items[n].column].astype(np.float64) for n, w in weights.items())
     top = np.argsort(-scores, axis=1)[:, :20]
@@ -87,7 +87,7 @@ def test_close_to_the_best_of_all_ensembles(rng: np.random.Generator) -> None:
         assert point.num_bytes == sum(items[number].num_bytes for number in point.weights)
         candidates = [items[number].candidate for number in point.weights]
         assert len(set(candidates)) == len(candidates)
-    # Of each model nothing, or one precision one to four times.
+    # Each model is left out, or taken one to four times in one precision.
     choices = [[{}] + [{2 * m + c: count} for c in (0, 1) for count in range(1, 5)] for m in range(3)]
     best = 0.0
     for parts in itertools.product(*choices):
