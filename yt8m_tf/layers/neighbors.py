@@ -113,7 +113,8 @@ class NeighborVotes(keras.layers.Layer):
 
         Args:
           features: [M, D'] each, of M videos, at most the capacity.
-          labels: of each video, the ids of its classes. A video without labels never votes.
+          labels: of each video, the ids of its classes, of which the first 32 are kept. A video without labels never
+            votes.
         """
         means = np.concatenate([values.mean(axis=0, dtype=np.float64) for values in features])
         self.means.assign(means)
