@@ -222,7 +222,10 @@ def _measure(
 
 
 def _largest_difference(given: Path, found: Path, shard: str) -> float:
-    """Returns the largest difference between two models' 20 highest scores of a shard; an unlisted score counts as 0."""
+    """Returns the largest difference between two models' scores of a shard, over the 20 highest of either.
+
+    A score that is not listed counts as 0.
+    """
     inputs = StackInputs([given, found], ["given", "found"], [shard])
     read = inputs.read(shard)
     videos, classes = candidates(read.scores, TOP_K, inputs.num_classes)
