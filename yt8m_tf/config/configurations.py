@@ -14,7 +14,7 @@ from yt8m_tf.config.strict_yaml import check_mapping, merge, nearest, one_line, 
 from yt8m_tf.errors import InputError
 
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
-# Directories of the shipped configurations: inside the installed package, or beside the package in a checkout.
+# Directories of the shipped configurations: inside the installed package, or next to the package in a checkout.
 _CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
 
 
