@@ -5,8 +5,8 @@ later 3.11 is needed, and this is " + sys.version.split()[0] + "; name another o
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-# Two test processes, 5 GB each; a file's tests share one, and what its fixtures made.
-# Whole files to each of two processes, the long ones first (tests/conftest.py): neither waits for the other at the end.
+# Two test processes, 5 GB each. Each runs whole files, so that a file's tests share its fixtures. Long files come first
+# (tests/conftest.py), so that neither process waits for the other at the end.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test end-to-end test-all fuzz demo lint wheel clean
@@ -15,16 +15,17 @@ WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 test: $(INSTALLED)
 	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m pytest $(WORKERS)
 
-# Whole ways on tiny data, and what trains or stacks several times: shards to submission, pipelines, examples, old runs.
+# End-to-end tests on tiny data, and tests that train or stack several times: shards to submission, pipelines, examples,
+# old runs.
 end-to-end: $(INSTALLED)
 	$(BIN)/python -m pytest -m "end_to_end and not slow" $(WORKERS)
 
-# Everything: also what takes long.
+# All tests, including slow ones.
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow or not slow" $(WORKERS)
 
-# The tests with random inputs, with fresh ones; a failure is repeated with the YT8M_TEST_SEED that it prints. Of mutated
-# files there are so many in all.
+# The tests with random inputs, with a fresh seed. Set YT8M_TEST_SEED to the seed that a failure prints to repeat it.
+# YT8M_MUTATED_INPUTS is the total number of mutated files.
 fuzz: $(INSTALLED)
 	YT8M_TEST_SEED=random YT8M_MUTATED_INPUTS=10000 $(BIN)/python -m pytest -m "random and not slow" $(WORKERS)
 
@@ -43,7 +44,7 @@ wheel: $(INSTALLED)
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo_output
 
-# Installed again whenever the dependencies change.
+# Reinstalled whenever the dependencies change.
 $(INSTALLED): setup.py pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -c '$(CHECK)'  # pip would try versions of everything for minutes
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

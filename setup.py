@@ -64,7 +64,7 @@ setup(
         "lightgbm>=4.7,<5",
         "absl-py>=1.4,<3",
         "tensorboard>=2.20,<3",
-        "protobuf",  # in the version that TensorFlow takes
+        "protobuf",  # in the version that TensorFlow requires
         "PyYAML>=6,<7",
         "tqdm>=4.66,<5",
         "scikit-learn>=1.5,<2",
@@ -75,7 +75,7 @@ setup(
         "tabulate>=0.9,<1",
         "Jinja2>=3.1,<4",
         "requests>=2.32,<3",
-        "urllib3>=2,<3",  # requests' own
+        "urllib3>=2,<3",  # a dependency of requests
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
@@ -92,7 +92,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "mypy>=1.14",
-            "axe-core-python",  # the rules of accessibility that pages are held against
+            "axe-core-python",  # accessibility rules, against which pages are tested
             "types-PyYAML",
             "types-requests",
             "types-tabulate",

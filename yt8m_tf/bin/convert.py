@@ -1,4 +1,4 @@
-"""Makes shards of features that you have, and labels of your own, in the dataset's format.
+"""Makes shards in the dataset's format from features that you have, and from your own labels.
 
 Features are read from
 
@@ -7,15 +7,15 @@ Features are read from
   PATTERN.npz            the same with several features in each file, by name
   TABLE.parquet, .csv    a row for each video: columns of lists, or of numbers (clip_0, clip_1, ...)
 
-and labels from a table with the columns id, labels (names or numbers of classes, separated by ;) and, if you have them,
-splits: train, validate or test. A video's id is the name of its file without the suffix. Without a table all videos are
-for test, without labels.
+and labels from a table with the columns id, labels (names or numbers of classes, separated by ;) and optionally split
+(train, validate or test). A video's id is the name of its file without the suffix. Without a table, all videos are test
+videos without labels.
 
-  <output_dir>/{video,frame}/{train,validate,test}NNNN.tfrecord   the shards; data.yaml beside them is what reads them
+  <output_dir>/{video,frame}/{train,validate,test}NNNN.tfrecord   the shards, and data.yaml, the section to read them
   <output_dir>/vocabulary.csv    the names of the classes
   <output_dir>/report.csv        what was left out, and why
 
-Pickles are never read. Interrupted, the same command goes on; the same input gives the same bytes.
+Pickles are never read. After an interruption, the same command resumes. The same input gives the same bytes.
 
 Example:
 
@@ -103,7 +103,7 @@ def _report(summary: Summary, directory: Path, low: float, high: float) -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

@@ -1,8 +1,8 @@
-"""Fetches shards of YouTube-8M from the dataset's servers, each whole and none twice.
+"""Downloads shards of YouTube-8M from the dataset's servers, verifies them, and fetches none twice.
 
-Broken connections, servers that are busy, and an interrupted command lose nothing: the same command goes on, within a
-file too. Every file is compared with the MD5 sum that the site publishes, and has its name only when it is right;
-download.json in --output_dir remembers which were, so that they are not hashed again.
+Broken connections, busy servers and interruptions lose nothing: the same command resumes, also within a file. Every
+file is compared with the MD5 sum that the site publishes, and gets its name only if it matches; download.json in
+--output_dir records the verified files, so that they are not hashed again.
 
 --partition is VERSION/LEVEL/SPLIT: 2/video/train, 2/frame/validate, 2/video/test, ... of the 2018 version (video level
 12 GB, frame level 1.5 TB), 1/video_level/train, 1/frame_level/train, ... of 2017, 3/frame/validate and 3/frame/test of
@@ -102,7 +102,7 @@ def _plan_text(found: Survey, partition: str, directory: str) -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, framework=False)
 
 

@@ -1,12 +1,12 @@
-"""Makes one model of several trained runs: the weighted mean of their probabilities or logits, a run of its own.
+"""Combines several trained runs into one model, the weighted mean of their probabilities or logits, as a new run.
 
 yt8m-evaluate, yt8m-score and yt8m-export take it like any other run: one graph with all members in it. With members of
-both levels it reads clips, and members of videos get the means of their frames.
+both levels it reads clips, and video-level members get the means of the frames.
 
 With --stack the model is a stacking of yt8m-stack: its first-level models, their candidates and features, and the trees
-of LightGBM, in TensorFlow's own operations. Members go by the names of the stacked models: NAME, or NAME/fold_K. Where
-several are of one name their mean is that model's score, as it was of shards that are in no fold; runs that were
-trained on all shards may stand for them.
+of LightGBM, in TensorFlow operations. Members are matched to the stacked models by name: NAME, or NAME/fold_K. Several
+runs of one name are averaged, as yt8m-score does for shards that are in no fold; a run that was trained on all shards
+may replace them.
 
 Example:
 
@@ -92,7 +92,7 @@ def _combine(members: Sequence[Path], output: Path) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

@@ -1,18 +1,19 @@
 """Evaluates a trained model: GAP@20, Hit@1, PERR, mAP, BCE and calibration, overall and per class.
 
-Prints a table, and writes metrics.json (everything, with calibration bins) and classes.csv (one line a class). GAP@20
-has a bootstrap interval, the middle 95 % of 200 resamples of the videos. --against=OTHER, a run or a SavedModel,
-evaluates that on the same shards, too, and gives the interval of the difference over the same resamples: one model is
-better where it excludes 0.
+Prints a table, and writes metrics.json (everything, with calibration bins) and classes.csv (one line per class). GAP@20
+has a bootstrap interval, the middle 95 % of 200 resamples of the videos. --against=OTHER evaluates another run or
+SavedModel on the same shards, too, and gives the interval of the difference over the same resamples: one model is
+better if the interval excludes 0.
 
-With --projector the run's TensorBoard shows the weights of the classes, by name, vertical and average precision.
+With --projector, the run's TensorBoard shows the class weights, with the names, verticals and average precision of the
+classes.
 
-Of a SavedModel, a third-party one too, only the highest scores of each video are known: a class that is not among them
-counts as not predicted, and BCE and calibration are left out, as is PERR if a video has more labels than scores.
+A SavedModel, also a third-party one, gives only the highest scores of each video. A class that is not among them counts
+as not predicted. BCE and calibration are left out, as is PERR if a video has more labels than scores.
 
---thresholds writes for each class the threshold of its score that gives the best F1 on these videos, for
-yt8m-infer --threshold. A class beyond a video's 20 highest scores counts as not predicted, and classes of few positives
-share one threshold. It takes no more memory than the metrics do, below 1 kB a video.
+--thresholds writes, for each class, the score threshold with the best F1 on these videos, for yt8m-infer --threshold. A
+class beyond a video's 20 highest scores counts as not predicted, and classes with few positives share one threshold.
+This takes no more memory than the metrics do, below 1 kB per video.
 
 Example:
 
@@ -148,7 +149,7 @@ def _evaluate_saved_model() -> None:
 
 
 def _compare(metrics: Metrics | RatedMetrics, patterns: Sequence[str], faults: Faults) -> Difference | None:
-    """Compares the model with that of --against. Faults of the data have been reported already."""
+    """Compares the model with that of --against. Faults in the data have already been reported."""
     from yt8m_tf.evaluation import against
 
     if _AGAINST.value is None:
@@ -185,7 +186,7 @@ def _check_thresholds() -> None:
 
 
 def _write_thresholds(metrics: Metrics | RatedMetrics, names: Sequence[str] | None) -> list[str]:
-    """Writes the thresholds, if they were asked for; returns what to tell people."""
+    """Writes the thresholds, if they were asked for, and returns the lines to print."""
     from yt8m_tf import files
     from yt8m_tf.serving.thresholds import write_thresholds
 
@@ -257,7 +258,7 @@ def _evaluate_run() -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

@@ -1,8 +1,8 @@
 """Exports a trained model as a SavedModel that needs no code, and measures it against the trained one.
 
 Optimizer slots and the like are stripped, and the weights are stored as float16 or as indices into codebooks. The
-SavedModel appears if it is within the size limit and its GAP@20 on the validation data is that of the trained model.
-For TF Serving, name a version: NAME/1.
+SavedModel appears only if it is within the size limit and its GAP@20 on the validation data is that of the trained
+model. For TF Serving, name a version: NAME/1.
 
 Example:
 
@@ -10,15 +10,15 @@ Example:
   saved_model_cli show --dir=exported/resnet_like/1 --all
   yt8m-export --workdir=runs/final --output=exported/final/1 --data_dir=DATA/2/video --bundle=final.tgz
 
---pack exports a weighted mean of trained models instead, each at a precision of its own: the members that give the best
-GAP@20 out of fold within --size_limit. It exports every candidate at every precision and scores videos that the
-candidate has not seen. Selection is greedy, on every second of these videos. A move adds a candidate at a precision
-(once more, if it is a member: that is its weight), changes the precision of a member, or takes one out. The best move
-is made again and again, until none that fits gains 2e-5 in GAP. "Best" is the highest gain in the first pass, and the
-highest gain for each byte in the second. The third pass starts with the smallest precision of each candidate. Weights
-fitted by likelihood take the place of these counts if their GAP is higher (ensembling/packing/selection.py has the rule
-in full, and its sources). GAP on the other videos estimates the result. The frontier of size and GAP is written to
-OUTPUT.pack/, with all that is needed to resume an interrupted packing.
+--pack exports a weighted mean of trained models instead, each at its own precision: the members with the best
+out-of-fold GAP@20 within --size_limit. It exports every candidate at every precision, and scores videos that the
+candidate has not seen. Selection is greedy, on half of these videos. A move adds a candidate at a precision (again, if
+it is a member: its count is its weight), changes the precision of a member, or removes one. The best move is made
+repeatedly, until no move that fits gains 2e-5 in GAP. "Best" is the highest gain in the first pass, and the highest
+gain per byte in the second. The third pass starts with the smallest precision of each candidate. Weights fitted by
+likelihood replace these counts if their GAP is higher (ensembling/packing/selection.py has the full rule, and its
+sources). GAP on the other half of the videos estimates the result. The frontier of size and GAP is written to
+OUTPUT.pack/, with everything needed to resume an interrupted packing.
 
   yt8m-export --pack --candidates='runs/*/fold_0' --scores='scores/*/train' --data_dir=DATA/2/video \\
       --precisions=float16,cluster --output=exported/pack/1
@@ -160,7 +160,7 @@ def _export_run(output: str, **options: Any) -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, lean=True)
 
 

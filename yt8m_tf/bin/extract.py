@@ -1,19 +1,20 @@
-"""Makes features of video files, and writes shards in the dataset's format, of both levels.
+"""Extracts features from video files, and writes shards of both levels in the dataset's format.
 
-For each second of a video: features of the frame that is nearest to it, and of the second of sound that begins there.
---features names them, each with the backbone that makes it:
+Each second of a video gets the features of the frame nearest to it, and of the second of sound that begins there.
+--features names the features, each with the backbone that computes it:
 
   inception                  YouTube-8M's visual features; --inception=DIR has the published files
   vggish                     YouTube-8M's audio features; --vggish=DIR has the published files
-  log_mel                    of sound: the mean log-mel spectrum, which needs no weights
-  keras:FILE.keras[:LAYER]   a Keras model of pictures, or of log-mel examples [96, 64]; LAYER: not its output but that
-                             of a layer
-  saved_model:DIR[:OUTPUT]   a SavedModel of pictures; OUTPUT: which, where its signature has several
-  applications:NAME          a network of keras.applications, with the weights in Keras' own cache
+  log_mel                    the mean log-mel spectrum of the sound, which needs no weights
+  keras:FILE.keras[:LAYER]   a Keras model of pictures, or of log-mel examples [96, 64]; LAYER: the layer whose output
+                             is taken instead of the model's
+  saved_model:DIR[:OUTPUT]   a SavedModel of pictures; OUTPUT: the output to take, if its signature has several
+  applications:NAME          a network of keras.applications, with the weights in Keras's own cache
 
---labels joins a table to the videos: ids are the names of the files without their suffix. Files that cannot be decoded
-do not end the run: <output_dir>/report.csv has a row for each file. <output_dir>/extraction.json keeps how features
-were made. Interrupted, the same command goes on behind the last video; what is written does not depend on --jobs.
+--labels joins a table to the videos, whose ids are their file names without the suffix. A file that cannot be decoded
+does not end the run: <output_dir>/report.csv has a row for each file. <output_dir>/extraction.json records how the
+features were made. After an interruption, the same command resumes after the last finished video. The output does not
+depend on --jobs.
 
 Example:
 
@@ -115,7 +116,7 @@ def _summary(result: Extraction, output_dir: str) -> list[str]:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

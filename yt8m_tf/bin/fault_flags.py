@@ -21,7 +21,7 @@ _ON_EMPTY = flags.DEFINE_enum(
 
 
 def faults(on_unlabelled: str = "error") -> Faults:
-    """Returns new fault counters with the policies that the flags set; `on_unlabelled` is that of `label_flags`."""
+    """Returns new fault counters with the policies of the flags; `on_unlabelled` is from `label_flags`."""
     from yt8m_tf.data.faults import Faults
     from yt8m_tf.data.record_check import Reader
 

@@ -1,22 +1,22 @@
-"""Scores records with a SavedModel, and writes what it finds in each video: a submission for Kaggle, or names.
+"""Scores records with a SavedModel, and writes the classes of each video: a submission for Kaggle, or names.
 
 Formats: csv, VideoId,LabelConfidencePairs; jsonl, an object with id, names, ids and scores on each line; parquet, the
-same as columns; names, a line for people: "id: name score, name score". Names are those that the SavedModel carries,
-or those of --vocabulary.
+same as columns; names, a readable line: "id: name score, name score". The names come from the SavedModel or from
+--vocabulary.
 
-With --extract the input is videos, whose features are made first, as yt8m-extract makes them: --extract=DIR takes what
-that command left in DIR, --extract=NAME=BACKBONE,... says it anew. No shards are left behind.
+With --extract the input is videos. Their features are extracted first, as by yt8m-extract: --extract=DIR uses the
+recipe that this command stored in DIR, --extract=NAME=BACKBONE,... gives a new one. No shards are left behind.
 
-With --segments=5 windows of five frames are scored, one after the other, with --segments=5:1 one for every frame. The
-file is then the submission of the 2019 challenge, Class,Segments, the 100,000 best segments of each class; or, with
---format=jsonl, for each video an object with id and segments, each with start, end, names, ids and scores. With
---video_model each score is multiplied by that of the whole video, from another SavedModel or the same one. A model that
-was trained on segments with frames around them sees as many here; --mean_with takes the mean with other models.
+--segments=5 scores consecutive windows of five frames, --segments=5:1 a window for every frame. The output is then a
+submission to the 2019 challenge, Class,Segments, with the 100,000 best segments of each class. With --format=jsonl it
+has, for each video, an object with id and segments, each with start, end, names, ids and scores. With --video_model,
+each score is multiplied by that of the whole video, from another SavedModel or the same one. A model that was trained
+on segments with context frames gets the same context here. --mean_with averages the scores with those of other models.
 
 --saved_model=pretrained is the model that comes with the package, --input=examples real records that it has not seen,
 and --input=examples:frame, with --signature=frames, a real frame-level clip.
 
-Needs no model code. Interrupted, the same command goes on behind the last finished shard.
+No model code is needed. After an interruption, the same command resumes after the last finished shard.
 
 Example:
 
@@ -175,7 +175,7 @@ def _after_segments() -> str | None:
 
 @contextlib.contextmanager
 def _shards(saved_model: str, output: Path) -> Iterator[list[str]]:
-    """The shards to score: those of the input, or of its videos, which are there for as long as the block lasts."""
+    """Yields the shards to score: those of the input, or those made of its videos, which exist only in the block."""
     from yt8m_tf.data.shards import list_shards
 
     if _EXTRACT.value is None:
@@ -224,7 +224,7 @@ def _refuse(given: dict[str, Any], why: str) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

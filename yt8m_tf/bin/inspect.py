@@ -1,11 +1,11 @@
-"""Prints what shards hold, whatever their level and version; needs no configuration.
+"""Prints what shards contain, at any level and of any version, without a configuration.
 
-One row a shard, then the totals: records, bytes, level, the key of the video id, features with their sizes, labels per
-labelled video (min/mean/max), share of videos without labels, range of label ids, frames per clip (min/mean/max), and
-damage. Then the section data of a configuration that reads these records, ready to paste: names, sizes and dtypes of
-features, keys that are not YouTube-8M's, frames of the longest clip, classes by the highest label. Damaged shards are
-described up to the first damage, and --salvage_to saves their good records. The exit status is 0 for sound shards, 1
-for damage, 2 for arguments that cannot be used.
+There is a row per shard, then the totals: records, bytes, level, the key of the video id, features with their sizes,
+labels per labelled video (min/mean/max), share of videos without labels, range of label ids, frames per clip
+(min/mean/max), and damage. Then comes the data section of a configuration that reads these records, ready to paste:
+names, sizes and dtypes of features, keys that are not YouTube-8M's, frames of the longest clip, classes by the highest
+label. Damaged shards are described up to the first damage, and --salvage_to saves their good records. The exit status
+is 0 for sound shards, 1 for damage, 2 for invalid arguments.
 
 Example:
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, positional="patterns of shards", failure=2)
 
 

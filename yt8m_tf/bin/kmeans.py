@@ -1,10 +1,10 @@
-"""Fits the centroids of frames that the model cluster_resnet reads, with scikit-learn's MiniBatchKMeans.
+"""Fits centroids of frames for the model cluster_resnet, with scikit-learn's MiniBatchKMeans.
 
-Draws frames from the first clips of every shard, and writes one file of centroids over all features side by side; the
-model's configuration names it as model.centroids, relative to --data_dir. A sample of 1,000,000 frames takes 1.2 GB of
-memory, and 10,000 clusters of it about half an hour on two cores once the shards are read.
+Draws frames from the first clips of every shard, and writes one file of centroids of the concatenated features. The
+model's configuration names the file as model.centroids, relative to --data_dir. A sample of 1,000,000 frames takes 1.2
+GB of memory. Fitting 10,000 clusters to it takes about half an hour on two cores once the shards are read.
 
-Features that are stored otherwise than in YouTube-8M are those of --config, the model's configuration.
+For features that are not stored as in YouTube-8M, give the model's configuration as --config.
 
 Example:
 
@@ -53,7 +53,7 @@ def main(_: Sequence[str]) -> None:
     output = files.local_path(_OUTPUT.value, "--output")
     if _CONFIG.value and flags.FLAGS["features"].present:
         raise InputError(f"--config={_CONFIG.value}: says which features there are; leave --features out")
-    # What is wrong with the configuration is told before the long import.
+    # Errors in the configuration are reported before the long import.
     values = load_values(_CONFIG.value, _SET.value) if _CONFIG.value else None
     import_quietly()
 
@@ -100,7 +100,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, framework=False)
 
 

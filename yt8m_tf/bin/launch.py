@@ -1,4 +1,4 @@
-"""Start of all commands: quiet start-up, help with an example, errors as one line."""
+"""Starts all commands: quiet start-up, help with an example, one-line errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from yt8m_tf.errors import InputError, Interrupted, ended_by_sigterm
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from, above its one line.")
 
-# Of glibc's mallopt.
+# Parameters of glibc's mallopt.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
@@ -37,11 +37,11 @@ def launch(
 
     Args:
       main: the command, see `execute`.
-      lean: large pieces of memory are given back as soon as they are free, for a command that holds one model after
-        another; else TensorFlow keeps them for later.
-      framework: import TensorFlow before `main`; a `main` that does without, or that looks at its flags first, calls
-        `import_quietly` itself.
-      positional: what arguments that are no flags stand for; None: there are none.
+      lean: return large blocks of memory to the system as soon as they are free, for a command that loads one model
+        after another; otherwise TensorFlow keeps them.
+      framework: import TensorFlow before `main`; otherwise a `main` that needs it calls `import_quietly` itself, after
+        a look at its flags.
+      positional: what the positional arguments are, for messages; None if there are none.
       failure: the exit status of an error.
     """
     faulthandler.enable()
@@ -58,19 +58,19 @@ def execute(
     positional: str | None = None,
     failure: int = 1,
 ) -> int:
-    """Parses the flags and calls `main`; what is wrong becomes one line on standard error.
+    """Parses the flags and calls `main`; an error becomes one line on standard error.
 
-    The docstring of the module of `main` says what the command does, with an example of every flag that it cannot do
-    without; its key flags are the command's own.
+    The docstring of `main`'s module describes the command, with an example of every required flag; the module's key
+    flags are the command's own.
 
     Args:
-      main: the command; takes the program's name and the arguments that are no flags; returns an exit status or None.
-      arguments: the program's name, then flags and arguments.
-      framework, positional, failure: as `launch`.
+      main: the command; takes the program's name and the positional arguments, and returns an exit status or None.
+      arguments: the program's name, then flags and positional arguments.
+      framework, positional, failure: see `launch`.
 
     Returns:
-      The exit status: `failure` after an error, and 128 and the number of the signal after one that asked to end: 130
-      after Ctrl-C, 143 after SIGTERM.
+      The exit status: `failure` after an error; after a signal that ended it, 128 plus its number (130 after Ctrl-C,
+      143 after SIGTERM).
     """
     module = sys.modules[main.__module__]
     command, description = _name(str(module.__file__)), module.__doc__ or ""
@@ -114,7 +114,7 @@ def execute(
 
 
 def _name(file: str) -> str:
-    """The command's name, however it was started."""
+    """Returns the command's name, however it was started."""
     path = Path(file).resolve()
     return f"yt8m-{path.stem.replace('_', '-')}" if path.parent == Path(__file__).resolve().parent else path.stem
 

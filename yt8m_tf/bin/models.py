@@ -90,7 +90,7 @@ def _costs_table() -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, framework=False)
 
 

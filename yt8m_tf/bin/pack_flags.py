@@ -1,4 +1,4 @@
-"""The flags of yt8m-export --pack, and what it does."""
+"""The flags of yt8m-export --pack, and the packing that they ask for."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ NAMES = ("candidates", "scores", "precisions")
 
 
 def first() -> Path:
-    """The run directory of the first candidate."""
+    """Returns the run directory of the first candidate."""
     from yt8m_tf import files
 
     return files.matching(_CANDIDATES.value, "--candidates")[0]
 
 
 def pack(output: str, which: str, **arguments: Any) -> str:
-    """Packs; returns what to tell people. Arguments as `packing.pack.pack`, `which` checkpoints.
+    """Packs `which` checkpoints ("best" or "last") of the candidates, and returns the text to print.
+
+    The other arguments are those of `packing.pack.pack`.
 
     Raises:
       InputError: a flag is missing; see `packing.pack.pack`.

@@ -87,7 +87,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, framework=False)
 
 

@@ -1,8 +1,8 @@
-"""Writes one HTML page about a pipeline or a run, which needs no network: readable on a phone, light or dark.
+"""Writes a self-contained HTML page about a pipeline or a run, readable on a phone, in light or dark mode.
 
-Tables of models and stages, training curves, precision-recall and calibration, GAP@20 against bytes and against the
-number of models, average precision of every class, confusions, example videos. What is not there yet is named with the
-command that makes it. The figures are also written as PNG files into a folder beside the page.
+It has tables of models and stages, training curves, precision-recall and calibration, GAP@20 against bytes and against
+the number of models, average precision of every class, confusions and example videos. If a part is still missing, the
+page names the command that makes it. The figures are also written as PNG files to a folder next to the page.
 
 Example:
 
@@ -61,7 +61,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

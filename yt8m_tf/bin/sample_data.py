@@ -4,28 +4,28 @@
   <output_dir>/frame/{train,validate,test}NNNN.tfrecord   tf.train.SequenceExample: id, labels; rgb and audio as uint8
   <output_dir>/vocabulary.csv     invented names of the classes, in the official format
   <output_dir>/test_labels.csv    the labels of the test split, whose records have none
-  <output_dir>/true_labels.csv    the labels of all videos before any were made wrong: what nobody knows of real data
+  <output_dir>/true_labels.csv    the labels of all videos before errors were added, which real data do not have
   <output_dir>/sample_data.json   the parameters, label statistics, and the best reachable GAP
 
-Both levels hold the same videos, in files of the same names and in the same order. Labels have a long tail, occur
-together by topic, about 3 a video, and a share of them is wrong, as with the machine-generated labels of the real data.
+Both levels have the same videos, in files of the same names and in the same order. A video has about 3 labels, which
+have a long tail and co-occur by topic. A share of them is wrong, like the machine-generated labels of the real data.
 Features are sums of one prototype per class plus noise; clips have scenes, drift and noise about their mean. The
-generator knows the exact probability of every label given the features, so that it can say which GAP the best possible
-model reaches: results on sample data are to be read against that. The same flags give the same bytes.
+generator knows the exact probability of every label given the features, and so the GAP of the best possible model:
+compare results on sample data with that. The same flags give the same bytes.
 
-Clips last 12 to 30 frames, to be small; --min_frames=120 --max_frames=300 gives the lengths of real ones (260 KB each).
+Clips have only 12 to 30 frames, to be small; --min_frames=120 --max_frames=300 gives real lengths (260 KB each).
 
-With --segments, clips have scenes with classes of their own, and frame-level records have ratings of segments in the
-format of 2019: 5 for each clip, of half of the classes. Clips last 20 to 40 frames. There are two more files:
+With --segments, clips have scenes with classes of their own, and frame-level records have segment ratings in the format
+of 2019: 5 per clip, of half of the classes. Clips have 20 to 40 frames. There are two more files:
 
   <output_dir>/segment_label_ids.csv   the classes that are rated
-  <output_dir>/true_segments.csv       the classes of each scene, before any were made wrong by raters
+  <output_dir>/true_segments.csv       the classes of each scene, before the errors of raters
 
 and sample_data.json states the best reachable MAP of segments.
 
-With --from_video_level, frame-level shards are made from existing video-level ones, real ones included: the same ids,
-labels, file names and order, and frames whose decoded mean is the video-level feature, up to half a quantisation step
-at most. Lengths are then 120 to 300 frames, or those of --frame_count_histogram. Results on them are synthetic.
+With --from_video_level, frame-level shards are made from existing video-level ones, which may be real: the same ids,
+labels, file names and order, and frames whose decoded mean is the video-level feature within half a quantisation step.
+Clips then have 120 to 300 frames, or the lengths of --frame_count_histogram. Results on them are synthetic.
 
 Example:
 
@@ -154,7 +154,7 @@ def _report(output_dir: str, summary: dict[str, Any]) -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

@@ -1,11 +1,12 @@
-"""Scores shards with a trained model, and writes score shards: the 100 highest classes of each video, in float16.
+"""Scores shards with a trained model, and writes score shards: the 100 highest scores of each video, in float16.
 
 Given the runs of all folds of a model, each training shard is scored by the run that held it out, and every other shard
-by the mean of all runs. Interrupted, the same command goes on; started several times at once, the processes share the
-shards among themselves.
+by the mean of all runs. After an interruption, the same command resumes. Several processes started with the same
+command share the shards.
 
---kind=embeddings writes what goes into the model's last layer that is as wide as the classes, in float16, in place of
-scores: as shards with the feature `embedding`, which yt8m-train reads, or as NumPy's .npy with the ids beside it.
+--kind=embeddings writes, instead of scores, the input of the model's classification layer (the last one that is as wide
+as the classes) in float16: as shards with the feature `embedding`, which yt8m-train reads, or as .npy files with files
+of ids next to them.
 
 Example:
 
@@ -76,13 +77,13 @@ def main(_: Sequence[str]) -> None:
     )
     for line in summary.faults.summary():
         print(line)
-    if "train" in output.name:  # scores/MODEL/train, beside those of other models
+    if "train" in output.name:  # scores/MODEL/train, next to those of other models
         scores = output.absolute().parent.parent / "*"
         print(next_command("stack", scores=scores, data_dir=_DATA_DIR.value, input=_INPUT.value, output="stacked"))
 
 
 def _models() -> list[Path]:
-    """The directories of the models, of runs or SavedModels."""
+    """Returns the directories of the models: runs or SavedModels."""
     from yt8m_tf import files
     from yt8m_tf.pretrained import packaged
 
@@ -126,7 +127,7 @@ def _embed() -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

@@ -1,12 +1,12 @@
-"""GAP@20 of a submission file against known labels, or MAP@100,000 of one of segments against ratings.
+"""Computes GAP@20 of a submission file against known labels, or MAP@100,000 of a file of segments against ratings.
 
 The labels come from labelled shards, or from a CSV file with the columns id,labels, such as the test_labels.csv of the
-sample data. Every video of the labels must be in the submission, and no other. Records that hold ids and labels under
-keys of their own (data.keys of a configuration) are read with --id_key and --labels_key.
+sample data. The submission must have exactly the videos of the labels. For records with ids and labels under other keys
+(data.keys of a configuration), give --id_key and --labels_key.
 
-A file with the header Class,Segments is one of segments. Its labels are the ratings in frame-level shards; segments
-that were not rated are unknown: they count among the 100,000 of their class, and for nothing else. Both means are
-printed: over all classes with a positive rating, and over those of them that the file has.
+A file with the header Class,Segments is a submission of segments. Its labels are the ratings in frame-level shards.
+Unrated segments are unknown: they only take up places among the 100,000 of their class. Two means are printed: over all
+classes with a positive rating, and over those of them that the file has.
 
 Example:
 
@@ -97,7 +97,7 @@ def _score_segments(submission: Path) -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

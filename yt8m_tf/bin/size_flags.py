@@ -1,4 +1,4 @@
-"""The flags of yt8m-stack --sizes, and what it does."""
+"""The flags of yt8m-stack --sizes, and the measurement that they ask for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RANDOM = flags.DEFINE_integer("sizes_random", 1, "With --sizes: number of rando
 
 
 def measure(output: Path, num_threads: int) -> str:
-    """Measures the ensembles of a finished stacking; returns what to tell people.
+    """Measures the ensembles of a finished stacking, and returns the text to print.
 
     Raises:
       InputError: see `finished.read_stacking` and `sizes.ensemble_sizes`.

@@ -1,8 +1,8 @@
-"""Stacks the scores of several models with LightGBM, out of fold, and compares with their means.
+"""Stacks the scores of several models with LightGBM, out of fold, and compares the result with their means.
 
-Reads score shards of yt8m-score, writes score shards of the combination (soft labels for students), the boosters, the
-weights of the best weighted mean, and a report: GAP@20 of every model and combination, training curves, importances of
-features. Interrupted, the same command goes on.
+Reads score shards of yt8m-score. Writes score shards of the combination (soft labels for students), the boosters, the
+weights of the best weighted mean, and a report: GAP@20 of every model and combination, training curves, feature
+importances. After an interruption, the same command resumes.
 
 Example:
 
@@ -11,9 +11,9 @@ Example:
 
 reads scores/NAME/train and scores/NAME/validate of every model NAME, and writes stacked/train and stacked/validate.
 
-With --sizes: how many models are worth it, and what weak ones add. LightGBM and the means of 1, 2, 4, ... models, best
-first, worst first, in random order, and of the best with all weak ones, each as a stacking of these models alone would
-be. Of a stacking that is there --output is enough; fewer trees of a higher learning rate keep it short.
+--sizes shows how many models are worth it, and what weak ones add. It measures LightGBM and the means of 1, 2, 4, ...
+models, best first, worst first, in random order, and of the best with all weak ones, each as a stacking of these models
+alone. For an existing stacking, --output is enough; fewer trees with a higher learning rate make it short.
 
   yt8m-stack --sizes --output=runs/real_subset/stacked --sizes_set=learning_rate=0.2 --sizes_set=num_trees=100
 
@@ -59,7 +59,7 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.errors import InputError
     from yt8m_tf.stacking.settings import StackConfig
 
-    # What is wrong with the configuration is told before the long import.
+    # Errors in the configuration are reported before the long import.
     values = configurations.load_yaml(_CONFIG.value) if _CONFIG.value else {}
     settings = strict_yaml.parse(StackConfig, strict_yaml.apply_overrides(StackConfig, values, _SET.value), "")
     output = files.local_path(_OUTPUT.value, "--output")
@@ -110,7 +110,7 @@ def _stack(settings: StackConfig, output: Path) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, framework=False)
 
 

@@ -1,8 +1,8 @@
 """Removes variables that inference does not read from a checkpoint, a .keras file or a SavedModel; reports the bytes.
 
-Optimizer slots, counters, metrics and loss scales are removed. Of weights and their moving averages, those that
+Optimizer slots, counters, metrics and loss scales are removed. Of the weights and their moving averages, those that
 inference uses are kept, and so are all unknown variables. The output has the format of the input. Its variables, and
-the outputs of a SavedModel's signatures, are identical bit for bit. The report is printed, and written to
+the outputs of a SavedModel's signatures, are bit-identical. The report is printed, and written to
 OUTPUT.strip_report.json.
 
 Example:
@@ -54,7 +54,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

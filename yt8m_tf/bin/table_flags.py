@@ -32,7 +32,7 @@ _VALIDATE_SHARE = flags.DEFINE_float(
 
 
 def next_step(directory: Path, level: Level, num_train: int) -> str:
-    """Returns the command after shards are made: training, or inspection if no shards are for training."""
+    """Returns the next command once shards are made: training, or inspection if no shards are for training."""
     from yt8m_tf.bin.usage import next_command
     from yt8m_tf.conversion.writing import read_data_section
 
@@ -44,7 +44,7 @@ def next_step(directory: Path, level: Level, num_train: int) -> str:
 
 
 def read_labels() -> LabelTable | None:
-    """Reads the table that the user named; None if there is none."""
+    """Reads the table that the user named; returns None if there is none."""
     from yt8m_tf import files
     from yt8m_tf.conversion.tables import TableFormat, read_table
 

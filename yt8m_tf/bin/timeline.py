@@ -1,10 +1,10 @@
-"""Writes one HTML page that shows when labels hold in a video: the highest classes as bands over time.
+"""Writes an HTML page that shows when classes occur in a video: those with the highest scores, as bands over time.
 
-Scores, ratings and labels are shown to a pointer that rests on them, and stand in a table. With --video the page plays
-the file, and the bands follow it. The page needs no network: readable on a phone, light or dark.
+Scores, ratings and labels are shown on hover, and in a table. With --video the page plays the file, in step with the
+bands. The page is self-contained, and readable on a phone, in light or dark mode.
 
-With --saved_model --input is frame-level shards, whose windows are scored as yt8m-infer --segments does; labels and
-ratings are those of the same records. Without, it is the file of yt8m-infer --segments=5 --format=jsonl, and labels and
+With --saved_model, --input is frame-level shards, whose windows are scored as by yt8m-infer --segments; labels and
+ratings come from the same records. Otherwise it is the file of yt8m-infer --segments=5 --format=jsonl, and labels and
 ratings come from the shards of --labels.
 
 Example:
@@ -30,7 +30,7 @@ from yt8m_tf.bin.launch import launch
 if TYPE_CHECKING:
     from yt8m_tf.report.clips import Annotations, WindowScores
 
-_FIRST = 10  # videos, where none are named
+_FIRST = 10  # videos, if none are named
 
 _INPUT = flags.DEFINE_list(
     "input", None, "Patterns of frame-level shards; or, without a model, a file of JSON lines.", required=True
@@ -117,7 +117,7 @@ def _of_file() -> tuple[Mapping[str, WindowScores], Mapping[str, Annotations]]:
 
 
 def _labelled(ids: Sequence[str], num_classes: int | None) -> Mapping[str, Annotations]:
-    """Of those videos that the shards of --labels have, all."""
+    """Returns the annotations of the videos that are in the shards of --labels."""
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.report.clip_records import find_records, read_annotations
 
@@ -132,7 +132,7 @@ def _vocabulary(num_classes: int | None) -> list[str] | None:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main)
 
 

@@ -1,7 +1,7 @@
-"""Trains a model on YouTube-8M records, on one device, several, or several machines.
+"""Trains a model on YouTube-8M records, on one device, several devices, or several machines.
 
-A run is a configuration (what changes the result) and a run directory (where everything is written). Killed at any
-moment and started again with the same command, it goes on.
+A run is a configuration (what changes the result) and a run directory (where everything is written). A run that was
+killed, at any moment, resumes when it is started again with the same command.
 
 Example:
 
@@ -88,7 +88,7 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.config.experiment import load_values
 
     folds = [f"data.{flag.name}={flag.value}" for flag in (_NUM_FOLDS, _FOLD) if flag.value is not None]
-    values = load_values(_CONFIG.value, [*_SET.value, *folds])  # what is wrong with it is told before the long import
+    values = load_values(_CONFIG.value, [*_SET.value, *folds])  # errors are reported before the long import
     import_quietly()
 
     from yt8m_tf import files, run_dir
@@ -131,7 +131,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _next(data: DataConfig, workdir: Path) -> str:
-    """Returns the command after a run: evaluation; after a fold (`.../fold_N`), the next fold or scoring by all."""
+    """Returns the next command after a run: evaluation; after a fold (`.../fold_N`), the next fold, or scoring."""
     num_folds, fold = data.num_folds, data.fold
     others = [workdir.with_name(f"fold_{number}") for number in range(num_folds)]
     if not num_folds or workdir.name != f"fold_{fold}":
@@ -152,7 +152,7 @@ def _next(data: DataConfig, workdir: Path) -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """Runs the console script."""
     launch(main, framework=False)
 
 

@@ -1,4 +1,4 @@
-"""The text of `--help`, and one-line explanations of flags that cannot be used."""
+"""The text of `--help`, and one-line explanations of invalid flags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def help_text(command: str, description: str, module: str, shared: str, everythi
     """Returns the text of `--help`: the description, then the command's own flags with their defaults.
 
     Args:
-      command: its name.
+      command: the command's name.
       description: what it does, with an example.
       module: the name of the module whose key flags are the command's own.
       shared: the name of the module that defines the flags of all commands, which come last.
@@ -40,9 +40,9 @@ def explain(error: flags.Error, command: str, description: str) -> str:
     """Explains an error in the flags, in one line with the remedy.
 
     Args:
-      error: from absl's parser.
-      command: its name.
-      description: with an example, which shows the values of flags.
+      error: the error of absl's parser.
+      command: the command's name.
+      description: what it does, with an example that shows values of flags.
     """
     return f"{_problem(error, description)}; '{command} --help' shows all flags"
 
@@ -115,7 +115,7 @@ def _default(flag: Any) -> str:
 
 
 def _is_required(flag: Any) -> bool:
-    """Returns whether a flag is required: it has absl's validator for that, for this flag alone, which refuses None."""
+    """Returns whether a flag is required, that is, has absl's validator of this flag alone that rejects None."""
     return any(hasattr(own, "flag_name") and not own.checker(None) for own in flag.validators)
 
 

@@ -1,1 +1,1 @@
-"""A codebook of frames: k-means over frames of shards, and the file of its centroids."""
+"""A codebook of frames: k-means over the frames of shards, and the file of centroids."""

@@ -1,7 +1,7 @@
 """The file of centroids that `yt8m-kmeans` writes and the model cluster_resnet starts from.
 
-It is a NumPy archive (.npz): `centroids` [K, D] float32, of decoded frames with all features side by side, in the order
-of `feature_names` and `feature_sizes`; `inertia`, the sum of the sampled frames' squared distances to the nearest
+It is a NumPy archive (.npz): `centroids` [K, D] float32, of decoded frames with their features concatenated in the
+order of `feature_names` and `feature_sizes`; `inertia`, the sum of the sampled frames' squared distances to the nearest
 centroid; `num_frames` of the sample; `seed`.
 """
 
@@ -22,16 +22,16 @@ from yt8m_tf.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Clustering:
-    """Centroids, and how well they stand for the frames that they were fitted to.
+    """Centroids, and how well they represent the frames that they were fitted to.
 
     Attributes:
       centroids: [K, D] float32.
       features: feature name to size D', in the order of the columns.
       num_frames: frames of the sample.
-      seed: of the sample and the fit.
+      seed: seed of the sample and the fit.
       inertia: sum of squared distances of the frames to their nearest centroids.
       total_inertia: the same with the mean frame as the only centroid.
-      num_empty: centroids that are the nearest one of no frame.
+      num_empty: centroids that are nearest to no frame.
     """
 
     centroids: np.ndarray
@@ -44,20 +44,20 @@ class Clustering:
 
     @property
     def mean_squared_distance(self) -> float:
-        """Returns the mean squared distance of frames to their nearest centroids."""
+        """The mean squared distance of frames to their nearest centroids."""
         return self.inertia / self.num_frames
 
     @property
     def explained(self) -> float:
-        """The share of the frames' variance that is between clusters, not within: 1 where frames are centroids."""
+        """The share of the frames' variance that is between clusters, not within: 1 if every frame is a centroid."""
         return 1.0 - self.inertia / self.total_inertia if self.total_inertia else 1.0
 
 
 def write(clustering: Clustering, output: Path) -> None:
-    """Writes the file of centroids, which appears when it is whole.
+    """Writes the file of centroids, which appears only when complete.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: the file cannot be written.
     """
     try:
         with files.whole_file(output) as temporary, open(temporary, "wb") as file:
@@ -79,12 +79,13 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
 
     Args:
       model: a `keras.Model` with such a layer.
-      path: of the file, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://".
-      features: what the model reads, in the order that it puts them side by side.
+      path: path of the file, relative to `data_dir` unless it is absolute or has a scheme, such as "gs://".
+      features: the model's features, in the order in which it concatenates them.
       data_dir: see `path`.
 
     Raises:
-      InputError: no such file, not one of `yt8m-kmeans`, or of another number of clusters or other features.
+      InputError: the file does not exist, is not from `yt8m-kmeans`, or has another number of clusters or other
+        features.
     """
     variable = model.get_layer("codebook").centroids
     path = files.below(data_dir, path)
@@ -116,5 +117,5 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
 
 
 def as_flag(features: Mapping[str, int]) -> str:
-    """Features as the flag `--features` takes them."""
+    """Formats features as the flag `--features` takes them."""
     return ",".join(f"{name}:{size}" for name, size in features.items())

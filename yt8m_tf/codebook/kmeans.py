@@ -17,15 +17,15 @@ from yt8m_tf.data.pipeline import evaluation_stream
 from yt8m_tf.data.sampling import decode
 from yt8m_tf.errors import InputError
 
-# Read together: 45 MB of clips with both features.
+# Clips that are read together: 45 MB with both features.
 _CLIPS_OF_BATCH = 128
 
 
 def parse_features(items: Sequence[str]) -> dict[str, int]:
-    """Features as the flag `--features=rgb:1024,audio:128` gives them: name to size, in order.
+    """Parses features as the flag `--features=rgb:1024,audio:128` gives them: name to size, in order.
 
     Raises:
-      InputError: none, or one that is not NAME:SIZE.
+      InputError: there is none, or one is not NAME:SIZE.
     """
     features = {}
     for item in items:
@@ -49,25 +49,25 @@ def sample_frames(
     features_flag: str = "",
     progress: bool = True,
 ) -> np.ndarray:
-    """Draws frames from the first clips of every shard, as many clips of each and as many frames of each clip.
+    """Draws frames from the first clips of every shard: the same number of clips per shard and of frames per clip.
 
     Args:
       shards: paths of frame-level shards.
-      data: what they hold.
-      num_frames: the size of the sample, rounded up to whole clips of every shard; it is smaller where shards hold
-        fewer clips, or clips fewer frames.
-      frames_per_clip: drawn from each clip, without replacement.
-      seed: of the draws.
+      data: what they contain.
+      num_frames: the size of the sample, rounded up to whole clips of every shard; it is smaller if shards have fewer
+        clips, or clips fewer frames.
+      frames_per_clip: frames drawn from each clip, without replacement.
+      seed: seed of the draws.
       faults: what to do about damaged shards and clips without frames.
-      features_flag: the flag that says what `data` is, for messages; "": a configuration does.
+      features_flag: the flag that says what `data` is, for messages; "" if a configuration does.
       progress: whether to show a progress bar.
 
     Returns:
-      [N, D], all features side by side: uint8 codes of YouTube-8M's range where every feature is stored so, else the
-      decoded values, float32. Some batches of 45 MB are in memory beside it while shards are read.
+      [N, D], the features concatenated: uint8 codes of YouTube-8M's range if every feature is stored as such, otherwise
+      decoded float32 values. While shards are read, some batches of 45 MB are in memory, too.
 
     Raises:
-      InputError: a record that is not frame-level or has other features; damage, unless it is to be skipped.
+      InputError: a record is not frame-level or has other features, or a shard is damaged and not to be skipped.
     """
     if features_flag:
         faults.reader = dataclasses.replace(faults.reader, model="yt8m-kmeans", features_flag=features_flag)
@@ -112,16 +112,16 @@ def fit(
     all the rest (docs/BENCHMARKS.md).
 
     Args:
-      sample: [N, D], of `sample_frames`; codes are decoded batch by batch.
-      features: feature name to size, D in all.
+      sample: [N, D], from `sample_frames`; codes are decoded batch by batch.
+      features: feature name to size, D in total.
       num_clusters: K.
-      batch_size: frames of an update; no fewer than K are taken.
-      num_passes: over the sample.
-      seed: of the start and the order of the frames.
+      batch_size: frames per update, raised to K if it is smaller.
+      num_passes: passes over the sample.
+      seed: seed of the start and the order of the frames.
       progress: whether to show progress bars.
 
     Raises:
-      InputError: fewer frames than clusters.
+      InputError: there are fewer frames than clusters.
     """
     if len(sample) < num_clusters:
         raise InputError(
@@ -150,7 +150,7 @@ def fit(
 
 
 def _measure(sample: np.ndarray, kmeans: Any, batch_size: int, progress: bool) -> tuple[float, float, np.ndarray]:
-    """The inertia, that of the mean frame alone, and [K] frames of each cluster."""
+    """Returns the inertia, that of the mean frame alone, and the number of frames of each cluster, [K]."""
     counts = np.zeros(kmeans.n_clusters, np.int64)
     inertia, squares, sums = 0.0, 0.0, np.zeros(sample.shape[1])
     with Progress(total=len(sample), desc="measure", unit=" frames", unit_scale=True, disable=not progress) as bar:

@@ -1,1 +1,1 @@
-"""Configurations: strict YAML, the configuration of a training run, what a model knows of its input."""
+"""Configurations: strict YAML, the settings of a training run, the input specification of models."""

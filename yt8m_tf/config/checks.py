@@ -1,6 +1,6 @@
 """Checks of users' values.
 
-Checks of ranges are for the `__post_init__` of configurations; a `ValueError` there becomes a one-line error.
+Checks of ranges are for the `__post_init__` of configurations; their `ValueError` becomes a one-line error.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def positive(config: Any, *names: str) -> None:
 
 
 def rates(config: Any, *names: str) -> None:
-    """Checks that the named numbers lie in [0, 1), as rates of dropout must.
+    """Checks that the named numbers are in [0, 1), as dropout rates must be.
 
     Raises:
-      ValueError: one does not; the message names it and its value.
+      ValueError: one is not; the message names it and its value.
     """
     for name in names:
         if not 0 <= getattr(config, name) < 1:
@@ -50,7 +50,7 @@ def regular_expression(flag: str, value: str) -> re.Pattern[str]:
     """Compiles the value of a flag.
 
     Raises:
-      InputError: the value is no regular expression.
+      InputError: the value is not a regular expression.
     """
     try:
         return re.compile(value)

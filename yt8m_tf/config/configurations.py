@@ -14,16 +14,16 @@ from yt8m_tf.config.strict_yaml import check_mapping, merge, nearest, one_line, 
 from yt8m_tf.errors import InputError
 
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
-# Directories of the shipped configurations: inside the installed package, or beside the package in a checkout.
+# Directories of the shipped configurations: inside the installed package, or next to the package in a checkout.
 _CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
 
 
 def load_yaml(selector: str) -> dict[str, Any]:
     """Reads the configuration that `PATH.yaml` or `PATH.yaml:NAME` selects.
 
-    A file holds one configuration (its top-level keys), or several: `configurations: {NAME: {...}}`. Each of several
-    configurations may name one of the file's `bases: {NAME: {...}}` under `base`, and then states only differences from
-    it. A path that does not exist is searched among the shipped configurations.
+    A file has one configuration (its top-level keys), or several: `configurations: {NAME: {...}}`. Each of several
+    configurations may name one of the file's `bases: {NAME: {...}}` under `base`, and then contains only differences
+    from it. A path that does not exist is looked up among the shipped configurations.
 
     Raises:
       InputError: there is no such file, it is not YAML, or NAME is unknown or missing.
@@ -60,7 +60,7 @@ def load_yaml(selector: str) -> dict[str, Any]:
 
 
 def configuration_names(path: str) -> list[str]:
-    """Returns the names of configurations in a file of several, in the file's order; [] for a file of one.
+    """Returns the names of a file's configurations, in the file's order; [] for a file of one configuration.
 
     Raises:
       InputError: there is no such file, or it is not YAML.
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _named(content: Mapping[str, Any], kind: str, path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the mappings under `kind` by name; YAML may have numbers as keys, which become names."""
+    """Returns the mappings under `kind` by name; keys that YAML reads as numbers become names."""
     found = content.get(kind) or {}
     check_mapping(found, f"{path}: {kind}")
     for name, values in found.items():

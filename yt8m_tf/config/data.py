@@ -1,8 +1,8 @@
 """The `data` section of a run's configuration: which records are read, and how.
 
-One flat section of YAML, and here four parts of it, so that what reads records needs to know no more than what they
-hold: `RecordsConfig` and `TargetsConfig` (what records hold), `ShardsConfig` (where they are), `FoldsConfig` and
-`OrderConfig`. `DataConfig` is all of them.
+In YAML the section is flat. Here it has parts, so that code that reads records depends only on their contents:
+`RecordsConfig` and `TargetsConfig` (what records contain), `ShardsConfig` (where they are), `FoldsConfig` and
+`OrderConfig`. `DataConfig` combines them.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from yt8m_tf.config.frames import FramesConfig
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.config.segments import SegmentsConfig
 
-# What `data.keys` may name beside features.
+# The names that `data.keys` may have besides those of features.
 _OTHER_KEYS = frozenset({"id", "labels"})
-# What records hold beside features, and what batches do.
+# The names of other entries of records, and of batches, which features cannot have.
 _RECORD_FIELDS = frozenset({*schema.ID_KEYS, schema.LABELS_KEY})
 _TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "num_unlabelled", "teacher_fold"}
 _TAKEN |= {"soft_classes", "soft_scores"}
-# What batches of segments hold beside features.
+# The same for batches of segments.
 _TAKEN_BY_SEGMENTS = frozenset({"rated_classes", "ratings"})
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordsConfig:
-    """The features that records hold.
+    """The features in the records.
 
     Attributes:
-      level: "video", one vector of each feature a video, or "frame", a sequence of vectors.
+      level: "video", one vector per feature and video, or "frame", a sequence of vectors.
       features: feature name to its size D, or to a mapping that also says how it is stored (`FeatureConfig`). Leave a
         feature out to train on the others alone.
-      keys: where records hold what, if not under the standard key: a feature's name to its key (`mean_rgb` for the
-        feature `rgb` at video level, `rgb` itself at frame level), `id` to that of the id (`id` or `video_id`,
-        whichever a record has), `labels` to that of the labels.
-      max_frames: frames after these are cut.
-      frame_lengths: lengths in frames that batches of clips are padded to, the shortest that fits (every length
+      keys: keys in the records, if they are not the standard ones: a feature's name to its key (standard: `mean_rgb`
+        for the feature `rgb` at video level, `rgb` itself at frame level), `id` to the key of the id (standard: `id`
+        or `video_id`, whichever a record has), `labels` to the key of the labels (standard: `labels`).
+      max_frames: the most frames of a clip; later frames are cut off.
+      frame_lengths: lengths in frames to which batches of clips are padded, the shortest that fits (each length
         compiles once under XLA); `max_frames` is always one of them.
-      max_frame_difference: by how many frames the features of a clip may differ; the shorter one counts. null: by any
-        number.
+      max_frame_difference: by how many frames the features of a clip may differ in length; the shorter one counts.
+        null: by any number.
       frames: sampling and preprocessing of frames.
     """
 
@@ -93,7 +93,7 @@ class RecordsConfig:
 
     @property
     def stored(self) -> dict[str, FeatureConfig]:
-        """Feature name to how it is stored, with all that `features` leaves to the level."""
+        """Feature name to how it is stored, with the defaults of the level filled in."""
         return {name: completed(feature, self.level) for name, feature in self.features.items()}
 
     @property
@@ -103,39 +103,39 @@ class RecordsConfig:
 
     @property
     def id_keys(self) -> tuple[str, ...]:
-        """The keys that a record may hold its id under: it has one of them."""
+        """The keys under which a record may have its id: it has one of them."""
         return schema.id_keys_of(self.keys)
 
     @property
     def labels_key(self) -> str:
-        """The key that records hold their labels under."""
+        """The key of the labels in a record."""
         return schema.labels_key_of(self.keys)
 
     @property
     def other_keys(self) -> dict[str, str]:
-        """Of `keys` those of the id and of the labels."""
+        """The entries of `keys` for the id and the labels."""
         return {name: key for name, key in self.keys.items() if name in _OTHER_KEYS}
 
     def key_of(self, feature: str) -> str:
-        """The key that records hold `feature` under."""
+        """Returns the key of `feature` in a record."""
         return self.keys.get(feature, f"mean_{feature}" if self.level == "video" else feature)
 
     @property
     def padded_lengths(self) -> list[int]:
-        """The lengths in frames that batches of clips are padded to, ascending; `max_frames` is the last."""
+        """The lengths in frames to which batches of clips are padded, ascending; `max_frames` is the last."""
         return sorted({length for length in self.frame_lengths if length < self.max_frames} | {self.max_frames})
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetsConfig:
-    """The labels that records hold, and what is made of them.
+    """The labels in the records, and the targets made of them.
 
     Attributes:
       num_classes: C, the number of classes.
-      verticals: V, the verticals of the vocabulary that are predicted beside the classes, 25 in the 2018 version; 0:
+      verticals: V, the number of verticals of the vocabulary to predict besides the classes, 25 in the 2018 version; 0:
         none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
-      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`. Training reads it, with `verticals` alone;
-        evaluation, export and the report take names of classes from it, where it is there.
+      vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`. Training reads it only for `verticals`;
+        evaluation, export and the report take the names of classes from it, if it exists.
       max_labels: L, the most labels a video, or ratings a segment, may have.
       segments: examples are rated segments of clips (`SegmentsConfig`); null: whole videos with their labels.
     """
@@ -153,12 +153,12 @@ class TargetsConfig:
 
 
 def targets_of(data: RecordsConfig) -> TargetsConfig | None:
-    """The labels of videos that `data` wants read: a `DataConfig` says so, a mere `RecordsConfig` wants none."""
+    """Returns the labels of videos to read; None for a plain `RecordsConfig`, or if examples are segments."""
     return data if isinstance(data, TargetsConfig) and data.segments is None else None
 
 
 def ratings_of(data: RecordsConfig) -> DataConfig | None:
-    """The ratings of segments that `data` wants read in place of labels; None where examples are whole videos."""
+    """Returns the ratings of segments to read in place of labels; None if examples are whole videos."""
     return data if isinstance(data, DataConfig) and data.segments is not None else None
 
 
@@ -181,8 +181,8 @@ class FoldsConfig:
     """Cross-validation folds of the training shards.
 
     Attributes:
-      num_folds: into how many folds the training shards are dealt; 0: train on all.
-      fold: the fold that is held out, from 0. It takes the place of `validation`; the others are trained on.
+      num_folds: the number of folds among which the training shards are divided; 0: train on all.
+      fold: the held-out fold, from 0. It takes the place of `validation`; the others are trained on.
     """
 
     num_folds: int = 0
@@ -202,9 +202,10 @@ class OrderConfig:
     Attributes:
       split: how several workers share the records: "shard", each reads its own shards; "record", each reads
         all shards and takes its slice of the same global batch.
-      shuffle_shards: shards of a group, which is shuffled by itself; clips are read from all of its shards at once.
-      shuffle_records: records from which the next one is drawn at random (8192 at video level, 256 at frame level,
-        unless given); 0 keeps the order of the shards' records. Of segments it counts these (2048).
+      shuffle_shards: shards per group; groups are shuffled separately. Clips are read from all shards of a group at
+        once.
+      shuffle_records: size of the shuffle window in records, or in segments where these are the examples; null: 8192
+        at video level, 256 at frame level, 2048 segments. 0 keeps the order of the records within the shards.
     """
 
     split: Literal["shard", "record"] = "shard"
@@ -219,7 +220,7 @@ class OrderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsConfig):
-    """The section `data`: shards, features, classes, folds and preprocessing of a run.
+    """The `data` section: shards, features, classes, folds and preprocessing of a run.
 
     Example:
       >>> import yt8m_tf
@@ -252,7 +253,7 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
 
     @property
     def records(self) -> RecordsConfig:
-        """The features alone: what reads records with it leaves labels out."""
+        """The features alone, to read records without their labels."""
         return RecordsConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(RecordsConfig)})
 
     @property
@@ -268,16 +269,16 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
 
 
 def frames_of(data: DataConfig) -> DataConfig:
-    """The frame-level records whose means are the video-level features of `data`.
+    """Describes the frame-level records whose means are the video-level features of `data`.
 
-    They hold each feature under its own name, in uint8 codes of YouTube-8M's range; id and labels are where those of
-    `data` are.
+    They have each feature under its own name, as uint8 codes of YouTube-8M's range, and the id and the labels under the
+    keys of `data`.
     """
     return dataclasses.replace(data, level="frame", features=data.sizes, keys=data.other_keys)
 
 
 def data_of(spec: InputSpec) -> DataConfig:
-    """YouTube-8M's records as a model of `spec` reads them: the inverse of `DataConfig.spec`."""
+    """Describes YouTube-8M's records as a model of `spec` reads them: the inverse of `DataConfig.spec`."""
     return DataConfig(
         level=spec.level,
         features={

@@ -14,29 +14,29 @@ from yt8m_tf.config.data import DataConfig
 class LabelsConfig:
     """Soft labels: the target of a class is `weight * soft + (1 - weight) * hard`.
 
-    Soft labels are stored (`soft`), or are scores of a teacher in the training step (`teacher`, `teacher_folds`). The
+    Soft labels are stored (`soft`) or computed by a teacher in the training step (`teacher`, `teacher_folds`). The
     latter is "function matching" of Beyer et al., "Knowledge distillation: a good teacher is patient and consistent",
     https://arxiv.org/abs/2106.05237.
 
     Attributes:
       soft: directory of score shards with `scores.json`, relative to `--data_dir`; null: none.
       teacher: run directory (also of a weighted mean) or a SavedModel that yt8m-export wrote, relative to `--data_dir`,
-        or "pretrained", the model in the package; null: none. Its best weights score the same input as the student,
-        after mixup. A teacher has partly memorised the labels of its training videos, so that its scores of them add
-        little. Train with a broad `train.mixup_alpha` (1.0), which gives inputs that are new to both.
+        or "pretrained", the model in the package; null: none. Its best weights score the student's input, after mixup.
+        A teacher has partly memorised the labels of its training videos, so its scores for them add little. Train with
+        a broad `train.mixup_alpha` (1.0), which gives inputs that are new to both.
       teacher_folds: out-of-fold teachers: a pattern for the runs of all folds (`data.num_folds`), such as
-        `runs/moe/fold_*`, relative to `--data_dir`; null: none. A video is taught by the runs that held out the fold of
-        its shard, by their mean if there are several. A mixture of two videos is taught by the runs of both, weighted
-        like the videos. Every run scores every batch. None of them may have been trained on what this run is
-        validated on: leave `data.num_folds` at 0.
+        `runs/moe/fold_*`, relative to `--data_dir`; null: none. The teacher of a video is the run that held out the
+        fold of its shard, or the mean of several such runs. A mixup of two videos has the teachers of both, weighted
+        like the videos. Every run scores every batch. No run may have been trained on the validation data of this run:
+        leave `data.num_folds` at 0.
       weight: weight of the soft labels, in (0, 1].
       unlisted_classes: target of classes that a video's soft labels do not list: "zero", the soft label 0 with the same
-        weight, as in the original; or "hard", only the hard label. Rare classes are in few lists, so that with few
-        videos "zero" makes the model unlearn them.
+        weight, as in the original; or "hard", only the hard label. Rare classes are in few lists, so with few videos
+        "zero" makes the model unlearn them.
       missing_videos: videos without soft labels are an "error", or are trained on their "hard" labels.
     """
 
-    # Keys of paths of labels, on which the identity of runs and exports does not depend.
+    # Keys that hold paths, which are not part of the identity of runs and exports.
     PLACES: ClassVar[tuple[str, ...]] = ("soft", "teacher", "teacher_folds")
 
     soft: str | None = None
@@ -55,7 +55,7 @@ class LabelsConfig:
 
     @property
     def source(self) -> str | None:
-        """The source of soft targets, whichever of `PLACES` is given; None if all labels are the records'."""
+        """The source of soft targets, whichever of `PLACES` is given; None if all labels are from the records."""
         return next((value for name in self.PLACES if (value := getattr(self, name)) is not None), None)
 
 
@@ -63,11 +63,11 @@ class LabelsConfig:
 class LossConfig:
     """The training loss; options that `name` does not use have no effect.
 
-    For segments (`data.segments`) only rated outputs count: means over outputs become sums over an example's rated
+    For segments (`data.segments`), only rated outputs count: means over outputs become sums over an example's rated
     outputs, and rankings compare only rated outputs.
 
-    The ranking losses, `lsep` and `rank_weighted_bce` compare scores of a whole batch; with several replicas or
-    accumulation, those of each part of it.
+    The ranking losses, `lsep` and `rank_weighted_bce` compare scores within a whole batch; with several replicas or
+    accumulation, within each part of it.
 
     Attributes:
       name: "bce", the mean binary cross-entropy; "mse", the mean squared error of the scores; "soft_ranking", mean
@@ -82,8 +82,8 @@ class LossConfig:
       ranking_weight: weight of the ranking in bce_plus_soft_ranking.
       poisson_weight: weight of the likelihood in bce_plus_poisson.
       label_weight, tag_weight: weights of the mean over classes and of the mean over tags in bce_labels_tags.
-      separate_means: of bce_labels_tags; false takes one mean of the weighted terms over classes and tags, as in runs
-        from before this key.
+      separate_means: for bce_labels_tags; false takes one mean of the weighted terms over classes and tags, as in runs
+        from before this key existed.
     """
 
     name: Literal[
@@ -120,9 +120,10 @@ class OptimizerConfig:
       name: "adam", "adamw" or "rmsprop".
       learning_rate: the highest learning rate; `schedule` scales it.
       beta_1, beta_2: decay of Adam's moving averages of gradients and of their squares, in [0, 1).
-      rho: decay of RMSprop's moving average of squared gradients, in [0, 1). 0.99 is the original's, PyTorch's default.
-      epsilon: added to the root of the mean square. 1e-8 is the original's, PyTorch's default. Keras has 1e-7, which is
-        more than most of these roots in a last layer of thousands of classes.
+      rho: decay of RMSprop's moving average of squared gradients, in [0, 1). 0.99 is PyTorch's default, as in the
+        original.
+      epsilon: added to the root of the mean square. 1e-8 is PyTorch's default, as in the original. Keras's default
+        is 1e-7, which is more than most of these roots in an output layer of thousands of classes.
       weight_decay: decoupled weight decay of AdamW, not applied to biases and batch normalisation (variables of rank
         below 2).
       clip_norm: the highest global norm of the gradient, after averaging over replicas; null: no limit.
@@ -173,13 +174,13 @@ class TrainConfig:
       steps_per_epoch: updates between two evaluations.
       epochs: number of evaluations; the run ends after `epochs * steps_per_epoch` updates. An epoch is not a pass over
         the data.
-      validation_examples: the number of validation examples for evaluation, from the first on; null: all.
+      validation_examples: evaluate on this number of validation examples, the first ones; null: on all.
       early_stopping_patience: stop if GAP (MAP for segments) has not improved in more than this number of evaluations;
         null: never.
       mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
       feature_noise: standard deviation of normal noise that is added to every value of the decoded features, which
         lie between -2 and 2 in YouTube-8M. It is added after mixup, the same for student and teacher. 0: none.
-      feature_dropout: the share of these values that become 0, in [0, 1); the others are scaled up. 0: none.
+      feature_dropout: the share of these values that is set to 0, in [0, 1); the others are scaled up. 0: none.
       prior_bias: initial output bias: "class", the log-odds of each class, counted on the first `prior_examples`
         training examples; "uniform", the log-odds for 3 labels a video; "none", zero.
       prior_examples: see `prior_bias`.
@@ -190,7 +191,7 @@ class TrainConfig:
       precision: Keras's dtype policy: float32, mixed_bfloat16, mixed_float16 (with dynamic loss scaling).
       sync_batch_norm: batch normalisation over the batch of all replicas, instead of each replica's part; turns XLA off
         with several replicas.
-      seed: of the initial weights, the order of the data, and all randomness in a step.
+      seed: seed of the initial weights, the order of the data, and all randomness in a step.
     """
 
     batch_size: int = 256

@@ -11,19 +11,20 @@ from yt8m_tf.config import checks
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """A feature of the records. A size alone, `rgb: 1024`, stands for `rgb: {size: 1024}`.
+    """A feature of the records. A size alone, `rgb: 1024`, is short for `rgb: {size: 1024}`.
 
     Attributes:
-      size: D, the numbers of a vector.
-      dtype: how a vector is stored: "uint8", D bytes of codes; "float16" or "float32", its bytes, little-endian;
-        "float_list", D floats in the list of the record itself, as MediaPipe writes them. null: as YouTube-8M does it,
-        "float_list" at video level and "uint8" at frame level.
-      range: [lowest, highest], which the codes 0 and 255 stand for, by YouTube-8M's formula (`schema.dequantise`);
-        null: [-2, 2], its own range. Of floats the bounds: a value outside is an error; null: any finite one is right.
-      in_context: of clips: the values are not in a list of frames, but in the context of the record (or in a
-        `tf.train.Example`). One vector is that of every frame; several, one after the other, are the frames.
-      mean_of: of clips: the mean of the frames of the feature of this name over the whole clip, floats that every frame
-        has. A segment then has its clip as a second input. A record that has it in its context is believed.
+      size: D, the number of values in a vector.
+      dtype: how a vector is stored: "uint8", D bytes of codes; "float16" or "float32", little-endian bytes;
+        "float_list", D floats in a list of floats, as MediaPipe writes them. null: as in YouTube-8M, "float_list" at
+        video level and "uint8" at frame level.
+      range: [lowest, highest]. For codes, the values of 0 and 255 in YouTube-8M's formula (`schema.dequantise`); null:
+        [-2, 2], as in YouTube-8M. For floats, the bounds: a value outside is an error; null: any finite value is right.
+      in_context: for clips: the values are in the context of the record (or in a `tf.train.Example`), not in a list of
+        frames. A single vector holds for every frame; several, concatenated, are the frames.
+      mean_of: for clips: this feature is the mean of the feature of this name over the whole clip, as floats, repeated
+        for every frame. A segment thus gets its clip as a second input. If the record's context has the mean, that is
+        used.
     """
 
     size: int
@@ -41,13 +42,13 @@ class FeatureConfig:
 
     @property
     def num_bytes(self) -> int:
-        """Stored bytes of a vector; a `dtype` must be given."""
+        """The stored bytes of a vector; needs a `dtype`."""
         assert self.dtype
         return self.size * schema.ITEM_BYTES[self.dtype]
 
 
 def completed(feature: int | FeatureConfig, level: Literal["video", "frame"]) -> FeatureConfig:
-    """A feature with its dtype and, of codes, its range."""
+    """Returns a feature with its dtype and, for codes, its range filled in."""
     given = FeatureConfig(feature) if isinstance(feature, int) else feature
     if given.mean_of is not None:
         return dataclasses.replace(given, dtype="float_list", in_context=True)

@@ -24,11 +24,11 @@ class SamplingConfig:
         the clip cut at random into `count` segments, each replaced with its mean; "cosine", the first frame and the
         `count` - 1 frames that differ most from the frame before them; "farthest_first", the first frame and then
         `count` - 1 times the frame that is farthest from those chosen before.
-      when: "training" only, or "always", that is, in evaluation and in the exported model, too. Random choices of
-        training have a deterministic counterpart there (`data.sampling`).
+      when: "training" only, or "always", that is, in evaluation and in the exported model, too, where random choices
+        have deterministic counterparts (`data.sampling`).
       count: frames to keep, at least 1. Clips with fewer frames are kept whole ("random_frames" repeats frames).
-      min_frames, max_frames: of a crop, from 1. Shorter clips are kept whole.
-      min_step, max_step: from 1.
+      min_frames, max_frames: length of a crop, at least 1. Shorter clips are kept whole.
+      min_step, max_step: range of n of "every_nth", at least 1.
     """
 
     name: Literal["none", "crop", "random_frames", "every_nth", "random_segments", "cosine", "farthest_first"] = "none"
@@ -64,7 +64,7 @@ class SamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessingConfig:
-    """Deterministic preprocessing of the sampled frames of a clip, as one matrix of shape T x D.
+    """Deterministic preprocessing of the sampled frames of a clip, taken as a matrix of shape T x D.
 
     A row is the concatenation of a frame's features. Options that `name` does not use have no effect.
 
@@ -73,10 +73,10 @@ class PreprocessingConfig:
         frame minus the mean of the `window` frames around it; "high_pass", Daubechies-3 detail coefficients along time,
         half as many as frames; "robust_pca", the low-rank or sparse `part` of the matrix after `iterations`.
       when: "training" only, or "always", that is, in evaluation and in the exported model, too.
-      count: at least 1.
-      window: in frames, at least 2.
-      iterations: at least 1.
-      part: "low_rank" or "sparse".
+      count: the most singular vectors to keep, at least 1.
+      window: of the moving average, in frames, at least 2.
+      iterations: of "robust_pca", at least 1.
+      part: the part that "robust_pca" keeps, "low_rank" or "sparse".
     """
 
     name: Literal["none", "singular_vectors", "moving_average", "high_pass", "robust_pca"] = "none"
@@ -114,7 +114,7 @@ class FramesConfig:
         return tuple(part for part in parts if part.name != "none" and (training or part.when == "always"))
 
     def longest(self, num_frames: int) -> int:
-        """Returns the largest number of frames that a model gets, in training or evaluation, of `num_frames`."""
+        """Returns the most frames that a model gets, in training or evaluation, of a clip of `num_frames`."""
         lengths = []
         for training in (True, False):
             length = num_frames

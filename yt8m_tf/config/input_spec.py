@@ -17,7 +17,7 @@ class InputSpec:
       level: "video" (one vector per feature) or "frame" (a sequence of vectors per feature).
       features: feature name to size D, in the order in which models concatenate them.
       num_classes: C.
-      max_frames: T, the length to which longer sequences are cut. Not used at video level.
+      max_frames: T, the length to which longer sequences are truncated. Not used at video level.
       num_tags: V, the number of verticals that a model predicts in addition to the classes; 0 for none.
       frames: sampling and preprocessing of the frames of clips (`data.clips`).
       ranges: feature name to the [lowest, highest] value of its uint8 codes, for features whose range is not

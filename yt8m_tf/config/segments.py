@@ -13,7 +13,7 @@ class SegmentsConfig:
 
     Attributes:
       size: number of frames of a segment, from its start on: 5 in YouTube-8M, which has one frame a second.
-      context: number of frames before and after a segment that the example includes, as far as the clip has them.
+      context: number of frames before and after a segment that the example includes, if the clip has them.
     """
 
     size: int

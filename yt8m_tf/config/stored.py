@@ -1,7 +1,7 @@
-"""Completes stored configurations of earlier releases: a missing key means what was done before there was one.
+"""Completes stored configurations of earlier releases: a missing key means the behaviour before the key existed.
 
-A key that is new has a default, and where that is what was done before, nothing is said here. Where it is not, a run of
-an earlier release goes on, and is evaluated and exported, as what it is.
+Listed here are the new keys whose default is another behaviour. A run of an earlier release can thus be resumed,
+evaluated and exported as it was trained.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _RANKING: Mapping[str, Any] = {"positive_above": 0.0}
-# By section, and by its `name` where only some know the key.
+# By section, and by the `name` in it to which the key applies.
 _BEFORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "loss": {
         "soft_ranking": _RANKING,
@@ -29,10 +29,10 @@ _DEFAULT_NAMES = {"optimizer": "adam"}
 
 
 def completed(values: Any) -> Any:
-    """A stored configuration with the keys that the release that wrote it did not know and that have changed since.
+    """Returns a stored configuration with the earlier behaviour for keys that the release that wrote it did not have.
 
     Args:
-      values: as YAML gives them; whatever is not of the right form stays as it is, for `strict_yaml.parse` to refuse.
+      values: plain YAML values; malformed ones are left as they are, for `strict_yaml.parse` to reject.
     """
     if not isinstance(values, Mapping):
         return values
@@ -47,7 +47,7 @@ def completed(values: Any) -> Any:
 
 
 def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of the section `data` alone."""
+    """Does the same for the `data` section alone."""
     return {"max_frame_difference": None, **data}
 
 

@@ -1,7 +1,8 @@
 """Configurations: frozen dataclasses read strictly from YAML.
 
-A configuration holds what changes the result; where and how to run are flags. A file states only what differs from the
-dataclasses' defaults. Unknown keys and values of the wrong type are errors that name the dotted key.
+A configuration has the settings that change the result; where and how to run are flags. A file contains only
+differences from the dataclasses' defaults. Unknown keys and values of the wrong type are errors that name the dotted
+key.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from yt8m_tf.errors import InputError
 T = TypeVar("T")
 _HINTS: dict[Any, dict[str, Any]] = {}
 _LONGEST = 200  # characters of a value in a message
-# The safe loader, in C where PyYAML has it: the zoo's 600 lines are read once for each of its configurations.
 _MERGE = "tag:yaml.org,2002:merge"
+# The C loader, if PyYAML has it, for files of many configurations.
 _SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_SAFE_LOADER):
-    """Refuses a key that stands twice in one mapping; YAML forbids it, PyYAML takes the last one."""
+    """Rejects a repeated key in a mapping, which YAML forbids; PyYAML would take the last one."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
@@ -45,7 +46,7 @@ class _Loader(_SAFE_LOADER):
 
 
 def _type_hints(cls: Any) -> dict[str, Any]:
-    """The annotations of a dataclass, which pipelines of hundreds of models look at in thousands of places."""
+    """Returns the annotations of a dataclass, cached: pipelines of hundreds of models need them thousands of times."""
     if cls not in _HINTS:
         _HINTS[cls] = typing.get_type_hints(cls)
     return _HINTS[cls]
@@ -55,12 +56,12 @@ def read_yaml(text: str) -> Any:
     """Parses a YAML document.
 
     Raises:
-      yaml.YAMLError: it is none, has a key twice, a value that is none of its type, or holds itself.
+      yaml.YAMLError: it is not YAML, repeats a key, has a value that does not fit its type, or contains itself.
     """
     try:
         content = yaml.load(text, Loader=_Loader)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        # Of PyYAML's constructors, for a date 2001-13-45, `!!int x`, `!!bool x`, `!!timestamp x`.
+        # PyYAML's constructors raise these for a date 2001-13-45, `!!int x`, `!!bool x`, `!!timestamp x`.
         raise yaml.YAMLError(f"a value that is none of its type: {type(error).__name__}: {error}") from error
     if _holds_itself(content):
         raise yaml.YAMLError("an alias (*) stands within what it stands for")
@@ -69,7 +70,7 @@ def read_yaml(text: str) -> Any:
 
 def _holds_itself(content: Any) -> bool:
     """Returns whether a collection contains itself, so that walking through it would not end."""
-    known: set[int] = set()  # what was gone through; aliases make one thing stand in many places
+    known: set[int] = set()  # visited; aliases let one object occur in many places
     above: set[int] = set()
     left = [(content, False)]
     while left:
@@ -91,13 +92,13 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Args:
       cls: a dataclass; a field's type may be bool, int, float, str, a Literal, an optional of these, `tuple[X, ...]`
-        (a single value stands for a tuple of one), `Mapping[str, X]`, another dataclass, or a union `X | D` of one and
-        the type of its first field, of which the value alone may be given.
-      values: the mapping, as YAML gives it. Numbers such as `1e-4`, a string to YAML, are read as floats.
+        (a single value stands for a tuple of one), `Mapping[str, X]`, another dataclass, or a union `X | D` of a
+        dataclass and the type of its first field, whose value may then stand for the dataclass.
+      values: plain YAML values. Numbers such as `1e-4`, which YAML reads as strings, become floats.
       where: the dotted key of the mapping, for messages ("" at the top).
 
     Raises:
-      InputError: an unknown key, a value of the wrong type, or one that the dataclass itself refuses.
+      InputError: a key is unknown, or a value is of the wrong type or rejected by the dataclass itself.
     """
     check_mapping(values, where)
     hints = _type_hints(cls)
@@ -117,16 +118,16 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def read_json(path: Path, hint: Any, remedy: str) -> Any:
-    """Reads a small JSON file whose contents must be of a type.
+    """Reads a small JSON file and checks the type of its contents.
 
     Args:
       path: the file.
-      hint: a dataclass, `Mapping[str, X]`, or another type that a field may have in `parse`. Of a mapping, values that
-        JSON has no number for, such as Infinity, count as left out.
+      hint: a dataclass, `Mapping[str, X]`, or another type that a field may have in `parse`. In mappings, values that
+        are not numbers in JSON, such as Infinity, count as missing.
       remedy: what to do about a file that cannot be read.
 
     Raises:
-      InputError: it cannot be read, is no JSON, or not of that type; the message names the file and ends with `remedy`.
+      InputError: the file cannot be read, is not JSON or not of that type; the message names it and ends with `remedy`.
     """
     nothing = object()
 
@@ -143,7 +144,7 @@ def read_json(path: Path, hint: Any, remedy: str) -> Any:
 
 
 def to_dict(config: Any) -> Any:
-    """The inverse of `parse`: plain mappings, lists, numbers and strings, ready for YAML."""
+    """Returns plain mappings, lists, numbers and strings, ready for YAML: the inverse of `parse`."""
     if dataclasses.is_dataclass(config):
         return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init}
     if isinstance(config, Mapping):
@@ -154,7 +155,7 @@ def to_dict(config: Any) -> Any:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` on top; mappings are merged key by key, everything else is replaced."""
+    """Returns `base` with `changes` on top; mappings are merged key by key, everything else is replaced."""
     result = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
@@ -165,18 +166,17 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Applies `--set` flags such as `optimizer.learning_rate=3e-5`; the value is read as YAML.
 
-    An override changes the keys that it names and no others: `data.features.audio=64` keeps `rgb`, of a default too,
-    and how `audio` is stored; `data.features.audio.dtype=float16` keeps its size, and `data.features.audio=null`
-    removes it. Only a whole mapping of names takes the place of the one before:
-    `data.features={rgb: 1024}` leaves nothing else.
+    An override changes only the keys that it names. `data.features.audio=64` keeps `rgb`, even from the defaults, and
+    how `audio` is stored; `data.features.audio.dtype=float16` keeps its size; `data.features.audio=null` removes it.
+    Only a whole mapping of names replaces the previous one: `data.features={rgb: 1024}` leaves no other feature.
 
     Args:
       cls: the dataclass that the result will be parsed to.
-      values: as YAML gives them.
+      values: plain YAML values.
       overrides: "key=value" each; later ones win.
 
     Raises:
-      InputError: an override without "=", or below a key that is not a mapping.
+      InputError: an override has no "=", or is below a key that is not a mapping.
     """
     result = _with_default_mappings(cls, values) if overrides else dict(values)
     for override in overrides:
@@ -187,7 +187,7 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
             value: Any = read_yaml(text)
         except yaml.YAMLError as error:
             hint = ""
-            if any(sign in text for sign in "*&!%@`"):  # of an alias, an anchor, a tag, and what is kept for later
+            if any(sign in text for sign in "*&!%@`"):  # alias, anchor, tag, and reserved characters
                 quoted = json.dumps(text, ensure_ascii=False)
                 within = "; so does each text in a list or mapping" if text[:1] in ("[", "{") else ""
                 hint = f"; a text with YAML's signs stands in quotes: --set={shlex.quote(f'{key}={quoted}')}{within}"
@@ -197,7 +197,7 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
-    """The keys in which two plain configurations differ, as lines of `key: old -> new`."""
+    """Lists the keys in which two plain configurations differ, as lines of `key: old -> new`."""
     lines = []
     for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)
@@ -209,13 +209,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """ "; did you mean 'x'?" for the known name closest to `name`, or "" where none is close."""
+    """Returns "; did you mean 'x'?" for the known name closest to `name`, or "" if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _with_default_mappings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` and, where they leave out a `Mapping[str, X]`, its default."""
+    """Returns `values` with the default of each `Mapping[str, X]` that they leave out."""
     result, hints = dict(values), _type_hints(cls)
     for field in dataclasses.fields(cls):
         hint, given = hints[field.name], result.get(field.name)
@@ -227,7 +227,7 @@ def _with_default_mappings(cls: type, values: Mapping[str, Any]) -> dict[str, An
 
 
 def _overridden(hint: Any, base: Any, keys: Sequence[str], value: Any) -> Any:
-    """`base`, of the type `hint`, with `value` at the dotted key `keys`."""
+    """Returns `base`, of the type `hint`, with `value` at the dotted key `keys`."""
     if (whole := _with_short_form(hint)) and value is not None:
         first = dataclasses.fields(whole)[0].name
         if keys and base is not None and not isinstance(base, Mapping):
@@ -259,7 +259,7 @@ def _hint_of(hint: Any, key: str) -> Any:
 
 
 def _with_short_form(hint: Any) -> type | None:
-    """The dataclass D of a union `X | D`: a value of type X stands for a D of which it is the first field."""
+    """Returns the dataclass D of a union `X | D`: a value of type X stands for a D with that first field."""
     if not isinstance(hint, types.UnionType):
         return None
     kinds = [argument for argument in typing.get_args(hint) if argument is not type(None)]
@@ -269,12 +269,12 @@ def _with_short_form(hint: Any) -> type | None:
 
 
 def _is_of_names(hint: Any) -> bool:
-    """Returns whether a type is `Mapping[str, X]`: names that the user chooses, to values of one type."""
+    """Returns whether a type is `Mapping[str, X]`: from names that the user chooses to values of one type."""
     return typing.get_origin(hint) is Mapping and typing.get_args(hint)[1] is not Any
 
 
 def _without_nulls(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` without the keys of a `Mapping[str, X]` that are null, where X has no null."""
+    """Returns `values` without the null entries of a `Mapping[str, X]`, if X does not allow null."""
     result, hints = dict(values), _type_hints(cls)
     for name, value in result.items():
         hint = hints.get(name)
@@ -346,7 +346,7 @@ def _wrong(where: str, value: Any, wanted: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message, of whatever length and depth it is."""
+    """Returns a value for a message, cut if it is too long or too deep."""
     try:
         text = repr(value)
     except RecursionError:
@@ -355,10 +355,10 @@ def _shown(value: Any) -> str:
 
 
 def unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
-    """Says that there is no such thing, and what was perhaps meant."""
+    """Says that a name is unknown, and which one was perhaps meant."""
     return f"unknown {kind} '{name}'{nearest(name, known)}"
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error as one line."""
+    """Returns the message of an error as one line."""
     return " ".join(str(error).split())

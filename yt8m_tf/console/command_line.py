@@ -1,4 +1,4 @@
-"""Command lines of this package, to be pasted into a shell."""
+"""Command lines of this package, ready to paste into a shell."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def command_line(command: str, *arguments: str, **values: object) -> str:
 
 
 def comma_list(values: Sequence[object]) -> str:
-    """Returns a list as flags take it: values separated by commas, and in double quotes if they contain a comma."""
+    """Returns a list as flags take it: separated by commas, with values that contain a comma in double quotes."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(values)
     return text.getvalue()

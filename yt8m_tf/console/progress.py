@@ -15,7 +15,7 @@ _COUNTED = "{percentage:.0f}%, {n_fmt} of {total_fmt}, {elapsed} so far, {remain
 class Progress(tqdm):
     """tqdm's bar on a terminal; elsewhere (a log, CI) a line at most every ten seconds, and one at the end.
 
-    The arguments are tqdm's, and `line_format`, its `bar_format` for the lines of a log. There a bar with `leave=False`
+    Takes tqdm's arguments, and `line_format`, the `bar_format` for lines of a log. In a log, a bar with `leave=False`
     that ends within ten seconds leaves no line.
     """
 
@@ -41,7 +41,7 @@ class Progress(tqdm):
             self._write_line()
 
     def clear(self, nolock: bool = False) -> None:
-        """Takes the bar from the screen; a line in a log stays."""
+        """Removes the bar from the screen; a line in a log stays."""
         if not self._in_lines:
             super().clear(nolock)
 
@@ -59,7 +59,7 @@ class Progress(tqdm):
 
     def _write_line(self) -> None:
         text = str(self).strip()
-        if self.total == 0 or text == self._last_text:  # nothing to do or nothing new, nothing to tell
+        if self.total == 0 or text == self._last_text:  # nothing to do, or nothing new
             return
         self._last_line, self._last_text = time.monotonic(), text
         self.fp.write(f"{text}\n")

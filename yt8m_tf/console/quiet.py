@@ -1,4 +1,4 @@
-"""Redirects the output of this process: native code's messages away from the screen, all of it to a file."""
+"""Redirects the output of this process: hides messages of native code, or sends all output to a file."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def without_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Appends standard output and error of the process, those of native code included, to a file.
+    """Appends standard output and error of the process, including those of native code, to a file.
 
-    Output of other threads goes there, too, so that a process should run one task at a time.
+    Output of other threads goes there, too, so a process should run one task at a time.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # keeps the order of lines of standard output and error
         sys.stdout.reconfigure(line_buffering=True)
@@ -57,7 +57,7 @@ def _flush() -> None:
 
 
 def import_quietly() -> None:
-    """Imports TensorFlow without its notices of look-ups for CUDA and the like; if the import fails, they are shown."""
+    """Imports TensorFlow without its notices about CUDA and the like, which are shown only if the import fails."""
     if "tensorflow" in sys.modules:
         return
     with without_stderr():

@@ -1,6 +1,6 @@
-"""Arrays in files of NumPy's, one or more for each video: `.npy` holds one feature, `.npz` several by name.
+"""Reads NumPy files, one or more for each video: `.npy` has one feature, `.npz` several by name.
 
-Nothing is ever unpickled: an array of objects, or a pickle with the name of an array, is refused.
+Nothing is ever unpickled: arrays of objects, and pickles with the suffix of an array file, are rejected.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from yt8m_tf.conversion.videos import PICKLE, Chunk, Problem, Video
 
 SUFFIXES = (".npy", ".npz")
 _NPY, _ZIP, _PICKLE = b"\x93NUMPY", b"PK\x03\x04", b"\x80"  # first bytes
-_VIDEOS = 32  # that are read at once
+_VIDEOS = 32  # videos in a chunk
 
 
 def chunks(paths: Mapping[str, Sequence[str]]) -> list[Chunk]:
-    """Files of arrays, some videos at a time: a video's id is the name of its files without the suffix.
+    """Returns files of arrays in chunks of videos; a video's id is the name of its files without the suffix.
 
     Args:
-      paths: of the files by the name of the feature that they hold; under "" files that name their arrays themselves.
+      paths: paths by the name of the feature in them, or under "" for files that name their arrays themselves.
     """
     by_id: dict[str, list[tuple[str, str]]] = {}
     for name, own in paths.items():
@@ -43,7 +43,7 @@ class ArrayReader:
     """Reads files of arrays.
 
     Attributes:
-      wanted: names of the features that are taken; None: all.
+      wanted: names of the features to read; None: all.
     """
 
     wanted: Sequence[str] | None = None
@@ -71,10 +71,10 @@ class ArrayReader:
 
 
 def _load(path: str, name: str) -> dict[str, np.ndarray]:
-    """The arrays of a file, by the names of their features.
+    """Loads the arrays of a file, by the names of their features.
 
     Raises:
-      ValueError: there are none that can be read; the message says why in one line.
+      ValueError: the file cannot be read; the message says why in one line.
     """
     try:
         with open(path, "rb") as file:
@@ -88,7 +88,7 @@ def _load(path: str, name: str) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file:
             return files.read_arrays(file) if head.startswith(_ZIP) else {name: np.load(file, allow_pickle=False)}
-    except Exception as error:  # NumPy's reader of headers raises a dozen kinds, and MemoryError for a damaged one
+    except Exception as error:  # NumPy raises a dozen types for bad headers, MemoryError among them
         if "allow_pickle" in str(error):
             raise ValueError(PICKLE) from error
         raise ValueError(f"damaged: {' '.join(str(error).split())}") from error

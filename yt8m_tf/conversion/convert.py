@@ -1,4 +1,4 @@
-"""Converts features of any kind, with a table of labels, to shards."""
+"""Converts features from any source, with a table of labels, to shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yt8m_tf.conversion.videos import Chunk, Problem, Reader
 from yt8m_tf.conversion.writing import REPORT, Layout, Written, check_inputs, check_output, write_dataset
 from yt8m_tf.errors import InputError
 
-_SAMPLED = 16  # first videos, whose most frequent features and sizes are expected of all
+_SAMPLED = 16  # first videos; all others must have their most frequent features and sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Options:
 
     Attributes:
       features: names in the order in which models take them; None: rgb and audio first, the others by name.
-      levels: of the shards; None: both if there are frames, otherwise "video".
+      levels: levels of the shards; None: both if there are frames, otherwise "video".
       storage: storage format of frames.
       videos_per_shard: the largest number of videos in a shard.
       jobs: number of processes.
@@ -52,10 +52,9 @@ class Summary:
 
     Attributes:
       written: the shards.
-      levels: of the shards.
+      levels: levels of the shards.
       num_problems: number of videos that were left out; the report names them.
-      outside: name of a feature to the numbers of its values outside the range of the codes and of all its values, for
-        features with values outside.
+      outside: for each feature with values outside the range of the codes, the number of these, and of all its values.
       is_new: whether shards were written.
     """
 
@@ -72,11 +71,11 @@ def convert(
     """Writes shards; after an interruption, the same call continues with the missing parts.
 
     Args:
-      reader: of the features.
+      reader: the reader of the features.
       chunks: the parts that it reads.
-      table: labels and splits; videos that are not in it are left out. None: all videos are for "test", without labels.
+      table: labels and splits; videos that are not in it are left out. None: all videos are "test", without labels.
       directory: the directory to write.
-      options: of the conversion.
+      options: the options of the conversion.
 
     Raises:
       InputError: there is nothing to write, the directory has other shards, a source cannot be read, or frame-level

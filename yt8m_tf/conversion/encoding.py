@@ -36,7 +36,7 @@ class Storage:
 
     @classmethod
     def parse(cls, dtype: Dtype, limits: Any, flag: str) -> Storage:
-        """Creates a storage format from a user's texts of the lowest and the highest value.
+        """Creates a storage format from the texts of the lowest and the highest value.
 
         Raises:
           InputError: the texts are not two finite numbers in ascending order.
@@ -52,8 +52,8 @@ class Storage:
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Encodes values [T, D] as uint8 codes, truncated as in the dataset, or as little-endian floats.
 
-        Decoding adds half a step, so that truncation has a mean error of 0 for uniformly distributed values; rounding
-        would not.
+        Decoding adds half a step, so for uniformly distributed values the mean error of truncation is 0; that of
+        rounding would not be.
 
         Raises:
           EncodingError: a value is not finite, or too large for float16.
@@ -81,7 +81,7 @@ class Storage:
         return int(np.sum((values < self.low) | (values > self.high))) if self.dtype == "uint8" else 0
 
     def config(self, size: int) -> Any:
-        """Returns the feature's value in the section `data.features` of a frame-level configuration."""
+        """Returns the feature's value in `data.features` of a frame-level configuration."""
         if self.dtype != "uint8":
             return {"size": size, "dtype": self.dtype}
         if (self.low, self.high) == _DATASET_RANGE:
@@ -115,9 +115,9 @@ def encode(features: Mapping[str, np.ndarray], sizes: Mapping[str, int], storage
     """Encodes the features of a video.
 
     Args:
-      features: name to floats [T, D], or, for all features, [D]: one vector each, as in video-level records.
+      features: name to floats [T, D], or for all features [D]: one vector each, as in video-level records.
       sizes: name to D, the same for all videos of the dataset.
-      storage: of frames.
+      storage: storage format of frames.
 
     Raises:
       EncodingError: the features or sizes differ from `sizes`, there are no frames, numbers of frames differ by more

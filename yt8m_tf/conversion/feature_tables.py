@@ -1,7 +1,7 @@
-"""Features in tables, a row for each video: CSV and Parquet.
+"""Reads features from CSV and Parquet tables with a row for each video.
 
-A feature is a column of lists (in CSV a text such as "[0.5, -1.2]"), of one vector or of frames, or numbered columns
-of numbers: clip_0, clip_1, ..., clip_511.
+A feature is a column of lists (in CSV, of texts such as "[0.5, -1.2]"), each a vector or frames, or a series of
+numbered columns of numbers: clip_0, clip_1, ..., clip_511.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NUMBERED = re.compile(r"(.*?[A-Za-z].*?)_?(\d+)")
 
 
 def chunks(paths: Sequence[str]) -> list[Chunk]:
-    """The parts of tables: a CSV file is one, a Parquet file has one for each row group."""
+    """Returns the parts of tables: one for a CSV file, one for each row group of a Parquet file."""
     found = []
     for path in paths:
         if path.lower().endswith(".csv"):
@@ -42,8 +42,8 @@ class TableReader:
     """Reads features from tables.
 
     Attributes:
-      columns: name of a feature to its columns: one of lists, or several of numbers.
-      id_column: of the videos' ids.
+      columns: feature name to its columns: one of lists, or several of numbers.
+      id_column: column of the videos' ids.
     """
 
     columns: Mapping[str, Sequence[str]]
@@ -86,13 +86,13 @@ def find_columns(
     """Finds the columns of each feature in a table.
 
     Args:
-      path: of the table.
-      id_column: of the videos' ids.
-      others: columns that are no features, such as those of labels.
-      wanted: names of features that must be there; None: all that look like some.
+      path: path of the table.
+      id_column: column of the videos' ids.
+      others: columns that are not features, such as labels.
+      wanted: names of features that must exist; None: all columns that look like features.
 
     Raises:
-      InputError: the table has no such feature, or no ids.
+      InputError: the table lacks a feature, or has no ids.
     """
     there = column_names(path, "--input")
     if id_column not in there:
@@ -118,7 +118,7 @@ def find_columns(
 
 
 def _list_columns(path: Path, there: Sequence[str]) -> list[str]:
-    """The columns of lists; of a CSV file by its first row."""
+    """Returns the columns of lists; for a CSV file, by its first row."""
     if path.suffix.lower() == ".csv":
         first = next(read_rows(path, there, "--input"), None)
         return [name for name in there if first and first[1][name].lstrip().startswith("[")]
@@ -131,7 +131,7 @@ def _list_columns(path: Path, there: Sequence[str]) -> list[str]:
 
 
 def _vector(row: Mapping[str, Any], columns: Sequence[str]) -> np.ndarray:
-    """[D] from a number in each of several columns."""
+    """Returns the vector [D] of the numbers in several columns."""
     try:
         return np.array([float(_plain(row[column])) for column in columns], np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -139,10 +139,10 @@ def _vector(row: Mapping[str, Any], columns: Sequence[str]) -> np.ndarray:
 
 
 def _array(cell: Any) -> np.ndarray:
-    """[D] or [T, D] from a cell of lists, as text or as a scalar of pyarrow's.
+    """Returns [D] or [T, D] from a cell of lists, given as text or as a pyarrow scalar.
 
     Raises:
-      ValueError: no such lists.
+      ValueError: the cell has no such lists.
     """
     if isinstance(cell, str):
         try:

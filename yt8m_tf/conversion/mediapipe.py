@@ -1,8 +1,8 @@
-"""MediaPipe's feature files: one serialized `tf.train.SequenceExample` each, without the framing of a TFRecord file.
+"""Reads MediaPipe's feature files: one serialized `tf.train.SequenceExample` each, without TFRecord framing.
 
 Frames are lists of floats under `RGB/feature/floats` and `AUDIO/feature/floats`; every list `X/feature/floats` is the
-feature x. Times (`X/feature/timestamp`, in microseconds) are not needed: frames of one number belong together, as in
-the dataset.
+feature x. Times (`X/feature/timestamp`, in microseconds) are not needed: frames of the same number belong together, as
+in the dataset.
 
 Source: https://github.com/google-ai-edge/mediapipe, mediapipe/examples/desktop/youtube8m/README.md.
 """
@@ -26,21 +26,23 @@ SUFFIXES = (".pb",)
 _FLOATS = re.compile(r"(.+)/feature/floats")
 _ID_KEYS = ("id", "video_id")
 _USUAL_NAME = "features"
-_FILES = 32  # that are read at once
+_FILES = 32  # files in a chunk
 
 
 def chunks(paths: Sequence[str]) -> list[Chunk]:
-    """Feature files, some at a time."""
+    """Returns feature files in chunks."""
     groups = [paths[first : first + _FILES] for first in range(0, len(paths), _FILES)]
     return [Chunk(group, num_videos=len(group)) for group in groups]
 
 
 @dataclasses.dataclass(frozen=True)
 class MediaPipeReader:
-    """Reads feature files. A video's id is the one in its file, else the file's name, of `features.pb` the folder's.
+    """Reads feature files. A video's id is in its file; if not, it is the name of the file, or of the folder.
+
+    The name of the folder is used for files called `features.pb`.
 
     Attributes:
-      wanted: names of the features that are taken; None: all.
+      wanted: names of the features to read; None: all.
     """
 
     wanted: Sequence[str] | None = None

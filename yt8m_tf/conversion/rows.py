@@ -14,11 +14,11 @@ from yt8m_tf.errors import InputError
 
 # A cell may hold all frames of a video.
 csv.field_size_limit(1 << 31)
-_ROWS = 64  # of a Parquet file, in a batch
+_ROWS = 64  # rows of a Parquet file in a batch
 
 
 def is_table(path: Path) -> bool:
-    """Returns whether a file has the suffix of a table that can be read."""
+    """Returns whether a file has the suffix of a supported table."""
     return path.suffix.lower() in (".csv", ".parquet")
 
 
@@ -39,7 +39,7 @@ def column_names(path: Path, flag: str) -> list[str]:
 
 
 def read_rows(path: Path, columns: Sequence[str], flag: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Reads the rows of a table in their order.
+    """Reads the rows of a table in order.
 
     Args:
       path: a `.csv` or `.parquet` file.
@@ -130,7 +130,7 @@ def _is_parquet(path: Path, flag: str) -> bool:
 
 @contextlib.contextmanager
 def _readable(path: Path, flag: str) -> Iterator[None]:
-    """Turns errors of reading a CSV file into InputError."""
+    """Turns errors in reading a CSV file into InputError."""
     try:
         yield
     except (OSError, UnicodeDecodeError, csv.Error) as error:

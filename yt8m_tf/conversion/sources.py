@@ -1,4 +1,4 @@
-"""Detection of the kind of feature files, and the choice of their reader."""
+"""Detects the kind of feature files, and chooses their reader."""
 
 from __future__ import annotations
 

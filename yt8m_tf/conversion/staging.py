@@ -1,7 +1,7 @@
 """Temporary files of encoded features, from which shards are written: a file for each part of a source.
 
-Several processes write parts. A complete part is not made again: its name is a hash of its inputs, that is, files with
-sizes and times, and the encoding. Labels and splits are not inputs; they are added when shards are written.
+Several processes write parts. A complete part is not made again: its name is a hash of its inputs, that is, the files
+with their sizes and times, and the encoding. Labels and splits are not inputs; they are added when shards are written.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class Staging:
 
     Attributes:
       folder: path of the directory.
-      reader: of the source.
+      reader: the reader of the source.
       sizes: feature name to D.
-      storage: of frames.
+      storage: storage format of frames.
     """
 
     folder: Path
@@ -134,7 +134,7 @@ class Staging:
         """Makes missing parts in several processes; yields the key of each part once it is complete.
 
         Args:
-          chunks: by their keys.
+          chunks: chunks by their keys.
           jobs: number of processes; 1: run in this process.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Tables of labels: which videos there are, what they show, and what they are for."""
+"""Tables of labels: the videos, their labels, and their splits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ VOCABULARY = "vocabulary.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table: what it says of a video.
+    """A row of a table, about one video.
 
     Attributes:
-      labels: class ids, each once, in the table's order; None where it has none for the video.
-      split: what the video is for.
+      labels: distinct class ids, in the table's order; None if the video has none.
+      split: the video's split.
     """
 
     labels: tuple[int, ...] | None
@@ -36,13 +36,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
-    """A table of videos: labels, splits and the like by id.
+    """A table of videos, with their labels and splits.
 
     Attributes:
-      rows: by the ids of the videos, in the table's order.
-      class_names: the name of each class, by id; empty where nothing is known of classes.
-      vocabulary: the vocabulary that they come from; None where they come from the table.
-      path: the file that it was read from, if it was.
+      rows: rows by video id, in the table's order.
+      class_names: the name of each class, by class id; empty if nothing is known about classes.
+      vocabulary: the vocabulary that the names come from; None if they come from the table.
+      path: the file that the table was read from, if any.
     """
 
     rows: Mapping[str, Row]
@@ -56,13 +56,13 @@ class TableFormat:
     """The layout of a table of labels.
 
     Attributes:
-      id_column: the ids of the videos.
-      labels_column: their labels, ids or names of classes: a list (Parquet), a number, or a text of several labels. An
-        empty cell: nothing is known of the video's labels.
-      split_column: "train", "validate" or "test"; where the table has no such column, `validate_share` says.
-      separator: between the labels of a text.
-      validate_share: the share of the videos that is for validation, if there are no splits. Which ones follows from
-        their ids alone, so that new videos move none of the others.
+      id_column: column of the videos' ids.
+      labels_column: column of their labels, which are ids or names of classes: a list (Parquet), a number, or a text of
+        several labels. An empty cell means that nothing is known about the video's labels.
+      split_column: column of "train", "validate" or "test"; without such a column, `validate_share` applies.
+      separator: the separator of labels in a text.
+      validate_share: the share of the videos used for validation, if there are no splits. The choice depends only on
+        each video's id, so that new videos do not move others.
     """
 
     id_column: str = "id"
@@ -75,20 +75,20 @@ class TableFormat:
 def read_table(
     path: Path, form: TableFormat | None = None, vocabulary: Path | None = None, flag: str = "--labels"
 ) -> LabelTable:
-    """Reads a CSV or Parquet table, a row for each video.
+    """Reads a CSV or Parquet table with a row for each video.
 
-    Labels that are whole numbers throughout are ids of classes; else all are names. Without a vocabulary there are as
-    many classes as the highest id says, or as there are names, in alphabetical order.
+    If all labels are whole numbers, they are class ids; otherwise all are class names. Without a vocabulary, the
+    classes are 0 to the highest id, or the names in alphabetical order.
 
     Args:
       path: the table.
       form: its columns.
-      vocabulary: a vocabulary.csv whose classes the labels are of.
-      flag: that the table was named by, for messages.
+      vocabulary: a vocabulary.csv of the classes of the labels.
+      flag: the flag that names the table, for messages.
 
     Raises:
-      InputError: a table or vocabulary that cannot be read, an id twice or none, another split, a label that the
-        vocabulary lacks or that several of its classes are called.
+      InputError: the table or vocabulary cannot be read, an id is missing or repeated, a split is invalid, or a label
+        is not in the vocabulary or is the name of several classes.
     """
     form = form or TableFormat()
     has_splits = form.split_column in column_names(path, flag)
@@ -119,12 +119,12 @@ def read_table(
 
 
 def write_vocabulary(path: Path, table: LabelTable, written: Iterable[str]) -> None:
-    """Writes a vocabulary.csv in the dataset's format: the table's own, or a copy of the one that it came from.
+    """Writes a vocabulary.csv in the dataset's format, or a copy of the vocabulary that the table was read with.
 
     Args:
-      path: of the file.
-      table: with the names of the classes.
-      written: ids of the videos, of which those for training are counted.
+      path: path of the file.
+      table: has the names of the classes.
+      written: ids of the videos; the training videos among them are counted.
     """
     with files.whole_file(path) as temporary:
         if table.vocabulary is not None:
@@ -140,7 +140,7 @@ def write_vocabulary(path: Path, table: LabelTable, written: Iterable[str]) -> N
 
 
 def text_of(value: Any) -> str:
-    """A cell as text, without blanks around it; "" for nothing."""
+    """Returns a cell as text, without surrounding blanks; "" for None."""
     if value is None:
         return ""
     return (value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)).strip()
@@ -150,8 +150,8 @@ class _Numbers:
     """Finds the class ids of labels.
 
     Args:
-      labels: all of them, video by video.
-      names: of the classes, by id; None: they follow from the labels.
+      labels: the labels of all videos.
+      names: the names of the classes, by id; None derives them from the labels.
       vocabulary: where the names come from, for messages.
     """
 
@@ -170,7 +170,7 @@ class _Numbers:
             self._ids.setdefault(name, []).append(index)
 
     def of(self, labels: Sequence[str] | None, where: str) -> tuple[int, ...] | None:
-        """The class ids, each once; `where` names the row, for messages."""
+        """Returns the distinct class ids of labels; `where` names the row, for messages."""
         return None if labels is None else tuple(dict.fromkeys(self._id(label, where) for label in labels))
 
     def _id(self, label: str, where: str) -> int:
@@ -198,7 +198,7 @@ def _class_names(vocabulary: Path) -> list[str]:
 
 
 def _labels(value: Any, separator: str) -> list[str] | None:
-    """The labels of a cell; None where it is empty."""
+    """Returns the labels of a cell; None if it is empty."""
     parts = value if isinstance(value, list | tuple) else text_of(value).split(separator)
     return [part for part in map(text_of, parts) if part] or None
 
@@ -211,6 +211,6 @@ def _split(text: str, where: str) -> Split:
 
 
 def position_of(video_id: str, purpose: str) -> float:
-    """A place from 0 to 1 that is random for people, and always the same for an id and a purpose."""
+    """Returns a pseudo-random number from 0 to 1, always the same for an id and a purpose."""
     digest = hashlib.sha256(f"{purpose} {video_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

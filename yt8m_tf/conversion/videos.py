@@ -1,4 +1,4 @@
-"""Results of readers of features: videos, and problems of those that cannot be read."""
+"""Results of readers of features: videos, and the problems of those that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-# A pickle is a program: reading one runs it.
+# Unpickling runs code.
 PICKLE = "a pickle: reading it would run whatever code is in it; save plain arrays of numbers"
 
 
@@ -16,9 +16,9 @@ class Video(NamedTuple):
     """The features of a video.
 
     Attributes:
-      source: where they come from, for people.
-      id: of the video.
-      features: name to floats [T, D], or [D] where there are no frames.
+      source: where the features come from, for messages.
+      id: the video's id.
+      features: name to floats [T, D], or [D] if there are no frames.
     """
 
     source: str
@@ -27,11 +27,11 @@ class Video(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The reason for which a video is left out.
+    """The reason why a video is left out.
 
     Attributes:
-      source: where it should come from; "" where it comes from nowhere.
-      id: of the video; "" where it is not known.
+      source: where the video should come from; "" if it has no source.
+      id: the video's id; "" if it is not known.
       problem: what is wrong, in one line.
     """
 
@@ -46,9 +46,9 @@ class Chunk:
 
     Attributes:
       paths: the files that it is read from.
-      names: of the features that the files hold, where they do not say so themselves.
-      part: which part of them, for a source that divides files.
-      num_videos: in it; None where that is not known before.
+      names: the names of the features in the files, if the files do not name them.
+      part: the number of the part, for a source that divides files.
+      num_videos: number of videos; None if it is not known in advance.
     """
 
     paths: Sequence[str]
@@ -58,7 +58,7 @@ class Chunk:
 
 
 class Reader(Protocol):
-    """Reads features. It is sent to other processes, and its `repr` says all that its results depend on."""
+    """Reads features. It is sent to other processes, and its `repr` contains everything that its results depend on."""
 
     def read(self, chunk: Chunk) -> Iterator[Video | Problem]:
-        """The videos of a part, in their order."""
+        """Yields the videos of a part, in order."""

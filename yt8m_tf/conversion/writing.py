@@ -1,12 +1,12 @@
-"""Shards of videos with features and labels, and what lies beside them: the vocabulary, a configuration, a record.
+"""Writes shards of videos with features and labels, and the files next to them.
 
-  <output_dir>/{video,frame}/{train,validate,test}NNNN.tfrecord   as the dataset's; the same videos in the same order
-  <output_dir>/{video,frame}/data.yaml   the section `data` of a configuration that reads them
+  <output_dir>/{video,frame}/{train,validate,test}NNNN.tfrecord   as in the dataset; the same videos in the same order
+  <output_dir>/{video,frame}/data.yaml   the `data` section of a configuration that reads them
   <output_dir>/vocabulary.csv            the names of the classes, in the dataset's format
   <output_dir>/shards.json               what was written, and from what
 
-Which shard a video goes to, and where in it, follows from the ids of all videos alone: the order is random for people,
-so that folds of shards are sound, and always the same. The same videos give the same bytes.
+The shard of a video, and its place there, depend only on the ids of all videos. The order is pseudo-random, so that
+folds of shards are sound, and reproducible. The same videos give the same bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from yt8m_tf.errors import InputError
 
 RECORD = "shards.json"
 DATA_SECTION = "data.yaml"
-# Of what was left out; who makes the features writes it.
+# Lists what was left out; written by the code that makes the features.
 REPORT = "report.csv"
 
 
@@ -39,10 +39,10 @@ class Layout:
     """The layout of the shards to write.
 
     Attributes:
-      levels: that are written.
-      videos_per_shard: at most; the shards of a split differ by one.
+      levels: the levels to write.
+      videos_per_shard: the most videos in a shard; the shards of a split differ by at most one video.
       sizes: feature name to D.
-      storage: of the frames.
+      storage: storage format of the frames.
     """
 
     levels: Sequence[schema.Level]
@@ -56,9 +56,9 @@ class Written:
     """Summary of a directory of shards.
 
     Attributes:
-      fingerprint: of all that it was made from.
-      is_whole: whether all of it is there; else it was being written.
-      num_videos: by split.
+      fingerprint: fingerprint of all its inputs.
+      is_whole: whether writing was completed.
+      num_videos: number of videos by split.
       shards: path relative to the directory to the number of records.
     """
 
@@ -69,15 +69,15 @@ class Written:
 
 
 def check_inputs(directory: Path, table: LabelTable | None, read: Iterable[str]) -> None:
-    """Refuses to write over what is read, or over a vocabulary that comes from elsewhere.
+    """Checks that no input, and no vocabulary from elsewhere, would be overwritten.
 
     Args:
-      directory: of the shards; need not exist.
-      table: of labels; None: there is none.
+      directory: the directory of the shards; need not exist.
+      table: the table of labels, if there is one.
       read: the files that features are made from.
 
     Raises:
-      InputError: such a file lies in the directory, under a name of those that are written.
+      InputError: the directory has such a file under a name that will be written.
     """
     flag, vocabulary = f"--output_dir={directory}", directory / VOCABULARY
     tables = [str(table.path)] if table is not None and table.path is not None else []
@@ -89,18 +89,18 @@ def check_inputs(directory: Path, table: LabelTable | None, read: Iterable[str])
 
 
 def check_output(directory: Path, fingerprint: str, overwrite: bool) -> Written | None:
-    """Looks at what a directory holds, before anything is made for it.
+    """Checks the contents of an output directory, before anything is made for it.
 
     Args:
       directory: need not exist.
-      fingerprint: of what will be written there.
-      overwrite: replace what was made from something else.
+      fingerprint: fingerprint of what will be written there.
+      overwrite: whether to replace shards that were made from something else.
 
     Returns:
-      What is there, where it is all that would be written; else None.
+      What is there, if it is complete and the same as would be written; otherwise None.
 
     Raises:
-      InputError: it holds shards of another kind, or from elsewhere.
+      InputError: the directory has other shards, or shards from elsewhere.
     """
     path = directory / RECORD
     if path.exists():
@@ -126,18 +126,18 @@ def write_dataset(
     layout: Layout,
     fingerprint: str,
 ) -> Written:
-    """Writes the shards of videos, and what lies beside them; replaces what was made from something else.
+    """Writes the shards of videos and the files next to them, and replaces those made from something else.
 
     Args:
       directory: where to write.
       table: the labels and splits of the videos.
-      videos: their ids, all of the table, in any order.
-      load: the features of a video, by its id; called once for each level.
-      layout: which shards.
-      fingerprint: of all that the shards are made from.
+      videos: the ids of the videos, all of which are in the table, in any order.
+      load: returns the features of a video, by its id; called once for each level.
+      layout: the layout of the shards.
+      fingerprint: fingerprint of all inputs of the shards.
 
     Raises:
-      InputError: they cannot be written.
+      InputError: a file cannot be written.
     """
     dealt = _deal(table, videos, layout)
     counts = Counter(table.rows[video_id].split for ids in dealt.values() for video_id in ids)
@@ -171,7 +171,7 @@ def write_dataset(
 def _data_section(
     level: schema.Level, layout: Layout, table: LabelTable, dealt: Mapping[str, Sequence[str]], longest: int
 ) -> dict[str, Any]:
-    """The section `data` of a configuration that reads the shards; `longest` is in frames."""
+    """Returns the `data` section of a configuration that reads the shards; `longest` is in frames."""
     data: dict[str, Any] = {"level": level}
     frame_level = level == "frame"
     data["features"] = {
@@ -190,13 +190,13 @@ def _data_section(
 
 
 def read_data_section(directory: Path, level: schema.Level) -> str:
-    """The section `data` that `write_dataset` wrote for a level, in one line, for `--set=data=...`."""
+    """Returns the `data` section that `write_dataset` wrote for a level, in one line, for `--set=data=...`."""
     section = yaml.safe_load((directory / level / DATA_SECTION).read_text(encoding="utf-8"))["data"]
     return yaml.safe_dump(section, sort_keys=False, default_flow_style=True, width=float("inf")).strip()
 
 
 def _deal(table: LabelTable, videos: Iterable[str], layout: Layout) -> dict[str, list[str]]:
-    """Name of each shard to the ids of its videos, in their order."""
+    """Returns the ids of the videos of each shard, in order, by the shard's name."""
     dealt: dict[str, list[str]] = {}
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
     for video_id in videos:
@@ -213,7 +213,7 @@ def _deal(table: LabelTable, videos: Iterable[str], layout: Layout) -> dict[str,
 def _write(
     path: Path, level: schema.Level, ids: Sequence[str], table: LabelTable, load: Callable[[str], Encoded]
 ) -> int:
-    """Writes a shard; the frames of its longest clip."""
+    """Writes a shard, and returns the number of frames of its longest clip."""
     longest = 0
 
     def records() -> Iterator[bytes]:

@@ -10,15 +10,15 @@ import tensorflow as tf
 def require(right: tf.Tensor, message: str) -> Any:
     """Fails with `message` if a condition does not hold, eagerly or in a graph.
 
-    `tf.debugging.Assert` makes a conditional of two functions in a graph, so that it formats its message only if it
-    fails. The message is a constant here, for which a conditional only costs time when the graph is traced.
+    In a graph, `tf.debugging.Assert` builds a conditional of two functions, so that it formats its message only on
+    failure. Here the message is a constant, so a conditional would only take time when the graph is traced.
 
     Args:
       right: scalar bool.
-      message: without a value of the record: who catches the error looks for the record.
+      message: without values of the record: whoever catches the error searches for the record.
 
     Returns:
-      What belongs into `tf.control_dependencies`.
+      An operation for `tf.control_dependencies`.
 
     Raises:
       tf.errors.InvalidArgumentError: when run, if `right` is false.

@@ -1,7 +1,7 @@
 """An iterator over batches that knows its position and names what is wrong with a record.
 
-Failures are told from the inside: when TensorFlow's reader or parser fails, a slow and exact search over the shards
-that were being read (`integrity`) names the shard, the record and the reason.
+When TensorFlow's reader or parser fails, a slow but exact search (`integrity`) over the shards that were being read
+names the shard, the record and the reason.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Batch = dict[str, Any]
 
 
 class BesideRecords(Protocol):
-    """Data that a training stream reads beside the records, such as soft labels (`score_shards.soft_labels`).
+    """Data that a training stream reads alongside the records, such as soft labels (`score_shards.soft_labels`).
 
     Attributes:
-      replaces_labels: whether the labels of the records do not matter.
+      replaces_labels: whether it replaces the labels of the records.
     """
 
     @property
     def replaces_labels(self) -> bool: ...
 
     def look_up(self, shards: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns what a batch has beside its records, by the numbers of their shards [B] and their ids [B], bytes.
+        """Returns the data for a batch of records, given their shard numbers [B] and their ids [B], bytes.
 
-        Batches come in the order of the stream, from one thread.
+        Called in one thread, with the batches in the order of the stream.
 
         Raises:
-          InputError: it has nothing for a record that needs it.
+          InputError: it has no data for a record that needs them.
         """
 
 
@@ -45,17 +45,17 @@ class BatchStream:
     """An iterator over batches that knows its position, explains failures, and can go on after damage.
 
     Args:
-      make_dataset: makes the dataset of batches (each with a "position") that starts at a position and reads
-        no more than so many records of each shard.
+      make_dataset: makes the dataset of batches (each with a "position"), given the position to start from and the most
+        records to read from each shard (-1 for all).
       groups: the order of the shards.
-      data: what the records hold.
-      faults: what to do about damage; what is skipped is recorded here.
+      data: what the records contain.
+      faults: what to do about damage; skipped damage is recorded here.
       position: where to start.
-      need_labels: whether the labels of the records matter.
+      need_labels: whether the labels of the records are needed.
 
     Attributes:
       position: just after the last batch delivered.
-      seconds_waited: the time spent on waiting for batches.
+      seconds_waited: the time spent waiting for batches.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class BatchStream:
         return iter(self._make_dataset(self.position, good))
 
     def _explain_or_skip(self, error: Exception) -> None:
-        """Records the damage that is to be skipped; raises what names the record in every other case."""
+        """Records damage that is to be skipped; otherwise raises an error that names the record."""
         group, known = group_of(self.position), self._faults.damaged
         if isinstance(error, records.PARSE_FAILURES):
             problem = self._faults.find_bad_record(

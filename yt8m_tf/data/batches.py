@@ -1,4 +1,4 @@
-"""Serialized records in the order of the shards, in batches that run across shards: what inference and scoring read."""
+"""Reads serialized records for inference and scoring: in the order of the shards, in batches that span shards."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from yt8m_tf.data import integrity
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.threads import UNDER_WAY
 
-_READ_AHEAD = 4  # pieces: of a shard, or of a batch where shards are larger
+_READ_AHEAD = 4  # pieces: a shard each, or a batch where shards are larger
 
 
 def read_batches(
     groups: Iterable[Sequence[str]], batch_size: int, faults: Faults, first: int = 0, used: int = 0
 ) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
-    """Reads shards, a group when the one before is read; batches run across groups, too.
+    """Reads shards in batches that span shards and groups.
 
     Args:
-      groups: paths.
-      batch_size: records of a batch; the last one may have fewer.
-      faults: whether to skip damage; where it is known or found already.
-      first, used: where to start in the first group: the index of a shard, and how many of its records to leave out.
+      groups: groups of paths; the next group is asked for when the previous one has been read.
+      batch_size: records per batch; the last batch may have fewer.
+      faults: whether to skip damage, and the damage already known.
+      first, used: where to start in the first group: the index of a shard, and how many of its records to skip.
 
     Yields:
-      The index of each record's shard among those of all groups, [B] int64, and the records, [B] string.
+      The index of each record's shard over all groups, [B] int64, and the records, [B] string.
 
     Raises:
-      InputError: a damaged shard, unless damage is to be skipped.
+      InputError: a shard is damaged, unless damage is to be skipped.
     """
-    pieces: list[tuple[int, tf.Tensor]] = []  # fewer records than a batch has
+    pieces: list[tuple[int, tf.Tensor]] = []  # together smaller than a batch
     size = before = 0
 
     def batch() -> tuple[np.ndarray, tf.Tensor]:
@@ -53,7 +53,7 @@ def read_batches(
 
 
 def _pieces(shards: Sequence[str], most: int, faults: Faults, first: int, used: int) -> Iterator[tuple[int, tf.Tensor]]:
-    """Up to `most` records of a shard at a time: its index, and the records."""
+    """Yields the index of a shard and up to `most` of its records at a time."""
     while True:
         limits = [faults.damaged[shard].record if shard in faults.damaged else -1 for shard in shards]
         try:
@@ -83,8 +83,8 @@ def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int
 
 
 def batches_under_way() -> int:
-    """Number of batches to score at a time: a GPU should not wait, but one forward pass takes all cores of a CPU.
+    """Returns the number of batches to score at a time: a GPU should not wait, but a forward pass uses all CPU cores.
 
-    A padded batch of clips takes 0.35 MB a clip, four times that once decoded.
+    A clip takes 0.35 MB in a padded batch, and four times that once decoded.
     """
     return UNDER_WAY if tf.config.list_logical_devices("GPU") else 1

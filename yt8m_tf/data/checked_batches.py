@@ -1,4 +1,4 @@
-"""Batches of records that are checked as they are parsed, and without what is to be left out."""
+"""Parses batches of records with checks, and leaves out records without frames or labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import check_record
 from yt8m_tf.schema import NO_LABEL
 
-# Batches parsed at the same time.
+# Batches parsed in parallel.
 PARSERS = min(16, max(2, os.cpu_count() or 2))
 
 
 def parse_checked(serialized: tf.Tensor, data: RecordsConfig, faults: Faults, need_labels: bool = True) -> Batch:
-    """`records.parse_records` that refuses clips without frames and, where that is an error, videos without labels."""
+    """`records.parse_records` that rejects clips without frames and, if that is an error, videos without labels."""
     batch = records.parse_records(serialized, data)
     checks = []
     if data.level == "frame":
@@ -36,12 +36,12 @@ def parse_checked(serialized: tf.Tensor, data: RecordsConfig, faults: Faults, ne
 
 
 def without_labels(labels: tf.Tensor) -> tf.Tensor:
-    """[B] bool: which rows of padded labels [B, L] have none."""
+    """Returns which rows of padded labels [B, L] have none, [B] bool."""
     return tf.reduce_all(tf.equal(labels, NO_LABEL), axis=1)
 
 
 def taken_for_negative(batch: Batch, faults: Faults, valid: tf.Tensor | bool = True) -> Batch:
-    """Counts a batch's `valid` rows without labels, as "num_unlabelled", where these are taken for negative."""
+    """Counts the `valid` rows without labels as "num_unlabelled", if these are taken for negative; otherwise {}."""
     if "labels" not in batch or faults.on_unlabelled != "negative":
         return {}
     return {"num_unlabelled": tf.math.count_nonzero(valid & without_labels(batch["labels"]))}
@@ -54,16 +54,16 @@ def usable_records(
     need_labels: bool = True,
     located_in: Sequence[str] = (),
 ) -> tf.data.Dataset:
-    """Leaves out, and counts, clips without frames and videos without labels, if that is wished.
+    """Leaves out and counts clips without frames and videos without labels, if `faults` says so.
 
-    It takes a second look at every record.
+    This takes a second look at every record.
 
     Args:
-      pairs: of a position and a serialized record, or what has it first.
-      data: what the records hold.
-      faults: what is left out, and the counts.
-      need_labels: whether labels matter.
-      located_in: shards, where locators (`clip_reader.locators`) stand for the records.
+      pairs: pairs of a position and a serialized record, or a structure that starts with one.
+      data: what the records contain.
+      faults: what to leave out; updated with the counts.
+      need_labels: whether labels are needed.
+      located_in: the shards, if `pairs` has locators (`clip_reader.locators`) instead of records.
     """
     skip_empty = data.level == "frame" and faults.on_empty == "skip"
     skip_unlabelled = need_labels and targets_of(data) is not None and faults.on_unlabelled == "skip"
@@ -72,7 +72,7 @@ def usable_records(
     doubtful = clip_reader.doubtful(located_in, data, skip_unlabelled) if located_in else None
 
     def count(empty: np.ndarray, num_unlabelled: np.int64) -> np.int64:
-        # A feature that is missing looks empty, too; the error makes `BatchStream` look for the record.
+        # A missing feature looks empty, too; the error makes `BatchStream` search for the record.
         if any(check_record(clip, data, need_labels=False, need_frames=False) for clip in empty):
             raise ValueError("a record without one of the features")
         faults.num_empty += len(empty)
@@ -100,7 +100,7 @@ def usable_records(
 
 
 def reads_directly(shards: Sequence[str], data: RecordsConfig) -> bool:
-    """Returns whether `clip_reader` reads the batches: whole local clips in lists of frames."""
+    """Returns whether `clip_reader` reads the batches: whole clips in lists of frames, from local shards."""
     if data.level == "video" or ratings_of(data) or any(feature.in_context for feature in data.stored.values()):
         return False
     return clip_reader.is_local(shards)
@@ -123,7 +123,7 @@ def read_clips(
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Turns tf.data's autotuning off: there is nothing left to tune, and its bookkeeping costs time."""
+    """Turns off tf.data's autotuning: there is nothing left to tune, and its bookkeeping costs time."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)

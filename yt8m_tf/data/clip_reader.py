@@ -1,8 +1,8 @@
 """Reads frame-level shards record by record, and hands batches of clips to TensorFlow without another copy.
 
-What travels through shuffling and batching is where a record lies, not its quarter of a megabyte; its bytes are read
-when its batch is put together, checked, and copied once, into the padded batch (`clip_records`). Reading and large
-copies leave Python's lock, so that threads help.
+Only the location of a record travels through shuffling and batching, not its quarter of a megabyte. Its bytes are read
+and checked when its batch is assembled, and copied once, into the padded batch (`clip_records`). Reading and large
+copies release the GIL, so threads help.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from yt8m_tf.data import crc32c
 from yt8m_tf.data.clip_records import ClipParser
 from yt8m_tf.data.threads import in_order
 
-# In place of a length: no record can be read there.
+# Replaces the length where no record can be read.
 _UNREADABLE = -1
 
 
 def is_local(shards: Iterable[str]) -> bool:
-    """Returns whether all shards are in local file systems, where files can be read from any byte on."""
+    """Returns whether all shards are in local file systems, where files can be read from any byte."""
     return not any("://" in shard for shard in shards)
 
 
 def locators(shards: Sequence[str]) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """For `order.serialized_records`: from the number of a shard and a limit to a dataset of its records' locators.
+    """Returns an `open_shard` for `order.serialized_records`, which gives the locators of a shard's records.
 
-    A locator is [3] int64: the number of the shard, the byte at which the record's data starts, its length.
+    A locator is [3] int64: the number of the shard, the byte at which the record's data starts, and its length.
     """
 
     def find(index: np.int64, limit: np.int64) -> np.ndarray:
@@ -58,14 +58,14 @@ def read_batches(
 
     Args:
       shards: paths.
-      data: what the records hold.
-      located: of each batch, something to hand on, and the locators [B, 3] of its records.
-      parse: what to do with serialized records [B] of another layout: `records.parse_records`, or what includes it.
-      need_labels: a clip without labels is for `parse`, too.
+      data: what the records contain.
+      located: for each batch, a value to pass on, and the locators [B, 3] of its records.
+      parse: parses serialized records [B] of another layout: `records.parse_records`, or a function around it.
+      need_labels: whether clips without labels are left to `parse`, too.
       under_way: batches that are read at the same time.
 
     Yields:
-      What came with the locators, and the batch as `records.parse_records` gives it.
+      The value passed on, and the batch as `records.parse_records` returns it.
 
     Raises:
       tf.errors.DataLossError: a record is damaged.
@@ -87,10 +87,10 @@ def read_batches(
 def doubtful(
     shards: Sequence[str], data: RecordsConfig, need_labels: bool
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Makes a function from locators [N, 3] to the records that may lack frames, or labels where these are needed.
+    """Returns a function from locators [N, 3] to the records that may lack frames, or labels if these are needed.
 
-    It returns their rows [M] int64 and the records [M], bytes objects. Where one cannot be read it returns none at all:
-    reading their batches fails then.
+    That function returns their rows [M] int64, and the records [M] as bytes objects. If any record cannot be read, it
+    returns none: reading the batch will fail.
     """
     parser, records = ClipParser(data, need_labels), _Records(shards)
 
@@ -107,12 +107,12 @@ def doubtful(
 
 
 def _tensor(values: np.ndarray) -> tf.Tensor:
-    """An array as a tensor; of frames [B, T, D], which are large, the same memory."""
+    """Converts an array to a tensor; frames [B, T, D], which are large, share its memory."""
     return tf.experimental.dlpack.from_dlpack(values.__dlpack__()) if values.ndim == 3 else tf.constant(values)
 
 
 def count_records(shards: Sequence[str]) -> int | None:
-    """The records of local shards, from their lengths alone; None where shards are elsewhere or cannot be read."""
+    """Counts the records of local shards from their headers alone; None if shards are not local or cannot be read."""
     if not is_local(shards):
         return None
     count = 0
@@ -125,10 +125,10 @@ def count_records(shards: Sequence[str]) -> int | None:
 
 
 def _find_records(path: str, shard: int, limit: int) -> np.ndarray:
-    """The locators [N, 3] of a shard's records, of the first `limit` unless that is negative.
+    """Returns the locators [N, 3] of a shard's records: of the first `limit`, or of all if it is negative.
 
-    It raises nothing, as a dataset would take any exception for one of another type: where the shard cannot be read, or
-    not to its end, the last locator has the length `_UNREADABLE`, and reading it fails.
+    It never raises, because a dataset would turn the exception into one of another type. If the shard cannot be read to
+    its end, the last locator has the length `_UNREADABLE`, and reading it fails.
     """
     rows: list[tuple[int, int, int]] = []
     position = 0
@@ -151,15 +151,15 @@ def _find_records(path: str, shard: int, limit: int) -> np.ndarray:
 
 
 class _Records:
-    """The records of some shards, read into memory which each thread uses again: the system clears what is new."""
+    """Reads records of some shards into memory that each thread reuses: the system would clear new memory."""
 
     def __init__(self, shards: Sequence[str]):
         self._shards, self._rooms = shards, threading.local()
 
     def read(self, rows: np.ndarray) -> list[memoryview]:
-        """The records at locators [B, 3], their checksums compared; the thread's next call overwrites them."""
+        """Reads the records at locators [B, 3] and verifies them; the thread's next call overwrites them."""
         for shard in rows[rows[:, 2] == _UNREADABLE, 0].tolist():
-            with _opened(self._shards[shard]):  # or it is gone
+            with _opened(self._shards[shard]):  # raises if it is gone
                 raise _damaged(self._shards[shard])
         ends = np.cumsum(rows[:, 2]).tolist()
         spans = [slice(end - length, end) for end, length in zip(ends, rows[:, 2].tolist(), strict=True)]

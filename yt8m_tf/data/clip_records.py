@@ -2,8 +2,8 @@
 
 `tf.io.parse_sequence_example` copies every frame to a string, some 420 a clip, and decodes each. In the layout that
 protobuf's libraries write, a list of n frames of W bytes (D codes or floats) repeats the same few bytes of headers
-before each frame. So it is an array [n, headers + W], whose last W columns are the frames. Records of another layout,
-and faulty records, are left to TensorFlow's parser, which reports the fault.
+before each frame. The list is thus an array [n, headers + W], whose last W columns are the frames. Records of another
+layout, and faulty records, are left to TensorFlow's parser, which reports the fault.
 
 Reference: https://protobuf.dev/programming-guides/encoding, tensorflow/core/example/{example,feature}.proto.
 """
@@ -19,7 +19,7 @@ from yt8m_tf.config.data import RecordsConfig, targets_of
 from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.schema import NO_LABEL
 
-# Tags of fields with a length and the numbers 1, 2 and 3; tag of a single integer with the number 1.
+# Protobuf tags of length-delimited fields number 1, 2 and 3, and of a varint field number 1.
 _FIRST, _SECOND, _THIRD, _NUMBER = 0x0A, 0x12, 0x1A, 0x08
 _DTYPES: Mapping[Any, str] = {"uint8": "u1", "float16": "<f2", "float32": "<f4", "float_list": "<f4"}
 _ALIGNMENT = 64  # in bytes, of arrays that TensorFlow takes without a copy
@@ -52,16 +52,16 @@ class ClipParser:
         self._lengths = np.array(data.padded_lengths)
 
     def parse(self, record: bytes | memoryview) -> Clip | None:
-        """Parses a record; None if it has another layout than that of protobuf's libraries, or is incomplete."""
+        """Parses a record; returns None if its layout is not that of protobuf's libraries, or it is incomplete."""
         try:
             return self._parse(record)
         except (IndexError, _OtherLayoutError):
             return None
 
     def parse_batch(self, serialized: Sequence[bytes | memoryview]) -> dict[str, np.ndarray] | None:
-        """Parses records [B] to the arrays of `records.parse_records`; None if one of them has to be parsed there.
+        """Parses records [B] to the arrays of `records.parse_records`; returns None if one has to be parsed there.
 
-        That is the case, too, for values that are out of range or not finite.
+        This includes records with values that are out of range or not finite.
         """
         clips = [self.parse(record) for record in serialized]
         if not all(clips):
@@ -178,7 +178,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(record: bytes | memoryview, position: int) -> tuple[int, int]:
-    """Reads the number at a position, below 2 ** 35; returns it and the position after it."""
+    """Reads the varint at a position, below 2 ** 35; returns it and the position after it."""
     byte = record[position]
     if byte < 0x80:
         return byte, position + 1
@@ -194,7 +194,7 @@ def _read_varint(record: bytes | memoryview, position: int) -> tuple[int, int]:
 
 
 def _piece(record: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
-    """Returns the start and end of the bytes that follow a length."""
+    """Returns the start and end of a length-delimited value."""
     length, start = _read_varint(record, position)
     if start + length > end:
         raise _OtherLayoutError
@@ -202,7 +202,7 @@ def _piece(record: bytes | memoryview, position: int, end: int) -> tuple[int, in
 
 
 def _entries(record: bytes | memoryview, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yields the entries of a map from texts to messages: each key, and the start and end of its value."""
+    """Yields the entries of a map from strings to messages: each key, and the start and end of its value."""
     while position < end:
         if record[position] != _FIRST:
             raise _OtherLayoutError
@@ -230,7 +230,7 @@ def _only_bytes(record: bytes | memoryview, start: int, end: int) -> bytes:
 
 
 def _numbers(record: bytes | memoryview, start: int, end: int) -> list[int]:
-    """Returns the values of a Feature of integers, none of them negative, packed or one by one."""
+    """Returns the values of a Feature of non-negative integers, packed or not."""
     if start == end or record[start] != _THIRD:
         raise _OtherLayoutError
     start, stop = _piece(record, start + 1, end)
@@ -252,7 +252,7 @@ def _numbers(record: bytes | memoryview, start: int, end: int) -> list[int]:
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Allocates an array of codes that TensorFlow can take without a copy."""
+    """Allocates a uint8 array that TensorFlow can take without a copy."""
     size = int(np.prod(shape))
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     offset = -memory.ctypes.data % _ALIGNMENT

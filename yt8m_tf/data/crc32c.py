@@ -1,8 +1,8 @@
-"""Checksums of TFRecord headers.
+"""Checksums of TFRecord files.
 
-A TFRecord file is a row of records: `uint64 length`, `uint32 masked CRC of the length`, `length` bytes of data,
+A TFRecord file is a sequence of records: `uint64 length`, `uint32 masked CRC of the length`, `length` bytes of data,
 `uint32 masked CRC of the data`, all little-endian. TensorFlow computes the checksums when it reads and writes, but has
-no public function for them, and finding the next record after damage takes one at every byte of a file.
+no public function for them. Finding the next record after damage takes a checksum at every byte of a file.
 
 Reference: https://www.tensorflow.org/tutorials/load_data/tfrecord (format), RFC 3720 appendix B.4 (CRC-32C).
 """
@@ -16,14 +16,14 @@ import tensorflow as tf
 
 LENGTH_BYTES = 8
 HEADER_BYTES = 12  # the length and its checksum
-FRAMING_BYTES = 16  # what a record takes beside its data
+FRAMING_BYTES = 16  # the bytes of a record besides its data
 
 _MASK_DELTA = 0xA282EAD8
 _SEARCHED_BYTES = 1 << 22  # at a time
 
 
 def masked_crc(data: bytes | npt.NDArray[np.uint8]) -> int:
-    """The checksum that a TFRecord file has for these bytes; an array [N] of them is not copied."""
+    """Returns the checksum that a TFRecord file stores for these bytes; an array [N] is not copied."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
@@ -39,21 +39,21 @@ def headers_match(headers: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """
     lengths = np.ascontiguousarray(headers[:, :LENGTH_BYTES]).view("<u8")[:, 0]
     stored = np.ascontiguousarray(headers[:, LENGTH_BYTES:]).view("<u4")[:, 0]
-    # Where a file is damaged, most headers are often the same, above all zeros.
+    # In a damaged part of a file most headers are often equal, typically all zeros.
     distinct, which = np.unique(lengths, return_inverse=True)
     checksums = [masked_crc(length.to_bytes(LENGTH_BYTES, "little")) for length in distinct.tolist()]
     return np.array(checksums, np.uint32)[which] == stored
 
 
 def next_header(path: str, offset: int, num_bytes: int) -> int:
-    """The first byte from `offset` on at which a header with the right checksum starts; `num_bytes` for none."""
+    """Returns the first byte from `offset` on at which a header's checksum matches; `num_bytes` if there is none."""
     overlap = HEADER_BYTES - 1
     with tf.io.gfile.GFile(path, "rb") as file:
         while offset + HEADER_BYTES <= num_bytes:
             file.seek(offset)
             chunk = np.frombuffer(file.read(_SEARCHED_BYTES + overlap), np.uint8)
             windows = np.lib.stride_tricks.sliding_window_view(chunk, HEADER_BYTES)  # [N, 12]
-            # Records are below 4 GB, so that half of the length is zero. Few offsets are left after this quick test.
+            # Records are below 4 GB, so half of the length is zero. Few offsets pass this quick test.
             plausible = np.flatnonzero(~windows[:, 4:LENGTH_BYTES].any(axis=1))
             found = plausible[headers_match(windows[plausible])]
             if len(found):

@@ -1,4 +1,4 @@
-"""Reads batches of one pass over shards, in two ways that give the same batches."""
+"""Reads one pass over shards in batches, in two ways that give the same batches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from yt8m_tf.data.order import ShardGroups, serialized_records
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationReader:
-    """Makes what `BatchStream` reads in evaluation, from a position on.
+    """Makes the evaluation batches that `BatchStream` iterates over, from a position on.
 
     Attributes:
-      groups: the shards, in their order.
-      data: what their records hold.
+      groups: the shards, in order.
+      data: what their records contain.
       faults: what to do about clips without frames and videos without labels.
-      batch_size: rows of every batch; the last one is filled up with copies of its first row.
-      records_per_shard: read only the first so many of each shard.
+      batch_size: rows per batch; the last batch is padded with copies of its first row.
+      records_per_shard: read only this many records of each shard.
     """
 
     groups: ShardGroups
@@ -36,7 +36,7 @@ class EvaluationReader:
     records_per_shard: int | None
 
     def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
-        """Batches by TensorFlow's parser, of any layout and from anywhere."""
+        """Reads batches with TensorFlow's parser: any layout, any file system."""
         rated, shards = ratings_of(self.data), self.groups.shards
         attach = segments.cutter(rated, self.faults) if rated else None
         pairs = serialized_records(self.groups, start, 0, self._limits(good), len(shards), attach=attach)
@@ -47,7 +47,7 @@ class EvaluationReader:
         return untuned(parsed.prefetch(2))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
-        """Batches by `clip_reader`, of local clips alone."""
+        """Reads batches with `clip_reader`: local clips only."""
         shards, limits = self.groups.shards, self._limits(good)
         locators = clip_reader.locators(shards)
         pairs = serialized_records(self.groups, start, 0, limits, len(shards), open_shard=locators)
@@ -80,12 +80,12 @@ class EvaluationReader:
         return tf.range(self.batch_size) < tf.shape(positions)[0]
 
     def _filled_up(self, values: tf.Tensor) -> tf.Tensor:
-        """[n, ...] to [batch_size, ...] with copies of the first one."""
+        """Pads [n, ...] to [batch_size, ...] with copies of the first row."""
         missing = self.batch_size - tf.shape(values)[0]
         return tf.concat([values, tf.repeat(values[:1], missing, axis=0)], axis=0)
 
     def _filled(self, found: tuple[np.ndarray, np.ndarray]) -> tuple[tuple[Any, int], np.ndarray]:
-        """The locators of a batch, filled up; and with them its position and how many were there."""
+        """Returns the position of a batch and its number of locators, and the locators padded to a full batch."""
         positions, rows = found
         missing = self.batch_size - len(rows)
         return (positions[-1], len(rows)), np.concatenate([rows, np.repeat(rows[:1], missing, axis=0)])

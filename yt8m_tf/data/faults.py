@@ -1,4 +1,4 @@
-"""Policies for damaged shards, empty clips and unlabelled videos, with counts of those met so far."""
+"""Policies for damaged shards, empty clips and unlabelled videos, with counts of those found so far."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Action = Literal["error", "skip"]
 
 @dataclasses.dataclass
 class Faults:
-    """The user's choice for each kind of fault, and a record of those that were let pass.
+    """The user's choice for each kind of fault, and a record of the faults that were tolerated.
 
     Attributes:
       on_damaged: "error", or "skip": use the records before the damage and go on with the next shard.
       on_empty: "error", or "skip": leave out clips without frames.
-      on_unlabelled: where labels are needed, "error", "skip": leave out videos without labels, or "negative": take them
-        for videos that no class applies to.
-      reader: who reads, for messages.
-      damaged: what was found damaged and skipped, by shard.
-      num_empty: clips without frames that were left out, each time that one was read.
-      num_unlabelled: the same for videos without labels that were left out, or taken for negative.
-      num_beyond: the same for rated segments that start beyond their clips, which are left out.
+      on_unlabelled: where labels are needed, "error", "skip": leave out videos without labels, or "negative": treat
+        them as videos of no class.
+      reader: decides the remedies that messages name.
+      damaged: the damage that was found and skipped, by shard.
+      num_empty: how often a clip without frames was left out.
+      num_unlabelled: how often a video without labels was left out or taken for negative.
+      num_beyond: how often a rated segment that starts beyond its clip was left out.
     """
 
     on_damaged: Action = "error"
@@ -41,7 +41,7 @@ class Faults:
     num_beyond: int = 0
 
     def anew(self) -> Faults:
-        """The same choices, with nothing met yet: for reading the same data again."""
+        """Returns the same choices without any faults recorded, for reading the same data again."""
         return Faults(self.on_damaged, self.on_empty, self.on_unlabelled, self.reader)
 
     def skip_damage(self, damage: Damage) -> None:
@@ -55,13 +55,13 @@ class Faults:
         self.damaged[damage.path] = damage
 
     def of_model(self, name: str) -> None:
-        """From now on messages say that the model of this name decides what records must hold."""
+        """Makes later messages say that the model of this name decides what records must contain."""
         self.reader = dataclasses.replace(self.reader, model=name)
 
     def find_bad_record(
         self, paths: Iterable[str], data: RecordsConfig, *, need_labels: bool = True, need_whole: bool = True
     ) -> str | None:
-        """`integrity.find_bad_record`, of what is not let pass; of a mere `RecordsConfig` labels are not looked at."""
+        """`integrity.find_bad_record` for faults that are not tolerated; a plain `RecordsConfig` skips labels."""
         return integrity.find_bad_record(
             paths,
             data,
@@ -72,7 +72,7 @@ class Faults:
         )
 
     def check_record(self, serialized: bytes, data: RecordsConfig, *, need_labels: bool = True) -> str | None:
-        """`record_check.check_record`, in the same way."""
+        """`record_check.check_record` in the same way."""
         return check_record(
             serialized,
             data,
@@ -82,17 +82,17 @@ class Faults:
         )
 
     def skip_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
-        """Records clips of a shard in which no frames were found.
+        """Counts clips of a shard that are left out because they have no frames.
 
         Raises:
-          InputError: they are not to be left out, or lack frames because a record does not have a feature at all.
+          InputError: they are not to be left out, or a record lacks one of the features altogether.
         """
         if problem := self.find_bad_record([shard], data, need_whole=False):
             raise InputError(problem)
         self.num_empty += count
 
     def summary(self) -> list[str]:
-        """One line for each kind of fault that was let pass, to be shown at the end of a run."""
+        """Returns a line for each kind of fault that was tolerated, to show at the end of a run."""
         lines = [
             f"skipped {'what is no shard' if damage.foreign else 'the rest of a damaged shard'}: {damage}"
             for damage in self.damaged.values()

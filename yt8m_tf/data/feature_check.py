@@ -1,4 +1,4 @@
-"""Says what is wrong with the features of one record for a configuration: their size, dtype, values and lengths."""
+"""Checks the features of one record against a configuration: their size, dtype, values and lengths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FINITE_SHOWN = 6  # digits of a value
 
 
 def check_vector(context: Mapping[str, tf.train.Feature], name: str, data: RecordsConfig, reader: Reader) -> str | None:
-    """Says what is wrong with a feature of a video-level record; None where nothing is."""
+    """Returns what is wrong with a feature of a video-level record; None if nothing is."""
     key, feature = data.key_of(name), data.stored[name]
     if key not in context:
         return _missing(key, name, context, reader)
@@ -36,7 +36,7 @@ def check_clip(
     need_frames: bool,
     reader: Reader,
 ) -> str | None:
-    """Says what is wrong with the features of a frame-level record; None where nothing is."""
+    """Returns what is wrong with the features of a frame-level record; None if nothing is."""
     lengths: dict[str, int] = {}
     skip = reader.flag_hint("--on_empty=skip leaves such clips out")
     for name, feature in data.stored.items():
@@ -93,7 +93,7 @@ def _check_in_context(
 
 
 def _check_one(values: tf.train.Feature, title: str, name: str, feature: FeatureConfig, reader: Reader) -> str | None:
-    """The kind and the size of one vector."""
+    """Checks the kind and the size of one vector."""
     kind = values.WhichOneof("kind")
     if feature.dtype == "float_list":
         if kind not in ("float_list", None):
@@ -119,7 +119,7 @@ def _check_one(values: tf.train.Feature, title: str, name: str, feature: Feature
 
 
 def _fitting(size: int, num_bytes: int) -> str:
-    """The dtype of which so many bytes hold `size` numbers; "" for none."""
+    """Returns the dtype in which `size` numbers take `num_bytes` bytes; "" if there is none."""
     dtypes = (dtype for dtype in ("uint8", "float16", "float32") if size * schema.ITEM_BYTES[dtype] == num_bytes)
     return next(dtypes, "")
 
@@ -127,7 +127,7 @@ def _fitting(size: int, num_bytes: int) -> str:
 def _check_values(
     vectors: Sequence[tf.train.Feature], titles: Sequence[str], name: str, feature: FeatureConfig, reader: Reader
 ) -> str | None:
-    """Floats that are not finite or out of range: the first one, and how many of all."""
+    """Reports floats that are not finite or out of range: the first one, and how many there are."""
     if feature.dtype == "uint8" or not vectors:
         return None
     rows = [np.concatenate([*_floats(vector, feature)] or [np.zeros(0, np.float32)]) for vector in vectors]
@@ -178,12 +178,12 @@ def _missing(key: str, name: str, fields: Mapping[str, Any], reader: Reader) -> 
 
 
 def keys_of(fields: Mapping[str, Any]) -> str:
-    """The keys that a record has, for a message."""
+    """Lists the keys of a record, for a message."""
     return f"it has: {', '.join(sorted(fields)) or 'nothing'}"
 
 
 def describe(feature: tf.train.Feature) -> str:
-    """Describes a feature of a record for a message."""
+    """Describes a feature of a record, for a message."""
     kind = feature.WhichOneof("kind")
     count = len(getattr(feature, kind).value) if kind else 0
     return f"a list of {count} {_KINDS[kind]} value{'' if count == 1 else 's'}" if kind else "an empty feature"

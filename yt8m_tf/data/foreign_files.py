@@ -1,4 +1,4 @@
-"""Says what a file is that was given for a shard and is none, and what to do with it."""
+"""Identifies a file that was given as a shard but is not one, and says what to do with it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import tensorflow as tf
 from yt8m_tf.data import crc32c
 from yt8m_tf.data.record_check import parse_record
 
-# A file that is a single record is no larger: a clip of 300 frames takes 0.4 MB.
+# A file that is a single record is no larger than this: a clip of 300 frames takes 0.4 MB.
 _LARGEST_RECORD = 64 << 20
 
 _UNPACK = "unpack it"
 _FEATURES = "compute features, and write them as tf.train.SequenceExample with tf.io.TFRecordWriter"
 _CONVERT = "make shards of it with yt8m-convert"
-# First bytes, from an offset on: what the file is, and the remedy.
+# Offset, the bytes there, what the file is, and the remedy.
 _MAGIC = (
     (0, b"\x1f\x8b", "compressed with gzip", _UNPACK),
     (0, b"BZh", "compressed with bzip2", _UNPACK),
@@ -33,18 +33,18 @@ _MAGIC = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"),
 )
 _HEAD_BYTES = 512
-# A shard whose start is damaged has its next record within so many bytes.
+# If the start of a shard is damaged, its next record starts within this many bytes.
 _SEARCHED_BYTES = 64 << 20
 
 
 def kind_of(path: str) -> str | None:
-    """Recognises a file that holds no TFRecords, with the remedy; None for a shard whose start is damaged.
+    """Returns what a file without TFRecords is, and the remedy; None for a shard whose start is damaged.
 
     Args:
       path: anything that `tf.io.gfile` opens.
 
     Raises:
-      tf.errors.OpError: it cannot be read.
+      tf.errors.OpError: the file cannot be read.
     """
     size = tf.io.gfile.stat(path).length
     with tf.io.gfile.GFile(path, "rb") as file:
@@ -69,7 +69,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else it is a character that the end cuts
+        if error.start < len(head) - 3:  # otherwise a character is cut at the end
             return False
         text = head[: error.start].decode()
     return len(text) > 8 and all(character.isprintable() or character in "\t\r\n" for character in text)

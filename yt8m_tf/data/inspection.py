@@ -57,7 +57,7 @@ class Range:
 
 @dataclasses.dataclass
 class Contents:
-    """Contents of one or several shards. `sizes` counts floats, or bytes for frames that are stored as bytes."""
+    """Contents of one or more shards. `sizes` is in floats, or in bytes for frames that are stored as bytes."""
 
     records: int = 0
     num_bytes: int = 0
@@ -166,7 +166,7 @@ def inspect(paths: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
     Returns:
       The report as plain values, and the paths of damaged shards. The report has the contents of each shard, the
-      totals, and the section `data` that reads the records, as lines of YAML (`Layout.section`).
+      totals, and the `data` section that reads the records, as lines of YAML (`Layout.section`).
     """
     total, shards, damaged = Contents(), [], []
     for path in Progress(paths, unit="shard", disable=len(paths) < 5, file=sys.stderr):
@@ -217,8 +217,8 @@ def run(patterns: Sequence[str], json_path: str | None, salvage_to: str | None) 
       The exit status: 0 for sound shards, 1 for damage.
 
     Raises:
-      InputError: there is no pattern, a pattern matches nothing or a directory, or an output cannot be written or is
-        one of the shards.
+      InputError: there is no pattern, a pattern matches nothing or only a directory, or an output cannot be written or
+        is one of the shards.
     """
     if not patterns:
         raise InputError('no shards given; name files or patterns, for example "/data/train*.tfrecord"')

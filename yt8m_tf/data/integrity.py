@@ -21,9 +21,9 @@ from yt8m_tf.data.record_check import Reader, check_record, parse_record, record
 __all__ = ["Damage", "ShardScan", "check_record", "find_bad_record", "find_damage", "good_records", "scan_shard"]
 
 _PARSED = 64  # records, at a time
-_SHOWN = 200  # characters of what TensorFlow says, which quotes whole records
+_SHOWN = 200  # characters of TensorFlow's message, which quotes whole records
 
-# What TensorFlow raises where a shard cannot be read, or not to its end; the message names neither shard nor record.
+# Raised by TensorFlow if a shard cannot be read, or not to its end; the message names neither shard nor record.
 READ_FAILURES = (
     tf.errors.DataLossError,
     tf.errors.NotFoundError,
@@ -38,10 +38,10 @@ class Damage:
 
     Attributes:
       path: the shard.
-      record: the number of the damaged record, from 0; as many good records lie before it.
+      record: the number of the damaged record, from 0, which is also the number of good records before it.
       offset: the byte at which the damaged record starts.
       reason: what is wrong there.
-      foreign: the file is no TFRecord file at all; `reason` says what it is, and what makes a shard of it.
+      foreign: the file is not a TFRecord file; `reason` says what it is, and how to make a shard of it.
     """
 
     path: str
@@ -56,7 +56,7 @@ class Damage:
         return f"{self.path}: damaged at byte {self.offset}, record {self.record} ({self.reason})"
 
     def advise(self, hint: str) -> str:
-        """The damage and what to do: `hint`, unless the file is no shard, where `reason` says it."""
+        """Returns the damage and the remedy: `hint`, unless the file is foreign and `reason` has the remedy."""
         return str(self) if self.foreign else f"{self}; {hint}"
 
 
@@ -66,9 +66,9 @@ class ShardScan:
 
     Attributes:
       path: the shard.
-      num_records: good records before the damage, or in all.
-      num_bytes: the size of the file; 0 where it cannot be opened.
-      damage: the first damage; None for a sound file, which an empty one is too.
+      num_records: good records before the damage, or all records of a sound file.
+      num_bytes: the size of the file; 0 if it cannot be opened.
+      damage: the first damage; None for a sound file. An empty file is sound.
     """
 
     path: str
@@ -84,7 +84,7 @@ def scan_shard(path: str) -> ShardScan:
       path: a TFRecord file, uncompressed; anything that `tf.io.gfile` opens.
 
     Returns:
-      The scan. A file that cannot be opened is damaged at byte 0.
+      The scan. A file that cannot be opened counts as damaged at byte 0.
     """
     try:
         num_bytes = tf.io.gfile.stat(path).length
@@ -101,7 +101,7 @@ def is_damaged_as(path: str, damage: Damage) -> bool:
 
 
 def find_damage(paths: Iterable[str]) -> Damage | None:
-    """The first damage, in the order of `paths`; None where all are sound."""
+    """Returns the first damage, in the order of `paths`; None if all are sound."""
     return next((scan.damage for scan in map(scan_shard, paths) if scan.damage), None)
 
 
@@ -114,18 +114,18 @@ def find_bad_record(
     need_whole: bool = True,
     reader: Reader | None = None,
 ) -> str | None:
-    """The first thing, in the order of `paths`, that keeps these shards from being read as `data` says.
+    """Returns the first problem, in the order of `paths`, that keeps shards from being read as `data` says.
 
     Args:
       paths: shards.
-      data: what their records should hold (`check_record`).
+      data: what their records should contain (`check_record`).
       need_labels: a video without labels is an error.
       need_frames: a video without frames is an error (frame level).
-      need_whole: a damaged shard is an error; otherwise only the records before the damage are looked at.
-      reader: who reads, for the remedy (`check_record`).
+      need_whole: a damaged shard is an error; otherwise only the records before the damage are checked.
+      reader: decides the remedy (`check_record`).
 
     Returns:
-      One line that names shard, record, video, what is wrong and the remedy; None where nothing is.
+      One line that names the shard, record, video, problem and remedy; None if there is no problem.
     """
     for path in paths:
         for first, some in _in_batches(good_records(path)):
@@ -135,7 +135,7 @@ def find_bad_record(
                 )
                 if problem:
                     return f"{path}: record {number}{named(serialized, data.id_keys)}: {problem}"
-            if _refusal(some, data):  # TensorFlow's parser is the stricter one about damaged protocol buffers
+            if _refusal(some, data):  # TensorFlow's parser is stricter about damaged protocol buffers
                 for number, serialized in enumerate(some, first):
                     if reason := _refusal([serialized], data):
                         return (
@@ -147,7 +147,7 @@ def find_bad_record(
 
 
 def _in_batches(serialized: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Some records at a time, with the number of the first one."""
+    """Yields `_PARSED` records at a time, with the number of the first one."""
     left, first = iter(serialized), 0
     while some := list(itertools.islice(left, _PARSED)):
         yield first, some
@@ -167,24 +167,24 @@ def _refusal(serialized: list[bytes], data: RecordsConfig) -> str | None:
 
 
 def named(serialized: bytes, id_keys: Sequence[str] = schema.ID_KEYS) -> str:
-    """ ", video 'x'", for a message; "" for a record without an id."""
+    """Returns ", video 'x'", for a message; "" for a record without an id."""
     name = video_id(serialized, id_keys)
     return f", video {name!r}" if name else ""
 
 
 def first_level(paths: Iterable[str]) -> schema.Level | None:
-    """The level of the first record; None where there is none, or one of neither level."""
+    """Returns the level of the first record; None if there is no record, or its level is neither."""
     record = first_record(paths)
     return record_level(record) if record is not None else None
 
 
 def first_record(paths: Iterable[str]) -> tf.train.SequenceExample | None:
-    """The first record, parsed; None where there is none, or one that is no Example."""
+    """Returns the first record, parsed; None if there is no record, or it is not an Example."""
     return next((parse_record(serialized) for path in paths for serialized in good_records(path)), None)
 
 
 def good_records(path: str) -> Iterator[bytes]:
-    """The records of a shard up to the first damage; none where it cannot be opened."""
+    """Yields the records of a shard up to the first damage; none if it cannot be opened."""
     try:
         yield from _read(path, 0).as_numpy_iterator()
     except tf.errors.OpError:
@@ -192,7 +192,7 @@ def good_records(path: str) -> Iterator[bytes]:
 
 
 def measure_run(path: str, offset: int) -> tuple[int, int]:
-    """Counts the good records that follow each other from a byte on, up to the first damage or the end of the file.
+    """Counts the good records from a byte on, up to the first damage or the end of the file.
 
     Args:
       path: a TFRecord file.
@@ -208,14 +208,14 @@ def measure_run(path: str, offset: int) -> tuple[int, int]:
     try:
         num_records, num_bytes = _measure_run(*arguments, stop_at_damage=False)
     except tf.errors.OpError:
-        with tf.io.gfile.GFile(path, "rb") as file:  # raises where the scan below would try for ever
+        with tf.io.gfile.GFile(path, "rb") as file:  # raises where the scan below would retry forever
             file.read(1)
         num_records, num_bytes = _measure_run(*arguments, stop_at_damage=True)
     return int(num_records), int(num_bytes)
 
 
 def diagnose(path: str, record: int, offset: int, num_bytes: int) -> Damage:
-    """Says what is wrong with the record at a byte where reading stopped.
+    """Says what is wrong with the record at the byte where reading stopped.
 
     Args:
       path: a TFRecord file.
@@ -241,7 +241,7 @@ def diagnose(path: str, record: int, offset: int, num_bytes: int) -> Damage:
 
 
 def _header_reason(header: bytes, remaining: int) -> str:
-    """Returns the damage that a header and the number of bytes from it to the end of the file show; "" for none."""
+    """Returns the damage that shows in a header and in the number of bytes left in the file; "" for none."""
     if len(header) < crc32c.HEADER_BYTES:
         return f"header truncated: the file ends after {remaining} of its {crc32c.HEADER_BYTES} bytes"
     length, checksum = header[: crc32c.LENGTH_BYTES], header[crc32c.LENGTH_BYTES :]
@@ -254,7 +254,7 @@ def _header_reason(header: bytes, remaining: int) -> str:
 
 
 def _read(path: str | tf.Tensor, offset: int | tf.Tensor) -> tf.data.Dataset:
-    """Serialized records from a byte on. Unlike `TFRecordDataset`, the op can start in the middle of a file."""
+    """Reads serialized records from a byte on. Unlike `TFRecordDataset`, the op can start in the middle of a file."""
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[path],
         compression_type="",
@@ -271,9 +271,9 @@ def _read(path: str | tf.Tensor, offset: int | tf.Tensor) -> tf.data.Dataset:
 def _measure_run(path: tf.Tensor, offset: tf.Tensor, stop_at_damage: bool) -> tuple[tf.Tensor, tf.Tensor]:
     records = _read(path, offset)
     if stop_at_damage:
-        # After damage the op goes on to the next file, of which there is none: what `ignore_errors` lets through is
-        # exactly the good records. It stands before `batch`, which would lose a partial batch. A file that cannot be
-        # opened would be tried for ever.
+        # After damage the op goes on to the next file. There is none, so `ignore_errors` passes exactly the good
+        # records. It comes before `batch`, which would lose a partial batch. It would retry a file that cannot be
+        # opened forever.
         records = records.ignore_errors()
     batches = records.batch(64)
 

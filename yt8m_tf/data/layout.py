@@ -1,4 +1,4 @@
-"""Derives the section `data` of a configuration from records, ready to paste."""
+"""Derives the `data` section of a configuration from records, ready to paste."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _LAST_WORDS = (
     "data_path",
     "key",
     "name",
-)  # last parts of keys of ids, the likeliest first
+)  # the last part of a key that holds ids, likeliest first
 _SUFFIXES = ("_embedding", "_embeddings", "_features", "_feature")
-_HIGHEST_OF = {"audio_embedding": (527, "AudioSet")}  # feature key to the number of classes of its data set
-_MOST_IDS = 10_000  # whose hashes are kept for each key
-_LOOKED_AT = 1 << 18  # bytes of a feature from which its dtype is guessed
+_HIGHEST_OF = {"audio_embedding": (527, "AudioSet")}  # feature key to (number of classes, data set)
+_MOST_IDS = 10_000  # distinct ids of a key whose hashes are kept
+_LOOKED_AT = 1 << 18  # bytes of a feature that are sampled to guess its dtype
 _ENOUGH = 1 << 9
-_DIFFERS = 0.4  # total variation of two distributions over 16 values
+_DIFFERS = 0.4  # total variation distance above which two distributions of nibbles differ
 
 
 @dataclasses.dataclass
 class _Values:
-    """Statistics of a key: the kinds of its lists, their lengths (for bytes, of each value), and a sample of bytes."""
+    """Statistics of a key: kinds of its lists, their lengths (for bytes, the length of each value), sampled bytes."""
 
     kinds: set[str] = dataclasses.field(default_factory=set)
     sizes: set[int] = dataclasses.field(default_factory=set)
@@ -60,12 +60,12 @@ class _Values:
         self.counts += other.counts
 
     def dtype(self) -> schema.Dtype | None:
-        """Returns the storage type of vectors; None if it is no feature, or has several sizes or kinds."""
+        """Returns the storage type of the vectors; None if the key is not a feature or has several sizes or kinds."""
         if self.kinds == {"float_list"} and len(self.sizes) == 1:
             return "float_list"
         if self.kinds != {"bytes_list"} or len(self.sizes) != 1:
             return None
-        # In floats, the bytes with sign and exponent have another distribution than those of the mantissa.
+        # In floats, sign and exponent bytes are distributed differently from mantissa bytes.
         if self.counts.sum() < _ENOUGH:
             return "uint8"
         if _variation(self.counts[1], self.counts[3]) > _DIFFERS:
@@ -83,16 +83,16 @@ class Layout:
 
     records: int = 0
     levels: set[str] = dataclasses.field(default_factory=set)
-    ids: dict[str, set[int]] = dataclasses.field(default_factory=dict)  # by key, hashes of single values of bytes
+    ids: dict[str, set[int]] = dataclasses.field(default_factory=dict)  # hashes of single bytes values
     id_records: dict[str, int] = dataclasses.field(default_factory=dict)
-    labels: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # by key, the most and the highest
+    labels: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # most per record, highest
     lists: dict[str, _Values] = dataclasses.field(default_factory=dict)
     context: dict[str, _Values] = dataclasses.field(default_factory=dict)
     longest: int = 0
-    difference: int = 0  # of the numbers of frames of a clip's features
+    difference: int = 0  # in frames, the largest between features of a clip
 
     def add(self, record: tf.train.SequenceExample, level: str | None) -> None:
-        """Adds a record of a level, as `record_check.parse_record` returns it."""
+        """Adds a record of the given level, as parsed by `record_check.parse_record`."""
         self.records += 1
         self.levels.add(level or "video")  # None: a video-level record whose features are all bytes
         for key, feature in record.context.feature.items():
@@ -130,7 +130,7 @@ class Layout:
         self.difference = max(self.difference, other.difference)
 
     def section(self) -> list[str]:
-        """Returns the section `data` as lines of YAML, or a comment if one section cannot read all records."""
+        """Returns the `data` section as lines of YAML, or a comment if no single section can read all records."""
         if not self.records:
             return []
         if len(self.levels) != 1:
@@ -154,7 +154,7 @@ class Layout:
         return lines + self._limits(level, keys, is_standard, [key for key, _ in features.values()])
 
     def _features(self, level: schema.Level) -> tuple[dict[str, tuple[str, _Values]], list[str]]:
-        """Returns key and statistics of each feature by name, and comments on the features that are left out."""
+        """Returns (key, statistics) of each feature by name, and comments on the features that are left out."""
         found: dict[str, tuple[str, _Values]] = {}
         notes = []
         for key, values in sorted((self.lists if level == "frame" else self.context).items(), key=_standard_first):
@@ -187,7 +187,7 @@ class Layout:
         return f"sizes {sizes}"
 
     def _id_like(self) -> set[str]:
-        """Returns keys of the context that hold bytes of several lengths, or are usual for ids."""
+        """Returns context keys that look like ids: bytes of several lengths, or under a usual key."""
         return {
             key
             for key, values in self.context.items()
@@ -198,7 +198,7 @@ class Layout:
         return sum(self.id_records.get(key, 0) for key in schema.ID_KEYS) >= self.records
 
     def _keys(self, features: Mapping[str, tuple[str, _Values]]) -> dict[str, str]:
-        """Returns `data.keys` of ids and labels if they are not the standard ones."""
+        """Returns `data.keys` for ids and labels that are not under the standard keys."""
         keys = {}
         if not self._has_standard_id():
             taken = {key for key, _ in features.values()}
@@ -211,7 +211,7 @@ class Layout:
         return keys
 
     def _limits(self, level: schema.Level, keys: Mapping[str, str], is_standard: bool, own: Sequence[str]) -> list[str]:
-        """Returns the lines of the configuration that depend on the numbers found in the records."""
+        """Returns the configuration lines for the numbers of frames, classes and labels found in the records."""
         lines = []
         if level == "frame" and (self.longest > schema.MAX_FRAMES or not is_standard):
             lines.append(f"  max_frames: {self.longest}  # of the longest clip")
@@ -240,7 +240,7 @@ _CLASSES_2017 = 4716
 
 
 def _is_vector(frames: Sequence[tf.train.Feature]) -> bool:
-    """Returns whether a list of frames holds vectors, not times."""
+    """Returns whether a list of frames holds vectors rather than times."""
     if not frames:
         return True
     return len(frames[0].float_list.value) > 1 or any(len(value) > 1 for value in frames[0].bytes_list.value)
@@ -258,7 +258,7 @@ def _rank(key: str) -> int:
 
 
 def _name(key: str, level: schema.Level, taken: Mapping[str, Any]) -> str:
-    """Returns a name for the feature under a key: rgb for `RGB/feature/floats`, and for `mean_rgb` of a video."""
+    """Returns the name of the feature under a key: rgb for `RGB/feature/floats`, and for `mean_rgb` at video level."""
     name = key.split("/")[0].lower().replace(".", "_")
     name = name.removeprefix("mean_") if level == "video" else name
     for suffix in _SUFFIXES:
@@ -269,7 +269,7 @@ def _name(key: str, level: schema.Level, taken: Mapping[str, Any]) -> str:
 
 
 def _feature(values: _Values, level: schema.Level, in_context: bool = False) -> str:
-    """Returns the value of a feature in `data.features`."""
+    """Returns the YAML value of a feature in `data.features`."""
     (size,) = values.sizes
     dtype = values.dtype()
     if dtype == ("float_list" if level == "video" else "uint8") and not in_context:

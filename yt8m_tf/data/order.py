@@ -1,7 +1,7 @@
 """The order in which records are read: a function of (seed, position) alone.
 
 Shards are shuffled for every pass and read in groups; the records of a group are interleaved and shuffled within a
-window. A position is (group, records of the group already used), so going on from one re-reads at most one group.
+window. A position is (group, records of the group already used), so resuming from it re-reads at most one group.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _GROUP = 2**32
 
 
 class ShardGroups:
-    """The order in which shards are read: which shards each group, 0, 1, ..., holds.
+    """The order in which shards are read: which shards belong to each group 0, 1, ...
 
     Args:
       shards: paths.
-      group_size: shards of a group.
-      seed: of the order; None keeps the order of `shards`.
+      group_size: shards per group.
+      seed: seed of the order; None keeps the order of `shards`.
     """
 
     def __init__(self, shards: Sequence[str], group_size: int, seed: int | None):
@@ -43,7 +43,7 @@ class ShardGroups:
         return number * self.per_pass * _GROUP, (number + 1) * self.per_pass
 
     def following(self, group: int) -> Iterator[str]:
-        """The shards from `group` on, in order, each once: where to look for what went wrong."""
+        """The shards from `group` on, in order, each once: those to search after a failure."""
         seen = set()
         for later in range(group, group + 2 * self.per_pass):
             for index in self.indices(tf.constant(later, tf.int64)).numpy():
@@ -62,22 +62,22 @@ def serialized_records(
     attach: Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset] | None = None,
     open_shard: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset] | None = None,
 ) -> tf.data.Dataset:
-    """Pairs of (position after this record, serialized record), from `position` on.
+    """A dataset of (position after the record, serialized record), from `position` on.
 
-    The order of the records is the same whatever stands for them.
+    The order of the records does not depend on `attach` and `open_shard`.
 
     Args:
       groups: the order of the shards.
       position: where to start; 0 is the beginning.
       shuffle_records: size of the shuffle window; 0: shards one after the other, their records in order.
-      good_records: for each shard how many of its records to read, -1 for all.
-      num_groups: where to stop; None goes on for ever.
-      interleave: with a shuffle window, read all shards of a group at once instead of one after the other. It takes a
-        sixth more time at video level, where the window holds whole shards and has no need of it.
-      attach: from the index of a shard and its records to a dataset of what takes the records' place; what one record
-        gives is one thing, or any number of things, each of which has a position then.
-      open_shard: from the index of a shard and how many of its records to read to a dataset of what stands for each of
-        them; None: the records themselves.
+      good_records: the number of records to read from each shard, -1 for all.
+      num_groups: the group before which to stop; None never stops.
+      interleave: with a shuffle window, read all shards of a group at once instead of one after the other. This takes a
+        sixth more time at video level, where it is not needed: the window holds whole shards.
+      attach: maps the index of a shard and its records to a dataset of elements to deliver instead. A record may give
+        any number of elements; each has its own position.
+      open_shard: maps the index of a shard and the number of records to read to a dataset with one element to deliver
+        for each record; None delivers the records themselves.
     """
     shards, limits = tf.constant(groups.shards), tf.constant(good_records, tf.int64)
     all_good = all(limit < 0 for limit in good_records)
@@ -100,7 +100,7 @@ def serialized_records(
         else:
             found = files.flat_map(read_shard)
         if shuffle_records:
-            # Sets the seed of this function's graph alone: the order must not depend on the process's global seed.
+            # Sets the seed of this function's graph only: the order must not depend on the process's global seed.
             tf.random.set_seed(1 + (groups.seed or 0) % 2**30)
             found = found.shuffle(shuffle_records, seed=group)
         first = group * _GROUP + 1

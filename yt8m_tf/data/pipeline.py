@@ -1,6 +1,6 @@
 """Streams of parsed batches from shards: endless and shuffled for training, one pass in order for everything else.
 
-The order of the training records is a function of (seed, position) alone (`order`), so a killed run goes on with the
+The order of the training records is a function of (seed, position) alone (`order`), so a killed run resumes with the
 very next record.
 """
 
@@ -25,10 +25,10 @@ from yt8m_tf.data.training_reader import TrainingReader
 from yt8m_tf.errors import InputError
 from yt8m_tf.schema import Level
 
-# Records to draw the next one from where the configuration does not say: some 40 MB of videos, 70 MB of clips.
+# Default shuffle window in records: some 40 MB of videos, 70 MB of clips.
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
-_SHUFFLE_SEGMENTS = 2048  # 12 MB of five frames, 150 MB with 30 frames before and after them
-_LOOKED_AT = 32  # shards of which the first record is looked at before a run begins
+_SHUFFLE_SEGMENTS = 2048  # 12 MB of five-frame segments, 150 MB with 30 frames of context on either side
+_LOOKED_AT = 32  # shards whose first record is checked before a run begins
 
 
 def training_stream(
@@ -49,24 +49,24 @@ def training_stream(
 
     Args:
       shards: all training shards, the same list in every worker.
-      data: what the records hold and how they are shuffled and split.
-      batch_size: examples of a batch, over all workers and their replicas.
-      seed: of the order.
+      data: what the records contain and how they are shuffled and split.
+      batch_size: examples per batch, over all workers and their replicas.
+      seed: seed of the order.
       faults: what to do about damage, clips without frames and videos without labels.
-      position: the `BatchStream.position` to go on from.
-      worker, num_workers: which share of the data is read here (`data.split`).
-      beside: makes what is read beside the records of the given shards, such as soft labels.
+      position: the `BatchStream.position` to resume from.
+      worker, num_workers: the share of the data to read here (`data.split`).
+      beside: makes the data to read alongside the records of the given shards, such as soft labels.
       replicas: devices of this worker, which share its batches.
-      single_pass: read this pass over the shards alone, 0 being the first, in place of going on from `position`; its
+      single_pass: read only this pass over the shards, 0 being the first, instead of resuming from `position`; its
         last batch may have fewer examples. For one worker and one replica.
 
     Returns:
-      Batches of `records.parse_records`, or of `segments.parse_segments`, without the id, and with what is read beside
-      the records.
+      Batches as `records.parse_records` or `segments.parse_segments` returns them, without the id but with the data of
+      `beside`.
 
     Raises:
-      InputError: a batch that cannot be shared evenly, fewer shards than workers, or no usable record in any shard;
-        while reading, whatever is wrong with a record.
+      InputError: the batch cannot be shared evenly, there are fewer shards than workers, or no shard has a usable
+        record; while reading, a record is bad.
     """
     if batch_size % (num_workers * replicas):
         raise InputError(
@@ -116,14 +116,15 @@ def evaluation_stream(
 
     Args:
       shards: paths.
-      data: what the records hold (`records.parse_records`, and with `data.segments` `segments.parse_segments`).
-      batch_size: rows of every batch.
+      data: what the records contain.
+      batch_size: rows per batch.
       faults: what to do about damage, clips without frames and, if labels are read, videos without them.
-      records_per_shard: read only the first so many of each shard.
+      records_per_shard: read only this many records of each shard.
 
     Returns:
-      What it gives, in batches, and "valid" [B] bool: the last batch is filled up with copies of its first row,
-      which are not valid, so that every batch has one shape.
+      Batches as `records.parse_records` (with `data.segments`, `segments.parse_segments`) returns them, and "valid"
+      [B] bool: the last batch is padded with copies of its first row, which are not valid, so that all batches have the
+      same shape.
     """
     groups = ShardGroups(shards, 1, None)
     reader = EvaluationReader(groups, data, faults, batch_size, records_per_shard)
@@ -132,7 +133,7 @@ def evaluation_stream(
 
 
 def limited(batches: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
-    """Batches up to the first `limit` rows that are "valid" ([B] bool); None: all of them."""
+    """The batches up to the first `limit` rows that are "valid" ([B] bool), or all of them if it is None."""
     left = limit
     for batch in batches:
         if left is None:
@@ -146,21 +147,21 @@ def limited(batches: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
 
 
 def scoring_batch_size(level: Level) -> int:
-    """Examples that are scored together unless somebody says otherwise: a clip is as large as 300 videos' means."""
+    """The default number of examples to score together: a clip has as many values as 300 video-level records."""
     return {"video": 1024, "frame": 128}[level]
 
 
 def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faults, need_labels: bool = True) -> None:
-    """Looks at the first record of some shards, evenly spread: before hours of work, not after them.
+    """Checks the first record of some evenly spread shards, so that a run fails at its start, not after hours.
 
     Args:
       shards: paths.
-      data: what the records should hold.
-      faults: what is let pass.
-      need_labels: whether a video without labels is wrong, if `data` has labels at all.
+      data: what the records should contain.
+      faults: which faults are tolerated.
+      need_labels: whether a video without labels is an error, if `data` has labels at all.
 
     Raises:
-      InputError: a first record that is damaged, or does not fit.
+      InputError: a first record is damaged or does not fit.
     """
     for shard in shards[:: -(-len(shards) // _LOOKED_AT)]:
         first = next(integrity.good_records(shard), None)
@@ -175,7 +176,7 @@ def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faul
 
 
 def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults) -> None:
-    """Refuses shards that an endless stream would search for ever for a first record."""
+    """Raises if no shard has a usable record: an endless stream would search for the first one forever."""
     if rated := ratings_of(data):
         return _check_any_segment(shards, rated)
 
@@ -193,11 +194,11 @@ def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults
 
 
 def _check_any_segment(shards: Sequence[str], data: DataConfig) -> None:
-    """Refuses shards in which nothing is rated."""
+    """Raises if no shard has a rated segment."""
     for shard in shards:
         left = integrity.good_records(shard)
         while some := list(itertools.islice(left, 64)):
-            with contextlib.suppress(*records.PARSE_FAILURES):  # the stream says which record does not fit
+            with contextlib.suppress(*records.PARSE_FAILURES):  # the stream reports which record does not fit
                 if not segments.any_inside(some, data):
                     continue
             return

@@ -1,7 +1,7 @@
-"""Preprocessing of clips, for a whole padded batch at once: `PreprocessingConfig` says which. Nothing here is random.
+"""Preprocessing of clips (`PreprocessingConfig`), for a whole padded batch at once. Nothing here is random.
 
-The features of a frame count as one vector, decoded and one after the other, so that a clip is one matrix, n x D.
-Singular values come from the eigenvalues of its n x n Gram matrix: n is 303 at most, D 1152.
+The features of a frame are decoded and concatenated to one vector, so a clip is a matrix, n x D. Its singular values
+come from the eigenvalues of its n x n Gram matrix: n is 303 at most, D 1152.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tensorflow as tf
 from yt8m_tf.config.frames import PreprocessingConfig
 from yt8m_tf.data.sampling import length_of
 
-# Rounding leaves singular values of some 3e-4 of the largest where there should be none (float32 Gram matrices).
+# Rounding (float32 Gram matrices) turns singular values of zero into some 3e-4 of the largest.
 _SMALLEST_SINGULAR_VALUE = 1e-3
 
 
@@ -26,12 +26,12 @@ def preprocess(
 
     Args:
       features: feature to [B, T, D] float32, decoded; finite in the padding too.
-      num_frames: [B] int32, at most T. A clip without frames counts as one of a single frame, its padding.
+      num_frames: [B] int32, at most T. A clip without frames counts as a single frame of padding.
       config: what to compute.
 
     Returns:
-      Feature to [B, S, D] float32, S at most `config.longest(T)`, zero after a clip's end. And the number of frames,
-      [B] int32, at least 1.
+      Feature to [B, S, D] float32, with S at most `config.longest(T)`, zero after a clip's end. Then the number of
+      frames, [B] int32, at least 1.
     """
     num_frames = tf.maximum(num_frames, 1)
     clips = tf.concat(list(features.values()), axis=2)  # [B, T, D] of all features
@@ -51,24 +51,23 @@ def preprocess(
 
 
 def frame_weights(num_frames: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
-    """[B, T, 1] float32: 1 for the frames of a clip, 0 for padding."""
+    """Returns 1 for the frames of a clip and 0 for padding, [B, T, 1] float32."""
     return tf.sequence_mask(num_frames, length_of(frames), tf.float32)[:, :, None]
 
 
 def singular_vectors(clips: tf.Tensor, num_frames: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The right singular vectors of each clip, those of its largest singular values first.
+    """Computes the right singular vectors of each clip, in descending order of singular values.
 
-    Of a vector and its negative, the one is taken whose component of the largest magnitude is positive. A clip has as
-    many vectors as singular values above 1e-3 of its largest one, `count` at most: fewer than frames, where frames
-    repeat each other.
+    The sign is chosen so that a vector's component of largest magnitude is positive. A clip has as many vectors as
+    singular values above 1e-3 of its largest, but at most `count`. If frames repeat, these are fewer than its frames.
 
     Args:
       clips: [B, T, D] float32, zero after a clip's end.
       num_frames: [B] int32, from 1.
-      count: how many vectors.
+      count: the most vectors to compute.
 
     Returns:
-      [B, min(T, count), D] of length 1 each, those of too small singular values undefined; their number [B] int32.
+      Unit vectors [B, min(T, count), D], undefined beyond a clip's number of vectors; and that number, [B] int32.
     """
     count = length_of(clips[:, :count])
     values, left = tf.linalg.eigh(tf.matmul(clips, clips, transpose_b=True))  # [B, T] ascending, [B, T, T]
@@ -82,9 +81,9 @@ def singular_vectors(clips: tf.Tensor, num_frames: tf.Tensor, count: int) -> tup
 
 
 def subtract_moving_average(clips: tf.Tensor, num_frames: tf.Tensor, window: int) -> tf.Tensor:
-    """Each frame minus the mean of the `window` frames around it: window // 2 before it, itself, and those after it.
+    """Subtracts from each frame the mean of a window: window // 2 frames before it, itself, and the rest after it.
 
-    At its ends, the mean is over the frames that the clip has.
+    At the ends of a clip, the mean is over the frames of the window that exist.
 
     Args:
       clips: [B, T, D] float32, zero after a clip's end.
@@ -104,11 +103,12 @@ def subtract_moving_average(clips: tf.Tensor, num_frames: tf.Tensor, window: int
 
 
 def daubechies_3_high_pass() -> list[float]:
-    """The six coefficients of the Daubechies wavelet with three vanishing moments, as the high-pass filter of analysis.
+    """Returns the analysis high-pass filter of the Daubechies wavelet with three vanishing moments, six coefficients.
 
-    Reference: Daubechies, "Ten Lectures on Wavelets", https://doi.org/10.1137/1.9781611970104, section 6.4: here in
-    closed form, with the sum of the low-pass filter normalised to the square root of 2. The order and the signs are
+    They are in closed form, with the sum of the low-pass filter normalised to the square root of 2. Order and signs are
     those of PyWavelets' `Wavelet("db3").dec_hi`.
+
+    Reference: Daubechies, "Ten Lectures on Wavelets", https://doi.org/10.1137/1.9781611970104, section 6.4.
     """
     root = math.sqrt(10.0)
     outer = math.sqrt(5.0 + 2.0 * root)
@@ -124,10 +124,10 @@ def daubechies_3_high_pass() -> list[float]:
 
 
 def high_pass(clips: tf.Tensor, num_frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The detail coefficients of one level of the Daubechies-3 wavelet transform along time.
+    """Computes the detail coefficients of one level of the Daubechies-3 wavelet transform along time.
 
-    Frame m of the result is the sum over k of filter[k] * clip[2m + 1 - k], the clip being mirrored at its ends (its
-    first and last frame twice). These are the second output of PyWavelets' `dwt(clip, "db3", "symmetric", axis=0)`.
+    Frame m of the result is the sum over k of filter[k] * clip[2m + 1 - k]. The clip is mirrored at its ends (its first
+    and last frame occur twice). This is the second output of PyWavelets' `dwt(clip, "db3", "symmetric", axis=0)`.
 
     Args:
       clips: [B, T, D] float32.
@@ -138,7 +138,7 @@ def high_pass(clips: tf.Tensor, num_frames: tf.Tensor) -> tuple[tf.Tensor, tf.Te
     """
     taps = daubechies_3_high_pass()
     count = (length_of(clips) + len(taps) - 1) // 2
-    first = 2 - len(taps)  # the earliest frame that is asked for, before the clip's beginning
+    first = 2 - len(taps)  # the earliest frame needed, before the clip's start
     period = 2 * num_frames[:, None]
     index = tf.math.floormod(tf.range(first, 2 * count)[None, :], period)  # [B, 2 * count - first]
     mirrored = tf.gather(clips, tf.minimum(index, period - 1 - index), batch_dims=1)
@@ -149,16 +149,17 @@ def high_pass(clips: tf.Tensor, num_frames: tf.Tensor) -> tuple[tf.Tensor, tf.Te
 
 
 def robust_pca(clips: tf.Tensor, num_frames: tf.Tensor, iterations: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Each clip as the sum of a matrix of low rank and a sparse one, by principal component pursuit.
+    """Splits each clip into a low-rank and a sparse matrix, by principal component pursuit.
 
     Reference: Candès, Li, Ma, Wright, "Robust Principal Component Analysis?", https://arxiv.org/abs/0912.3599,
-    Algorithm 1 (alternating directions) with the constants named there. It is stopped after `iterations`, before it
-    converges: the two parts do not quite add up to the clip.
+    Algorithm 1 (alternating directions) with the constants named there. It stops after `iterations`, before it
+    converges, so the two parts do not quite add up to the clip.
 
     Args:
       clips: M, [B, T, D] float32, zero after a clip's end.
       num_frames: n, [B] int32, from 1.
-      iterations: how many; each takes the eigenvalues of a T x T matrix for every clip (docs/BENCHMARKS.md).
+      iterations: number of iterations; each needs the eigenvalues of a T x T matrix for every clip
+        (docs/BENCHMARKS.md).
 
     Returns:
       The low-rank and the sparse part, [B, T, D] each.
@@ -181,7 +182,7 @@ def robust_pca(clips: tf.Tensor, num_frames: tf.Tensor, iterations: int) -> tupl
 
 
 def _shrink_singular_values(matrices: tf.Tensor, threshold: Any) -> tf.Tensor:
-    """Singular values lowered by `threshold` [B, 1, 1], to zero where they are smaller: [B, T, D] -> [B, T, D]."""
+    """Lowers singular values by `threshold` [B, 1, 1], but not below zero: [B, T, D] -> [B, T, D]."""
     values, left = tf.linalg.eigh(tf.matmul(matrices, matrices, transpose_b=True))  # [B, T], [B, T, T]
     singular = tf.sqrt(tf.maximum(values, 0.0))[:, None, :]
     factors = tf.math.divide_no_nan(tf.maximum(singular - threshold, 0.0), singular)  # [B, 1, T]

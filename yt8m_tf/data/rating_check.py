@@ -1,4 +1,4 @@
-"""Says what is wrong with the ratings of segments in one record for a configuration."""
+"""Checks the segment ratings of one record against a configuration."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _KINDS = {
     schema.SEGMENT_STARTS_KEY: "int64",
     schema.SEGMENT_CLASSES_KEY: "int64",
     schema.SEGMENT_SCORES_KEY: "float",
-    schema.SEGMENT_ENDS_KEY: "int64",  # which nobody reads, and a record may leave out
+    schema.SEGMENT_ENDS_KEY: "int64",  # not used, and a record may omit them
 }
 _AGAIN = "write the shard again"
 
 
 def check_ratings(context: Mapping[str, tf.train.Feature], data: DataConfig, reader: Reader) -> str | None:
-    """Says what is wrong with the ratings of a clip; None where nothing is, and where there are none.
+    """Returns what is wrong with the ratings of a clip; None if nothing is, or it has no ratings.
 
     Args:
-      context: of the record.
-      data: its `num_classes` and `max_labels` count.
-      reader: who reads, for the remedy.
+      context: the context of the record.
+      data: gives `num_classes` and `max_labels`.
+      reader: decides the remedy.
     """
     lists: dict[str, Sequence[Any]] = {}
     for key, kind in _KINDS.items():

@@ -1,4 +1,4 @@
-"""Parses the ratings of segments that clips hold."""
+"""Parses the segment ratings of frame-level records."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _FLOAT = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int32)
 
 
 def parse_ratings(serialized: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Parses the ratings alone, each pair of a segment and a class once.
+    """Parses only the ratings, merged to one for each pair of a segment and a class.
 
     Args:
       serialized: [B] strings, `tf.train.SequenceExample`.
-      data: says the number of classes.
+      data: gives the number of classes.
 
     Returns:
-      Of R pairs the number of the record, the start, the class, int64 [R] each, and the mean rating, [R] float32.
+      For R pairs: the number of the record, the start and the class, int64 [R] each, and the mean rating, [R] float32.
 
     Raises:
       records.PARSE_FAILURES: when run on ratings that do not fit `data`.
@@ -33,7 +33,7 @@ def parse_ratings(serialized: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, t
     each = starts.row_lengths()
     right = (
         tf.reduce_all(tf.equal(each, classes.row_lengths()) & tf.equal(each, scores.row_lengths())),
-        # Nobody reads the ends, and a record may leave them out.
+        # The ends are not used, and a record may omit them.
         tf.reduce_all(tf.equal(each, ends.row_lengths()) | tf.equal(ends.row_lengths(), 0)),
         tf.reduce_all(starts.values >= 0),
         tf.reduce_all((classes.values >= 0) & (classes.values < data.num_classes)),
@@ -47,10 +47,10 @@ def parse_ratings(serialized: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, t
 
 
 def parse_starts(serialized: tf.Tensor) -> tf.RaggedTensor:
-    """The starts alone, one for each rating, unchecked: [B] strings -> ragged [B, (ratings)] int64."""
+    """Parses only the starts, one for each rating, unchecked: [B] strings -> ragged [B, (ratings)] int64."""
     return tf.io.parse_example(serialized, {schema.SEGMENT_STARTS_KEY: _INT64})[schema.SEGMENT_STARTS_KEY]
 
 
 def distinct_rows(*columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The distinct rows of int64 columns, in the order in which they come first, and which of them each row is."""
+    """Returns the distinct rows of int64 columns, in order of first occurrence, and the index of each row in them."""
     return tf.raw_ops.UniqueV2(x=tf.stack(columns, axis=1), axis=[0])

@@ -1,4 +1,4 @@
-"""Says what is wrong with one record for a configuration, by plain protobuf parsing."""
+"""Checks one record against a configuration, by plain protobuf parsing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Reader:
 
     Attributes:
       has_flags: whether the command has --on_damaged, --on_empty and --on_unlabelled.
-      model: the trained model that reads, which decides what records must hold; "": the section `data` of a
+      model: the name of the trained model that decides what records must contain; "" if the `data` section of a
         configuration does.
-      features_flag: the flag that says which features are read, where there is neither model nor configuration.
+      features_flag: the flag that says which features are read, if there is neither a model nor a configuration.
     """
 
     has_flags: bool = False
@@ -33,13 +33,13 @@ class Reader:
 
     @property
     def damage_hint(self) -> str:
-        """The remedy for a damaged shard."""
+        """Returns the remedy for a damaged shard."""
         if self.has_flags:
             return "--on_damaged=skip goes on with the next shard"
         return "fetch the shard again, or salvage its good records with yt8m-inspect"
 
     def flag_hint(self, advice: str) -> str:
-        """Advice to give one of the flags, to append to a message; "" where the command does not have them."""
+        """Returns advice about one of the flags, to append to a message; "" if the command does not have them."""
         return f"; {advice}" if self.has_flags else ""
 
     def level_hint(self, found: schema.Level, wanted: schema.Level) -> str:
@@ -96,10 +96,10 @@ class Reader:
 
 
 def parse_record(serialized: bytes) -> tf.train.SequenceExample | None:
-    """Parses a record of either level; None where it is neither.
+    """Parses a record of either level; returns None if it is neither.
 
-    `Example` and `SequenceExample` share their first field on the wire, so that a video-level record reads as a
-    `SequenceExample` too: what it calls features is `context` here.
+    `Example` and `SequenceExample` share their first field on the wire, so a video-level record also parses as a
+    `SequenceExample`, with its features in `context`.
     """
     try:
         return tf.train.SequenceExample.FromString(serialized)
@@ -108,9 +108,9 @@ def parse_record(serialized: bytes) -> tf.train.SequenceExample | None:
 
 
 def record_level(record: tf.train.SequenceExample) -> schema.Level | None:
-    """The level of a record; None where it holds features of neither.
+    """Returns the level of a record; None if it has features of neither level.
 
-    The presence of the second field does not tell: the 2018 video-level files have it, empty.
+    The presence of the second field does not decide: video-level files of 2018 have it, but empty.
     """
     if record.feature_lists.feature_list:
         return "frame"
@@ -118,12 +118,12 @@ def record_level(record: tf.train.SequenceExample) -> schema.Level | None:
 
 
 def video_id(serialized: bytes, id_keys: Sequence[str] = schema.ID_KEYS) -> str | None:
-    """The id of a video, bytes that are not UTF-8 escaped; None where the record has none under `id_keys`."""
+    """Returns the id of a video, with bytes that are not UTF-8 escaped; None if there is none under `id_keys`."""
     record = parse_record(serialized)
     if record is None:
         return None
     for key in id_keys:
-        values = record.context.feature[key].bytes_list.value  # a key that is not there reads as an empty list
+        values = record.context.feature[key].bytes_list.value  # a missing key reads as an empty list
         if values and values[0]:
             return values[0].decode("utf-8", "backslashreplace")
     return None
@@ -137,17 +137,17 @@ def check_record(
     need_frames: bool = True,
     reader: Reader | None = None,
 ) -> str | None:
-    """Says what is wrong with a record.
+    """Returns what is wrong with a record.
 
     Args:
       serialized: a `tf.train.Example` (video level) or `tf.train.SequenceExample` (frame level).
-      data: what it should hold; of a mere `RecordsConfig` labels are not looked at.
+      data: what it should contain; with a plain `RecordsConfig`, labels are not checked.
       need_labels: having no labels is wrong.
       need_frames: having no frames is wrong (frame level).
-      reader: who reads, for the remedy; a command without flags that reads a configuration, unless given.
+      reader: decides the remedy; by default, a command without flags that reads a configuration.
 
     Returns:
-      The field, the value found and the remedy, for the first thing that is wrong; None where nothing is.
+      The field, the value found and the remedy, for the first problem; None if there is none.
     """
     record, reader = parse_record(serialized), reader or Reader()
     if record is None:
@@ -170,7 +170,7 @@ def check_record(
 
 
 def _has_features(record: tf.train.SequenceExample, data: RecordsConfig) -> bool:
-    """Returns whether all features are in their place: a record may hold those of both levels."""
+    """Returns whether all features are where `data` says: a record may have features of both levels."""
     lists, context = record.feature_lists.feature_list, record.context.feature
     return all(
         data.key_of(name) in (context if data.level == "video" or feature.in_context else lists)
@@ -185,7 +185,7 @@ def _check_id(context: Mapping[str, tf.train.Feature], id_keys: Sequence[str], r
         none = f"no '{id_keys[0]}'" if len(id_keys) == 1 else f"neither '{id_keys[0]}' nor '{id_keys[1]}'"
         return f"{none} ({keys_of(context)}); {reader.id_hint()}"
     ids = {key: context[key].bytes_list.value for key in given}
-    # A feature without a list is none, if the record has another id.
+    # An id without a value does not count if the record has another one.
     wrong = [key for key in given if len(ids[key]) != 1 and (context[key].WhichOneof("kind") or len(given) == 1)]
     if wrong:
         return f"'{wrong[0]}' is {describe(context[wrong[0]])}, not one of bytes; write the shard again"

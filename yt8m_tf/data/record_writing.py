@@ -1,4 +1,4 @@
-"""Records in the formats of YouTube-8M, and the shards that hold them: writing."""
+"""Writes records in the formats of YouTube-8M, and shards of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 from yt8m_tf import files, schema
 from yt8m_tf.errors import InputError
 
-MEAN = "mean_"  # video-level key of a feature: this and the feature's name
+MEAN = "mean_"  # prefix of a feature's key at video level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class VideoRecord:
 
     Attributes:
       video_id: as stored.
-      labels: class numbers; None where the record has no such field, as in test shards.
+      labels: class numbers; None for a record without the field, as in test shards.
       features: {name: [D] float32}.
       id_key: the key of the id, "id" or "video_id".
     """
@@ -35,10 +35,10 @@ class VideoRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Ratings:
-    """Ratings of a clip's segments: lists of one length, an entry for each pair of a segment and a class.
+    """Ratings of a clip's segments: lists of equal length, with an entry for each pair of a segment and a class.
 
     Attributes:
-      starts, ends: seconds.
+      starts, ends: in seconds.
       classes: class numbers.
       scores: from 0, absent, to 1, present.
     """
@@ -61,9 +61,9 @@ def clip_example(record: VideoRecord, frames: Mapping[str, np.ndarray], ratings:
     """Serialises a `tf.train.SequenceExample`, the same bytes for the same record.
 
     Args:
-      record: whose features are left out.
+      record: the record; its `features` are ignored.
       frames: {name: [T, D]} of uint8, or of floats, whose bytes are stored.
-      ratings: of its segments; None leaves their fields out.
+      ratings: ratings of its segments; None omits their fields.
     """
     lists = {}
     for name, codes in frames.items():
@@ -77,10 +77,10 @@ def clip_example(record: VideoRecord, frames: Mapping[str, np.ndarray], ratings:
 
 
 def write_shard(path: str, records: Iterable[bytes]) -> int:
-    """Writes a TFRecord file, which gets its name when it is whole; returns its size in bytes.
+    """Writes a TFRecord file, which gets its name only when complete, and returns its size in bytes.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: the file cannot be written.
     """
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -1,8 +1,8 @@
-"""Parses batches of serialized records at either level: YouTube-8M's of any version, and others (`FeatureConfig`).
+"""Parses batches of serialized records at either level: any version of YouTube-8M, and others (`FeatureConfig`).
 
-Whole batches are parsed by one operation (docs/BENCHMARKS.md). Features keep their storage type (uint8, float16 or
-float32), and labels become padded lists of class ids; large tensors (`[B, C]` targets, float32 frames) are made on the
-device. The functions run eagerly, inside `tf.data`, and in the exported graph.
+One operation parses a whole batch (docs/BENCHMARKS.md). Features keep their storage type (uint8, float16 or float32),
+and labels become padded lists of class ids; large tensors (`[B, C]` targets, float32 frames) are made on the device.
+The functions run eagerly, inside `tf.data`, and in the exported graph.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from yt8m_tf.config.features import FeatureConfig
 from yt8m_tf.data.assertions import require
 from yt8m_tf.schema import ID_KEYS, LABELS_KEY, NO_LABEL
 
-# The number of frames of a feature with one vector for the whole clip.
+# Stands for the number of frames of a feature that has one vector for the whole clip.
 _EVERY = tf.int32.max
 _LABELS = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int32)
 
-# Errors of bad records. TensorFlow's message quotes a record that is no protocol buffer, and may not be valid text.
+# Errors that bad records raise. TensorFlow's message quotes a record that is not a protocol buffer, which need not be
+# valid UTF-8.
 PARSE_FAILURES = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 
 
@@ -32,13 +33,13 @@ def parse_records(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.Te
     Args:
       serialized: [B] strings; `tf.train.Example` at video level, `tf.train.SequenceExample` at frame level. Fields that
         `data` does not name, such as those of the 2019 segment data, are ignored.
-      data: level, features, sizes and limits. Labels are parsed if this is a `DataConfig`, and not if it is the
-        `records` of one; a record without labels gets an empty list.
+      data: level, features, sizes and limits. Labels are parsed if this is a `DataConfig`, but not if it is only its
+        `records`; a record without labels gets an empty list.
 
     Returns:
-      "id": [B] string. "labels", if they are parsed: [B, L] int32 class ids, each once, padded with -1. Each feature:
-      [B, D] at video level, [B, T, D] at frame level; uint8 codes, float16 or float32, as stored; floats are finite and
-      within the feature's range. At frame level also "num_frames" [B] int32, at most `max_frames`. T is the shortest of
+      "id": [B] string. "labels", if parsed: [B, L] int32 distinct class ids, padded with -1. Each feature: [B, D] at
+      video level, [B, T, D] at frame level, as stored (uint8 codes, float16 or float32); floats are finite and within
+      the feature's range. At frame level also "num_frames": [B] int32, at most `max_frames`. T is the shortest of
       `data.frame_lengths` and `data.max_frames` that fits the batch. Values after `num_frames` are finite but
       meaningless.
 
@@ -70,7 +71,7 @@ def feature_specs(data: RecordsConfig) -> dict[str, tf.TensorSpec]:
 
 
 def clip_lengths(serialized: tf.Tensor, data: RecordsConfig) -> tf.Tensor:
-    """Counts the frames of frame-level records before cutting: [B] strings -> [B] int32, of the shortest feature."""
+    """Counts the frames of each clip's shortest feature, before truncation: [B] strings -> [B] int32."""
     return _shortest(_lengths(_parse_clips(serialized, data), data))
 
 
@@ -141,7 +142,7 @@ def _parse_frames(serialized: tf.Tensor, data: RecordsConfig) -> tuple[dict[str,
 
 
 def _parse_clips(serialized: tf.Tensor, data: RecordsConfig) -> dict[str, tf.RaggedTensor]:
-    """Parses features without decoding: ragged [B, (frames), (n)], in the context [B, (n)], strings or float32."""
+    """Parses features without decoding: ragged [B, (frames), (n)], or [B, (n)] in the context; strings or float32."""
     in_lists: dict[str, Any] = {}
     in_context: dict[str, Any] = {}
     for name, feature in data.stored.items():
@@ -176,7 +177,7 @@ def _num_in_context(values: tf.RaggedTensor, feature: FeatureConfig) -> tf.Tenso
 
 
 def _shortest(lengths: tf.Tensor) -> tf.Tensor:
-    """Maps lengths [features, B] to the shortest ones, [B]; a clip with only single vectors has one frame."""
+    """Returns the shortest of lengths [features, B] for each clip, [B]; a clip of single vectors has one frame."""
     shortest = tf.reduce_min(lengths, axis=0)
     return tf.where(tf.equal(shortest, _EVERY), 1, shortest)
 
@@ -191,7 +192,7 @@ def _check_lengths(lengths: tf.Tensor, shortest: tf.Tensor, data: RecordsConfig)
 
 
 def _pad_frames(values: tf.RaggedTensor, feature: FeatureConfig, length: tf.Tensor, name: str) -> tf.Tensor:
-    """Pads with 0, or cuts, the frames of clips to [B, length, D], in their storage type."""
+    """Pads with 0 or truncates the frames of clips to [B, length, D], in their storage type."""
     if feature.in_context:
         flat = values.flat_values if feature.dtype == "float_list" else tf.strings.reduce_join(values.flat_values)
         vectors = _vectors(flat, feature, name)
@@ -217,7 +218,7 @@ def _means(
     source: FeatureConfig,
     name: str,
 ) -> tf.Tensor:
-    """Repeats for every frame the mean of frames [B, T, D], or `given`, the record's own, ragged [B, (D or 0)]."""
+    """Repeats a mean for every frame: the record's own, `given`, ragged [B, (D or 0)], or that of frames [B, T, D]."""
     known = tf.equal(given.row_lengths(), feature.size)
     right = tf.reduce_all(known | tf.equal(given.row_lengths(), 0))
     with tf.control_dependencies([require(right, f"{name}: not one mean of {feature.size} values")]):
@@ -226,7 +227,7 @@ def _means(
     listed = given.with_values(listed).to_tensor(shape=[None, feature.size])
     mask = tf.sequence_mask(num_frames, tf.shape(frames)[1])[:, :, None]
     count = tf.maximum(tf.cast(num_frames, tf.float32), 1.0)[:, None]
-    # Decoding is linear, so that the mean can be taken of the codes.
+    # Decoding is linear, so the mean can be taken over the codes.
     mean = tf.reduce_sum(tf.where(mask, tf.cast(frames, tf.float32), 0.0), axis=1) / count
     if source.dtype == "uint8":
         mean = schema.dequantise(mean, source.range or schema.CODE_RANGE)
@@ -235,7 +236,7 @@ def _means(
 
 
 def _vectors(values: tf.Tensor, feature: FeatureConfig, name: str) -> tf.Tensor:
-    """Decodes and checks floats, or strings of one or of all vectors: [N, D] in their storage type."""
+    """Decodes and checks vectors, given as floats or as strings of one or all: [N, D] in their storage type."""
     if feature.dtype != "float_list":
         lengths, one_each = tf.strings.length(values), values.shape.rank != 0
         right = tf.reduce_all(

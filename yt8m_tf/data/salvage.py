@@ -20,9 +20,9 @@ class SalvageReport:
 
     Attributes:
       path: the damaged shard.
-      output: the new one, which exists only where there are good records.
-      num_records: good records, all of them copied.
-      lost_bytes: bytes of the shard that are in no good record.
+      output: the new shard, which is written only if there are good records.
+      num_records: good records, all of which were copied.
+      lost_bytes: bytes of the shard outside good records.
       damages: every place where reading stopped; their record numbers count good records only.
     """
 
@@ -42,19 +42,19 @@ class SalvageReport:
 
 
 def salvage(path: str, output: str) -> SalvageReport:
-    """Writes every record of a shard whose checksums are right to a new shard, byte for byte and in order.
+    """Copies every record whose checksums match from a shard to a new one, byte for byte and in order.
 
-    After damage it goes on at the next byte where a record starts, even if the length of the damaged one is lost.
+    After damage, copying resumes at the next byte where a record starts, even if the length of the damaged one is lost.
 
     Args:
       path: a damaged shard (a sound one is copied whole).
-      output: the new shard. It appears under this name only when it is whole.
+      output: the new shard. It appears under this name only when it is complete.
 
     Returns:
       The report.
 
     Raises:
-      InputError: `path` cannot be read, `output` is the same file or cannot be written.
+      InputError: `path` cannot be read, or `output` is the same file or cannot be written.
     """
     if os.path.realpath(path) == os.path.realpath(output):
         raise InputError(f"{output}: the salvaged shard cannot replace the damaged one; give another directory")
@@ -72,7 +72,7 @@ def salvage(path: str, output: str) -> SalvageReport:
 
 
 def _find_runs(path: str, num_bytes: int) -> tuple[list[tuple[int, int]], int, list[Damage]]:
-    """The stretches of good records, as first and last byte + 1; how many records they hold; what is between them."""
+    """Returns the runs of good records as (first byte, last byte + 1), their number of records, and the damage."""
     runs: list[tuple[int, int]] = []
     damages: list[Damage] = []
     num_records, offset = 0, 0
@@ -83,7 +83,7 @@ def _find_runs(path: str, num_bytes: int) -> tuple[list[tuple[int, int]], int, l
         num_records, offset = num_records + count, offset + size
         if offset == num_bytes:
             break
-        # Damaged records that follow each other are one damage.
+        # Consecutive damaged records count as one damage.
         if count or not damages:
             damages.append(diagnose(path, num_records, offset, num_bytes))
         offset = crc32c.next_header(path, offset + 1, num_bytes)

@@ -1,6 +1,6 @@
-"""Frame sampling, for a whole batch of padded clips at once: `SamplingConfig` says which.
+"""Frame sampling (`SamplingConfig`) for a whole batch of padded clips at once.
 
-The draws of an example depend on the seed and on its place in the batch, not on what the other examples are.
+The draws of an example depend on the seed and on its place in the batch, not on the other examples.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ def sample(
     seed: tf.Tensor | None = None,
     ranges: Ranges | None = None,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Keeps some frames of every clip, the same ones of all features.
+    """Keeps some frames of every clip, the same ones for all features.
 
     Without a seed nothing is random: "crop" takes the middle `max_frames`, "random_frames" evenly spaced ones,
-    "every_nth" the n in the middle of its range, "random_segments" segments of equal length.
+    "every_nth" uses the middle of its range of steps, "random_segments" segments of equal length.
 
     Args:
       features: feature to [B, T, D], uint8 codes or floats.
-      num_frames: [B] int32, at most T. A clip without frames counts as one of a single frame, its padding.
-      config: which frames.
+      num_frames: [B] int32, at most T. A clip without frames counts as a single frame of padding.
+      config: which frames to keep.
       seed: [2] integers, in training.
-      ranges: what codes stand for (`InputSpec.ranges`).
+      ranges: the value ranges of the codes (`InputSpec.ranges`).
 
     Returns:
-      Feature to [B, S, D], S at most `config.longest(T)`, of the same dtype, or float32 for means of segments; what
-      comes after a clip's frames means nothing. And the number of frames, [B] int32, at least 1.
+      Feature to [B, S, D], with S at most `config.longest(T)`, of the same dtype, or float32 for segment means; values
+      after a clip's frames are meaningless. Then the number of frames, [B] int32, at least 1.
     """
     num_frames = tf.maximum(num_frames, 1)
     if config.name == "random_segments":
@@ -51,7 +51,7 @@ def sample(
 
 
 def length_of(frames: tf.Tensor) -> Any:
-    """T of [B, T, D]: a number where it is known when the graph is made, else a tensor."""
+    """Returns T of [B, T, D]: a number if it is known when the graph is built, otherwise a tensor."""
     return tf.shape(frames)[1] if frames.shape[1] is None else frames.shape[1]
 
 
@@ -85,7 +85,10 @@ def _every_nth(features: Features, num_frames: tf.Tensor, config: SamplingConfig
 
 
 def _cosine(features: Features, num_frames: tf.Tensor, config: SamplingConfig, seed: tf.Tensor | None) -> Any:
-    """The cosine is that of the features, decoded, one after the other; of equal ones the earlier frame is taken."""
+    """Keeps frame 0 and the frames least similar to the one before, by the cosine of the decoded features.
+
+    The features of a frame are concatenated. Ties go to the earlier frame.
+    """
     count = length_of(_any(features)[:, : config.count])
     frames = tf.concat(list(features.values()), axis=2)  # [B, T, D]
     products = tf.reduce_sum(frames[:, 1:] * frames[:, :-1], axis=2)  # [B, T - 1]
@@ -98,9 +101,10 @@ def _cosine(features: Features, num_frames: tf.Tensor, config: SamplingConfig, s
 
 
 def _farthest_first(features: Features, num_frames: tf.Tensor, config: SamplingConfig, seed: tf.Tensor | None) -> Any:
-    """Greedy, by the Euclidean distance of the decoded features; of equally far frames the earliest is taken.
+    """Greedily adds the frame farthest from those chosen, by the Euclidean distance of the decoded features.
 
-    All distances come from one matrix product, so that each of the steps reads T of them instead of all frames.
+    Ties go to the earliest frame. All distances come from one matrix product, so each step reads T of them instead of
+    all frames.
 
     Reference: Gonzalez, "Clustering to minimize the maximum intercluster distance",
     https://doi.org/10.1016/0304-3975(85)90224-5.
@@ -137,7 +141,7 @@ _SELECTIONS: Mapping[str, Callable[..., Any]] = {
 def _segment_means(
     features: Features, num_frames: tf.Tensor, config: SamplingConfig, seed: tf.Tensor | None
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Every way of cutting n frames into S segments of at least one frame is as likely as any other."""
+    """Averages segments: every way of cutting n frames into S segments of at least one frame is equally likely."""
     length = length_of(_any(features))
     count = length_of(_any(features)[:, : config.count])
     kept = tf.minimum(num_frames, count)
@@ -145,13 +149,13 @@ def _segment_means(
     if seed is None:
         segment = number * kept[:, None] // num_frames[:, None]  # [B, T]
     else:
-        # Cut before the frames with the highest of T - 1 draws; after a clip's end there is nothing to cut.
+        # Cut before the frames with the highest of T - 1 draws, never after a clip's end.
         # Drawn frame by frame, so that more padding does not change the draws of the frames before it.
         draws = tf.transpose(_uniform([length - 1, tf.shape(num_frames)[0]], seed))  # [B, T - 1]
         draws = tf.where(number[1:] < num_frames[:, None], draws, -1.0)
         cuts = tf.math.top_k(draws, count - 1).indices + 1  # [B, S - 1]
         segment = tf.reduce_sum(tf.cast(cuts[:, None, :] <= number[:, None], tf.int32), axis=2)  # [B, T]
-    segment = tf.where(number < num_frames[:, None], segment, -1)  # padding belongs to none
+    segment = tf.where(number < num_frames[:, None], segment, -1)  # padding belongs to no segment
     members = tf.one_hot(segment, count)  # [B, T, S]
     weights = tf.math.divide_no_nan(members, tf.reduce_sum(members, axis=1, keepdims=True))
     means = {
@@ -166,7 +170,7 @@ def _any(features: Features) -> tf.Tensor:
 
 
 def decode(values: Any, limits: Sequence[float] = schema.CODE_RANGE) -> Any:
-    """A feature as a model reads it, float32: of uint8 codes what they stand for, of floats these themselves."""
+    """Converts a feature to a model's input, float32: dequantises uint8 codes, casts floats."""
     return schema.dequantise(values, limits) if values.dtype == "uint8" else ops.cast(values, "float32")
 
 
@@ -175,9 +179,9 @@ def _decoded(features: Features, ranges: Ranges) -> Features:
 
 
 def _draw(seed: tf.Tensor, like: tf.Tensor, upper: Any) -> tf.Tensor:
-    """Whole numbers from 0 to `upper` - 1, as many as `like` has; `upper` may be another one for each.
+    """Draws integers from 0 to `upper` - 1, in the shape of `like`; `upper` may differ for each.
 
-    Of 2 ** 24 draws: of 303 frames none is more than 0.002 % likelier than another.
+    A draw has 2 ** 24 values: of 303 frames none is more than 0.002 % likelier than another.
     """
     upper = tf.cast(upper, tf.int32)
     draws = _uniform(tf.shape(like), seed) * tf.cast(upper, tf.float32)
@@ -185,6 +189,6 @@ def _draw(seed: tf.Tensor, like: tf.Tensor, upper: Any) -> tf.Tensor:
 
 
 def _uniform(shape: Any, seed: tf.Tensor) -> tf.Tensor:
-    """Float32 draws from [0, 1), the same with XLA and without: TensorFlow's own differ, but the bits do not."""
+    """Draws float32 from [0, 1), the same with and without XLA: TensorFlow's own floats differ, its bits do not."""
     bits = tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg="philox")
     return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24

@@ -1,7 +1,7 @@
-"""Cuts rated segments out of clips: each start of a record's ratings is an example of its own frames.
+"""Cuts rated segments out of clips: each start in a record's ratings gives an example with its own frames.
 
-Segments are cut where their records are read, before they are shuffled: what travels on is a few frames, not the clip,
-a batch does not get all segments of one video at once, and a position in the data counts segments.
+Segments are cut where records are read, before shuffling. So only a few frames travel on, not the clip; a batch does
+not get all segments of one video at once; and a position in the data counts segments.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.ratings import distinct_rows, parse_ratings, parse_starts
 from yt8m_tf.schema import NO_LABEL
 
-# Records that are parsed together; their segments wait in memory, of every shard that is being read.
+# Records that are parsed together; for every shard being read, their segments wait in memory.
 _PARSED = 8
 
 
 def cutter(data: DataConfig, faults: Faults) -> Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset]:
-    """For `order.serialized_records`: from a shard's records to a dataset of the segments rated in them.
+    """Returns an `attach` for `order.serialized_records`: from a shard's records to a dataset of their rated segments.
 
     Args:
-      data: with `segments`.
+      data: a configuration with `segments`.
       faults: what to do about clips without frames; segments beyond their clips are counted here.
     """
 
@@ -42,18 +42,18 @@ def cutter(data: DataConfig, faults: Faults) -> Callable[[tf.Tensor, tf.data.Dat
 
 
 def parse_segments(serialized: tf.Tensor, data: DataConfig, faults: Faults) -> dict[str, tf.Tensor]:
-    """Parses clips, and cuts out their rated segments, in the order of the records and of their first ratings.
+    """Parses clips and cuts out their rated segments, in the order of the records and of their first ratings.
 
     Args:
       serialized: [B] strings, `tf.train.SequenceExample`.
-      data: with `segments`.
-      faults: segments that start beyond their clips, or beyond `data.max_frames`, are left out, and counted here.
+      data: a configuration with `segments`.
+      faults: counts segments that are left out because they start beyond their clips or beyond `data.max_frames`.
 
     Returns:
-      Of N segments, which may be 0: "id" [N] string, the video's and the start, as in "6l0e:100"; each feature
-      [N, W, D] as it is stored, W being `data.segments.length`; "num_frames" [N] int32, from 1 to W, what comes after
-      them means nothing; "rated_classes" [N, L] int32, each once, padded with -1; "ratings" [N, L] float32 in [0, 1],
-      of a class that was rated several times in a segment their mean.
+      For N segments, which may be 0: "id" [N] string, video id and start, as in "6l0e:100"; each feature [N, W, D] as
+      stored, W being `data.segments.length`; "num_frames" [N] int32, from 1 to W, after which values are meaningless;
+      "rated_classes" [N, L] int32, distinct, padded with -1; "ratings" [N, L] float32 in [0, 1], the mean if a class
+      was rated several times in a segment.
 
     Raises:
       records.PARSE_FAILURES: when run on a record that does not fit `data`, or has no frames.
@@ -103,7 +103,7 @@ def _count_beyond(rows: tf.Tensor, starts: tf.Tensor, beyond: tf.Tensor, faults:
 
 
 def _gather_frames(frames: tf.Tensor, rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """Of [B, T, D] the frames at places [N, W] of rows [N]; after the last one it is that one."""
+    """Gathers from [B, T, D] the frames at places [N, W] of rows [N]; beyond the last frame, the last one."""
     length = tf.shape(frames)[1]
     flat = tf.cast(rows, tf.int32)[:, None] * length + tf.minimum(places, length - 1)
     return tf.gather(tf.reshape(frames, [-1, frames.shape[2]]), flat)
@@ -112,7 +112,7 @@ def _gather_frames(frames: tf.Tensor, rows: tf.Tensor, places: tf.Tensor) -> tf.
 def _padded(
     owners: tf.Tensor, count: tf.Tensor, classes: tf.Tensor, scores: tf.Tensor, most: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Ratings, each of a segment, as lists: [count, most] classes (int32) and scores (float32)."""
+    """Pads the ratings of each segment: classes [count, most] int32, and scores [count, most] float32."""
     order = tf.argsort(owners, stable=True)
     owners = tf.gather(owners, order)
     ragged = tf.RaggedTensor.from_value_rowids(tf.cast(tf.gather(classes, order), tf.int32), owners, count)

@@ -1,4 +1,4 @@
-"""Lists of shards: glob patterns, folds, shares of workers."""
+"""Lists shards: glob patterns, folds, shares of workers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from yt8m_tf.config.data import DataConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.pretrained import packaged
 
-# Where a pattern matches nothing: files and directories below it to look at, and to name.
+# If a pattern matches nothing: how many paths below it to look at, and how many directories to name.
 _LOOKED_AT_BELOW, _SHOWN = 1000, 5
 
 
 def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -> list[str]:
-    """The shards that patterns match, sorted, each file once, by whatever names it is given.
+    """Returns the shards that match patterns, sorted; a file that matches under several names is listed once.
 
     Args:
       patterns: see `files.find`; or a word for records that come with the package (`packaged.shards`).
-      data_dir: what relative patterns are relative to; those with a scheme, such as "gs://", never are.
+      data_dir: the directory of relative patterns; a pattern with a scheme, such as "gs://", is never relative.
       source: the flag or configuration key that the patterns come from, for messages.
 
     Raises:
-      InputError: no pattern at all, or one that matches nothing, or only directories; a link to nothing.
+      InputError: there is no pattern, or a pattern cannot be listed or matches nothing, only directories or a broken
+        link.
     """
     shards: dict[str, str] = {}
     where = f"{source}: " if source else ""
@@ -68,7 +69,7 @@ def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
 
 
 def _hint_below(pattern: str, data_dir: str) -> str:
-    """Returns a hint at directories, up to two levels down, with files that match the pattern; "" for none."""
+    """Returns a hint that names directories up to two levels down with files that match; "" for none."""
     full = files.below(data_dir, pattern)
     if files.has_scheme(full):
         return ""
@@ -84,17 +85,17 @@ def _hint_below(pattern: str, data_dir: str) -> str:
 
 
 def identity(path: str) -> str:
-    """Identifies a file under all of its names: its real path; a place with a scheme has one name."""
+    """Returns the same string for all names of a file: its real path, or a path with a scheme as it is."""
     return path if files.has_scheme(path) else os.path.realpath(path)
 
 
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
-    """Deals shards to folds: sorted by (sha256 of the base name, name), they go to fold 0, 1, ... in turn.
+    """Assigns shards, sorted by (sha256 of the base name, base name), to folds 0, 1, ... in turn.
 
-    Shards are randomly filled, so folds of shards are sound, and need no copy of the data and no index of examples.
+    Videos are spread over shards at random, so whole shards make sound folds, without a copy of the data or an index.
 
     Returns:
-      Base name of the shard to its fold, 0 to num_folds - 1.
+      The fold of each shard, 0 to num_folds - 1, by base name.
 
     Raises:
       InputError: fewer than two folds, fewer shards than folds, or two shards of the same base name.
@@ -110,14 +111,14 @@ def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
 
 
 def split_shards(data: DataConfig, data_dir: str) -> tuple[list[str], list[str], dict[str, int]]:
-    """The shards that a run trains on, and those that it is validated on.
+    """Returns the training and validation shards of a run.
 
     Returns:
-      The training shards, the validation shards, and base name to fold of all shards of `data.train`; with
-      `data.num_folds`, fold `data.fold` of these is the validation set. Without, there are no folds.
+      The training shards, the validation shards, and the fold of each shard of `data.train` by base name. With
+      `data.num_folds`, fold `data.fold` is the validation set; otherwise there are no folds.
 
     Raises:
-      InputError: see `list_shards` and `assign_folds`; a shard to train on that is a validation shard, too.
+      InputError: see `list_shards` and `assign_folds`; or a shard is in both the training and the validation set.
     """
     training = list_shards(data.train, data_dir, "data.train")
     if not data.num_folds:
@@ -136,5 +137,5 @@ def split_shards(data: DataConfig, data_dir: str) -> tuple[list[str], list[str],
 
 
 def worker_share(shards: Sequence[str], worker: int, num_workers: int) -> list[str]:
-    """The shards that one of several workers reads: every `num_workers`-th, from its own number on."""
+    """Returns the shards that one of several workers reads: every `num_workers`-th, starting at `worker`."""
     return list(shards[worker::num_workers])

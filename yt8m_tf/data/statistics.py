@@ -1,4 +1,4 @@
-"""Statistics of a data set that training starts from."""
+"""Statistics of the training data, computed before training."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def class_prior(
 ) -> np.ndarray:
     """Estimates the share of videos that have each class, and each tag, from the first records of the shards.
 
-    The counts are smoothed with one pseudo-video of `uniform_prior`, so that every share lies strictly between 0 and 1.
+    The counts are smoothed with one pseudo-video of `uniform_prior`, so every share is strictly between 0 and 1.
 
     Args:
       shards: labelled shards.
-      data: what they hold.
-      num_examples: records to look at; they are taken evenly from the shards, so that one odd shard does not decide.
-      faults: says whether damaged shards are skipped; they then count up to the damage.
-      membership: [C, V], not 0 where a class belongs to a tag. A video with several classes of a tag counts once.
+      data: what they contain.
+      num_examples: records to read, spread evenly over the shards, so that one odd shard does not dominate.
+      faults: whether damaged shards are skipped; their records before the damage then count.
+      membership: [C, V], nonzero where a class belongs to a tag. A video with several classes of a tag counts once.
 
     Returns:
       [C] float64, or with `membership` [C + V].
@@ -60,19 +60,19 @@ def class_prior(
 def rating_prior(shards: Sequence[str], data: DataConfig, num_examples: int, faults: Faults) -> np.ndarray:
     """Estimates the mean rating of each class in the segments where it was rated, from the first records of the shards.
 
-    One pseudo-rating of `uniform_prior` smooths it; a class without ratings gets that value.
+    Each mean is smoothed with one pseudo-rating of `uniform_prior`, which is also the value of a class without ratings.
 
     Args:
-      shards: with ratings.
-      data: what they hold.
-      num_examples: records to look at; they are taken evenly from the shards.
-      faults: says what records must hold.
+      shards: shards with ratings.
+      data: what they contain.
+      num_examples: records to read, spread evenly over the shards.
+      faults: decides what counts as an error in a bad record.
 
     Returns:
       [C] float64, strictly between 0 and 1.
 
     Raises:
-      InputError: ratings that do not fit `data`.
+      InputError: ratings do not fit `data`.
     """
     each = -(-num_examples // len(shards))
     sums, counts, total = np.zeros(data.num_classes), np.zeros(data.num_classes), 0
@@ -103,7 +103,7 @@ def _count_labels(
         problem = faults.find_bad_record([shard], data, need_labels=False, need_whole=False)
         raise InputError(problem or f"{shard}: {' '.join(str(error).split())}") from error
     num_labelled = len(np.unique(rows))
-    inside = (labels >= 0) & (labels < data.num_classes)  # the others are found, and named, on reading
+    inside = (labels >= 0) & (labels < data.num_classes)  # the others are reported when training reads them
     labels, rows = labels[inside], rows[inside]
     tags = np.zeros((len(serialized), membership.shape[1]), bool)
     np.logical_or.at(tags, rows, membership[labels] != 0)
@@ -111,11 +111,11 @@ def _count_labels(
 
 
 def uniform_prior(num_classes: int, membership: np.ndarray | None = None) -> np.ndarray:
-    """The prior without any counts: three labels a video, spread evenly; tags as if labels were independent.
+    """Returns the prior without any counts: three labels per video, spread evenly; tags as if labels were independent.
 
     Args:
       num_classes: C.
-      membership: [C, V], not 0 where a class belongs to a tag.
+      membership: [C, V], nonzero where a class belongs to a tag.
 
     Returns:
       [C] float64, or with `membership` [C + V].
@@ -126,11 +126,11 @@ def uniform_prior(num_classes: int, membership: np.ndarray | None = None) -> np.
 
 
 def target_weights(prior: np.ndarray, power: float) -> np.ndarray:
-    """Weights of targets that make frequent classes count less: (p_min / p_c) ** power, in (0, 1].
+    """Returns target weights that make frequent classes count less: (p_min / p_c) ** power, in (0, 1].
 
     Args:
-      prior: [C], the share of videos that each class labels, above 0.
-      power: 0 leaves all targets as they are, 1 makes all classes count alike.
+      prior: [C], the share of videos with each class, above 0.
+      power: 0 leaves all targets as they are, 1 makes all classes count equally.
 
     Returns:
       [C], 1 for the rarest class.

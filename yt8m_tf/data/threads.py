@@ -1,4 +1,4 @@
-"""Work in threads whose results are wanted in order."""
+"""Runs work in threads and delivers its results in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNDER_WAY = 2
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], under_way: int = UNDER_WAY) -> Iterator[R]:
-    """`map`, with a few calls under way at a time."""
+    """`map` in threads, with `under_way` calls at a time."""
     with ThreadPoolExecutor(under_way) as executor:
         waiting: collections.deque = collections.deque()
         for item in items:

@@ -1,4 +1,4 @@
-"""Reads the endless, shuffled batches of training, in two ways that give the same batches in the same order."""
+"""Reads endless, shuffled training batches, in two ways that give the same batches in the same order."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from yt8m_tf.data.threads import in_order
 
 @dataclasses.dataclass(frozen=True)
 class TrainingReader:
-    """Makes what `BatchStream` reads in training, from a position on.
+    """Makes the training batches that `BatchStream` iterates over, from a position on.
 
     Attributes:
       groups: the order of the shards.
-      data: what their records hold.
+      data: what their records contain.
       faults: what to do about clips without frames and videos without labels.
-      window: records from which the next one is drawn; 0 keeps their order.
+      window: size of the shuffle window in records; 0 keeps their order.
       batch_size: examples that are read together.
-      part: which of them are wanted.
-      beside: what is read beside the records.
-      end: the group before which reading ends, the last batch of which may have fewer examples; None: never.
+      part: the slice of them to deliver.
+      beside: data to read alongside the records.
+      end: the group before which reading ends; the last batch may then have fewer examples. None never ends.
     """
 
     groups: ShardGroups
@@ -44,12 +44,12 @@ class TrainingReader:
 
     @property
     def need_labels(self) -> bool:
-        """Returns whether the labels of the records are needed, or data beside the records replaces them."""
+        """Returns whether the labels of the records are needed: not if `beside` replaces them."""
         return self.beside is None or not self.beside.replaces_labels
 
     def parse(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
-        """Batches by TensorFlow's parser, of any layout and from anywhere."""
-        # A window of clips holds less than a shard.
+        """Reads batches with TensorFlow's parser: any layout, any file system."""
+        # A shuffle window of clips is smaller than a shard.
         interleave = self.data.level == "frame"
         attach: Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset] | None = _with_shard if self.beside else None
         make: Callable[..., Batch] = self._parse
@@ -63,7 +63,7 @@ class TrainingReader:
         return self._finished(untuned(parsed.prefetch(2)))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
-        """Batches by `clip_reader`, of local clips alone."""
+        """Reads batches with `clip_reader`: local clips only."""
         own = self.groups.shards
         pairs = serialized_records(
             self.groups, start, self.window, good, self.end, open_shard=clip_reader.locators(own)
@@ -77,7 +77,7 @@ class TrainingReader:
         return self._finished(batch | others | self._counted(batch) for others, batch in clips)
 
     def _finished(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Batches without ids and numbers of shards, by which what is read beside the records is found."""
+        """Removes the ids and shard numbers of batches, and adds the data of `beside`, looked up by them."""
 
         def finish(batch: Batch) -> Batch:
             ids, shards = batch.pop("id"), batch.pop("shard", None)
@@ -104,5 +104,5 @@ class TrainingReader:
 
 
 def _with_shard(index: tf.Tensor, records: tf.data.Dataset) -> tf.data.Dataset:
-    """Pairs of a record and the number of its shard."""
+    """Pairs each record with the number of its shard."""
     return tf.data.Dataset.zip((records, tf.data.Dataset.from_tensors(index).repeat()))

@@ -1,1 +1,1 @@
-"""Download of the dataset: its list of files, and transfers that are verified."""
+"""Download of the dataset: its list of files, and verified transfers."""

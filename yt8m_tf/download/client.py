@@ -18,7 +18,7 @@ from urllib3.util import Retry
 import yt8m_tf
 from yt8m_tf.download.parts import CHUNK, Part
 
-_PROGRESS = 1 << 20  # bytes of one answer after which breaks are counted from 1 again
+_PROGRESS = 1 << 20  # bytes of one answer after which the count of breaks starts over
 _WRONG_COPIES = 3  # complete files with the wrong MD5 before the file is given up
 _LONGEST_BACKOFF = 60.0  # seconds
 _LONGEST_RETRY_AFTER = 3600.0  # seconds; if a server asks for a longer wait, the file is given up
@@ -115,20 +115,20 @@ class Client:
                 tries.wait(error)
 
     def fetch(self, url: str, path: Path, md5: str, listener: Listener | None = None) -> None:
-        """Writes a file, after the bytes that an earlier attempt left at `path`.
+        """Downloads a file, continuing after the bytes that an earlier attempt left at `path`.
 
-        Bytes are appended as they arrive, so that a killed process loses none. If the server ignores the requested
-        range, or has another file by now, the whole file is fetched again.
+        Bytes are appended as they arrive, so a killed process loses none. If the server ignores the requested range, or
+        has another file by now, the whole file is fetched again.
 
         Args:
-          url: of the file.
+          url: address of the file.
           path: the file to write, in an existing folder; it is complete when the function returns, and incomplete
             after an error.
-          md5: of the whole file, in lower-case hexadecimal digits.
+          md5: MD5 of the whole file, in lower-case hexadecimal digits.
           listener: callbacks for progress.
 
         Raises:
-          FetchError: the file does not exist or has another MD5, or the server does not answer for too long.
+          FetchError: the file does not exist or has another MD5, or the server fails to answer too often.
           Stopped: the download is to end.
           OSError: the file cannot be written.
         """
@@ -239,7 +239,7 @@ class _Tries:
                 f"{self._url}: {error}, and asks to wait for {asked / 60:,.0f} min; try again then"
             ) from error
         seconds = 0.0 if self._breaks == 1 else min(2.0 ** (self._breaks - 2), _LONGEST_BACKOFF)
-        seconds = max(asked, seconds * random.uniform(0.5, 1.0))  # connections that broke together retry apart
+        seconds = max(asked, seconds * random.uniform(0.5, 1.0))  # spreads the retries of connections
         if seconds:
             self._waiting(f"{error}, next try in {seconds:.0f} s")
         if self._stop.wait(seconds):

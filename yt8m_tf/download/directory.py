@@ -1,4 +1,4 @@
-"""The directory that files are fetched to: what is there, what is missing, what must not be replaced."""
+"""The directory that files are fetched to: what exists, what is missing, and what must not be replaced."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _CHUNK = 1 << 20  # bytes that are hashed at a time
 
 
 def part_of(directory: Path, file: PublishedFile, names: Names) -> Path:
-    """Path of a file until it is whole; another content has another name."""
+    """Returns the path of a file until it is complete; it is different for other contents."""
     return directory / f".{file.stored_name(names)}.{file.md5}.part"
 
 
 def existing(directory: Path) -> Path:
-    """A directory, or the nearest one above it that there is."""
+    """Returns a directory, or its nearest parent that exists."""
     return next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
 
 
 def check_names(directory: Path, selected: Sequence[PublishedFile], names: Names) -> None:
-    """Refuses names that the file system does not keep apart, and files that are there under their other names.
+    """Checks that the file system keeps the names apart, and that no file exists under its other name.
 
     Raises:
-      InputError: as said.
+      InputError: one of these is not so.
     """
     twice = colliding([file.stored_name(names) for file in selected])
     if twice and _folds_case(existing(directory)):
@@ -56,18 +56,18 @@ def find_missing(
     names: Names,
     overwrite: bool,
 ) -> list[PublishedFile]:
-    """Finds the files that are not there whole; what is there and not known yet is hashed.
+    """Finds the files that are missing or incomplete; existing files that are not known yet are hashed.
 
     Args:
       directory: need not exist.
-      partition: whose the files are.
+      partition: the partition of the files.
       selected: the files.
-      known: of the directory; what is hashed is added.
-      names: under which the files are stored.
-      overwrite: files that differ count as missing.
+      known: the known files of the directory; hashed files are added.
+      names: the kind of names under which the files are stored.
+      overwrite: whether files that differ count as missing.
 
     Raises:
-      InputError: a file there is another one.
+      InputError: an existing file is a different one.
     """
     lacking, unknown = [], []
     for file in selected:
@@ -110,5 +110,5 @@ def _folds_case(directory: Path) -> bool:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".Aa") as file:
             path = Path(file.name)
             return path.with_name(path.name.swapcase()).exists()
-    except OSError:  # nothing can be written there, which is said when it is tried
+    except OSError:  # the directory cannot be written, which the first write reports
         return False

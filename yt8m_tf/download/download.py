@@ -1,4 +1,4 @@
-"""Fetches files of a partition into a directory: each whole, none that is there already."""
+"""Downloads the files of a partition that a directory lacks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from yt8m_tf.download.plan import Names, Partition, PublishedFile, Server, parse
 from yt8m_tf.download.transfer import Job, transfer
 from yt8m_tf.errors import InputError
 
-_SAMPLED = 16  # files whose sizes are asked for before; those of the others are estimated
-_PLAN_RETRIES = 3  # whoever waits for the plan has nothing yet
-_FAILURES = 5  # files in a row that cannot be fetched, after which the server is at fault and not the file
+_SAMPLED = 16  # files whose sizes are asked for first; those of the others are estimated
+_PLAN_RETRIES = 3  # few, because without a plan nothing has been fetched yet
+_FAILURES = 5  # failures in a row after which to give up: the server is at fault, not the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Request:
     """A request: the files to fetch, and how.
 
     Attributes:
-      partition: of the dataset.
-      server: where it comes from.
-      directory: where it goes to; need not exist.
-      share: of the files, (1, 100) for the first hundredth; None: all.
-      ranges: of numbers of files; None: all.
-      names: under which files are stored.
+      partition: the partition of the dataset.
+      server: the server to fetch from.
+      directory: the directory to write; need not exist.
+      share: share of the files, (1, 100) for the first hundredth; None: all.
+      ranges: ranges of file numbers; None: all.
+      names: the kind of names under which files are stored.
       connections: files that are fetched at once.
-      overwrite: replace files that are there and differ from the plan's.
-      patience: with the server.
+      overwrite: whether to replace existing files that differ from the plan's.
+      patience: time-outs and retries.
     """
 
     partition: Partition
@@ -54,12 +54,12 @@ class Survey:
     """Survey of a directory: the files that it lacks.
 
     Attributes:
-      num_published: files of the partition.
-      num_selected: of them those that were asked for.
-      missing: of these those that are not there whole.
-      num_bytes: of all that is missing, estimated from some where it is many; None where the server does not say.
-      num_fetched: bytes of it that are there as parts of files.
-      num_free: bytes that are free where the directory is.
+      num_published: number of files in the partition.
+      num_selected: number of files that were asked for.
+      missing: the selected files that the directory does not have in full.
+      num_bytes: size of the missing files, estimated from a sample if there are many; None if the server does not say.
+      num_fetched: bytes of the missing files that are already there, in incomplete files.
+      num_free: free bytes on the directory's disk.
     """
 
     num_published: int
@@ -74,21 +74,21 @@ def survey(request: Request) -> Survey:
     """Finds out what is missing, and changes nothing.
 
     Raises:
-      InputError: no such partition or file, none selected, a server that does not answer; what is in the directory, or
-        is free there, does not allow it.
+      InputError: the partition or a file does not exist, no file is selected, the server does not answer, the directory
+        has conflicting files, or there is not enough room.
     """
     return _survey(request, KnownFiles(request.directory))
 
 
 def download(request: Request) -> Survey:
-    """Fetches what is missing; interrupted, it goes on where it was when it is called again.
+    """Fetches what is missing; after an interruption, the same call resumes.
 
     Returns:
       What was missing.
 
     Raises:
-      InputError: see `survey`; files that could not be fetched, of which the message names the first; a directory that
-        cannot be written.
+      InputError: see `survey`; or files could not be fetched (the message names the first), or the directory cannot be
+        written.
     """
     with locks.exclusive(request.directory, "--output_dir", "downloads"):
         known = KnownFiles(request.directory)
@@ -141,7 +141,7 @@ def _survey(request: Request, known: KnownFiles) -> Survey:
 
 
 def _fetch(request: Request, found: Survey, known: KnownFiles) -> list[str]:
-    """Fetches what is missing; for each file that could not be fetched the reason."""
+    """Fetches what is missing, and returns the reason for each file that could not be fetched."""
     jobs: dict[Job, PublishedFile] = {}
     for file in found.missing:
         path = request.directory / file.stored_name(request.names)
@@ -169,7 +169,7 @@ def _fetch(request: Request, found: Survey, known: KnownFiles) -> list[str]:
 
 
 def _total_size(missing: Sequence[PublishedFile], size_of: Callable[[PublishedFile], int | None]) -> int | None:
-    """The bytes of files, about, from the sizes of some of them; None where no size is known."""
+    """Estimates the size of files in bytes from the sizes of some of them; None if no size is known."""
     sampled = missing[:: -(-len(missing) // _SAMPLED) or 1]
     sizes = [num_bytes for num_bytes in map(size_of, sampled) if num_bytes is not None]
     return int(sum(sizes) / len(sizes) * len(missing)) if sizes else None if missing else 0

@@ -1,4 +1,4 @@
-"""`download.json`: which files of a directory are whole, so that they need not be hashed again."""
+"""`download.json`: the checksums of a directory's files, so that they need not be hashed again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from yt8m_tf import files
 from yt8m_tf.config import strict_yaml
 
 RECORD = "download.json"
-# Writing the record of a whole partition takes a while: not after every file. What is lost is hashed again.
+# The record of a whole partition takes a while to write, so it is not written after every file. Files that are missing
+# from it are hashed again.
 _SECONDS = 5.0
 
 
@@ -22,9 +23,9 @@ class KnownFile:
 
     Attributes:
       source: what it is, such as "2/video/train/trainaa.tfrecord".
-      md5: of its contents.
+      md5: MD5 of its contents.
       size: in bytes.
-      mtime_ns: when it was last changed; with the size it tells whether it is still the same.
+      mtime_ns: time of its last change; if this and the size are the same, so is the file.
     """
 
     source: str
@@ -42,7 +43,7 @@ class KnownFiles:
     """Known checksums of a directory's files; `write` stores them there.
 
     Raises:
-      InputError: there is a record which cannot be read.
+      InputError: there is a record, but it cannot be read.
     """
 
     def __init__(self, directory: Path):
@@ -58,20 +59,20 @@ class KnownFiles:
         return self._files[name].source if name in self._files else None
 
     def md5(self, name: str) -> str | None:
-        """The MD5 of a file; None where it is not known, or the file was changed since."""
+        """Returns the MD5 of a file; None if it is not known, or the file has changed since."""
         known = self._files.get(name)
         stat = os.stat(self._directory / name)
         return known.md5 if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
 
     def add(self, name: str, source: str, md5: str) -> None:
-        """Takes in a file that was hashed, and writes the record if the last time is some seconds ago."""
+        """Adds a file that was hashed, and writes the record if the last time was some seconds ago."""
         stat = os.stat(self._directory / name)
         self._files[name], self._changed = KnownFile(source, md5, stat.st_size, stat.st_mtime_ns), True
         if time.monotonic() - self._written > _SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Writes the record, whole or not at all, if there is anything new."""
+        """Writes the record atomically, if there is anything new."""
         if self._changed:
             contents = _Record(dict(sorted(self._files.items())))
             files.write_json(self._path, strict_yaml.to_dict(contents))

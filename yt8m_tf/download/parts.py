@@ -1,4 +1,4 @@
-"""Files on the way: what came so far, and its MD5."""
+"""Incomplete files: the bytes that have arrived, and their MD5."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-CHUNK = 1 << 15  # bytes, at a time; what a break cuts off of them is lost
+CHUNK = 1 << 15  # bytes at a time; an incomplete chunk is lost if the connection breaks
 
 
 class Part:
-    """A file that is appended to, and its MD5, which is computed as the bytes come.
+    """A file that is appended to, and its MD5, which is updated as bytes arrive.
 
     Args:
-      path: an earlier part, whose bytes are hashed, or no file yet.
-      received: told the number of bytes that are added.
+      path: the file; if it exists, its bytes are hashed first.
+      received: called with the number of bytes added, negative if they are discarded.
     """
 
     def __init__(self, path: Path, received: Callable[[int], None]):
@@ -37,11 +37,11 @@ class Part:
             self._path.unlink(missing_ok=True)
 
     def md5(self) -> str:
-        """MD5 of all bytes so far."""
+        """Returns the MD5 of all bytes so far."""
         return self._hash.hexdigest()
 
     def append(self, chunk: bytes) -> None:
-        """Adds bytes, which the system has when the function returns."""
+        """Appends bytes, which are flushed to the system before the function returns."""
         self._file.write(chunk)
         self._file.flush()
         self._hash.update(chunk)
@@ -49,12 +49,12 @@ class Part:
         self._received(len(chunk))
 
     def start_over(self) -> None:
-        """Throws everything away."""
+        """Discards all bytes."""
         self._file.truncate(0)
         self._received(-self.size)
         self._hash, self.size = new_md5(), 0
 
 
 def new_md5() -> hashlib._Hash:
-    """A hash for finding damage, also where MD5 is not allowed for security."""
+    """Returns an MD5 hash for finding damage, also on systems that forbid MD5 for security."""
     return hashlib.md5(usedforsecurity=False)

@@ -1,7 +1,7 @@
 """Lists the files of a partition of the dataset: names, checksums, addresses, and names on disk.
 
-For each partition the site has a plan, a JSON file of names and MD5 sums. Names end in two of 62 characters, so that
-some differ only in case: `trainaa`, `trainaA`. The published script stores them by number, `train0000` to `train3843`.
+For each partition the site has a plan, a JSON file of names and MD5 sums. Names end in two of 62 characters, so some
+differ only in case: `trainaa`, `trainaA`. The published script stores them by number, `train0000` to `train3843`.
 
 Source: https://research.google.com/youtube8m/download.html and the script that it serves.
 """
@@ -25,7 +25,7 @@ Names = Literal["numbered", "original"]
 _SITE = "http://data.yt8m.org"
 _CHARACTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits
 _SPLITS = ("train", "validate", "test")
-# Levels by version: 1 is of 2017, 2 of 2018, 3 the segments of 2019.
+# Levels by version: 1 is from 2017, 2 from 2018, 3 has the segments of 2019.
 _LEVELS = {"1": ("video_level", "frame_level"), "2": ("video", "frame"), "3": ("video", "frame")}
 # Names that a plan may list: no paths, and no hidden files.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -113,7 +113,7 @@ class PublishedFile:
 
     Attributes:
       name: the name in the plan, such as "trainab.tfrecord".
-      md5: of its contents, in lower-case hexadecimal digits.
+      md5: MD5 of its contents, in lower-case hexadecimal digits.
       number: the position of its two characters among all pairs, 1 for "ab"; None for other names.
       numbered_name: the name with a number of four digits, such as "train0001.tfrecord"; `name` without a number.
     """
@@ -138,10 +138,10 @@ def parse_plan(content: bytes, partition: Partition, url: str) -> list[Published
     Args:
       content: the plan, `{"files": {NAME: MD5, ...}}`.
       partition: the partition, whose split is part of the names.
-      url: of the plan, for messages.
+      url: address of the plan, for messages.
 
     Raises:
-      InputError: the content is no plan, or lists something that is no file name.
+      InputError: the content is not a plan, or lists something that is not a file name.
     """
     try:
         listed = json.loads(content)["files"]
@@ -177,7 +177,7 @@ def parse_share(values: Sequence[str]) -> tuple[int, int]:
     """Reads `--shard=X,Y`: the share X, from 1, of Y.
 
     Raises:
-      InputError: not two such numbers.
+      InputError: the values are not two such numbers.
     """
     text = ",".join(values)
     match = re.fullmatch(r"(\d+),(\d+)", text)
@@ -190,7 +190,7 @@ def parse_ranges(values: Sequence[str]) -> list[range]:
     """Reads `--files=A..B,C,...`: numbers of files and ranges of them, ends included.
 
     Raises:
-      InputError: not such numbers.
+      InputError: the values are not such numbers.
     """
     ranges = []
     for value in values:

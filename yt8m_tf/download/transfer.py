@@ -1,4 +1,4 @@
-"""Fetches several files at once, and shows the progress."""
+"""Fetches several files at once, and shows progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yt8m_tf import files
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.download.client import Client, FetchError, Listener, Stopped
 
-_ENDING = 0.5  # seconds for connections to end; the end of the process ends the others
+_ENDING = 0.5  # seconds to wait for each thread; the end of the process ends the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Job:
       url: its address.
       path: its final path, once it is complete.
       part: the path of its incomplete contents.
-      md5: of its contents.
+      md5: MD5 of its contents.
     """
 
     url: str
@@ -46,7 +46,7 @@ class _Event:
 def transfer(
     jobs: Sequence[Job], connections: int, make_client: Callable[[threading.Event], Client], num_bytes: int | None
 ) -> Generator[tuple[Job, FetchError | None], None, None]:
-    """Fetches files, and yields each job when its file is complete, with None, or has failed, with the error.
+    """Fetches files, and yields each job once its file is complete (with None) or has failed (with the error).
 
     Worker threads fetch; the thread that iterates shows progress and receives signals. When it stops iterating, the
     workers end, and the parts that they wrote stay.
@@ -54,7 +54,7 @@ def transfer(
     Args:
       jobs: the files.
       connections: number of files that are fetched at once.
-      make_client: makes the client of a thread, which ends when the event is set.
+      make_client: makes the client of a thread, which stops when the event is set.
       num_bytes: approximate size of all files; None if unknown.
 
     Raises:

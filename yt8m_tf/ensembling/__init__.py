@@ -1,1 +1,1 @@
-"""One graph of several models: weighted means of runs, and packing the best of them into a size."""
+"""One graph of several models: weighted means of runs, and packing the best of them into a byte budget."""

@@ -1,7 +1,7 @@
-"""Weights of a mean of logits that are fitted out of fold, on float32 logits of the models of the folds.
+"""Fits the weights of a mean of logits out of fold, on float32 logits of the fold models.
 
-Stored scores are float16 probabilities of the highest 100 classes: their logits are coarse near 0 and 1, and unknown
-beyond. So the models of the folds score some of the shards again, each those of its own fold, which it has not seen.
+Stored scores are float16 probabilities of the 100 highest classes: their logits are coarse near 0 and 1, and unknown
+for other classes. So the fold models score some shards again, each those of its held-out fold.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from yt8m_tf.training import distribution
 from yt8m_tf.training.checkpoints import load_trained
 from yt8m_tf.training.evaluation_step import NOT_FEATURES
 
-MAX_VIDEOS = 20_000  # that weights are fitted on: so many whole shards of each fold
-_MOST = 30.0  # of a logit, either way: more says nothing to a loss in float64
+MAX_VIDEOS = 20_000  # to fit weights on, about, in whole shards of each fold
+_MOST = 30.0  # the largest magnitude of a logit: larger ones do not change a loss in float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,11 @@ class FittedWeights:
     """Result of a fit.
 
     Attributes:
-      weights: by name of the model, 0 or more; their sum is the sharpness that makes labels most likely. GAP does not
-        depend on it.
-      videos: on how many, none of which the model that scored it was trained on.
-      loss: of the candidates, mean cross-entropy in nats; with equal weights of sum 1 `loss_equal`.
-      loss_equal: see there.
+      weights: weights by name of the model, 0 or more. Their sum is the sharpness that maximises the likelihood of the
+        labels; GAP does not depend on it.
+      videos: number of videos of the fit; no video was scored by a model that was trained on it.
+      loss: mean cross-entropy of the candidates, in nats.
+      loss_equal: the same with equal weights of sum 1.
     """
 
     weights: Mapping[str, float]
@@ -60,14 +60,14 @@ def fit_logit_weights(
     """Fits the weights of a mean of logits out of fold.
 
     Args:
-      runs: by name of a model the run directories of its folds.
+      runs: run directories of the folds of each model, by name of the model.
       rows: directory of the candidate rows of the training shards, which stacking made (`stacked/rows/train`).
-      data_dir: what the runs' `data.train` is relative to.
+      data_dir: the directory to which the runs' `data.train` is relative.
       xla: whether to compile forward passes with XLA, where XLA can.
       progress: whether to show progress bars.
 
     Raises:
-      InputError: a run that cannot be read or has no folds, rows that are missing, a video that a shard lacks, damage.
+      InputError: a run cannot be read or has no folds, rows are missing, a shard lacks a video or is damaged.
     """
     folds = run_dir.read_folds(next(iter(runs.values()))[0])
     chosen = _chosen(folds, rows)
@@ -92,7 +92,7 @@ def fit_logit_weights(
 
 
 def fit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The weights, 0 or more, of the sum of logits [R, M] that makes labels [R] bool most likely: [M] float64.
+    """Fits non-negative weights [M] float64, with which the sum of logits [R, M] makes labels [R] bool most likely.
 
     The loss is convex in the weights.
     """
@@ -110,7 +110,7 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _loss(weights: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy and its gradient."""
+    """Returns the mean cross-entropy and its gradient."""
     mixed = np.clip(logits, -_MOST, _MOST).astype(np.float64) @ weights
     with np.errstate(over="ignore"):
         probabilities = 1 / (1 + np.exp(-mixed))
@@ -119,7 +119,7 @@ def _loss(weights: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> tuple[
 
 
 def _chosen(folds: Mapping[str, int], rows: Path) -> dict[str, Rows]:
-    """The rows of the first shards of each fold, by shard, until they have the videos that are wanted."""
+    """Returns the rows of the first shards of each fold, by shard: enough shards for `MAX_VIDEOS` in total."""
     if not folds:
         raise InputError("the models were trained without folds; weights are fitted on what a model has not seen")
     numbers = sorted(set(folds.values()))
@@ -143,7 +143,7 @@ def _fold_logits(
     xla: bool,
     progress: bool,
 ) -> dict[str, np.ndarray]:
-    """By shard of a run's fold the logits of its rows, [R] float32."""
+    """Returns the logits [R] float32 of the rows of each shard of a run's fold, by shard."""
     trained = load_trained(directory)
     data = trained.experiment.data
     if run_dir.read_folds(directory) != folds:
@@ -159,7 +159,7 @@ def _fold_logits(
         if os.path.basename(path) in chosen and folds[os.path.basename(path)] == data.fold
     ]
     found = {}
-    faults = Faults(on_damaged="skip", on_empty="skip", on_unlabelled="negative")  # rows tell which videos count
+    faults = Faults(on_damaged="skip", on_empty="skip", on_unlabelled="negative")  # the rows decide which videos count
     title = f"{name} fold {data.fold}"
     for path in Progress(own, desc=title, unit=" shards", disable=not progress, leave=False):
         rows = chosen[os.path.basename(path)]

@@ -26,11 +26,11 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
     """Finds the runs of the first-level models of a stacking.
 
     Args:
-      models: their names.
+      models: names of the models.
       paths: run directories, `NAME` or `NAME/fold_K`, or directories of the runs on all folds.
 
     Returns:
-      Number of the model and run directory, by model.
+      Pairs of the number of the model and a run directory, sorted by model.
 
     Raises:
       InputError: a path is not a run, or not of one of the models; or a model has no run.
@@ -66,7 +66,7 @@ def combine_stack(
     Args:
       stacked: directory of yt8m-stack.
       members: run directories of its first-level models; see `find_members`. The score of a model with several runs is
-        their mean; runs on folds are averaged in the same way for videos that none of them was trained on.
+        their mean; yt8m-score averages fold runs in the same way for videos that none of them was trained on.
       output: the new run directory.
       which: "best" or "last" checkpoints.
 
@@ -74,8 +74,8 @@ def combine_stack(
       The configuration of the new run, and name and run directory of each member.
 
     Raises:
-      InputError: the stacking is incomplete, or a graph cannot hold its boosters or has other columns; a member is
-        missing or cannot be read; the members' data differs; `output` holds a run already.
+      InputError: the stacking is incomplete, or a graph cannot represent its boosters or has other columns; a member is
+        missing or cannot be read; the members' data differs; `output` has a run already.
     """
     stacking = read_stacking(stacked, "--stack")
     found = find_members(stacking.models, members)

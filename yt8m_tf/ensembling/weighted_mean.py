@@ -33,7 +33,7 @@ def combine(
 
     Args:
       workdirs: directories of the trained runs.
-      weights: of the members in the mean, 0 or more; members of weight 0 are left out.
+      weights: weights of the members in the mean, 0 or more; members of weight 0 are left out.
       output: the new run directory.
       which: "best" or "last" checkpoints.
       average: "probabilities" or "logits", see `WeightedMeanConfig`.
@@ -99,7 +99,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
     """Returns the data of a graph with the models of several runs: that of the first run, with the features of all.
 
     Video-level models that are combined with frame-level models read the means of the frames (`config.data.frames_of`).
-    These are the dataset's means, except for the rounding of codes and for frames after `data.max_frames`.
+    These differ from the dataset's means only by the rounding of codes and by frames after `data.max_frames`.
 
     Raises:
       InputError: a model has verticals, or runs are on different data.
@@ -131,7 +131,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
 
 
 def _of_clips(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Sequence[DataConfig]:
-    """Converts video-level data to clips if some of the data is of clips, with the shards of the first such data."""
+    """Converts video-level data to frame-level data if there is any of the latter, and uses the shards of the first."""
     clips = next((data for data in configs if data.level == "frame"), None)
     if clips is None or all(data.level == "frame" for data in configs):
         return configs

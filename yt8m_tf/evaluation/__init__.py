@@ -1,1 +1,1 @@
-"""Evaluates runs and SavedModels: metrics, their files, class weights for TensorBoard's projector."""
+"""Evaluates runs and SavedModels: metrics, files of metrics, class weights for TensorBoard's projector."""

@@ -1,4 +1,4 @@
-"""Compares two models on the same videos, with the paired interval of the difference."""
+"""Compares two models on the same videos, with a paired interval of the difference."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from yt8m_tf.training.checkpoints import load_trained
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """GAP@20 of a model less that of another one.
+    """GAP@20 of a model minus that of another one.
 
     Attributes:
-      against: the other one's path.
+      against: path of the other model.
       gap: its GAP@20.
-      difference: the model's GAP@20 less `gap`.
-      interval: of the difference, over videos: paired.
+      difference: the model's GAP@20 minus `gap`.
+      interval: paired interval of the difference, over videos.
     """
 
     against: str
@@ -37,7 +37,7 @@ class Difference:
     interval: Interval
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Returns plain values for JSON."""
         return dataclasses.asdict(self)
 
     def line(self) -> str:
@@ -51,7 +51,7 @@ class Difference:
 
 
 def check_model(path: Path) -> None:
-    """Raises InputError where `path` is neither a run directory nor a SavedModel."""
+    """Raises InputError if `path` is neither a run directory nor a SavedModel."""
     if not files.is_saved_model(path) and not (path / run_dir.CONFIG).is_file():
         raise InputError(f"--against={path}: neither a run directory of yt8m-train nor a SavedModel")
 
@@ -68,18 +68,18 @@ def measure(
     xla: bool = True,
     progress: bool = True,
 ) -> Difference:
-    """Evaluates another model, which `check_model` has seen, on the same shards, and compares.
+    """Evaluates another model, checked by `check_model`, on the same shards, and compares the two.
 
     Args:
-      metrics: of the first model, with the ids of its videos (`keep_ids`).
-      path: of the other model: a run directory, or a SavedModel.
-      patterns, data_dir: the shards that the first one was evaluated on.
+      metrics: metrics of the first model, with the ids of its videos (`keep_ids`).
+      path: path of the other model: a run directory, or a SavedModel.
+      patterns, data_dir: the shards that the first model was evaluated on.
       which: "best" or "last" checkpoint of a run.
       batch_size, faults, xla, progress: see `runs.evaluate_trained`.
 
     Raises:
-      InputError: one of the models is of rated segments, or they have different classes or videos; see
-        `evaluate_trained`, `evaluate_scorer`.
+      InputError: a model is of rated segments, or the models have different classes or videos; see `evaluate_trained`,
+        `evaluate_scorer`.
     """
     if isinstance(metrics, RatedMetrics):
         raise InputError("--against: compares GAP@20, which models of rated segments do not have; leave it out")

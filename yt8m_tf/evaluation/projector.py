@@ -1,4 +1,4 @@
-"""The class weights of a trained model for TensorBoard's embedding projector."""
+"""Writes the class weights of a trained model for TensorBoard's embedding projector."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def write_projector(
     Paths in the files are relative, so that the run can be moved.
 
     Args:
-      directory: of the run's event files.
+      directory: directory of the run's event files.
       weights: [C, D] float32.
-      metrics: of the C classes, for colours.
+      metrics: metrics of the C classes, for colours.
       details: columns of the C classes (`vocabulary.load_details`); "name" is the label of points.
 
     Raises:
@@ -45,7 +45,7 @@ def write_projector(
         if not any(directory.glob("events.out.tfevents.*")):  # a run of yt8m-ensemble, which was not trained
             writer = tf.summary.create_file_writer(str(directory))
             with writer.as_default(step=0):
-                tf.summary.text("projector", "class weights")  # without event files it is no run to TensorBoard
+                tf.summary.text("projector", "class weights")  # TensorBoard finds no run without event files
             writer.close()
         tf.raw_ops.SaveV2(
             prefix=str(directory / _TENSOR), tensor_names=[_TENSOR], shape_and_slices=[""], tensors=[weights]

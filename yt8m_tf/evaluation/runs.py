@@ -1,4 +1,4 @@
-"""Evaluates a model over a dataset, and writes the metrics for people and for programs."""
+"""Evaluates a model on a dataset, and writes the metrics for people and for programs."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def evaluate_trained(
     keep_ids: bool = False,
     progress: bool = True,
 ) -> Metrics | RatedMetrics:
-    """Evaluates a trained model on one device: on labelled shards, or on ratings where it was trained on these.
+    """Evaluates a trained model on one device, on labels, or on ratings if it was trained on these.
 
     Args:
       trained: from `load_trained`.
-      patterns: of shards, relative to `data_dir`.
+      patterns: patterns of shards, relative to `data_dir`.
       data_dir: a directory.
       batch_size: examples scored together; None: `pipeline.scoring_batch_size`.
       faults: what to do about damaged shards and empty clips.
       xla: whether to compile the forward pass with XLA, where XLA can (`distribution.compiles_with_xla`), and the
         statistics.
       min_positives: see `MetricAccumulator.result`.
-      keep_ids: whether `Metrics.videos` has ids; not of rated segments.
+      keep_ids: whether `Metrics.videos` has ids; not for rated segments.
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: as `evaluate`, or whatever is wrong with the shards.
+      InputError: see `evaluate`; or a shard or record is invalid.
     """
     data = trained.experiment.data
     faults.of_model(f"the model in {trained.checkpoint.parents[2]}")
@@ -88,7 +88,7 @@ def evaluate_trained(
 
 
 def format_table(metrics: Metrics | RatedMetrics) -> str:
-    """The metrics as aligned lines of plain text."""
+    """Formats the metrics as aligned lines of plain text."""
     rows = [(TITLES[name], f"{value:.6f}") for name, value in metrics.scalars().items()]
     if isinstance(metrics, Metrics) and (interval := metrics.gap_interval) is not None:
         title = f"{TITLES['gap_at_20']}, {interval.level:.0%} interval over videos"
@@ -107,7 +107,7 @@ def write_evaluation(
     context: Mapping[str, Any] | None = None,
     against: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `metrics.json` and `classes.csv`; each appears whole or not at all.
+    """Writes `metrics.json` and `classes.csv`, each atomically.
 
     Args:
       metrics: what to write.

@@ -1,4 +1,4 @@
-"""Evaluates a SavedModel by the highest scores that it gives: all that is known of a third-party model."""
+"""Evaluates a SavedModel by the highest scores of each video, which is all that a third-party model gives."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def evaluate_scorer(
     keep_ids: bool = False,
     progress: bool = True,
 ) -> Metrics:
-    """The metrics that the highest scores of each video tell; a class that is not among them counts as not predicted.
+    """Computes metrics from the highest scores of each video; a class that is not among them counts as not predicted.
 
     Args:
       scorer: from `load_scorer`, with the number of classes.
       shards: paths of labelled shards, of the level that the model reads.
       batch_size: see `inference.infer`.
-      faults: what to do about damaged shards and, of models that say that they read clips, clips without frames.
+      faults: what to do about damaged shards and, if the model states that it reads clips, clips without frames.
       min_positives: see `MetricAccumulator.result`.
       keep_ids: whether `Metrics.videos` has ids.
       progress: whether to show a progress bar.
 
     Returns:
-      The metrics; those that all scores would be needed for are NaN (`Metrics`).
+      The metrics; those that would need all scores are NaN (`Metrics`).
 
     Raises:
-      InputError: see `inference.scored_batches`; an id that is not the record's, a label that is no class, a NaN score,
-        no videos, no labels.
+      InputError: see `inference.scored_batches`; or an id is not the record's, a label is not a class, a score is NaN,
+        or there are no videos or no labels.
     """
     accumulator = None
     total = sum(tf.io.gfile.stat(shard).length for shard in shards)
@@ -55,7 +55,7 @@ def evaluate_scorer(
     ) as bar:
         for owners, serialized, (ids, classes, scores) in batches:
             of_shards = [(shards[index], owners == index) for index in np.unique(owners)]
-            # Records of a shard follow each other.
+            # The records of a shard are contiguous.
             keep = np.concatenate([usable(scorer, s, ids[rows], scores[rows], faults) for s, rows in of_shards])
             _check_ids(scorer, ids, serialized)
             found = _labels(scorer, shards, owners, serialized)
@@ -71,7 +71,7 @@ def evaluate_scorer(
 
 
 def _check_ids(scorer: Scorer, ids: np.ndarray, serialized: tf.Tensor) -> None:
-    """Labels are joined row by row: refuses a model whose rows are not those of the records."""
+    """Checks that the model's rows are those of the records, because labels are joined row by row."""
     expected = records.parse_ids(serialized, scorer.id_keys).numpy()
     if (wrong := (ids != expected) & (ids != b"")).any():
         given, own = (values[wrong][0].decode(errors="replace") for values in (ids, expected))
@@ -89,7 +89,7 @@ def _labelled(
     owners: np.ndarray,
     faults: Faults,
 ) -> np.ndarray:
-    """[B] bool: which of the videos to `keep` to evaluate, as `faults` has it for those without labels."""
+    """Returns which of the videos in `keep` to evaluate, [B] bool, given the policy for videos without labels."""
     missing = keep & np.array([not len(own) for own in labels])
     if missing.any() and faults.on_unlabelled == "error":
         first = int(np.argmax(missing))
@@ -102,7 +102,7 @@ def _labelled(
 
 
 def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialized: tf.Tensor) -> list[np.ndarray]:
-    """The class ids of each record, checked."""
+    """Parses and checks the class ids of each record."""
     try:
         labels = records.parse_labels(serialized, scorer.data.labels_key if scorer.data else schema.LABELS_KEY)
     except records.PARSE_FAILURES as error:

@@ -1,4 +1,4 @@
-"""MAP@K of a submission of segments against the ratings in frame-level shards."""
+"""Computes MAP@K of a submission of segments against the ratings in frame-level shards."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class SegmentRatings:
     """The ratings of many videos.
 
     Attributes:
-      names: of each rated segment, `video:start`, by number.
-      by_class: what was rated of each class, segments by number.
+      names: `video:start` of each rated segment, by number.
+      by_class: the ratings of each class; segments are numbers.
     """
 
     names: Sequence[bytes]
@@ -41,19 +41,19 @@ class SegmentRatings:
 
     @property
     def num_ratings(self) -> int:
-        """Rated pairs of a segment and a class."""
+        """The number of rated pairs of a segment and a class."""
         return sum(len(own.segments) for own in self.by_class.values())
 
 
 def read_ratings(pattern: str, num_classes: int) -> SegmentRatings:
-    """Ratings of segments from shards.
+    """Reads the ratings of segments from shards.
 
     Args:
-      pattern: of frame-level shards.
-      num_classes: no class may reach it.
+      pattern: pattern of frame-level shards.
+      num_classes: class ids must be below it.
 
     Raises:
-      InputError: no shard matches; there are no ratings at all; see `find_ratings`.
+      InputError: no shard matches, or there are no ratings; see also `find_ratings`.
     """
     found = find_ratings(list_shards([pattern], source="--labels"), num_classes)
     if found is None:
@@ -62,17 +62,17 @@ def read_ratings(pattern: str, num_classes: int) -> SegmentRatings:
 
 
 def find_ratings(shards: Sequence[str], num_classes: int) -> SegmentRatings | None:
-    """Ratings of segments from shards; None where there are none.
+    """Reads the ratings of segments from shards; returns None if there are none.
 
-    A start beyond its clip counts as any other: it was rated.
+    A segment that starts beyond its clip counts like any other: it was rated.
 
     Args:
       shards: paths.
-      num_classes: no class may reach it.
+      num_classes: class ids must be below it.
 
     Raises:
-      InputError: a shard is damaged, or holds a record without an id, the id of an earlier record or ratings that are
-        none.
+      InputError: a shard is damaged, or has a record without an id, with the id of an earlier record or with invalid
+        ratings.
     """
     data = DataConfig(level="frame", num_classes=num_classes, max_labels=num_classes)
     numbers: dict[bytes, int] = {}
@@ -101,13 +101,13 @@ def submission_map(path: Path, ratings: SegmentRatings, classes: Collection[int]
     """Computes MAP@K of a submission.
 
     Args:
-      path: of the file (`serving.segment_submission`).
-      ratings: of the segments.
-      classes: those that the submission may have. Ratings of others are left out.
+      path: path of the file (`serving.segment_submission`).
+      ratings: the ratings of the segments.
+      classes: the classes that the submission may have. Ratings of others are left out.
       k: K.
 
     Raises:
-      InputError: see `read_submission`; no class was rated present; none of the segments of such a class was rated.
+      InputError: no class was rated present, or none of the submitted segments was rated; see also `read_submission`.
     """
     by_class = {class_id: own for class_id, own in ratings.by_class.items() if class_id in classes}
     if not any(own.num_positives for own in by_class.values()):
@@ -121,19 +121,19 @@ def submission_map(path: Path, ratings: SegmentRatings, classes: Collection[int]
 def _numbered(
     path: Path, ratings: SegmentRatings, classes: Collection[int], k: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The lists of a submission: the numbers of segments, and -1 for those that were not rated for the class."""
+    """Yields each class and its list of a submission: segment numbers, or -1 if not rated for the class."""
     for class_id, names in read_submission(path, classes, k):
         own = ratings.by_class.get(class_id)
-        # A table for each class, not one of all names: small ones stay in the processor's cache (docs/BENCHMARKS.md).
+        # One table per class, not one of all names: small tables stay in the processor's cache (docs/BENCHMARKS.md).
         numbers = {} if own is None else {ratings.names[number]: number for number in own.segments.tolist()}
         yield class_id, np.fromiter(map(numbers.get, names, itertools.repeat(-1)), np.int64, len(names))
 
 
 def _parse(serialized: bytes, data: DataConfig) -> tuple[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The id of a clip, and the starts, classes and scores of its ratings, [N] each.
+    """Parses the id of a clip, and the starts, classes and scores of its ratings, [N] each.
 
     Raises:
-      ValueError: says what is wrong with it.
+      ValueError: the record is invalid; the message says what is wrong.
     """
     record = record_check.parse_record(serialized)
     if record is None:

@@ -1,4 +1,4 @@
-"""GAP@20 of a submission file against known labels."""
+"""Computes GAP@20 of a submission file against known labels."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from yt8m_tf.metrics.batch_statistics import TOP_K
 
 T = TypeVar("T")
 
-# Of the 2017 version of the dataset, which has the most.
+# The number of classes in the 2017 version of the dataset, which has the most.
 MOST_CLASSES = 4716
 
 
 def read_csv_labels(path: Path, num_classes: int = MOST_CLASSES) -> dict[str, set[int]]:
-    """Labels by video id, from a file with the columns id,labels.
+    """Reads labels by video id from a CSV file with the columns id,labels.
 
     Raises:
-      InputError: it cannot be read, or has other columns or values, a video twice or a class that is not below
-        `num_classes`.
+      InputError: the file cannot be read, or has other columns or values, a repeated video, or a class that is not
+        below `num_classes`.
     """
     return {
         video_id: set(classes)
@@ -40,16 +40,16 @@ def read_csv_labels(path: Path, num_classes: int = MOST_CLASSES) -> dict[str, se
 def read_shard_labels(
     pattern: str, num_classes: int = MOST_CLASSES, keys: Mapping[str, str] | None = None
 ) -> dict[str, set[int]]:
-    """Labels by video id, from labelled shards of either level.
+    """Reads labels by video id from labelled shards of either level.
 
     Args:
-      pattern: of the shards.
-      num_classes: no class id may reach it.
-      keys: of "id" and "labels" in the records, where they are not YouTube-8M's (`data.keys` of a configuration).
+      pattern: pattern of the shards.
+      num_classes: class ids must be below it.
+      keys: the keys of "id" and "labels" in the records, if they are not YouTube-8M's (`data.keys` of a configuration).
 
     Raises:
-      InputError: no shard matches; one is damaged, or holds a record without an id or a class that is not below
-        `num_classes`.
+      InputError: no shard matches; or one is damaged, or has a record without an id, with the id of an earlier record,
+        or with a class that is not below `num_classes`.
     """
     labels: dict[str, set[int]] = {}
     id_keys, labels_key = schema.id_keys_of(keys or {}), schema.labels_key_of(keys or {})
@@ -80,20 +80,20 @@ def read_shard_labels(
 def submission_gap(
     path: Path, labels: Mapping[str, set[int]], num_classes: int = MOST_CLASSES, on_unlabelled: str = "error"
 ) -> tuple[float, int]:
-    """GAP@20 of `VideoId,LabelConfidencePairs` rows.
+    """Computes GAP@20 of `VideoId,LabelConfidencePairs` rows.
 
     Args:
       path: the submission file.
-      labels: of every video by id.
-      num_classes: no class id may reach it.
-      on_unlabelled: what to do about videos without any: "error", "skip": leave their rows out, or "negative": count
-        what the rows claim as wrong.
+      labels: the labels of every video, by id.
+      num_classes: class ids must be below it.
+      on_unlabelled: what to do about videos without labels: "error", "skip": leave their rows out, or "negative": count
+        all their predictions as wrong.
 
     Returns:
-      GAP@20, and how many videos have no labels.
+      GAP@20, and the number of videos without labels.
 
     Raises:
-      InputError: the file cannot be read, or has other columns or values; its videos are not those of the labels; no
+      InputError: the file cannot be read, or has other columns or values; its videos are not those of the labels; or no
         video has a label.
     """
     unlabelled = {video_id for video_id, own in labels.items() if not own}
@@ -130,7 +130,7 @@ def submission_gap(
 def _rows(
     path: Path, flag: str, id_column: str, values_column: str, parse: Callable[[str], T]
 ) -> Iterator[tuple[int, str, T]]:
-    """Line, id and parsed values of each row of a CSV file, with or without a byte order mark; each id once."""
+    """Yields line, id and parsed values of each row of a CSV file, with or without a byte order mark; no id twice."""
     lines: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -172,7 +172,7 @@ def _below(class_id: int, num_classes: int) -> int:
 
 
 def _pairs(text: str, num_classes: int) -> list[tuple[int, float]]:
-    """Class ids and scores, checked: each class once, scores from 0 to 1, highest first."""
+    """Parses and checks class ids and scores: distinct classes, scores from 0 to 1, highest first."""
     words = text.split()
     if not words:
         raise ValueError("no class and score; give every video's highest classes")

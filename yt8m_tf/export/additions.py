@@ -1,4 +1,4 @@
-"""Optional parts of a SavedModel beside its two signatures."""
+"""Optional parts of a SavedModel besides its two signatures."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.layers.masking import clip_mask, masked_mean
 from yt8m_tf.vocabulary import load_vocabulary
 
-# What the starter code's MediaPipe interface joins, in this order.
+# The features that the starter code's MediaPipe interface concatenates, in this order.
 _JOINED = ("rgb", "audio")
 
 
 @dataclasses.dataclass(frozen=True)
 class Additions:
-    """Outputs and signatures that a SavedModel has by choice.
+    """Optional outputs and signatures of a SavedModel.
 
     Attributes:
       class_names: `serving_default` also gives `class_names` [B, k] string. Needs a vocabulary.
       mediapipe: a signature `mediapipe` with the interface of the starter code's export for MediaPipe:
         `rgb_and_audio` [B, T, 1152] float32, dequantised, rgb first, and `num_frames` [B, 1] int32 -> `predictions`
-        [B, C] float32 probabilities. For models of rgb and audio at frame level; frames after `max_frames` are cut.
+        [B, C] float32 probabilities. For models of rgb and audio at frame level; frames after `max_frames` are cut off.
         https://github.com/google/youtube-8m/blob/master/export_model_mediapipe.py
       frames: a signature `frames`, for models of video-level features: takes serialized frame-level records
-        (`config.data.frames_of`), whose frames it dequantises and averages, and gives what `serving_default` does.
-      embeddings: a signature `embeddings`, from what `features` takes to `embeddings` [B, D] float32, what goes into
-        the last layer that is as wide as the classes (`class_layer.embedding_model`).
+        (`config.data.frames_of`), dequantises and averages their frames, and returns what `serving_default` does.
+      embeddings: a signature `embeddings`, which maps the inputs of `features` to `embeddings` [B, D] float32, the
+        input of the last layer that is as wide as the classes (`class_layer.embedding_model`).
     """
 
     class_names: bool = False
@@ -41,17 +41,17 @@ class Additions:
     frames: bool = False
 
     def check(self, data: DataConfig) -> None:
-        """Raises InputError where a model that reads `data` cannot have a signature that is wanted."""
+        """Raises InputError if a model that reads `data` cannot have one of the signatures."""
         if self.mediapipe:
             frames_specs(data)
         if self.frames and data.level == "frame":
             raise InputError("--frames: the model reads frame-level records as it is; leave the flag out")
 
     def names(self, vocabulary: str | os.PathLike[str] | None, num_classes: int) -> list[str] | None:
-        """The names for the output `class_names`; None: it is not wanted.
+        """Returns the names for the output `class_names`; None if it is not wanted.
 
         Raises:
-          InputError: it is wanted, and no vocabulary is known.
+          InputError: it is wanted, but no vocabulary is known.
         """
         if not self.class_names:
             return None
@@ -64,11 +64,11 @@ NOTHING_MORE = Additions()
 
 
 def means_of_records(examples: tf.Tensor, data: DataConfig) -> dict[str, tf.Tensor]:
-    """Frame-level records as a video-level model reads them.
+    """Converts frame-level records to the features of a video-level model.
 
     Args:
-      examples: [B] serialized `tf.train.SequenceExample`, of one frame at least (an error of the graph).
-      data: of the model.
+      examples: [B] serialized `tf.train.SequenceExample`; the graph fails if one has no frames.
+      data: the data of the model.
 
     Returns:
       "id" [B] string, and for each feature the mean of its dequantised frames, [B, D] float32.
@@ -81,10 +81,10 @@ def means_of_records(examples: tf.Tensor, data: DataConfig) -> dict[str, tf.Tens
 
 
 def frames_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:
-    """The arguments of the signature `mediapipe`.
+    """Returns the specs of the arguments of the signature `mediapipe`.
 
     Raises:
-      InputError: the model reads something else than frames of rgb and audio.
+      InputError: the model does not read frames of rgb and audio.
     """
     if data.level != "frame" or {*data.sizes} != {*_JOINED}:
         raise InputError(

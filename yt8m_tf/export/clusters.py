@@ -1,7 +1,7 @@
 """Clustering of weights: 256 values and one-byte indices, a quarter of the size of float32.
 
 Starting values come from k-means++ of tensorflow-model-optimization, and are refined by Lloyd's algorithm. For
-one-dimensional data it needs a sorted sample and no distances, so that 245 million weights take seconds. Other starting
+one-dimensional data it needs a sorted sample and no distances, so 245 million weights take seconds. Other starting
 values give larger errors (docs/BENCHMARKS.md).
 """
 
@@ -42,7 +42,7 @@ def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int =
       name: the variable's name, for the message.
       values: float array [..., O].
       block: number of outputs that share a codebook; None: all.
-      seed: of the sample that is drawn from large blocks.
+      seed: seed of the sample that is drawn from large blocks.
 
     Raises:
       InputError: a value is infinite or NaN.
@@ -65,7 +65,7 @@ def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int =
 
 
 def decode(indices: tf.Tensor, codebooks: tf.Tensor, block: int) -> tf.Tensor:
-    """Returns the float32 array that indices and codebooks stand for."""
+    """Returns the float32 array that indices and codebooks represent."""
     if codebooks.shape[0] == 1:
         return tf.gather(codebooks[0], tf.cast(indices, tf.int32))
     parts = [

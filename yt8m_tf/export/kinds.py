@@ -1,11 +1,12 @@
 """Tells the weights of a checkpoint from optimizer slots and other variables that inference does not read.
 
-Our own checkpoints: by the first part of the name. TensorFlow 1's: by `_NAMED`, where a suffix counts only if the
-variable that it belongs to is there too (`tower/w/Adam` beside `tower/w`). Whatever no rule fits is a weight.
+Variables of our own checkpoints are classified by the first part of the name. Those of TensorFlow 1 are classified by
+`_NAMED`, where a suffix counts only if the variable that it belongs to exists, too (`tower/w/Adam` with `tower/w`). A
+variable that matches no rule is a weight.
 
-TensorFlow 2's and Keras's, which hold a graph of objects: what can be reached from the root otherwise than through an
-optimizer, metrics, a random generator or a counter is a weight, whatever its name (Keras 3 may save a model's weights
-as `optimizer/_trainable_variables/0/...`). Rules only say of what kind the others are.
+Checkpoints of TensorFlow 2 and Keras have an object graph. A variable is a weight if a path from the root leads to it
+that does not pass through an optimizer, metrics, a random generator or a counter, whatever its name (Keras 3 may save a
+model's weights as `optimizer/_trainable_variables/0/...`). Rules only determine the kinds of the others.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ METRICS = "metrics"
 SEEDS = "random seeds"
 LOSS_SCALE = "loss scale"
 
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the key of the graph of objects
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the key of the object graph
 
 # By the first part of the name; see training/state.py.
 _OURS = {"model": WEIGHTS, "slots": SLOTS, "ema": AVERAGES, "loss_scale": LOSS_SCALE, "step": COUNTERS}
 
-# TensorFlow 1: kind, pattern of the name; `of` is the variable that must be there too.
+# TensorFlow 1: kind, pattern of the name; `of` is the variable that must exist, too.
 _OPTIMIZERS = "Adam|AdaMax|Adadelta|Adagrad|AdagradDA|Ftrl|LARSOptimizer|Momentum|Nadam|ProximalAdagrad|RMSProp"
 _NAMED = (
     (SLOTS, rf"(?P<of>.+)/(?:{_OPTIMIZERS}|adam_m|adam_v)(?:_\d+)?"),
@@ -35,8 +36,8 @@ _NAMED = (
     (COUNTERS, r"(?:.+/)?(?:beta[12]_power(?:_\d+)?|global_step|save_counter)"),
 )
 
-# The graph of objects: names under which an object hangs on another one that lead to no weight; and an optimizer is
-# what has slots, or all attributes of one of these rows.
+# In the object graph: names of edges that do not lead to weights. An optimizer is a node with slots, or with all the
+# attributes of one of the sets below.
 _NO_WEIGHTS = {
     "save_counter": COUNTERS,
     "keras_api": METRICS,
@@ -50,13 +51,13 @@ _NO_WEIGHTS = {
 }
 _OPTIMIZER_ATTRIBUTES = ({"_iterations", "_variables"}, {"iter", "decay"}, {"iter", "learning_rate"})
 _OPTIMIZERS_WEIGHTS = "_trainable_variables"
-# What an optimizer keeps, by its attributes.
+# The kinds of an optimizer's attributes.
 _OF_OPTIMIZER = {"_model_variables_moving_average": AVERAGES, "_variables": SLOTS}
 _LOSS_SCALE_ATTRIBUTES = {"loss_scale", "_loss_scale", "dynamic_scale", "step_counter"}
 
 
 def kinds_by_name(names: Collection[str]) -> dict[str, str]:
-    """Kind by name, of the variables of a checkpoint without a graph of objects."""
+    """Returns the kinds of the variables of a checkpoint without an object graph, by name."""
     if is_ours(names):
         return {name: _OURS[name.split("/")[0]] for name in names}
     known = set(names)
@@ -70,7 +71,7 @@ def is_ours(names: Collection[str]) -> bool:
 
 
 def averaged_weight(name: str) -> str:
-    """The name of the weight whose moving average has this name."""
+    """Returns the name of the weight whose moving average has this name."""
     if name.startswith("ema/"):
         return name.replace("ema/", "model/", 1)
     return name.removesuffix("/ExponentialMovingAverage")
@@ -85,7 +86,7 @@ def _kind_of(name: str, known: Collection[str]) -> str:
 
 
 def kinds_in_graph(graph: Any) -> dict[str, str]:
-    """Kind by checkpoint key, of the variables in a graph of objects.
+    """Returns the kinds of the variables in an object graph, by checkpoint key.
 
     Args:
       graph: a `TrackableObjectGraph`.
@@ -93,8 +94,8 @@ def kinds_in_graph(graph: Any) -> dict[str, str]:
     optimizers = {number for number, node in enumerate(graph.nodes) if _is_optimizer(node)}
     slots = {slot.slot_variable_node_id for number in optimizers for slot in graph.nodes[number].slot_variables}
     kinds = dict.fromkeys(slots, SLOTS)
-    # A node may be reached in several ways. Weights go last, and so take precedence over all other kinds; of these,
-    # the more telling ones over slots, which is what everything in an optimizer is called at first.
+    # A node may be reached by several paths. Later kinds take precedence: weights over all others, and all others over
+    # slots, the default for everything in an optimizer.
     found = list(_reached(graph, optimizers))
     for kind in (SLOTS, COUNTERS, LOSS_SCALE, METRICS, SEEDS, AVERAGES, WEIGHTS):
         kinds |= {node: kind for node, as_kind in found if as_kind == kind}
@@ -106,7 +107,7 @@ def kinds_in_graph(graph: Any) -> dict[str, str]:
 
 
 def _reached(graph: Any, optimizers: Collection[int]) -> Iterator[tuple[int, str]]:
-    """Every node with every kind of way from the root to it."""
+    """Yields every node with every kind of path from the root to it."""
     waiting, seen = [(0, WEIGHTS)], {(0, WEIGHTS)}
     while waiting:
         number, kind = waiting.pop()
@@ -138,11 +139,11 @@ def _is_optimizer(node: Any) -> bool:
 
 
 def bytes_by_kind(kinds: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Bytes of each kind, largest first.
+    """Sums the bytes of each kind, largest first.
 
     Args:
-      kinds: by name.
-      sizes: bytes by name; a name that has no kind is a weight's.
+      kinds: kinds by name.
+      sizes: bytes by name; a name without a kind is that of a weight.
     """
     found: dict[str, int] = {}
     for name, size in sizes.items():

@@ -1,7 +1,7 @@
-"""The `features` signature as a LiteRT (TensorFlow Lite) model with float16 weights.
+"""Converts the `features` signature to a LiteRT (TensorFlow Lite) model with float16 weights.
 
-Only operations that every LiteRT runtime has are used. All models convert but those with loops over lists of tensors,
-which LiteRT has for batches of one fixed size alone: recurrent layers, and time_distributed_dense_sort.
+Only operations that every LiteRT runtime has are used. All models convert, except those with loops over lists of
+tensors, which LiteRT supports only for a fixed batch size: recurrent layers, and time_distributed_dense_sort.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import InferenceModule
 
-# In the folder of a SavedModel that loaders leave alone.
+# In the folder of a SavedModel that loaders ignore.
 LITE_FILE = "assets.extra/model.tflite"
 _SIGNATURE = "features"
 
@@ -41,7 +41,7 @@ def convert(
     Raises:
       InputError: the model needs operations that LiteRT does not have.
     """
-    # Weights of a SavedModel that are decoded at load would be no constants to the converter.
+    # Weights that are decoded at loading would not be constants to the converter, hence float32.
     module = InferenceModule(model, data, FLOAT32, read)
     with tempfile.TemporaryDirectory() as directory, without_stderr():
         tf.saved_model.save(module, directory, signatures={_SIGNATURE: module.signatures()[_SIGNATURE]})
@@ -61,7 +61,7 @@ def convert(
 
 
 def _reason(message: str) -> str:
-    """The operations that a converter's message names, else its last line."""
+    """Returns the operations that a converter's message names, or else its last line."""
     found = re.findall(r"'(tf\.\w+)'", message)
     if "tensor list ops" in message:
         found.append("lists of tensors")
@@ -83,5 +83,5 @@ class Runner:
             self._signature: Any = self._interpreter.get_signature_runner(_SIGNATURE)
 
     def __call__(self, **features: np.ndarray) -> np.ndarray:
-        """Features of a batch, as the SavedModel's signature takes them -> [B, C] float32 probabilities."""
+        """Maps the features of a batch, as the SavedModel's signature takes them, to [B, C] float32 probabilities."""
         return self._signature(**features)["predictions"]

@@ -1,6 +1,6 @@
 """Compares a written SavedModel with the float32 model that it was made from: scores, GAP@20 and speed.
 
-The float32 model goes first and leaves its scores in a file, so that the two need not be in memory together.
+The float32 model is first and leaves its scores in a file, so that the two need not be in memory together.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ Scores = Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
 Batches = Iterable[Mapping[str, tf.Tensor]]
 
 _RATE_SECONDS, _RATE_CALLS = 0.5, 3  # minima for each batch size
-# The scores of a video must not depend on the batch size. These sizes, one of which may be an ensemble's number of
-# members, are compared with a larger one. Rounding may change scores, also by choosing another nearest neighbour.
+# The scores of a video must not depend on the batch size. Scores in batches of these sizes, one of which may be an
+# ensemble's number of members, are compared with those in a larger batch. Rounding may change scores, for example by
+# choosing another nearest neighbour.
 _SIZES, _SAME = (1, 2, 3), 1e-2
 
 
@@ -87,8 +88,8 @@ def reference(scores: Scores, batches: Batches, path: Path, sizes: Iterable[int]
 
     Args:
       scores: the float32 model.
-      batches: to score.
-      path: the file to write the scores into; with 3,862 classes, 15 KB per video.
+      batches: the batches to score.
+      path: the file to which scores are written; with 3,862 classes, 15 KB per video.
       sizes: batch sizes at which the speed is measured.
       alone: see `Reference`.
 
@@ -157,7 +158,7 @@ def videos_per_second(scores: Scores, batch: Mapping[str, tf.Tensor], sizes: Ite
 
     Args:
       scores: a model.
-      batch: with "valid", true for at least one row; rows are repeated for larger sizes.
+      batch: a batch with "valid", true for at least one row; rows are repeated for larger sizes.
       sizes: batch sizes.
     """
     rates = {}

@@ -1,4 +1,4 @@
-"""Storage precision of exported variables: rules from patterns to precisions.
+"""Storage precision of exported variables: rules that map patterns to precisions.
 
   float16                                        one precision for all
   dense*:cluster,bn*:float32,*:float16           the first pattern that matches a variable's path applies
@@ -42,7 +42,7 @@ class Rule:
     """Variables whose path matches `pattern` (`*`, `?`, `[...]`; case matters) are stored as `kind`.
 
     Attributes:
-      pattern: of the whole path, such as "hidden1_dense/kernel"; `*` also matches slashes.
+      pattern: pattern of the whole path, such as "hidden1_dense/kernel"; `*` also matches slashes.
       kind: "float32", "float16", or "cluster": 256 values and an index of one byte for each weight.
       block: outputs (last axis) that share a codebook; None: all.
     """
@@ -57,7 +57,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Rules, of which the first that matches applies; variables without a matching rule stay float32."""
+    """Rules, the first of which that matches applies; variables without a matching rule stay float32."""
 
     rules: tuple[Rule, ...]
 
@@ -103,7 +103,7 @@ def parse_precision(text: str) -> Precision:
 def is_compressible(variable: keras.Variable) -> bool:
     """Returns whether precision rules apply to a variable: float, at least 1,024 elements, no bias or BN parameter.
 
-    Float64 variables are exempt, too: they are leaves of trees, and rounding errors would add up over thousands.
+    Float64 variables are exempt, too: they are leaves of thousands of trees, whose rounding errors would add up.
     """
     if "float" not in variable.dtype or variable.dtype == "float64":
         return False

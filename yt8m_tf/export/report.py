@@ -1,4 +1,4 @@
-"""The report of an export: for people, and as `assets.extra/export_report.json`."""
+"""The report of an export, as text and as `assets.extra/export_report.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yt8m_tf.console import tables
 from yt8m_tf.export.measure import Comparison
 from yt8m_tf.export.saved_model import ExportedSize
 
-# In TensorFlow's own folder for files that loaders leave alone.
+# In TensorFlow's folder for files that loaders ignore.
 REPORT_FILE = "assets.extra/export_report.json"
 
 
@@ -21,12 +21,12 @@ class ExportReport:
     """Comparison of a SavedModel with the trained model.
 
     Attributes:
-      size: of the SavedModel.
+      size: size of the SavedModel.
       comparison: its scores against those of the float32 model.
-      lite: the scores of the LiteRT model in it, likewise; None if there is none.
-      load_seconds: of `tf.saved_model.load`, decoding of the weights included.
-      videos_per_second: by batch size, the speeds of the float32 model and of the SavedModel, from memory to memory.
-        They were measured one after the other; `tools/benchmark.py export` alternates between them.
+      lite: the same for the LiteRT model in it; None if there is none.
+      load_seconds: duration of `tf.saved_model.load`, including the decoding of the weights.
+      videos_per_second: speeds of the float32 model and of the SavedModel, from memory to memory, by batch size. They
+        were measured one after the other; `tools/benchmark.py export` alternates between them.
       seconds: duration of the whole export.
       peak_bytes: the largest memory of the process so far.
       stripped: lines about the contents of the checkpoint.
@@ -42,7 +42,7 @@ class ExportReport:
     stripped: Sequence[str]
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Formats the report for people."""
         size = self.size
         rows = [["videos/s in batches of", "float32", "SavedModel", "ratio"]]
         for batch, (before, after) in self.videos_per_second.items():

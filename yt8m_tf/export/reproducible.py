@@ -1,6 +1,6 @@
-"""Makes the files of a SavedModel depend on its model alone, so that an export can be repeated byte for byte.
+"""Makes the files of a SavedModel depend only on its model, so that an export can be repeated byte for byte.
 
-The files of TensorFlow 2.21 differ from one export to the next. The names of functions, and of some arguments, contain
+In TensorFlow 2.21 the files differ from one export to the next. The names of functions, and of some arguments, contain
 a counter of the process. Functions are stored in the order of a hash map of these names. Captured variables are
 numbered by Python object, and `fingerprint.pb` contains a random id.
 """
@@ -73,7 +73,7 @@ def _new_name(functions: list[str]) -> Callable[[str], str]:
 
 
 def _rename(message: Message, new_name: Callable[[str], str]) -> None:
-    """Replaces all strings in a message, keys of maps included."""
+    """Replaces all strings in a message, including keys of maps."""
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             _rename_map(message, field, new_name)

@@ -5,7 +5,7 @@ The graph is not compiled by XLA: TF Serving refuses such functions on a CPU unl
 (docs/BENCHMARKS.md).
 
 Weights that are stored in less than float32 are decoded once, when the model is loaded (`stored.Stored`): Grappler
-does not treat a cast of a variable as a constant, so that it would be repeated in each call.
+does not treat a cast of a variable as a constant, so a cast in the graph would be repeated in each call.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class ExportedSize:
     """Sizes of a SavedModel, in bytes.
 
     Attributes:
-      total_bytes: of all its files, uncompressed.
+      total_bytes: size of all its files, uncompressed.
       limit_bytes: the size limit.
-      layer_bytes: of the stored weights, by outermost layer, largest first.
+      layer_bytes: size of the stored weights, by outermost layer, largest first.
     """
 
     total_bytes: int
@@ -148,12 +148,12 @@ def write_saved_model(
       model: maps the inputs of `models.registry.model_inputs` to [B, C] logits.
       data: the records that the model reads.
       directory: an empty directory.
-      precision: of the stored weights; the arithmetic is always float32.
+      precision: precision of the stored weights; the arithmetic is always float32.
       size_limit: largest size of all files together, in bytes.
       metadata: entries to add to `assets/metadata.json`; plain values for JSON.
       vocabulary: a CSV file to include in the assets, without its descriptions.
       additions: further signatures and files.
-      read: returns the value of a variable of `model`, if the variable itself has none; called for one after another.
+      read: returns the value of a variable of `model`, which need not have one itself; called for one after another.
 
     Raises:
       InputError: the vocabulary cannot be read, the model does not support one of `additions`, a weight exceeds the
@@ -261,7 +261,7 @@ class InferenceModule(tf.Module):
         self._specs = specs
 
     def signatures(self) -> dict[str, Any]:
-        """Signature name to concrete function."""
+        """Returns the concrete functions by signature name."""
         return {
             "serving_default": self.serve.get_concrete_function(),
             "features": self.score.get_concrete_function(self._specs),

@@ -19,20 +19,20 @@ from yt8m_tf.export.precision import Precision
 class Stored(tf.Module):
     """A variable as it is stored, and its float32 values.
 
-    What is smaller than float32 is decoded once, when the SavedModel is loaded: into a variable that is not saved, by
-    the initialiser that every loader runs (`_Decoder`). A cast in the graph would be repeated in every
-    call (8,000 weights a microsecond).
+    Values smaller than float32 are decoded once, when the SavedModel is loaded, into a variable that is not saved. This
+    is done by the initialiser that every loader runs (`_Decoder`). A cast in the graph would be repeated in every call
+    (8,000 weights per microsecond).
 
     Args:
-      variable: of the model; it need not have a value.
-      values: what is stored.
-      precision: the rules.
+      variable: the variable of the model; it need not have a value.
+      values: the values to store.
+      precision: the precision rules.
 
     Attributes:
-      num_bytes: what is stored.
+      num_bytes: size of the stored arrays.
 
     Raises:
-      InputError: a value does not fit.
+      InputError: a value is not finite, or too large for float16.
     """
 
     def __init__(self, variable: keras.Variable, values: np.ndarray, precision: Precision):
@@ -58,7 +58,7 @@ class Stored(tf.Module):
             self._keep(variable.path, {"values": values})
 
     def read(self) -> tf.Tensor:
-        """The values, as a graph reads them."""
+        """Returns the values, as a graph reads them."""
         return tf.convert_to_tensor(self.stored["values"] if self._decoded is None else self._decoded)
 
     def _decode_at_load(self, shape: tuple[int, ...], key: str, block: int | None) -> None:
@@ -74,7 +74,7 @@ class Stored(tf.Module):
 
 
 def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
-    """Bytes that `Stored` takes for a variable, which need not have a value."""
+    """Returns the bytes that `Stored` takes for a variable, which need not have a value."""
     rule, size = precision.rule_of(variable), math.prod(variable.shape)
     if rule.kind == "cluster":
         outputs = variable.shape[-1]
@@ -85,14 +85,14 @@ def stored_bytes(variable: keras.Variable, precision: Precision) -> int:
 
 
 class _Unsaved(UninitializedVariable):
-    """A variable of which a SavedModel has no values, in Python's loader nor in that of a session."""
+    """A variable whose values are not saved, neither for Python's loader nor for that of a session."""
 
     def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
         return {}
 
     def _export_to_saved_model_graph(self, object_map: Any = None, **others: Any) -> Any:
         resources = super()._export_to_saved_model_graph(object_map=object_map, **others)
-        object_map[self]._serialize_to_tensors = dict  # of its copy, whose values a session would else look for
+        object_map[self]._serialize_to_tensors = dict  # for its copy, whose values a session would look for
         return resources
 
 
@@ -100,11 +100,11 @@ class _Decoder(tf.saved_model.experimental.TrackableResource):
     """Lets every loader of the SavedModel fill a variable that is not saved, as it fills lookup tables.
 
     Args:
-      stored: what is decoded.
-      decoded: the variable. It is freed with the last thing that can read it: a signature alone, perhaps, which is all
-        that many programs keep of a loaded object. A resource of its own would stay until the process ends.
-      key: a name which no other array of the model has.
-      block: see `clusters.decode`; None: a cast is all there is to do.
+      stored: the arrays to decode.
+      decoded: the variable to fill. It is freed with the last object that can read it, which may be a signature: many
+        programs keep only that of a loaded model. A resource of its own would stay until the process ends.
+      key: a name that is unique among the arrays of the model.
+      block: see `clusters.decode`; None: only a cast is needed.
     """
 
     def __init__(self, stored: dict[str, tf.Variable], decoded: tf.Variable, key: str, block: int | None):
@@ -112,7 +112,7 @@ class _Decoder(tf.saved_model.experimental.TrackableResource):
         self._stored, self._decoded, self._key, self._block = stored, decoded, key, block
 
     def _create_resource(self) -> Any:
-        # There must be one for `_initialize` to be run.
+        # Without a resource, `_initialize` would not be run.
         return tf.raw_ops.VarHandleOp(dtype=tf.bool, shape=[], shared_name=self._key)
 
     def _initialize(self) -> None:
@@ -150,7 +150,7 @@ def to_half(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _key(path: str, arrays: dict[str, np.ndarray]) -> str:
-    """The same for the same contents, so that an export can be repeated byte for byte."""
+    """Returns a name that depends only on the contents, so that an export can be repeated byte for byte."""
     digest = hashlib.sha256(path.encode())
     for name, array in arrays.items():
         digest.update(name.encode())

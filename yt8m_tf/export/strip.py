@@ -1,6 +1,6 @@
 """Removes optimizer slots and the like from checkpoints, `.keras` files and SavedModels, and reports the bytes by kind.
 
-What is not known to be dispensable stays: see `kinds` for the rules.
+Variables that are not known to be dispensable are kept; `kinds` has the rules.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from yt8m_tf.export.saved_model import bytes_on_disk
 from yt8m_tf.locks import exclusive
 from yt8m_tf.training import checkpoints
 
-# Beside the output, whose name it begins with.
+# Appended to the name of the output.
 REPORT_SUFFIX = ".strip_report.json"
 
 
@@ -29,7 +29,7 @@ class StripReport:
     Attributes:
       format: "run", "checkpoint", "keras" or "saved_model".
       before, after: bytes of variables, by kind (`kinds`).
-      bytes_before, bytes_after: of all files that were read, and of those that were written.
+      bytes_before, bytes_after: bytes of all files that were read, and of all that were written.
     """
 
     format: str
@@ -39,7 +39,7 @@ class StripReport:
     bytes_after: int
 
     def table(self) -> str:
-        """The report as aligned columns."""
+        """Formats the report as aligned columns."""
         rows = [
             ("variables", "bytes before", "bytes after"),
             *((kind, f"{size:,}", f"{self.after.get(kind, 0):,}") for kind, size in self.before.items()),
@@ -53,19 +53,19 @@ class StripReport:
 def strip(
     source: str | os.PathLike[str], target: str | os.PathLike[str], *, which: str = "best", average: bool | None = None
 ) -> StripReport:
-    """Writes `source` to `target` without variables that inference does not read, and a report beside it.
+    """Writes `source` to `target` without variables that inference does not read, and a report next to it.
 
     Args:
       source: a run directory, of which one checkpoint is taken; the directory or the prefix of a TensorFlow
         checkpoint; a `.keras` file; or a SavedModel's directory.
-      target: what to write, of the same sort; its parents are made.
+      target: the file or directory to write, in the same format; its parents are created.
       which: "best" or "last" checkpoint of a run.
-      average: whether moving averages, where a checkpoint has them by name, take the place of the weights. None: in our
-        own checkpoints they do, as in evaluation and export; in others that must be said.
+      average: whether to replace the weights by their moving averages, if a checkpoint has these by name. None does so
+        for our own checkpoints, as evaluation and export do; for other checkpoints, the choice must be given.
 
     Raises:
-      InputError: `source` is nothing of the kind, or damaged; `target` exists, is `source`, or another process writes
-        it; or it is not known which weights inference would use.
+      InputError: `source` is none of these, or damaged; `target` exists, is `source`, or another process writes it; or
+        it is not known which weights inference would use.
     """
     source, target = Path(source), Path(target)
     form = _format(source)
@@ -73,7 +73,7 @@ def strip(
     if average is not None and form not in ("run", "checkpoint"):
         raise InputError(f"--weights: {source} is no checkpoint; leave the flag out")
     with exclusive(target, "--output", "strips", beside=True):
-        _check_target(source, target)  # somebody else may have written there meanwhile
+        _check_target(source, target)  # another process may have written it in the meantime
         if form == "run":
             before, after, read = strip_checkpoint.strip_run(source, target, which, average)
         elif form == "checkpoint":
@@ -126,7 +126,7 @@ def _bytes_of(target: Path) -> int:
 
 
 def strip_report(before: Mapping[str, int], after: int) -> list[str]:
-    """Lines that set a checkpoint against what was exported from it.
+    """Compares the bytes of a checkpoint with those of its export, as lines of a table.
 
     Args:
       before: `strip_checkpoint.checkpoint_bytes`.

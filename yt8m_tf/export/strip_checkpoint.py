@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow, ours and others, without variables that inference does not read."""
+"""Strips TensorFlow checkpoints, ours and others, of variables that inference does not read."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def checkpoint_bytes(prefix: str | os.PathLike[str]) -> dict[str, int]:
     """Returns the bytes of a checkpoint's variables by kind (`kinds`), largest first.
 
     Args:
-      prefix: of a TensorFlow checkpoint, without `.index`.
+      prefix: prefix of a TensorFlow checkpoint, without `.index`.
 
     Returns:
-      Kind to bytes. Variables of strings, which are TensorFlow's bookkeeping, are left out.
+      Kind to bytes. String variables, which are TensorFlow's bookkeeping, are left out.
 
     Raises:
       InputError: there is no checkpoint of this name, or it is damaged.
@@ -105,7 +105,7 @@ def _open(prefix: str | os.PathLike[str]) -> Any:
 
 
 def _sizes(reader: Any) -> dict[str, int]:
-    """Returns the bytes of each variable; strings are left out."""
+    """Returns the bytes of each variable; string variables are left out."""
     dtypes = reader.get_variable_to_dtype_map()
     shapes = reader.get_variable_to_shape_map()
     return {
@@ -139,7 +139,7 @@ def _kinds(prefix: str | os.PathLike[str], reader: Any) -> dict[str, str]:
 
 
 def _rewrite(prefix: Path, target: Path, average: bool | None) -> tuple[dict[str, int], dict[str, int]]:
-    """Writes the weights of a checkpoint to another prefix; returns bytes by kind, before and after."""
+    """Writes the weights of a checkpoint to another prefix, and returns bytes by kind, before and after."""
     reader = _open(prefix)
     sizes, kind_of, graph = _sizes(reader), _kinds(prefix, reader), _graph(prefix, reader)
     dropped = {name for name in sizes if kind_of.get(name, kinds.WEIGHTS) != kinds.WEIGHTS}
@@ -168,7 +168,7 @@ def _use_averages(prefix: Path, names: Collection[str], averages: Mapping[str, s
 
 
 def _without(graph: TrackableObjectGraph, dropped: Collection[str]) -> TrackableObjectGraph:
-    """Returns the graph of objects without the values of dropped variables; objects keep their numbers."""
+    """Returns the object graph without the values of dropped variables; objects keep their numbers."""
     gone = set()
     for number, node in enumerate(graph.nodes):
         kept = [attribute for attribute in node.attributes if attribute.checkpoint_key not in dropped]

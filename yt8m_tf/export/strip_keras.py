@@ -1,4 +1,4 @@
-"""`.keras` files without variables that inference does not read; no code of the model is needed, and none is run."""
+"""Strips `.keras` files of variables that inference does not read; the model's code is neither needed nor run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from yt8m_tf.export.strip_checkpoint import Stripped
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
-# Of zipfile, json and h5py, for a file that is damaged.
+# Errors of zipfile, json and h5py for a damaged file.
 _FAILURES = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def strip_keras(source: Path, target: Path) -> Stripped:
     """Writes a `.keras` file that loads as a model without optimizer, loss and metrics.
 
-    Keras keeps the states of metrics and of random generators in no such file.
+    Such a file never has the states of metrics and random generators.
 
     Args, raises: see `strip.strip`.
     """
@@ -54,7 +54,7 @@ def strip_keras(source: Path, target: Path) -> Stripped:
 
 
 def _copy_weights(archive: zipfile.ZipFile, stripped: zipfile.ZipFile) -> tuple[dict[str, int], dict[str, int]]:
-    # Groups are copied into a new file: to delete one would not free its space.
+    # Groups are copied into a new file, because deleting one would not free its space.
     with tempfile.TemporaryDirectory() as directory:
         old, new = Path(directory) / "old.h5", Path(directory) / "new.h5"
         with archive.open(_WEIGHTS) as packed, open(old, "wb") as file:
@@ -80,7 +80,7 @@ def _copy(source: h5py.Group, target: h5py.Group) -> None:
 
 
 def _is_optimizer(path: str) -> bool:
-    """Returns whether a group is the optimizer of the model, or of a model in it; layers lie below `layers/`."""
+    """Returns whether a group is the optimizer of the model, or of a model in it; layers are below `layers/`."""
     parent, _, name = path.rpartition("/")
     return name == "optimizer" and not parent.endswith("/layers")
 
@@ -101,7 +101,7 @@ def _bytes(file: h5py.File) -> dict[str, int]:
 
 
 def _without_compilation(config: Any) -> Any:
-    """A model's configuration without the `compile_config` of it and of models in it."""
+    """Removes `compile_config` from the configuration of a model, and of models in it."""
     if isinstance(config, dict):
         gone = {"compile_config"} if "class_name" in config else set()
         return {key: _without_compilation(value) for key, value in config.items() if key not in gone}

@@ -1,4 +1,4 @@
-"""SavedModels with their signatures, and of variables those alone that signatures reach."""
+"""Strips SavedModels of everything that their signatures do not use."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MAIN_OPS = ("saved_model_main_op", "legacy_init_op")
 
 
 def strip_saved_model(source: Path, target: Path) -> Stripped:
-    """Writes a SavedModel that gives the same outputs, bit for bit, by the same signatures.
+    """Writes a SavedModel with the same signatures, which give the same outputs, bit for bit.
 
-    What can be called otherwise than by a signature is gone (the layers of a Keras model, for example). Resources such
-    as lookup tables stay, with what they are filled from, and so do assets and `assets.extra`.
+    Whatever is not called by a signature is removed (the layers of a Keras model, for example). Resources such as
+    lookup tables are kept, with the data that they are filled from, and so are assets and `assets.extra`.
 
     Args, raises: see `strip.strip`.
     """
@@ -66,7 +66,7 @@ def _read(source: Path) -> SavedModel:
 
 
 def _save_signatures(source: Path, target: Path) -> None:
-    """TensorFlow 2: loads the objects, and saves signatures with what they capture."""
+    """TensorFlow 2: loads the objects, and saves the signatures with what they capture."""
     loaded = load_saved_model(source, f"--input={source}")
     view = tf.train.TrackableView(loaded)
     objects = view.descendants()
@@ -85,7 +85,7 @@ def _save_signatures(source: Path, target: Path) -> None:
 
 
 def _functions_of(resource: Any) -> Iterator[Any]:
-    """The concrete functions that make and fill a loaded resource."""
+    """Yields the concrete functions that create and fill a loaded resource."""
     for function in (resource._create_resource, resource._initialize):
         yield from getattr(function, "concrete_functions", ())
 
@@ -106,7 +106,7 @@ def _check_same(source: Path, old: Any, new: Any) -> None:
 
 
 def _save_graph(source: Path, target: Path, saved: SavedModel) -> None:
-    """TensorFlow 1: leaves the graph as it is, and restores only the variables that signatures depend on."""
+    """TensorFlow 1: keeps the graph, and saves only the variables that signatures depend on."""
     (meta,) = saved.meta_graphs
     graph = v1.Graph()
     with graph.as_default(), v1.Session(graph=graph) as session:
@@ -133,7 +133,7 @@ def _save_graph(source: Path, target: Path, saved: SavedModel) -> None:
 
 
 def _ancestors(graph: tf.Graph, meta: MetaGraphDef) -> set[tf.Operation]:
-    """All operations that signatures, or what is run at loading, depend on."""
+    """Returns all operations on which the signatures, or the operations run at loading, depend."""
     names = [info.name for signature in meta.signature_def.values() for info in signature.outputs.values()]
     waiting = [graph.as_graph_element(name) for name in names]
     waiting += [item for key in _MAIN_OPS for item in graph.get_collection(key)]

@@ -40,11 +40,11 @@ from yt8m_tf.serving.metadata import METADATA_FILE, without_paths
 from yt8m_tf.training.checkpoints import Trained, find_checkpoint, open_trained
 from yt8m_tf.vocabulary import chosen_vocabulary
 
-# Enough to tell the difference between two models that are almost the same; 1.5 GB are on disk meanwhile.
+# Enough to tell apart models that are almost the same; the scores take 1.5 GB on disk in the meantime.
 MEASURE_EXAMPLES = 100_000
 
-_RATED_SIZES = (1, 64)  # of batches, and the size that others score with
-_PARTS = 4  # of a batch of that size, which is too much beside a large model's weights: 0.2 GB for the final network
+_RATED_SIZES = (1, 64)  # batch sizes at which speed is measured, besides the default one of scoring
+_PARTS = 4  # parts of a batch of the default size; a whole one is too large with a large model, 0.2 GB for the final
 
 
 def export_trained(
@@ -65,7 +65,7 @@ def export_trained(
     faults: Faults | None = None,
     progress: bool = True,
 ) -> ExportReport:
-    """Exports a run's model; the SavedModel appears if it is within the size limit and the tolerance.
+    """Exports a run's model; the SavedModel appears only if it is within the size limit and the tolerance.
 
     The trained model scores the validation data first, and is released before the SavedModel is written, weight by
     weight, and loaded. Memory therefore holds at most the float32 weights, or the stored weights together with the
@@ -152,7 +152,7 @@ class _Source:
         self.workdir, self.which, self._num_examples, self._progress = workdir, which, num_examples, progress
         self._faults = faults
         faults.of_model(f"the model in {workdir}")
-        # What is exported scores clips: of a model of rated segments, too, it is measured on whole ones.
+        # The export scores whole clips, so it is measured on whole clips, also for a model of rated segments.
         self.data: DataConfig = dataclasses.replace(run_dir.read_experiment(workdir).data, segments=None)
         self._shards = list_shards(self.data.validation, data_dir, "data.validation")
         self._counted = False
@@ -290,7 +290,7 @@ def _metadata(trained: Trained, workdir: Path) -> dict[str, Any]:
 
 
 def _without_centroids(values: Any) -> Any:
-    """Removes the paths of centroids, which were read when the run began, from a plain configuration."""
+    """Removes the paths of centroids, which are read only when a run begins, from a plain configuration."""
     if isinstance(values, Mapping):
         return {key: _without_centroids(value) for key, value in values.items() if key != "centroids"}
     return [_without_centroids(value) for value in values] if isinstance(values, list | tuple) else values

@@ -1,1 +1,1 @@
-"""From video files to shards: decoding, features of frames and of sound, and the run over a folder."""
+"""From video files to shards: decoding, features of frames and of sound, and extraction from a whole folder."""

@@ -58,7 +58,7 @@ class Recipe:
     Attributes:
       features: name of a feature to its backbone, such as "inception" or "keras:model.keras".
       inception, vggish: directories of the published files.
-      image_size, scaling: of Keras models, SavedModels and applications that take pictures
+      image_size, scaling: preparation of pictures for Keras models, SavedModels and applications
         (`networks.PictureNetwork`).
       max_seconds: the length to which videos are cut.
       without_audio: treatment of a video without sound: use silence, or leave the video out.
@@ -79,7 +79,7 @@ class Recipe:
 
     @property
     def weights(self) -> list[Path]:
-        """Returns the user's files and directories that the features depend on."""
+        """The user's files and directories on which the features depend."""
         named = [
             match[1]
             for text in self.features.values()
@@ -111,7 +111,7 @@ class LogMel:
     size = 64
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        """[N, 16000] float32 in [-1, 1] -> [N, 64] float32."""
+        """Computes the features of sound: [N, 16000] float32 in [-1, 1] -> [N, 64] float32."""
         from yt8m_tf.extraction.log_mel import log_mel
 
         return log_mel(seconds).mean(axis=1)
@@ -121,7 +121,7 @@ def parse_features(values: Sequence[str], flag: str = "--features") -> dict[str,
     """Reads NAME=BACKBONE.
 
     Raises:
-      InputError: a value is of another form, or a name occurs twice.
+      InputError: a value is of another form, or a name occurs twice or is that of another field.
     """
     features: dict[str, str] = {}
     for value in values:
@@ -167,7 +167,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Checks, without loading networks, that a recipe names known backbones and existing files.
 
     Raises:
-      InputError: it does not.
+      InputError: it names others, or none.
     """
     if not recipe.features:
         raise InputError("features: none are named; give NAME=BACKBONE, such as rgb=inception")
@@ -184,7 +184,7 @@ def load_backbones(recipe: Recipe) -> Backbones:
     """Loads the backbones of a recipe.
 
     Raises:
-      InputError: as of `check_recipe`; or a file is damaged, or not that of the backbone.
+      InputError: see `check_recipe`; or a file is damaged, or not one of the backbone.
     """
     check_recipe(recipe)
     pictures: dict[str, PictureBackbone] = {}

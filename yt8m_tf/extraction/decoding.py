@@ -1,8 +1,8 @@
-"""Decodes video files: one frame for each second, and the sound at 16 kHz, both on one clock, as a stream.
+"""Decodes video files as streams: one frame for each second, and sound at 16 kHz, both on the same clock.
 
-FFmpeg does the work, through PyAV. Times are rational numbers, so that 30000/1001 frames a second do not drift, and
-count from the earliest start of the streams that are read. Frames are found by their times, never by counting: rates
-vary, and frames are missing. Memory does not grow with the length of a file.
+FFmpeg does the work, through PyAV. Times are rational numbers, so that 30000/1001 frames per second do not drift. They
+count from the earliest start of the streams that are read. Frames are found by their times, never by counting, because
+rates vary and frames may be missing. Memory does not grow with the length of a file.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from yt8m_tf.errors import InputError
 
 SAMPLE_RATE = 16_000  # of decoded sound, in Hz
 
-# FFmpeg takes text for the pictures of an old terminal, and an image for a video of one frame.
+# FFmpeg reads a text file as the screen of an old terminal, and an image as a video of one frame.
 _NO_VIDEO_FORMATS = ("tty", "image2")
 _PIPED_IMAGE = "_pipe"
-# Sound is taken to go on without a break while its times are within this of where it should be.
+# Sound counts as continuous if its times deviate by no more than this, in seconds.
 _TOLERANCE = Fraction(1, 10)
-# Of streams that state no rate.
+# The frame rate of streams that state none.
 _USUAL_RATE = Fraction(25)
-# A file that ends so many seconds before the length that it states has been cut off.
+# A file that ends more than this many seconds before its stated length has been cut off.
 _CUT_OFF = Fraction(3, 2)
 _RESAMPLED_FORMAT = "fltp"  # float32, a row for each channel
 
 
 class DecodingError(ValueError):
-    """A file that holds nothing that can be used; the message says why in a few words, without its name."""
+    """A file has no usable content; the message says why in a few words, without the file's name."""
 
 
 @dataclasses.dataclass
@@ -42,10 +42,10 @@ class Found:
     """Facts about a file, collected while it is decoded; complete once all has been read.
 
     Attributes:
-      seconds: length that the file states; None where it does not.
-      end: of what was decoded, in seconds.
+      seconds: the length that the file states; None if it states none.
+      end: end of the decoded part, in seconds.
       is_cut: whether there are frames after the limit.
-      num_untimed: frames without a timestamp, which follow the one before at the average rate.
+      num_untimed: frames without a timestamp, which follow the previous frame at the average rate.
       num_damaged: packets that could not be decoded.
     """
 
@@ -57,24 +57,24 @@ class Found:
 
 
 class VideoFile:
-    """A video file, opened for reading; close it.
+    """A video file; it is open only while it is being read.
 
     Args:
       path: a local file.
 
     Attributes:
-      has_pictures, has_sound: which streams there are. A cover image is no stream of pictures.
-      found: what was met so far.
+      has_pictures, has_sound: whether the file has such streams. A cover image is not a stream of pictures.
+      found: the facts found so far.
 
     Raises:
-      DecodingError: it holds neither, or FFmpeg cannot open it.
+      DecodingError: the file has neither, or FFmpeg cannot open it.
       InputError: PyAV is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self._av = _import_av()
         self._path = os.fspath(path)
-        if os.path.exists(path) and not os.path.isfile(path):  # FFmpeg would wait for what comes through a pipe
+        if os.path.exists(path) and not os.path.isfile(path):  # FFmpeg would wait for data from a pipe
             raise DecodingError("is no file")
         with self._open() as container:
             video, audio = self._streams(container)
@@ -87,18 +87,19 @@ class VideoFile:
             self.found = Found(seconds=None if length is None else Fraction(length, self._av.time_base))
 
     def frames(self, max_seconds: int) -> Iterator[np.ndarray]:
-        """For k = 0, 1, 2, ... the frame whose time is nearest to k seconds; of two as near, the earlier one.
+        """Yields, for k = 0, 1, 2, ..., the frame whose time is nearest to k seconds; ties go to the earlier frame.
 
-        There is one for every k before the end of the last frame: ten of a video of 10 s, one of a video of 0.1 s.
+        There is a frame for every k before the end of the last frame: ten for a video of 10 s, one for a video of
+        0.1 s.
 
         Args:
-          max_seconds: frames at most.
+          max_seconds: the most frames to yield.
 
         Yields:
-          [H, W, 3] uint8 RGB, turned as the file says that it is to be shown.
+          [H, W, 3] uint8 RGB, rotated for display as the file says.
 
         Raises:
-          DecodingError: there is no frame in it.
+          DecodingError: no frame can be decoded.
         """
         before: tuple[Fraction, Any] | None = None
         second, end = 0, Fraction(0)
@@ -121,7 +122,7 @@ class VideoFile:
         self.found.is_cut = second < end
 
     def breaks_off(self) -> bool:
-        """Returns whether the file ends before its stated length; reads the packets of all streams if need be."""
+        """Returns whether the file ends before its stated length; reads the packets of all streams if necessary."""
         stated, last = self.found.seconds, self.found.end
         if stated is None or stated - last <= _CUT_OFF:
             return False
@@ -132,7 +133,7 @@ class VideoFile:
         return stated - last > _CUT_OFF
 
     def _timed_frames(self) -> Iterator[tuple[Fraction, Fraction, Any]]:
-        """Time, length, and frame, in the order in which they are shown."""
+        """Yields time, length and frame, in display order."""
         time: Fraction | None = None
         with self._open() as container:
             stream = self._streams(container)[0]
@@ -146,13 +147,13 @@ class VideoFile:
                 yield time, frame.duration * frame.time_base if frame.duration else 1 / rate, frame
 
     def sound(self, max_seconds: int) -> Iterator[np.ndarray]:
-        """The sound in pieces of a second, on the clock of the frames; silence where there is none.
+        """Yields the sound in pieces of one second, on the clock of the frames; gaps are silent.
 
         Args:
-          max_seconds: pieces at most.
+          max_seconds: the most pieces to yield.
 
         Yields:
-          [16000] float32 in [-1, 1], the mean of the channels; the last one may be shorter.
+          [16000] float32 in [-1, 1], the mean of the channels; the last piece may be shorter.
 
         Raises:
           DecodingError: no sound can be decoded.
@@ -177,7 +178,7 @@ class VideoFile:
             yield np.concatenate(pieces)
 
     def _placed_sound(self) -> Iterator[np.ndarray]:
-        """[N] float32 pieces from second 0 on: silence where its times leave a gap, once where they have it twice."""
+        """Yields [N] float32 pieces from second 0 on; gaps between times become silence, overlaps are removed."""
         placed = 0  # samples
         skip = 0
         for start, samples in self._resampled():
@@ -193,7 +194,7 @@ class VideoFile:
             yield kept
 
     def _resampled(self) -> Iterator[tuple[Fraction | None, np.ndarray]]:
-        """Sound at 16 kHz with the time of its start, which is None where it goes on from the piece before."""
+        """Yields the start time and samples of pieces at 16 kHz; the time is None if the previous piece continues."""
         with self._open() as container:
             resampler, kind, expected = None, None, None
             start: Fraction | None = None
@@ -229,7 +230,7 @@ class VideoFile:
             start = None
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        """The frames of a stream; packets that cannot be decoded are counted, and a file that breaks off ends there."""
+        """Yields the frames of a stream up to where the file breaks off; counts packets that cannot be decoded."""
         for packet in self._packets(container, stream):
             try:
                 yield from packet.decode()
@@ -251,7 +252,7 @@ class VideoFile:
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
         try:
-            # A playlist names other files, and places in the network: they are not what was given.
+            # Only the given file: a playlist may name other files and network addresses.
             container = self._av.open(self._path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise DecodingError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
@@ -261,7 +262,7 @@ class VideoFile:
             yield container
 
     def _streams(self, container: Any) -> tuple[Any, Any]:
-        """The streams of pictures and of sound to read; None where there is none."""
+        """Returns the streams of pictures and of sound to read; None if there is none."""
         cover = self._av.stream.Disposition.attached_pic
         video = next((s for s in container.streams.video if not s.disposition & cover), None)
         audio = next(iter(container.streams.audio), None)
@@ -269,14 +270,14 @@ class VideoFile:
 
 
 def _pieces(count: int) -> Iterator[int]:
-    """A number of samples in pieces of a second: a gap of hours takes no memory."""
+    """Splits a number of samples into seconds, so that a gap of hours takes no memory."""
     while count > 0:
         yield min(count, SAMPLE_RATE)
         count -= SAMPLE_RATE
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """[H, W, 3] uint8 RGB of a frame, turned by its display matrix in steps of a right angle."""
+    """Converts a frame to [H, W, 3] uint8 RGB, rotated by its display matrix in steps of 90 degrees."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
 

@@ -1,7 +1,7 @@
-"""Extracts features of videos, and writes shards of both levels with their labels, and a report on every file.
+"""Extracts features of videos, and writes shards of both levels with labels, and a report on every file.
 
   <output_dir>/...               files of `conversion.writing`
-  <output_dir>/extraction.json   the recipe of the features, to score videos with a model of these features
+  <output_dir>/extraction.json   the recipe of the features, for scoring videos with a model of these features
   <output_dir>/report.csv        the outcome of each file and each video of the table, a row each
 
 The features of each video are kept in `<output_dir>/.features/` until all shards are written, so that an interrupted
@@ -38,7 +38,7 @@ class Options:
     """Options that do not change the features.
 
     Attributes:
-      levels: of the shards.
+      levels: levels of the shards.
       videos_per_shard: the largest number of videos in a shard.
       jobs: number of processes; 0: run in this process.
       overwrite: replace shards that were made from something else.
@@ -77,12 +77,12 @@ def extract(
     Args:
       videos: files by id (`find_videos`).
       table: labels and splits; None: labels are unknown, and all videos go to the split "test".
-      recipe: of the features.
+      recipe: the recipe of the features.
       output_dir: the directory to write.
       options: all other options.
 
     Raises:
-      InputError: a backbone cannot be loaded, no video can be used, or the directory cannot be written or holds other
+      InputError: a backbone cannot be loaded, no video can be used, or the directory cannot be written or has other
         shards. Problems of single videos are in the report.
     """
     check_recipe(recipe)
@@ -126,7 +126,7 @@ def check_suits(recipe: Recipe, sizes: Mapping[str, int], model: str, flag: str)
     """Checks, before any video is decoded, that a recipe makes the features that a model takes.
 
     Args:
-      recipe: of the features.
+      recipe: the recipe of the features.
       sizes: sizes of the features that the model takes, by name.
       model: name of the model for messages.
       flag: the flag that names the recipe.
@@ -152,9 +152,9 @@ def extracted(videos: Mapping[str, Path], recipe: Recipe, directory: Path, level
 
     Args:
       videos: files by id (`find_videos`).
-      recipe: of the features.
+      recipe: the recipe of the features.
       directory: a temporary directory for the shards.
-      level: of the shards.
+      level: level of the shards.
 
     Raises:
       InputError: see `extract`.
@@ -164,7 +164,7 @@ def extracted(videos: Mapping[str, Path], recipe: Recipe, directory: Path, level
 
 
 def _make_features(tasks: Mapping[str, Task], recipe: Recipe, options: Options) -> list[Reported]:
-    """Extracts missing features; returns a row for each video, in the order of `tasks`."""
+    """Extracts missing features, and returns a row for each video, in the order of `tasks`."""
     outcomes = {video_id: outcome for video_id, task in tasks.items() if (outcome := _made(task)) is not None}
     ids = {task.part: video_id for video_id, task in tasks.items()}
     to_do = [task for video_id, task in tasks.items() if video_id not in outcomes]
@@ -188,7 +188,7 @@ def _made(task: Task) -> Outcome | None:
 
 
 def _part_name(video_id: str, path: Path, recipe: Recipe) -> str:
-    """Returns a hash of all that determines the features of a video."""
+    """Returns a hash of everything that determines the features of a video."""
     return _digest([video_id, _stamp(path), strict_yaml.to_dict(recipe), [_stamp(file) for file in recipe.weights]])
 
 

@@ -1,4 +1,4 @@
-"""The features of one video file: frames of [T, D] for each, and what was met on the way."""
+"""Extracts the features of one video file, [T, D] each, with notes about problems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yt8m_tf.extraction.backbones import Backbones, Recipe
 from yt8m_tf.extraction.decoding import SAMPLE_RATE, DecodingError, VideoFile
 
 _T = TypeVar("_T")
-_BATCH = 32  # pictures, or seconds of sound, of which features are made at a time
+_BATCH = 32  # pictures, or seconds of sound, per call of a backbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class VideoFeatures:
 
     Attributes:
       frames: name of a feature to [T, D] float32, one row for each second; all have the same T of at least 1.
-      seconds: the length that the file states; None where it does not.
-      has_sound: whether it has any.
-      notes: what a person should know, each a few words.
+      seconds: the length that the file states; None if it states none.
+      has_sound: whether the video has sound.
+      notes: remarks for the user, each a few words.
     """
 
     frames: dict[str, np.ndarray]
@@ -35,14 +35,13 @@ class VideoFeatures:
 
 
 def extract_features(path: str | os.PathLike[str], backbones: Backbones, recipe: Recipe) -> VideoFeatures:
-    """Decodes a video and makes its features.
+    """Decodes a video and extracts its features.
 
-    Sound is on the clock of the pictures: as many seconds of it are taken as there are pictures, and what is missing
-    is silence.
+    Sound is on the clock of the pictures: there are as many seconds of it as pictures, and missing sound is silence.
 
     Raises:
-      DecodingError: the file holds nothing that can be used, has no pictures where features of pictures are wanted, or
-        no sound where there must be some.
+      DecodingError: the file has no usable content, no pictures although the recipe needs them, or no sound although
+        there must be some.
       InputError: PyAV is not installed.
     """
     video = VideoFile(path)
@@ -86,7 +85,7 @@ def _of_sound(
 ) -> dict[str, np.ndarray]:
     length = _length(frames)
     seconds: Iterator[np.ndarray] = (_padded(piece) for piece in video.sound(length or max_seconds))
-    first = next(seconds)  # where the sound cannot be decoded, this says so
+    first = next(seconds)  # raises if the sound cannot be decoded
     seconds = itertools.chain([first], seconds)
     if length is not None:
         seconds = itertools.islice(itertools.chain(seconds, itertools.repeat(_padded(first[:0]))), length)
@@ -113,7 +112,7 @@ def _batches(values: Iterable[_T]) -> Iterator[list[_T]]:
 
 
 def _padded(piece: np.ndarray) -> np.ndarray:
-    """A second of sound, with silence behind it: [N] -> [16000]."""
+    """Pads sound with silence to a second: [N] -> [16000]."""
     return np.pad(piece, (0, SAMPLE_RATE - len(piece)))
 
 

@@ -1,4 +1,4 @@
-"""Inception-v3 as a frozen TF1 graph, with the PCA that YouTube-8M's visual features were made with."""
+"""Inception-v3 as a frozen TF1 graph, with the PCA of YouTube-8M's visual features."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _EPSILON = 1e-4
 
 
 class Inception:
-    """Visual features of YouTube-8M: the last pool of Inception-v3 after PCA with whitening.
+    """Visual features of YouTube-8M: the last pooling layer of Inception-v3, after PCA with whitening.
 
     Args:
-      directory: of the user's `classify_image_graph_def.pb`, `mean.npy`, `eigenvals.npy` and `eigenvecs.npy`.
+      directory: the directory of `classify_image_graph_def.pb`, `mean.npy`, `eigenvals.npy` and `eigenvecs.npy`.
 
     Attributes:
       size: 1024.
@@ -58,12 +58,12 @@ class Inception:
         return self._pool(tf.constant(picture)).numpy()[0]
 
     def __call__(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """The features of prepared pictures: N of [2048] -> [N, 1024] float32."""
+        """Computes the features of prepared pictures: N of [2048] -> [N, 1024] float32."""
         return ((np.stack(prepared).astype(np.float64) - self._mean) @ self._projection).astype(np.float32)
 
 
 def _load_graph(path: Path) -> tf.types.experimental.ConcreteFunction:
-    """The function from one picture [H, W, 3] uint8 to the pool [1, 2048] float32."""
+    """Returns the function from a picture [H, W, 3] uint8 to the output of the pooling layer, [1, 2048] float32."""
     graph = tf.compat.v1.GraphDef()
     try:
         graph.ParseFromString(path.read_bytes())

@@ -17,8 +17,8 @@ _OFFSET = 0.01  # is added before the logarithm
 def log_mel(seconds: np.ndarray) -> np.ndarray:
     """Computes the log-mel example of each second of sound.
 
-    VGGish divides sound into consecutive examples of 0.96 s. Here, as in YouTube-8M, they begin at whole seconds, like
-    the frames; the last 25 ms of a second are not used.
+    VGGish divides sound into consecutive examples of 0.96 s. Here, as in YouTube-8M, examples begin at whole seconds,
+    like the frames; the last 25 ms of a second are not used.
 
     Args:
       seconds: [N, 16000] float32 in [-1, 1].
@@ -33,7 +33,7 @@ def log_mel(seconds: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def mel_matrix() -> np.ndarray:
-    """Returns triangles on HTK's mel scale, 1127 ln(1 + f / 700), [257, 64] float64, with weight 0 at 0 Hz."""
+    """Returns triangular filters on HTK's mel scale, 1127 ln(1 + f / 700), [257, 64] float64, with weight 0 at 0 Hz."""
     bins = _mel(np.linspace(0, SAMPLE_RATE / 2, _FFT // 2 + 1))[:, None]
     edges = np.linspace(_mel(_LOWEST), _mel(_HIGHEST), NUM_BANDS + 2)
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]

@@ -1,6 +1,6 @@
 """Any Keras model, SavedModel or network of `keras.applications` as a backbone, for pictures or for sound.
 
-What a model takes says what it is for: pictures [N, H, W, 3], log-mel examples of a second [N, 96, 64] or
+The shape of a model's input says what it takes: pictures [N, H, W, 3], log-mel examples of a second [N, 96, 64] or
 [N, 96, 64, 1], or the samples of a second [N, 16000].
 """
 
@@ -34,11 +34,11 @@ class Network:
     """A model as a function.
 
     Attributes:
-      call: [N, ...] of `input_shape` to [N, D] or [N, h, w, D], whose mean over the places is the feature.
-      input_shape: without N; None where any size will do.
-      dtype: of the input.
-      preprocess: what it takes, from float32 pixels [N, H, W, 3] in [0, 255], if that is known.
-      owner: of its variables, which live as long.
+      call: maps [N, ...] of `input_shape` to [N, D], or to [N, h, w, D], which is averaged over positions.
+      input_shape: shape of an input, without N; None for a dimension of any size.
+      dtype: dtype of the input.
+      preprocess: maps float32 pixels [N, H, W, 3] in [0, 255] to the input, if the network has such a function.
+      owner: the owner of its variables, which is kept alive.
     """
 
     call: Callable[[tf.Tensor], tf.Tensor]
@@ -53,7 +53,7 @@ class Network:
         return len(self.input_shape) == 3 and self.input_shape[-1] == 3
 
     def features(self, inputs: tf.Tensor) -> np.ndarray:
-        """[N, D] float32 features of N inputs.
+        """Computes the features [N, D] float32 of N inputs.
 
         Raises:
           ValueError: the output has another rank.
@@ -66,16 +66,16 @@ class PictureNetwork:
     """A network as a backbone for pictures.
 
     Args:
-      network: takes pictures.
+      network: a network that takes pictures.
       image_size: pictures are resized to this height and width, bilinearly; None: what the network takes, or 224.
-      scaling: of pixels (`backbones.Scaling`); None: the network's own, or "none".
+      scaling: scaling of pixels (`backbones.Scaling`); None: the network's own, or "none".
       where: the feature and its backbone as the user gave them, for messages.
 
     Attributes:
       size: D.
 
     Raises:
-      InputError: the network does not take such pictures, or gives no vectors.
+      InputError: the network does not take such pictures, or does not return vectors.
     """
 
     def __init__(self, network: Network, image_size: int | None, scaling: str | None, where: str):
@@ -95,7 +95,7 @@ class PictureNetwork:
         return tf.image.resize(picture, self._shape, antialias=True).numpy()
 
     def __call__(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """The features of prepared pictures: [N, D] float32."""
+        """Computes the features of prepared pictures: [N, D] float32."""
         pictures = np.stack(prepared)
         if self._network.dtype == tf.uint8:
             pictures = np.round(pictures)
@@ -110,14 +110,14 @@ class SoundNetwork:
     """A network as a backbone for sound.
 
     Args:
-      network: takes log-mel examples or samples.
+      network: a network that takes log-mel examples or samples.
       where: the feature and its backbone as the user gave them, for messages.
 
     Attributes:
       size: D.
 
     Raises:
-      InputError: the network takes neither, or gives no vectors.
+      InputError: the network takes neither, or does not return vectors.
     """
 
     def __init__(self, network: Network, where: str):
@@ -132,21 +132,21 @@ class SoundNetwork:
         self.size = _size_of(network, tuple(map(_known, shape)), where)
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        """The features of sound: [N, 16000] float32 in [-1, 1] -> [N, D] float32."""
+        """Computes the features of sound: [N, 16000] float32 in [-1, 1] -> [N, D] float32."""
         inputs = seconds if self._takes_samples else log_mel(seconds)
         return self._network.features(tf.reshape(inputs, [len(seconds), *map(_known, self._network.input_shape)]))
 
 
 def load_keras(path: Path, layer: str | None, where: str) -> Network:
-    """A `.keras` file.
+    """Loads a network from a `.keras` file.
 
     Args:
-      path: of the file; one that holds code (a Lambda layer) is refused.
-      layer: whose output is taken; None: the model's.
+      path: path of the file; a file with code (a Lambda layer) is rejected.
+      layer: the layer whose output is used; None: the model's output.
       where: the feature and its backbone as the user gave them, for messages.
 
     Raises:
-      InputError: it cannot be loaded, has several inputs or outputs, or no such layer.
+      InputError: the model cannot be loaded, has several inputs or outputs, or has no such layer.
     """
     import keras
 
@@ -154,7 +154,7 @@ def load_keras(path: Path, layer: str | None, where: str) -> Network:
         raise InputError(f"{where}: no such file; give a model that model.save('NAME.keras') wrote")
     try:
         model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
-    except Exception as error:  # zipfile, h5py and layers of any kind
+    except Exception as error:  # raised by zipfile, h5py or any layer
         raise InputError(f"{where}: cannot be loaded ({_one_line(error)})") from error
     inputs, outputs = (getattr(model, ends, None) or [] for ends in ("inputs", "outputs"))
     if len(inputs) != 1 or len(outputs) != 1:
@@ -163,20 +163,20 @@ def load_keras(path: Path, layer: str | None, where: str) -> Network:
     names = [own.name for own in model.layers]
     if layer is not None and layer not in names:
         raise InputError(f"{where}: has no such layer{nearest(layer, names)}")
-    # A model of its own: the file's may take its one input in a list or a dictionary.
+    # A new model, because the file's may take its one input in a list or a dictionary.
     return _keras_network(keras.Model(inputs[0], outputs[0] if layer is None else model.get_layer(layer).output))
 
 
 def load_application(name: str, image_size: int | None, where: str) -> Network:
-    """A network of `keras.applications` without its top, with ImageNet weights from the user's cache of Keras.
+    """Loads a network of `keras.applications` without its top, with ImageNet weights from the user's Keras cache.
 
     Args:
-      name: such as "EfficientNetB0".
+      name: a name such as "EfficientNetB0".
       image_size: height and width of the pictures; None: 224.
       where: the feature and its backbone as the user gave them, for messages.
 
     Raises:
-      InputError: there is none of that name, or its weights are not in the cache; nothing is fetched.
+      InputError: there is no network of this name, or its weights are not in the cache; nothing is downloaded.
     """
     import keras
 
@@ -186,7 +186,7 @@ def load_application(name: str, image_size: int | None, where: str) -> Network:
     build, size = getattr(keras.applications, name), image_size or DEFAULT_IMAGE_SIZE
     try:
         with _from_cache(where), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the weights of MobileNet are for another size, which does not matter
+            warnings.simplefilter("ignore")  # MobileNet's weights are for another size, which does not matter
             model = build(include_top=False, pooling="avg", weights="imagenet", input_shape=(size, size, 3))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -196,20 +196,20 @@ def load_application(name: str, image_size: int | None, where: str) -> Network:
 
 
 def load_saved_model(directory: Path, output: str | None, where: str) -> Network:
-    """The default signature of a SavedModel.
+    """Loads the default signature of a SavedModel as a network.
 
     Args:
-      directory: of the SavedModel.
-      output: of the signature; None: its only one.
+      directory: directory of the SavedModel.
+      output: output of the signature; None: its only one.
       where: the feature and its backbone as the user gave them, for messages.
 
     Raises:
-      InputError: it cannot be loaded, has no such signature, several inputs, or no such output.
+      InputError: the SavedModel cannot be loaded, or has no such signature, several inputs, or no such output.
     """
     try:
         loaded = tf.saved_model.load(files.plain(directory))
         signature = loaded.signatures["serving_default"]
-    except Exception as error:  # whatever a SavedModel of another program makes TensorFlow say
+    except Exception as error:  # a SavedModel of another program may raise anything
         raise InputError(f"{where}: no SavedModel with a default signature ({_one_line(error)})") from error
     inputs, outputs = signature.structured_input_signature[1], list(signature.structured_outputs)
     if len(inputs) != 1:
@@ -232,10 +232,10 @@ def _keras_network(model: Any, preprocess: Callable[[Any], Any] | None = None) -
 
 
 def _size_of(network: Network, shape: tuple[int, ...], where: str) -> int:
-    """D, found by a call."""
+    """Finds D by a call."""
     try:
         return network.features(tf.zeros([1, *shape], network.dtype)).shape[1]
-    except Exception as error:  # whatever a model makes of an input that it does not take
+    except Exception as error:  # a model may raise anything for an unsuitable input
         raise InputError(
             f"{where}: fails on an input of the shape {shape} ({_one_line(error)}); give another model or layer"
         ) from error
@@ -262,8 +262,8 @@ def _scaled(pictures: np.ndarray, scaling: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _from_cache(where: str) -> Iterator[None]:
-    """Keras takes weights from its cache, and downloads none."""
-    from keras.src.utils import file_utils  # what its applications call; it has no switch
+    """Makes Keras take weights from its cache in the block, and download none."""
+    from keras.src.utils import file_utils  # called by its applications; there is no public switch
 
     def cached(name: str, origin: str, cache_subdir: str = "models", **_: object) -> str:
         folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / cache_subdir

@@ -1,4 +1,4 @@
-"""The files that YouTube-8M's features were made with: where users get them, and what is wrong with those they have."""
+"""Finds and checks the published files with which YouTube-8M's features were made, and says where to get them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
 
-# What holds each file, by its name.
+# Where each file is published, by its name.
 _PUBLISHED: Mapping[str, str] = {
     "classify_image_graph_def.pb": "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz",
     "mean.npy": "http://data.yt8m.org/yt8m_pca.tgz",
@@ -22,16 +22,16 @@ _PUBLISHED: Mapping[str, str] = {
 
 
 def published_file(directory: Path, name: str, flag: str, suffix: str = "") -> Path:
-    """The path of a file in a directory of the user's.
+    """Returns the path of a published file in a user's directory.
 
     Args:
-      directory: where the user has it.
-      name: as it was published.
-      flag: that names the directory, such as "--vggish".
-      suffix: the file may also be there with this added to its name; the path has the name alone.
+      directory: the user's directory.
+      name: the file's name, as published.
+      flag: the flag that names the directory, such as "--vggish".
+      suffix: a file whose name has this suffix also counts; the returned path never has it.
 
     Raises:
-      InputError: it is not there; says where it is published.
+      InputError: the file does not exist; the message says where it is published.
     """
     path = directory / name
     if not path.is_file() and not (suffix and path.with_name(name + suffix).is_file()):
@@ -42,29 +42,29 @@ def published_file(directory: Path, name: str, flag: str, suffix: str = "") -> P
 
 
 def published_array(directory: Path, name: str, flag: str) -> np.ndarray:
-    """An array of an `.npy` file of the user's, as float64; none is unpickled.
+    """Reads the array of a user's `.npy` file as float64, without unpickling.
 
     Raises:
-      InputError: it is not there, or is no array of finite numbers.
+      InputError: the file does not exist, or is not an array of finite numbers.
     """
     path = published_file(directory, name, flag)
     try:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
-    except Exception as error:  # NumPy's reader of headers raises a dozen kinds
+    except Exception as error:  # NumPy raises a dozen types for bad headers
         raise damaged(path, f"no array of numbers: {' '.join(str(error).split())}") from error
     return _numbers(array, path, "its array")
 
 
 def published_arrays(directory: Path, name: str, flag: str, shapes: Mapping[str, tuple[int, ...]]) -> list[np.ndarray]:
-    """Arrays of an `.npz` file of the user's, as float64; none is unpickled.
+    """Reads arrays of a user's `.npz` file as float64, without unpickling.
 
     Args:
       directory, name, flag: see `published_file`.
       shapes: name of each array to its shape.
 
     Raises:
-      InputError: it is not there, is no such file, or lacks an array of finite numbers of such a shape.
+      InputError: the file does not exist, is not an `.npz` file, or lacks an array of finite numbers of a given shape.
     """
     path = published_file(directory, name, flag)
     try:
@@ -85,5 +85,5 @@ def _numbers(array: object, path: Path, what: str) -> np.ndarray:
 
 
 def damaged(path: Path, problem: str) -> InputError:
-    """An error that says what is wrong with a published file, and where to get it again."""
+    """Returns an error that says what is wrong with a published file, and where to get it again."""
     return InputError(f"{path}: {problem}; get it again from {_PUBLISHED[path.name]}")

@@ -1,4 +1,4 @@
-"""The report on a run over a folder: what became of each file, and of each video of the table."""
+"""The report of an extraction: the outcome of each file, and of each video of the table."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Reported:
     """A row of the report.
 
     Attributes:
-      video_id: of the video.
-      file: its path; "" where there is none.
+      video_id: the video's id.
+      file: its path; "" if there is no file.
       status: "written"; "failed", with the reason in its notes; "unlisted", a file that the table does not name;
         "missing", a video of the table without a file.
-      outcome: what was met.
+      outcome: the outcome of extraction.
     """
 
     video_id: str
@@ -34,7 +34,7 @@ class Reported:
     outcome: Outcome
 
     def cells(self) -> list[str]:
-        """As the report has it."""
+        """Returns the cells of the row."""
         seconds = "" if self.outcome.seconds is None else f"{self.outcome.seconds:.2f}"
         sound = {None: "", True: "yes", False: "no"}[self.outcome.has_sound]
         notes = [*([self.outcome.problem] if self.outcome.problem else []), *self.outcome.notes]

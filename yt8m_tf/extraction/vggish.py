@@ -1,4 +1,4 @@
-"""VGGish, with the weights and the PCA that YouTube-8M's audio features were made with.
+"""VGGish, with the weights and the PCA of YouTube-8M's audio features.
 
 S. Hershey et al., CNN Architectures for Large-Scale Audio Classification, ICASSP 2017. The weights are those of the
 published TF1 checkpoint.
@@ -19,7 +19,7 @@ from yt8m_tf.extraction.published import damaged, published_arrays, published_fi
 
 _FLAG = "--vggish"
 _CHECKPOINT, _PCA = "vggish_model.ckpt", "vggish_pca_params.npz"
-# A pool comes after each group of convolutions.
+# Each group of convolutions is followed by a pooling layer.
 _CONVOLUTIONS = (("conv1",), ("conv2",), ("conv3/conv3_1", "conv3/conv3_2"), ("conv4/conv4_1", "conv4/conv4_2"))
 _DENSE = ("fc1/fc1_1", "fc1/fc1_2", "fc2")
 CHANNELS = (64, 128, 256, 512)  # of the groups of convolutions
@@ -30,8 +30,8 @@ class VGGish:
     """Audio features of YouTube-8M: embeddings of VGGish after PCA with whitening.
 
     Args:
-      directory: of the user's `vggish_model.ckpt` and `vggish_pca_params.npz`.
-      channels, units: of the network; others than the published ones for tests.
+      directory: the directory of `vggish_model.ckpt` and `vggish_pca_params.npz`.
+      channels, units: sizes of the network's layers; only tests change the published ones.
 
     Attributes:
       size: 128.
@@ -54,13 +54,13 @@ class VGGish:
         self._embed = embed
 
     def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        """The features of sound: [N, 16000] float32 in [-1, 1] -> [N, 128] float32."""
+        """Computes the features of sound: [N, 16000] float32 in [-1, 1] -> [N, 128] float32."""
         embeddings = self._embed(log_mel(seconds)).numpy().astype(np.float64)
         return ((embeddings - self._means[:, 0]) @ self._vectors.T).astype(np.float32)
 
 
 def _network(examples: tf.Tensor, weights: dict[str, tf.Tensor]) -> tf.Tensor:
-    """[N, 96, 64] log-mel examples -> [N, 128] embeddings, before any activation (`vggish/fc2/BiasAdd`)."""
+    """Maps [N, 96, 64] log-mel examples to [N, 128] embeddings, before any activation (`vggish/fc2/BiasAdd`)."""
     values = examples[..., None]
     for group in _CONVOLUTIONS:
         for name in group:
@@ -76,7 +76,7 @@ def _network(examples: tf.Tensor, weights: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 def _shapes(channels: Sequence[int], units: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight, by its name below "vggish/"."""
+    """Returns the shape of every weight, by its name below "vggish/"."""
     shapes: dict[str, tuple[int, ...]] = {}
     incoming = 1
     for group, width in zip(_CONVOLUTIONS, channels, strict=True):

@@ -1,4 +1,4 @@
-"""Search for video files."""
+"""Finds video files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from yt8m_tf.errors import InputError
 def find_videos(
     patterns: Sequence[str], table: LabelTable | None, leave_out: Path, flag: str = "--input"
 ) -> dict[str, Path]:
-    """The files of a folder, or that patterns name, by the ids of their videos.
+    """Finds video files, by the ids of the videos.
 
-    The id is the name of the file without its suffix, or with it where the table has it so.
+    The id is the file's name without its suffix, or with it if the table has it so.
 
     Args:
       patterns: files, patterns, or directories, which stand for all files in and below them that are neither hidden nor
         tables.
-      table: of labels; None: there is none.
-      leave_out: a directory whose files are none of the videos, since shards are written there.
-      flag: for messages.
+      table: the table of labels, if there is one.
+      leave_out: a directory whose files are not videos, because shards are written there.
+      flag: the flag that names the patterns, for messages.
 
     Raises:
-      InputError: there is no file, a path or pattern that is nothing, or two files have the same id.
+      InputError: there is no file, a path or pattern matches nothing, or two files have the same id.
     """
     found: dict[str, Path] = {}
     for path in _files(patterns, flag):

@@ -1,7 +1,7 @@
-"""Processes that make the features of one video after another, each with one thread.
+"""Processes that extract the features of one video after another, each with one thread.
 
-What a video does to its process it does to no other: one that makes FFmpeg crash costs a process, and is a row of the
-report. Numbers do not depend on how many processes there are, since each computes with one thread.
+A video that makes FFmpeg crash ends only its own process, and becomes a row of the report. Features do not depend on
+the number of processes, since each computes with one thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.extraction.backbones import Backbones, Recipe, load_backbones
 from yt8m_tf.processes import follow
 
-# The names of arrays in a part; the last two stand in front of the name of a feature.
+# The names of arrays in a part; the last two are prefixes of a feature's name.
 _OUTCOME, _FRAMES, _MEANS = "outcome", "frames:", "means:"
 
 
@@ -36,7 +36,7 @@ class Task:
     """A video, and where its features go.
 
     Attributes:
-      path: of the video.
+      path: path of the video.
       part: the `.npz` file to write.
     """
 
@@ -49,13 +49,13 @@ class Outcome:
     """The outcome of extraction for a video.
 
     Attributes:
-      problem: why there are no features; None where there are.
+      problem: why there are no features; None if there are.
       num_frames: T.
       seconds: the length that the file states.
-      has_sound: whether it has any; None where that is not known.
-      notes: what a person should know.
+      has_sound: whether the video has sound; None if that is not known.
+      notes: remarks for the user.
       sizes: feature name to D.
-      outside: feature name to the share of its values that the codes of its range cannot say.
+      outside: feature name to the share of its values outside the range of the codes.
     """
 
     problem: str | None = None
@@ -68,12 +68,12 @@ class Outcome:
 
 
 def run_tasks(tasks: Iterable[Task], recipe: Recipe, jobs: int) -> Iterator[tuple[Task, Outcome]]:
-    """Makes the features of videos, and yields what became of each, in the order in which they end.
+    """Extracts the features of videos, and yields the outcome of each, in order of completion.
 
     Args:
-      tasks: what to do.
-      recipe: for all.
-      jobs: processes; 0: in this one.
+      tasks: the videos.
+      recipe: the recipe of the features.
+      jobs: number of processes; 0: run in this process.
 
     Raises:
       InputError: a backbone cannot be loaded, or PyAV is not installed.
@@ -141,12 +141,12 @@ def _start(parent: int) -> None:
     import_quietly()
     import tensorflow as tf
 
-    for gpu in tf.config.list_physical_devices("GPU"):  # it is shared
+    for gpu in tf.config.list_physical_devices("GPU"):  # the processes share it
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def run_task(task: Task, recipe: Recipe) -> Outcome:
-    """Makes the features of a video and writes its part; whatever is wrong with the video is in what it returns.
+    """Extracts the features of a video and writes its part; the outcome has any problem of the video.
 
     Raises:
       InputError: a backbone cannot be loaded, or PyAV is not installed.
@@ -158,7 +158,7 @@ def run_task(task: Task, recipe: Recipe) -> Outcome:
         found = extract_features(task.path, backbones, recipe)
     except InputError:
         raise
-    except Exception as error:  # whatever FFmpeg or a model makes of this file, the others are still to come
+    except Exception as error:  # whatever FFmpeg or a model raises, the other files must still be processed
         own = type(error).__name__ == "DecodingError"
         return Outcome(" ".join((str(error) if own else f"{type(error).__name__}: {error}").split())[:300])
     try:
@@ -202,7 +202,7 @@ def read_part(path: Path) -> tuple[Outcome, Encoded]:
 
 
 def loaded(recipe: Recipe) -> Backbones:
-    """`load_backbones`, once in this process for the last recipe."""
+    """`load_backbones`, cached in this process for the last recipe."""
     return _loaded(json.dumps(strict_yaml.to_dict(recipe)))
 
 

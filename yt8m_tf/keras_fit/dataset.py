@@ -31,16 +31,16 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """Returns a dataset of batches (inputs, targets) that makes one pass over shards of either level.
 
-    The shards are read as by `yt8m-train` and `yt8m-evaluate`; errors name the record and its fault. The last batch may
-    be smaller.
+    Shards are read as by `yt8m-train` and `yt8m-evaluate`; errors name the record and its fault. The last batch may be
+    smaller.
 
     Args:
       shards: paths or glob patterns; "examples" and "examples:frame" are real records in the package.
       data: the contents of the records: an `InputSpec` for YouTube-8M's own format, otherwise a `DataConfig`.
       batch_size: videos per batch.
-      seed: shuffle, with another order in every pass over the dataset, and sample frames as in training
-        (`data.frames`). None: in the order of the shards, with nothing random.
-      faults: the faults of records to tolerate, which it also counts; None: none.
+      seed: shuffle, in a different order in every pass over the dataset, and sample frames as in training
+        (`data.frames`). None keeps the order of the shards, and nothing is random.
+      faults: the faults of records to tolerate, and their counts; None tolerates none.
 
     Returns:
       Inputs for the models, {feature: [B, D] or [B, T, D] float32; for clips, "num_frames": [B] int32}, and targets

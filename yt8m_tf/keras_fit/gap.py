@@ -13,7 +13,7 @@ import tensorflow as tf
 from yt8m_tf.metrics.accumulator import MetricAccumulator
 from yt8m_tf.metrics.batch_statistics import NUM_BINS, TOP_K
 
-# The value in a progress bar is computed again when so many more videos, as a share, have come.
+# The value shown during an epoch is computed again when the number of videos has grown by this share.
 _STALE = 0.1
 
 
@@ -21,15 +21,16 @@ _STALE = 0.1
 class GlobalAveragePrecision(keras.metrics.Metric):
     """Exact GAP@20 of all videos since the last `reset_state`, whatever the batch size.
 
-    The 20 highest scores of each video are kept on the host, in at most 200 bytes a video (`MetricAccumulator`).
+    The 20 highest scores of each video are kept on the host, in at most 200 bytes per video (`MetricAccumulator`).
     While an epoch runs, the value that Keras shows may lag behind by a tenth of the videos: sorting all pairs after
     every batch would take longer than training. The value at the end of an epoch, and that of `evaluate`, is exact.
 
-    XLA cannot call the host: compile the model with `jit_compile=False`. Several processes keep a metric each.
+    XLA cannot call the host: compile the model with `jit_compile=False`. With several processes, each has its own
+    metric.
 
     Args:
-      name: as Keras logs it.
-      from_logits: whether `y_pred` holds logits, as the models of this package give them; else probabilities.
+      name: the name in Keras's logs.
+      from_logits: whether `y_pred` is logits, as the models of this package return, or probabilities.
 
     Example:
       >>> import numpy as np, yt8m_tf
@@ -49,13 +50,13 @@ class GlobalAveragePrecision(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-          y_true: [B, C]; above 0.5 is a label.
+          y_true: [B, C]; values above 0.5 are labels.
           y_pred: [B, C] logits, or probabilities with `from_logits=False`.
-          sample_weight: must be None: GAP ranks all videos alike.
+          sample_weight: must be None: GAP treats all videos alike.
 
         Raises:
           ValueError: a weight is given.
-          InputError: a score is NaN; names the video by its number. Inside a graph it is a `tf.errors.OpError`.
+          InputError: a score is NaN; the message has the number of the video. In a graph it is a `tf.errors.OpError`.
         """
         if sample_weight is not None:
             raise ValueError("GlobalAveragePrecision ranks all videos alike: leave sample_weight out")
@@ -69,7 +70,7 @@ class GlobalAveragePrecision(keras.metrics.Metric):
         tf.numpy_function(self._add, [highest, classes, hits, finite, counts, num_labels], [])
 
     def result(self) -> Any:
-        """GAP@20, a float32 scalar; NaN while no video has a label."""
+        """Returns GAP@20, a float32 scalar; NaN while no video has a label."""
         if tf.executing_eagerly():
             return tf.constant(self._exact(), tf.float32)
         value = tf.numpy_function(self._recent, [], tf.float32)
@@ -82,7 +83,7 @@ class GlobalAveragePrecision(keras.metrics.Metric):
             self._forget()
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "from_logits": self.from_logits}
 
     def _forget(self) -> None:
@@ -107,7 +108,7 @@ class GlobalAveragePrecision(keras.metrics.Metric):
             "num_labels": num_labels,
             "num_videos": np.float64(len(hits)),
             "num_positives": counts,
-            # Of the other metrics nothing is asked.
+            # The other metrics are not used.
             **dict.fromkeys(("hit_at_1", "perr", "bce"), np.float64(math.nan)),
             "calibration": np.zeros((3, NUM_BINS)),
         }
@@ -121,8 +122,10 @@ class GlobalAveragePrecision(keras.metrics.Metric):
             return math.nan if self._accumulator is None else self._accumulator.gap()
 
     def _recent(self) -> np.float32:
-        """GAP@20 of at least 1 / (1 + `_STALE`) of the videos: all sorting together takes no more than ten times the
-        last one."""
+        """Returns GAP@20 of at least 1 / (1 + `_STALE`) of the videos.
+
+        All earlier sorts together take no more than ten times as long as the last one.
+        """
         number = self._accumulator.num_videos if self._accumulator else 0
         if number > self._shown_of * (1 + _STALE):
             self._shown, self._shown_of = self._exact(), number

@@ -13,19 +13,19 @@ from yt8m_tf.losses.losses import make_loss
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class Loss(keras.losses.Loss):
-    """A loss on logits, by the name and the options of the configuration's section `loss` (`LossConfig`).
+    """A loss on logits, with the name and the options of a configuration's `loss` section (`LossConfig`).
 
-    Of `y_true` [B, C] in [0, 1] and `y_pred` [B, C] logits it is a float32 scalar, the mean over the batch; ranking
+    For `y_true` [B, C] in [0, 1] and `y_pred` [B, C] logits it is a float32 scalar, the mean over the batch; ranking
     losses compare the scores of the whole batch. Sample weights multiply the scalar, so leave them out.
 
     Args:
       loss: "bce", "soft_ranking", "lsep", ...
-      num_tags: V, how many of the outputs are tags, which come last; for "bce_labels_tags".
-      name: as Keras calls it; None: the loss's.
-      **options: of `LossConfig`, such as `negatives=30`.
+      num_tags: V, the number of outputs that are tags, which come last; for "bce_labels_tags".
+      name: the name in Keras; None: that of the loss.
+      **options: options of `LossConfig`, such as `negatives=30`.
 
     Raises:
-      InputError: no such loss or option, or a value out of range.
+      InputError: the loss or an option does not exist, or a value is out of range.
 
     Example:
       >>> import numpy as np, yt8m_tf
@@ -44,9 +44,9 @@ class Loss(keras.losses.Loss):
         super().__init__(name=name or loss)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """[B, C] targets and [B, C] logits to a float32 scalar."""
+        """Maps targets [B, C] and logits [B, C] to a float32 scalar."""
         return make_loss(self._config, y_pred.shape[-1] - self._num_tags)(y_pred, y_true)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """Returns the arguments of the constructor."""
         return {"loss": self._config.name, "num_tags": self._num_tags, "name": self.name, **self._options}

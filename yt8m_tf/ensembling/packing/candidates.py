@@ -20,12 +20,12 @@ class Candidate:
     """A trained model.
 
     Attributes:
-      name: of the model, the same for all of its folds.
+      name: name of the model, the same for all of its folds.
       workdir: its run directory.
       which: "best" or "last" checkpoint.
       predictor: the model as a function, not loaded yet.
-      scores: directory of its score shards; only those of shards that it has not seen are used.
-      manifest: of the score shards.
+      scores: directory of its score shards; only scores of shards that it has not seen are used.
+      manifest: manifest of the score shards.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Candidate:
 
 
 def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str = "best") -> list[Candidate]:
-    """Matches runs with score shards, and checks that one graph can hold all of them.
+    """Matches runs with score shards, and checks that one graph can contain all of them.
 
     Args:
       workdirs: run directories: `NAME`, or `NAME/fold_K` as in a pipeline.
@@ -46,7 +46,7 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
       which: "best" or "last" checkpoints.
 
     Raises:
-      InputError: a path is no run directory, a directory or name is given twice, a run has no scores, or runs differ
+      InputError: a path is not a run directory, a directory or name is given twice, a run has no scores, or runs differ
         in folds or data.
     """
     names = [path.parent.name if path.name.startswith("fold_") else path.name for path in workdirs]
@@ -84,7 +84,7 @@ def held_out_shards(candidate: Candidate, data_dir: str) -> list[str]:
     """Returns the shards that no candidate of this fold has seen: those of the fold, or the validation shards.
 
     Raises:
-      InputError: see `list_shards`; or no shard of the fold is there.
+      InputError: see `list_shards`; or there is no shard of the fold.
     """
     data, folds = candidate.predictor.data, candidate.predictor.folds
     if not folds:
@@ -100,7 +100,7 @@ def held_out_shards(candidate: Candidate, data_dir: str) -> list[str]:
 
 
 def enough_shards(shards: Sequence[str], candidate: Candidate, num_videos: int) -> list[str]:
-    """Returns the first of `shards` that together hold `num_videos` videos, or all of them."""
+    """Returns the first of `shards` that together have `num_videos` videos, or all of them."""
     kept: list[str] = []
     for shard in shards:
         if num_videos <= 0:

@@ -17,8 +17,8 @@ from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import make_rows
 from yt8m_tf.stacking.settings import StackConfig
 
-# Of each video, the classes among the 20 highest of any model are candidates, and those with the highest mean score are
-# kept: as many as fit into _BYTES, 43 for 230 models and 100,000 videos, but at least _MIN_CLASSES. GAP is then
+# The candidate classes of a video are those among the 20 highest of any model. The ones with the highest mean scores
+# are kept: as many as fit into _BYTES, 43 for 230 models and 100,000 videos, but at least _MIN_CLASSES. This makes GAP
 # slightly too high (docs/BENCHMARKS.md, "Choices that were measured").
 _BYTES = 2_000_000_000
 _MIN_CLASSES = 40
@@ -29,7 +29,7 @@ class HeldOut:
     """Scores of M models for K classes of each of N videos, and which of these classes are labels.
 
     Attributes:
-      scores: [M, N, K] float16; 0 for classes that a model does not list, and for a video with fewer than K classes.
+      scores: [M, N, K] float16; 0 for classes that a model does not list, and where a video has fewer than K classes.
       labels: [N, K] bool.
       num_labels: [N] int64, the number of all labels of a video, also those outside its K classes.
     """
@@ -39,11 +39,11 @@ class HeldOut:
     num_labels: np.ndarray
 
     def half(self, number: int) -> HeldOut:
-        """Returns every second video, from number 0 or 1 on."""
+        """Returns every second video, starting at number 0 or 1."""
         return HeldOut(self.scores[:, number::2], self.labels[number::2], self.num_labels[number::2])
 
     def weighted_sum(self, weights: dict[int, float]) -> np.ndarray:
-        """Returns the sum of some models' scores times `weights`, which go by the models' numbers, [N, K] float32."""
+        """Returns the sum of models' scores times `weights`, by the models' numbers: [N, K] float32."""
         total = np.zeros(self.labels.shape, np.float32)
         for model, weight in weights.items():
             total += np.float32(weight) * self.scores[model]
@@ -51,7 +51,7 @@ class HeldOut:
 
     def gap(self, sums: np.ndarray) -> float:
         """Computes GAP@20 of non-negative scores, [N, K] float32, which may exceed 1: only their order matters."""
-        # The bits of non-negative floats have the same order as the floats; misses rank first among equals.
+        # The bits of non-negative floats are ordered like the floats; misses rank first among equals.
         keys = (sums.view(np.uint32) << 1) | ~self.labels
         if keys.shape[1] > TOP_K:
             keys = np.partition(keys, keys.shape[1] - TOP_K, axis=1)[:, -TOP_K:]
@@ -62,7 +62,7 @@ def read_held_out(inputs: StackInputs, progress: bool = True) -> HeldOut:
     """Reads the scores of all models of `inputs`.
 
     Raises:
-      InputError: a half of the videos has no label; see `StackInputs.read`.
+      InputError: one half of the videos has no label; see `StackInputs.read`.
     """
     counts = [inputs.num_videos(shard) for shard in inputs.shards]
     num_models, num_videos = len(inputs.names), sum(counts)

@@ -1,6 +1,6 @@
-"""Measures a candidate's bytes and scores at a precision, with the SavedModel that it would be.
+"""Measures a candidate's bytes and scores at a precision, by exporting it as a SavedModel.
 
-Everything is kept below a directory, so that a packing that was interrupted goes on.
+All results are kept in a directory, so that an interrupted packing can be resumed.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.settings import StackConfig
 from yt8m_tf.training.checkpoints import open_trained
 
-# Scores of a shard that are no further apart are the same, and those of the other shards need not be made: half a unit
-# in the last place of float16 near 1 is 0.00024.
+# If scores of the first shard differ by no more than this, they count as the same, and the other shards need not be
+# scored. Half a unit in the last place of float16 near 1 is 0.00024.
 _SAME = 2e-3
-# A member's graph in that of an ensemble is at most so much larger than alone, for its longer names and the mean.
+# Upper bound of the growth of a member's graph within an ensemble, for longer names and the mean.
 _GRAPH_GROWTH = 1.25
 _RECORD = "option.json"
 
@@ -52,11 +52,11 @@ class Option:
     """A candidate at a precision.
 
     Attributes:
-      candidate: whose.
-      precision: of its weights.
-      num_bytes: what it adds to a SavedModel, graph included.
-      scores: directory of the score shards that it is judged by.
-      difference: between scores at this precision and those that the candidate has, the largest one of a shard.
+      candidate: the candidate.
+      precision: precision of its weights.
+      num_bytes: the bytes that it adds to a SavedModel, including its graph.
+      scores: directory of the score shards that represent it in the selection.
+      difference: the largest difference, on one shard, between scores at this precision and the candidate's own scores.
     """
 
     candidate: Candidate
@@ -67,7 +67,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        """Such as "moe as cluster"."""
+        """A name such as "moe as cluster"."""
         return f"{self.candidate.name} as {self.precision}"
 
 
@@ -79,18 +79,20 @@ def measure_options(
     size_limit: int,
     progress: bool = True,
 ) -> list[Option]:
-    """All candidates at all precisions, but those that are too large on their own. One model is in memory at a time.
+    """Measures all candidates at all precisions, except those that are too large on their own.
+
+    One model is in memory at a time.
 
     Args:
       members: the candidates.
-      precisions: of the weights.
+      precisions: the precisions of the weights.
       shards: labelled shards that no candidate has seen.
-      cache: where to keep what was found.
-      size_limit: bytes.
+      cache: directory for the results.
+      size_limit: the most bytes of a SavedModel.
       progress: whether to show a progress bar.
 
     Raises:
-      InputError: nothing fits `size_limit`; a candidate that cannot be stored at a precision; see `score`.
+      InputError: nothing fits `size_limit`, or a candidate cannot be stored at a precision; see `score`.
     """
     _check_rules(members, precisions)
     weights = {
@@ -118,13 +120,13 @@ def _check_rules(members: Sequence[Candidate], precisions: Sequence[Precision]) 
 
 
 def rules_for(candidate: Candidate, precision: Precision) -> tuple[Rule, ...]:
-    """The rules that fit variables of a candidate, in their order."""
+    """Returns the rules that match variables of a candidate, in order."""
     variables = _variables(candidate)
     return tuple(rule for rule in precision.rules if not unused_rules(Precision((rule,)), variables))
 
 
 def weight_bytes(candidate: Candidate, precisions: Sequence[Precision]) -> list[int]:
-    """Bytes of a candidate's weights at each precision; nothing is loaded."""
+    """Returns the bytes of a candidate's weights at each precision, without loading it."""
     variables = _variables(candidate)
     return [sum(stored_bytes(variable, precision) for variable in variables) for precision in precisions]
 
@@ -135,7 +137,7 @@ def _variables(candidate: Candidate) -> list[keras.Variable]:
 
 
 def check_fits(sizes: dict[tuple[str, str], int], size_limit: int) -> None:
-    """Raises InputError where no size is within the limit, with the smallest one."""
+    """Raises InputError, which names the smallest size, if no size is within the limit."""
     (name, precision), smallest = min(sizes.items(), key=lambda item: item[1])
     if smallest > size_limit:
         raise InputError(
@@ -145,10 +147,10 @@ def check_fits(sizes: dict[tuple[str, str], int], size_limit: int) -> None:
 
 
 def measure(candidate: Candidate, precision: Precision, shards: Sequence[str], cache: Path) -> Option:
-    """The bytes of a candidate at a precision, and its scores of `shards`, from its SavedModel.
+    """Measures the bytes of a candidate at a precision, and its scores for `shards`, with its SavedModel.
 
-    It scores the first shard. Where that gives the scores that the candidate has already, as it does in float16, these
-    count, and the other shards are left alone; else, as with clusters, it scores all of them.
+    The SavedModel scores the first shard. If the scores are those that the candidate already has, as in float16, the
+    candidate's scores are used. Otherwise, as with clusters, the SavedModel scores all shards.
 
     Args:
       candidate, precision, shards, cache: see `measure_options`.
@@ -165,7 +167,7 @@ def measure(candidate: Candidate, precision: Precision, shards: Sequence[str], c
             raise InputError(f"{candidate.workdir} as {precision}: {error}") from error
         finally:
             shutil.rmtree(directory / "model", ignore_errors=True)
-            gc.collect()  # models hold themselves in cycles
+            gc.collect()  # models contain reference cycles
     scores = directory / "scores" if record["own_scores"] else candidate.scores
     return Option(candidate, precision, record["num_bytes"], scores, record["difference"])
 
@@ -195,7 +197,7 @@ def _measure(
     )
     del trained
     loaded = tf.saved_model.load(files.plain(model))
-    # The shards' folds are those of the run: it has not seen these.
+    # The folds of the shards are still those of the run, which has not seen these shards.
     predictor = dataclasses.replace(candidate.predictor, fingerprint=identity, load=lambda: saved_model_scores(loaded))
     if (scores / MANIFEST).is_file() and read_manifest(scores, "--output").fingerprint != identity:
         shutil.rmtree(scores)
@@ -220,7 +222,10 @@ def _measure(
 
 
 def _largest_difference(given: Path, found: Path, shard: str) -> float:
-    """Between two models' scores of a shard: of the 20 highest of both, where one not listed is 0."""
+    """Returns the largest difference between two models' scores of a shard, over the 20 highest of either.
+
+    A score that is not listed counts as 0.
+    """
     inputs = StackInputs([given, found], ["given", "found"], [shard])
     read = inputs.read(shard)
     videos, classes = candidates(read.scores, TOP_K, inputs.num_classes)

@@ -30,7 +30,7 @@ from yt8m_tf.vocabulary import chosen_vocabulary, without_descriptions
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Result of a packing: the choice, the report of its export, and the files beside the SavedModel."""
+    """Result of a packing: the choice, the report of its export, and the files next to the SavedModel."""
 
     choice: Choice
     export: ExportReport
@@ -54,7 +54,7 @@ def pack(
 ) -> Packed:
     """Selects the weighted mean of candidates with the best GAP@20 within a size limit, and exports it.
 
-    Selection uses every second held-out video; the GAPs to quote are those of the other videos. Measurements stay in
+    Selection uses every second held-out video; quote the GAPs of the other videos. Measurements stay in
     `<output>.pack/`, so that an interrupted packing can be resumed. If a SavedModel turns out too large, the next
     smaller ensemble is exported.
 
@@ -62,15 +62,15 @@ def pack(
       members: candidates from `find_candidates`, at least one.
       precisions: different precisions for the weights of members.
       output: the SavedModel's directory.
-      data_dir: what the runs' patterns of shards are relative to.
-      size_limit: of the SavedModel, in bytes.
+      data_dir: the directory to which the runs' patterns of shards are relative.
+      size_limit: the largest size of the SavedModel, in bytes.
       measure_examples: the number of held-out videos for selection, in whole shards, and of validation videos on which
         the export is measured.
       vocabulary, additions, tolerance, overwrite, faults: see `export_trained`.
       progress: whether to show progress bars.
 
     Raises:
-      InputError: no candidate fits, scores do not belong together, or data are damaged; see `export_trained`.
+      InputError: no candidate fits, scores are of different data, or data are damaged; see `export_trained`.
     """
     check_target(output, overwrite)
     data = members[0].predictor.data
@@ -82,7 +82,7 @@ def pack(
         budget -= len(without_descriptions(vocabulary).encode())
     shards = enough_shards(held_out_shards(members[0], data_dir), members[0], measure_examples)
     names = [member.name for member in members]
-    StackInputs([member.scores for member in members], names, shards)  # checks that they belong together
+    StackInputs([member.scores for member in members], names, shards)  # checks that they are of the same data
     cache = output.with_name(f"{output.name}.pack")
     options = measure_options(members, precisions, shards, cache, budget, progress)
     items, videos = _read(members, options, shards, progress)
@@ -115,7 +115,7 @@ def pack(
 def _read(
     members: Sequence[Candidate], options: Sequence[Option], shards: Sequence[str], progress: bool
 ) -> tuple[list[Item], HeldOut]:
-    """Reads the inputs of the selection; the first columns are the candidates' own scores, which options may share."""
+    """Reads the inputs of the selection; the first columns are the candidates' own scores, which options may use."""
     directories = [member.scores for member in members]
     names = [member.name for member in members]
     for option in options:

@@ -25,10 +25,10 @@ class Choice:
     """A frontier, and the ensemble that was chosen: its last point.
 
     Attributes:
-      options: all candidates at all precisions; `Point.weights` go by their number.
-      option_gaps: GAP@20 of each option alone, on the test videos: those that no choice was based on.
+      options: all candidates at all precisions; `Point.weights` has their numbers as keys.
+      option_gaps: GAP@20 of each option alone, on the test videos, that is, those that no choice was based on.
       full_gaps: GAP@20 of each option's candidate in float32, on the test videos.
-      points: the frontier, by size. The last point may be the one before it with fitted weights, of at most its size.
+      points: the frontier, by size. The last point may be the second-last with fitted weights, which is no larger.
       gaps: GAP@20 of each point, on the test videos.
       met: all ensembles and single models that were evaluated.
       num_videos: number of videos that the choice was based on, and of test videos.
@@ -50,7 +50,7 @@ class Choice:
         return self.points[-1]
 
     def members(self) -> list[tuple[Option, float]]:
-        """The options of the chosen ensemble and their weights, highest first; the weights sum to 1."""
+        """Returns the options of the chosen ensemble and their weights, highest first; the weights sum to 1."""
         return _members(self, self.point)
 
 
@@ -166,7 +166,7 @@ def _draw(choice: Choice, path: Path) -> None:
     axes.plot(_megabytes(line), [point.gap for point in line], drawstyle="steps-post", color="C0", label="frontier")
     chosen = (choice.point.num_bytes / 1e6, choice.point.gap)
     axes.scatter(*chosen, 130, marker="*", color="C3", zorder=3, label=f"chosen, {len(choice.members())} members")
-    if choice.size_limit < 3 * max(point.num_bytes for point in choice.met):  # far larger limits had no effect
+    if choice.size_limit < 3 * max(point.num_bytes for point in choice.met):  # a far larger limit had no effect
         axes.axvline(choice.size_limit / 1e6, color="0.5", linestyle="--", label=f"limit, {choice.size_limit:,} bytes")
     axes.set_xscale("log", subs=range(2, 10))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

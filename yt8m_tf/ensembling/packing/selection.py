@@ -1,16 +1,16 @@
 """Greedy forward selection of an ensemble within a byte budget: its members, their weights and precisions.
 
-An ensemble is a list of members. A candidate may be in it several times, always at the same precision; the number of
-times is its weight. A pass starts with the empty ensemble and repeats the best of these moves:
+An ensemble is a list of members. A candidate may occur several times, always at the same precision; its count is its
+weight. A pass starts with the empty ensemble and repeats the best of these moves:
 
-- Add a candidate at a precision; one that is a member already takes no more bytes.
+- Add a candidate at a precision; if it is a member already, this takes no bytes.
 - Change the precision of a member.
 - Remove a member once.
 
-Moves beyond the budget are left out. If no move gains more than 2e-5, the counts of all members are doubled, which
-keeps the mean and halves the size of steps. The pass ends if that would make more than 64 members.
+Moves beyond the budget are not considered. If no move gains more than 2e-5, the counts of all members are doubled,
+which keeps the mean and halves the step size. The pass ends if that would make more than 64 members.
 
-There are three passes, each of them for the budget, a half, a quarter and an eighth of it:
+There are three passes, each for the budget and for a half, a quarter and an eighth of it:
 
 - By gain: the best move has the highest gain of GAP@20.
 - By gain per byte. A move that takes less than a thousandth of the budget, or frees bytes, counts as a thousandth.
@@ -22,8 +22,8 @@ Selection with replacement is from R. Caruana, A. Niculescu-Mizil, G. Crew, A. K
 Libraries of Models", ICML 2004. Passes by gain and by gain per byte, and lazy evaluation (moves with the highest known
 gains are evaluated first), are from J. Leskovec et al., "Cost-effective Outbreak Detection in Networks", KDD 2007.
 Unlike them, we choose precisions, remove members (small members that come first are often not worth keeping), refine
-steps, and do not bag models. GAP is not submodular, so that lazy evaluation could miss moves; all moves are evaluated
-before a pass ends.
+steps, and do not bag models. GAP is not submodular, so lazy evaluation could miss moves; therefore all moves are
+evaluated before a pass ends.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Item:
 
     Attributes:
       candidate: number of the candidate; an ensemble has at most one item of each.
-      column: of `HeldOut.scores`.
+      column: its index in `HeldOut.scores`.
       num_bytes: size as a member, more than 0.
     """
 
@@ -70,9 +70,9 @@ class Point:
     """An ensemble.
 
     Attributes:
-      rule: that of the pass that found it, "single" for one model, or "fitted weights".
+      rule: the rule of the pass that found it, "single" for one model, or "fitted weights".
       weights: number of an item to its weight, more than 0.
-      num_bytes: of all members.
+      num_bytes: bytes of all members.
       gap: GAP@20 on the videos that the selection uses.
     """
 
@@ -98,7 +98,7 @@ def select(items: Sequence[Item], videos: HeldOut, budget: int, progress: bool =
     Args:
       items: at least one has at most `budget` bytes.
       videos: held-out videos, on which GAP is computed.
-      budget: bytes of all members.
+      budget: the most bytes of all members.
       progress: whether to show a progress bar.
     """
     singles = {
@@ -123,7 +123,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def with_fitted_weights(point: Point, items: Sequence[Item], videos: HeldOut, seed: int = 0) -> Point:
-    """Returns the point with weights of maximum likelihood if its GAP is higher; otherwise the point itself."""
+    """Returns the point with maximum-likelihood weights if its GAP is higher; otherwise the point itself."""
     numbers = list(point.weights)
     scores = videos.scores[[items[number].column for number in numbers]].reshape(len(numbers), -1).T  # [R, m]
     labels = videos.labels.ravel()
@@ -157,7 +157,7 @@ class _Pass:
             smallest = {items[n].candidate: n for n in sorted(self._allowed, key=lambda n: -items[n].num_bytes)}
             self._allowed = set(smallest.values())
         self._sums, self._gap = videos.weighted_sum({}), 0.0
-        # The gains of moves when they were last evaluated, by (out, into).
+        # Gains of moves at their last evaluation, by (out, into).
         self._gains: dict[tuple[int | None, int | None], float] = {
             (None, number): gain for number, gain in first_gains.items()
         }
