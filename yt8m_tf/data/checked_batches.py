@@ -47,6 +47,12 @@ def taken_for_negative(batch: Batch, faults: Faults, valid: tf.Tensor | bool = T
     return {"num_unlabelled": tf.math.count_nonzero(valid & without_labels(batch["labels"]))}
 
 
+def left_out(data: RecordsConfig, faults: Faults, need_labels: bool = True) -> tuple[bool, bool]:
+    """Returns whether clips without frames, and videos without labels, are left out of batches."""
+    skip_unlabelled = need_labels and targets_of(data) is not None and faults.on_unlabelled == "skip"
+    return data.level == "frame" and faults.on_empty == "skip", skip_unlabelled
+
+
 def usable_records(
     pairs: tf.data.Dataset,
     data: RecordsConfig,
@@ -65,8 +71,7 @@ def usable_records(
       need_labels: whether labels are needed.
       located_in: the shards, if `pairs` has locators (`clip_reader.locators`) instead of records.
     """
-    skip_empty = data.level == "frame" and faults.on_empty == "skip"
-    skip_unlabelled = need_labels and targets_of(data) is not None and faults.on_unlabelled == "skip"
+    skip_empty, skip_unlabelled = left_out(data, faults, need_labels)
     if not (skip_empty or skip_unlabelled):
         return pairs
     doubtful = clip_reader.doubtful(located_in, data, skip_unlabelled) if located_in else None

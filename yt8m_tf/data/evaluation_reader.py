@@ -12,7 +12,15 @@ import tensorflow as tf
 from yt8m_tf.config.data import RecordsConfig, ratings_of
 from yt8m_tf.data import clip_reader, segments
 from yt8m_tf.data.batch_stream import Batch
-from yt8m_tf.data.checked_batches import PARSERS, parse_checked, read_clips, taken_for_negative, untuned, usable_records
+from yt8m_tf.data.checked_batches import (
+    PARSERS,
+    left_out,
+    parse_checked,
+    read_clips,
+    taken_for_negative,
+    untuned,
+    usable_records,
+)
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups, serialized_records
 
@@ -38,12 +46,28 @@ class EvaluationReader:
     def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
         """Reads batches with TensorFlow's parser: any layout, any file system."""
         rated, shards = ratings_of(self.data), self.groups.shards
+        if start == 0 and not rated and self._reads_all(good):
+            return self._counted()
         attach = segments.cutter(rated, self.faults) if rated else None
         pairs = serialized_records(self.groups, start, 0, self._limits(good), len(shards), attach=attach)
         if not rated:
             pairs = usable_records(pairs, self.data, self.faults)
         make = self._segments if rated else self._parse
         parsed = pairs.batch(self.batch_size).map(make, num_parallel_calls=PARSERS, deterministic=True)
+        return untuned(parsed.prefetch(2))
+
+    def _reads_all(self, good: Sequence[int]) -> bool:
+        """Returns whether every record of every shard is in a batch."""
+        return all(limit < 0 for limit in self._limits(good)) and not any(left_out(self.data, self.faults))
+
+    def _counted(self) -> tf.data.Dataset:
+        """Batches of all records, from the first one on, whose positions are counted from their sizes.
+
+        A position that travels with every record takes as long as half of its raw reading. Nothing is left out here, so
+        the number of records read is a position, too: that of the first group, whose excess `serialized_records` skips.
+        """
+        batches = tf.data.TFRecordDataset(self.groups.shards).batch(self.batch_size).enumerate()
+        parsed = batches.map(self._parse_counted, num_parallel_calls=PARSERS, deterministic=True)
         return untuned(parsed.prefetch(2))
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
@@ -54,7 +78,7 @@ class EvaluationReader:
         pairs = usable_records(pairs, self.data, self.faults, located_in=shards)
         located = map(self._filled, untuned(pairs.batch(self.batch_size).prefetch(2)).as_numpy_iterator())
         for (position, count), batch in read_clips(shards, self.data, located, self.faults):
-            valid = tf.range(self.batch_size) < count
+            valid = self._valid(count)
             counted = taken_for_negative(batch, self.faults, valid)
             yield batch | counted | {"valid": valid, "position": position}
 
@@ -65,19 +89,26 @@ class EvaluationReader:
         return [most if limit < 0 else min(limit, most) for limit in good]
 
     @tf.autograph.experimental.do_not_convert
+    def _parse_counted(self, number: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        count = tf.shape(serialized)[0]
+        return self._parsed(serialized, count) | {"position": number * self.batch_size + tf.cast(count, tf.int64)}
+
+    @tf.autograph.experimental.do_not_convert
     def _parse(self, positions: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        return self._parsed(serialized, tf.shape(positions)[0]) | {"position": positions[-1]}
+
+    def _parsed(self, serialized: tf.Tensor, count: tf.Tensor) -> Batch:
         batch = parse_checked(self._filled_up(serialized), self.data, self.faults)
-        valid = self._valid(positions)
-        counted = taken_for_negative(batch, self.faults, valid)
-        return batch | counted | {"valid": valid, "position": positions[-1]}
+        valid = self._valid(count)
+        return batch | taken_for_negative(batch, self.faults, valid) | {"valid": valid}
 
     @tf.autograph.experimental.do_not_convert
     def _segments(self, positions: tf.Tensor, found: Batch) -> Batch:
         batch = {name: self._filled_up(values) for name, values in found.items()}
-        return batch | {"valid": self._valid(positions), "position": positions[-1]}
+        return batch | {"valid": self._valid(tf.shape(positions)[0]), "position": positions[-1]}
 
-    def _valid(self, positions: tf.Tensor) -> tf.Tensor:
-        return tf.range(self.batch_size) < tf.shape(positions)[0]
+    def _valid(self, count: tf.Tensor | int) -> tf.Tensor:
+        return tf.range(self.batch_size) < count
 
     def _filled_up(self, values: tf.Tensor) -> tf.Tensor:
         """Pads [n, ...] to [batch_size, ...] with copies of the first row."""
