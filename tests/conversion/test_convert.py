@@ -28,7 +28,7 @@ _NAMES = ("rgb", "audio")
 
 
 def _make(where: Path, count: int = 30) -> None:
-    """Arrays of two features, with 4 and 2 values a frame, and a table of labels."""
+    """Arrays of two features, with 4 and 2 values per frame, and a table of labels."""
     rng = np.random.default_rng(2)
     for name, size in zip(_NAMES, (4, 2), strict=True):
         (where / name).mkdir(parents=True)

@@ -118,6 +118,6 @@ def test_weights_that_are_not_finite_are_named(kind, value):
 def test_codebooks_that_make_a_model_grow_are_found():
     wide, narrow = (keras.Variable(np.zeros((rows, 64), np.float32), name=f"kernel{rows}") for rows in (2048, 64))
     assert not growing_rules(parse_precision("cluster"), [wide, narrow])
-    assert not growing_rules(parse_precision("cluster@1"), [wide])  # saves 3 bytes a weight, and spends 1,024 of 2,048
+    assert not growing_rules(parse_precision("cluster@1"), [wide])  # saves 3 bytes per weight, spends 1,024 of 2,048
     ((rule, variable),) = growing_rules(parse_precision("cluster@1"), [wide, narrow])
     assert (str(rule), variable.name) == ("*:cluster@1", "kernel64")

@@ -1,4 +1,4 @@
-"""The features of a video: one row a second for each, on a common clock, and notes about odd files."""
+"""The features of a video: one row per second for each, on a common clock, and notes about odd files."""
 
 from __future__ import annotations
 

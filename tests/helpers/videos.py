@@ -35,7 +35,7 @@ def write_video(
       times: times of the frames, in seconds.
       picture: maps the number of a frame to [H, W, 3] uint8, of even sizes.
       sound: [channels, samples] float32 in [-1, 1].
-      sound_rate: samples a second.
+      sound_rate: samples per second.
       sound_start: where it begins, in seconds.
       codec, pixels, sound_codec: FFmpeg's names; "ffv1" with "bgr0" loses nothing.
     """

@@ -1,4 +1,4 @@
-"""Metrics against a slow reference: one heap a video, exact fractions, NumPy only for rounding to float32."""
+"""Metrics against a slow reference: one heap per video, exact fractions, NumPy only for rounding to float32."""
 
 import heapq
 import math
@@ -150,7 +150,7 @@ def test_twenty_five_labels_ranked_perfectly_score_four_fifths():
     assert metrics.perr == 1.0 and metrics.hit_at_1 == 1.0
     # 20 of the 25 classes are among the pairs, with precision 1; the other five have no pairs.
     assert metrics.map == pytest.approx(0.8, abs=1e-15)
-    assert metrics.bce == pytest.approx(math.log1p(math.exp(-5)), rel=1e-5)  # 125 from 125.27, in float32
+    assert metrics.bce == pytest.approx(math.log1p(math.exp(-5)), rel=1e-5)  # float32 computes 125.27 - 125
 
 
 def test_two_videos_by_hand():

@@ -160,7 +160,7 @@ def test_tables_and_json(tmp_path):
 
 
 def test_operations_of_a_training_step():
-    """s = 32: first layers of 1024 x 32 and 128 x 32 at 4 operations a weight, all other matrices at 6."""
+    """`inner_size` 32: first layers of 1024 x 32 and 128 x 32 at 4 operations per weight, all other matrices at 6."""
     experiment = workload.experiment(quick=True, batch_size=16)
     model = models.build_model(experiment.model, experiment.data.spec)
     first = (1024 + 128) * 32
@@ -241,7 +241,7 @@ def test_models_benchmark_measures_a_model():
     weights = 1152 * 2048 + 2048 * 2048 + 2048 * schema.NUM_CLASSES
     assert row["num_parameters"] == weights + 2 * 2048 + schema.NUM_CLASSES
     means = 12 * 1152  # multiplications and additions of the means over 12 frames
-    # 2 operations a weight for the output, 2 for its own gradient, 2 for that of the input, except in the first layer.
+    # 2 operations per weight for the output, 2 for its gradient, 2 for that of the input, except in the first layer.
     assert row["gflop_per_example"] == pytest.approx(1e-9 * (6 * weights - 2 * 1152 * 2048 + 2 * means), rel=1e-6)
     assert row["peak_gb"] > 0.1 and row["steps_per_second"] > 0 and "clips of 12 frames" in row["text"]
 

@@ -58,7 +58,7 @@ def count_records(shards: list[str]) -> int:
 
 
 def experiment(quick: bool, batch_size: int) -> ExperimentConfig:
-    """Returns resnet_like with one block of each kind, dropout 0.4, Adam, no mixup; s = 1024 unless `quick`."""
+    """Returns resnet_like with one block of each kind, dropout 0.4, Adam, no mixup; inner_size 1024 unless `quick`."""
     model: dict[str, Any] = {"name": "resnet_like", "inner_size": 32 if quick else 1024, "dropout": 0.4}
     return parse_experiment({"model": model, "train": {"batch_size": batch_size}})
 

@@ -20,10 +20,10 @@ _VIDEOS = 32  # videos in a chunk
 
 
 def chunks(paths: Mapping[str, Sequence[str]]) -> list[Chunk]:
-    """Returns files of arrays in chunks of videos; a video's id is the name of its files without the suffix.
+    """Groups files of arrays into chunks of videos; a video's id is the name of its files without the suffix.
 
     Args:
-      paths: paths by the name of the feature in them, or under "" for files that name their arrays themselves.
+      paths: maps the name of a feature to the paths of its files, and "" to files that name their arrays themselves.
     """
     by_id: dict[str, list[tuple[str, str]]] = {}
     for name, own in paths.items():

@@ -13,7 +13,7 @@ _FLOAT = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int32)
 
 
 def parse_ratings(serialized: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Parses only the ratings, merged to one for each pair of a segment and a class.
+    """Parses only the ratings; several of the same (segment, class) pair are averaged.
 
     Args:
       serialized: [B] strings, `tf.train.SequenceExample`.

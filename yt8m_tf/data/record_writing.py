@@ -35,7 +35,7 @@ class VideoRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Ratings:
-    """Ratings of a clip's segments: lists of equal length, with an entry for each pair of a segment and a class.
+    """Ratings of a clip's segments: lists of equal length, with an entry for each (segment, class) pair.
 
     Attributes:
       starts, ends: in seconds.

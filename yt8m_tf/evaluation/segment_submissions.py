@@ -41,7 +41,7 @@ class SegmentRatings:
 
     @property
     def num_ratings(self) -> int:
-        """The number of rated pairs of a segment and a class."""
+        """The number of rated (segment, class) pairs."""
         return sum(len(own.segments) for own in self.by_class.values())
 
 

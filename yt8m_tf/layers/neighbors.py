@@ -31,7 +31,7 @@ class NeighborVotes(keras.layers.Layer):
     distances d, vote with weights softmax(-temperature / 2 * d). Scales and temperature are trained; the videos are
     constants that `remember` sets. In training, a video is not its own neighbour.
 
-    One product [B, N] with N remembered videos finds the neighbours: 4.5 MFLOP a video for N = 2,000 and D = 1152.
+    One product [B, N] with N remembered videos finds the neighbours: 4.5 MFLOP per video for N = 2,000 and D = 1152.
 
     Args:
       num_classes: C.

@@ -1,9 +1,9 @@
-"""Loops over the frames of LSTMs and GRUs whose only matrix product is that of the state, and their backward pass.
+"""Loops over the frames of LSTMs and GRUs, forward and backward, with one matrix product per frame.
 
-In a recurrent layer, only the products of the state depend on the previous frame. Those of the inputs are computed
-beforehand, for all frames in one product. The backward loop passes the state's gradient from frame to frame and stores
-the gates' gradients, from which the gradients of all weights follow in one product each. TensorFlow's own derivative of
-such a loop computes and adds up the gradients of all weights in every iteration instead.
+In a recurrent layer, only the product of the state depends on the previous frame. The products of the inputs are
+computed beforehand, for all frames at once. The backward loop passes the state's gradient from frame to frame and
+stores the gates' gradients, from which the gradients of all weights follow in one product each. TensorFlow's own
+derivative of such a loop computes and adds up the gradients of all weights in every iteration instead.
 
 Inside the loops a state is [H, B]: for few clips, the product [G, H] x [H, B] takes a CPU half as long as
 [B, H] x [H, G]. G is 4 H in an LSTM and 3 H in a GRU, with gates in the order of Keras. For the backward pass an LSTM

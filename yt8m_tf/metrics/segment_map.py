@@ -1,7 +1,7 @@
 """MAP@K of the segments of each class, and the K best segments of each class in bounded memory, with NumPy only.
 
-Callers number the segments. Whether an unrated pair of a segment and a class is correct is unknown: it counts towards
-the K of its class, and is then left out of the ranking.
+Callers number the segments. Whether an unrated (segment, class) pair is correct is unknown: it counts towards the K of
+its class, and is then left out of the ranking.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class TopSegments:
         self._floor = np.full(num_classes, -np.inf, np.float32)  # only higher scores are kept
 
     def add(self, segments: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
-        """Adds pairs of a segment and a class; no pair may be added twice.
+        """Adds (segment, class) pairs; no pair may be added twice.
 
         Args:
           segments: [N] int, from 0 to below 2 ** 31.

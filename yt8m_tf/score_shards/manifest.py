@@ -42,7 +42,7 @@ class Manifest:
     """Manifest of a directory of score shards.
 
     Attributes:
-      model: description of the model for people: run directories, a SavedModel, the stacked models.
+      model: description of the model, for information only: run directories, a SavedModel, the stacked models.
       fingerprint: a hash of its weights and configuration, and of all else that the scores depend on.
       num_classes: C.
       top_k: the largest number of classes that a record lists.

@@ -91,7 +91,7 @@ def decode(class_ids: tf.Tensor, scores: tf.Tensor, top_k: int) -> tuple[tf.Tens
     Raises:
       tf.errors.InvalidArgumentError: a record has different numbers of class ids and scores, or more than K.
     """
-    lengths = tf.strings.length(class_ids)  # [B], two bytes a class
+    lengths = tf.strings.length(class_ids)  # [B], two bytes per class
     right = tf.reduce_all(tf.equal(lengths, tf.strings.length(scores)) & (lengths <= 2 * top_k) & (lengths % 2 == 0))
     with tf.control_dependencies([require(right, "score records of other lengths")]):
         classes = tf.cast(tf.io.decode_raw(class_ids, tf.uint16, fixed_length=2 * top_k), tf.int32)

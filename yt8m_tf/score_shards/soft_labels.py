@@ -1,6 +1,6 @@
 """Soft labels for the records of a training stream: score shards, joined by id within each shard.
 
-The scores of a shard are read as a whole (0.6 KB a video with 100 classes), when its first video is in a batch. They
+The scores of a shard are read as a whole (0.6 KB per video with 100 classes), when its first video is in a batch. They
 are kept for twice as many shards as are read together.
 """
 

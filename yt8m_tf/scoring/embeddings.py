@@ -1,8 +1,8 @@
 """Embeds videos with a trained model: writes the activations before the class layer, in float16.
 
-They are written as shards of records (`id`, `labels` if the video has any, and `mean_embedding`, D little-endian
-float16), which are read as other video-level records are: `data.features: {embedding: {size: D, dtype: float16}}`. Or
-they are written as `.npy`, [N, D], with the ids in a text file beside it.
+The output is shards of video-level records: `id`, `labels` if the video has any, and `mean_embedding`, D little-endian
+float16. Models read them with `data.features: {embedding: {size: D, dtype: float16}}`. Or the output is `.npy` files,
+[N, D], each with the ids in a text file beside it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Kind = Literal["tfrecord", "npy"]
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedShard:
-    """An embedded shard: its bytes, its videos, the number left out for lack of frames, and where reading ended."""
+    """An embedded shard: its size, its number of videos, how many had no frames, and the damage that ended reading."""
 
     num_bytes: int
     num_videos: int
@@ -56,11 +56,11 @@ class EmbeddingsManifest:
     """Manifest of a directory of embeddings.
 
     Attributes:
-      model: run directory or SavedModel, for people.
+      model: path of the run directory or SavedModel, for information only.
       fingerprint: a hash of its weights and configuration.
       size: D.
       kind: "tfrecord" or "npy".
-      shards: maps the base name of each finished shard to what it was made from.
+      shards: the finished shards, by base name.
     """
 
     model: str
@@ -72,7 +72,7 @@ class EmbeddingsManifest:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingSummary:
-    """Summary of a run: the manifest, the videos that this process embedded, its seconds, and faults."""
+    """Summary of a run: the manifest, how many videos this process embedded, its seconds, and faults."""
 
     manifest: EmbeddingsManifest
     num_embedded: int
@@ -82,7 +82,7 @@ class EmbeddingSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Embedder:
-    """A loaded model: its path, its records, its hash, D, and a function from a parsed batch to [B, D] float32."""
+    """A loaded model: path, configuration of its data, hash, D, and the function from a parsed batch to [B, D]."""
 
     path: Path
     data: DataConfig
@@ -147,7 +147,7 @@ def embed(
 
     Args:
       embedder: from `load_embedder`.
-      shards: paths, of different base names.
+      shards: paths; their base names must differ.
       output: the directory.
       kind: "tfrecord", or "npy": `NAME.npy` and `NAME.ids.txt` for `NAME.tfrecord`.
       batch_size: number of records embedded together; None: 1,024 videos, or 128 clips.

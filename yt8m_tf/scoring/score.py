@@ -64,7 +64,7 @@ def score(
     Args:
       predictors: one model, or the models of its folds. A shard of a fold is scored by the model that was not trained
         on it, every other shard by the mean of all models.
-      shards: paths, of different base names.
+      shards: paths; their base names must differ.
       output: directory of the score shards.
       top_k: K, the number of classes listed for a video.
       batch_size: number of records scored together; None: 1,024 videos, or 128 clips.

@@ -50,7 +50,7 @@ def encode_json(segments: SegmentRows) -> bytes:
 
 
 def encode_pairs(segments: SegmentRows) -> bytes:
-    """Encodes the id and the pairs of a video as two arrays, 12 bytes a pair, for `join_submission`.
+    """Encodes the id and the pairs of a video as two arrays, 12 bytes per pair, for `join_submission`.
 
     Raises:
       InputError: the id has a space in it, which separates segments in a submission.

@@ -17,7 +17,7 @@ from yt8m_tf.score_shards import soft_labels
 Sizes = Mapping[str, tuple[int, ...]]
 
 _SHOWN = 3
-# At most so many shards of a list, evenly spread, are read to find their level.
+# Maximum number of shards of a list, evenly spread, that are read to find their level.
 _LOOKED_AT = 32
 
 
@@ -95,7 +95,7 @@ def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:
 
 
 def sizes(paths: Sequence[str]) -> Sizes:
-    """Returns the bytes of the files of each base name, as `Inputs` holds them."""
+    """Returns the sizes in bytes of the files of each base name, in the form of `Inputs`."""
     with concurrent.futures.ThreadPoolExecutor(16) as threads:  # for thousands of paths on a remote file system
         lengths = list(threads.map(lambda path: int(tf.io.gfile.stat(path).length), paths))
     found: dict[str, list[int]] = {}

@@ -49,7 +49,7 @@ from yt8m_tf.vocabulary import load_verticals
 
 T = TypeVar("T")
 
-# A run fails after so many skipped updates in a row at the lowest loss scale (mixed_float16).
+# Number of skipped updates in a row, at the lowest loss scale (mixed_float16), after which a run fails.
 _MOST_SKIPPED = 20
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from yt8m_tf.config.experiment import OptimizerConfig
 
-# The sum of squares of a large gradient is taken in so many layers, each of at least so many elements.
+# Number of layers into which a large gradient is cut for its sum of squares, and the smallest size of a layer.
 _LAYERS, _SMALLEST_LAYER = 16, 4096
 
 
