@@ -1,4 +1,4 @@
-"""Measures how much of the accuracy lost to wrong labels soft labels recover, on sample data with known truth.
+"""Measures what share of the accuracy lost to wrong labels is regained with soft labels, on data with known truth.
 
 For each share of wrong labels, it makes sample data, runs a pipeline on it (first-level models on folds, LightGBM,
 students on its soft labels, and the same models on hard labels), and evaluates all models on the *true* labels of test

@@ -152,7 +152,7 @@ def _summary(config: type) -> str:
 
 
 def _section(kind: Any) -> type | None:
-    """Returns the dataclass of a key whose value is one, or null; None for other keys."""
+    """Returns the dataclass of a section, which may be optional; None for keys that are not sections."""
     for part in (kind, *get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else (kind,):
         if dataclasses.is_dataclass(part) and isinstance(part, type):
             return part

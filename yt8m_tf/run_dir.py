@@ -112,7 +112,7 @@ def prepared(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_
 def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentConfig:
     """Reads the configuration of a run.
 
-    Keys that the run's release did not have get values with which the run means the same (`config.stored`).
+    Keys added since the run's release get the values that keep the run's behaviour (`config.stored`).
 
     Args:
       workdir: the run directory.

@@ -115,7 +115,7 @@ def test_the_whole_way(whole: Whole) -> None:
     assert whole.results["evaluate final"]["gap_at_20"] > 0.5
     runner.write_hparams(whole.workdir)
     (columns,) = (whole.workdir / "runs").rglob("events.out.*.columns.session")
-    assert columns.parent.name == "final"  # of the first run, without values for it
+    assert columns.parent.name == "final"  # in the first run's directory, without values for it
 
 
 @pytest.mark.end_to_end
@@ -210,7 +210,7 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
-    """The mean of the models, and one of a student and a baseline with their recipe's weight; both are exported."""
+    """Means of the models, and of a student and a baseline weighted by their recipe, are evaluated and exported."""
     logistic = TINY["students"]["student"]
     ensemble = {"ensemble": {"student": 2, "hard": 1}, "ensemble_recipes": {"hard": "logistic", "student": "logistic"}}
     settings = _settings(baselines={"hard": logistic}, mean=True, **ensemble)
@@ -244,7 +244,7 @@ def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
 
 
 def test_teachers_in_the_training_step() -> None:
-    """Models of folds, a run, or a mean of runs replace stacked scores; each teacher is ready before its student."""
+    """Fold models, a run, or a mean of runs can replace stacked scores as the teacher, and are trained first."""
     students = {"student": {"teacher": "hard"}, "small_a": {"teacher": "mean"}}
     baselines = {"hard": TINY["students"]["student"]}
     settings = _settings(baselines=baselines, students=students, mean=True)

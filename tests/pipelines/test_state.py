@@ -132,7 +132,7 @@ def test_what_became_of_shards(pipeline: Pipeline) -> None:
 
 
 def test_leave_for_a_stage_is_leave_for_those_after_it(pipeline: Pipeline) -> None:
-    """The later stages must not have changed themselves; the same command resumes where it stopped."""
+    """Permission covers later stages that changed only through this one; the same command resumes where it stopped."""
     pipeline.run(_settings())
     changed = _settings(models={"moe": {"changes": {"optimizer": {"learning_rate": 0.5}}}})
     why = r"'train moe fold 0' and 1 more \(experiment\.optimizer\.learning_rate: 0\.03 -> 0\.5\); 12 stages after them"
@@ -174,7 +174,7 @@ def _as_an_earlier_release(pipeline: Pipeline, settings: PipelineConfig, *, unkn
       pipeline: must not have run yet.
       settings: its configuration.
       unknown: the release lacked two keys, of training and of stacking.
-      told: records contain what they were made for; those of the first release have only a hash of it.
+      told: records contain what each stage was run with; those of the first release have only a hash of it.
     """
     seeds = {name: position for position, name in enumerate(settings.first_level())}
     stages = make_stages(settings, seeds)
@@ -212,7 +212,7 @@ def _as_an_earlier_release(pipeline: Pipeline, settings: PipelineConfig, *, unkn
 
 @pytest.mark.parametrize(("unknown", "told"), [(True, True), (True, False), (False, False)])
 def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: bool) -> None:
-    """Records of an earlier release mark stages as done, with their seeds, and defaults for keys added since then."""
+    """Stages of an earlier release count as done: they keep their seeds, and keys added since get their defaults."""
     settings = {"mean": True}
     _as_an_earlier_release(pipeline, _settings(**settings), unknown=unknown, told=told)
     runs = [pipeline.workdir / "runs" / name / "fold_1" for name in ("logistic", "moe")]
@@ -227,7 +227,7 @@ def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: 
     lines = pipeline.states(_settings(**settings, stack={"cat_l2": 5})).changed()
     assert lines[0] == "'stack': stack.cat_l2: 10.0 -> 5.0"
     assert pipeline.run(_settings(**settings)) == []
-    assert "content" in json.loads(pipeline.record("train moe fold 1").read_text())  # from now on, they do
+    assert "content" in json.loads(pipeline.record("train moe fold 1").read_text())  # the record is completed
     assert pipeline.run(_settings(**settings)) == []
     pipeline.add_shard("train2")
     assert pipeline.states(_settings(**settings)).changed()[0].endswith("shards: 'train2.tfrecord' is new")
@@ -407,7 +407,7 @@ def test_the_command_asks_before_it_starts_afresh(pipeline: Pipeline, tmp_path: 
     done = run_command("pipeline", *flags)
     assert done.returncode == 0 and "19 of 19 stages are done already" in done.stdout, done
     assert done.stdout.splitlines()[-1].startswith(f"next: yt8m-report --workdir={pipeline.workdir} --data_dir=")
-    (pipeline.data_dir / "sample_data.json").write_text("{}")  # the file of clips made from videos has no best GAP
+    (pipeline.data_dir / "sample_data.json").write_text("{}")  # like that of --from_video_level: no best GAP
     assert run_command("pipeline", *flags).returncode == 0
     pipeline.add_shard("test1")
     result = run_command("pipeline", *flags, "--jobs=2")

@@ -1,7 +1,7 @@
 """Cuts rated segments out of clips: each start in a record's ratings gives an example with its own frames.
 
-Segments are cut where records are read, before shuffling. So only a few frames travel on, not the clip; a batch does
-not get all segments of one video at once; and a position in the data counts segments.
+Segments are cut where records are read, before shuffling. So the shuffle window holds a few frames for each segment
+instead of whole clips, the segments of a video do not all come in one batch, and positions in the data count segments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PARSED = 8
 
 
 def cutter(data: DataConfig, faults: Faults) -> Callable[[tf.Tensor, tf.data.Dataset], tf.data.Dataset]:
-    """Returns an `attach` for `order.serialized_records`: from a shard's records to a dataset of their rated segments.
+    """Returns an `attach` for `order.serialized_records`: it maps a shard's records to their rated segments.
 
     Args:
       data: a configuration with `segments`.
@@ -103,7 +103,7 @@ def _count_beyond(rows: tf.Tensor, starts: tf.Tensor, beyond: tf.Tensor, faults:
 
 
 def _gather_frames(frames: tf.Tensor, rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """Gathers from [B, T, D] the frames at places [N, W] of rows [N]; beyond the last frame, the last one."""
+    """Gathers from [B, T, D] the frames at places [N, W] of rows [N]; places beyond the end get the last frame."""
     length = tf.shape(frames)[1]
     flat = tf.cast(rows, tf.int32)[:, None] * length + tf.minimum(places, length - 1)
     return tf.gather(tf.reshape(frames, [-1, frames.shape[2]]), flat)

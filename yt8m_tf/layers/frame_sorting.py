@@ -23,8 +23,8 @@ class SortedFrames(keras.layers.Layer):
     `RankDenseNormalization` needs. Clips are processed one at a time, so only the scores, the sorted scores and, in
     training, the gradients of both are ever in memory in full.
 
-    On a CPU, a model with this layer is not compiled by XLA, whose sort takes three times as long as TensorFlow's and
-    would be most of a step (docs/BENCHMARKS.md).
+    On a CPU, a model with this layer is not compiled by XLA: XLA's sort takes three times as long as TensorFlow's, and
+    would take up most of a step (docs/BENCHMARKS.md).
     """
 
     def __init__(self, **kwargs: Any) -> None:

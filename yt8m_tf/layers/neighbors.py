@@ -39,7 +39,7 @@ class NeighborVotes(keras.layers.Layer):
       num_neighbors: K.
       shares: initial value of the scales of each feature.
       temperature: its initial value.
-      sharpness: factor of the temperature outside training.
+      sharpness: multiplies the temperature outside training.
       dtype: float32 by default, even with mixed precision: rounded distances would choose other neighbours.
       **kwargs: of every layer: name.
     """

@@ -1,4 +1,4 @@
-"""A model that remembers training videos, of which those nearest to a new video vote on its classes."""
+"""A model that remembers training videos; those nearest to a new video vote on its classes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class NearestNeighborsConfig:
     """Sizes and initial values.
 
     Attributes:
-      capacity: the most videos that are remembered. If there are more training videos, an even sample of the first of
-        each shard is taken. If there are fewer, rows of the memory stay empty, which costs time but no accuracy.
+      capacity: the most videos that are remembered. If there are more training videos, the memory takes an even sample
+        of the first videos of every shard. If there are fewer, rows stay empty, which costs time but no accuracy.
       num_neighbors: number of nearest videos that vote.
       shares: initial weight of each feature in the distance; 1 for features that are not named.
       temperature: initial temperature; higher values reduce votes faster with distance.
-      sharpness: factor of the trained temperature in predictions. Above 1, the nearest videos count more, which is
+      sharpness: predictions multiply the trained temperature by this. Above 1, the nearest videos count more, which is
         worse for the model alone, but better in an ensemble.
     """
 

@@ -44,9 +44,9 @@ class VLADBoWConfig:
 def build_vlad_bow(config: VLADBoWConfig, spec: InputSpec) -> keras.Model:
     """For each feature, softmax(Dense(K) ** power) summed over real frames, [B, K]; dropout; `resnet_like`.
 
-    Reference: https://arxiv.org/abs/1809.04403. Differences: the reference raises negative scores a to a learned power,
-    which is undefined unless the power is an integer; here the result is sign(a) * |a| ** power. As in the reference,
-    all features share one power.
+    Reference: https://arxiv.org/abs/1809.04403. Difference: the reference raises even negative scores to the learned
+    power, which is undefined unless the power is an integer; here a score x becomes sign(x) * |x| ** power. As in the
+    reference, all features share one power.
 
     Memory: a training step on rgb and audio needs about eight tensors [B, T, K] at its peak: 1.3 GB in float32 at
     B = 128, T = 303 and K = 1000, and 5 GB at K = 4096.

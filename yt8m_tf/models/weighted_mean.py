@@ -55,8 +55,8 @@ def build_weighted_mean(config: WeightedMeanConfig, spec: InputSpec) -> keras.Mo
     if config.average == "logits":
         return keras.Model(inputs, ops.sum(stacked * shares, axis=0), name="weighted_mean")
     # Log-probabilities, so that scores near 0 and 1 keep their order.
-    # Subtracted, not added: Keras's `add` treats a constant with a single axis longer than 1 as a bias, and adds it
-    # along the last or second axis of the other term if that has the same length, even if broadcasting would not.
+    # Subtracted, not added: Keras's `add` treats a constant with a single axis longer than 1 as a bias. If the last or
+    # second axis of the other term has the same length, it adds the constant along that axis instead of broadcasting.
     minus_log_weights = -np.log(np.maximum(shares, 1e-30))
     yes = ops.logsumexp(ops.log_sigmoid(stacked) - minus_log_weights, axis=0)
     no = ops.logsumexp(ops.log_sigmoid(-stacked) - minus_log_weights, axis=0)

@@ -45,11 +45,11 @@ class Options:
 
     Attributes:
       data_dir: directory of the validation shards; None if they are not available.
-      vocabulary: the dataset's vocabulary.csv; None: `data.vocabulary` of the model below `data_dir`, if it is there.
+      vocabulary: the dataset's vocabulary.csv; None: the model's `data.vocabulary`, if it exists below `data_dir`.
       model: the run that is analysed in detail; None: the final network, or the best one.
       num_shards: number of validation shards for curves, confusions and examples; 0: all.
       num_examples: number of example videos of each kind.
-      seed: for drawing the random ones.
+      seed: seed of the random examples.
       progress: whether to show progress bars.
     """
 

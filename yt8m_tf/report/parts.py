@@ -62,7 +62,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Titles, each with its figure."""
+    """Titles, each with a value as text."""
 
     figures: Sequence[tuple[str, str]]
 

@@ -106,7 +106,7 @@ def training(workdir: Workdir, hints: Hints, palette: Palette, directory: Path) 
 
 
 def mean_history(run: Run, key: str, rank: str = "gap_at_20") -> figures.Line:
-    """Returns the curve of a metric, the mean over the folds evaluated at each step, ranked by the best `rank`."""
+    """Returns a metric's curve: at each step, the mean over the folds evaluated there. Its rank is the best `rank`."""
     found: dict[int, list[float]] = {}
     for history in run.histories:
         for entry in history:

@@ -1,15 +1,15 @@
 """Clips of scenes with known classes, ratings of their segments, and the exact posterior of the ratings.
 
-A scene is drawn as `generator` draws a video: a topic, true classes, the classes that raters write (a share is wrong),
+A scene is drawn as `generator` draws a video: a topic, true classes, the classes that raters write (some are wrong),
 and features. A clip has a main topic. Each of its scenes has this topic with probability `SAME_TOPIC`, or else a topic
 that is drawn anew, so that the rest of a clip helps to recognise a scene. The frames of a scene vary around its
 features. A scene consists of whole segments (the last one may have a few more frames), so a segment that starts at a
 multiple of `SIZE` is within one scene.
 
-Which pairs of a segment and a class are rated depends only on the features, as if a model had proposed candidates:
-classes that are likely, by the posterior, to occur somewhere in the clip, and any of its segments. The choice of pairs
-thus adds no information on ratings, and the posterior of a scene is the best score of its segments. It neglects only
-how frames vary within a scene: by some 0.03 along an axis, where the noise is ten times as large.
+The choice of the (segment, class) pairs to rate depends only on the features, as if a model had proposed candidates: a
+class that is likely, by the posterior, to occur somewhere in the clip, with any of the clip's segments. The choice thus
+adds no information on ratings, and the posterior of a scene is the best score of its segments. The posterior neglects
+only the variation of frames within a scene: some 0.03 along an axis, where the noise is ten times as large.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Clips:
         return np.maximum.reduceat(of_scenes, self.first, axis=0)
 
     def some_scene(self, of_scenes: np.ndarray) -> np.ndarray:
-        """Returns the probability that any scene of a clip has a class, from independent ones: [M, C] to [N, C]."""
+        """Returns the probability that any scene of a clip has a class, if scenes are independent: [M, C] to [N, C]."""
         return -np.expm1(np.add.reduceat(np.log1p(-np.minimum(of_scenes, 1 - 1e-15)), self.first, axis=0))
 
     def clip_means(self) -> dict[str, np.ndarray]:
@@ -122,8 +122,8 @@ def scene_posteriors(model: SampleModel, clips: Clips) -> dict[str, np.ndarray]:
       "segment": given only the scene's frames; "clip": given all frames of the clip.
     """
     likelihood = model.topic_likelihood(clips.means)  # [M, T]
-    fresh = (likelihood @ model.topic_prior)[:, None]  # [M, 1], of a scene about a topic drawn anew
-    logs = np.log(SAME_TOPIC * likelihood + (1 - SAME_TOPIC) * fresh)  # [M, T], of a scene given the clip's topic
+    fresh = (likelihood @ model.topic_prior)[:, None]  # [M, 1], likelihood if the topic is drawn anew
+    logs = np.log(SAME_TOPIC * likelihood + (1 - SAME_TOPIC) * fresh)  # [M, T], likelihood given the clip's topic
     others = np.log(model.topic_prior) + np.add.reduceat(logs, clips.first, axis=0)[clips.clip_of] - logs
     main = np.exp(others - others.max(axis=1, keepdims=True))
     main /= main.sum(axis=1, keepdims=True)  # [M, T], the clip's topic given its other scenes
@@ -136,7 +136,7 @@ def scene_posteriors(model: SampleModel, clips: Clips) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class RatedPairs:
-    """R rated pairs of a segment and a class.
+    """R rated (segment, class) pairs.
 
     Attributes:
       clips, scenes, starts, classes: [R] int, ordered by clip, start and class.

@@ -1,4 +1,4 @@
-"""Scores windows of clips with one SavedModel or the mean of several, optionally times the scores of whole clips."""
+"""Scores windows of clips with one SavedModel or the mean of several, optionally multiplied by whole clips' scores."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class SegmentScorer:
     def _selected(self, classes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns classes and scores of the highest pairs, [W, top_k], and a mask of the pairs to write.
 
-        Pairs with a score of 0 are left out: the class has no score for the whole video. NaN sorts first, so that the
-        caller finds it.
+        Pairs with a score of 0 are left out: the scorer of whole clips gave no score for the class. NaN sorts first, so
+        that the caller finds it.
         """
         keep = scores != 0
         if self.classes is not None:
@@ -128,8 +128,8 @@ def load_segment_scorer(
 ) -> SegmentScorer:
     """Loads the scorer of windows; arguments and errors are those of `segment_inference.infer_segments`.
 
-    A SavedModel that does not say which records it reads is taken to read those of `shards`. With `top_k` None, all
-    classes are written.
+    A SavedModel that does not say which records it reads is assumed to read records like those of `shards`. With
+    `top_k` None, all classes are written.
     """
     scorer = load_scorer(saved_model, min(top_k or TOP_K, TOP_K), source, signature_name=signature)
     other = scorer if video_model in (None, SAME_MODEL) else _video_scorer(str(video_model))

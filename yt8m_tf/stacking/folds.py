@@ -46,7 +46,7 @@ def train_folds(
       names: names of the feature columns.
       config: options of the trees.
       num_threads: of LightGBM; 0: all cores.
-      train_fold: replaces `boosting.train`; None: does not.
+      train_fold: trains a fold; None: `boosting.train`.
       bar: the progress bar.
     """
     directory.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ class StackConfig:
         1 / negatives, so that scores remain probabilities.
       num_trees: the largest number of trees.
       learning_rate: shrinkage of each tree.
-      early_stopping: number of trees without a lower loss on the held-out fold after which training stops; 0: never.
+      early_stopping: training stops after this many trees without a lower loss on the held-out fold; 0: never.
       num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2, cat_smooth, cat_l2: options of LightGBM. The
         last two regularise what trees learn about single classes.
       seed: of all random choices.

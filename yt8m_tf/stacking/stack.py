@@ -79,7 +79,7 @@ def stack(
       output: the directory to write to; an interrupted stacking of the same inputs is continued.
       config: options of candidates, features and trees.
       num_threads: of LightGBM; 0: all cores.
-      train_fold: replaces `boosting.train`; None: does not.
+      train_fold: trains a fold; None: `boosting.train`.
       progress: whether to show progress bars.
 
     Raises:
