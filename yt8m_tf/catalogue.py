@@ -33,7 +33,7 @@ class Entry:
     Attributes:
       selector: the value of `--config`.
       model: the registered name.
-      level: of the records that it reads.
+      level: level of the records that it reads.
       num_parameters: number of trainable parameters.
       float16_bytes: size of the weights in a float16 export.
       features: the features that it takes, as `NAME:SIZE`, with the dtype if it is not YouTube-8M's.

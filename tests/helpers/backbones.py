@@ -18,8 +18,8 @@ def write_vggish(
     Args:
       directory: the directory, which is created.
       rng: source of the weights, which are scaled to keep activations near 1.
-      channels: of the convolutions before each pool.
-      units: of the dense layers.
+      channels: numbers of channels of the convolutions before each pool.
+      units: widths of the dense layers.
       version: version of the checkpoint's format; the published checkpoint has the first.
     """
     directory.mkdir(parents=True, exist_ok=True)

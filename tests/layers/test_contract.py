@@ -47,7 +47,7 @@ class Case:
 
     Attributes:
       layer: its class.
-      arguments: of its constructor.
+      arguments: arguments of its constructor.
       inputs: makes the call arguments from a generator; all float32 except masks.
       float32: for each output, whether it stays float32 under mixed precision.
       padded: whether the first input consists of frames, whose padding must not matter.

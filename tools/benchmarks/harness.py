@@ -67,7 +67,7 @@ class Measurement:
 
     Attributes:
       title: name of the measurement.
-      unit: of the rates.
+      unit: unit of the rates.
       ways: implementations, in the order in which they ran.
       targets: the comparisons.
       rates: maps names of implementations to their rates in every repetition.

@@ -67,12 +67,12 @@ def measure_against_forward(
     """Times `ours` against the forward pass that it contains, with one batch at a time and with two.
 
     Args:
-      title: of the measurement.
+      title: name of the measurement.
       ours: the whole work.
       counted: a description of a call of `forward`.
       forward: the forward pass of one batch.
-      size: of the batch.
-      options: of the benchmark.
+      size: size of the batch.
+      options: options of the benchmark.
     """
     ways = [
         ours,

@@ -152,9 +152,9 @@ class ScheduleConfig:
       name: "constant"; "plateau": multiplied by `factor` whenever GAP stops improving; "cosine": falls to zero at the
         last update.
       warmup_steps: updates over which the rate rises linearly from zero; 0: none.
-      factor: of "plateau", in (0, 1).
-      patience: of "plateau": the number of consecutive evaluations without improvement that are tolerated.
-      threshold: of "plateau": the smallest relative improvement of 1 - GAP that counts.
+      factor: factor of "plateau", in (0, 1).
+      patience: with "plateau", the number of consecutive evaluations without improvement that are tolerated.
+      threshold: with "plateau", the smallest relative improvement of 1 - GAP that counts.
     """
 
     name: Literal["constant", "plateau", "cosine"] = "plateau"

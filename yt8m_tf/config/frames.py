@@ -74,8 +74,8 @@ class PreprocessingConfig:
         half as many as frames; "robust_pca", the low-rank or sparse `part` of the matrix after `iterations`.
       when: "training" only, or "always", that is, in evaluation and in the exported model, too.
       count: the most singular vectors to keep, at least 1.
-      window: of the moving average, in frames, at least 2.
-      iterations: of "robust_pca", at least 1.
+      window: length of the moving average in frames, at least 2.
+      iterations: number of iterations of "robust_pca", at least 1.
       part: the part that "robust_pca" keeps, "low_rank" or "sparse".
     """
 

@@ -22,7 +22,7 @@ class FrameClipDense(keras.layers.Dense):
 
     Args:
       units: size of the output.
-      **kwargs: of `keras.layers.Dense`.
+      **kwargs: arguments of `keras.layers.Dense`.
     """
 
     def build(self, frames_shape: Shape, clip_shape: Shape) -> None:
@@ -60,7 +60,7 @@ class PositionedSelfAttention(keras.layers.Layer):
       max_length: number of frames after which position codes repeat.
       biases: whether queries and values have biases. Keys have none: a key's bias adds the same number to all scores of
         a query, which the softmax cancels.
-      **kwargs: of every layer: name, dtype, trainable.
+      **kwargs: arguments of every layer: name, dtype, trainable.
     """
 
     def __init__(self, head_size: int, num_heads: int, max_length: int, biases: bool = False, **kwargs: Any) -> None:

@@ -21,7 +21,7 @@ class AttentionPooling(keras.layers.Layer):
     instead, the kernel and the sum are split. The Dense has no bias, because the softmax would cancel it.
 
     Args:
-      **kwargs: of every layer: name, dtype, trainable.
+      **kwargs: arguments of every layer: name, dtype, trainable.
 
     Example:
       >>> import numpy as np, yt8m_tf

@@ -26,7 +26,7 @@ class Bilinear(keras.layers.Layer):
 
     Args:
       units: size of the output.
-      **kwargs: of every layer: name, dtype, trainable.
+      **kwargs: arguments of every layer: name, dtype, trainable.
     """
 
     def __init__(self, units: int, **kwargs: Any) -> None:

@@ -40,9 +40,9 @@ def dense_layer(
     Args:
       units: size of the output.
       fan_in: size of the input, on which the initial bias depends.
-      name: of the layer.
+      name: name of the layer.
       l2: adds `l2 * sum(kernel ** 2)` to the model's losses; the bias has no penalty.
-      dtype: of the arithmetic; None follows the global policy.
+      dtype: precision of the arithmetic; None follows the global policy.
       use_bias: False before batch normalisation, see `fc_block`.
     """
     return keras.layers.Dense(

@@ -28,7 +28,7 @@ class Codebook(keras.layers.Layer):
     Args:
       num_clusters: K.
       dtype: float32 by default, even with mixed precision: rounded products would choose other centroids.
-      **kwargs: of every layer: name.
+      **kwargs: arguments of every layer: name.
     """
 
     def __init__(self, num_clusters: int, *, dtype: str = "float32", **kwargs: Any) -> None:

@@ -20,7 +20,7 @@ class FrameBatchNormalization(keras.layers.BatchNormalization):
     ignores it if there is a mask), and D may be 1 (Keras squeezes that axis away).
 
     Args:
-      **kwargs: of `keras.layers.BatchNormalization`.
+      **kwargs: arguments of `keras.layers.BatchNormalization`.
     """
 
     def build(self, frames_shape: Shape, frame_mask_shape: Shape) -> None:

@@ -23,7 +23,7 @@ class FrameCombinations(keras.layers.Layer):
     Args:
       head_size: H.
       max_frames: rows of the kernel.
-      **kwargs: of every layer: name, dtype, trainable.
+      **kwargs: arguments of every layer: name, dtype, trainable.
     """
 
     def __init__(self, head_size: int, max_frames: int, **kwargs: Any) -> None:

@@ -20,7 +20,7 @@ class ZeroPadding(keras.layers.Layer):
 
     Args:
       min_frames: the shortest sequence to return.
-      **kwargs: of every layer: name, dtype, trainable.
+      **kwargs: arguments of every layer: name, dtype, trainable.
     """
 
     def __init__(self, min_frames: int, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ def conv_block(
     Args:
       frames: [B, T, D], T at least `kernel_size`; the first `num_frames` of each clip count.
       num_frames: [B] integers, at least `kernel_size`.
-      channels: of the output.
+      channels: number of output channels.
       kernel_size: frames that one output sees; the convolution adds no padding.
       dropout_rate: in [0, 1).
       activation: "none" for none.

@@ -77,7 +77,7 @@ class RankDenseNormalization(keras.layers.BatchNormalization):
       units: H.
       max_frames: rows of the kernel.
       dtype: float32 by default, even with mixed precision.
-      **kwargs: of `keras.layers.BatchNormalization`.
+      **kwargs: arguments of `keras.layers.BatchNormalization`.
     """
 
     def __init__(self, units: int, max_frames: int, *, dtype: str = "float32", **kwargs: Any) -> None:
@@ -140,7 +140,7 @@ class RankScores(keras.layers.Layer):
 
     Args:
       dropout: rate on the hidden layer, in [0, 1).
-      **kwargs: of every layer: name (a model's last layer is called "logits"), trainable.
+      **kwargs: arguments of every layer: name (a model's last layer is called "logits"), trainable.
     """
 
     def __init__(self, dropout: float = 0.0, **kwargs: Any) -> None:

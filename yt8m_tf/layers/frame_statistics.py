@@ -112,7 +112,7 @@ class FrameStatistics(keras.layers.Layer):
     Args:
       statistics: names from mean, std, min, max, median, mode.
       dtype: float32 by default, even with mixed precision: 16-bit sums over 300 frames would lose most digits.
-      **kwargs: of every layer: name, trainable.
+      **kwargs: arguments of every layer: name, trainable.
     """
 
     def __init__(self, statistics: tuple[str, ...], *, dtype: str = "float32", **kwargs: Any) -> None:

@@ -26,7 +26,7 @@ class MixtureOfExperts(keras.layers.Layer):
       num_mixtures: M, the number of experts of each class, without the dummy.
       l2: weight of the sum of squares of both kernels in the model's losses.
       dtype: float32 by default, even with mixed precision.
-      **kwargs: of every layer: name (a model's last layer is called "logits"), trainable.
+      **kwargs: arguments of every layer: name (a model's last layer is called "logits"), trainable.
 
     Example:
       >>> import numpy as np, yt8m_tf

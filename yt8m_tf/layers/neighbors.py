@@ -41,7 +41,7 @@ class NeighborVotes(keras.layers.Layer):
       temperature: its initial value.
       sharpness: multiplies the temperature outside training.
       dtype: float32 by default, even with mixed precision: rounded distances would choose other neighbours.
-      **kwargs: of every layer: name.
+      **kwargs: arguments of every layer: name.
     """
 
     def __init__(
@@ -113,8 +113,7 @@ class NeighborVotes(keras.layers.Layer):
 
         Args:
           features: [M, D'] each, of M videos, at most the capacity.
-          labels: of each video, the ids of its classes, of which the first 32 are kept. A video without labels never
-            votes.
+          labels: the class ids of each video, of which the first 32 are kept. A video without labels never votes.
         """
         means = np.concatenate([values.mean(axis=0, dtype=np.float64) for values in features])
         self.means.assign(means)
@@ -156,7 +155,7 @@ class SmoothedLogOdds(keras.layers.Layer):
     Args:
       mixing: initial value of m, in (0, 1).
       dtype: float32 by default, even with mixed precision: shares go down to m times a prior of 1e-5.
-      **kwargs: of every layer: name.
+      **kwargs: arguments of every layer: name.
     """
 
     def __init__(self, mixing: float = 0.1, *, dtype: str = "float32", **kwargs: Any) -> None:

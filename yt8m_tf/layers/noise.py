@@ -53,7 +53,7 @@ class GaussianNoise(keras.layers.Layer):
       scale: at least 0; 0 adds nothing.
       kind: see `magnitude`.
       always: whether inference adds noise, too.
-      **kwargs: of every layer: name, dtype, trainable.
+      **kwargs: arguments of every layer: name, dtype, trainable.
     """
 
     def __init__(self, scale: float = 1.0, kind: Magnitude = "std", always: bool = False, **kwargs: Any) -> None:

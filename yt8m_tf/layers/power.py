@@ -18,7 +18,7 @@ class SignedPower(keras.layers.Layer):
       power: the initial power.
       learnable: whether to train the power.
       dtype: float32 by default, even with mixed precision: powers magnify rounding errors.
-      **kwargs: of every layer: name, trainable.
+      **kwargs: arguments of every layer: name, trainable.
     """
 
     def __init__(self, power: float = 3.0, learnable: bool = True, *, dtype: str = "float32", **kwargs: Any) -> None:

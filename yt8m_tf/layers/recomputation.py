@@ -17,11 +17,11 @@ def map_recomputed(
     compiles their body once, and cannot merge the recomputation with the first computation.
 
     Args:
-      function: from (*row, *shared) to a sequence of tensors. It must give the same results both times: it must use no
+      function: maps (*row, *shared) to a sequence of tensors. It must give the same results both times: it must use no
         other variables, and draw random numbers only from seeds among its arguments.
       rows: tensors [B, ...]; those that are not floating-point get no gradients.
       shared: floating-point tensors that are the same for all rows.
-      dtypes: of the results.
+      dtypes: dtypes of the results.
 
     Returns:
       The results, each [B, ...].

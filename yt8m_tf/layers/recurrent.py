@@ -105,7 +105,7 @@ def recurrent_layer(
     Args:
       cell: the kind.
       hidden_size: H.
-      name: of the layer.
+      name: name of the layer.
       return_sequences: whether to return all outputs.
       **arguments: further arguments of the Keras layer.
     """
@@ -150,7 +150,7 @@ def masked_rnn(
       frame_mask: [B, T] bool: True for the first frames of a clip, at least one, then False (`clip_mask`).
       cell: the kind.
       hidden_size: H, of each direction.
-      name: of the layer.
+      name: name of the layer.
       sequences: whether to return the outputs at all frames.
       bidirectional: whether a second set of weights reads the clip from its last real frame to its first.
       unit_forget_bias: whether the bias of an LSTM's forget gates starts at one.

@@ -107,8 +107,8 @@ class BoostedTrees(keras.layers.Layer):
     number of rows varies.
 
     Args:
-      shape: of the forest to assign.
-      name: of the layer.
+      shape: shape of the forest to assign.
+      name: name of the layer.
     """
 
     def __init__(self, shape: ForestShape, name: str | None = None):

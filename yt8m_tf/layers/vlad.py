@@ -92,7 +92,7 @@ class VLAD(_ClusterPooling):
 
     Args:
       use_centres: whether to subtract learned centres.
-      **kwargs: of every layer: name, dtype, trainable.
+      **kwargs: arguments of every layer: name, dtype, trainable.
 
     Example:
       >>> import numpy as np, yt8m_tf
@@ -136,7 +136,7 @@ class FisherVectors(_ClusterPooling):
 
     Args:
       dtype: float32 by default, even with mixed precision: the second order is a small difference of large sums.
-      **kwargs: of every layer: name, trainable.
+      **kwargs: arguments of every layer: name, trainable.
 
     Example:
       >>> import numpy as np, yt8m_tf

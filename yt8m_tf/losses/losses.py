@@ -168,7 +168,7 @@ def bce_labels_tags(
     Args:
       logits, targets, known: as in `bce`, [B, C + V].
       num_classes: C.
-      label_weight, tag_weight: of the first C and of the last V outputs.
+      label_weight, tag_weight: weights of the first C and of the last V outputs.
       separate_means: whether classes and tags have separate means, as in the original. With a common mean, a tag weight
         has V / C of the effect: 154 times less for 25 tags and 3,862 classes.
 
@@ -239,7 +239,7 @@ def soften(
       classes: [B, K] integers below C, each once in its list; negative ones are padding. An example with an empty list
         keeps its hard labels.
       scores: [B, K] soft labels of these classes in [0, 1], any float type.
-      weight: of the soft labels, in (0, 1].
+      weight: weight of the soft labels, in (0, 1].
       unlisted_hard: whether classes that are not on a list keep their hard labels; if not, their soft labels are 0.
 
     Returns:

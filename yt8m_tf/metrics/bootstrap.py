@@ -50,7 +50,7 @@ class Interval:
       low, high: ends of the interval.
       level: share of the resamples within it.
       resamples: number of resamples.
-      seed: of the draws.
+      seed: seed of the draws.
     """
 
     low: float
@@ -76,9 +76,9 @@ def difference_interval(
     """Computes the paired interval of GAP@20 of `videos` minus that of `others`, with the same resamples for both.
 
     Args:
-      videos: of one model, with ids.
-      others: of the other model, with ids, in any order.
-      resamples, seed: of the draws.
+      videos: the videos of one model, with ids.
+      others: those of the other model, with ids, in any order.
+      resamples, seed: number and seed of the draws.
 
     Raises:
       InputError: the videos differ, or a video's number of labels does.

@@ -48,8 +48,8 @@ def evaluate(
     Args:
       step: maps a batch without its ids to its statistics (`batch_statistics`, `rated_statistics`); compiled and
         distributed by the caller.
-      batches: of `pipeline.evaluation_stream`: {"id": [B] strings, optional; the features; the labels, or the ratings;
-        "valid": [B] bool}.
+      batches: batches of `pipeline.evaluation_stream`: {"id": [B] strings, optional; the features; the labels, or the
+        ratings; "valid": [B] bool}.
       accumulator: a new accumulator for these statistics.
       total: the number of examples, if known, for the progress bar.
       description: title of the progress bar.

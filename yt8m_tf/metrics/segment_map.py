@@ -70,7 +70,7 @@ class SegmentMap:
     """The result of `mean_average_precision`.
 
     Attributes:
-      average_precision: of every class with a positive rating, in [0, 1]; 0 for classes without a list.
+      average_precision: AP of every class with a positive rating, in [0, 1]; 0 for classes without a list.
       listed: the classes of `average_precision` that have a list.
       num_rated: number of rated pairs of these classes in the lists.
     """

@@ -27,7 +27,7 @@ def class_weights(model: keras.Model, spec: InputSpec, flag: str) -> np.ndarray:
 
     Args:
       model: a result of `checkpoints.load_trained`.
-      spec: of the run's data; columns of tags, which follow those of the C classes, are left out.
+      spec: specification of the run's data; columns of tags, which follow those of the C classes, are left out.
       flag: name of the flag for messages.
 
     Returns:

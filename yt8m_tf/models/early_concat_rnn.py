@@ -20,7 +20,7 @@ class EarlyConcatRNNConfig:
     Attributes:
       cell: "lstm" or "gru".
       num_layers: number of recurrent layers.
-      hidden_size: of each recurrent layer.
+      hidden_size: width of each recurrent layer.
       dense: whether each layer reads the input of the previous layer, concatenated with its output.
       hidden_sizes: widths of the hidden layers of the FCN on top.
       dropout: rate in each hidden layer of the FCN, in [0, 1).

@@ -28,8 +28,8 @@ def member_logits(
     Args:
       members: each member's `model` configuration (`{name: ..., **options}`), with `features` and `level` if its inputs
         differ from `spec`, see `member_spec`. A video-level member of a frame-level model reads the means over frames.
-      inputs: of the whole model, `registry.model_inputs`.
-      spec: of these inputs.
+      inputs: inputs of the whole model, `registry.model_inputs`.
+      spec: specification of these inputs.
     """
     means: Mapping[str, keras.KerasTensor] = {}
     if any(member_spec(member, spec).level != spec.level for member in members):

@@ -56,8 +56,8 @@ class SmallNetConfig:
     Attributes:
       variant: "a" to "f".
       width: factor of all widths.
-      momentum: of the moving averages of batch normalisation. Short runs need less than the published 0.999, with which
-        the averages would still depend on their initial values.
+      momentum: momentum of batch normalisation's moving averages. Short runs need less than the published 0.999, with
+        which the averages would still depend on their initial values.
       unit_inputs: whether to divide the concatenated features of a video by their Euclidean norm.
     """
 

@@ -60,9 +60,9 @@ class StackedTrees(keras.layers.Layer):
     probability is 0 in float16. XLA cannot compile the layer, because the number of candidates varies.
 
     Args:
-      config: of the stacking.
+      config: configuration of the stacking.
       num_classes: C.
-      name: of the layer.
+      name: name of the layer.
     """
 
     def __init__(self, config: StackModelConfig, num_classes: int, name: str | None = None):

@@ -22,7 +22,7 @@ class WeightedMeanConfig:
     Attributes:
       members: each member's `model` configuration (`{name: ..., **options}`), with `features` and `level` if its inputs
         differ from those of the whole model (`members.member_spec`).
-      weights: of the members, 0 or more; they are divided by their sum. Equal by default.
+      weights: weights of the members, 0 or more; they are divided by their sum. Equal by default.
       average: mean of "probabilities", or of "logits", which gives more influence to confident members.
     """
 

@@ -32,8 +32,8 @@ class Content:
     """Everything that the result of a stage depends on.
 
     Attributes:
-      kind: of the stage.
-      options: of the stage, as plain values.
+      kind: kind of the stage.
+      options: options of the stage, as plain values.
       inputs: fingerprints of the stages that it needs, by name.
       shards: the shards that it reads; None: unknown, because the record of them is lost.
     """

@@ -20,7 +20,7 @@ class Where:
     Attributes:
       data_dir: directory to which patterns of shards are relative.
       workdir: the pipeline's directory.
-      num_threads: of LightGBM, and of TensorFlow in every local worker; 0: all.
+      num_threads: threads of LightGBM, and of TensorFlow in every local worker; 0: all cores.
       xla: whether to compile with XLA.
       progress: whether to show progress bars.
     """

@@ -100,7 +100,7 @@ def forward_operations(values: Mapping[str, Any], spec: InputSpec, num_frames: i
     Args:
       values: the section `model` of a configuration.
       spec: input specification.
-      num_frames: of the example; None: `spec.max_frames`.
+      num_frames: number of frames of the example; None: `spec.max_frames`.
     """
     model = models.build_without_weights(values, spec)
 

@@ -55,7 +55,7 @@ def run(
 
     Args:
       stages: each after those that it needs.
-      states: of the stages; a stage begins when all of its inputs are done.
+      states: states of the stages; a stage begins when all of its inputs are done.
       submit: gives a stage to a worker.
       jobs: the most stages that run at a time.
       restart: names of stages that may start afresh if their inputs or configuration have changed (`States.check`).

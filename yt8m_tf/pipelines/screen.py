@@ -29,7 +29,7 @@ class Screen:
       total: number of stages of the pipeline.
       done: number of these that are already done.
       write_line: receives the lines; None: they go to standard output, above the bar.
-      file: of the bar; standard error by default.
+      file: file that the bar is written to; standard error by default.
     """
 
     def __init__(

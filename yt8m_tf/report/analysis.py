@@ -173,8 +173,8 @@ def ensemble_gaps(
     """Computes GAP@20 of the unweighted mean of 1, 2, 4, ... stacked models, from the rows that stacking kept.
 
     Args:
-      directory: of the rows of a split.
-      models: in the order of the rows' columns.
+      directory: directory of the rows of a split.
+      models: names of the models, in the order of the rows' columns.
       gaps: GAP@20 of each model out of fold, by which they are ordered.
       num_shards: largest number of shards to read; 0: all.
       progress: whether to show a progress bar.

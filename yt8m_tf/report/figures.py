@@ -45,8 +45,8 @@ def draw_lines(
     Args:
       lines: the curves.
       palette: colours of the models.
-      directory, name: of the PNG file, the name without suffix.
-      title: of the picture.
+      directory, name: where the PNG file goes; the name has no suffix.
+      title: title of the picture.
       axis: label of the y-axis, with the unit.
       highest: whether high values are good; otherwise the y-axis is logarithmic.
     """
@@ -83,7 +83,7 @@ def draw_gaps(
       values: GAP@20 by name.
       kind: maps the name of a model to its kind.
       reachable: GAP@20 that no model can exceed, drawn as a line; None: not known.
-      directory: of the PNG file.
+      directory: directory of the PNG file.
     """
     title = "GAP@20 on the validation videos"
     names = sorted(values, key=lambda model: -values[model])[:30]
@@ -123,7 +123,7 @@ def draw_bytes(
       exports: the SavedModels.
       frontiers: name to the contents of `frontier.json`.
       palette: colours of the models.
-      directory: of the PNG file.
+      directory: directory of the PNG file.
     """
     with canvas() as (figure, axes):
         points: list[tuple[float, float, str]] = []

@@ -37,7 +37,7 @@ class Table:
       rows: lists of cells; the first cell names the row.
       num_left: number of columns of text; the others are numbers.
       tall: whether it scrolls vertically, too.
-      id: of the box, if there is a search field above it.
+      id: id of the box, if there is a search field above it.
       captioned: whether the title is shown above it; False if a heading has the same text.
     """
 
@@ -119,7 +119,7 @@ class Video:
     """A video with its labels and its highest scores.
 
     Attributes:
-      id: of the video.
+      id: id of the video.
       precision: average precision of its scores.
       labels: name, rank among the highest scores, and whether it has a rank.
       scores: name of the class, score, and whether it is a label; the highest first.

@@ -47,7 +47,7 @@ class Band:
     """A class over time.
 
     Attributes:
-      name: of the class.
+      name: name of the class.
       is_label: whether the video has it as a label.
       highest: text with its highest score.
       cells: its windows that have a score.
@@ -66,13 +66,13 @@ class Timeline:
     """A clip on the page.
 
     Attributes:
-      id: of the video.
+      id: id of the video.
       anchor: the target of links.
       seconds: its length, one second per frame.
       what: text on its length and windows.
       labels: names of its labels.
       bands: classes, the highest score first.
-      ticks: of the axis: position in percent, and text of the time.
+      ticks: ticks of the axis: position in percent, and text of the time.
       table: the same scores as numbers.
     """
 

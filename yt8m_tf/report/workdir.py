@@ -70,10 +70,10 @@ class Evaluation:
     """An evaluation, as `evaluation.runs.write_evaluation` writes it.
 
     Attributes:
-      metrics: of `metrics.json`: "metrics", "calibration", "num_videos", ...
+      metrics: contents of `metrics.json`: "metrics", "calibration", "num_videos", ...
       num_positives: number of labels of each class, by id; for segments, of those in which it was rated present.
-      average_precision: of each class; NaN for classes without labels.
-      names: of the classes; None if the file lacks them.
+      average_precision: AP of each class; NaN for classes without labels.
+      names: names of the classes; None if the file lacks them.
       num_rated: number of segments in which each class was rated; None for whole videos.
     """
 

@@ -46,7 +46,7 @@ class Manifest:
       fingerprint: a hash of its weights and configuration, and of all else that the scores depend on.
       num_classes: C.
       top_k: the largest number of classes that a record lists.
-      level: of the records that were scored.
+      level: level of the records that were scored.
       folds: base name of a shard to its fold. These shards were scored by the model that was not trained on their fold,
         all other shards by the mean of the models of all folds. Empty: one model scored everything.
       shards: base name of each shard to its number of records.
@@ -74,7 +74,7 @@ def read_manifest(directory: Path, source: str) -> Manifest:
     """Reads the manifest of finished scores.
 
     Args:
-      directory: of the score shards.
+      directory: directory of the score shards.
       source: the flag or configuration key of the directory, for messages.
 
     Raises:

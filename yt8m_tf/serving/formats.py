@@ -53,7 +53,7 @@ class Format:
     """An output format of rows.
 
     Attributes:
-      suffix: of the parts' file names.
+      suffix: suffix of the parts' file names.
       encode: encodes `Rows`, or `segment_formats.SegmentRows`, as bytes that can be appended to a part.
       join: joins parts, in order, into one file.
       has_names, needs_names: whether the format can hold names of classes, and whether it requires them.

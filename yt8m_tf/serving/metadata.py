@@ -72,7 +72,7 @@ def read_names(directory: str | os.PathLike[str], num_classes: int | None = None
     """Reads the names of classes from a SavedModel; None if it has none.
 
     Args:
-      directory: of the SavedModel.
+      directory: directory of the SavedModel.
       num_classes: C; None: as many as there are names.
 
     Raises:

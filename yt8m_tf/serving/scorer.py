@@ -136,7 +136,7 @@ def load_scorer(
     """Loads a SavedModel and checks that it can be used here.
 
     Args:
-      directory: of the SavedModel. If it has several graphs, the one with the tag "serve" is used.
+      directory: directory of the SavedModel. If it has several graphs, the one with the tag "serve" is used.
       top_k: number of scores wanted for each record.
       source: flag and value for messages; None: `--saved_model=DIRECTORY`.
       num_classes: the number of classes that the model must predict; None: any number.
@@ -189,7 +189,7 @@ def load_saved_model(directory: str | os.PathLike[str], where: str) -> Any:
     """Loads a SavedModel; if it has several graphs, the one with the tag "serve".
 
     Args:
-      directory: of the SavedModel.
+      directory: directory of the SavedModel.
       where: flag and value for messages.
 
     Raises:

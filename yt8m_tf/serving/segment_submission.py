@@ -71,7 +71,7 @@ def write_submission(path: Path, lists: Iterable[tuple[int, Iterable[bytes]]]) -
     """Writes a submission.
 
     Args:
-      path: of the file.
+      path: path of the file.
       lists: a class and its segments, `video:start`, best first; a line each, in this order.
     """
     with path.open("wb") as file:

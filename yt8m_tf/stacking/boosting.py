@@ -80,7 +80,7 @@ def train(
       held_out: files of `rows.save_rows` for early stopping; all of their negatives are used.
       names: names of the feature columns.
       config: options of the trees.
-      num_threads: of LightGBM; 0: all cores. More threads than free cores make it many times slower.
+      num_threads: threads of LightGBM; 0: all cores. More threads than free cores make it many times slower.
       on_tree: receives the number of trees so far and the loss on the held-out rows.
 
     Raises:

@@ -103,11 +103,11 @@ def combination_gaps(
     """Computes GAP@20 of the plain mean, the mean of logits, the weighted mean and the stacked scores.
 
     Args:
-      inputs: of a split.
+      inputs: inputs of a split.
       paths: files of rows of all shards of the split.
-      weights: [M], of the weighted mean.
+      weights: [M], weights of the weighted mean.
       stacked: directory of the boosters' score shards.
-      manifest: of these score shards.
+      manifest: manifest of these score shards.
       mass: accumulates the stacked scores, if given.
       progress: whether to show a progress bar.
     """

@@ -17,7 +17,7 @@ def candidates(scores: Sequence[ShardScores], top: int, num_classes: int) -> tup
     """Returns the classes that are among the highest of at least one model.
 
     Args:
-      scores: of the models that may name candidates, for the same N videos in the same order.
+      scores: scores of the models that may name candidates, for the same N videos in the same order.
       top: the number of classes from each model.
       num_classes: C.
 
@@ -45,7 +45,7 @@ def features(
     """Returns the features of candidate rows, without the class id.
 
     Args:
-      scores: of all M models, for the same N videos in the same order.
+      scores: scores of all M models, for the same N videos in the same order.
       videos, classes: [R], see `candidates`.
       num_classes: C.
       config: chooses the columns.

@@ -40,12 +40,12 @@ def train_folds(
     """Returns the boosters of folds 0, 1, ...; existing ones are read instead of trained.
 
     Args:
-      directory: of the boosters, `fold_<f>.txt`.
+      directory: directory of the boosters, `fold_<f>.txt`.
       paths: files of rows, named after their shards.
       folds: the fold of each shard.
       names: names of the feature columns.
       config: options of the trees.
-      num_threads: of LightGBM; 0: all cores.
+      num_threads: threads of LightGBM; 0: all cores.
       train_fold: trains a fold; None: `boosting.train`.
       bar: the progress bar.
     """

@@ -26,7 +26,7 @@ class ShardInputs:
 
     Attributes:
       ids: [N] bytes objects.
-      scores: of each model.
+      scores: scores of each model.
       labels: [N, L] int32 class ids, padded with -1; only padding if a shard has no labels.
     """
 
@@ -107,11 +107,11 @@ class StackInputs:
         or "negative", treat them as videos of no class.
 
     Attributes:
-      names: of the models.
+      names: names of the models.
       shards: paths.
       num_classes: C.
       folds: maps the base names of shards to their folds; empty if the models were trained without folds.
-      fingerprints: of the models' scores.
+      fingerprints: fingerprints of the models' scores.
 
     Raises:
       InputError: two models have the same name, a model has no scores, the classes or folds of scores differ, the same

@@ -70,9 +70,9 @@ def rows_of_models(rows: Rows, chosen: Sequence[int], num_models: int, config: S
     scores, equal scores in the order of class ids, as in its list.
 
     Args:
-      rows: of all models, with `candidates: union`.
+      rows: rows of all models, with `candidates: union`.
       chosen: indices of the models, ascending.
-      num_models: M, of `rows`.
+      num_models: M, the number of models in `rows`.
       config: that of `rows`, except that `aggregates` may differ.
     """
     named = np.zeros(len(rows.classes), bool)
@@ -113,7 +113,7 @@ class ShardSequence(lightgbm.Sequence):
     Args:
       path: a file written by `save_rows`.
       negatives: the share of rows without a label that is kept.
-      seed: of the draw.
+      seed: seed of the draw.
     """
 
     batch_size = 1 << 16

@@ -29,7 +29,7 @@ class StackConfig:
       early_stopping: training stops after this many trees without a lower loss on the held-out fold; 0: never.
       num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2, cat_smooth, cat_l2: options of LightGBM. The
         last two regularise what trees learn about single classes.
-      seed: of all random choices.
+      seed: seed of all random choices.
     """
 
     candidates: Literal["union", "best_model"] = "union"

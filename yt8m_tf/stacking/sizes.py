@@ -52,7 +52,7 @@ def ensemble_sizes(
       overrides: changes of its configuration for the boosters of the ensembles, such as "learning_rate=0.1".
       num_weak: number of weak models, those with the lowest GAP; None: half of the models.
       random_orders: number of random orders, in addition to best first and worst first.
-      num_threads: of LightGBM; 0: all cores.
+      num_threads: threads of LightGBM; 0: all cores.
       progress: whether to show progress bars.
 
     Returns:

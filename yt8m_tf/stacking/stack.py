@@ -78,7 +78,7 @@ def stack(
       applied: other splits of the same models, by name.
       output: the directory to write to; an interrupted stacking of the same inputs is continued.
       config: options of candidates, features and trees.
-      num_threads: of LightGBM; 0: all cores.
+      num_threads: threads of LightGBM; 0: all cores.
       train_fold: trains a fold; None: `boosting.train`.
       progress: whether to show progress bars.
 

@@ -39,11 +39,11 @@ def ensembles(gaps: Sequence[float], num_weak: int, random_orders: int, seed: in
     """Returns all ensembles, order by order, small ones first; those of different orders may have the same members.
 
     Args:
-      gaps: of each model, out of fold.
+      gaps: GAP@20 of each model, out of fold.
       num_weak: number of weak models, those with the lowest GAP, which `WITH_WEAK` adds to the best 1, 2, 4, ... of the
         others; 0: no such ensembles.
       random_orders: number of random orders.
-      seed: of the random orders.
+      seed: seed of the random orders.
     """
     best = best_first(gaps)
     orders = {BEST: best, WORST: best[::-1]}

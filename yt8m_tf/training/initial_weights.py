@@ -55,7 +55,7 @@ class _Origin:
 
     Attributes:
       where: description of the source, for messages.
-      shapes: of the source's variables, by their names in it.
+      shapes: shapes of the source's variables, by their names in it.
       read: returns the value of a variable.
     """
 

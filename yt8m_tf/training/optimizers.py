@@ -85,7 +85,7 @@ def rmsprop_update(
     Args:
       config: gives rho and epsilon.
       value: the variable's value, float32 of any shape.
-      gradient: of the same shape.
+      gradient: its gradient, of the same shape.
       mean_square: running average of the gradient's square, zeros at first; its bias is not corrected.
       learning_rate: scalar float32.
 
@@ -114,7 +114,7 @@ def adam_update(
     Args:
       config: gives betas, epsilon and weight decay.
       value: the variable's value, float32 of any shape.
-      gradient: of the same shape.
+      gradient: its gradient, of the same shape.
       moments: running averages of the gradient and of its square, zeros at first.
       step: updates made before this one (scalar float32), for the correction of the averages' bias.
       learning_rate: scalar float32.

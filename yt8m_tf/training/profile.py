@@ -33,7 +33,7 @@ class Profile:
     Args:
       directory: the parent of `plugins/profile/`; None traces nothing (in all processes except the chief).
       steps: the range; None traces nothing.
-      total_steps: of the run.
+      total_steps: number of steps of the run.
 
     Raises:
       InputError: the run ends before the range begins.
