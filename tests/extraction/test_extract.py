@@ -288,7 +288,8 @@ def test_a_process_that_dies_costs_one_video(folder: Path, tmp_path: Path) -> No
         while True:
             for process in multiprocessing.active_children():
                 try:
-                    opened = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{process.pid}/fd")]
+                    directory = f"/proc/{process.pid}/fd"
+                    opened = [os.readlink(os.path.join(directory, name)) for name in os.listdir(directory)]
                 except OSError:
                     continue
                 if str(long) in opened:

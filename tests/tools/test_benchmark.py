@@ -109,7 +109,7 @@ def test_heap_evaluator_by_hand():
 def test_evaluate_benchmark_runs(tmp_path):
     result = evaluate.run(quick(tmp_path))
     (measurement,), (table,) = result.measurements, result.tables
-    assert [t.at_least for t in measurement.targets] == [20.0, None]
+    assert [t.at_least for t in measurement.targets] == [30.0, None]
     assert [row[0] for row in table.rows] == ["64", "128", "256"]
     assert "benchmark evaluate" in report.render("evaluate", result)
 

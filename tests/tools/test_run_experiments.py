@@ -41,7 +41,7 @@ def test_results_are_kept_and_not_made_again(learnable_shards, tmp_path):
     assert (result["model"], result["step"] in (20, 40), result["num_videos"]) == ("logistic", True, 128)
     assert result["gap_at_20"] == max(entry["gap_at_20"] for entry in result["history"])
     assert [entry["step"] for entry in result["history"]] == [20, 40] and result["peak_memory_gb"] > 0.1
-    assert len(list((tmp_path / "runs").glob("events.out.tfevents.*"))) == 1  # the columns of TensorBoard's HParams tab
+    assert len(list((tmp_path / "runs").rglob("events.out.tfevents.*.columns.session"))) == 1  # of the HParams tab
     # Now with another run, which cannot be trained: the first run is kept, and not trained again.
     failed = run(config, data_dir, tmp_path)
     assert failed.returncode == 1 and "1 of 2 runs are done already" in failed.stdout
