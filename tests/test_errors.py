@@ -19,4 +19,4 @@ from yt8m_tf.errors import InputError
     ],
 )
 def test_what_a_message_quotes_breaks_no_line(quoted: str, shown: str) -> None:
-    assert str(InputError(f"video '{quoted}' stands twice")) == f"video '{shown}' stands twice"
+    assert str(InputError(f"video '{quoted}' occurs twice")) == f"video '{shown}' occurs twice"

@@ -87,7 +87,7 @@ def test_damaged_arrays(change: Callable[[bytes], bytes], tmp_path: Path) -> Non
     sound = path.read_bytes()
     assert files.read_arrays(io.BytesIO(sound))["names"].tolist() == ["n"]
     assert change(sound) != sound
-    with pytest.raises(ValueError, match=r"no \.npz file of arrays"):
+    with pytest.raises(ValueError, match=r"not an \.npz file of arrays"):
         files.read_arrays(io.BytesIO(change(sound)))
 
 

@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
         checkpoints.load_trained(tmp_path / "run")
     data.write_bytes(whole)
     (step / "variables.index").rename(step / "away")
-    with pytest.raises(InputError, match=r"step_00000010' is not whole: 'variables\.index' is missing; move it away"):
+    with pytest.raises(InputError, match=r"step_00000010' is incomplete: 'variables\.index' is missing; move it away"):
         checkpoints.load_trained(tmp_path / "run")
 
 

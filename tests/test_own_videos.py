@@ -97,7 +97,7 @@ def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "new/broken.mp4: cannot be opened: Invalid data" in again.stdout
     assert (tmp_path / "again.txt").read_bytes() == before
     for flags, message in (
-        (["--extract=mine", "--max_seconds=9"], "--max_seconds: --extract=mine says it already; leave the flag out"),
+        (["--extract=mine", "--max_seconds=9"], "--max_seconds: already set by --extract=mine; leave the flag out"),
         (["--extract=videos"], "extraction.json: cannot be read"),
         (["--extract=rgb=keras:none.keras"], "none.keras: no such file"),
         (["--extract=audio=log_mel"], "takes the feature 'rgb' with 1,280 values, and the recipe makes audio alone"),

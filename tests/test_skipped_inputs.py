@@ -57,7 +57,7 @@ def test_nothing_scored_is_an_error(what: str, models: Path, rng: np.random.Gene
     else:
         shard.write_bytes({"no TFRecord": b"\xff" * 99, "empty file": b"", "gzip": gzip.compress(b"x" * 99)}[what])
     message = {
-        "no TFRecord": "no TFRecord file",
+        "no TFRecord": "not a TFRecord file",
         "empty file": "is empty",
         "clips without frames": "2 clips without frames",
         "gzip": "compressed with gzip: unpack it",

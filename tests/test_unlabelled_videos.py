@@ -139,7 +139,7 @@ def test_commands_count_them(tmp_path: Path) -> None:
             *("--xla=false", f"--on_unlabelled={policy}"),
         )
         assert re.search(rf"Videos +{num_videos}\b", result.stdout), result.stderr
-        done = "left out" if policy == "skip" else "took for negative"
+        done = "left out" if policy == "skip" else "kept as negatives"
         assert f"{done} 8 videos without labels" in result.stdout
     result = run_command(
         *("evaluate", f"--workdir={tmp_path / 'run_labelled0'}", f"--data_dir={tmp_path / 'mixed'}", "--xla=false")

@@ -101,7 +101,7 @@ def results(options: Options) -> list[dict[str, Any]]:
             files.write_json(path, _measure(options, settings, percent))
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["videos"] != dict(options.videos):
-            raise InputError(f"{path}: is of other numbers of videos, {result['videos']}; name another --output")
+            raise InputError(f"{path}: has different numbers of videos, {result['videos']}; name another --output")
         found.append(result)
     return found
 
@@ -141,7 +141,7 @@ def _make_data(options: Options, sizes: Mapping[str, int], percent: int) -> Path
         _run(flags_, "yt8m_tf.bin.sample_data")
     splits = json.loads(summary.read_text(encoding="utf-8"))["splits"]
     if {split: values["num_videos"] for split, values in splits.items()} != dict(options.videos):
-        raise InputError(f"{output}: is of other numbers of videos; name another --workdir")
+        raise InputError(f"{output}: has different numbers of videos; name another --workdir")
     return output
 
 
@@ -154,7 +154,9 @@ def _run(arguments: Sequence[str], module: str) -> None:
     command = [sys.executable, "-m", module, *arguments]
     print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)
     if status := subprocess.run(command, check=False).returncode:
-        raise InputError(f"{module} ended with status {status}; its message is above, and the same command goes on")
+        raise InputError(
+            f"{module} ended with status {status}; its message is above; run the same command again to continue"
+        )
 
 
 def main(_: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def main(_: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="yt8m_mutate_") as folder:
         copies = [_Copy(root, Path(folder, str(number))) for number in range(_JOBS.value)]
         if _CHECK.value and (outcome := copies[0].run([])).result != "survived":
-            raise InputError(f"--check: tests fail without any mutant: {', '.join(outcome.by)}; mend them first")
+            raise InputError(f"--check: tests fail without any mutant: {', '.join(outcome.by)}; fix them first")
         _run_covering(copies, [mutant for mutant in mutants if not results.known(mutant)], results)
         survivors = [mutant for mutant in mutants if results.is_undecided(mutant)]
         if survivors and _SURVIVORS.value == "whole":

@@ -231,7 +231,9 @@ def read_arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
             raise ValueError(f"'{others[0]}' contains invalid text")
         return arrays
     except Exception as error:  # zipfile, zlib and NumPy's reader of headers raise a dozen kinds
-        raise ValueError(f"no .npz file of arrays: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"not an .npz file of arrays: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _is_text(array: np.ndarray) -> bool:

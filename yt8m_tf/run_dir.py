@@ -197,8 +197,10 @@ def _read_lines(path: Path, kind: str) -> list[dict[str, Any]]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that, and repeat") from error
-    return [_entry(line, f"{path}: line {number} is no {kind} of a run") for number, line in enumerate(lines, 1)]
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); make it readable, and run the command again"
+        ) from error
+    return [_entry(line, f"{path}: line {number} is not a {kind} of a run") for number, line in enumerate(lines, 1)]
 
 
 def _entry(line: bytes, wrong: str) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def test_the_way_from_shards_to_a_submission_file(learnable_shards: Callable[...
     other = (f"--workdir={run}", f"--data_dir={data_dir}", f"--output={tmp_path / 'against'}")
     result = run_command("evaluate", *other, f"--against={model}")
     assert re.match(rf"model: .+, best checkpoint of {re.escape(str(run))}: step \d+\n", result.stdout)
-    assert "which holds 0: no difference is shown" in result.stdout, result.stderr
+    assert "which includes 0: the difference is not significant" in result.stdout, result.stderr
     found = json.loads((tmp_path / "against" / "metrics.json").read_text())["against"]
     assert abs(found["difference"]) < 1e-3 and found["interval"]["low"] <= 0 <= found["interval"]["high"]
     assert found["against"] == str(model)
@@ -343,7 +343,7 @@ def test_signals_end_a_command_in_one_line(tmp_path: Path, monkeypatch: pytest.M
             patch.setattr(files.os, "replace", lambda *_, number=number: send(number))
             result = run_command("models", f"--markdown={page}")
         assert result.returncode == 128 + number and result.stderr.count("\n") == 1
-        assert result.stderr.startswith("yt8m-models: error: interrupted; the same command goes on")
+        assert result.stderr.startswith("yt8m-models: error: interrupted; run the same command again to continue")
         assert os.listdir(tmp_path) == ["page.md"] and page.read_text() == "before"
     assert signal.getsignal(signal.SIGTERM) is before
 

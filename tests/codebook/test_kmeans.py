@@ -178,8 +178,8 @@ def test_centroids_are_assigned_on_every_replica(
             None,
             r"cannot be read \(no such file\); fit centroids with yt8m-kmeans --num_clusters=30 --features=rgb:8,au",
         ),
-        ("text", "is no file of centroids; name one that yt8m-kmeans wrote"),
-        ("other", "is no file of centroids"),
+        ("text", "is not a file of centroids; name one that yt8m-kmeans wrote"),
+        ("other", "is not a file of centroids"),
         (
             {"features": {"audio": 4, "rgb": 8}},
             r"features audio:4,rgb:8, data\.features has rgb:8,audio:4; make .* same",
@@ -299,6 +299,6 @@ def test_frames_of_other_kinds_are_sampled_decoded(kind: str, tmp_path: Path, rn
 def test_the_command_takes_features_from_one_place(tmp_path: Path) -> None:
     common = ("kmeans", f"--input={tmp_path}/x", f"--output={tmp_path}/y.npz")
     done = run_command(*common, "--config=first_level/nextvlad.yaml", "--features=rgb:8")
-    assert done.returncode != 0 and "says which features there are; leave --features out" in done.stderr
+    assert done.returncode != 0 and "already gives the features; leave --features out" in done.stderr
     done = run_command(*common, "--config=first_level/logistic.yaml")
     assert done.returncode != 0 and "data.level is video, and only clips have frames" in done.stderr

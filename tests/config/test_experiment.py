@@ -50,9 +50,9 @@ def test_an_experiment_out_of_range_is_refused(values: dict[str, Any], message: 
         ("optimizer.learning_rat=3", r"unknown key 'optimizer\.learning_rat'; did you mean"),
         ("optimizer.learning_rate.x=3", r"'optimizer\.learning_rate': \{'x': 3\} is not a number"),
         ("=3", "unknown key ''"),
-        ("model.name=[1]", r"'model\.name': \[1\] is no name; give one of "),
-        ("model.name={a: 1}", r"'model\.name': \{'a': 1\} is no name"),
-        ("model.name=null", r"'model\.name': None is no name"),
+        ("model.name=[1]", r"'model\.name': \[1\] is not a name; give one of "),
+        ("model.name={a: 1}", r"'model\.name': \{'a': 1\} is not a name"),
+        ("model.name=null", r"'model\.name': None is not a name"),
     ],
 )
 def test_bad_overrides(override: str, message: str) -> None:

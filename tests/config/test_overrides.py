@@ -79,7 +79,7 @@ def test_nothing_left() -> None:
     [
         ("data.train=*.tfrecord", "--set='data.train=\"*.tfrecord\"'"),
         ("data.train=!x", "--set='data.train=\"!x\"'"),
-        ("data.train=[a*, *b]", "so does each text in a list or mapping"),
+        ("data.train=[a*, *b]", "and likewise each text in a list or mapping"),
     ],
 )
 def test_quotes_are_advised_for_what_yaml_takes_for_its_own(override: str, hint: str) -> None:
@@ -90,5 +90,5 @@ def test_quotes_are_advised_for_what_yaml_takes_for_its_own(override: str, hint:
 
 
 def test_removing_what_is_not_there_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"no 'audoi' to remove by null; there is: rgb, audio; did you mean 'audio'"):
+    with pytest.raises(InputError, match=r"no 'audoi' to remove with null; known: rgb, audio; did you mean 'audio'"):
         apply_overrides(ExperimentConfig, {}, ["data.features.audoi=null"])

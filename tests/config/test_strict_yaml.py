@@ -213,15 +213,18 @@ def test_differences_are_listed_by_dotted_key() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: {name: moe}\ntrain: {epochs: 1}\nmodel: {name: logistic}\n", "key 'model' stands in lines 1 and 3"),
-        ("train:\n  epochs: 1\n  seed: 2\n  epochs: 3\n", "key 'epochs' stands in lines 2 and 4"),
+        (
+            "model: {name: moe}\ntrain: {epochs: 1}\nmodel: {name: logistic}\n",
+            "key 'model' is repeated in lines 1 and 3",
+        ),
+        ("train:\n  epochs: 1\n  seed: 2\n  epochs: 3\n", "key 'epochs' is repeated in lines 2 and 4"),
     ],
 )
 def test_a_key_that_stands_twice(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(InputError, match=f"x.yaml: not a YAML file .*{message}"):
         load_yaml(str(tmp_path / "x.yaml"))
-    with pytest.raises(InputError, match=r"--set=train=.*key 'seed' stands in lines 1 and 1"):
+    with pytest.raises(InputError, match=r"--set=train=.*key 'seed' is repeated in lines 1 and 1"):
         apply_overrides(_Inner, {}, ["train={seed: 1, seed: 2}"])
 
 

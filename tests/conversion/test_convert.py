@@ -165,7 +165,7 @@ def test_the_same_bytes_with_several_processes_and_after_a_kill(
 
     monkeypatch.setattr(staging.Staging, "make", make_some)
     result = _convert(tmp_path, tmp_path / "two")
-    assert result.returncode == 130 and "interrupted; the same command goes on where it was" in result.stderr
+    assert result.returncode == 130 and "interrupted; run the same command again to continue" in result.stderr
     assert not list((tmp_path / "two").rglob("*.tfrecord"))
     monkeypatch.undo()
     monkeypatch.setattr(array_files, "_VIDEOS", 4)
@@ -183,9 +183,11 @@ def test_what_is_there_is_not_made_again_nor_replaced(tmp_path: Path) -> None:
     _make(tmp_path)
     _convert(tmp_path, tmp_path / "out")
     before = _contents(tmp_path / "out")
-    assert _convert(tmp_path, tmp_path / "out").stdout.splitlines()[0].endswith("level, which were there")
+    assert _convert(tmp_path, tmp_path / "out").stdout.splitlines()[0].endswith("level (already there)")
     other = _convert(tmp_path, tmp_path / "out", "--dtype=float32")
-    assert other.returncode == 1 and "holds shards that were made from something else" in other.stderr
+    assert (
+        other.returncode == 1 and "holds shards that were made from other input or with other options" in other.stderr
+    )
     assert _contents(tmp_path / "out") == before
     assert _convert(tmp_path, tmp_path / "out", "--dtype=float32", "--overwrite", "--levels=frame").returncode == 0
     clip = _clips(tmp_path / "out")["v7"].feature_lists.feature_list["rgb"].feature[0].bytes_list.value[0]
@@ -218,7 +220,7 @@ def test_every_bad_video_is_a_row_of_the_report(tmp_path: Path) -> None:
         "v1": "the numbers of frames differ by more than one: rgb 9, audio 3",
         "v2": "rgb has 5 values, and others have 4",
         "v3": "a pickle: reading it would run whatever code is in it; save plain arrays of numbers",
-        "v4": "no file of NumPy's: its first bytes are others",
+        "v4": "not a NumPy file: its first bytes differ",
         "v5": "has the features audio, and others have audio, rgb",
         "stranger": "not in the table of labels",
         "lost": "no features",

@@ -63,7 +63,7 @@ def test_mediapipe(tmp_path: Path, rng: np.random.Generator) -> None:
     }
     np.testing.assert_array_equal(videos["one"]["rgb"], rgb)
     np.testing.assert_array_equal(videos["one"]["audio"], audio)
-    assert problems["four"] == "no serialized tf.train.SequenceExample"
+    assert problems["four"] == "not a serialized tf.train.SequenceExample"
     assert problems["five"].startswith("has no list of floats such as 'RGB/feature/floats'; it has: no lists")
     assert problems["six"].startswith("has no list of floats")
     assert list(_read(tmp_path / "two.pb", tmp_path / "three.pb", wanted=["rgb"])[0]["its own"]) == ["rgb"]
@@ -129,7 +129,7 @@ def test_damaged_arrays(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_bytes(b"0.5 0.25")
     (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04 no more")
     problems = _read(f"x={tmp_path}/*.npy")[1] | _read(tmp_path / "*.npz")[1]
-    assert problems["text"] == "no file of NumPy's: its first bytes are others"
+    assert problems["text"] == "not a NumPy file: its first bytes differ"
     assert all(problems[name].startswith("damaged: ") for name in ("cut", "header", "huge", "zip"))
     assert all("\n" not in problem for problem in problems.values())
 

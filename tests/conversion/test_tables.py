@@ -85,7 +85,7 @@ def test_without_splits_the_ids_say(tmp_path: Path) -> None:
         (["id,label", "a,x"], "has no column 'labels'; did you mean 'label'?; it has: id, label"),
         (["id,labels", "a,x", "b,y", "a,z"], "row 4: the id 'a' is that of row 2, too; keep one of them"),
         (["id,labels", "a,x", ",y"], "row 3: no id in column 'id'"),
-        (["id,labels,split", "a,x,training"], "row 2: the split 'training' is none of train, validate, test"),
+        (["id,labels,split", "a,x,training"], "row 2: the split 'training' is not one of train, validate, test"),
         (["id,labels", "a,x,y"], "line 2: has another number of cells than line 1"),
         (["id,labels", "a"], "line 2: has another number of cells than line 1"),
         (["id,labels", 'a,"x'], "cannot be read (unexpected end of data)"),

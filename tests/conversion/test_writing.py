@@ -92,7 +92,9 @@ def test_what_is_there_is_known_and_not_replaced_unasked(tmp_path: Path) -> None
     assert check_output(tmp_path, "f", False) == written
     (tmp_path / "video" / "train0000.tfrecord").unlink()
     assert check_output(tmp_path, "f", False) is None
-    with pytest.raises(InputError, match=r"holds shards that were made from something else.*--overwrite"):
+    with pytest.raises(
+        InputError, match=r"holds shards that were made from other input or with other options.*--overwrite"
+    ):
         check_output(tmp_path, "other", False)
     assert check_output(tmp_path, "other", True) is None
     few = Layout(("frame",), 100, _SIZES, Storage())
@@ -103,7 +105,7 @@ def test_what_is_there_is_known_and_not_replaced_unasked(tmp_path: Path) -> None
 def test_shards_from_elsewhere_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "video").mkdir()
     (tmp_path / "video" / "train0000.tfrecord").write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"train0000.tfrecord comes from elsewhere; name another directory"):
+    with pytest.raises(InputError, match=r"train0000.tfrecord was not written by this command; name another directory"):
         check_output(tmp_path, "f", True)
 
 
@@ -133,7 +135,7 @@ def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"--output_dir={tmp_path}: would write over '{report}', which is to be"):
             check_inputs(tmp_path, table, inputs)
     vocabulary.write_text("Index,Name\n0,cat\n")
-    with pytest.raises(InputError, match=rf"{vocabulary} comes from elsewhere; name another directory"):
+    with pytest.raises(InputError, match=rf"{vocabulary} was not written by this command; name another directory"):
         check_inputs(tmp_path, _TABLE, [])
     check_inputs(tmp_path, None, [])
     check_inputs(tmp_path, dataclasses.replace(_TABLE, vocabulary=vocabulary), [])

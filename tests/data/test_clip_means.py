@@ -139,10 +139,18 @@ def test_the_shipped_model_of_two_inputs_has_the_weights_of_two_runs_of_videos()
         (
             {"rgb": 3, "clip": {"size": 3, "mean_of": "audio"}},
             "frame",
-            "'audio' is no feature of frames of its size, 3",
+            "'audio' is not a frame-level feature of its size, 3",
         ),
-        ({"rgb": 3, "clip": {"size": 4, "mean_of": "rgb"}}, "frame", "'rgb' is no feature of frames of its size, 4"),
-        ({"rgb": 3, "clip": {"size": 3, "mean_of": "clip"}}, "frame", "'clip' is no feature of frames of its size, 3"),
+        (
+            {"rgb": 3, "clip": {"size": 4, "mean_of": "rgb"}},
+            "frame",
+            "'rgb' is not a frame-level feature of its size, 4",
+        ),
+        (
+            {"rgb": 3, "clip": {"size": 3, "mean_of": "clip"}},
+            "frame",
+            "'clip' is not a frame-level feature of its size, 3",
+        ),
         ({"rgb": 3, "clip": {"size": 3, "mean_of": "rgb"}}, "video", "mean_of is for clips: leave it out"),
         ({"rgb": 3, "clip": {"size": 3, "dtype": "uint8", "mean_of": "rgb"}}, "frame", "dtype of a mean is float_list"),
     ],

@@ -28,7 +28,7 @@ _CLIP = frame_record(b"a", [1], rgb=np.ones((3, 2), np.uint8))
         (b"RIFF\0\0\0\0AVI LIST" + bytes(40), "an AVI video"),
         (b"PK\x03\x04" + bytes(40), "a ZIP archive: unpack it"),
         (b"\x93NUMPY\1\0" + bytes(40), "a NumPy array"),
-        (b"<!DOCTYPE html><html>404 Not Found</html>", "a web page, perhaps what a server says"),
+        (b"<!DOCTYPE html><html>404 Not Found</html>", "a web page, perhaps a server's error page"),
         (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "an XML file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a pointer of Git LFS"),
         (b"id,labels,rgb0\nabcd,1 2,0.5\n", "a CSV file: make shards of it with yt8m-convert"),
@@ -58,7 +58,7 @@ def test_a_damaged_start_is_told_from_what_holds_no_record(rng: np.random.Genera
 
 @pytest.mark.parametrize("content", [b"nothing but words here\n", bytes([255, 254]) * 90], ids=["text", "bytes"])
 def test_nothing_is_advised_that_does_not_help(content: bytes, tmp_path: Path) -> None:
-    """Neither skipping nor salvaging helps with a file that is no shard."""
+    """Neither skipping nor salvaging helps with a file that is not a shard."""
     path = tmp_path / "x.tfrecord"
     path.write_bytes(content)
     damage = scan_shard(str(path)).damage
@@ -67,5 +67,5 @@ def test_nothing_is_advised_that_does_not_help(content: bytes, tmp_path: Path) -
         Faults(reader=Reader(has_flags=True)).skip_damage(damage)
     found = find_bad_record([str(path)], DataConfig(), need_labels=False)
     for message in (str(error.value), found or ""):
-        assert message.startswith(f"{path}: no TFRecord file: "), message
+        assert message.startswith(f"{path}: not a TFRecord file: "), message
         assert not any(word in message for word in ("byte 0", "--on_damaged", "yt8m-inspect")), message

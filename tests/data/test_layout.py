@@ -79,7 +79,7 @@ def test_records_that_no_section_reads() -> None:
         video_record(b"a", [1], rgb=np.ones(4, np.float32)),
     )
     assert _section([]) == []
-    assert _section([clip, video]) == ["# for the section data of a configuration, inspect records of one level alone"]
+    assert _section([clip, video]) == ["# for the section data of a configuration, inspect records of a single level"]
     changing = [video_record(b"a", [1], rgb=np.ones(size, np.float32), text=np.ones(3, np.float32)) for size in (4, 5)]
     lines = _section([*changing, video_record(b"b", [1], rgb=np.ones(4, np.float32))])
     assert lines[0] == "# no feature that all records hold in one size"
@@ -97,7 +97,7 @@ def test_features_without_ids_or_labels_and_of_other_lengths() -> None:
     lines = _section([message.SerializeToString()])
     assert "  keys: {a_b: 'A.b'}" in lines and "  max_frames: 4  # of the longest clip" in lines
     assert any("no key has an id in every record" in line for line in lines)
-    assert any("no labels: num_classes" in line for line in lines)
+    assert any("no labels: set num_classes" in line for line in lines)
     assert _parsed(lines).max_frame_difference == 5
 
 

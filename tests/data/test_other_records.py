@@ -161,7 +161,7 @@ _PROBLEMS = {
     "no whole number of values": (
         ("clip_bytes", {}),
         _set_bytes("clip", np.zeros(11, np.uint8)),
-        "frame 2 of 'clip' has 11 bytes, no whole number of float16; name the right key in data.keys.clip",
+        "frame 2 of 'clip' has 11 bytes, not a whole number of float16; name the right key in data.keys.clip",
     ),
     "floats for codes": (
         ("mediapipe", {"features": {"rgb": 8}, "keys": {"id": "clip/data_path", "rgb": "RGB/feature/floats"}}),
@@ -193,7 +193,7 @@ _PROBLEMS = {
     "a part of a frame": (
         ("one_list", {}),
         lambda context, lists: context["clip"].float_list.value.append(1.0),
-        "'clip' has 31 values, no multiple of 6; name the right key in data.keys.clip",
+        "'clip' has 31 values, not a multiple of 6; name the right key in data.keys.clip",
     ),
     "NaN in the context": (
         ("three", {}),

@@ -385,8 +385,8 @@ _BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "frame label": ("frame", lambda: _frames(labels=[1000]), "label 1000 is not below data.num_classes: 1000"),
     "labels": ("video", lambda: _video(labels=[1, 2, 3, 4]), "4 labels, more than data.max_labels: 3"),
     "nan": ("video", lambda: _video(rgb=np.array([1, np.nan, 1], "float32")), "'mean_rgb' holds nan at 1"),
-    "no record": ("video", lambda: b"\x0a\xff\xff", "3 bytes that are no tf.train.Example"),
-    "no clip": ("frame", lambda: b"\x0a\xff\xff", "3 bytes that are no tf.train.Example"),
+    "no record": ("video", lambda: b"\x0a\xff\xff", "3 bytes that are not a tf.train.Example"),
+    "no clip": ("frame", lambda: b"\x0a\xff\xff", "3 bytes that are not a tf.train.Example"),
 }
 
 

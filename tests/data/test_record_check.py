@@ -63,7 +63,7 @@ def test_sound_records():
 ALL_KEYS = "it has: id, labels, mean_audio, mean_rgb"
 VIDEO_PROBLEMS = {
     "other level": (clip(), "a frame-level record; set data.level: frame, or give video-level shards"),
-    "other file": (b"\x07\x07", "2 bytes that are no tf.train.Example or SequenceExample; give YouTube-8M shards"),
+    "other file": (b"\x07\x07", "2 bytes that are not a tf.train.Example or SequenceExample; give YouTube-8M shards"),
     "no id": (
         video(id=None),
         "neither 'id' nor 'video_id' (it has: labels, mean_audio, mean_rgb); name its key in data.keys.id, or give"

@@ -243,7 +243,7 @@ def test_shards_without_segments_are_refused(kind: str, tmp_path: Path) -> None:
         ({"level": "video"}, "data.segments is for clips"),
         ({"max_frames": 4}, "size \\+ 2 \\* context is 5, more than data.max_frames: 4"),
         ({"verticals": 25}, "ratings are of classes, not of verticals"),
-        ({"features": {"ratings": 8}}, "data.features.ratings: batches of segments hold something else"),
+        ({"features": {"ratings": 8}}, "data.features.ratings: batches of segments use that name for something else"),
     ],
 )
 def test_what_does_not_go_with_segments_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -83,7 +83,7 @@ def test_original_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(directory, "_folds_case", lambda _: True)
     result = _download(publish(shards), tmp_path / "x", "--names=original")
     assert result.returncode == 1 and not (tmp_path / "x").exists()
-    assert "--names=original: trainaa.tfrecord and another file differ in case alone" in result.stderr
+    assert "--names=original: trainaa.tfrecord and another file differ only in case" in result.stderr
     assert _download(publish(shards), tmp_path / "x", "--names=original", "--files=0..25").returncode == 0
     monkeypatch.undo()
     assert _download(publish(shards), tmp_path / "x", "--names=original").returncode == 0
@@ -153,7 +153,7 @@ def test_what_cannot_be_fetched_is_said_once_and_the_rest_is_there(tmp_path: Pat
     result = _download(publish(shards, lambda path, _: "404" if path == missing else ""), tmp_path)
     assert result.returncode == 1 and len(_contents(tmp_path)) == 7
     (line,) = [line for line in result.stderr.splitlines() if "error" in line]
-    assert f"{missing}: 404 Not Found; check --partition and --base_url; the same command goes on" in line
+    assert f"{missing}: 404 Not Found; check --partition and --base_url; run the same command again" in line
     server = publish(shards)
     assert _download(server, tmp_path).returncode == 0
     assert [answer.path for answer in server.answers if answer.method == "GET"][1:] == [missing]
@@ -214,7 +214,7 @@ def test_killed_twice_while_every_third_answer_is_broken(
             _, errors = process.communicate(timeout=20)
             whole |= {path.name: len(server.answers) for path in data.glob("*.tfrecord") if path.name not in whole}
             after.set()
-        assert process.returncode == 143 and "interrupted; the same command goes on where it was" in errors
+        assert process.returncode == 143 and "interrupted; run the same command again to continue" in errors
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert whole and _contents(data) == _numbered(shards)

@@ -171,9 +171,11 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
         assert not (tmp_path / "run" / run_dir.CONFIG).exists()
 
     refused("--members: no run of 'two', 1 of the 2 stacked models; name runs of all", members=(one,))
-    refused("is called 'runs', which is none of the stacked models|not a run directory", members=(world.root / "runs",))
+    refused(
+        "is called 'runs', which is not one of the stacked models|not a run directory", members=(world.root / "runs",)
+    )
     shutil.copytree(one, tmp_path / "three")
-    refused("--members: .*three is called 'three', which is none of the stacked", members=(tmp_path / "three", two))
+    refused("--members: .*three is called 'three', which is not one of the stacked", members=(tmp_path / "three", two))
     refused(r"--stack=.*: no finished stacking there \(stack.json is missing\)", where=tmp_path)
     other = tmp_path / "other"
     shutil.copytree(stacked, other)

@@ -67,7 +67,7 @@ def test_by_hand(world: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (_ROWS.replace("3,b:0", "8,b:0"), "line 3 cannot be read: class 8 is none of the 3 that may be submitted"),
+        (_ROWS.replace("3,b:0", "8,b:0"), "line 3 cannot be read: class 8 is not one of the 3 that may be submitted"),
         (_ROWS.replace("3,b:0", "7,b:0"), "line 3 cannot be read: class 7 is already in line 2"),
         (_ROWS.replace("3,b:0", "3 b:0"), "line 3 cannot be read: '3 b:0' is not a class id and a comma"),
         (_ROWS.replace("3,b:0", "x,b:0"), "line 3 cannot be read: 'x' is not a class id"),

@@ -37,19 +37,19 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
     [
         (_ROWS, "id,labels\na,1\n", "line 3: video 'b' has no labels given"),
         (_ROWS, "id,labels\na,1\nb,1\nc,2\n", "lacks 1 of 3 videos, 'c' for one"),
-        (_ROWS + "a,1 0.1\n", "id,labels\na,1\nb,1\n", "line 4 cannot be read: video 'a' stands in line 2 already"),
+        (_ROWS + "a,1 0.1\n", "id,labels\na,1\nb,1\n", "line 4 cannot be read: video 'a' is already in line 2"),
         (_ROWS, "id,labels\na,\nb,\n", "no video has labels"),
         (_ROWS, "id,classes\na,1\n", "lacks the columns id,labels"),
         (_ROWS, "id,labels\na,one\n", "line 2 cannot be read: 'one' is not a class id"),
         (_ROWS, "id,labels\na,-1\nb,1\n", "line 2 cannot be read: '-1' is not a class id"),
-        (_ROWS, "id,labels\na,1\na,2\nb,1\n", "line 3 cannot be read: video 'a' stands in line 2 already"),
+        (_ROWS, "id,labels\na,1\na,2\nb,1\n", "line 3 cannot be read: video 'a' is already in line 2"),
         (_ROWS.replace("VideoId", "Video"), "id,labels\na,1\nb,1\n", "lacks the columns VideoId,LabelConfidencePairs"),
         (_ROWS.replace(",", ";"), "id,labels\na,1\nb,1\n", "line 1 holds VideoId;LabelConfidencePairs"),
         ("", "id,labels\na,1\nb,1\n", "line 1 holds nothing"),
         (_ROWS.replace("0.9", "nan"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'nan' is not a score"),
         (_ROWS.replace("0.8", "-0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: '-0.8' is not a score"),
         (_ROWS.replace("0.9", "1.5"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: '1.5' is not a score"),
-        (_ROWS.replace("2 0.5", "1 0.5"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: class 1 stands twice"),
+        (_ROWS.replace("2 0.5", "1 0.5"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: class 1 occurs twice"),
         (
             _ROWS.replace("0.5", "0.95"),
             "id,labels\na,1\nb,1\n",
@@ -96,7 +96,7 @@ def test_videos_without_labels_are_left_out_or_negative(tmp_path: Path, policy: 
         f"--on_unlabelled={policy}",
     )
     assert result.returncode == 0, result.stderr
-    videos, done = (1, "left out") if policy == "skip" else (2, "took for negative")
+    videos, done = (1, "left out") if policy == "skip" else (2, "kept as negatives")
     assert result.stdout == f"GAP@20 {gap:.6f} ({videos} videos, 2 labels)\n{done} 1 videos without labels\n"
 
 

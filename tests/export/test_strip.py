@@ -371,7 +371,7 @@ def test_what_cannot_be_stripped_is_one_line(run, rng, tmp_path):
     cases = {
         ("none", "s"): "--input=.*none: nothing there; give a run directory",
         ("empty", "s"): "a directory without run, checkpoint or SavedModel",
-        ("text.h5", "s"): "a file, but no .keras file",
+        ("text.h5", "s"): "a file, but not a .keras file",
         ("text.keras", "s.keras"): "cannot be read as a .keras file",
         ("text.keras", "s"): "--output=.*s: Keras loads only what is called NAME.keras",
         ("other.keras", "s.keras"): "holds no model.weights.h5",
@@ -391,7 +391,7 @@ def test_what_cannot_be_stripped_is_one_line(run, rng, tmp_path):
         assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match=r"--weights=average: .* has no moving averages"):
         strip(tmp_path / "slots", tmp_path / "s", average=True)
-    with pytest.raises(InputError, match=r"--weights: .* is no checkpoint"):
+    with pytest.raises(InputError, match=r"--weights: .* is not a checkpoint"):
         strip(tmp_path / "other.keras", tmp_path / "s.keras", average=True)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -97,7 +97,9 @@ def test_sigterm_ends_all_in_one_line_and_loses_nothing(learnable_shards: Callab
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 143 and "Traceback" not in output, output
-    assert output.splitlines()[-1].startswith("yt8m-pipeline: error: interrupted; the same command goes on"), output
+    assert output.splitlines()[-1].startswith(
+        "yt8m-pipeline: error: interrupted; run the same command again to continue"
+    ), output
     (history,) = run.glob("runs/*/*/history.jsonl")
     saved = sorted(history.parent.glob("checkpoints/step_*"))[-1]
     evaluated = [json.loads(line)["step"] for line in history.read_text().splitlines()]

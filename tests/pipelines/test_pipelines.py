@@ -200,7 +200,7 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
     content = (data_dir / "validate0001.tfrecord").read_bytes()
     (data_dir / "validate0001.tfrecord").write_bytes(content[:-7])
     settings = dataclasses.replace(_settings(), models={"logistic": _settings().models["logistic"]})
-    message = r"stage 'score logistic validation': .*validate0001\.tfrecord: damaged .*; the same command goes on from"
+    message = r"stage 'score logistic validation': .*validate0001\.tfrecord: damaged .*; run the same command again"
     with pytest.raises(InputError, match=message):
         _run(settings, data_dir, tmp_path / "run")
     states = States(tmp_path / "run", make_stages(settings), shards_of(make_stages(settings), str(data_dir)))
@@ -275,11 +275,11 @@ def test_teachers_in_the_training_step() -> None:
     [
         (
             {"final": {"teacher": "none"}},
-            "the teacher of 'final' is 'none', which is no model, student or baseline, nor",
+            "the teacher of 'final' is 'none', which is not one of its models, students, baselines, mean or ensemble",
         ),
         (
             {"final": {"teacher": "mean"}},
-            "the teacher of 'final' is 'mean', which is no model, student or baseline, nor",
+            "the teacher of 'final' is 'mean', which is not one of its models, students, baselines, mean or ensemble",
         ),
         (
             {"final": {"teacher": "ensemble"}, "ensemble": {"student": 1, "final": 1}},
@@ -291,11 +291,11 @@ def test_teachers_in_the_training_step() -> None:
         ),
         (
             {"ensemble": {"student": 1}, "ensemble_recipes": {"student": "none"}},
-            "ensemble_recipes names 'none', which is no first-level model; name one of logistic, moe",
+            "ensemble_recipes names 'none', which is not a first-level model; name one of logistic, moe",
         ),
         (
             {"ensemble": {"student": 1, "final": 1}, "ensemble_recipes": {"student": "moe"}},
-            "must have the same names; 'final' is in one of them alone",
+            "must have the same names; 'final' is in only one of them",
         ),
     ],
 )
@@ -320,7 +320,9 @@ def test_an_ensemble_has_its_weights_fitted_on_models_of_the_same_recipes() -> N
 
 
 def test_an_ensemble_of_unknown_runs() -> None:
-    with pytest.raises(InputError, match="ensemble names 'moe', which is no student, no baseline and no final network"):
+    with pytest.raises(
+        InputError, match="ensemble names 'moe', which is not a student, a baseline or the final network"
+    ):
         _settings(ensemble={"student": 1, "final": 1, "moe": 1})
     with pytest.raises(InputError, match="ensemble needs weights above 0, got 1"):
         _settings(ensemble={"student": 1, "final": 0})
@@ -357,7 +359,10 @@ def test_one_pipeline_at_a_time(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"models": None}, "models"),
-        ({"models": {"LightGBM": {"config": "first_level/moe.yaml"}}}, "models has 'LightGBM', as stacking calls"),
+        (
+            {"models": {"LightGBM": {"config": "first_level/moe.yaml"}}},
+            "models has 'LightGBM', a name that stacking uses",
+        ),
         ({"num_folds": 1}, "num_folds must be 2 or more"),
         ({"final": {"trunks": ["none"]}}, "final.trunks names 'none'"),
         ({"stack": {"learning_rate": 2.0}}, r"learning_rate must lie in \(0, 1\]"),

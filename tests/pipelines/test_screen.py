@@ -30,7 +30,7 @@ def test_a_line_a_stage_and_the_rest_in_its_log(tmp_path: Path, capfd: pytest.Ca
     log = tmp_path / "stages" / "bad.log"
     with (
         workers.local_workers(2, Where("", tmp_path), work=stage_work.talk) as submit,
-        pytest.raises(InputError, match=rf"stage 'bad': no such shard; what it printed is in {log}; the same command"),
+        pytest.raises(InputError, match=rf"stage 'bad': no such shard; its log is {log}; run the same command again"),
     ):
         runner.run(stages, states, submit, jobs=2)
     out, err = capfd.readouterr()

@@ -91,10 +91,10 @@ def test_what_cannot_be_a_pipeline_of_segments() -> None:
             make_stages(strict_yaml.parse(PipelineConfig, strict_yaml.merge(values, changes), ""))
         return str(caught.value)
 
-    assert "segments.context_free.start names 'none', which baselines does not have" in fails(
+    assert "segments.context_free.start names 'none', which is not in baselines" in fails(
         segments={"context_free": {"start": "none"}}
     )
-    assert "students, final and mean rest on the scores of models" in fails(mean=True)
+    assert "students, final and mean need the scores of models" in fails(mean=True)
     assert "segments.context_free: its configuration has no data.segments" in fails(
         segments={"context_free": {"config": "first_level/nextvlad.yaml"}}
     )

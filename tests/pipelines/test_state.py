@@ -116,7 +116,7 @@ def test_one_more_shard_is_asked_about(pipeline: Pipeline) -> None:
     old = pipeline.workdir / ".old" / "1"
     assert (old / "runs" / "moe" / "fold_1" / "file").read_text() == "train moe fold 1"
     assert (old / "submission.csv").is_file() and (old / "stages" / "stack.done.json").is_file()
-    assert f"stack: what was there is in {old} now" in pipeline.told
+    assert f"stack: moved its earlier output to {old}" in pipeline.told
     assert pipeline.run(_settings(), "*") == []  # nothing is left to start afresh
 
 
@@ -126,7 +126,9 @@ def test_what_became_of_shards(pipeline: Pipeline) -> None:
     pipeline.add_shard("train1", 11)
     pipeline.add_shard("train6")
     lines = pipeline.states(_settings()).changed()
-    expected = "'train5.tfrecord' and 1 more are new, 'train0.tfrecord' is gone, 'train1.tfrecord' is of another size"
+    expected = (
+        "'train5.tfrecord' and 1 more are new, 'train0.tfrecord' is gone, 'train1.tfrecord' is of a different size"
+    )
     assert lines[0] == f"'train logistic', 2 folds: shards: {expected}"
     assert lines[-1] == "'infer final': 'export final', which it needs, changed"
 
@@ -259,7 +261,7 @@ def test_features_are_no_keys_of_a_release(pipeline: Pipeline) -> None:
 def test_a_record_of_the_first_release_that_does_not_tell(pipeline: Pipeline) -> None:
     _as_an_earlier_release(pipeline, _settings(), unknown=False, told=False)
     pipeline.add_shard("train2")
-    assert "its record, of an earlier release, does not say which" in pipeline.states(_settings()).changed()[0]
+    assert "its record, from an earlier release, does not say which" in pipeline.states(_settings()).changed()[0]
 
 
 def test_fingerprints_are_those_of_the_first_release() -> None:
@@ -302,7 +304,7 @@ def test_a_record_of_another_shape_shows_as_a_difference(pipeline: Pipeline) -> 
     path.write_text(json.dumps(record))
     pipeline.add_shard("train2")  # otherwise the stored list would equal the current one
     for content, told in (
-        ('[["a", Infinity]]', "its shards are others than before"),
+        ('[["a", Infinity]]', "its shards have changed"),
         ('[["a\\nb", 10]]', r"'a\nb' is gone"),
     ):
         shards.write_text(content)
@@ -331,7 +333,7 @@ def test_an_output_without_a_record(pipeline: Pipeline) -> None:
     (pipeline.workdir / "runs" / "student").mkdir(parents=True)
     assert pipeline.states(_settings()).of("train student") == "to do"
     (pipeline.workdir / "runs" / "student" / "checkpoint").touch()
-    with pytest.raises(InputError, match="runs/student is there, and no record of what it was made for"):
+    with pytest.raises(InputError, match="runs/student exists, but no record says how it was made"):
         pipeline.run(_settings())
 
 

@@ -145,5 +145,5 @@ def test_an_interrupted_pipeline_waits_for_no_stage(tmp_path: Path) -> None:
 def test_an_error_without_words_is_named(tmp_path: Path) -> None:
     future: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
     future.set_exception(concurrent.futures.CancelledError())
-    with pytest.raises(InputError, match="stage 'one': CancelledError; the same command goes on"):
+    with pytest.raises(InputError, match="stage 'one': CancelledError; run the same command again"):
         _run(_stages("one"), tmp_path, lambda stage: future, 1)

@@ -161,7 +161,8 @@ def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Pag
     assert f"Pipeline {directory.parent.name}/pipeline: 3 models, 6 classes" in page.text
     best = "The best of 6 on the 20 validation videos is LightGBM (combination), with a GAP@20 of 0.5700: 0.0100 above"
     # Both have equal scores for the same three videos.
-    compared = "0.1379 above final (paired 95% interval over 3 videos +0.0000 to +0.0000, which holds 0: no difference"
+    compared = "0.1379 above final (paired 95% interval over 3 videos +0.0000 to +0.0000"
+    compared += ", which includes 0: the difference is not significant)."
     served = "The one to serve is exported/final/1, with a GAP@20 of 0.4321, 0.1379 below LightGBM. It costs 2.5 MB and"
     served += " 2,346 videos/s in batches of 1024, on the machine that exported it."
     surprising = "final (0.4321) is below simpler models that led to it: first (0.5400)."
@@ -174,7 +175,7 @@ def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Pag
     assert page.row("data, session 1 of 2")[1] == "4 shards; validation: 2 shards"
     assert page.row("training time")[1] == "3 min"  # 60 + 90.5 seconds
     assert page.row("training")[1].startswith("loss bce, adam with learning rate 0.001")
-    assert ["final", "stopping", "validation shards, which judge it"] in page.rows
+    assert ["final", "stopping", "validation shards (also used to evaluate it)"] in page.rows
     assert "num_classes: 6" in page.text  # the whole configuration
 
 

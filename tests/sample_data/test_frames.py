@@ -148,7 +148,7 @@ def test_bad_video_level_shards_are_named(tmp_path):
 
 
 def test_what_cannot_be_read_is_told_before_anything_is_replaced(tmp_path):
-    """Sample data is not removed if the clips would be made from it, or from a file that is no shard."""
+    """Sample data is not removed if the clips would be made from it, or from a file that is not a shard."""
     layout = Layout({"train": 4, "validate": 0, "test": 0}, 4, ("video",))
     write_sample_data(str(tmp_path / "in"), SampleConfig(6, 2, rgb_size=8, audio_size=4), layout, COUNTS)
     (tmp_path / "link").symlink_to("in")
@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_told_before_anything_is_replaced(tmp_path):
     for source, message in (
         ("in/video/train*", r"holds '.*train0000\.tfrecord', which is to be read; name another directory"),
         ("link/video/train*", r"holds '.*train0000\.tfrecord', which is to be read; name another directory"),
-        ("notes.txt", r"notes\.txt: no TFRecord file: a text file: give TFRecord files"),
+        ("notes.txt", r"notes\.txt: not a TFRecord file: a text file: give TFRecord files"),
     ):
         with pytest.raises(InputError, match=message):
             write_clips(str(tmp_path / "in"), str(tmp_path / source), COUNTS, 0, overwrite=True)

@@ -136,7 +136,7 @@ def test_records_of_another_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("score", [np.nan, 1.5, -0.25])
 def test_scores_that_are_no_probabilities(score: float, tmp_path: Path) -> None:
     records.write_shard(tmp_path / "a", [(b"bad", np.array([1]), np.array([score]))])
-    with pytest.raises(InputError, match="a score of video 'bad' is no probability"):
+    with pytest.raises(InputError, match="a score of video 'bad' is not a probability"):
         read_shard(tmp_path, "a", _manifest(shards={"a": 1}))
 
 

@@ -155,15 +155,15 @@ def test_perr_is_left_out_where_scores_do_not_reach(world, tmp_path):
 
 
 UNSOUND = {
-    "logits": (lambda i, c, s: (i, c, s * 2), r"predictions hold 1\.\d+, which is no probability"),
-    "negative": (lambda i, c, s: (i, c - 1, s), "class_indexes hold -1, which is no class id below 30"),
-    "too high": (lambda i, c, s: (i, c + 1, s), "class_indexes hold 30, which is no class id below 30"),
+    "logits": (lambda i, c, s: (i, c, s * 2), r"predictions hold 1\.\d+, which is not a probability"),
+    "negative": (lambda i, c, s: (i, c - 1, s), "class_indexes hold -1, which is not a class id below 30"),
+    "too high": (lambda i, c, s: (i, c + 1, s), "class_indexes hold 30, which is not a class id below 30"),
     "twice": (lambda i, c, s: (i, c // 2, s), r"class_indexes hold \d+ twice"),
     "other ids": (lambda i, c, s: ("x" + i, c, s), "gives video_id 'xs0_0' for the record of 's0_0'"),
     "flat": (lambda i, c, s: (i, c, s[:, 0]), r"gives video_id \[5\], class_indexes \[5, 30\], predictions \[5\] for"),
     "fewer rows": (lambda i, c, s: (i[1:], c[1:], s[1:]), r"gives video_id \[4\], .* for 5 records"),
     "transposed": (lambda i, c, s: (i, tf.transpose(c), tf.transpose(s)), r"class_indexes \[30, 5\]"),
-    "nan": (lambda i, c, s: (i, c, s * np.nan), "scores video 's0_0' NaN"),
+    "nan": (lambda i, c, s: (i, c, s * np.nan), "gives video 's0_0' a score that is NaN"),
 }
 
 
@@ -229,7 +229,5 @@ def test_a_place_that_cannot_be_reached_is_one_line(monkeypatch):
         raise tf.errors.FailedPreconditionError(None, None, "no host\n\t when reading")
 
     monkeypatch.setattr(tf.saved_model, "contains_saved_model", fails)
-    with pytest.raises(
-        InputError, match=r"^--saved_model=gs://b/m: cannot be looked at \(no host when reading\); give a"
-    ):
+    with pytest.raises(InputError, match=r"^--saved_model=gs://b/m: cannot be read \(no host when reading\); give a"):
         load_scorer("gs://b/m")

@@ -255,7 +255,9 @@ def test_nan_scores_name_the_video(exported, tmp_path, rng):
     model, data = exported[:2]
     model.get_layer("norm").moving_variance.assign(-np.ones(64))  # the square root does not exist
     export_saved_model(model, data, tmp_path / "broken", precision=FLOAT32)
-    with pytest.raises(InputError, match=r"test0\.tfrecord: the model in .*broken scores video 's0_0' NaN"):
+    with pytest.raises(
+        InputError, match=r"test0\.tfrecord: the model in .*broken gives video 's0_0' a score that is NaN"
+    ):
         infer(str(tmp_path / "broken"), exported[3], tmp_path / "out.csv", progress=False)
 
 
@@ -354,7 +356,7 @@ def test_damaged_parts_are_named(name, content, tmp_path):
     parts.add(b"a,1 0.5\n", 1, 1)
     parts.finish_shard()
     (parts.directory / name).write_text(content)
-    with pytest.raises(InputError, match=r"out\.csv\.parts.* (remove .* to start anew|delete it to start anew)"):
+    with pytest.raises(InputError, match=r"out\.csv\.parts.* (remove .* to start over|delete it to start over)"):
         Parts(tmp_path / "out.csv", {"model": "m"}, [50])
 
 

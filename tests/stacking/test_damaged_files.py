@@ -98,5 +98,5 @@ def test_damaged_figures_of_models_are_named(content: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("content", ["", "7", "{}", '{"own_scores": true}', _DEEP])
 def test_a_damaged_measurement_of_a_packing_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / measure._RECORD).write_text(content)
-    with pytest.raises(InputError, match=rf"{measure._RECORD}: .*the same command measures the candidate again"):
+    with pytest.raises(InputError, match=rf"{measure._RECORD}: .*run the same command again to measure the candidate"):
         measure._read_record(tmp_path, ["a.tfrecord"])

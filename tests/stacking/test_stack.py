@@ -263,12 +263,14 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
     for name in ("mean", "LightGBM", "weighted mean", "maximum"):
         inputs = world.inputs("train", world.train)
         inputs.names[0] = name
-        with pytest.raises(InputError, match=f"a model is named '{name}', as what stacking makes of all models"):
+        with pytest.raises(
+            InputError, match=f"a model is named '{name}', a name that stacking uses for its own combinations"
+        ):
             stack(inputs, {}, tmp_path / "out", CONFIG)
     manifest = read_manifest(train, "")
     for changes, message in (
         ({"num_classes": 30}, r"second/train has 30 classes, .*first/train 20"),
-        ({"folds": {"train0000.tfrecord": 0}}, "are of other folds; train all models with the same --num_folds"),
+        ({"folds": {"train0000.tfrecord": 0}}, "have different folds; train all models with the same --num_folds"),
     ):
         (train / "scores.json").unlink()
         finish(train, dataclasses.replace(manifest, **changes))

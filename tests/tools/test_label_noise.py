@@ -180,7 +180,7 @@ def test_results_that_are_there_are_not_made_again(tmp_path, monkeypatch):
     assert [found["truth"]["hard"] for found in results(options)] == [[0.9], [0.8], [pytest.approx(0.7)]]
     assert len(made) == 4
     others = Options(config, [0], tmp_path / "work", tmp_path / "results", VIDEOS | {"test": 7})
-    with pytest.raises(InputError, match=r"noise_00\.json: is of other numbers of videos"):
+    with pytest.raises(InputError, match=r"noise_00\.json: has different numbers of videos"):
         results(others)
 
 

@@ -86,7 +86,7 @@ def test_the_last_two_and_the_best_are_kept(best_steps: list[int], kept: list[in
 def test_no_checkpoint_yet(tmp_path: Path) -> None:
     assert checkpoints.latest_state(tmp_path) is None
     run_dir.prepare(tmp_path, _experiment())
-    with pytest.raises(InputError, match="no checkpoint yet; let yt8m-train run"):
+    with pytest.raises(InputError, match="no checkpoint yet; run yt8m-train up"):
         checkpoints.load_trained(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_a_state_that_says_something_else_is_named(content: str, run: Path) -> N
         checkpoints.latest_state(run)
     message = str(caught.value)
     assert message.startswith(f"checkpoint '{state.parent}' is damaged (") and "\n" not in message
-    assert message.endswith("); move it away to go on from the checkpoint before it")
+    assert message.endswith("); move it away to continue from the checkpoint before it")
 
 
 def test_a_state_from_before_the_first_evaluation(run: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_best_checkpoint_is_missing_or_not_whole(run: Path) -> None:
     checkpoints.save(run, 3, _state(_experiment()).named(), {"best_step": 1})
     best = run / "checkpoints" / "step_00000001"
     (best / "variables.index").unlink()
-    with pytest.raises(InputError, match=r"step_00000001' is not whole.*take the newest one with --checkpoint=last"):
+    with pytest.raises(InputError, match=r"step_00000001' is incomplete.*take the newest one with --checkpoint=last"):
         checkpoints.load_trained(run)
     best.rename(run / "away")
     with pytest.raises(InputError, match=r"its best checkpoint, that of step 1, is missing;.*with --checkpoint=last"):
@@ -174,7 +174,7 @@ def test_the_best_checkpoint_is_missing_or_not_whole(run: Path) -> None:
 def test_the_only_checkpoint_is_not_whole(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     (tmp_path / "checkpoints" / "step_00000001" / "state.json").unlink()
-    with pytest.raises(InputError, match="there is no other one beside it: fetch it again, or begin anew in another"):
+    with pytest.raises(InputError, match="it has no other checkpoint: fetch it again, or start over in another"):
         checkpoints.latest_state(tmp_path)
 
 
@@ -321,8 +321,8 @@ def test_a_checkpoint_that_is_not_whole_is_named(name: str, size: int | None, ru
         checkpoints.load_trained(run)
     message = str(caught.value)
     assert message.startswith(f"checkpoint '{path.parent}' is ") and "\n" not in message
-    assert message.endswith("move it away to go on from the checkpoint before it")
-    with pytest.raises(InputError, match=r"is damaged|is not whole"):
+    assert message.endswith("move it away to continue from the checkpoint before it")
+    with pytest.raises(InputError, match=r"is damaged|is incomplete"):
         checkpoints.latest_state(run)
         checkpoints.restore(run, 2, _state(_experiment()).named())
     # The remedy in the message works.

@@ -37,8 +37,8 @@ def test_differences_are_named() -> None:
     assert old.differences(new) == [
         "training shards new: n0, n1, n2 and 2 more",
         "training shards gone: c",
-        "training shards of another size: b",
-        "soft labels of other scores (labels.soft)",
+        "training shards of a different size: b",
+        "soft labels from different scores (labels.soft)",
     ]
     assert old.differences(old) == []
 

@@ -118,6 +118,9 @@ def test_a_trace_that_cannot_begin_is_one_line(tmp_path: Path) -> None:
         with one.call(2, 2):
             pass
         other = Profile(tmp_path / "other", range(0, 1), 10)
-        with pytest.raises(InputError, match=r"--profile: no trace in '.*other' \(.*\); mend it"), other.call(0, 1):
+        with (
+            pytest.raises(InputError, match=r"--profile: no trace in '.*other' \(.*\); repair the directory"),
+            other.call(0, 1),
+        ):
             pass
     assert len(list((tmp_path / "one").rglob("*.xplane.pb"))) == 1  # cut off at the end of the run

@@ -126,7 +126,7 @@ def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(teacher: Path, da
         np.testing.assert_array_equal(one.numpy(), two.numpy(), err_msg=one.path)
     config = tmp_path / "moved" / "config.yaml"
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(InputError, match=r"other data \(a teacher of other weights or folds \(labels\.teacher, "):
+    with pytest.raises(InputError, match=r"other data \(a teacher with different weights or folds \(labels\.teacher, "):
         _train(moved, data_dir, tmp_path / "again")
 
 

@@ -69,7 +69,7 @@ class _Worker:
         assert self._process.stdout is not None and self._process.stderr is not None
         line = self._process.stdout.readline()
         if not line:
-            last = (self._process.stderr.read().strip().splitlines() or ["it ended without a word"])[-1]
+            last = (self._process.stderr.read().strip().splitlines() or ["it ended without a message"])[-1]
             raise InputError(
                 f"--torch_python: {self._process.args[0]} could not train {self._job['model']}: {last};"
                 " name an interpreter of an environment with torch"

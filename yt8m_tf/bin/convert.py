@@ -79,7 +79,7 @@ def main(_: Sequence[str]) -> None:
     try:
         summary = convert(reader, chunks, table, directory, options)
     except KeyboardInterrupt as error:
-        raise Interrupted.like(error, "interrupted; the same command goes on where it was") from error
+        raise Interrupted.like(error, "interrupted; run the same command again to continue") from error
     print(_report(summary, directory, options.storage.low, options.storage.high))
     print(table_flags.next_step(directory, summary.levels[0], summary.written.num_videos["train"]))
 
@@ -90,7 +90,7 @@ def _report(summary: Summary, directory: Path, low: float, high: float) -> str:
     num_videos = sum(written.num_videos.values())
     num_shards = len(written.shards) // len(summary.levels)
     levels = " and ".join(summary.levels)
-    there = "" if summary.is_new else ", which were there"
+    there = "" if summary.is_new else " (already there)"
     lines = [f"{directory}: {num_videos:,} videos ({counts}) in {num_shards:,} shards at {levels} level{there}"]
     if summary.num_problems:
         lines.append(f"left out: {summary.num_problems:,} videos; {directory / 'report.csv'} says why")

@@ -81,7 +81,7 @@ def main(_: Sequence[str]) -> None:
     try:
         found = download(request)
     except KeyboardInterrupt as error:
-        raise Interrupted.like(error, "interrupted; the same command goes on where it was") from error
+        raise Interrupted.like(error, "interrupted; run the same command again to continue") from error
     print(
         f"{request.directory}: {found.num_selected:,} files of {partition}, {len(found.missing):,} of them fetched now"
     )

@@ -119,7 +119,7 @@ def main(_: Sequence[str]) -> None:
             raise InputError(f"--{name}: is not for {'--pack' if pack_flags.PACK.value else '--workdir'}; leave it out")
     archive = None if _BUNDLE.value is None else str(files.local_path(_BUNDLE.value, "--bundle"))
     if archive and Path(output).absolute() in (Path(archive).absolute(), *Path(archive).absolute().parents):
-        raise InputError(f"--bundle={archive}: lies in --output={output}; choose a place beside it")
+        raise InputError(f"--bundle={archive}: is inside --output={output}; choose a path outside it")
     if archive:
         bundle.check_target(archive, _OVERWRITE.value)
     options: dict[str, Any] = {

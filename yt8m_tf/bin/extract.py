@@ -52,7 +52,9 @@ _JOBS = flags.DEFINE_integer(
     "Processes, each with one thread; 0: none but this one; the default is one for each core, 8 at most.",
     0,
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace shards that were made from other videos, or otherwise.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace shards that were made from other videos or with other options."
+)
 _KEEP_FEATURES = flags.DEFINE_bool(
     "keep_features",
     False,
@@ -84,7 +86,9 @@ def main(_: Sequence[str]) -> None:
     try:
         result = extract(videos, table, recipe, output_dir, options)
     except KeyboardInterrupt as error:
-        raise Interrupted.like(error, "interrupted; the same command goes on behind the last video") from error
+        raise Interrupted.like(
+            error, "interrupted; run the same command again to continue after the last video"
+        ) from error
     for line in _summary(result, f"{output_dir}"):
         print(line)
     print(table_flags.next_step(output_dir, _LEVELS.value[0], result.written.num_videos["train"]))
@@ -94,7 +98,7 @@ def _summary(result: Extraction, output_dir: str) -> list[str]:
     splits = ", ".join(f"{count:,} {split}" for split, count in result.written.num_videos.items() if count)
     lines = [f"{output_dir}: {splits} videos in {len(result.written.shards):,} shards"]
     if not result.report:
-        return [f"{lines[0]}, which were there"]
+        return [f"{lines[0]} (already there)"]
     said = {
         "failed": "cannot be used",
         "unlisted": "files that the table does not name",

@@ -52,7 +52,7 @@ def main(_: Sequence[str]) -> None:
 
     output = files.local_path(_OUTPUT.value, "--output")
     if _CONFIG.value and flags.FLAGS["features"].present:
-        raise InputError(f"--config={_CONFIG.value}: says which features there are; leave --features out")
+        raise InputError(f"--config={_CONFIG.value}: already gives the features; leave --features out")
     # Errors in the configuration are reported before the long import.
     values = load_values(_CONFIG.value, _SET.value) if _CONFIG.value else None
     import_quietly()
@@ -88,7 +88,9 @@ def main(_: Sequence[str]) -> None:
             sample, data.sizes, _NUM_CLUSTERS.value, batch_size=_BATCH_SIZE.value, num_passes=_PASSES.value, seed=seed
         )
     except KeyboardInterrupt as error:
-        raise Interrupted.like(error, "interrupted; nothing was written, the same command starts over") from error
+        raise Interrupted.like(
+            error, "interrupted; nothing was written; run the same command again to start over"
+        ) from error
     centroids.write(result, output)
     print(
         f"{output}: {_NUM_CLUSTERS.value:,} clusters of {result.num_frames:,} frames from {len(shards):,} shards; mean"

@@ -18,7 +18,7 @@ from yt8m_tf.bin import usage
 from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError, Interrupted, ended_by_sigterm
 
-_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from, above its one line.")
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Print the traceback of an error above its one-line message.")
 
 # Parameters of glibc's mallopt.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -103,7 +103,10 @@ def execute(
     except InputError as error:
         return fail(str(error))
     except KeyboardInterrupt as error:
-        fail(str(error) or "interrupted; the same command goes on from the last checkpoint or finished part")
+        fail(
+            str(error)
+            or "interrupted; run the same command again to continue from the last checkpoint or finished part"
+        )
         return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     except OSError as error:
         return fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))

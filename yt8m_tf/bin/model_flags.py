@@ -20,7 +20,7 @@ _SAVED_MODEL = flags.DEFINE_string(
     "Directory of a SavedModel: of yt8m-export, or any with the interface of the starter code's exports; pretrained:"
     " the one that comes with the package.",
 )
-_BUNDLE = flags.DEFINE_string("bundle", None, "A .tgz archive of such a SavedModel, in its place.")
+_BUNDLE = flags.DEFINE_string("bundle", None, "A .tgz archive of such a SavedModel, instead of --saved_model.")
 _SIZE_LIMIT = flags.DEFINE_integer("size_limit", SIZE_LIMIT, "Bytes that a bundle may unpack to.", lower_bound=1)
 
 

@@ -84,7 +84,7 @@ def recipe_or_stored(values: Sequence[str], flag: str) -> Recipe:
     if len(values) != 1 or "=" in values[0]:
         return recipe(values, flag)
     if given := [own.name for own in _ALL if flags.FLAGS[own.name].present]:
-        raise InputError(f"--{given[0]}: {flag}={values[0]} says it already; leave the flag out")
+        raise InputError(f"--{given[0]}: already set by {flag}={values[0]}; leave the flag out")
     return read_recipe(files.local_path(values[0], flag), flag)
 
 

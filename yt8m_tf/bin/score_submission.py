@@ -74,7 +74,7 @@ def _score_videos(submission: Path) -> str:
     num_videos = len(labels) - (num_unlabelled if policy == "skip" else 0)
     text = f"GAP@20 {gap:.6f} ({num_videos:,} videos, {sum(map(len, labels.values())):,} labels)"
     if num_unlabelled:
-        done = "left out" if policy == "skip" else "took for negative"
+        done = "left out" if policy == "skip" else "kept as negatives"
         text += f"\n{done} {num_unlabelled:,} videos without labels"
     return text
 

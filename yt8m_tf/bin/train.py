@@ -125,7 +125,7 @@ def main(_: Sequence[str]) -> None:
     print(_next(experiment.data, options.workdir))
     if profile is not None:
         traces = run_dir.event_directory(options.workdir) / "plugins" / "profile"
-        print(f"trace: {traces}" if traces.exists() else "trace: none; the run was past these steps already")
+        print(f"trace: {traces}" if traces.exists() else "trace: none; the run was already past these steps")
     for line in result.skipped:
         print(line)
 

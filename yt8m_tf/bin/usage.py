@@ -28,11 +28,15 @@ def help_text(command: str, description: str, module: str, shared: str, everythi
     """
     own = _key_flags(module)
     common = [flag for flag in _key_flags(shared) if flag not in own]
-    parts = [description.strip(), f"Flags of {command}:\n\n{_listing(own)}", f"Of every command:\n\n{_listing(common)}"]
+    parts = [
+        description.strip(),
+        f"Flags of {command}:\n\n{_listing(own)}",
+        f"Flags of every command:\n\n{_listing(common)}",
+    ]
     if everything:
         known = {flag.name: flag for flag in map(flags.FLAGS.__getitem__, flags.FLAGS)}
         others = [flag for name, flag in sorted(known.items()) if flag not in own and flag not in common]
-        parts.append(f"Of the libraries:\n\n{_listing(others)}")
+        parts.append(f"Flags of the libraries:\n\n{_listing(others)}")
     return "\n\n".join(parts)
 
 

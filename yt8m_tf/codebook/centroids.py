@@ -102,7 +102,7 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
         remedy = f"fit centroids with yt8m-kmeans --num_clusters={variable.shape[0]} --features={flags}, or name theirs"
         raise InputError(f"{where} cannot be read ({reason}); {remedy}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where} is no file of centroids; name one that yt8m-kmeans wrote") from error
+        raise InputError(f"{where} is not a file of centroids; name one that yt8m-kmeans wrote") from error
     if list(found.items()) != list(features.items()):
         raise InputError(
             f"{where} is of the features {as_flag(found)}, data.features has {flags}; make data.features the same, in"

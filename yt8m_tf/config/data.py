@@ -65,14 +65,14 @@ class RecordsConfig:
             raise ValueError(f"data.features.{wrong[0]} must be positive, got {self.features[wrong[0]]}")
         if taken := self.features.keys() & _TAKEN:
             raise ValueError(
-                f"data.features.{min(taken)}: batches hold something else under that name; call the feature"
-                " otherwise, and say in data.keys where records hold it"
+                f"data.features.{min(taken)}: batches use that name for something else;"
+                " rename the feature, and give its key in records in data.keys"
             )
         if unknown := set(self.keys) - {*self.features, *_OTHER_KEYS}:
             raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
         fields = {*self.id_keys, self.labels_key}
         if wrong := [name for name, key in self.keys.items() if name in self.features and key in fields]:
-            raise ValueError(f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is no feature; name the key of one")
+            raise ValueError(f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is not a feature; name the key of one")
         self._check_means()
         if self.level == "video" and self.frames.steps(training=True):
             raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
@@ -87,7 +87,7 @@ class RecordsConfig:
             source = stored.get(feature.mean_of)
             if source is None or source.mean_of is not None or source.size != feature.size:
                 raise ValueError(
-                    f"data.features.{name}.mean_of: '{feature.mean_of}' is no feature of frames of its size,"
+                    f"data.features.{name}.mean_of: '{feature.mean_of}' is not a frame-level feature of its size,"
                     f" {feature.size}"
                 )
 
@@ -247,8 +247,8 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
             )
         if taken := self.features.keys() & _TAKEN_BY_SEGMENTS:
             raise ValueError(
-                f"data.features.{min(taken)}: batches of segments hold something else under that name; call the"
-                " feature otherwise, and say in data.keys where records hold it"
+                f"data.features.{min(taken)}: batches of segments use that name for something else;"
+                " rename the feature, and give its key in records in data.keys"
             )
 
     @property

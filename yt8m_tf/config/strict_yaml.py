@@ -40,7 +40,7 @@ class _Loader(_SAFE_LOADER):
             if isinstance(key[1], str) and key[0] != _MERGE:
                 line = key_node.start_mark.line + 1
                 if key in lines:
-                    raise yaml.YAMLError(f"key '{key[1]}' stands in lines {lines[key]} and {line}: remove one")
+                    raise yaml.YAMLError(f"key '{key[1]}' is repeated in lines {lines[key]} and {line}; remove one")
                 lines[key] = line
         return super().construct_mapping(node, deep)
 
@@ -62,9 +62,9 @@ def read_yaml(text: str) -> Any:
         content = yaml.load(text, Loader=_Loader)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         # PyYAML's constructors raise these for a date 2001-13-45, `!!int x`, `!!bool x`, `!!timestamp x`.
-        raise yaml.YAMLError(f"a value that is none of its type: {type(error).__name__}: {error}") from error
+        raise yaml.YAMLError(f"a value does not fit its type: {type(error).__name__}: {error}") from error
     if _holds_itself(content):
-        raise yaml.YAMLError("an alias (*) stands within what it stands for")
+        raise yaml.YAMLError("an alias (*) refers to a node that contains it")
     return content
 
 
@@ -189,8 +189,8 @@ def apply_overrides(cls: type, values: Mapping[str, Any], overrides: Sequence[st
             hint = ""
             if any(sign in text for sign in "*&!%@`"):  # alias, anchor, tag, and reserved characters
                 quoted = json.dumps(text, ensure_ascii=False)
-                within = "; so does each text in a list or mapping" if text[:1] in ("[", "{") else ""
-                hint = f"; a text with YAML's signs stands in quotes: --set={shlex.quote(f'{key}={quoted}')}{within}"
+                within = ", and likewise each text in a list or mapping" if text[:1] in ("[", "{") else ""
+                hint = f"; quote a text with YAML's special characters: --set={shlex.quote(f'{key}={quoted}')}{within}"
             raise InputError(f"--set={override}: the value is not YAML ({one_line(error)}){hint}") from error
         result = _overridden(cls, result, key.split("."), value)
     return _without_nulls(cls, result)
@@ -239,9 +239,7 @@ def _overridden(hint: Any, base: Any, keys: Sequence[str], value: Any) -> Any:
         result = dict(base) if isinstance(base, Mapping) else {}
         if len(keys) == 1 and value is None and _is_of_names(hint) and keys[0] not in result:
             known = ", ".join(map(str, result)) or "nothing"
-            raise InputError(
-                f"--set: there is no '{keys[0]}' to remove by null; there is: {known}{nearest(keys[0], result)}"
-            )
+            raise InputError(f"--set: no '{keys[0]}' to remove with null; known: {known}{nearest(keys[0], result)}")
         own = _overridden(_hint_of(hint, keys[0]), result.get(keys[0]), keys[1:], value)
         return {**result, keys[0]: own}
     if not isinstance(value, Mapping) or _is_of_names(hint):

@@ -84,7 +84,7 @@ def _load(path: str, name: str) -> dict[str, np.ndarray]:
     if head.startswith(_PICKLE):
         raise ValueError(PICKLE)
     if not head.startswith((_NPY, _ZIP)):
-        raise ValueError("no file of NumPy's: its first bytes are others")
+        raise ValueError("not a NumPy file: its first bytes differ")
     try:
         with open(path, "rb") as file:
             return files.read_arrays(file) if head.startswith(_ZIP) else {name: np.load(file, allow_pickle=False)}

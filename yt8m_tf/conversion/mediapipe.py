@@ -59,7 +59,7 @@ class MediaPipeReader:
                 yield Problem(path, video_id, f"cannot be read: {error.strerror}")
                 continue
             if record is None:
-                yield Problem(path, video_id, "no serialized tf.train.SequenceExample")
+                yield Problem(path, video_id, "not a serialized tf.train.SequenceExample")
                 continue
             given = (record.context.feature[key] for key in _ID_KEYS if key in record.context.feature)
             ids = [feature.bytes_list.value[0] for feature in given if feature.bytes_list.value]

@@ -156,7 +156,7 @@ class Staging:
                 yield futures[future]
         except BrokenProcessPool as error:
             raise InputError(
-                "--jobs: a process was killed, perhaps for want of memory; the same command goes on, with fewer --jobs"
+                "--jobs: a process was killed, perhaps because memory ran out; run the command again with fewer --jobs"
             ) from error
         except BaseException:
             for process in multiprocessing.active_children():

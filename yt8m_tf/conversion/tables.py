@@ -184,7 +184,7 @@ class _Numbers:
         found = self._ids.get(label, [])
         if not found:
             hint = nearest(label, self._ids)
-            raise InputError(f"{where}: {self._vocabulary} has no class '{label}'{hint}; add it, or mend the label")
+            raise InputError(f"{where}: {self._vocabulary} has no class '{label}'{hint}; add it, or correct the label")
         if len(found) > 1:
             listed = " and ".join(map(str, found))
             raise InputError(f"{where}: '{label}' is the name of the classes {listed}; give ids instead of names")
@@ -207,7 +207,7 @@ def _split(text: str, where: str) -> Split:
     for split in SPLITS:
         if split == text:
             return split
-    raise InputError(f"{where}: the split '{text}' is none of {', '.join(SPLITS)}; mend it")
+    raise InputError(f"{where}: the split '{text}' is not one of {', '.join(SPLITS)}; correct it")
 
 
 def position_of(video_id: str, purpose: str) -> float:

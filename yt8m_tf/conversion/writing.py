@@ -85,7 +85,9 @@ def check_inputs(directory: Path, table: LabelTable | None, read: Iterable[str])
     if table is None or not table.class_names or (directory / RECORD).exists() or not vocabulary.exists():
         return
     if table.vocabulary is None or not vocabulary.samefile(table.vocabulary):
-        raise InputError(f"{flag}: {vocabulary} comes from elsewhere; name another directory, or take --vocabulary")
+        raise InputError(
+            f"{flag}: {vocabulary} was not written by this command; name another directory, or take --vocabulary"
+        )
 
 
 def check_output(directory: Path, fingerprint: str, overwrite: bool) -> Written | None:
@@ -110,11 +112,13 @@ def check_output(directory: Path, fingerprint: str, overwrite: bool) -> Written 
             return found if there else None
         if not overwrite and found.is_whole:
             raise InputError(
-                f"--output_dir={directory}: holds shards that were made from something else, or otherwise; name another"
-                " directory, or add --overwrite to replace them"
+                f"--output_dir={directory}: holds shards that were made from other input or with other options; name"
+                " another directory, or add --overwrite to replace them"
             )
     elif strangers := [*directory.glob("video/*.tfrecord"), *directory.glob("frame/*.tfrecord")]:
-        raise InputError(f"--output_dir={directory}: {strangers[0]} comes from elsewhere; name another directory")
+        raise InputError(
+            f"--output_dir={directory}: {strangers[0]} was not written by this command; name another directory"
+        )
     return None
 
 

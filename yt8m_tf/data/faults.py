@@ -94,13 +94,13 @@ class Faults:
     def summary(self) -> list[str]:
         """Returns a line for each kind of fault that was tolerated, to show at the end of a run."""
         lines = [
-            f"skipped {'what is no shard' if damage.foreign else 'the rest of a damaged shard'}: {damage}"
+            f"skipped {'a file that is not a shard' if damage.foreign else 'the rest of a damaged shard'}: {damage}"
             for damage in self.damaged.values()
         ]
         if self.num_empty:
             lines.append(f"left out {self.num_empty:,} clips without frames")
         if self.num_unlabelled:
-            done = "left out" if self.on_unlabelled == "skip" else "took for negative"
+            done = "left out" if self.on_unlabelled == "skip" else "kept as negatives"
             lines.append(f"{done} {self.num_unlabelled:,} videos without labels")
         if self.num_beyond:
             lines.append(f"left out {self.num_beyond:,} rated segments that start beyond their clips")

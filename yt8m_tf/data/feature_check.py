@@ -86,7 +86,7 @@ def _check_in_context(
         found, each = sum(map(len, values.bytes_list.value)), feature.num_bytes
     if found % each:
         unit = "values" if feature.dtype == "float_list" else "bytes"
-        return f"'{key}' has {found:,} {unit}, no multiple of {each:,}; {reader.key_hint(name)}", 0
+        return f"'{key}' has {found:,} {unit}, not a multiple of {each:,}; {reader.key_hint(name)}", 0
     if feature.mean_of and found != each:
         return f"'{key}' has {found:,} values, not the {each:,} of one mean; {reader.key_hint(name)}", 0
     return _check_values([values], [f"'{key}'"], name, feature, reader), found // each
@@ -114,7 +114,7 @@ def _check_one(values: tf.train.Feature, title: str, name: str, feature: Feature
         )
     size, rest = divmod(found, schema.ITEM_BYTES[str(feature.dtype)])
     if rest:
-        return f"{title} has {found} bytes, no whole number of {feature.dtype}; {reader.dtype_hint(name, '')}"
+        return f"{title} has {found} bytes, not a whole number of {feature.dtype}; {reader.dtype_hint(name, '')}"
     return f"{title} has {found} bytes, {reader.size_hint(name, feature.size, size)}"
 
 

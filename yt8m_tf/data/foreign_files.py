@@ -27,9 +27,9 @@ _MAGIC = (
     (0, b"\x93NUMPY", "a NumPy array", _CONVERT),
     (0, b"PAR1", "a Parquet table", _CONVERT),
     (0, b"\x89HDF", "an HDF5 file", "save its arrays as .npz files, and make shards of them with yt8m-convert"),
-    (0, b"<?xml", "an XML file, perhaps what a server says in place of a shard", "fetch the shard again"),
-    (0, b"<!DOCTYPE", "a web page, perhaps what a server says in place of a shard", "fetch the shard again"),
-    (0, b"<html", "a web page, perhaps what a server says in place of a shard", "fetch the shard again"),
+    (0, b"<?xml", "an XML file, perhaps a server's error page instead of a shard", "fetch the shard again"),
+    (0, b"<!DOCTYPE", "a web page, perhaps a server's error page instead of a shard", "fetch the shard again"),
+    (0, b"<html", "a web page, perhaps a server's error page instead of a shard", "fetch the shard again"),
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"),
 )
 _HEAD_BYTES = 512

@@ -52,7 +52,7 @@ class Damage:
 
     def __str__(self) -> str:
         if self.foreign:
-            return f"{self.path}: no TFRecord file: {self.reason}"
+            return f"{self.path}: not a TFRecord file: {self.reason}"
         return f"{self.path}: damaged at byte {self.offset}, record {self.record} ({self.reason})"
 
     def advise(self, hint: str) -> str:

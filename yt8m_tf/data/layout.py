@@ -134,7 +134,7 @@ class Layout:
         if not self.records:
             return []
         if len(self.levels) != 1:
-            return ["# for the section data of a configuration, inspect records of one level alone"]
+            return ["# for the section data of a configuration, inspect records of a single level"]
         level: schema.Level = "frame" if "frame" in self.levels else "video"
         features, notes = self._features(level)
         if not features:
@@ -220,7 +220,7 @@ class Layout:
                 f"  max_frame_difference: {self.difference}  # features of a clip differ so much; the shorter counts"
             )
         if (found := self.labels.get(keys.get("labels", schema.LABELS_KEY))) is None:
-            return [*lines, "  # no labels: num_classes is for you to say"]
+            return [*lines, "  # no labels: set num_classes yourself"]
         most, highest = found
         known = next((_HIGHEST_OF[key] for key in own if key in _HIGHEST_OF and highest < _HIGHEST_OF[key][0]), None)
         if known:
@@ -275,7 +275,7 @@ def _feature(values: _Values, level: schema.Level, in_context: bool = False) -> 
     if dtype == ("float_list" if level == "video" else "uint8") and not in_context:
         return str(size)
     size //= schema.ITEM_BYTES[dtype] if dtype in ("float16", "float32") else 1
-    guessed = "" if dtype == "float_list" else f"  # {dtype} by the look of its bytes"
+    guessed = "" if dtype == "float_list" else f"  # {dtype}, guessed from its bytes"
     return f"{{size: {size}, dtype: {dtype}{', in_context: true' * in_context}}}{guessed}"
 
 

@@ -13,7 +13,7 @@ from yt8m_tf.config.data import RecordsConfig, TargetsConfig, ratings_of, target
 from yt8m_tf.data.feature_check import check_clip, check_vector, describe, keys_of
 from yt8m_tf.data.rating_check import check_ratings
 
-ON_UNLABELLED_HINT = "--on_unlabelled=skip leaves such videos out, negative takes them for videos of no class"
+ON_UNLABELLED_HINT = "--on_unlabelled=skip leaves such videos out, negative treats them as videos of no class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def check_record(
     """
     record, reader = parse_record(serialized), reader or Reader()
     if record is None:
-        return f"{len(serialized)} bytes that are no tf.train.Example or SequenceExample; give YouTube-8M shards"
+        return f"{len(serialized)} bytes that are not a tf.train.Example or SequenceExample; give YouTube-8M shards"
     context, lists = record.context.feature, record.feature_lists.feature_list
     found, rated = record_level(record), ratings_of(data)
     if found and found != data.level and not _has_features(record, data):

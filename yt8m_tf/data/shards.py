@@ -41,9 +41,7 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
             found = files.find(pattern, data_dir)
         except tf.errors.OpError as error:
             reason = files.why_unreadable(error)
-            raise InputError(
-                f"{where}cannot list '{full}' ({reason}); check the place, or give local shards"
-            ) from error
+            raise InputError(f"{where}cannot list '{full}' ({reason}); check the path, or give local shards") from error
         matched = [path for path in found if not tf.io.gfile.isdir(path)]
         if not matched and found:
             raise InputError(
@@ -55,7 +53,9 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
             raise InputError(f"{where}no file matches '{full}'; {hint}")
         for path in matched:
             if os.path.islink(path) and not os.path.exists(path):
-                raise InputError(f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; mend it")
+                raise InputError(
+                    f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; fix or remove it"
+                )
             shards.setdefault(identity(path), path)
     return sorted(shards.values())
 
@@ -127,8 +127,8 @@ def split_shards(data: DataConfig, data_dir: str) -> tuple[list[str], list[str],
         if both := [path for path in validation if identity(path) in seen]:
             raise InputError(
                 f"data.train and data.validation both match '{both[0]}'"
-                f"{f' and {len(both) - 1} more' if len(both) > 1 else ''}; validation would tell nothing: change"
-                " one of the patterns, or hold out a fold with data.num_folds"
+                f"{f' and {len(both) - 1} more' if len(both) > 1 else ''}; validation would say nothing about new"
+                " videos: change one of the patterns, or hold out a fold with data.num_folds"
             )
         return training, validation, {}
     folds = assign_folds(training, data.num_folds)

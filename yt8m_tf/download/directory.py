@@ -35,7 +35,7 @@ def check_names(directory: Path, selected: Sequence[PublishedFile], names: Names
     twice = colliding([file.stored_name(names) for file in selected])
     if twice and _folds_case(existing(directory)):
         raise InputError(
-            f"--names={names}: {twice[0]} and another file differ in case alone, which the file system of {directory}"
+            f"--names={names}: {twice[0]} and another file differ only in case, which the file system of {directory}"
             " does not keep apart; take --names=numbered"
         )
     there = set(os.listdir(directory)) if directory.is_dir() else set()

@@ -104,7 +104,7 @@ def download(request: Request) -> Survey:
             known.write()
     if failures:
         others = f" (and {len(failures) - 1:,} others)" if len(failures) > 1 else ""
-        raise InputError(f"{failures[0]}{others}; the same command goes on with what is missing")
+        raise InputError(f"{failures[0]}{others}; run the same command again to fetch what is missing")
     return found
 
 

@@ -151,7 +151,7 @@ def parse_plan(content: bytes, partition: Partition, url: str) -> list[Published
     for name, md5 in pairs:
         if not _FILE_NAME.fullmatch(name) or not _MD5.fullmatch(md5):
             raise InputError(
-                f"{url}: lists '{name}' with MD5 '{md5}', which is no file of the dataset; check the address"
+                f"{url}: lists '{name}' with MD5 '{md5}', which is not a file of the dataset; check the address"
             )
     found = [_published(name, md5, partition.split) for name, md5 in pairs]
     found.sort(key=lambda file: (file.number is None, file.number, file.name))

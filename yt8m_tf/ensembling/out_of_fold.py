@@ -147,7 +147,9 @@ def _fold_logits(
     trained = load_trained(directory)
     data = trained.experiment.data
     if run_dir.read_folds(directory) != folds:
-        raise InputError(f"{directory}: a run of other folds than the others; train all with the same --num_folds")
+        raise InputError(
+            f"{directory}: its folds differ from those of the other runs; train all with the same --num_folds"
+        )
 
     @tf.function(autograph=False, jit_compile=xla and distribution.compiles_with_xla(trained.model))
     def forward(features: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -46,7 +46,7 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
         name = path.parent.name if path.name.startswith("fold_") else path.name
         if name not in models:
             raise InputError(
-                f"--members: {path} is called '{name}', which is none of the stacked models; they are"
+                f"--members: {path} is called '{name}', which is not one of the stacked models; they are"
                 f" {', '.join(models)}"
             )
         found += [(models.index(name), run) for run in runs]

@@ -87,7 +87,7 @@ def read_weights(path: Path, names: Sequence[str]) -> list[float]:
         values = json.loads(path.read_text(encoding="utf-8"))
         weights = [float(values[name]) for name in names]
         if not all(map(math.isfinite, weights)):
-            raise ValueError(f"weights that are no numbers: {weights}")
+            raise ValueError(f"weights that are not numbers: {weights}")
         return weights
     except KeyError as error:
         raise InputError(f"--weights={path}: no weight of {error}; it has {', '.join(values)}") from error
@@ -124,7 +124,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
             found = data.key_of(name), stored
             if (other := known.setdefault(name, found)) != found:
                 reads = " and as ".join(f"'{key}', {feature.dtype} {feature.size}" for key, feature in (found, other))
-                raise InputError(f"{workdir} reads '{name}' otherwise than another member, as {reads}")
+                raise InputError(f"{workdir} reads '{name}' differently from another member: {reads}")
             features.setdefault(name, data.features[name])
         keys |= data.keys
     return dataclasses.replace(first, features=features, keys=keys, verticals=0, num_folds=0, fold=0)
@@ -137,8 +137,8 @@ def _of_clips(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Sequen
         return configs
     if clips.frames.steps(training=False):
         raise InputError(
-            f"{workdirs[configs.index(clips)]}: its data.frames changes frames in evaluation, whose means a model of"
-            " videos beside it would read; leave one of them out"
+            f"{workdirs[configs.index(clips)]}: its data.frames changes the frames in evaluation, so that"
+            " video-level members would read means of changed frames; leave it or these members out"
         )
     places = {name: getattr(clips, name) for name in ("train", "validation", "test", "max_frames", "frame_lengths")}
     return [data if data.level == "frame" else dataclasses.replace(frames_of(data), **places) for data in configs]

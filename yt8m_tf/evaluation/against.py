@@ -43,7 +43,9 @@ class Difference:
     def line(self) -> str:
         """Formats the comparison as a line."""
         low, high = self.interval.low, self.interval.high
-        told = "which excludes 0" if self.interval.excludes_zero else "which holds 0: no difference is shown"
+        told = (
+            "which excludes 0" if self.interval.excludes_zero else "which includes 0: the difference is not significant"
+        )
         return (
             f"against {self.against} ({self.gap:.6f}): {self.difference:+.6f}, {self.interval.level:.0%} interval over"
             f" videos {low:+.6f} to {high:+.6f}, {told}"

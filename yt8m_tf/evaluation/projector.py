@@ -58,7 +58,9 @@ def write_projector(
         visualize_embeddings(str(directory), config)
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
-        raise InputError(f"--projector: '{directory}' cannot be written ({reason}); mend the directory") from error
+        raise InputError(
+            f"--projector: '{directory}' cannot be written ({reason}); make it writable, with space left"
+        ) from error
 
 
 def _metadata(metrics: Metrics | RatedMetrics, details: Mapping[str, Sequence[str]]) -> str:

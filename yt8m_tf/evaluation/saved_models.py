@@ -107,7 +107,7 @@ def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialize
         labels = records.parse_labels(serialized, scorer.data.labels_key if scorer.data else schema.LABELS_KEY)
     except records.PARSE_FAILURES as error:
         among = " or ".join(shards[index] for index in np.unique(owners))
-        raise InputError(f"{among}: labels that are no int64; give YouTube-8M shards") from error
+        raise InputError(f"{among}: labels that are not int64; give YouTube-8M shards") from error
     ids, starts = labels.flat_values.numpy(), labels.row_starts().numpy()
     wrong = (ids < 0) | (ids >= scorer.num_classes)
     if wrong.any():

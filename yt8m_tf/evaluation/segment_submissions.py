@@ -137,7 +137,7 @@ def _parse(serialized: bytes, data: DataConfig) -> tuple[bytes, tuple[np.ndarray
     """
     record = record_check.parse_record(serialized)
     if record is None:
-        raise ValueError(f"{len(serialized)} bytes that are no record; give YouTube-8M shards")
+        raise ValueError(f"{len(serialized)} bytes that are not a record; give YouTube-8M shards")
     if record_check.record_level(record) == "video":
         raise ValueError(f"a record of the video level, which has no ratings of segments; {_GIVE}")
     context = record.context.feature

@@ -146,7 +146,7 @@ def _rows(
                     if not row[id_column]:
                         raise ValueError("no id")
                     if row[id_column] in lines:
-                        raise ValueError(f"video '{row[id_column]}' stands in line {lines[row[id_column]]} already")
+                        raise ValueError(f"video '{row[id_column]}' is already in line {lines[row[id_column]]}")
                     lines[row[id_column]] = reader.line_num
                     values = parse(row[values_column] or "")
                 except ValueError as error:
@@ -181,7 +181,7 @@ def _pairs(text: str, num_classes: int) -> list[tuple[int, float]]:
     classes = _classes(" ".join(words[::2]), num_classes)
     pairs = list(zip(classes, map(_score, words[1::2]), strict=True))
     if len(set(classes)) < len(classes):
-        raise ValueError(f"class {next(c for c in classes if classes.count(c) > 1)} stands twice")
+        raise ValueError(f"class {next(c for c in classes if classes.count(c) > 1)} occurs twice")
     if unsorted := [after for before, after in itertools.pairwise(score for _, score in pairs) if after > before]:
         raise ValueError(f"score {unsorted[0]:g} comes after a lower one; write each row's highest scores first")
     return pairs

@@ -274,7 +274,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not files.is_saved_model(target):
-        raise InputError(f"--output={target}: exists and is no SavedModel; choose another directory")
+        raise InputError(f"--output={target}: exists and is not a SavedModel; choose another directory")
     if not overwrite:
         raise InputError(
             f"--output={target}: holds a SavedModel already; choose another directory, or give --overwrite"

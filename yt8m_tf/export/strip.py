@@ -71,7 +71,7 @@ def strip(
     form = _format(source)
     _check_target(source, target)
     if average is not None and form not in ("run", "checkpoint"):
-        raise InputError(f"--weights: {source} is no checkpoint; leave the flag out")
+        raise InputError(f"--weights: {source} is not a checkpoint; leave the flag out")
     with exclusive(target, "--output", "strips", beside=True):
         _check_target(source, target)  # another process may have written it in the meantime
         if form == "run":
@@ -101,7 +101,7 @@ def _format(source: Path) -> str:
             f"--input={source}: nothing there; give a run directory, a checkpoint's directory or its prefix (without"
             " .index), a .keras file or a SavedModel's directory"
         )
-    found = "a directory without run, checkpoint or SavedModel" if source.is_dir() else "a file, but no .keras file"
+    found = "a directory without run, checkpoint or SavedModel" if source.is_dir() else "a file, but not a .keras file"
     raise InputError(
         f"--input={source}: {found}; give a run directory, a checkpoint's directory or its prefix (without .index), a"
         " .keras file or a SavedModel's directory"

@@ -75,7 +75,7 @@ class VideoFile:
         self._av = _import_av()
         self._path = os.fspath(path)
         if os.path.exists(path) and not os.path.isfile(path):  # FFmpeg would wait for data from a pipe
-            raise DecodingError("is no file")
+            raise DecodingError("is not a file")
         with self._open() as container:
             video, audio = self._streams(container)
             self.has_pictures, self.has_sound = video is not None, audio is not None
@@ -258,7 +258,7 @@ class VideoFile:
             raise DecodingError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
         with container:
             if container.format.name.endswith(_PIPED_IMAGE) or container.format.name in _NO_VIDEO_FORMATS:
-                raise DecodingError("is no video")
+                raise DecodingError("is not a video")
             yield container
 
     def _streams(self, container: Any) -> tuple[Any, Any]:

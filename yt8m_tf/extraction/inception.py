@@ -70,7 +70,7 @@ def _load_graph(path: Path) -> tf.types.experimental.ConcreteFunction:
         imported = tf.compat.v1.wrap_function(lambda: tf.compat.v1.import_graph_def(graph, name=""), [])
         pool = imported.prune(_INPUT, _OUTPUT)
     except (DecodeError, ValueError, KeyError, OSError, tf.errors.OpError) as error:
-        raise damaged(path, f"no frozen graph from '{_INPUT}' to '{_OUTPUT}' ({_one_line(error)})") from error
+        raise damaged(path, f"not a frozen graph from '{_INPUT}' to '{_OUTPUT}' ({_one_line(error)})") from error
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     def run(picture: tf.Tensor) -> tf.Tensor:

@@ -210,7 +210,7 @@ def load_saved_model(directory: Path, output: str | None, where: str) -> Network
         loaded = tf.saved_model.load(files.plain(directory))
         signature = loaded.signatures["serving_default"]
     except Exception as error:  # a SavedModel of another program may raise anything
-        raise InputError(f"{where}: no SavedModel with a default signature ({_one_line(error)})") from error
+        raise InputError(f"{where}: not a SavedModel with a default signature ({_one_line(error)})") from error
     inputs, outputs = signature.structured_input_signature[1], list(signature.structured_outputs)
     if len(inputs) != 1:
         raise InputError(f"{where}: its signature has {len(inputs)} inputs; give one that takes pictures alone")

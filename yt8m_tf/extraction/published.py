@@ -52,7 +52,7 @@ def published_array(directory: Path, name: str, flag: str) -> np.ndarray:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
     except Exception as error:  # NumPy raises a dozen types for bad headers
-        raise damaged(path, f"no array of numbers: {' '.join(str(error).split())}") from error
+        raise damaged(path, f"not an array of numbers: {' '.join(str(error).split())}") from error
     return _numbers(array, path, "its array")
 
 
@@ -80,7 +80,7 @@ def published_arrays(directory: Path, name: str, flag: str, shapes: Mapping[str,
 
 def _numbers(array: object, path: Path, what: str) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise damaged(path, f"{what} holds what is no finite number")
+        raise damaged(path, f"{what} has values that are not finite")
     return array.astype(np.float64)
 
 

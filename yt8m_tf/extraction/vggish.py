@@ -103,8 +103,8 @@ def _load(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, tf.Tensor
     except InputError:
         raise
     except (tf.errors.OpError, RuntimeError, TypeError, ValueError) as error:
-        raise damaged(path, f"no checkpoint that can be read ({' '.join(str(error).split())[:200]})") from error
+        raise damaged(path, f"not a readable checkpoint ({' '.join(str(error).split())[:200]})") from error
     for name, values in weights.items():
         if not np.isfinite(values).all():
-            raise damaged(path, f"variable 'vggish/{name}' holds what is no finite number")
+            raise damaged(path, f"variable 'vggish/{name}' has values that are not finite")
     return weights

@@ -80,7 +80,9 @@ def registration(name: str) -> Registration:
       InputError: `name` is not registered; the message lists the known names.
     """
     if not isinstance(name, str):
-        raise InputError(f"configuration key 'model.name': {name!r} is no name; give one of {', '.join(model_names())}")
+        raise InputError(
+            f"configuration key 'model.name': {name!r} is not a name; give one of {', '.join(model_names())}"
+        )
     if name not in _MODELS:
         known = ", ".join(model_names())
         raise InputError(

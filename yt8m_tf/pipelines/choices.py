@@ -8,7 +8,11 @@ from __future__ import annotations
 from yt8m_tf.pipelines.settings import PipelineConfig
 
 _STOPPING = "stopping: the checkpoint of the highest GAP@20"
-OUT_OF_FOLD, VALIDATION, BY_HAND = "out of fold", "validation shards, which judge it", "by hand, in the configuration"
+OUT_OF_FOLD, VALIDATION, BY_HAND = (
+    "out of fold",
+    "validation shards (also used to evaluate it)",
+    "by hand, in the configuration",
+)
 
 
 def choices(settings: PipelineConfig) -> list[dict[str, str]]:
@@ -33,11 +37,11 @@ def choices(settings: PipelineConfig) -> list[dict[str, str]]:
     if settings.segments:
         found.append(("segments", "stopping: the checkpoint of the highest MAP", VALIDATION))
     if settings.mean:
-        found.append(("mean", "members: the models of fold 0", "all of them, none is chosen"))
+        found.append(("mean", "members: the models of fold 0", "all of them; no choice"))
         how = {"probabilities": "stored float16 scores", "logits": "float32 logits, scored again by the fold models"}
         found.append(("mean", "weights", f"{OUT_OF_FOLD}: {how[settings.mean_of]}"))
         if settings.mean_of == "logits":
-            found.append(("mean", "sharpness: none is needed, since GAP@20 does not depend on that of a sum", "-"))
+            found.append(("mean", "sharpness: not needed; GAP@20 does not depend on it", "-"))
     if settings.ensemble and settings.ensemble_recipes:
         found.append(("ensemble", "members", BY_HAND))
         stand_in = ", ".join(f"{recipe} for {name}" for name, recipe in settings.ensemble_recipes.items())

@@ -101,7 +101,7 @@ def differences(old: Content, new: Content) -> Changes:
     lines = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in options]
     for what, names in (
         ("needed now", [name for name in new.inputs if name not in old.inputs]),
-        ("needed no longer", [name for name in old.inputs if name not in new.inputs]),
+        ("no longer needed", [name for name in old.inputs if name not in new.inputs]),
     ):
         lines += [f"{some(names)} {'is' if len(names) == 1 else 'are'} {what}"] if names else []
     inputs = [name for name in new.inputs if name in old.inputs and old.inputs[name] != new.inputs[name]]
@@ -127,17 +127,17 @@ def _completed(content: Content) -> dict[str, Any]:
 def _between(old: Shards | None, new: Shards | None) -> tuple[str, ...]:
     """Returns the changes of a list of shards, as one line; nothing if there are none."""
     if old is None or new is None:
-        return ("its shards are others than before",)
+        return ("its shards have changed",)
     if old == new:
         return ()
     before, after = _by_name(old), _by_name(new)
     found = (
         ("new", [name for name in after if name not in before]),
         ("gone", [name for name in before if name not in after]),
-        ("of another size", [name for name in after if name in before and before[name] != after[name]]),
+        ("of a different size", [name for name in after if name in before and before[name] != after[name]]),
     )
     lines = [f"{some(names)} {'is' if len(names) == 1 else 'are'} {what}" for what, names in found if names]
-    return (f"shards: {', '.join(lines) or 'in another order'}",)
+    return (f"shards: {', '.join(lines) or 'in a different order'}",)
 
 
 def _by_name(shards: Shards) -> dict[str, list[int]]:

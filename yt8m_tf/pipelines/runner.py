@@ -82,7 +82,7 @@ def run(
                     break
                 waiting.remove(stage)
                 if moved := states.begin(stage.name):
-                    screen.line(f"{stage.name}: what was there is in {moved} now")
+                    screen.line(f"{stage.name}: moved its earlier output to {moved}")
                 running[submit(stage)] = stage, time.monotonic()
             for future in _first(running, screen):
                 stage, _ = running.pop(future)
@@ -101,10 +101,10 @@ def run(
 def _failed(stage: Stage, cause: Exception, workdir: Path) -> InputError:
     what = " ".join(str(cause).split()) or type(cause).__name__
     if isinstance(cause, BrokenProcessPool):
-        what = "its process was killed, perhaps because memory ran out (then run fewer --jobs at once)"
+        what = "its process was killed, perhaps because memory ran out (if so, lower --jobs)"
     log = workdir / stage.log
-    details = f"; what it printed is in {log}" if log.is_file() else ""
-    return InputError(f"stage '{stage.name}': {what}{details}; the same command goes on from there")
+    details = f"; its log is {log}" if log.is_file() else ""
+    return InputError(f"stage '{stage.name}': {what}{details}; run the same command again to continue from there")
 
 
 def _first(running: Mapping[Any, tuple[Stage, float]], screen: Screen) -> list[Any]:

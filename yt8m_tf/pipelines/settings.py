@@ -127,26 +127,28 @@ class PipelineConfig:
             if not self.segments:
                 raise ValueError("models must name at least one model, or all_of a file of them")
             if self.students or self.final or self.mean:
-                raise ValueError("students, final and mean rest on the scores of models: name some, or leave them out")
+                raise ValueError(
+                    "students, final and mean need the scores of models; give models, or leave these keys out"
+                )
         if taken := sorted(set(self.models) & set(COMBINATIONS)):
-            raise ValueError(f"models has '{taken[0]}', as stacking calls what it makes of all models; rename it")
+            raise ValueError(f"models has '{taken[0]}', a name that stacking uses for its own combinations; rename it")
         if self.num_folds < 2:
             raise ValueError(f"num_folds must be 2 or more, got {self.num_folds}")
         if self.final and (unknown := sorted(set(self.final.trunks) - set(self.students))):
-            raise ValueError(f"final.trunks names '{unknown[0]}', which students does not have")
+            raise ValueError(f"final.trunks names '{unknown[0]}', which is not in students")
         for name, own in self.segments.items():
             if own.start is not None and own.start not in self.baselines:
-                raise ValueError(f"segments.{name}.start names '{own.start}', which baselines does not have")
+                raise ValueError(f"segments.{name}.start names '{own.start}', which is not in baselines")
         runs = {*self.students, *self.baselines, *(("final",) if self.final else ())}
         if unknown := [name for name in self.ensemble if name not in runs]:
-            raise ValueError(f"ensemble names '{unknown[0]}', which is no student, no baseline and no final network")
+            raise ValueError(f"ensemble names '{unknown[0]}', which is not a student, a baseline or the final network")
         if min(self.ensemble.values(), default=1) <= 0:
             raise ValueError(f"ensemble needs weights above 0, got {', '.join(map(str, self.ensemble.values()))}")
         if self.ensemble_recipes and not self.models and not self.all_of:
-            raise ValueError("ensemble_recipes names first-level models, of which there are none; leave it out")
+            raise ValueError("ensemble_recipes needs first-level models; give models, or leave it out")
         if self.ensemble_recipes and (odd := sorted(set(self.ensemble) ^ set(self.ensemble_recipes))):
             raise ValueError(
-                f"ensemble and ensemble_recipes must have the same names; '{odd[0]}' is in one of them alone"
+                f"ensemble and ensemble_recipes must have the same names; '{odd[0]}' is in only one of them"
             )
 
     def first_level(self) -> dict[str, ModelSettings]:

@@ -224,8 +224,8 @@ def _student(name: str, model: StudentSettings, settings: PipelineConfig, stack:
         labels = {"teacher": f"runs/{model.teacher}"}
     else:
         raise InputError(
-            f"the pipeline's configuration: the teacher of '{name}' is '{model.teacher}', which is no model, student or"
-            " baseline, nor a mean or an ensemble that it makes; name one of these"
+            f"the pipeline's configuration: the teacher of '{name}' is '{model.teacher}', which is not one of its"
+            " models, students, baselines, mean or ensemble; name one of these"
         )
     stage = _train(name, model, settings, inputs, {"labels": {"soft": None}})
     return dataclasses.replace(stage, options={**stage.options, "labels": labels})
@@ -243,8 +243,8 @@ def _recipes(settings: PipelineConfig, first_level: Mapping[str, ExperimentConfi
     """Returns the first-level models whose models of folds represent the members of the ensemble."""
     if unknown := [name for name in settings.ensemble_recipes.values() if name not in first_level]:
         raise InputError(
-            f"the pipeline's configuration: ensemble_recipes names '{unknown[0]}', which is no first-level model; name"
-            f" one of {', '.join(first_level)}"
+            f"the pipeline's configuration: ensemble_recipes names '{unknown[0]}', which is not a first-level model;"
+            f" name one of {', '.join(first_level)}"
         )
     return {name: first_level[name] for name in settings.ensemble_recipes.values()}
 

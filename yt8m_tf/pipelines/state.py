@@ -172,7 +172,7 @@ class States:
         there = [path for path in self._paths(stage) if _has_content(path)]
         if not there:
             return _Found("to do")
-        unknown = Changes((f"{there[0]} is there, and no record of what it was made for",))
+        unknown = Changes((f"{there[0]} exists, but no record says how it was made",))
         return _Found("changed", None, next(iter(changes), unknown))
 
     def _changes(self, stage: Stage, content: Content, record: _Record) -> Changes:
@@ -185,7 +185,9 @@ class States:
             stored = record.content
             old = Content(stored.kind, stored.options, stored.inputs, self._read_shards(stored.shards))
         if old is None:
-            return Changes(("the configuration or the data; its record, of an earlier release, does not say which",))
+            return Changes(
+                ("the configuration or the data, but its record, from an earlier release, does not say which",)
+            )
         return differences(old, content)
 
     def _recovered(self, stage: Stage, content: Content, fingerprint: str) -> Content | None:
@@ -230,7 +232,7 @@ class States:
         flags = " ".join(f"--restart={shlex.quote(name)}" for name in (names if len(names) <= _NAMED else ["*"]))
         return (
             f"--workdir={self.workdir}: stages that were done or begun have changed: {'; '.join(listed)}. Restore what"
-            f" changed, name another directory, or give {flags}, and they start afresh; what they wrote moves to"
+            f" changed, name another directory, or give {flags} to start them afresh; their earlier output moves to"
             f" {self.workdir / OLD}"
         )
 
@@ -349,5 +351,5 @@ def _check_result(kind: Kind, result: Mapping[str, Any]) -> None:
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     values = strict_yaml.read_yaml(path.read_text(encoding="utf-8"))
     if not isinstance(values, Mapping):
-        raise ValueError(f"{path}: no mapping")
+        raise ValueError(f"{path}: not a mapping")
     return values

@@ -150,4 +150,4 @@ def _answering() -> Iterator[None]:
         yield
     except (OSError, concurrent.futures.CancelledError) as error:  # a time-out is an OSError
         what = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-        raise InputError(f"--scheduler: Dask does not answer ({what}); see to the scheduler and its workers") from error
+        raise InputError(f"--scheduler: Dask does not answer ({what}); check the scheduler and its workers") from error

@@ -82,7 +82,7 @@ def _parse_line(line: bytes, ids: Sequence[str] | None) -> tuple[str, WindowScor
     if not all(type(value) is int for value in starts + ends + classes):
         raise TypeError("what should be whole numbers is something else")
     if not all(isinstance(name, str) for name in names.values()):
-        raise TypeError("names that are no text")
+        raise TypeError("names that are not text")
     "".join([video_id, *names.values()]).encode()  # fails for lone surrogates, which JSON allows but UTF-8 does not
     firsts, stops, windows, class_of = (np.array(values, np.int64) for values in (starts, ends, window_of, classes))
     found = window_scores(firsts, stops, windows, class_of, np.array(scores, np.float32), names)

@@ -11,7 +11,7 @@ from yt8m_tf.console.tables import duration
 from yt8m_tf.report.parts import Listing, Note, Part, Section, Table
 from yt8m_tf.report.workdir import Run, Workdir
 
-_ALONE = ("checkpoint", "the one with the highest GAP@20", "validation shards, which judge it")
+_ALONE = ("checkpoint", "the one with the highest GAP@20", "validation shards (also used to evaluate it)")
 
 
 def origin(workdir: Workdir, model: str) -> Section:

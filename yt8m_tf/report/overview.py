@@ -97,7 +97,7 @@ def _interval(own: Predictions, other: Predictions) -> str:
     interval = paired_interval(own, other)
     if interval is None:
         return ""
-    told = "" if interval.excludes_zero else ", which holds 0: no difference is shown"
+    told = "" if interval.excludes_zero else ", which includes 0: the difference is not significant"
     return (
         f"paired {interval.level:.0%} interval over {len(own.ids):,} videos {interval.low:+.4f} to"
         f" {interval.high:+.4f}{told}"

@@ -187,7 +187,7 @@ def main_model(workdir: Workdir, name: str | None = None) -> str:
             raise InputError(f"--model={name}: no such run in {workdir.path}; choose from {', '.join(workdir.runs)}")
         return name
     if not workdir.runs:
-        raise InputError(f"--workdir={workdir.path}: no run there yet; let yt8m-pipeline run to its first training")
+        raise InputError(f"--workdir={workdir.path}: no run there yet; run yt8m-pipeline up to its first training")
     if "final" in workdir.runs:
         return "final"
     found = workdir.evaluations or workdir.segment_evaluations

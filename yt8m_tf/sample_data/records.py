@@ -34,7 +34,7 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
         except (tf.errors.OpError, DecodeError) as error:
             problem = f"record {number} cannot be read; yt8m-inspect shows the damage and can save the good records"
             if number == 0 and isinstance(error, tf.errors.DataLossError) and (kind := foreign_files.kind_of(path)):
-                problem = f"no TFRecord file: {kind}"
+                problem = f"not a TFRecord file: {kind}"
             raise InputError(f"--from_video_level: {path}: {problem}") from error
         means = {key: features[key].float_list.value for key in sorted(features) if key.startswith(MEAN)}
         id_key = next((key for key in schema.ID_KEYS if key in features and features[key].bytes_list.value), None)

@@ -124,4 +124,4 @@ def _check(path: Path, found: ShardScores, num_classes: int, num_records: int) -
     good = (found.scores >= 0) & (found.scores <= 1)  # False for NaN
     if not (good | padding).all():
         video = found.ids[np.flatnonzero(~(good | padding).all(axis=1))[0]].decode(errors="replace")
-        raise InputError(f"{path}: a score of video '{video}' is no probability; {REMEDY}")
+        raise InputError(f"{path}: a score of video '{video}' is not a probability; {REMEDY}")

@@ -162,7 +162,9 @@ def embed(
     faults.of_model(f"the model in {embedder.path}")
     names = [os.path.basename(shard) for shard in shards]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"--input: two shards are named '{min(twice)}'; embeddings go by base name: embed them apart")
+        raise InputError(
+            f"--input: two shards are named '{min(twice)}'; embeddings are stored by base name; embed them separately"
+        )
     files.check_no_input([output / name for name in names], shards, f"--output={output}")
     batch_size = batch_size or scoring_batch_size(embedder.data.level)
     with locks.exclusive(output, "--output", "writes embeddings"):

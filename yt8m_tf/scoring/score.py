@@ -234,8 +234,8 @@ class _Job:
         wrong = np.isnan(scores).any(axis=1) & ~empty
         if wrong.any():
             raise InputError(
-                f"{shard}: the model in {self._members[0].path} scores video"
-                f" '{ids[wrong][0].decode(errors='replace')}' NaN; train it with finite weights"
+                f"{shard}: the model in {self._members[0].path} gives video"
+                f" '{ids[wrong][0].decode(errors='replace')}' a score that is NaN; train it with finite weights"
             )
 
     def _is_done(self, shard: str) -> bool:
@@ -300,7 +300,9 @@ def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tup
     names = [os.path.basename(shard) for shard in shards]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"--input: two shards are named '{twice}'; scores go by base name: score them apart")
+        raise InputError(
+            f"--input: two shards are named '{twice}'; scores are stored by base name; score them separately"
+        )
     for predictor in predictors[1:]:
         for what in ("level", "features", "num_classes", "num_folds"):
             mine, others = getattr(first.data, what), getattr(predictor.data, what)

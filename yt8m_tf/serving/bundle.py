@@ -37,7 +37,7 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raises InputError if no bundle can be written to a path; called before there is one to write."""
     folder = Path(path).absolute().parent
     if not os.fspath(path).endswith(SUFFIXES):
-        raise InputError(f"--bundle={path}: is not the name of a bundle; let it end in {SUFFIXES[0]}")
+        raise InputError(f"--bundle={path}: is not the name of a bundle; use a name that ends in {SUFFIXES[0]}")
     if not folder.is_dir():
         raise InputError(f"--bundle={path}: there is no directory {folder}; make it, or choose another place")
     if Path(path).is_dir() or (Path(path).exists() and not overwrite):
@@ -103,7 +103,7 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iter
         except InputError as error:
             raise InputError(f"--bundle={path}: {error}") from error
         except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
-            raise InputError(f"--bundle={path}: damaged, or no .tgz archive ({error}); fetch it again") from error
+            raise InputError(f"--bundle={path}: damaged, or not a .tgz archive ({error}); fetch it again") from error
         except OSError as error:
             raise InputError(f"--bundle={path}: cannot be unpacked ({error.strerror or error})") from error
         yield _find_saved_model(Path(folder), path)
@@ -172,14 +172,14 @@ def _check_path(member: tarfile.TarInfo, taken: dict[str, tuple[str, bool]]) -> 
     where = f"member {member.name!r}"
     parts = member.name.removeprefix("./").split("/") if member.name != "." else []
     if any(part in (".", "..") or not _PLAIN_NAME.fullmatch(part) for part in parts) or not (parts or member.isdir()):
-        raise InputError(f"{where} has no plain path below the archive's own folder; pack it anew")
+        raise InputError(f"{where} has no plain path below the archive's own folder; pack it again")
     for depth in range(1, len(parts) + 1):
         path = "/".join(parts[:depth])
         entry = path, depth < len(parts) or member.isdir()
         # Folders may occur again. Some file systems take paths that differ only in case for the same one.
         known = taken.get(path.lower())
         if known is not None and (known != entry or not entry[1]):
-            raise InputError(f"{where} occurs twice, as '{known[0]}'; pack it anew")
+            raise InputError(f"{where} occurs twice, as '{known[0]}'; pack it again")
         taken[path.lower()] = entry
 
 
@@ -191,7 +191,7 @@ def _check_end(content: gzip.GzipFile) -> None:
             return
         if any(rest):
             break
-    raise InputError("has data behind its end; pack it anew")
+    raise InputError("has data behind its end; pack it again")
 
 
 def _find_saved_model(folder: Path, path: str | os.PathLike[str]) -> Path:

@@ -325,7 +325,8 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
     if np.isnan(scores).any():
         video = ids[np.isnan(scores).any(axis=1)][0].decode(errors="replace")
         raise InputError(
-            f"{shard}: the model in {scorer.path} scores video '{video}' NaN; train it with finite weights"
+            f"{shard}: the model in {scorer.path} gives video '{video}' a score that is NaN; train it with finite"
+            " weights"
         )
     if scorer.data is None or scorer.data.level == "video":
         return np.ones(len(ids), bool)

@@ -84,7 +84,7 @@ class Parts:
         self.output, self._layout = Path(output), layout
         self._shard_bytes = [*shard_bytes, 0]
         self.directory = parts_directory(output)
-        self._remedy = f"remove {self.directory} to start anew"
+        self._remedy = f"remove {self.directory} to start over"
         self.finished: list[Part] = []
         self.directory.mkdir(parents=True, exist_ok=True)
         self._check_run(dict(run))
@@ -150,5 +150,5 @@ class Parts:
         elif changed:
             raise InputError(
                 f"--output={self.output}: {self.directory} holds parts of a run with other {' and '.join(changed)};"
-                " delete it to start anew, repeat that run to go on, or choose another file"
+                " delete it to start over, repeat that run to go on, or choose another file"
             )

@@ -109,11 +109,11 @@ class Scorer:
     def _check_values(self, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
         ordered = np.sort(classes, axis=1)
         for values, wrong, problem in (  # NaN is for the caller, who knows the shard
-            (scores, (scores < 0) | (scores > 1), "predictions hold {}, which is no probability from 0 to 1"),
+            (scores, (scores < 0) | (scores > 1), "predictions hold {}, which is not a probability from 0 to 1"),
             (
                 classes,
                 (classes < 0) | (classes >= self.num_classes),
-                f"class_indexes hold {{}}, which is no class id below {self.num_classes}",
+                f"class_indexes hold {{}}, which is not a class id below {self.num_classes}",
             ),
             (ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], "class_indexes hold {} twice"),
         ):
@@ -152,7 +152,7 @@ def load_scorer(
     try:
         is_there = tf.saved_model.contains_saved_model(directory)
     except tf.errors.OpError as error:  # of a place with a scheme
-        raise InputError(f"{where}: cannot be looked at ({files.why_unreadable(error)}); give a local copy") from error
+        raise InputError(f"{where}: cannot be read ({files.why_unreadable(error)}); give a local copy") from error
     if not is_there:
         raise InputError(f"{where}: no saved_model.pb there; give the directory that yt8m-export wrote")
     loaded = load_saved_model(directory, where)

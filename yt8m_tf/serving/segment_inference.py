@@ -171,7 +171,10 @@ def _check(scorer: Scorer, shard: str, clip: CutClip, segments: SegmentRows | No
         else:
             faults.num_empty += 1
     elif np.isnan(segments.rows.scores).any():
-        raise InputError(f"{shard}: the model in {scorer.path} scores video '{name}' NaN; train it with finite weights")
+        raise InputError(
+            f"{shard}: the model in {scorer.path} gives video '{name}' a score that is NaN; train it with finite"
+            " weights"
+        )
 
 
 def _named(segments: SegmentRows, names: Sequence[str] | None) -> SegmentRows:

@@ -131,7 +131,7 @@ def _parse(line: bytes, classes: Collection[int], k: int) -> tuple[int, list[byt
         raise ValueError(f"'{shown}' is not a class id and a comma; write a class and its segments")
     class_id, segments = int(name), text.split()
     if class_id not in classes:
-        raise ValueError(f"class {class_id} is none of the {len(classes):,} that may be submitted")
+        raise ValueError(f"class {class_id} is not one of the {len(classes):,} that may be submitted")
     if len(segments) > k:
         raise ValueError(f"{len(segments):,} segments; write the {k:,} best at most")
     if wrong := next((word for word in segments if not _SEGMENT.fullmatch(word)), None):

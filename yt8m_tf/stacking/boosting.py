@@ -130,7 +130,7 @@ def load(path: Path) -> Trained:
         text = path.read_bytes()
         # Checked first, because LightGBM would read beyond the end of a damaged text.
         if digest not in (None, hashlib.sha256(text).hexdigest()):
-            raise ValueError("damaged: its checksum is another")
+            raise ValueError("damaged: its checksum does not match")
         return Trained(lightgbm.Booster(model_str=text.decode()), curves)
     except (OSError, ValueError, TypeError, OverflowError, lightgbm.basic.LightGBMError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and repeat the command") from error

@@ -70,7 +70,7 @@ class LeftOut:
         if self.skipped:
             lines.append(f"left out {self.skipped:,} videos that a model was allowed to skip")
         if self.unlabelled:
-            done = "left out" if on_unlabelled == "skip" else "took for negative"
+            done = "left out" if on_unlabelled == "skip" else "kept as negatives"
             lines.append(f"{done} {self.unlabelled:,} of {self.videos:,} videos, which have no labels")
         return lines
 
@@ -283,12 +283,12 @@ class StackInputs:
             )
         if manifest.keys != first.keys:
             raise InputError(
-                f"--scores: {directory} and {self._directories[0]} are of records with other keys of id and labels"
+                f"--scores: {directory} and {self._directories[0]} are of records with different keys of id and labels"
                 f" ({dict(manifest.keys)}, {dict(first.keys)}); stack models of one data set"
             )
         if manifest.folds != first.folds:
             raise InputError(
-                f"--scores: {directory} and {self._directories[0]} are of other folds; train all models with the same"
+                f"--scores: {directory} and {self._directories[0]} have different folds; train all models with the same"
                 " --num_folds on the same shards"
             )
         missing = [shard for shard in self.shards if os.path.basename(shard) not in manifest.shards]

@@ -104,8 +104,8 @@ def _configuration(given: StackConfig, overrides: Sequence[str]) -> StackConfig:
             )
     if config.candidates != "union":
         raise InputError(
-            "--sizes: the rows of this stacking are the classes that its best model names, and say nothing of what"
-            " others would; stack into another directory with --set=candidates=union"
+            "--sizes: the rows of this stacking are candidates of its best model only, and cannot measure ensembles"
+            " without it; stack into another directory with --set=candidates=union"
         )
     return config
 

@@ -153,7 +153,8 @@ def _check(training: StackInputs, applied: Mapping[str, StackInputs], config: St
     columns = feature_names(training.names, config)[len(training.names) :]
     if taken := set(training.names) & {*COMBINATIONS, *columns}:
         raise InputError(
-            f"--scores: a model is named '{min(taken)}', as what stacking makes of all models; rename its directory"
+            f"--scores: a model is named '{min(taken)}', a name that stacking uses for its own combinations; rename its"
+            " directory"
         )
     outside = [shard for shard in training.shards if os.path.basename(shard) not in training.folds]
     if outside:
@@ -175,8 +176,8 @@ def _check(training: StackInputs, applied: Mapping[str, StackInputs], config: St
                 if mine != other
             )
             raise InputError(
-                f"--apply: the scores of '{different}' in split '{split}' are of another model than those it is stacked"
-                " with; score the split again"
+                f"--apply: the scores of '{different}' in split '{split}' come from another model than those that were"
+                " stacked; score the split again"
             )
     return folds
 

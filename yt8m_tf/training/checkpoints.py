@@ -203,7 +203,7 @@ def find_checkpoint(workdir: Path, which: str = "best", option: str = "--workdir
     """
     state = latest_state(workdir)
     if state is None:
-        raise InputError(f"{option}={workdir}: no checkpoint yet; let yt8m-train run to its first evaluation")
+        raise InputError(f"{option}={workdir}: no checkpoint yet; run yt8m-train up to its first evaluation")
     step = (state.best_step or state.step) if which == "best" else state.step
     if not has(workdir, step):
         newest = "--checkpoint=last" if option == "--workdir" else f"{option}={_prefix(workdir, state.step).parent}"
@@ -325,9 +325,11 @@ def unreadable(prefix: Path, error: Exception) -> InputError:
     where = f"checkpoint '{prefix.parent}'"
     for path in map(prefix.with_name, (_INDEX, _DATA, STATE)):
         if not path.is_file():
-            return InputError(f"{where} is not whole: '{path.name}' is missing; {_remedy(prefix)}")
+            return InputError(f"{where} is incomplete: '{path.name}' is missing; {_remedy(prefix)}")
         if not os.access(path, os.R_OK):
-            return InputError(f"{where} cannot be read: no permission to read '{path.name}'; give it, and repeat")
+            return InputError(
+                f"{where} cannot be read: no permission to read '{path.name}'; grant it, and run the command again"
+            )
     return InputError(f"{where} is damaged ({' '.join(str(error).split()).rstrip('; ')}); {_remedy(prefix)}")
 
 
@@ -335,9 +337,9 @@ def _remedy(prefix: Path) -> str:
     """Returns the remedy for an incomplete checkpoint, which depends on the other checkpoints beside it."""
     steps = saved_steps(prefix.parent / "../..") if _STEP.fullmatch(prefix.parent.name) else []
     if len(steps) < 2:
-        return "there is no other one beside it: fetch it again, or begin anew in another directory"
+        return "it has no other checkpoint: fetch it again, or start over in another directory"
     if prefix.parent.name == f"step_{steps[-1]:08d}":
-        return "move it away to go on from the checkpoint before it"
+        return "move it away to continue from the checkpoint before it"
     return "move it away, and take the newest one with --checkpoint=last"
 
 

@@ -28,7 +28,7 @@ _PEER_FAILURES = (
 _PEER_WORDS = ("collective", "incarnation")
 _JOBS = ("chief", "worker")
 # The hour is the time-out of TensorFlow's coordination service, which Python cannot set.
-_CONNECTING = "if one of them has ended, the others wait for up to an hour: end them, and start all again"
+_CONNECTING = "if one of them has ended, the others wait for up to an hour: stop them, and start all again"
 _SHOWN = 200  # characters of TensorFlow's message
 _ADDRESS = re.compile(r"[^\s/]+:[0-9]{1,5}")
 _TF_CONFIG_HINT = """write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}"""

@@ -50,7 +50,7 @@ def find(pattern: str, data_dir: str) -> list[FoldRun]:
         if not folds or not data.num_folds:
             raise InputError(
                 f"{where}: {path} sees all shards, and holds no fold out; name runs of yt8m-train --num_folds=K"
-                " --fold=..., or let one model teach all videos as labels.teacher"
+                " --fold=..., or use one model as the teacher of all videos, with labels.teacher"
             )
         if folds != (first := runs[0] if runs else FoldRun(path, data.fold, folds)).folds:
             raise InputError(

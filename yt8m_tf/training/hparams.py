@@ -136,7 +136,7 @@ def unwritable(directory: Path | None, error: OSError | tf.errors.OpError) -> In
     reason = error.strerror if isinstance(error, OSError) else " ".join(error.message.split())
     return InputError(
         f"TensorBoard's files in '{directory}' cannot be written ({reason});"
-        " make room or mend the directory, then go on with the same command"
+        " free disk space or repair the directory, then continue with the same command"
     )
 
 

@@ -47,15 +47,15 @@ class Inputs:
             for how, names in (
                 ("new", sorted(new.keys() - old.keys())),
                 ("gone", sorted(old.keys() - new.keys())),
-                ("of another size", sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
+                ("of a different size", sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
             ):
                 if names:
                     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
                     lines.append(f"{what} shards {how}: {', '.join(names[:_SHOWN])}{more}")
         if self.soft_labels != now.soft_labels:
-            lines.append("soft labels of other scores (labels.soft)")
+            lines.append("soft labels from different scores (labels.soft)")
         if self.teacher != now.teacher:
-            lines.append("a teacher of other weights or folds (labels.teacher, labels.teacher_folds)")
+            lines.append("a teacher with different weights or folds (labels.teacher, labels.teacher_folds)")
         return lines
 
 

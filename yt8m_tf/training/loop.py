@@ -139,8 +139,8 @@ def train(
             if not distribution.lost_a_worker(strategy, error):
                 raise
             raise InputError(
-                "another worker has ended, and its own message says why; start the same command again in all of them,"
-                " and the run goes on from its last checkpoint"
+                "another worker has ended, and its own message says why; run the same command again on all workers,"
+                " and the run continues from its last checkpoint"
             ) from error
 
 
@@ -261,7 +261,7 @@ class _Run:
             if (skipped := int(outputs["skipped"])) >= _MOST_SKIPPED:
                 raise InputError(
                     f"the last {skipped} updates up to step {self.step} were skipped: their gradients are not finite in"
-                    " float16 at the lowest loss scale, and nothing is learned any more; train into another --workdir"
+                    " float16 at the lowest loss scale, so training makes no progress; train into another --workdir"
                     " with --set=train.precision=mixed_bfloat16 (or float32), or with a lower optimizer.learning_rate"
                     f" ({rates[-1]:g} here)"
                 )
@@ -297,7 +297,7 @@ class _Run:
         self.compiled = True
         bar.unpause()
         if self.show:
-            bar.write(f"compiled in {seconds:.0f} s, which rate and time left do not count")
+            bar.write(f"compiled in {seconds:.0f} s, not counted in rate and time left")
 
     def _check_first_records(self) -> None:
         data, need_labels = self.experiment.data, not soft_labels.replace_labels(self.experiment.labels)
@@ -338,7 +338,7 @@ class _Run:
         number = self.interruption.number
         return Interrupted(
             f"{'interrupted' if number else 'another worker was interrupted'}; step {self.step:,} is saved in"
-            f" {self.options.workdir}, and the same command goes on from there",
+            f" {self.options.workdir}; run the same command again to continue from there",
             number or signal.SIGTERM,
         )
 

@@ -86,5 +86,5 @@ class Profile:
         except tf.errors.OpError as error:
             raise InputError(
                 f"--profile: no trace in '{self._directory}' ({' '.join(error.message.split())});"
-                " mend it, or go on with the same command without --profile"
+                " repair the directory, or continue with the same command without --profile"
             ) from error

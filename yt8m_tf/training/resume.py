@@ -101,8 +101,8 @@ def check_inputs(workdir: Path, saved: checkpoints.State | None, now: Inputs) ->
     if known is not None and (changes := known.differences(now)):
         raise InputError(
             f"--workdir={workdir}: the run was started with other data ({'; '.join(changes)}); restore"
-            " that, or go on with what is there now, if not as a run without an interruption would, with"
-            " --on_changed_inputs=accept"
+            " it, or continue with the current data with --on_changed_inputs=accept (the result then differs from that"
+            " of an uninterrupted run)"
         )
 
 

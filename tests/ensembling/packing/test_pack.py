@@ -231,7 +231,7 @@ def test_a_budget_that_nothing_fits(world: World, tmp_path: Path) -> None:
         world.pack(tmp_path / "m", size_limit=1000)
     assert not list(tmp_path.iterdir())
     (tmp_path / "m" / "something").mkdir(parents=True)
-    with pytest.raises(InputError, match="exists and is no SavedModel"):
+    with pytest.raises(InputError, match="exists and is not a SavedModel"):
         world.pack(tmp_path / "m")
 
 

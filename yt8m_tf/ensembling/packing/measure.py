@@ -115,7 +115,8 @@ def _check_rules(members: Sequence[Candidate], precisions: Sequence[Precision]) 
     for precision in precisions:
         if unused := unused_rules(precision, variables):
             raise InputError(
-                f"--precisions={precision}: no variable of any candidate fits '{unused[0].pattern}'; mend the pattern"
+                f"--precisions={precision}: no variable of any candidate fits '{unused[0].pattern}'; correct the"
+                " pattern"
             )
 
 
@@ -176,7 +177,7 @@ def _read_record(directory: Path, shards: Sequence[str]) -> dict[str, Any] | Non
     path = directory / _RECORD
     if not path.is_file():
         return None
-    remedy = f"remove {directory}, and the same command measures the candidate again"
+    remedy = f"remove {directory}, and run the same command again to measure the candidate anew"
     record = dict(strict_yaml.read_json(path, Mapping[str, Any], remedy))
     if missing := {"num_bytes", "compared", "difference", "own_scores"} - record.keys():
         raise InputError(f"{path}: has no '{min(missing)}'; {remedy}")

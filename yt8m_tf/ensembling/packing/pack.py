@@ -173,6 +173,6 @@ def _export(choice: Choice, output: Path, run: Path, **arguments: Any) -> Export
     except TooLargeError:
         raise
     except InputError as error:
-        raise InputError(f"{error} (what was measured is kept: the same command goes on from here)") from error
+        raise InputError(f"{error} (measurements are kept; run the same command again to continue)") from error
     finally:
         shutil.rmtree(run, ignore_errors=True)
