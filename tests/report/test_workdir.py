@@ -18,10 +18,14 @@ from yt8m_tf.report.workdir import HARD, STUDENT
 @pytest.mark.parametrize(
     ("labels", "kind", "told"),
     [
-        ({}, HARD, "of the records"),
-        ({"soft": "stacked/train"}, STUDENT, "scores in stacked/train, weight 0.5; the rest by hand"),
-        ({"teacher": "runs/moe"}, STUDENT, "scores of runs/moe, weight 0.5; the rest by hand"),
-        ({"teacher_folds": "runs/moe/fold_*"}, STUDENT, "scores of runs/moe/fold_*, weight 0.5; the rest by hand"),
+        ({}, HARD, "from the records"),
+        ({"soft": "stacked/train"}, STUDENT, "scores in stacked/train, weight 0.5; the rest from the records"),
+        ({"teacher": "runs/moe"}, STUDENT, "scores of runs/moe, weight 0.5; the rest from the records"),
+        (
+            {"teacher_folds": "runs/moe/fold_*"},
+            STUDENT,
+            "scores of runs/moe/fold_*, weight 0.5; the rest from the records",
+        ),
     ],
 )
 def test_who_learns_from_others_is_a_student(labels: dict[str, str], kind: str, told: str, tmp_path: Path) -> None:

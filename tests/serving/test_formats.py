@@ -160,8 +160,11 @@ def test_names_that_are_not_known(world, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1.5", r"^--threshold=1\.5: is no score; give a number from 0 to 1, or a file of yt8m-evaluate --thresholds$"),
-        ("nan", r"^--threshold=nan: is no score"),
+        (
+            "1.5",
+            r"^--threshold=1\.5: is not a score; give a number from 0 to 1, or a file of yt8m-evaluate --thresholds$",
+        ),
+        ("nan", r"^--threshold=nan: is not a score"),
         ("nowhere.csv", r"^--threshold=nowhere\.csv: cannot be read \(No such file"),
         ("a,b\n0,1\n", r"thresholds\.csv: has no column 'class'; give"),
         ("class,threshold\n0,0.5\n0,0.5\n", r"line 3: class 0 occurs twice; give"),

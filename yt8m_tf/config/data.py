@@ -42,8 +42,8 @@ class RecordsConfig:
       max_frames: the most frames of a clip; later frames are cut off.
       frame_lengths: lengths in frames to which batches of clips are padded, the shortest that fits (each length
         compiles once under XLA); `max_frames` is always one of them.
-      max_frame_difference: by how many frames the features of a clip may differ in length; the shorter one counts.
-        null: by any number.
+      max_frame_difference: the most frames by which the features of a clip may differ in length; the shorter one
+        counts. null: any number.
       frames: sampling and preprocessing of frames.
     """
 

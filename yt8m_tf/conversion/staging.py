@@ -50,7 +50,7 @@ class StagedPart:
     """The record of a part.
 
     Attributes:
-      videos: by id.
+      videos: videos by id.
       problems: (source, id, problem) of videos that were left out.
       outside: name of a feature to the number of its values outside the range of the codes.
       num_values: name of a feature to the number of its values.

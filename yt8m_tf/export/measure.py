@@ -42,7 +42,7 @@ class Reference:
       path: file of the float32 scores, [num_videos, C].
       num_videos, num_positives: number of videos, and of their labels.
       gap: GAP@20.
-      videos_per_second: by batch size.
+      videos_per_second: rates by batch size.
       alone: whether the scores of a video are independent of the other videos of its batch.
     """
 

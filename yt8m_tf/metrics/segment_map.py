@@ -110,7 +110,7 @@ def mean_average_precision(
 
     Args:
       lists: classes, each once, with their segments [N] int, best first, each once; they are read one at a time.
-      ratings: by class.
+      ratings: ratings by class.
       k: K.
 
     Raises:

@@ -98,8 +98,8 @@ def write_timelines(
 
     Args:
       output: the page.
-      scores: by id of the video.
-      annotations: by id, for videos that have any.
+      scores: scores by id of the video.
+      annotations: annotations by id, for videos that have any.
       top_k: number of classes shown for a video, by their highest score; rated classes are added.
       video: file of the only video, which is embedded in the page.
 

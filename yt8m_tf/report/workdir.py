@@ -125,7 +125,7 @@ class Workdir:
       stages: the result of each stage of a pipeline, by name.
       reachable: GAP@20 that no model can exceed on the validation videos; known only for sample data.
       choices: a pipeline's choices, and on which data each was made (`pipelines.choices`).
-      runs: by name.
+      runs: runs by name.
       evaluations: evaluations of runs on whole videos, by name of the run.
       segment_evaluations: the same for runs on rated segments.
       models: names of the stacked models, in the order of the stacking's columns.

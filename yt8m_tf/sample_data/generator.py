@@ -252,11 +252,11 @@ class _GivenTopic:
     Attributes:
       by_axis: how classes are arranged.
       likelihood: [B, S, A], see `SampleModel._likelihood`.
-      subset_prior: [T, S, A], of each subset of true labels of an axis.
-      written: [S, G, A], of a written label given the true ones of its axis.
-      evidence: [B, T, A], of what is seen along an axis.
-      log_likelihood: [B, T], of what is seen along all axes.
-      log_none: [B, T], that nothing is written, given the features.
+      subset_prior: [T, S, A], the probability of each subset of true labels of an axis.
+      written: [S, G, A], the probability of a written label given the true ones of its axis.
+      evidence: [B, T, A], the likelihood of what is seen along an axis.
+      log_likelihood: [B, T], the log-likelihood of what is seen along all axes.
+      log_none: [B, T], the log-probability that nothing is written, given the features.
       some: [T], the probability that anything is written.
     """
 

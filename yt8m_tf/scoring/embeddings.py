@@ -72,7 +72,7 @@ class EmbeddingsManifest:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingSummary:
-    """Summary of a run: the manifest, how many videos this process embedded, its seconds, and faults."""
+    """Summary of a run: the manifest, how many videos this process embedded, its duration, and faults."""
 
     manifest: EmbeddingsManifest
     num_embedded: int

@@ -40,7 +40,7 @@ _CLAIMED = {"video": 64, "frame": 4}
 
 @dataclasses.dataclass(frozen=True)
 class ScoringSummary:
-    """Summary of a run: the finished manifest, the videos that this process scored, its seconds, and skipped faults."""
+    """Summary of a run: finished manifest, number of videos scored by this process, its duration, skipped faults."""
 
     manifest: Manifest
     num_scored: int

@@ -78,7 +78,7 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True)
 class InferenceSummary:
-    """Summary of a run: rows written, videos scored by this process and its seconds, and faults in all shards."""
+    """Summary of a run: rows written, videos scored by this process and its duration, and faults in all shards."""
 
     num_rows: int
     num_scored: int

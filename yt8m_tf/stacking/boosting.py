@@ -30,7 +30,7 @@ class Trained:
     """A booster and its training curves.
 
     Attributes:
-      booster: with the best number of trees.
+      booster: the booster; it predicts with the best number of trees.
       curves: the loss after each tree on "training" and on "held out" rows, in nats.
     """
 

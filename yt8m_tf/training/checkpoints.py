@@ -70,8 +70,8 @@ class Trained:
     """A trained model, for evaluation and export.
 
     Attributes:
-      model: with the checkpoint's weights, or their moving averages if the run keeps them, in float32; it predicts only
-        the classes, without tags.
+      model: a model with the checkpoint's weights, or their moving averages if the run keeps them, in float32; it
+        predicts only the classes, without tags.
       experiment: the run's configuration.
       checkpoint: the checkpoint's prefix, for `tf.train.load_checkpoint`.
       step: number of updates.
@@ -91,7 +91,7 @@ def save(workdir: Path, step: int, variables: Mapping[str, Any], state: Mapping[
     Args:
       workdir: the run directory.
       step: updates made.
-      variables: by name, as in `TrainState.named`.
+      variables: variables by name, as in `TrainState.named`.
       state: the attributes of `State`, ready for JSON; "best_step" names the checkpoint that must be kept.
 
     Raises:

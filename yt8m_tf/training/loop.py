@@ -293,7 +293,7 @@ class _Run:
                 raise self._interrupted()
 
     def _tell_compiled(self, bar: Progress, seconds: float) -> None:
-        """Excludes the first call, which compiles the step, from the bar's rate and time left; reports its seconds."""
+        """Excludes the first call, which compiles the step, from the bar's rate and time left; reports its time."""
         self.compiled = True
         bar.unpause()
         if self.show:
