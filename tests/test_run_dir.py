@@ -138,7 +138,7 @@ def test_a_line_of_the_history_that_is_no_evaluation_is_named(line: str, tmp_pat
     with pytest.raises(InputError) as caught:
         run_dir.read_history(tmp_path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: line 2 is no evaluation of a run (") and "\n" not in message
+    assert message.startswith(f"{path}: line 2 is not a valid evaluation of a run (") and "\n" not in message
     assert message.endswith("; remove the line")
     path.write_bytes(whole)  # as the message says
     assert len(run_dir.read_history(tmp_path)) == 1

@@ -200,7 +200,9 @@ def _read_lines(path: Path, kind: str) -> list[dict[str, Any]]:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); make it readable, and run the command again"
         ) from error
-    return [_entry(line, f"{path}: line {number} is not a {kind} of a run") for number, line in enumerate(lines, 1)]
+    return [
+        _entry(line, f"{path}: line {number} is not a valid {kind} of a run") for number, line in enumerate(lines, 1)
+    ]
 
 
 def _entry(line: bytes, wrong: str) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_leave_for_a_stage_is_leave_for_those_after_it(pipeline: Pipeline) -> No
     pipeline.run(_settings())
     changed = _settings(models={"moe": {"changes": {"optimizer": {"learning_rate": 0.5}}}})
     why = r"'train moe fold 0' and 1 more \(experiment\.optimizer\.learning_rate: 0\.03 -> 0\.5\); 12 stages after them"
-    with pytest.raises(InputError, match=why + r"\. .*--restart='train moe', and"):
+    with pytest.raises(InputError, match=why + r"\. .*--restart='train moe' to start them afresh"):
         pipeline.run(changed)
     with pytest.raises(InputError, match="score moe test"):
         pipeline.run(changed, "train moe", stop="score moe test")

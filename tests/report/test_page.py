@@ -382,7 +382,7 @@ def test_bad_directories_are_one_line(pipeline: Path, tmp_path: Path) -> None:
         good = (pipeline / name).read_text()
         for bad in (good[: len(good) // 2], "{}") if name.endswith(".json") and "stacked" not in name else (good[:9],):
             (pipeline / name).write_text(bad)
-            assert name in message(pipeline) and re.search("cannot be read|is no evaluation", message(pipeline))
+            assert name in message(pipeline) and re.search("cannot be read|not a valid evaluation", message(pipeline))
         (pipeline / name).write_text(good)
     (tmp_path / "report_files").write_text("a file")
     assert "--output=" in message(pipeline)

@@ -278,7 +278,7 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
             world.inputs("train", world.train)
     (train / "scores.json").unlink()
     finish(train, dataclasses.replace(manifest, fingerprint="new"))
-    with pytest.raises(InputError, match="the scores of 'second' in split 'validate' are of another model"):
+    with pytest.raises(InputError, match="the scores of 'second' in split 'validate' come from another model"):
         stack(world.inputs("train", world.train), {"validate": validation}, tmp_path / "out", CONFIG)
 
 
