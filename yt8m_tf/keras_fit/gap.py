@@ -59,7 +59,7 @@ class GlobalAveragePrecision(keras.metrics.Metric):
           InputError: a score is NaN; the message has the number of the video. In a graph it is a `tf.errors.OpError`.
         """
         if sample_weight is not None:
-            raise ValueError("GlobalAveragePrecision does not support sample_weight; leave it out")
+            raise ValueError("GlobalAveragePrecision does not support weights; leave sample_weight out")
         scores = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
         positive = tf.cast(tf.convert_to_tensor(y_true), tf.float32) > 0.5
         finite = tf.reduce_all(~tf.math.is_nan(scores), axis=1)  # [B]
