@@ -177,7 +177,9 @@ def _both_ways(patch: pytest.MonkeyPatch, make: Callable[[], pipeline.BatchStrea
 def _same_batches(first: object, second: object, count: int) -> None:
     for _ in range(count):
         mine, other = next(first), next(second)  # type: ignore[call-overload]
-        assert mine.keys() == other.keys()  # type: ignore[attr-defined]
+        assert mine.keys() == other.keys()
+        # In evaluation each reader counts its positions in its own way, for itself alone.
+        assert "valid" in mine or first.position == second.position  # type: ignore[attr-defined]
         _expect_equal(mine, other)
 
 
