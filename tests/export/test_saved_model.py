@@ -204,7 +204,7 @@ def test_existing_directories(rng, tmp_path):
 
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="exists and is not a SavedModel; choose another directory$"):
+    with pytest.raises(InputError, match=r"exists and is not a SavedModel; choose another directory$"):
         export_saved_model(model, data, tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").read_text() == "precious"
 
