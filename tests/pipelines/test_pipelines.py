@@ -200,7 +200,8 @@ def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> Non
     content = (data_dir / "validate0001.tfrecord").read_bytes()
     (data_dir / "validate0001.tfrecord").write_bytes(content[:-7])
     settings = dataclasses.replace(_settings(), models={"logistic": _settings().models["logistic"]})
-    message = r"stage 'score logistic validation': .*validate0001\.tfrecord: damaged .*; run the same command again"
+    message = r"stage 'score logistic validation': .*validate0001\.tfrecord: damaged .*; run the same command again to "
+    message += "continue from"
     with pytest.raises(InputError, match=message):
         _run(settings, data_dir, tmp_path / "run")
     states = States(tmp_path / "run", make_stages(settings), shards_of(make_stages(settings), str(data_dir)))

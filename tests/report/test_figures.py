@@ -71,7 +71,7 @@ def test_thresholds_stand_on_their_curve_and_apart(tmp_path: Path) -> None:
     assert len(points) == 2
     for point, score in zip(points, ("0.950", "0.060"), strict=True):
         titles = [(use, use.findtext(f"{_SVG}title") or "") for use in uses]
-        (own,) = (use for use, title in titles if title.startswith(f"mine, scores from {score}"))
+        (own,) = (use for use, title in titles if title.startswith(f"mine, scores from {score}:"))
         assert [point.get(key) for key in "xy"] == [own.get(key) for key in "xy"]
     assert "Points mark the scores of mine" in picture.caption and "Models: best, mine." in picture.caption
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,30 +45,22 @@ class EvaluationReader:
 
     def dataset(self, start: int, good: Sequence[int]) -> tf.data.Dataset:
         """Reads batches with TensorFlow's parser: any layout, any file system."""
-        rated, shards = ratings_of(self.data), self.groups.shards
-        if start == 0 and not rated and self._reads_all(good):
-            return self._counted()
+        batches, make = self._serialized(start, good)
+        return untuned(batches.map(make, num_parallel_calls=PARSERS, deterministic=True).prefetch(2))
+
+    def _serialized(self, start: int, good: Sequence[int]) -> tuple[tf.data.Dataset, Callable[..., Batch]]:
+        """Returns batches of serialized records with their positions, and the function that parses a batch."""
+        rated, shards, limits = ratings_of(self.data), self.groups.shards, self._limits(good)
+        left_whole = all(limit < 0 for limit in limits) and not any(left_out(self.data, self.faults))
+        if start == 0 and left_whole and not rated:
+            # A position that accompanies every record takes half as long as its raw reading. Here every record is in a
+            # batch, so the number of records read is a position, too: `serialized_records` skips so many of all groups.
+            return tf.data.TFRecordDataset(shards).batch(self.batch_size).enumerate(), self._parse_counted
         attach = segments.cutter(rated, self.faults) if rated else None
-        pairs = serialized_records(self.groups, start, 0, self._limits(good), len(shards), attach=attach)
+        pairs = serialized_records(self.groups, start, 0, limits, len(shards), attach=attach)
         if not rated:
             pairs = usable_records(pairs, self.data, self.faults)
-        make = self._segments if rated else self._parse
-        parsed = pairs.batch(self.batch_size).map(make, num_parallel_calls=PARSERS, deterministic=True)
-        return untuned(parsed.prefetch(2))
-
-    def _reads_all(self, good: Sequence[int]) -> bool:
-        """Returns whether every record of every shard is in a batch."""
-        return all(limit < 0 for limit in self._limits(good)) and not any(left_out(self.data, self.faults))
-
-    def _counted(self) -> tf.data.Dataset:
-        """Batches of all records, from the first one on, whose positions are counted from their sizes.
-
-        A position that travels with every record takes as long as half of its raw reading. Nothing is left out here, so
-        the number of records read is a position, too: that of the first group, whose excess `serialized_records` skips.
-        """
-        batches = tf.data.TFRecordDataset(self.groups.shards).batch(self.batch_size).enumerate()
-        parsed = batches.map(self._parse_counted, num_parallel_calls=PARSERS, deterministic=True)
-        return untuned(parsed.prefetch(2))
+        return pairs.batch(self.batch_size), self._segments if rated else self._parse
 
     def read_directly(self, start: int, good: Sequence[int]) -> Iterator[Batch]:
         """Reads batches with `clip_reader`: local clips only."""

@@ -9,6 +9,7 @@ minimises the configured `loss` with the teacher's probabilities as targets.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -152,8 +153,10 @@ def _check_unseen(path: Path, validation_shards: Sequence[str]) -> None:
     state = checkpoints.latest_state(path) if (path / run_dir.CONFIG).is_file() else None
     if state is None or state.inputs is None:
         return
-    for name, sizes in inputs.sizes(validation_shards).items():
-        if set(sizes) & set(state.inputs.train.get(name, ())):
+    trained_on = state.inputs.train
+    same_name = [shard for shard in validation_shards if os.path.basename(shard) in trained_on]
+    for name, sizes in inputs.sizes(same_name).items():
+        if set(sizes) & set(trained_on[name]):
             raise InputError(
                 f"labels.teacher={path}: was trained on '{name}', which this run is validated on: its score there would"
                 " be too high; validate on other shards (data.num_folds=0 takes data.validation), or name the models"
