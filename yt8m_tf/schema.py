@@ -38,6 +38,9 @@ CODE_RANGE = (-2.0, 2.0)
 QUANTISATION_STEP = 4.0 / 255.0
 QUANTISATION_OFFSET = 4.0 / 512.0 - 2.0
 
+# Score shards store class ids as uint16.
+MAX_STORED_CLASSES = 2**16
+
 # Padding of a list of labels that is shorter than L.
 NO_LABEL = -1
 

@@ -74,6 +74,7 @@ def test_values_are_converted(key: str, value: Any, expected: Any) -> None:
         ({"flag": 1}, "configuration key 'flag': 1 is not true or false"),
         ({"flag": "yes"}, "configuration key 'flag': 'yes' is not true or false"),
         ({"limit": True}, "configuration key 'limit': True is not a whole number"),
+        ({"limit": 2**63}, f"configuration key 'limit': {2**63} is not a whole number of at most 64 bits"),
         ({"limit": 1.5}, "configuration key 'limit': 1.5 is not a whole number"),
         ({"limit": "3"}, "configuration key 'limit': '3' is not a whole number"),
         ({"bound": True}, "configuration key 'bound': True is not a number"),

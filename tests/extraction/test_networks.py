@@ -201,7 +201,7 @@ def test_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_recipe_is_read_again(tmp_path: Path) -> None:
-    recipe = Recipe({"rgb": "inception"}, inception="/models", max_seconds=7, storage=Storage("uint8", 0.0, 6.0))
+    recipe = Recipe({"rgb": "inception"}, inception=str(tmp_path), max_seconds=7, storage=Storage("uint8", 0.0, 6.0))
     (tmp_path / "extraction.json").write_text(json.dumps(strict_yaml.to_dict(recipe)))
     assert read_recipe(tmp_path, "--extract") == recipe == read_recipe(tmp_path / "extraction.json", "--extract")
     with pytest.raises(InputError, match=r"nothing.*: cannot be read \(No such file.*give --extract=DIR"):

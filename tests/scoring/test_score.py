@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -221,6 +222,16 @@ def test_models_that_do_not_belong_together(folds: tuple[Path, list[Path]], tmp_
     _score([single], shards, output)
     with pytest.raises(InputError, match="holds scores of another model"):
         _score(runs, shards, output)
+
+
+def test_more_classes_than_score_shards_store(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    data_dir, runs = folds
+    predictor = find_predictor(runs[0])
+    large = dataclasses.replace(predictor, data=dataclasses.replace(predictor.data, num_classes=2**16 + 1))
+    shards = list_shards(["validate*.tfrecord"], str(data_dir))
+    with pytest.raises(InputError, match=r"a model of 65,537 classes, .* at most 65,536; .* yt8m-infer"):
+        score.score([large], shards, tmp_path / "scores", top_k=5, progress=False)
+    assert not (tmp_path / "scores").exists()
 
 
 @pytest.mark.parametrize("level", ["video", "frame"])

@@ -26,9 +26,10 @@ def run(options: Options) -> Result:
     config = StackConfig(learning_rate=0.08, num_trees=trees, cat_smooth=100.0, cat_l2=100.0, early_stopping=0)
     rows, booster = make_rows(videos, config, rng)
     forest = make_forest([booster])
+    leaves, table_bytes = np.count_nonzero(forest.leaf_values), forest.shape.table_bytes
     workload = {
         "videos": f"{videos:,}, {len(rows):,} rows of {rows.shape[1]} features",
-        "trees": f"{trees}, {forest.shape.nodes:,} nodes, up to {len(forest.shape.active)} levels",
+        "trees": f"{trees}, {leaves:,} leaves; tables of {table_bytes:,} bytes",
         "threads": f"{_THREADS} of LightGBM; of TensorFlow one for each core",
     }
     remarks = ["Rows are candidates of seven models whose made-up scores agree in part; labels depend on classes, too."]

@@ -58,6 +58,7 @@ def _combine_stack(members: Sequence[Path], output: Path) -> None:
     from yt8m_tf import files
     from yt8m_tf.ensembling import stack
     from yt8m_tf.errors import InputError
+    from yt8m_tf.layers.trees import ForestShape
 
     if _WEIGHTS.value is not None:
         raise InputError("--weights: of a weighted mean; trees weigh the members of a --stack; leave it out")
@@ -65,8 +66,8 @@ def _combine_stack(members: Sequence[Path], output: Path) -> None:
     experiment, found = stack.combine_stack(stacked, members, output, checkpoint_flags.CHECKPOINT.value)
     for name, member in found:
         print(f"{name}  {member}")
-    forest = experiment.model["forest"]
-    print(f"{forest['trees']:,} trees of {forest['boosters']} boosters, {forest['nodes']:,} nodes")
+    forest = ForestShape(**experiment.model["forest"])
+    print(f"{forest.trees:,} trees of {forest.boosters} boosters, tables of {forest.table_bytes:,} bytes")
 
 
 def _combine(members: Sequence[Path], output: Path) -> None:

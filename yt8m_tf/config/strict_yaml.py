@@ -322,6 +322,8 @@ def _parse_scalar(hint: type, value: Any, where: str) -> Any:
         return number
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if hint is int and type(value) is int and not -(2**63) <= value < 2**63:
+        raise InputError(_wrong(where, value, "a whole number of at most 64 bits"))
     if type(value) is not hint:
         names = {int: "a whole number", bool: "true or false", str: "text", float: "a number"}
         raise InputError(_wrong(where, value, names.get(hint, str(hint))))

@@ -153,13 +153,17 @@ def read_recipe(place: Path, flag: str) -> Recipe:
       flag: the flag that names the recipe, for messages.
 
     Raises:
-      InputError: there is no recipe.
+      InputError: there is no recipe, or see `check_recipe`.
     """
     path = place / RECIPE if place.is_dir() else place
     remedy = f"give {flag}=DIR, where yt8m-extract wrote {RECIPE}, or {flag}=NAME=BACKBONE,..."
     recipe: Recipe = strict_yaml.read_json(path, Recipe, remedy)
     if not recipe.features:
         raise InputError(f"{path}: names no features; {remedy}")
+    try:
+        check_recipe(recipe)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return recipe
 
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Class ids of stored scores are uint16.
-MAX_CLASSES = 2**16
+from yt8m_tf import schema
 
 
 def ranking_keys(probabilities: tf.Tensor) -> tf.Tensor:
@@ -25,7 +24,7 @@ def ranking_keys(probabilities: tf.Tensor) -> tf.Tensor:
       probabilities: [B, C] in [0, 1], float32; NaN ranks highest.
     """
     bits = tf.cast(tf.bitcast(tf.abs(tf.cast(probabilities, tf.float16)), tf.uint16), tf.int32)
-    return tf.bitwise.left_shift(bits, 16) + (MAX_CLASSES - 1 - tf.range(tf.shape(probabilities)[1]))
+    return tf.bitwise.left_shift(bits, 16) + (schema.MAX_STORED_CLASSES - 1 - tf.range(tf.shape(probabilities)[1]))
 
 
 def stored_list(probabilities: tf.Tensor, top_k: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -40,7 +39,7 @@ def stored_list(probabilities: tf.Tensor, top_k: int) -> tuple[tf.Tensor, tf.Ten
     """
     keys, _ = tf.math.top_k(ranking_keys(probabilities), top_k)
     scores = tf.bitcast(tf.cast(tf.bitwise.right_shift(keys, 16), tf.uint16), tf.float16)
-    return MAX_CLASSES - 1 - (keys & (MAX_CLASSES - 1)), tf.cast(scores, tf.float32)
+    return schema.MAX_STORED_CLASSES - 1 - (keys & (schema.MAX_STORED_CLASSES - 1)), tf.cast(scores, tf.float32)
 
 
 def candidate_rows(lists: Sequence[tf.Tensor], num_classes: int) -> tf.Tensor:

@@ -1,8 +1,13 @@
 """Gradient-boosted trees as plain tensors: LightGBM's decisions in TensorFlow's own operations.
 
-All trees of all boosters are traversed together, level by level. For each pair of a row and a tree, a level takes two
-gathers, of the node and of the value that it tests; trees without splits on the level are left out. Decisions compare
-integers: the ordered bits of a float32, or one bit of a category's row in a table.
+A tree is not traversed. A split excludes leaves of its tree: the leaves on its left if the row goes right. A table has,
+for each value of an input, the leaves that are left by all splits on this input, one bit for each leaf, for all trees
+side by side. A row looks up one table row for each input, and combines them by a bitwise AND. The leaf that a row
+reaches is then the first one left. Lookups of adjacent memory are several times as fast as the gathers that a traversal
+needs, two for each level (docs/BENCHMARKS.md).
+
+Reference: C. Lucchese et al., "QuickScorer: a Fast Algorithm to Rank Documents with Additive Ensembles of Regression
+Trees", SIGIR 2015. There a row goes through the splits that exclude leaves; here their masks are combined beforehand.
 """
 
 from __future__ import annotations
@@ -14,11 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Pairs of a row and a tree that are traversed together. With fewer, the overhead of calls exceeds the gain from caches.
-_PAIRS = 1 << 20
+# Pairs of a row and a tree that are computed together. With fewer, the overhead of calls exceeds the gain from caches.
+_PAIRS = 1 << 19
 _ZERO = np.float32(1e-35)  # LightGBM treats absolute values up to this as 0
 NEVER_MISSING, ZERO_IS_MISSING, NAN_IS_MISSING = 0, 1, 2
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
+WORD = 32  # leaves in a word of a mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,50 +33,55 @@ class ForestShape:
 
     Attributes:
       boosters: number of boosters.
-      nodes: total number of splits and leaves.
+      trees: T, the number of trees of all boosters.
+      words: W, int32 words in a tree's mask, for 32 leaves each.
       columns: V, the number of inputs of numeric splits: pairs of a feature and a treatment of missing values.
-      active: number of trees that have splits on level 0, 1, ...; the deepest trees come first.
-      trees: number of trees of all boosters.
-      categories: rows of the table of categorical splits, without the last row, which is for all other values.
-      words: int32 words in a row of that table, for 32 splits each.
+      thresholds: the largest number of distinct thresholds of a column.
+      mask_rows: rows of the table `masks`.
+      categories: rows of the table `category_masks`, without the last row, which is for all other values.
     """
 
     boosters: int
-    nodes: int
-    columns: int
-    active: tuple[int, ...]
     trees: int
-    categories: int
     words: int
+    columns: int
+    thresholds: int
+    mask_rows: int
+    categories: int
+
+    @property
+    def table_bytes(self) -> int:
+        """The size of both tables of masks, in bytes."""
+        return 4 * self.words * self.trees * (self.mask_rows + self.categories + 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Forest:
-    """Trees as arrays; the two children of a node are adjacent, and a leaf is its own left child.
-
-    A node is packed into an int64 (`packed_nodes`), because most of the time is spent in gathers.
+    """Trees as tables of masks; bit number i of a tree's mask, counted over its words, is its i-th leaf from the left.
 
     Attributes:
       shape: sizes of these arrays.
-      roots: [trees] int32, the root of each tree.
-      booster: [trees] int32, the number of each tree's booster.
-      nodes: [nodes] int64.
-      leaf_values: [nodes] float64, 0 for splits.
-      features: [columns] int32, the number of the feature.
-      missing: [columns] int32: `NEVER_MISSING`, `ZERO_IS_MISSING` (NaN, too) or `NAN_IS_MISSING`.
-      missing_left: [columns] int32, 1 if missing values go left.
-      categories: [categories + 1, words] int32 bits.
+      booster: [T] int32, the number of each tree's booster.
+      leaf_values: [T, 32 * W] float64, 0 after a tree's last leaf.
+      features: [V] int32, the number of the feature.
+      missing: [V] int32: `NEVER_MISSING`, `ZERO_IS_MISSING` (NaN, too) or `NAN_IS_MISSING`.
+      missing_left: [V] int32, 1 if missing values go left.
+      thresholds: [V, thresholds] int32, the ordered bits of each column's thresholds, ascending; then `HIGHEST`.
+      masks: [mask_rows, W * T] int32, for each column and each number of thresholds below the value.
+      first_rows: [V] int32, the first of each column's rows in `masks`.
+      category_masks: [categories + 1, W * T] int32.
     """
 
     shape: ForestShape
-    roots: np.ndarray
     booster: np.ndarray
-    nodes: np.ndarray
     leaf_values: np.ndarray
     features: np.ndarray
     missing: np.ndarray
     missing_left: np.ndarray
-    categories: np.ndarray
+    thresholds: np.ndarray
+    masks: np.ndarray
+    first_rows: np.ndarray
+    category_masks: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns all arrays by name; the variables of `BoostedTrees` have the same names."""
@@ -83,28 +94,12 @@ def ordered_bits(values: np.ndarray) -> np.ndarray:
     return bits ^ ((bits >> 31) & np.int32(HIGHEST))
 
 
-def packed_nodes(steps: np.ndarray, columns: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """Packs nodes into [N] int64.
-
-    Args:
-      steps: [N] distance from each node to its left child; 0 for leaves.
-      columns: [N] a column below V for numeric splits; for categorical ones, V plus the word with the split's bit.
-      splits: [N] int32, the ordered bits of the threshold, or the bit that is set if a category goes left.
-
-    Raises:
-      ValueError: a step of 2**15 or a column of 2**16, or more.
-    """
-    if steps.max(initial=0) >= 2**15 or columns.max(initial=0) >= 2**16:
-        raise ValueError("trees of more than 16,384 leaves, or more than 2,000,000 categorical splits")
-    return (splits.astype(np.int64) << 32) | (steps.astype(np.int64) << 16) | columns.astype(np.int64)
-
-
 class BoostedTrees(keras.layers.Layer):
     """Computes the probabilities of boosters of binary log-loss: [R, F] float32 features -> [R, boosters] float64.
 
     The result is that of `lightgbm.Booster.predict`: leaves are summed, and probabilities computed, in float64. Feature
-    0 may be a category, an integer in float32. Memory: some 40 MB for any R. XLA cannot compile the layer, because the
-    number of rows varies.
+    0 may be a category, an integer in float32. Memory: some 20 MB for any R, in addition to the tables. XLA cannot
+    compile the layer, because the number of rows varies.
 
     Args:
       shape: shape of the forest to assign.
@@ -114,18 +109,19 @@ class BoostedTrees(keras.layers.Layer):
     def __init__(self, shape: ForestShape, name: str | None = None):
         super().__init__(name=name, trainable=False)
         self.shape, self.supports_jit = shape, False
+        width = shape.words * shape.trees
         sizes = {
-            "roots": [shape.trees],
             "booster": [shape.trees],
-            "nodes": [shape.nodes],
-            "leaf_values": [shape.nodes],
-            **{of_column: [shape.columns] for of_column in ("features", "missing", "missing_left")},
-            "categories": [shape.categories + 1, shape.words],
+            "leaf_values": [shape.trees, WORD * shape.words],
+            **{of_column: [shape.columns] for of_column in ("features", "missing", "missing_left", "first_rows")},
+            "thresholds": [shape.columns, shape.thresholds],
+            "masks": [shape.mask_rows, width],
+            "category_masks": [shape.categories + 1, width],
         }
         self._variables = {
             name: self.add_weight(
                 shape=size,
-                dtype={"nodes": "int64", "leaf_values": "float64"}.get(name, "int32"),
+                dtype="float64" if name == "leaf_values" else "int32",
                 initializer="zeros",
                 trainable=False,
                 autocast=False,
@@ -150,55 +146,51 @@ class BoostedTrees(keras.layers.Layer):
     def call(self, rows: tf.Tensor) -> tf.Tensor:
         """[R, F] float32 -> [R, boosters] float64 probabilities."""
         arrays = {name: tf.convert_to_tensor(variable) for name, variable in self._variables.items()}
-        values = tf.concat([_numbers(rows, arrays), _category_bits(rows[:, 0], arrays["categories"])], axis=1)
-        of_booster = tf.one_hot(arrays["booster"], self.shape.boosters, dtype=tf.float64)  # [trees, boosters]
-        size = max(1, _PAIRS // self.shape.trees)
+        indices = _mask_rows(rows, arrays)
+        categories = _categories(rows[:, 0], self.shape.categories)
+        of_booster = tf.one_hot(arrays["booster"], self.shape.boosters, dtype=tf.float64)  # [T, boosters]
+        size = max(1, _PAIRS // (self.shape.words * self.shape.trees))
 
         def step(number: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            leaves = self._leaves(values[number * size : (number + 1) * size], arrays)
-            scores = tf.matmul(tf.gather(arrays["leaf_values"], leaves), of_booster)
-            return number + 1, done.write(number, scores)
+            part = slice(number * size, (number + 1) * size)
+            masks = tf.gather(arrays["category_masks"], categories[part])  # [r, W * T]
+            for column in range(self.shape.columns):
+                masks = tf.bitwise.bitwise_and(masks, tf.gather(arrays["masks"], indices[column, part]))
+            leaves = self._first_leaves(masks) + WORD * self.shape.words * tf.range(self.shape.trees)
+            values = tf.gather(tf.reshape(arrays["leaf_values"], [-1]), leaves)
+            return number + 1, done.write(number, tf.matmul(values, of_booster))
 
         # At least one step, even without rows: an empty TensorArray could not be concatenated.
         steps = tf.maximum(1, (tf.shape(rows)[0] + size - 1) // size)
         empty = tf.TensorArray(tf.float64, steps, infer_shape=False, element_shape=[None, self.shape.boosters])
-        _, done = tf.while_loop(lambda number, _: number < steps, step, (0, empty))
+        _, done = tf.while_loop(lambda number, _: number < steps, step, (0, empty), parallel_iterations=2)
         return 1 / (1 + tf.exp(-done.concat()))
 
-    def _leaves(self, values: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Maps [r, V + words] values to the leaves that they reach, [r, trees] int32 nodes."""
-        count, num_columns = tf.shape(values)[0], self.shape.columns
-        flat = tf.reshape(values, [-1])
-        rows = (tf.range(count) * (num_columns + self.shape.words))[:, None]
-        nodes, finished = tf.broadcast_to(arrays["roots"], [count, self.shape.trees]), []
-        for active in self.shape.active:
-            finished.append(nodes[:, active:])
-            nodes = nodes[:, :active]
-            packed = tf.gather(arrays["nodes"], nodes)
-            split, low = tf.cast(tf.bitwise.right_shift(packed, 32), tf.int32), tf.cast(packed, tf.int32)
-            column = low & 0xFFFF
-            value = tf.gather(flat, rows + column)
-            right = value > split
-            if self.shape.words:
-                right = tf.where(column < num_columns, right, tf.equal(value & split, 0))
-            nodes += tf.bitwise.right_shift(low, 16) + tf.cast(right, tf.int32)
-        return tf.concat([nodes, *reversed(finished)], axis=1)
+    def _first_leaves(self, masks: tf.Tensor) -> tf.Tensor:
+        """Maps masks [r, W * T] to the index of each tree's first leaf whose bit is set, [r, T] int32."""
+        found = None
+        for word in reversed(tf.split(masks, self.shape.words, axis=1)):
+            below_lowest = tf.bitwise.bitwise_and(tf.bitwise.invert(word), word - 1)  # all bits if none is set
+            first = tf.cast(tf.raw_ops.PopulationCount(x=below_lowest), tf.int32)
+            found = first if found is None else tf.where(word != 0, first, WORD + found)
+        return found
 
 
-def _numbers(rows: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Maps [R, F] float32 to [R, V] int32: the ordered bits of the value that each column tests."""
-    values = tf.gather(rows, arrays["features"], axis=1)
+def _mask_rows(rows: tf.Tensor, arrays: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Maps [R, F] float32 to [V, R] int32, the row of the table `masks` for each column."""
+    values = tf.gather(tf.transpose(rows), arrays["features"])
+    missing, missing_left = arrays["missing"][:, None], arrays["missing_left"][:, None]
     is_nan = tf.math.is_nan(values)
     values = tf.where(is_nan | (tf.abs(values) <= _ZERO), tf.zeros_like(values), values)
-    missing = arrays["missing"]
     is_missing = (is_nan & (missing != NEVER_MISSING)) | ((values == 0) & (missing == ZERO_IS_MISSING))
     bits = tf.bitcast(values, tf.int32)
     ordered = tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, 31) & HIGHEST)
-    return tf.where(is_missing, tf.where(arrays["missing_left"] == 1, LOWEST, HIGHEST), ordered)
+    ordered = tf.where(is_missing, tf.where(missing_left == 1, LOWEST, HIGHEST), ordered)
+    below = tf.searchsorted(arrays["thresholds"], ordered, side="left")  # the number of thresholds below the value
+    return arrays["first_rows"][:, None] + below
 
 
-def _category_bits(values: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
-    """Maps [R] float32 categories to [R, words] int32; NaN, negative and unknown values have no bit set."""
-    last = table.shape[0] - 1
+def _categories(values: tf.Tensor, last: int) -> tf.Tensor:
+    """Maps [R] float32 categories to [R] int32 below `last`; NaN, negative and unknown values are `last`."""
     known = (values > -1) & (values < last)  # False for NaN; LightGBM drops the fraction
-    return tf.gather(table, tf.where(known, tf.cast(tf.where(known, values, 0.0), tf.int32), last))
+    return tf.where(known, tf.cast(tf.where(known, values, 0.0), tf.int32), last)

@@ -64,6 +64,13 @@ class Manifest:
     inputs: Mapping[str, ScoredShard] = dataclasses.field(default_factory=dict)
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= self.num_classes <= schema.MAX_STORED_CLASSES:
+            raise ValueError(
+                f"top_k is {self.top_k} and num_classes {self.num_classes}; they must be at least 1, and top_k at most"
+                f" num_classes, which is at most {schema.MAX_STORED_CLASSES}"
+            )
+
     def same_scores(self, other: Manifest) -> bool:
         """Returns whether both describe the same scores, regardless of the shards and the model's path."""
         mine, others = (dataclasses.replace(each, shards={}, inputs={}, model=()) for each in (self, other))

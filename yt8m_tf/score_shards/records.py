@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from yt8m_tf import files, schema
 from yt8m_tf.data.assertions import require
-from yt8m_tf.layers.candidates import MAX_CLASSES
 from yt8m_tf.layers.candidates import ranking_keys as ranking_keys
 
 DEFAULT_TOP_K = 100
@@ -39,7 +38,9 @@ def highest(keys: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
     if keys.shape[1] > top_k:
         keys = np.partition(keys, keys.shape[1] - top_k, axis=1)[:, -top_k:]
     keys = np.sort(keys, axis=1)[:, ::-1]
-    return MAX_CLASSES - 1 - (keys & (MAX_CLASSES - 1)), (keys >> 16).astype(np.uint16).view(np.float16)
+    return schema.MAX_STORED_CLASSES - 1 - (keys & (schema.MAX_STORED_CLASSES - 1)), (keys >> 16).astype(
+        np.uint16
+    ).view(np.float16)
 
 
 def encode(video_id: bytes, classes: np.ndarray, scores: np.ndarray) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from yt8m_tf import files
+from yt8m_tf import files, schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
@@ -79,8 +79,13 @@ def score(
     """
     faults, begin = faults or Faults(), time.perf_counter()
     faults.of_model(f"the model in {predictors[0].path}")
-    groups = _by_fold(predictors, shards)
     data = predictors[0].data
+    if data.num_classes > schema.MAX_STORED_CLASSES:
+        raise InputError(
+            f"{predictors[0].path}: a model of {data.num_classes:,} classes, and score shards store the ids of at most"
+            f" {schema.MAX_STORED_CLASSES:,}; write its scores with yt8m-infer"
+        )
+    groups = _by_fold(predictors, shards)
     manifest = Manifest(
         tuple(str(predictor.path) for predictor in predictors),
         _fingerprint(predictors, top_k),

@@ -11,7 +11,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from yt8m_tf import files
+from yt8m_tf import files, schema
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError
 from yt8m_tf.stacking.rows import Rows, ShardSequence
@@ -19,7 +19,6 @@ from yt8m_tf.stacking.settings import StackConfig
 
 CLASS_COLUMN = "class"
 _DIGEST = "sha256"
-_MAX_CLASSES = 1 << 16  # ids in score shards are uint16
 
 # Receives the number of trees so far, and the loss on the held-out rows.
 OnTree = Callable[[int, float], None]
@@ -53,7 +52,7 @@ def parameters(config: StackConfig, num_features: int, num_threads: int) -> dict
         "min_data_in_leaf": config.min_data_in_leaf,
         "feature_fraction": config.feature_fraction,
         # A bin for each class, however rare: LightGBM would ignore a smaller number, with a warning.
-        "max_bin_by_feature": [_MAX_CLASSES, *num_features * [config.max_bin]],
+        "max_bin_by_feature": [schema.MAX_STORED_CLASSES, *num_features * [config.max_bin]],
         "lambda_l2": config.lambda_l2,
         "cat_smooth": config.cat_smooth,
         "cat_l2": config.cat_l2,

@@ -1,9 +1,9 @@
-"""Converts LightGBM's boosters to the arrays of `layers.trees`."""
+"""Converts LightGBM's boosters to the tables of `layers.trees`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightgbm
@@ -13,25 +13,36 @@ from yt8m_tf.layers.trees import (
     HIGHEST,
     NAN_IS_MISSING,
     NEVER_MISSING,
+    WORD,
     ZERO_IS_MISSING,
     Forest,
     ForestShape,
     ordered_bits,
-    packed_nodes,
 )
 
 _MISSING = {"None": NEVER_MISSING, "Zero": ZERO_IS_MISSING, "NaN": NAN_IS_MISSING}
 _OBJECTIVE = "binary sigmoid:1"
+_INFINITY = 1e300  # LightGBM writes an infinite threshold, which separates NaN from all numbers, as this one
+_Column = tuple[int, int, int]  # feature, treatment of missing values, whether they go left
 
 
-@dataclasses.dataclass
-class _Tree:
-    """A tree's nodes, in breadth-first order, so that the two children of a node are adjacent."""
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """A split, and the leaves of its left subtree: `first` and those after it, below `end`."""
 
-    booster: int
-    depth: int
-    nodes: list[Mapping[str, Any]]
-    left: list[int]
+    tree: int
+    node: Mapping[str, Any]
+    first: int
+    end: int
+
+    @property
+    def is_categorical(self) -> bool:
+        return bool(self.node["decision_type"] == "==")
+
+    @property
+    def column(self) -> _Column:
+        node = self.node
+        return node["split_feature"], _MISSING[node["missing_type"]], int(node["default_left"])
 
 
 def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
@@ -40,98 +51,130 @@ def make_forest(boosters: Sequence[lightgbm.Booster]) -> Forest:
     Raises:
       ValueError: the boosters do not meet these conditions.
     """
-    trees = [tree for number, booster in enumerate(boosters) for tree in _trees(number, booster)]
-    trees.sort(key=lambda tree: -tree.depth)  # stable: trees of equal depth stay in the order of the boosters
-    depths = [tree.depth for tree in trees]
-    nodes = [node for tree in trees for node in tree.nodes]
-    sizes = [len(tree.nodes) for tree in trees]
-    roots = np.cumsum([0, *sizes[:-1]])
-    steps = np.concatenate([np.array(tree.left) - np.arange(len(tree.left)) for tree in trees])
-
-    is_split = np.array(["split_feature" in node for node in nodes])
-    is_category = np.array([node.get("decision_type") == "==" for node in nodes])
-    if any(node["split_feature"] for node in nodes if node.get("decision_type") == "=="):
+    booster: list[int] = []
+    leaves: list[list[float]] = []
+    splits: list[_Split] = []
+    for number, each in enumerate(boosters):
+        for root in _roots(each):
+            own, values = _splits_and_leaves(len(leaves), root)
+            splits += own
+            leaves.append(values)
+            booster.append(number)
+    numeric = [split for split in splits if not split.is_categorical]
+    categorical = [split for split in splits if split.is_categorical]
+    if any(split.node["split_feature"] for split in categorical):
         raise ValueError("categorical splits of another column than the first one")
-    columns = [
-        (node["split_feature"], _MISSING[node["missing_type"]], int(node["default_left"]))
-        for node, numeric in zip(nodes, is_split & ~is_category, strict=True)
-        if numeric
-    ]
-    distinct = sorted({*columns}) or [(0, NEVER_MISSING, 0)]  # at least one, because leaves test the first column
-    numbers = {column: number for number, column in enumerate(distinct)}
-    column, split = np.zeros(len(nodes), np.int32), np.full(len(nodes), HIGHEST, np.int32)
-    column[is_split & ~is_category] = [numbers[found] for found in columns]
-    thresholds = np.array([node["threshold"] for node in nodes if node.get("decision_type") == "<="], np.float64)
-    split[is_split & ~is_category] = ordered_bits(not_above(thresholds))
 
-    chosen = [[int(c) for c in node["threshold"].split("||")] for node in nodes if node.get("decision_type") == "=="]
-    table, words, bits = _category_table(chosen)
-    column[is_category], split[is_category] = len(distinct) + words, bits
+    words = -(-max(map(len, leaves)) // WORD)
+    leaf_values = np.zeros((len(leaves), WORD * words))
+    for row, values in zip(leaf_values, leaves, strict=True):
+        row[: len(values)] = values
+    columns = sorted({split.column for split in numeric}) or [(0, NEVER_MISSING, 0)]
+    thresholds, masks = _numeric_masks(numeric, columns, words, len(leaves))
+    first_rows = np.cumsum([0, *map(len, masks[:-1])])
+    category_masks = _category_masks(categorical, words, len(leaves))
     shape = ForestShape(
         boosters=len(boosters),
-        nodes=len(nodes),
-        columns=len(distinct),
-        active=tuple(sum(depth > level for depth in depths) for level in range(depths[0])),
-        trees=len(trees),
-        categories=len(table) - 1,
-        words=table.shape[1],
+        trees=len(leaves),
+        words=words,
+        columns=len(columns),
+        thresholds=thresholds.shape[1],
+        mask_rows=sum(map(len, masks)),
+        categories=len(category_masks) - 1,
     )
+    features, missing, missing_left = np.array(columns, np.int32).T
     return Forest(
         shape,
-        roots=roots.astype(np.int32),
-        booster=np.array([tree.booster for tree in trees], np.int32),
-        nodes=packed_nodes(steps, column, split),
-        leaf_values=np.array([node.get("leaf_value", 0.0) for node in nodes], np.float64),
-        features=np.array([feature for feature, _, _ in distinct], np.int32),
-        missing=np.array([missing for _, missing, _ in distinct], np.int32),
-        missing_left=np.array([goes_left for _, _, goes_left in distinct], np.int32),
-        categories=table,
+        booster=np.array(booster, np.int32),
+        leaf_values=leaf_values,
+        features=features,
+        missing=missing,
+        missing_left=missing_left,
+        thresholds=thresholds,
+        masks=_as_table(np.concatenate(masks)),
+        first_rows=first_rows.astype(np.int32),
+        category_masks=_as_table(category_masks),
     )
 
 
 def not_above(thresholds: np.ndarray) -> np.ndarray:
     """Rounds float64 thresholds down to float32, which does not change `x <= threshold` for any float32 x."""
+    infinite = np.abs(thresholds) >= _INFINITY
+    thresholds = np.where(infinite, np.copysign(np.inf, thresholds), thresholds)
     with np.errstate(over="ignore"):
         rounded = thresholds.astype(np.float32)
         return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
-def _trees(number: int, booster: lightgbm.Booster) -> list[_Tree]:
+def _roots(booster: lightgbm.Booster) -> Iterator[Mapping[str, Any]]:
     dumped = booster.dump_model()
     if dumped.get("objective") != _OBJECTIVE:
         raise ValueError(f"the objective '{dumped.get('objective')}' where yt8m-stack makes '{_OBJECTIVE}'")
     if dumped.get("average_output"):
         raise ValueError("a random forest")
-    found = []
-    for tree in dumped["tree_info"]:
-        nodes, left, level, depth = [tree["tree_structure"]], [], [tree["tree_structure"]], 0
-        while level:
-            below: list[dict[str, Any]] = []
-            for node in level:
-                if "leaf_coeff" in node:
-                    raise ValueError("trees with linear leaves")
-                if "split_feature" in node:
-                    left.append(len(nodes) + len(below))
-                    below += [node["left_child"], node["right_child"]]
-                else:
-                    left.append(len(left))  # itself
-            nodes += below
-            level, depth = below, depth + bool(below)
-        found.append(_Tree(number, depth, nodes, left))
-    if not found:
+    if not dumped["tree_info"]:
         raise ValueError("no trees")
-    return found
+    return (tree["tree_structure"] for tree in dumped["tree_info"])
 
 
-def _category_table(chosen: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Encodes as bits which categories go left at splits.
+def _splits_and_leaves(tree: int, root: Mapping[str, Any]) -> tuple[list[_Split], list[float]]:
+    """Walks through a tree from left to right; returns its splits and the values of its leaves."""
+    splits: list[_Split] = []
+    leaves: list[float] = []
+    # Nodes to visit; for a split whose left subtree is done, with the number of its first leaf.
+    left: list[tuple[Mapping[str, Any], int | None]] = [(root, None)]
+    while left:
+        node, first = left.pop()
+        if "leaf_coeff" in node:
+            raise ValueError("trees with linear leaves")
+        if "split_feature" not in node:
+            leaves.append(node["leaf_value"])
+        elif first is None:
+            left += [(node, len(leaves)), (node["left_child"], None)]
+        else:
+            splits.append(_Split(tree, node, first, len(leaves)))
+            left.append((node["right_child"], None))
+    return splits, leaves
 
-    Returns:
-      [categories + 1, words] int32, with no bits in the last row; and the word and the bit of each split, int32.
-    """
-    numbers = np.arange(len(chosen))
-    table = np.zeros((max(map(max, chosen), default=-1) + 2, -(-len(chosen) // 32)), np.uint32)
-    bits = np.uint32(1) << (numbers % 32).astype(np.uint32)
-    for number, categories in enumerate(chosen):
-        table[categories, number // 32] |= bits[number]
-    return table.view(np.int32), (numbers // 32).astype(np.int32), bits.view(np.int32)
+
+def _numeric_masks(
+    splits: Sequence[_Split], columns: Sequence[_Column], words: int, trees: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Makes the thresholds of all columns, and each column's masks, [own thresholds + 1, W, T] uint32."""
+    bits = ordered_bits(not_above(np.array([split.node["threshold"] for split in splits], np.float64)))
+    numbers = {column: number for number, column in enumerate(columns)}
+    of_split = np.array([numbers[split.column] for split in splits], np.int32)
+    distinct = [np.unique(bits[of_split == number]) for number in range(len(columns))]
+    thresholds = np.full((len(columns), max(map(len, distinct))), HIGHEST, np.int32)
+    for row, own in zip(thresholds, distinct, strict=True):
+        row[: len(own)] = own
+    masks = [_all_leaves(len(own) + 1, words, trees) for own in distinct]
+    for split, column, threshold in zip(splits, of_split, bits, strict=True):
+        above = np.searchsorted(distinct[column], threshold) + 1
+        masks[column][above, :, split.tree] &= ~_left_leaves(split, words)
+    return thresholds, [np.bitwise_and.accumulate(of_column, axis=0) for of_column in masks]
+
+
+def _category_masks(splits: Sequence[_Split], words: int, trees: int) -> np.ndarray:
+    """Makes the masks of each category, [categories + 1, W, T] uint32; no split sends those of the last row left."""
+    chosen = [[int(category) for category in split.node["threshold"].split("||")] for split in splits]
+    masks = _all_leaves(max(map(max, chosen), default=-1) + 2, words, trees)
+    for split, goes_left in zip(splits, chosen, strict=True):
+        goes_right = np.ones(len(masks), bool)
+        goes_right[goes_left] = False
+        masks[goes_right, :, split.tree] &= ~_left_leaves(split, words)
+    return masks
+
+
+def _all_leaves(rows: int, words: int, trees: int) -> np.ndarray:
+    return np.full((rows, words, trees), 0xFFFFFFFF, np.uint32)
+
+
+def _as_table(masks: np.ndarray) -> np.ndarray:
+    return masks.reshape(len(masks), -1).view(np.int32)
+
+
+def _left_leaves(split: _Split, words: int) -> np.ndarray:
+    """Returns the mask of a split's left subtree, [words] uint32."""
+    bits = (1 << split.end) - (1 << split.first)
+    return np.frombuffer(bits.to_bytes(words * WORD // 8, "little"), "<u4").astype(np.uint32)
