@@ -6,12 +6,15 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from yt8m_tf.conversion import rows
+from yt8m_tf.conversion.feature_tables import TableReader
 from yt8m_tf.conversion.tables import LabelTable, Row, TableFormat, read_table, write_vocabulary
+from yt8m_tf.conversion.videos import Chunk
 from yt8m_tf.errors import InputError
 from yt8m_tf.vocabulary import load_vocabulary
 
@@ -138,3 +141,15 @@ def test_a_table_without_classes_is_possible(tmp_path: Path) -> None:
     assert read_table(_csv(tmp_path / "t.csv", "id,labels,split", "a,,test")) == LabelTable(
         {"a": Row(None, "test")}, []
     )
+
+
+def test_texts_that_are_not_utf8_are_damage(tmp_path: Path) -> None:
+    """pyarrow reads them, and would fail only when a text becomes one of Python's."""
+    texts = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xe1\x20"))
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"id": texts, "rgb": pa.array([[1.0, 2.0]])}), path)
+    message = r"--input=.*t\.parquet: damaged \(In column 0: Invalid: Invalid UTF8 .*\); write the file again"
+    with pytest.raises(InputError, match=message):
+        list(rows.read_rows(path, ["id"], "--input"))
+    with pytest.raises(InputError, match=message):
+        list(TableReader({"rgb": ["rgb"]}, "id").read(Chunk([str(path)])))

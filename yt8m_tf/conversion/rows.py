@@ -88,7 +88,9 @@ def parquet_batches(
     """
     file = open_parquet(path, flag)
     try:
-        yield from file.iter_batches(_ROWS, row_groups=row_groups, columns=list(columns))
+        for batch in file.iter_batches(_ROWS, row_groups=row_groups, columns=list(columns)):
+            batch.validate(full=True)  # pyarrow reads texts that are not UTF-8, and fails when they become Python's
+            yield batch
     except Exception as error:  # Arrow raises a dozen types of errors
         raise InputError(f"{flag}={path}: damaged ({_one_line(error)}); write the file again") from error
 
