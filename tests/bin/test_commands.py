@@ -86,6 +86,17 @@ def _source(name: str) -> str:
     return spec.origin
 
 
+def test_a_reader_that_ends_early_is_no_error() -> None:
+    """`yt8m-models --help | head -1` prints no traceback; the exit status is that of a command ended by SIGPIPE."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "yt8m_tf.bin.models"]
+    for arguments in (["--help"], []):
+        ended = subprocess.run([*command, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+    os.close(writing)
+
+
 def test_help_knows_kinds_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     shown = run_command("train", "--help").stdout

@@ -47,7 +47,13 @@ def launch(
     faulthandler.enable()
     if lean:
         _give_back_memory()
-    sys.exit(execute(main, sys.argv, framework=framework, positional=positional, failure=failure))
+    try:
+        status = execute(main, sys.argv, framework=framework, positional=positional, failure=failure)
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
 
 
 def execute(
@@ -108,6 +114,8 @@ def execute(
             or "interrupted; run the same command again to continue from the last checkpoint or finished part"
         )
         return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
+    except BrokenPipeError:
+        raise  # see `launch`
     except OSError as error:
         return fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))
     except Exception as error:
