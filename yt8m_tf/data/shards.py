@@ -1,4 +1,4 @@
-"""Lists shards: glob patterns, folds, shares of workers."""
+"""Lists shards: glob patterns, folds, shares of workers. Only paths with a scheme, such as "gs://", need TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import itertools
 import os
 from collections.abc import Sequence
 
-import tensorflow as tf
-
 from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
 from yt8m_tf.pretrained import packaged
 
@@ -37,12 +36,8 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
     for given in patterns:
         pattern = packaged.shards(given, source)
         full = files.below(data_dir, pattern)
-        try:
-            found = files.find(pattern, data_dir)
-        except tf.errors.OpError as error:
-            reason = files.why_unreadable(error)
-            raise InputError(f"{where}cannot list '{full}' ({reason}); check the path, or give local shards") from error
-        matched = [path for path in found if not tf.io.gfile.isdir(path)]
+        found = _find_remote(full, where) if files.has_scheme(full) else files.find(pattern, data_dir)
+        matched = [path for path in found if not _is_directory(path)]
         if not matched and found:
             raise InputError(
                 f"{where}'{full}' is a directory; give a pattern for the shards in it, such as"
@@ -58,6 +53,34 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
                 )
             shards.setdefault(identity(path), path)
     return sorted(shards.values())
+
+
+def _find_remote(full: str, where: str) -> list[str]:
+    import_quietly()
+    import tensorflow as tf
+
+    try:
+        return files.find(full)
+    except tf.errors.OpError as error:
+        reason = files.why_unreadable(error)
+        raise InputError(f"{where}cannot list '{full}' ({reason}); check the path, or give local shards") from error
+
+
+def _is_directory(path: str) -> bool:
+    if not files.has_scheme(path):
+        return os.path.isdir(path)
+    import tensorflow as tf  # already imported, to find the path
+
+    return bool(tf.io.gfile.isdir(path))
+
+
+def size_of(shard: str) -> int:
+    """Returns the bytes of a shard."""
+    if not files.has_scheme(shard):
+        return os.path.getsize(shard)
+    import tensorflow as tf  # already imported, to find the shard
+
+    return int(tf.io.gfile.stat(shard).length)
 
 
 def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:

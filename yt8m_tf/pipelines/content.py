@@ -11,13 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.data import DataConfig
-from yt8m_tf.data.shards import list_shards
+from yt8m_tf.data.shards import list_shards, size_of
 from yt8m_tf.errors import InputError
-from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.pipelines.known_models import parse_experiment
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.stacking.settings import StackConfig
 
@@ -84,7 +82,7 @@ def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
     for stage in stages:
         if stage.shards not in found:
             paths = list_shards(stage.shards, data_dir, stage.name)
-            sizes |= {path: tf.io.gfile.stat(path).length for path in paths if path not in sizes}
+            sizes |= {path: size_of(path) for path in paths if path not in sizes}
             found[stage.shards] = tuple((os.path.basename(path), sizes[path]) for path in paths)
     return {stage.name: found[stage.shards] for stage in stages}
 
