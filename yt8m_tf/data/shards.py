@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
@@ -30,6 +31,7 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
         link.
     """
     shards: dict[str, str] = {}
+    real: Callable[[str], str] = functools.cache(os.path.realpath)  # a directory has thousands of shards
     where = f"{source}: " if source else ""
     if not patterns:
         raise InputError(f"{where}no pattern; name the shards to read")
@@ -51,7 +53,7 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
                 raise InputError(
                     f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; fix or remove it"
                 )
-            shards.setdefault(identity(path), path)
+            shards.setdefault(identity(path, real), path)
     return sorted(shards.values())
 
 
@@ -107,9 +109,17 @@ def _hint_below(pattern: str, data_dir: str) -> str:
     return f"below it there are such files in {listed}; give {give}"
 
 
-def identity(path: str) -> str:
-    """Returns the same string for all names of a file: its real path, or a path with a scheme as it is."""
-    return path if files.has_scheme(path) else os.path.realpath(path)
+def identity(path: str, real: Callable[[str], str] = os.path.realpath) -> str:
+    """Returns the same string for all names of a file: its real path, or a path with a scheme as it is.
+
+    Args:
+      path: a file.
+      real: `os.path.realpath`, or a cache of it.
+    """
+    if files.has_scheme(path):
+        return path
+    directory, name = os.path.split(path)
+    return os.path.realpath(path) if os.path.islink(path) else os.path.join(real(directory), name)
 
 
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:

@@ -44,7 +44,8 @@ class Content:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the content."""
-        return _hash([self.kind, self.options, list(self.inputs.values()), self.shards])
+        parts = *map(_text, (self.kind, self.options, list(self.inputs.values()))), _text_of_shards(self.shards)
+        return _hash(f"[{', '.join(parts)}]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
 @functools.cache
 def digest(shards: Shards) -> str:
     """Returns a short hash that identifies a list of shards."""
-    return _hash(shards)[:16]
+    return _hash(_text_of_shards(shards))[:16]
 
 
 def differences(old: Content, new: Content) -> Changes:
@@ -150,5 +151,15 @@ def some(names: Sequence[str]) -> str:
     return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _hash(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+@functools.cache
+def _text_of_shards(shards: Shards | None) -> str:
+    """Caches `_text`: hundreds of stages read the same thousands of shards."""
+    return _text(shards)
+
+
+def _text(values: Any) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

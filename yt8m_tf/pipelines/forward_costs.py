@@ -57,7 +57,7 @@ def shapes(experiment: ExperimentConfig) -> Shapes:
 
 def shipped_models() -> list[ShippedModel]:
     """Returns the distinct models that the shipped pipelines train, sorted by name; does not look at the table."""
-    found: dict[tuple[str, str], ShippedModel] = {}
+    found: dict[tuple[str, str, str], ExperimentConfig] = {}  # by name, key and given section
     sharing: set[str] = set()  # keys
     for selector in configurations.shipped_selectors():
         if selector.startswith("pipelines/"):
@@ -65,11 +65,10 @@ def shipped_models() -> list[ShippedModel]:
             for model, shares_weights in _models_of(settings):
                 values = settings.values(model, {})
                 experiment = parse_experiment(values)
-                key, given = key_of(experiment), given_text(values["model"])
+                key = key_of(experiment)
+                found[experiment.model["name"], key, given_text(values["model"])] = experiment
                 sharing |= {key} if shares_weights else set()
-                found[key, given] = ShippedModel(given, experiment, key in sharing)
-    rows = {(own.experiment.model["name"], *place): (place[0], own) for place, own in found.items()}
-    return [dataclasses.replace(own, shares_weights=key in sharing) for _, (key, own) in sorted(rows.items())]
+    return [ShippedModel(given, found[name, key, given], key in sharing) for name, key, given in sorted(found)]
 
 
 def _models_of(settings: PipelineConfig) -> Iterable[tuple[ModelSettings, bool]]:
