@@ -94,6 +94,7 @@ def test_sound_and_empty_shards_have_no_damage(tmp_path, records):
     assert scan_shard(path) == integrity.ShardScan(path, 200, offsets_of(records)[-1], None)
     assert scan_shard(empty) == integrity.ShardScan(empty, 0, 0, None)
     assert find_damage([path, empty]) is None
+    assert [crc32c.count_records(name) for name in (path, empty, str(tmp_path / "none"))] == [200, 0, 0]
     assert list(integrity.good_records(path)) == records
 
 
@@ -118,7 +119,7 @@ def test_flipped_byte(tmp_path, records, number, position, reason):
     content = bytearray(path.read_bytes())
     content[offsets[number + (position < 0)] + position] ^= 0x10
     path.write_bytes(content)
-    assert walk(bytes(content)) == (number, offsets[number])
+    assert walk(bytes(content)) == (number, offsets[number]) and crc32c.count_records(str(path)) == number
     damage = integrity.Damage(str(path), number, offsets[number], reason)
     assert scan_shard(str(path)) == integrity.ShardScan(str(path), number, offsets[-1], damage)
     assert str(damage) == f"{path}: damaged at byte {offsets[number]}, record {number} ({reason})"
@@ -140,6 +141,7 @@ def test_truncated(tmp_path, records, kept, reason):
     write_shard(path, records)
     path.write_bytes(path.read_bytes()[: offsets[70] + kept])
     assert scan_shard(str(path)).damage == integrity.Damage(str(path), 70, offsets[70], reason)
+    assert crc32c.count_records(str(path)) == 70
 
 
 def test_truncated_between_records_is_sound(tmp_path, records):
@@ -189,6 +191,7 @@ def test_random_damage_agrees_with_the_plain_reader(tmp_path, records, rng):
         scan = scan_shard(str(path))
         found = (scan.num_records, scan.damage.offset if scan.damage else len(content))
         assert found == (count, offset), f"trial {trial}"
+        assert crc32c.count_records(str(path)) == count, f"trial {trial}"
         assert scan.damage is None or scan.damage.record == count
 
 

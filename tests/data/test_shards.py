@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yt8m_tf.data.shards import assign_folds, list_shards, worker_share
+from yt8m_tf.data.shards import assign_folds, list_shards, size_of, worker_share
 from yt8m_tf.errors import InputError
 
 
@@ -40,6 +40,7 @@ def test_home_and_other_file_systems(directory: Path, monkeypatch: pytest.Monkey
     assert list_shards([f"{home}/val*"], "/elsewhere") == list_shards(["val*"], home) == paths
     # A scheme makes a pattern absolute, as "gs://" does.
     assert list_shards([f"file://{directory}/val*"], "/elsewhere") == [f"file://{paths[0]}"]
+    assert size_of(f"file://{paths[0]}") == size_of(paths[0]) == Path(paths[0]).stat().st_size
 
 
 @pytest.mark.parametrize(

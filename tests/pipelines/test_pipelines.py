@@ -15,7 +15,7 @@ import pytest
 from tiny_pipeline import TINY
 
 from yt8m_tf import run_dir
-from yt8m_tf.config import configurations, strict_yaml
+from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
@@ -418,27 +418,6 @@ def test_operations_of_a_forward_pass_by_hand() -> None:
     assert forward_costs.forward_operations(values, spec)[0] == sum(
         int(np.prod(variable.shape)) for variable in build_model(values, spec).trainable_variables
     )
-
-
-_AGAIN = f"write the table again: yt8m-models --costs=configs/{forward_costs.COSTS_FILE}"
-
-
-def _table_of_costs() -> list[str]:
-    return configurations.shipped_file(forward_costs.COSTS_FILE).read_text().splitlines()
-
-
-def test_the_table_of_costs_has_the_models_of_all_pipelines(rng: np.random.Generator) -> None:
-    known = forward_costs.shipped_models()
-    assert len(known) > 100
-    keys = {row.partition(",")[0] for row in _table_of_costs()[1:]}
-    assert keys == {forward_costs.key_of(experiment) for experiment in known}, _AGAIN
-    some = [known[i] for i in rng.choice(len(known), 2, replace=False)]
-    assert set(forward_costs.table_of(some).splitlines()) <= set(_table_of_costs()), _AGAIN
-
-
-@pytest.mark.slow
-def test_every_row_of_the_table_of_costs() -> None:
-    assert forward_costs.table_of(forward_costs.shipped_models()).splitlines() == _table_of_costs(), _AGAIN
 
 
 def test_a_plan(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from yt8m_tf.config.experiment import OptimizerConfig
-from yt8m_tf.training.optimizers import adam_update, clip_by_global_norm, decays, rmsprop_update, slot_names, update
+from yt8m_tf.training.optimizers import adam_update, clip_by_global_norm, decays, rmsprop_update, update
 
 _SHAPES = [(5, 3), (3,), (2, 3, 4), (1, 7), ()]
 
@@ -22,7 +22,7 @@ def _assert_equals_keras(
     if isinstance(optimizer, keras.optimizers.AdamW):
         optimizer.exclude_from_weight_decay([variable for variable in variables if len(variable.shape) < 2])
     optimizer.build(variables)
-    ours = [(tf.constant(value), *(tf.zeros(value.shape) for _ in slot_names(config))) for value in values]
+    ours = [(tf.constant(value), *(tf.zeros(value.shape) for _ in config.slot_names)) for value in values]
     for step in range(20):
         gradients = [tf.constant((10.0 ** rng.uniform(-4, 2) * rng.normal(size=s)).astype("float32")) for s in _SHAPES]
         rate = float(rng.uniform(1e-4, 0.1))
@@ -65,8 +65,8 @@ def test_rmsprop_by_hand() -> None:
 
 
 def test_adams_slots_in_their_order(rng: np.random.Generator) -> None:
-    """`update` takes and returns slots in the order of `slot_names`."""
-    assert [slot_names(OptimizerConfig(name=name)) for name in ("adam", "adamw", "rmsprop")] == [  # type: ignore[arg-type]
+    """`update` takes and returns slots in the order of `OptimizerConfig.slot_names`."""
+    assert [OptimizerConfig(name=name).slot_names for name in ("adam", "adamw", "rmsprop")] == [  # type: ignore[arg-type]
         ("m", "v"),
         ("m", "v"),
         ("v",),

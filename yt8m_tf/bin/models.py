@@ -7,7 +7,7 @@ Example:
   yt8m-models --markdown=docs/MODELS.md
   yt8m-models --reference=docs/CONFIGURATION.md
   yt8m-models --sizes=configs/model_sizes.csv      # after a change to models or configurations: builds all of them
-  yt8m-models --costs=configs/forward_costs.csv    # likewise, after a change to pipelines too: what --plan looks up
+  yt8m-models --costs=configs/known_models.csv     # likewise, after a change to pipelines too: what --plan looks up
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MATCH = flags.DEFINE_string("match", "", "Only configurations whose name or mod
 _MARKDOWN = flags.DEFINE_string("markdown", None, "Write the page of all models to this file instead.")
 _SIZES = flags.DEFINE_string("sizes", None, "Build all models, and write the table of their sizes to this file.")
 _COSTS = flags.DEFINE_string(
-    "costs", None, "Count the operations of the models of all pipelines, and write them to this file."
+    "costs", None, "Build the models of all pipelines, and write their options, costs and shapes to this file."
 )
 _REFERENCE = flags.DEFINE_string("reference", None, "Write the page of all configuration keys to this file instead.")
 _RESULTS = flags.DEFINE_string("results", "docs/results", "Directory of measured figures, for --markdown.")

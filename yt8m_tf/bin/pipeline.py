@@ -52,13 +52,10 @@ _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes
 def main(_: Sequence[str]) -> None:
     from yt8m_tf.pipelines.settings import load_pipeline
 
-    settings = load_pipeline(_CONFIG.value, _SET.value)  # errors are reported before the long import
-    import_quietly()
+    settings = load_pipeline(_CONFIG.value, _SET.value)  # errors are reported before more imports
 
     from yt8m_tf import files
-    from yt8m_tf.pipelines import choices, content, plan, runner, stages, starts, state, workers
-    from yt8m_tf.pipelines.execution import Where
-    from yt8m_tf.stacking import cluster
+    from yt8m_tf.pipelines import plan, stages, starts
 
     workdir, data_dir = files.local_path(_WORKDIR.value, "--workdir"), os.path.expanduser(_DATA_DIR.value)
     table = stages.make_stages(settings, stages.kept_seeds(settings, workdir))
@@ -67,6 +64,12 @@ def main(_: Sequence[str]) -> None:
     if _PLAN.value:
         print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))
         return
+    import_quietly()
+
+    from yt8m_tf.pipelines import choices, content, runner, state, workers
+    from yt8m_tf.pipelines.execution import Where
+    from yt8m_tf.stacking import cluster
+
     shards = content.shards_of(table, data_dir)
     threads = max(1, (os.cpu_count() or 1) // _JOBS.value)
     # Local workers print into the logs of their stages; workers of a cluster print on their own screens.

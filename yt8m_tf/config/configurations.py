@@ -42,7 +42,7 @@ def load_yaml(selector: str) -> dict[str, Any]:
                 f"--config={selector}: {path} holds one configuration; leave out ':{name}', or write several in it"
                 f" under their names, as in 'configurations: {{{name}: ...}}'"
             )
-        return content
+        return copy.deepcopy(content)
     others = set(content) - {"configurations", "bases"}
     if others:
         raise InputError(f"{path}: unknown key '{min(others)}' beside 'configurations' and 'bases'")
@@ -53,10 +53,10 @@ def load_yaml(selector: str) -> dict[str, Any]:
     chosen = choices[name]
     base = chosen.pop("base", None)
     if base is None:
-        return chosen
+        return copy.deepcopy(chosen)
     if str(base) not in bases:
         raise InputError(f"{path}: {unknown('base', str(base), bases)}")
-    return merge(bases[str(base)], chosen)
+    return copy.deepcopy(merge(bases[str(base)], chosen))
 
 
 def configuration_names(path: str) -> list[str]:
@@ -102,16 +102,14 @@ def _shipped(pattern: str) -> list[tuple[Path, str]]:
 
 @functools.lru_cache(maxsize=8)
 def _read_once(text: str) -> Any:
-    """Caches `read_yaml` for shipped files: pipelines read the zoo's file once for each of its models."""
+    """Caches `read_yaml` for shipped files, as pipelines read the zoo's file for each model; callers share results."""
     return read_yaml(text)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        content = (
-            copy.deepcopy(_read_once(text)) if any(path.is_relative_to(d) for d in _CONFIG_DIRS) else read_yaml(text)
-        )
+        content = _read_once(text) if any(path.is_relative_to(d) for d in _CONFIG_DIRS) else read_yaml(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a YAML file ({one_line(error)})") from error
     check_mapping(content if content is not None else {}, str(path))

@@ -144,6 +144,11 @@ class OptimizerConfig:
         if wrong := [name for name in ("beta_1", "beta_2", "rho") if not 0 <= getattr(self, name) < 1]:
             raise ValueError(f"{wrong[0]} must lie in [0, 1), got {getattr(self, wrong[0])}")
 
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """The names of the running averages of each variable: m of the gradient, v of its square."""
+        return ("v",) if self.name == "rmsprop" else ("m", "v")
+
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:

@@ -1,16 +1,16 @@
-"""Lists shards: glob patterns, folds, shares of workers."""
+"""Lists shards: glob patterns, folds, shares of workers. Only paths with a scheme, such as "gs://", need TensorFlow."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Sequence
-
-import tensorflow as tf
+from collections.abc import Callable, Sequence
 
 from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
+from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
 from yt8m_tf.pretrained import packaged
 
@@ -31,18 +31,15 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
         link.
     """
     shards: dict[str, str] = {}
+    real: Callable[[str], str] = functools.cache(os.path.realpath)  # a directory has thousands of shards
     where = f"{source}: " if source else ""
     if not patterns:
         raise InputError(f"{where}no pattern; name the shards to read")
     for given in patterns:
         pattern = packaged.shards(given, source)
         full = files.below(data_dir, pattern)
-        try:
-            found = files.find(pattern, data_dir)
-        except tf.errors.OpError as error:
-            reason = files.why_unreadable(error)
-            raise InputError(f"{where}cannot list '{full}' ({reason}); check the path, or give local shards") from error
-        matched = [path for path in found if not tf.io.gfile.isdir(path)]
+        found = _find_remote(full, where) if files.has_scheme(full) else files.find(pattern, data_dir)
+        matched = [path for path in found if not _is_directory(path)]
         if not matched and found:
             raise InputError(
                 f"{where}'{full}' is a directory; give a pattern for the shards in it, such as"
@@ -56,8 +53,36 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
                 raise InputError(
                     f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; fix or remove it"
                 )
-            shards.setdefault(identity(path), path)
+            shards.setdefault(identity(path, real), path)
     return sorted(shards.values())
+
+
+def _find_remote(full: str, where: str) -> list[str]:
+    import_quietly()
+    import tensorflow as tf
+
+    try:
+        return files.find(full)
+    except tf.errors.OpError as error:
+        reason = files.why_unreadable(error)
+        raise InputError(f"{where}cannot list '{full}' ({reason}); check the path, or give local shards") from error
+
+
+def _is_directory(path: str) -> bool:
+    if not files.has_scheme(path):
+        return os.path.isdir(path)
+    import tensorflow as tf  # already imported, to find the path
+
+    return bool(tf.io.gfile.isdir(path))
+
+
+def size_of(shard: str) -> int:
+    """Returns the bytes of a shard."""
+    if not files.has_scheme(shard):
+        return os.path.getsize(shard)
+    import tensorflow as tf  # already imported, to find the shard
+
+    return int(tf.io.gfile.stat(shard).length)
 
 
 def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
@@ -84,9 +109,17 @@ def _hint_below(pattern: str, data_dir: str) -> str:
     return f"below it there are such files in {listed}; give {give}"
 
 
-def identity(path: str) -> str:
-    """Returns the same string for all names of a file: its real path, or a path with a scheme as it is."""
-    return path if files.has_scheme(path) else os.path.realpath(path)
+def identity(path: str, real: Callable[[str], str] = os.path.realpath) -> str:
+    """Returns the same string for all names of a file: its real path, or a path with a scheme as it is.
+
+    Args:
+      path: a file.
+      real: `os.path.realpath`, or a cache of it.
+    """
+    if files.has_scheme(path):
+        return path
+    directory, name = os.path.split(path)
+    return os.path.realpath(path) if os.path.islink(path) else os.path.join(real(directory), name)
 
 
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:

@@ -11,13 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.data import DataConfig
-from yt8m_tf.data.shards import list_shards
+from yt8m_tf.data.shards import list_shards, size_of
 from yt8m_tf.errors import InputError
-from yt8m_tf.models.registry import parse_experiment
+from yt8m_tf.pipelines.known_models import parse_experiment
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.stacking.settings import StackConfig
 
@@ -46,7 +44,8 @@ class Content:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the content."""
-        return _hash([self.kind, self.options, list(self.inputs.values()), self.shards])
+        parts = *map(_text, (self.kind, self.options, list(self.inputs.values()))), _text_of_shards(self.shards)
+        return _hash(f"[{', '.join(parts)}]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
     for stage in stages:
         if stage.shards not in found:
             paths = list_shards(stage.shards, data_dir, stage.name)
-            sizes |= {path: tf.io.gfile.stat(path).length for path in paths if path not in sizes}
+            sizes |= {path: size_of(path) for path in paths if path not in sizes}
             found[stage.shards] = tuple((os.path.basename(path), sizes[path]) for path in paths)
     return {stage.name: found[stage.shards] for stage in stages}
 
@@ -92,7 +91,7 @@ def shards_of(stages: Sequence[Stage], data_dir: str) -> dict[str, Shards]:
 @functools.cache
 def digest(shards: Shards) -> str:
     """Returns a short hash that identifies a list of shards."""
-    return _hash(shards)[:16]
+    return _hash(_text_of_shards(shards))[:16]
 
 
 def differences(old: Content, new: Content) -> Changes:
@@ -152,5 +151,15 @@ def some(names: Sequence[str]) -> str:
     return f"'{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _hash(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+@functools.cache
+def _text_of_shards(shards: Shards | None) -> str:
+    """Caches `_text`: hundreds of stages read the same thousands of shards."""
+    return _text(shards)
+
+
+def _text(values: Any) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -80,9 +80,8 @@ def _score(stage: Stage, where: Where) -> dict[str, Any]:
 def _stack(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.shards import list_shards
     from yt8m_tf.stacking import report
-    from yt8m_tf.stacking.finished import OUT_OF_FOLD
     from yt8m_tf.stacking.inputs import StackInputs
-    from yt8m_tf.stacking.settings import StackConfig
+    from yt8m_tf.stacking.settings import OUT_OF_FOLD, StackConfig
     from yt8m_tf.stacking.stack import stack
 
     names = stage.options["models"]

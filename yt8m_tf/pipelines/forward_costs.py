@@ -1,11 +1,9 @@
-"""Operations of a forward pass for one example, counted by tracing; a table has those of the shipped models."""
+"""Operations of a forward pass for one example, counted by tracing, and the table of the shipped pipelines' models."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -21,31 +19,26 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.models.operations import matrix_operations
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.pipelines.settings import load_pipeline
-from yt8m_tf.pipelines.stage import Stage
-from yt8m_tf.pipelines.stages import make_stages
+from yt8m_tf.pipelines.known_models import ForwardCost, Shapes, given_text, key_of
+from yt8m_tf.pipelines.settings import ModelSettings, PipelineConfig, load_pipeline
 
-COSTS_FILE = "forward_costs.csv"
-_HEADER = ("key", "model", "parameters", "operations")
+_HEADER = ("key", "given", "options", "parameters", "operations", "shapes")
 _TRACED_BATCH = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class ForwardCost:
-    """Trainable parameters, and floating-point operations of the matrix products and convolutions of one example."""
+class ShippedModel:
+    """A model of a shipped pipeline.
 
-    parameters: int
-    operations: float
+    Attributes:
+      given: its section `model` as JSON, as it is given.
+      experiment: its experiment.
+      shares_weights: whether it starts from the weights of others, or others from its weights.
+    """
 
-
-def experiments_of(stages: Iterable[Stage]) -> dict[str, ExperimentConfig]:
-    """Returns the experiments of the training stages, by the stages' outputs."""
-    return {stage.output: parse_experiment(stage.options["experiment"]) for stage in stages if stage.kind == "train"}
-
-
-def forward_cost(experiment: ExperimentConfig) -> ForwardCost:
-    """Returns the cost of a model from the table or, if it is not there, by `measure`, which takes up to a second."""
-    return _table().get(key_of(experiment)) or measure(experiment)
+    given: str
+    experiment: ExperimentConfig
+    shares_weights: bool
 
 
 def measure(experiment: ExperimentConfig) -> ForwardCost:
@@ -56,40 +49,53 @@ def measure(experiment: ExperimentConfig) -> ForwardCost:
     )
 
 
-def key_of(experiment: ExperimentConfig) -> str:
-    """Returns a short hash of everything that determines the cost: model options, data sizes, length of a segment."""
-    segments = experiment.data.segments
-    values = experiment.model, dataclasses.asdict(experiment.data.spec), segments and segments.length
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def shapes(experiment: ExperimentConfig) -> Shapes:
+    """Builds a model without weights, and returns the shapes of its variables by path."""
+    model = models.build_without_weights(experiment.model, experiment.data.spec)
+    return {variable.path: tuple(variable.shape) for variable in model.variables}
 
 
-def shipped_models() -> list[ExperimentConfig]:
-    """Returns the distinct experiments that the shipped pipelines train, sorted by the model's name."""
-    found: dict[str, ExperimentConfig] = {}
+def shipped_models() -> list[ShippedModel]:
+    """Returns the distinct models that the shipped pipelines train, sorted by name; does not look at the table."""
+    found: dict[tuple[str, str, str], ExperimentConfig] = {}  # by name, key and given section
+    sharing: set[str] = set()  # keys
     for selector in configurations.shipped_selectors():
         if selector.startswith("pipelines/"):
-            experiments = experiments_of(make_stages(load_pipeline(selector)))
-            found |= {key_of(experiment): experiment for experiment in experiments.values()}
-    return [found[key] for key in sorted(found, key=lambda key: (found[key].model["name"], key))]
+            settings = load_pipeline(selector)
+            for model, shares_weights in _models_of(settings):
+                values = settings.values(model, {})
+                experiment = parse_experiment(values)
+                key = key_of(experiment)
+                found[experiment.model["name"], key, given_text(values["model"])] = experiment
+                sharing |= {key} if shares_weights else set()
+    return [ShippedModel(given, found[name, key, given], key in sharing) for name, key, given in sorted(found)]
 
 
-def table_of(experiments: Iterable[ExperimentConfig]) -> str:
-    """Measures models, and returns the text of `configs/forward_costs.csv` for them."""
+def _models_of(settings: PipelineConfig) -> Iterable[tuple[ModelSettings, bool]]:
+    """Yields all models of a pipeline, and whether they share weights."""
+    trunks = settings.final.trunks if settings.final else ()
+    starts = {own.start for own in settings.segments.values()}
+    yield from ((model, False) for model in settings.first_level().values())
+    yield from ((model, name in trunks) for name, model in settings.students.items())
+    yield from ((model, name in starts) for name, model in settings.baselines.items())
+    yield from ((model, model.start is not None) for model in settings.segments.values())
+    if settings.final:
+        yield settings.final, bool(trunks)
+
+
+def table_of(shipped: Iterable[ShippedModel]) -> str:
+    """Measures models, and returns the text of `configs/known_models.csv` for them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
-    for experiment in experiments:
-        cost = measure(experiment)
-        writer.writerow((key_of(experiment), experiment.model["name"], cost.parameters, repr(cost.operations)))
+    costs: dict[str, ForwardCost] = {}  # a model may be given in several ways
+    for own in shipped:
+        key = key_of(own.experiment)
+        cost = costs[key] = costs.get(key) or measure(own.experiment)
+        shared = json.dumps(shapes(own.experiment)) if own.shares_weights else ""
+        options = json.dumps(own.experiment.model)
+        writer.writerow((key, own.given, options, cost.parameters, repr(cost.operations), shared))
     return text.getvalue()
-
-
-@functools.cache
-def _table() -> Mapping[str, ForwardCost]:
-    with open(configurations.shipped_file(COSTS_FILE), encoding="utf-8", newline="") as file:
-        return {
-            row["key"]: ForwardCost(int(row["parameters"]), float(row["operations"])) for row in csv.DictReader(file)
-        }
 
 
 def forward_operations(values: Mapping[str, Any], spec: InputSpec, num_frames: int | None = None) -> tuple[int, float]:

@@ -7,21 +7,19 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import tensorflow as tf
-
+from yt8m_tf import files
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console import tables
-from yt8m_tf.data import integrity
-from yt8m_tf.data.shards import list_shards
+from yt8m_tf.data import crc32c
+from yt8m_tf.data.shards import list_shards, size_of
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
 from yt8m_tf.pipelines.content import shards_of
-from yt8m_tf.pipelines.forward_costs import ForwardCost, experiments_of, forward_cost, key_of
+from yt8m_tf.pipelines.known_models import ForwardCost, forward_cost, key_of
 from yt8m_tf.pipelines.settings import PipelineConfig
 from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
-from yt8m_tf.training.optimizers import slot_names
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 
 # Cost of a training step in forward passes: forward, gradient of the weights, gradient of the inputs.
 _TRAINING = 3
@@ -61,7 +59,7 @@ class Cost:
 
 def costs(stages: Sequence[Stage], data_dir: str, videos: Mapping[str, int]) -> dict[str, Cost]:
     """Returns the cost of each stage by name; `videos` has the sizes of splits whose shards are missing."""
-    experiments = experiments_of(stages)
+    experiments = {stage.output: stage.experiment for stage in stages if stage.kind == "train"}
     distinct = {key_of(experiment): experiment for experiment in experiments.values()}  # a model's folds cost the same
     found = {key: forward_cost(experiment) for key, experiment in distinct.items()}
     sizes = {output: found[key_of(experiment)] for output, experiment in experiments.items()}
@@ -102,7 +100,7 @@ def _cost(
         else:
             count = count_videos(data.validation, "validation")
         validated = train.epochs * min(train.validation_examples or count, count)
-        copies = 1 + len(slot_names(experiment.optimizer)) + (train.ema_decay is not None)
+        copies = 1 + len(experiment.optimizer.slot_names) + (train.ema_decay is not None)
         return Cost(
             examples + validated,
             parameters,
@@ -135,8 +133,16 @@ def _num_videos(data_dir: str, videos: Mapping[str, int], patterns: Sequence[str
         shards = list_shards(patterns, data_dir)
     except InputError:
         return videos.get(split, 0)
-    first, *_ = sizes = [tf.io.gfile.stat(shard).length for shard in shards]
-    return round(integrity.scan_shard(shards[0]).num_records * sum(sizes) / first) if first else 0
+    first, *_ = sizes = [size_of(shard) for shard in shards]
+    return round(_num_records(shards[0]) * sum(sizes) / first) if first else 0
+
+
+def _num_records(shard: str) -> int:
+    if not files.has_scheme(shard):
+        return crc32c.count_records(shard)
+    from yt8m_tf.data import integrity  # imports TensorFlow, which reads remote files
+
+    return integrity.scan_shard(shard).num_records
 
 
 def format_plan(stages: Sequence[Stage], found: Mapping[str, Cost], states: Mapping[str, str], teraflops: float) -> str:

@@ -19,7 +19,7 @@ from yt8m_tf.pipelines.stage import Stage
 from yt8m_tf.pipelines.state import States
 from yt8m_tf.pipelines.workers import Submit
 from yt8m_tf.sample_data.output import SUMMARY
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 
 # Interval between checks of the running stages.
 _SECONDS = 1.0

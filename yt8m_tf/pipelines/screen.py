@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from yt8m_tf.console import tables
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.pipelines.stage import Stage
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 
 WriteLine = Callable[[str], None]
 

@@ -10,6 +10,7 @@ from yt8m_tf.config import configurations, strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.precision import parse_precision
+from yt8m_tf.pipelines.known_models import parse_experiment
 from yt8m_tf.stacking.settings import COMBINATIONS, StackConfig
 
 
@@ -166,18 +167,21 @@ class PipelineConfig:
         Raises:
           InputError: the configuration is wrong; the message names the model's file.
         """
-        from yt8m_tf.models.registry import parse_experiment  # imports Keras, which reading a pipeline does not need
-
-        own = configurations.load_yaml(settings.config)
-        data = strict_yaml.merge(own, settings.changes).get("data")  # of any type: not checked yet
-        level = data.get("level", "video") if isinstance(data, Mapping) else "video"
-        values: Mapping[str, Any] = own
-        for changes in ({"train": self.train}, self.video if level == "video" else self.frame, settings.changes, more):
-            values = strict_yaml.merge(values, changes)
+        values = self.values(settings, more)
         try:
             return parse_experiment(values)
         except InputError as error:
             raise InputError(f"{settings.config}, as the pipeline changes it: {error}") from error
+
+    def values(self, settings: ModelSettings, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values of `experiment` as they are given: not checked, and without defaults."""
+        own = configurations.load_yaml(settings.config)
+        data = strict_yaml.merge(own, settings.changes).get("data")  # of any type: not checked yet
+        level = data.get("level", "video") if isinstance(data, Mapping) else "video"
+        values = own
+        for changes in ({"train": self.train}, self.video if level == "video" else self.frame, settings.changes, more):
+            values = strict_yaml.merge(values, changes)
+        return values
 
 
 def load_pipeline(selector: str, overrides: Sequence[str] = ()) -> PipelineConfig:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+
+from yt8m_tf.config import strict_yaml
+from yt8m_tf.config.experiment import ExperimentConfig
 
 Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "infer", "infer_segments"]
 
@@ -36,6 +40,11 @@ class Stage:
     def group(self) -> str:
         """The name without the fold; the folds of a model are shown together."""
         return self.name.partition(" fold ")[0]
+
+    @functools.cached_property
+    def experiment(self) -> ExperimentConfig:
+        """The experiment of a training stage, whose model's options were checked when the stage was made."""
+        return strict_yaml.parse(ExperimentConfig, self.options["experiment"], "")
 
     def teachers(self, stages: Iterable[Stage]) -> list[Stage]:
         """Returns the stages whose runs are teachers in the training step of this one."""

@@ -16,8 +16,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.pipelines.segments import segment_stages
 from yt8m_tf.pipelines.settings import FinalSettings, ModelSettings, PipelineConfig, StudentSettings
 from yt8m_tf.pipelines.stage import Stage
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
-from yt8m_tf.stacking.stack import WEIGHTS
+from yt8m_tf.stacking.settings import OUT_OF_FOLD, WEIGHTS
 
 
 def seed_of(name: str) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.models.registry import build_without_weights, parse_experiment
+from yt8m_tf.pipelines.known_models import Shapes, variable_shapes
 from yt8m_tf.pipelines.stage import Stage
-from yt8m_tf.training.teacher import check_can_teach
+from yt8m_tf.training.can_teach import check_can_teach
 
 
 def check_starts(stages: Sequence[Stage]) -> None:
@@ -23,29 +22,24 @@ def check_starts(stages: Sequence[Stage]) -> None:
       InputError: no run has a variable, or the first run with it has another shape; the models' inputs differ; or a
         teacher's data differs from its student's.
     """
-    configured = {stage.output: stage.options["experiment"] for stage in stages if stage.kind == "train"}
+    runs = {stage.output: stage for stage in stages if stage.kind == "train"}
 
     @functools.cache
-    def experiment(output: str) -> ExperimentConfig:
-        return parse_experiment(configured[output])
-
-    @functools.cache
-    def shapes(output: str) -> Mapping[str, tuple[int, ...]]:
-        model = build_without_weights(experiment(output).model, experiment(output).data.spec)
-        return {variable.path: tuple(variable.shape) for variable in model.variables}
+    def shapes(output: str) -> Shapes:
+        return variable_shapes(runs[output].experiment)
 
     for stage in stages:
         for teacher in stage.teachers(stages):
             for run in teacher.options.get("members", (teacher.output,)):
                 where = f"the pipeline's configuration: {Path(stage.output).name}.teacher: {run}"
-                check_can_teach(experiment(run).data, experiment(stage.output).data, where)
+                check_can_teach(runs[run].experiment.data, stage.experiment.data, where)
         sources = stage.options.get("init_from", ())
         if not sources:
             continue
         name, students = Path(stage.output).name, ", ".join(f"'{Path(source).name}'" for source in sources)
         for source in sources:
             key = "unit_inputs"
-            own, theirs = (experiment(output).model.get(key) for output in (stage.output, source))
+            own, theirs = (run.experiment.model.get(key) for run in (stage, runs[source]))
             if None not in (own, theirs) and own != theirs:
                 raise InputError(
                     f"the pipeline's configuration: model.{key} of '{name}' is {own}, and of '{Path(source).name}',"

@@ -21,7 +21,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError, plain
 from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, digest, some
 from yt8m_tf.pipelines.stage import Kind, Stage
-from yt8m_tf.stacking import finished
+from yt8m_tf.stacking.settings import CONFIG as STACK_FILE
 
 # "begun": can be continued. "changed": the files on disk are for other inputs or another configuration. "damaged": was
 # done, but a file is missing or has a different size.
@@ -212,7 +212,7 @@ class States:
                 data = _read_yaml(self.workdir / options["members"][0] / run_dir.CONFIG)["data"]
                 yield {**options, "experiment": {"data": data}}
             elif stage.kind == "stack":
-                path = self.workdir / stage.output / finished.CONFIG
+                path = self.workdir / stage.output / STACK_FILE
                 yield {**options, "stack": json.loads(path.read_text(encoding="utf-8"))["config"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
             return

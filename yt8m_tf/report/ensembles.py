@@ -15,7 +15,7 @@ from yt8m_tf.report.predictions import STACKED
 from yt8m_tf.report.sections import gap
 from yt8m_tf.report.workdir import Workdir
 from yt8m_tf.stacking import sizes_report
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 from yt8m_tf.stacking.sizes import METHODS
 from yt8m_tf.stacking.subsets import WITH_WEAK
 

@@ -13,7 +13,7 @@ from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.parts import Missing, Part, Prose, Section, Tiles
 from yt8m_tf.report.predictions import STACKED, Predictions
 from yt8m_tf.report.workdir import COMBINATION, FINAL, FIRST_LEVEL, STUDENT, Export, Workdir
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 
 _LOST = 0.0005  # smallest loss of GAP@20 by weights in fewer bits that is reported
 _RISING = 0.001  # smallest rise of GAP@20 at the last evaluation, likewise

@@ -13,7 +13,7 @@ from yt8m_tf.report.drawing import Palette
 from yt8m_tf.report.hints import Hints
 from yt8m_tf.report.parts import Columns, Folded, Missing, Named, Note, Part, Section, Table
 from yt8m_tf.report.workdir import Run, Workdir
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 
 
 def gap(value: float | None) -> str:

@@ -26,8 +26,8 @@ from yt8m_tf.report.stored_json import (
 )
 from yt8m_tf.report.workdir import Evaluation, Export, Run, Workdir
 from yt8m_tf.serving.metadata import METADATA_FILE
-from yt8m_tf.stacking.finished import CONFIG as STACK_FILE
-from yt8m_tf.stacking.finished import REPORT as STACK_REPORT
+from yt8m_tf.stacking.settings import CONFIG as STACK_FILE
+from yt8m_tf.stacking.settings import REPORT as STACK_REPORT
 from yt8m_tf.stacking.sizes import SIZES
 from yt8m_tf.training import checkpoints
 

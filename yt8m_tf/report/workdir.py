@@ -9,7 +9,7 @@ from typing import Any
 
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 
 # Kinds of models, in the order in which a pipeline creates them.
 FIRST_LEVEL, COMBINATION, STUDENT, HARD, FINAL = (

@@ -12,10 +12,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import Manifest, read_manifest
 from yt8m_tf.score_shards.records import DEFAULT_TOP_K
 from yt8m_tf.stacking import evaluation
-from yt8m_tf.stacking.settings import StackConfig
-
-CONFIG, REPORT = "stack.json", "report.json"
-OUT_OF_FOLD = "train"
+from yt8m_tf.stacking.settings import CONFIG, OUT_OF_FOLD, REPORT, StackConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from yt8m_tf import files
 from yt8m_tf.console import tables
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 from yt8m_tf.stacking.stack import StackResult
 
 TABLE = "report.md"

@@ -1,4 +1,4 @@
-"""The configuration of a stacking."""
+"""The configuration of a stacking, and the names of its files. Imports no framework."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import dataclasses
 from typing import Literal
 
 from yt8m_tf.config import checks
+
+# Files of a stacking's directory, and the split of the training shards in it.
+CONFIG, REPORT, WEIGHTS = "stack.json", "report.json", "weights.json"
+OUT_OF_FOLD = "train"
 
 # Combinations of models, by their names in tables.
 COMBINATIONS = MEAN, LOGIT_MEAN, WEIGHTED_MEAN, LIGHTGBM = "mean", "mean of logits", "weighted mean", "LightGBM"

@@ -21,10 +21,10 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.gap_histogram import GapHistogram
 from yt8m_tf.stacking import boosting, evaluation, means
 from yt8m_tf.stacking.features import feature_names
-from yt8m_tf.stacking.finished import OUT_OF_FOLD, Stacking
+from yt8m_tf.stacking.finished import Stacking
 from yt8m_tf.stacking.folds import Bar, train_folds
 from yt8m_tf.stacking.rows import load_rows, rows_of_models, save_rows
-from yt8m_tf.stacking.settings import LIGHTGBM, MEAN, WEIGHTED_MEAN, StackConfig
+from yt8m_tf.stacking.settings import LIGHTGBM, MEAN, OUT_OF_FOLD, WEIGHTED_MEAN, StackConfig
 from yt8m_tf.stacking.subsets import Ensemble, best_first, ensembles
 
 SIZES = "ensemble_sizes.json"

@@ -8,8 +8,8 @@ from typing import Any
 
 from yt8m_tf import files
 from yt8m_tf.console import tables
-from yt8m_tf.stacking.finished import OUT_OF_FOLD
 from yt8m_tf.stacking.report import save_figure
+from yt8m_tf.stacking.settings import OUT_OF_FOLD
 from yt8m_tf.stacking.sizes import METHODS
 from yt8m_tf.stacking.subsets import WITH_WEAK
 

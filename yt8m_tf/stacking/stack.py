@@ -24,13 +24,11 @@ from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.stacking import boosting, evaluation, means
 from yt8m_tf.stacking.features import feature_names
-from yt8m_tf.stacking.finished import CONFIG, OUT_OF_FOLD, REPORT, Begun
+from yt8m_tf.stacking.finished import Begun
 from yt8m_tf.stacking.folds import Bar, TrainFold, train_folds
 from yt8m_tf.stacking.inputs import LeftOut, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
-from yt8m_tf.stacking.settings import COMBINATIONS, StackConfig
-
-WEIGHTS = "weights.json"
+from yt8m_tf.stacking.settings import COMBINATIONS, CONFIG, OUT_OF_FOLD, REPORT, WEIGHTS, StackConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,11 +54,6 @@ def decays(config: OptimizerConfig, shape: Sequence[int]) -> bool:
     return config.name == "adamw" and len(shape) >= 2
 
 
-def slot_names(config: OptimizerConfig) -> tuple[str, ...]:
-    """Returns the names of an optimizer's running averages of each variable: m of the gradient, v of its square."""
-    return ("v",) if config.name == "rmsprop" else ("m", "v")
-
-
 def update(
     config: OptimizerConfig,
     value: tf.Tensor,
@@ -67,7 +62,7 @@ def update(
     step: tf.Tensor,
     learning_rate: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
-    """Makes one step of the configured optimizer; arguments as in `adam_update`, slots as in `slot_names`.
+    """Makes one step of the configured optimizer; arguments as in `adam_update`, slots as in `config.slot_names`.
 
     Returns:
       The new value and the new slots.

@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from yt8m_tf.config.experiment import ExperimentConfig
-from yt8m_tf.training import optimizers
 
 # Dynamic loss scaling (mixed_float16): the scale is halved on overflow, but not below 1, and doubled after
 # LOSS_SCALE_INTERVAL steps without overflow.
@@ -28,7 +27,7 @@ class TrainState:
       model: the model.
       trainable: its trainable variables (`tf.Variable`, or a strategy's).
       statistics: its other variables that training changes: those of batch normalisation, but not constants.
-      slots: for each trainable variable a tuple of the variable, the optimizer's slots (`optimizers.slot_names`), and
+      slots: for each trainable variable a tuple of the variable, the optimizer's slots (`slot_names`), and
         the variable's moving average if the run keeps one.
       evaluated: the weights that evaluation and export use: the moving averages, or the weights themselves.
       accumulators: summed gradients, separate on each replica; empty without accumulation.
@@ -49,7 +48,7 @@ class TrainState:
         }
         self._is_statistic = [id(variable) in changed for variable in self._others]
         self.statistics = [variable.value for variable in self._others if id(variable) in changed]
-        self._slot_names = optimizers.slot_names(experiment.optimizer)
+        self._slot_names = experiment.optimizer.slot_names
         zeros = [[_variable(tf.zeros(value.shape)) for _ in self._slot_names] for value in self.trainable]
         averages = [_variable(tf.convert_to_tensor(v)) for v in self.trainable] if config.ema_decay is not None else []
         self.evaluated = averages or self.trainable

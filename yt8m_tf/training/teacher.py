@@ -24,6 +24,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.pretrained import packaged
 from yt8m_tf.serving import scorer
 from yt8m_tf.training import checkpoints, distribution, exported, fold_runs, inputs
+from yt8m_tf.training.can_teach import check_can_teach
 
 
 class Teacher:
@@ -173,24 +174,3 @@ def _load(path: Path, where: str, own: DataConfig) -> keras.Model:
         model, theirs = exported.load_exported(path, where)
     check_can_teach(theirs, own, where)
     return model
-
-
-def check_can_teach(theirs: DataConfig, own: DataConfig, where: str) -> None:
-    """Checks that a model with data `theirs` can score the input of a student with data `own`.
-
-    Raises:
-      InputError: the level or the classes differ, or the student's data lacks a feature.
-    """
-    for what, key in (("level", "data.level"), ("num_classes", "data.num_classes")):
-        if getattr(theirs, what) != getattr(own, what):
-            raise InputError(
-                f"{where}: was trained with {key} {getattr(theirs, what)}, this run has"
-                f" {getattr(own, what)}; name a teacher of the same"
-            )
-    for name, size in theirs.sizes.items():
-        if own.sizes.get(name) != size:
-            there = f"of {own.sizes[name]}" if name in own.sizes else "none"
-            raise InputError(
-                f"{where}: needs feature '{name}' of {size} values, and data.features has {there}; name a"
-                " teacher of features that are there"
-            )
