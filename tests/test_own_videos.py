@@ -79,7 +79,7 @@ def _named(place: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.end_to_end
-def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     results = _walk(tmp_path, train=18, validate=9, new=2, epochs=1)
     assert "next: yt8m-train --config=first_level/logistic.yaml" in results["extract"].stdout
@@ -119,7 +119,7 @@ def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_a_model_of_other_classes_is_the_start(
+def test_training_starts_from_a_model_of_other_classes(
     tmp_path: Path, make_learnable_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the flags of the guide's command, everything but the head comes from the first run."""

@@ -50,7 +50,7 @@ def test_descriptions_are_those_of_the_docstring() -> None:
             two lines.
 
         Example:
-          fourth: is no key.
+          fourth: is not a key.
         """
 
         second: Literal["a", "b"] = "a"

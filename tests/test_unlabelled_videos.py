@@ -88,7 +88,7 @@ def _soft_labels(directory: Path, ids: list[bytes]) -> None:
 
 
 @pytest.mark.slow
-def test_soft_labels_in_their_place(tmp_path: Path) -> None:
+def test_soft_labels_in_place_of_hard_ones(tmp_path: Path) -> None:
     """Videos need no hard labels if soft labels are the whole target; otherwise they do."""
     shard = _shard(tmp_path / "x.tfrecord", _VIDEO)
     _soft_labels(tmp_path / "all", _IDS)

@@ -16,7 +16,7 @@ _HEADER = "Index,Name,Vertical1,Vertical2,Vertical3\n"
 _ROWS = '2,c,Sports,"Food, drink",\n0,a,Games,,\n1,b,(Unknown),,\n3,d,Sports,Sports,Games\n4,e,,,\n'
 
 
-def test_worked_out_by_hand(tmp_path: Path) -> None:
+def test_computed_by_hand(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text(_HEADER + _ROWS)
     expected = [[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]]  # (Unknown), Food, Games, Sports
     for path, data_dir in (("words.csv", str(tmp_path)), (str(tmp_path / "words.csv"), "elsewhere")):
@@ -104,7 +104,7 @@ def test_official_names(real_data_dir):
     assert len(names) == 3862
 
 
-def test_a_byte_order_mark_is_none_of_the_first_column(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
     (tmp_path / "vocabulary.csv").write_text("\ufeffIndex,Name\n0,Zero\n1,One\n")
     assert load_vocabulary(tmp_path / "vocabulary.csv", 2) == ["Zero", "One"]
 

@@ -82,7 +82,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         differences = strict_yaml.differences(known, values)
         if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(
-                f"--workdir={workdir} holds a run of another configuration; name another directory, where"
+                f"--workdir={workdir} contains a run of another configuration; name another directory, where"
                 f" --init_from={workdir} starts with its weights, or restore: {'; '.join(differences)}"
             )
     try:

@@ -179,14 +179,15 @@ def test_the_same_bytes_with_several_processes_and_after_a_kill(
     assert found == expected
 
 
-def test_what_is_there_is_not_made_again_nor_replaced(tmp_path: Path) -> None:
+def test_existing_output_is_neither_made_again_nor_replaced(tmp_path: Path) -> None:
     _make(tmp_path)
     _convert(tmp_path, tmp_path / "out")
     before = _contents(tmp_path / "out")
     assert _convert(tmp_path, tmp_path / "out").stdout.splitlines()[0].endswith("level (already there)")
     other = _convert(tmp_path, tmp_path / "out", "--dtype=float32")
     assert (
-        other.returncode == 1 and "holds shards that were made from other input or with other options" in other.stderr
+        other.returncode == 1
+        and "contains shards that were made from other input or with other options" in other.stderr
     )
     assert _contents(tmp_path / "out") == before
     assert _convert(tmp_path, tmp_path / "out", "--dtype=float32", "--overwrite", "--levels=frame").returncode == 0

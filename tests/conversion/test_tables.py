@@ -91,7 +91,7 @@ def test_without_splits_the_ids_say(tmp_path: Path) -> None:
         (["id,labels", 'a,"x'], "cannot be read (unexpected end of data)"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_one_line(lines: list[str], message: str, tmp_path: Path) -> None:
+def test_errors_in_a_table_are_one_line(lines: list[str], message: str, tmp_path: Path) -> None:
     path = _csv(tmp_path / "t.csv", *lines)
     with pytest.raises(InputError, match=re.escape(f"--labels={path}: ") + ".*" + re.escape(message.split("; did")[0])):
         read_table(path)
@@ -111,7 +111,7 @@ def test_labels_that_the_vocabulary_lacks(labels: str, message: str, tmp_path: P
         read_table(_csv(tmp_path / "t.csv", "id,labels", f"a,{labels}"), vocabulary=vocabulary)
 
 
-def test_files_that_are_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_not_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "t.csv").write_bytes(b"id,labels\n\xff,x\n")
     for name, message in (

@@ -60,7 +60,7 @@ def test_every_frame_has_the_mean_of_its_clip(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(parsed[name][row], np.tile(mean, (14, 1)), atol=1e-5)
 
 
-def test_a_mean_in_the_context_is_believed_and_checked(rng: np.random.Generator) -> None:
+def test_a_mean_in_the_context_is_used_and_checked(rng: np.random.Generator) -> None:
     given = [tf.train.SequenceExample.FromString(_clip(rng, b"x", 8)[0]) for _ in range(2)]
     given[0].context.feature["clip_rgb"].float_list.value.extend([1.0, 2.0, 3.0])
     parsed = parse_records(tf.constant([own.SerializeToString() for own in given]), _data())
@@ -155,6 +155,6 @@ def test_the_shipped_model_of_two_inputs_has_the_weights_of_two_runs_of_videos()
         ({"rgb": 3, "clip": {"size": 3, "dtype": "uint8", "mean_of": "rgb"}}, "frame", "dtype of a mean is float_list"),
     ],
 )
-def test_means_that_cannot_be(features: dict, level: str, message: str) -> None:
+def test_invalid_means(features: dict, level: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         _data(features=features, level=level)

@@ -76,7 +76,7 @@ def test_random_damage_in_many_records(tmp_path, records, chunk_bytes, rng):
         assert len(report.damages) == sum(number - 1 not in hit for number in hit), message
 
 
-def test_bytes_lost_inserted_and_cut_off(tmp_path, records, chunk_bytes):
+def test_lost_inserted_and_truncated_bytes(tmp_path, records, chunk_bytes):
     records[19:22] = [b"some data"] * 3
     starts = starts_of(records)
     sound = write_shard(tmp_path / "a", records)

@@ -150,7 +150,7 @@ def _cuts(sampled: dict[str, Any], row: int, kept: int, length: int) -> list[int
     means = np.asarray(sampled["which"][row])
     members = [np.flatnonzero(means[i, :length] > means[i].min() + 1e-3).tolist() for i in range(kept)]
     assert [t for segment in members for t in segment] == list(range(length)), (
-        "segments are in order, and hold every frame once"
+        "segments are in order, and contain every frame once"
     )
     return [segment[0] for segment in members]
 

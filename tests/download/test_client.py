@@ -77,7 +77,7 @@ def test_the_file_comes_whole(
         (b"x" * 1000, [1000, 0]),  # part of another file
     ],
 )
-def test_goes_on_behind_what_is_there(part: bytes, starts: Sequence[int], tmp_path: Path) -> None:
+def test_an_interrupted_download_continues(part: bytes, starts: Sequence[int], tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(part)
     server = _server()
     _fetch(server, tmp_path / "x")
@@ -85,7 +85,7 @@ def test_goes_on_behind_what_is_there(part: bytes, starts: Sequence[int], tmp_pa
     assert [answer.start for answer in server.answers] == list(starts)
 
 
-def test_an_answer_whose_end_is_not_said_is_checked(tmp_path: Path) -> None:
+def test_an_answer_without_a_length_is_checked(tmp_path: Path) -> None:
     """Without Content-Length, a broken connection looks like the end."""
     server = _server("unsized cut")
     _fetch(server, tmp_path / "x")
@@ -113,7 +113,7 @@ def test_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
         ("wrong", f"in 3 attempts, but {_MD5} in the plan: the copy there is damaged, or another one; look again", 3),
     ],
 )
-def test_a_server_that_never_gives_it(
+def test_a_server_that_never_sends_the_file(
     fault: str, message: str, num_answers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A one-line error with the address and the reason; the number of attempts is limited."""
@@ -125,7 +125,7 @@ def test_a_server_that_never_gives_it(
     assert "\n" not in str(error.value) and len(server.answers) == num_answers
 
 
-def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+def test_a_server_that_does_not_exist(tmp_path: Path) -> None:
     with _server().running() as address:
         pass
     client = Client(Patience(retries=0), "look again")

@@ -161,7 +161,7 @@ def test_one_saved_model(world: World, tmp_path: Path) -> None:
     assert not {op for op in used if "PyFunc" in op or "Custom" in op} and "While" in " ".join(used)
 
 
-def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> None:
+def test_models_that_cannot_be_one_graph_are_refused(world: World, tmp_path: Path) -> None:
     stacked = world.stack(CONFIGS["union"], "stacked_union")
     one, two = world.runs()
 

@@ -85,7 +85,7 @@ def test_sound_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.frames["audio"][:, 0], [_RMS, _RMS, _RMS / np.sqrt(2)], atol=3e-3)
 
 
-def test_what_is_cut_and_what_breaks_off_is_said(tmp_path: Path) -> None:
+def test_shortened_and_truncated_videos_are_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", steady(25, 10), lambda n: grey(n % 200, 64), codec="ffv1", pixels="bgr0")
     found = _features(path, max_seconds=4)
     assert len(found.frames["rgb"]) == 4 == len(found.frames["audio"]) and found.notes[1:] == ("cut at 4 of 10.0 s",)

@@ -163,7 +163,7 @@ def test_an_application_takes_its_weights_from_the_cache(
         ("keras:{}/vector.keras", "it must take pictures"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(text: str, problem: str, tmp_path: Path) -> None:
+def test_unusable_input_gives_a_one_line_error(text: str, problem: str, tmp_path: Path) -> None:
     write_picture_model(tmp_path / "a.keras")
     (tmp_path / "noise.keras").write_bytes(b"noise")
     inputs = keras.Input([7])
@@ -179,7 +179,7 @@ def test_another_size_than_the_model_takes(tmp_path: Path) -> None:
         load_backbones(Recipe({"x": f"keras:{path}"}, image_size=99))
 
 
-def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_code_is_refused(tmp_path: Path) -> None:
     inputs = keras.Input([4, 4, 3])
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "a.keras")
     with pytest.raises(InputError, match=r"cannot be loaded \(.*lambda"):

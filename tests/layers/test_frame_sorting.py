@@ -65,7 +65,7 @@ def plain_network(scores, kernel, gamma, beta, last_kernel, last_bias):
 
 
 @jit_or_not
-def test_network_along_ranks_in_training_is_that_with_all_in_memory(jit, rng):
+def test_a_network_computed_along_ranks_equals_one_with_all_in_memory(jit, rng):
     scores, upstream = (tf.constant(rng.normal(2.0, 1.0, shape), tf.float32) for shape in [(4, 5, 6), (4, 6)])
     sort, norm, head = SortedFrames(), RankDenseNormalization(7, 9, momentum=0.9, epsilon=1e-5), RankScores()
     norm.build((None, None), (None, None, None))

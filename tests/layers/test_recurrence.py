@@ -160,7 +160,7 @@ def test_gradients_in_16_bits_are_those_of_float32_but_for_rounding(kind: str, r
 
 
 @pytest.mark.parametrize(("kind", "arguments"), [("lstm", {"activation": "relu"}), ("gru", {"unroll": True})])
-def test_what_the_loop_does_not_know_is_left_to_keras(
+def test_options_unknown_to_the_loop_are_left_to_keras(
     kind: str, arguments: dict[str, Any], rng: np.random.Generator
 ) -> None:
     values = random_values(kind, rng)

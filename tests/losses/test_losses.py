@@ -199,7 +199,7 @@ def test_positives_under_mixup() -> None:
 
 
 @pytest.mark.parametrize("name", _WITH_POSITIVES)
-def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.random.Generator) -> None:
+def test_weighted_targets_stay_positive(name: str, rng: np.random.Generator) -> None:
     """A frequent class has less weight in the cross-entropy; in the ranking, its positives stay positives."""
     logits, targets = rng.normal(size=(6, 9)).astype(np.float32), (rng.uniform(size=(6, 9)) < 0.4).astype(np.float32)
     weights = np.full(9, 0.1)

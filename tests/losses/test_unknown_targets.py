@@ -97,7 +97,7 @@ def test_each_loss_is_that_of_what_was_rated(name: str, rng: np.random.Generator
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_with_nothing_rated_there_is_no_loss(name: str) -> None:
+def test_loss_is_zero_if_nothing_is_rated(name: str) -> None:
     logits = tf.Variable([[3.0, -2.0, 0.5] * 3] * 2)
     with tf.GradientTape() as tape:
         nothing = tf.zeros([2, 9], tf.bool)

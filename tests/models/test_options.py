@@ -79,8 +79,8 @@ WRONG = {
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
     ],
     "rnn": [
-        ({"hidden_sizes": []}, r"hidden_sizes must hold numbers from 1, one a layer, got \(\)"),
-        ({"hidden_sizes": [4, 0]}, r"hidden_sizes must hold numbers from 1, one a layer, got \(4, 0\)"),
+        ({"hidden_sizes": []}, r"hidden_sizes must contain numbers from 1, one for each layer, got \(\)"),
+        ({"hidden_sizes": [4, 0]}, r"hidden_sizes must contain numbers from 1, one for each layer, got \(4, 0\)"),
         ({"hidden_sizes": [7, 4], "bidirectional_layers": 1}, "must be even .*, got 7"),
         ({"bidirectional_layers": 3}, "must be at most the number of layers, got 3"),
         ({"cell": "gru", "cell_state": True}, "cell_state must be false with cell gru"),
@@ -111,7 +111,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_options_are_one_line_errors(name):
+def test_wrong_options_give_a_one_line_error(name):
     spec = InputSpec(registry.registration(name).levels[0], {"rgb": 24, "audio": 10}, 11)
     for options, message in WRONG[name]:
         with pytest.raises(InputError, match=message) as error:

@@ -156,7 +156,7 @@ def test_names_of_real_videos_in_one_command(tmp_path: Path) -> None:
         ("train", "init_from", ("--config=first_level/logistic.yaml", "--workdir=x")),
     ],
 )
-def test_what_was_not_installed_is_told_in_one_line(
+def test_a_missing_package_gives_a_one_line_error(
     command: str, flag: str, others: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shard,) = list_shards(["examples"])

@@ -145,7 +145,7 @@ def test_shards_are_taken_from_the_whole_list() -> None:
     assert predictions._spread("abc", 3) == predictions._spread("abc", 0) == ["a", "b", "c"]
 
 
-def test_the_prior_is_what_the_same_scores_for_every_video_have(rng: np.random.Generator) -> None:
+def test_prior_gap_is_that_of_equal_scores_for_every_video(rng: np.random.Generator) -> None:
     """Compares with the metric itself: 30 classes, two of them equally frequent; the 20 best scores of videos count."""
     labels = rng.random((50, 30)) < rng.random(30) * 0.4
     labels[:, 3] = rng.permutation(labels[:, 4])

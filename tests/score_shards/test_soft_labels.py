@@ -105,7 +105,7 @@ def test_each_video_gets_its_own(
     assert len(seen) > 100
 
 
-def test_a_stream_goes_on_where_it_was(
+def test_a_stream_continues_at_its_position(
     learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
 ) -> None:
     shards = list_shards(["train*"], str(learnable_shards(train=3, each=40)))

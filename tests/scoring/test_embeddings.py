@@ -80,7 +80,7 @@ def expected_of(world) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["tfrecord", "npy"])
-def test_files_hold_ids_labels_and_vectors(world, tmp_path, kind):
+def test_files_contain_ids_labels_and_vectors(world, tmp_path, kind):
     path, _, _, shards, records = world
     summary = embed(load_embedder(path), shards, tmp_path / "out", kind=kind, batch_size=4, progress=False)
     assert (summary.num_embedded, summary.manifest.size) == (sum(COUNTS), 64)
@@ -104,7 +104,7 @@ def test_files_hold_ids_labels_and_vectors(world, tmp_path, kind):
     np.testing.assert_allclose(found, expected_of(world), rtol=2e-3, atol=1e-3)  # float16
 
 
-def test_interrupted_it_goes_on_and_ends_the_same(world, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_and_ends_the_same(world, tmp_path, monkeypatch):
     path, _, _, shards, _ = world
     embedder = load_embedder(path)
     embed(embedder, shards, tmp_path / "whole", progress=False)
@@ -123,7 +123,7 @@ def test_interrupted_it_goes_on_and_ends_the_same(world, tmp_path, monkeypatch):
     assert embed(embedder, shards, tmp_path / "out", progress=False).num_embedded == 0
     for file in (tmp_path / "whole").glob("*.*"):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
-    with pytest.raises(InputError, match=r"--output=.*: holds embeddings of another model, checkpoint or --format"):
+    with pytest.raises(InputError, match=r"--output=.*: contains embeddings of another model, checkpoint or --format"):
         embed(embedder, shards, tmp_path / "out", kind="npy", progress=False)
 
 
@@ -139,7 +139,7 @@ def test_clips_without_frames_have_none(world, tmp_path):
     assert read(tmp_path / "out", 64)["id"].tolist() == [b"s0_0", b"s0_1"]
 
 
-def test_what_cannot_be_embedded_is_one_line(world, tmp_path):
+def test_models_without_embeddings_give_a_one_line_error(world, tmp_path):
     path, model, data, shards, _ = world
     export_saved_model(model, data, tmp_path / "bare")
     with pytest.raises(InputError, match=r"^--model=.*bare: a SavedModel without embeddings; export it with"):

@@ -219,7 +219,7 @@ def test_models_that_do_not_belong_together(folds: tuple[Path, list[Path]], tmp_
         _score(runs, [*shards, shards[0].replace("train0000", "../video/train0000")], output)
     assert not output.exists()
     _score([single], shards, output)
-    with pytest.raises(InputError, match="holds scores of another model"):
+    with pytest.raises(InputError, match="contains scores of another model"):
         _score(runs, shards, output)
 
 

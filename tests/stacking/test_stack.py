@@ -70,7 +70,9 @@ def test_trees_know_which_model_to_trust(stacked: Stacked) -> None:
 
 
 @pytest.mark.end_to_end
-def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_each_booster_trains_on_and_scores(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[set[str], set[str]]] = []
     real = boosting.train
 
@@ -173,7 +175,7 @@ def test_soft_labels_by_frequency_of_the_class(world: World, stacked: Stacked) -
 
 
 @pytest.mark.end_to_end
-def test_interrupted_it_goes_on(
+def test_an_interrupted_run_continues(
     world: World, stacked: Stacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with interrupted_after(1, monkeypatch):
@@ -292,7 +294,7 @@ def test_scores_of_other_videos(own_world: World, tmp_path: Path) -> None:
     ):
         world.stack(tmp_path / "out")
     records.write_shard(train / "train0002.tfrecord", rows[:-1])
-    with pytest.raises(InputError, match=r"train0002\.tfrecord: holds 149 videos, not the 150 of its manifest"):
+    with pytest.raises(InputError, match=r"train0002\.tfrecord: contains 149 videos, not the 150 of its manifest"):
         world.stack(tmp_path / "out")
 
 
@@ -308,9 +310,9 @@ def test_another_order_is_joined_by_id(own_world: World, tmp_path: Path, rng: np
 
 
 @pytest.mark.end_to_end
-def test_another_stacking_in_the_same_place(world: World, tmp_path: Path) -> None:
+def test_another_stacking_in_the_same_directory(world: World, tmp_path: Path) -> None:
     world.stack(tmp_path / "out")
-    with pytest.raises(InputError, match="holds a stacking of other scores or another configuration"):
+    with pytest.raises(InputError, match="contains a stacking of other scores or another configuration"):
         world.stack(tmp_path / "out", dataclasses.replace(CONFIG, num_trees=5))
     for content in ("{}", "{", "[]"):
         sound = (tmp_path / "out" / "stack.json").read_text()

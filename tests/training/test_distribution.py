@@ -30,7 +30,7 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     ("devices", "missing"),
     [("gpu:7", "gpu:7"), ("cpu:0, tpu:0", "tpu:0"), ("cpu", "cpu"), ("cpu:0;cpu:1", "cpu:0;cpu:1")],
 )
-def test_devices_that_are_not_there(devices: str, missing: str) -> None:
+def test_devices_that_do_not_exist(devices: str, missing: str) -> None:
     with pytest.raises(InputError, match=f"--devices={devices}: this process has no '{missing}'; it has cpu:0, cpu:1"):
         distribution.make_strategy(devices)
 
@@ -39,14 +39,14 @@ def test_devices_that_are_not_there(devices: str, missing: str) -> None:
     ("content", "message"),
     [("{not json", "not a JSON object"), ("[1]", "not a JSON object"), ('"text"', "not a JSON object")],
 )
-def test_tf_config_that_is_no_json_object(content: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf_config_that_is_not_a_json_object(content: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", content)
     with pytest.raises(InputError, match=f"TF_CONFIG: {message}") as caught:
         distribution.make_strategy()
     assert "\n" not in str(caught.value)
 
 
-def test_a_cluster_that_does_not_connect_is_one_line(
+def test_a_cluster_that_does_not_connect_gives_a_one_line_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -66,8 +66,8 @@ _FIRST = {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
     ("cluster", "task", "message"),
     [
-        (["a:1"], _FIRST, "cluster must hold the jobs chief and worker"),
-        (_PAIR | {"ps": ["c:3"]}, _FIRST, "cluster must hold the jobs chief and worker, and no others"),
+        (["a:1"], _FIRST, "cluster must contain the jobs chief and worker"),
+        (_PAIR | {"ps": ["c:3"]}, _FIRST, "cluster must contain the jobs chief and worker, and no others"),
         ({"worker": "a:1"}, _FIRST, "cluster.worker must be a list of addresses"),
         ({"worker": []}, _FIRST, "cluster.worker must be a list of addresses"),
         ({"worker": ["a"]}, _FIRST, "'a' is not an address, HOST:PORT"),
@@ -79,7 +79,9 @@ _FIRST = {"type": "worker", "index": 0}
         (_PAIR, {"type": "worker", "index": "0"}, "task.index '0' is not one of 0 to 1"),
     ],
 )
-def test_tf_config_that_is_no_cluster(cluster: Any, task: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf_config_that_is_not_a_cluster(
+    cluster: Any, task: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
     with pytest.raises(InputError, match=f"environment variable TF_CONFIG: {re.escape(message)}.*; write {{"):
         distribution.make_strategy()

@@ -77,7 +77,7 @@ def test_an_export_is_known_by_its_contents(rng: np.random.Generator, tmp_path: 
     assert fingerprint(labels[1], str(tmp_path)) == first != fingerprint(labels[2], str(tmp_path))
 
 
-def test_what_is_no_export_of_a_model_known_here(rng: np.random.Generator, tmp_path: Path) -> None:
+def test_a_saved_model_that_is_not_an_export_is_refused(rng: np.random.Generator, tmp_path: Path) -> None:
     experiment = _experiment({"name": "logistic"}, "video", teacher="m")
     tf.saved_model.save(tf.Module(), str(tmp_path / "m"))
     with pytest.raises(InputError, match=r"^labels\.teacher=.*/m: a SavedModel that does not say how to build its mod"):

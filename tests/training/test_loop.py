@@ -264,7 +264,7 @@ def test_reweighted_targets_teach_reweighted_shares(learnable_shards: Callable[.
 
 
 def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
-    """Writes score shards that hold the true labels; returns the configuration that reads them."""
+    """Writes score shards that contain the true labels; returns the configuration that reads them."""
     start(directory, Manifest(("truth",), "f", 10, 3, "video"))
     counts = {}
     for shard in sorted(data_dir.glob("train*")):
@@ -380,7 +380,7 @@ def test_another_configuration_is_refused(data_dir: Path, exact_run: tuple[Path,
         _train(_exact(**_SHORT, batch_size=16), data_dir, tmp_path / "run")
 
 
-def test_diverging_loss_is_one_clear_line(data_dir: Path, tmp_path: Path) -> None:
+def test_a_diverging_loss_gives_a_one_line_error(data_dir: Path, tmp_path: Path) -> None:
     changes = {
         "optimizer": {"name": "adam", "learning_rate": 1e38, "clip_norm": None},
         "schedule": {"warmup_steps": 0},

@@ -125,7 +125,7 @@ def _train(values: dict[str, Any], data_dir: Path, workdir: Path, xla: bool = Fa
     ],
     ids=["hierarchy", "hierarchy by XLA", "another model"],
 )
-def test_training_with_tags_evaluates_and_exports_classes_alone(
+def test_training_with_tags_evaluates_and_exports_only_classes(
     changes: dict[str, Any], xla: bool, learnable_shards: Callable[..., Path], tmp_path: Path
 ) -> None:
     data_dir, workdir = learnable_shards(), tmp_path / "run"
@@ -171,7 +171,7 @@ def test_training_with_tags_evaluates_and_exports_classes_alone(
         ({"vocabulary": "words.csv"}, r"'data\.vocabulary': .*words\.csv: cannot be read \(no such file\)"),
     ],
 )
-def test_what_is_missing_is_one_line(
+def test_missing_input_gives_a_one_line_error(
     data: dict[str, Any], message: str, learnable_shards: Callable[..., Path], tmp_path: Path
 ) -> None:
     data_dir = learnable_shards(train=1, validate=1)

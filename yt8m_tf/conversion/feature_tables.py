@@ -108,8 +108,8 @@ def find_columns(
             columns.setdefault(name, [own[number] for number in sorted(own)])
     if not columns:
         raise InputError(
-            f"--input={path}: no column holds a feature: lists of numbers, or columns such as clip_0, clip_1, ...; it"
-            f" has: {', '.join(there)}"
+            f"--input={path}: no column contains a feature; the columns are: {', '.join(there)}; store a feature as"
+            " lists of numbers, or as columns such as clip_0, clip_1, ..."
         )
     if missing := [name for name in wanted or () if name not in columns]:
         hint = nearest(missing[0], columns)

@@ -112,7 +112,7 @@ def check_output(directory: Path, fingerprint: str, overwrite: bool) -> Written 
             return found if there else None
         if not overwrite and found.is_whole:
             raise InputError(
-                f"--output_dir={directory}: holds shards that were made from other input or with other options; name"
+                f"--output_dir={directory}: contains shards that were made from other input or with other options; name"
                 " another directory, or add --overwrite to replace them"
             )
     elif strangers := [*directory.glob("video/*.tfrecord"), *directory.glob("frame/*.tfrecord")]:

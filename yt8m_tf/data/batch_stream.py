@@ -42,7 +42,7 @@ class BesideRecords(Protocol):
 
 
 class BatchStream:
-    """An iterator over batches that knows its position, explains failures, and can go on after damage.
+    """An iterator over batches that knows its position, explains failures, and can continue after damage.
 
     Args:
       make_dataset: makes the dataset of batches (each with a "position"), given the position to start from and the most

@@ -44,7 +44,7 @@ def check_names(directory: Path, selected: Sequence[PublishedFile], names: Names
     if renamed := [name for name in (file.stored_name(other) for file in lacking) if name in there]:
         raise InputError(
             f"--names={names}: {directory} has {len(renamed):,} of the files under their {other} names, such as"
-            f" {renamed[0]}; go on with --names={other}, or name another directory"
+            f" {renamed[0]}; continue with --names={other}, or name another directory"
         )
 
 

@@ -82,7 +82,7 @@ def combine_stack(
     forest = _read_forest(stacked, stacking)
     with locks.exclusive(output, "--workdir", "makes a run"):
         if (output / run_dir.CONFIG).exists():
-            raise InputError(f"--workdir={output}: holds a run already; name another directory")
+            raise InputError(f"--workdir={output}: contains a run already; name another directory")
         opened = [checkpoints.open_trained(run, which) for _, run in found]
         data = common_data([run for _, run in found], [trained.experiment.data for trained, _ in opened])
         if data.num_classes != stacking.num_classes:
@@ -130,4 +130,4 @@ def _read_forest(stacked: Path, stacking: Stacking) -> Forest:
     try:
         return make_forest(boosters)
     except ValueError as error:
-        raise InputError(f"--stack={stacked}: boosters that one graph cannot hold: {error}; stack again") from error
+        raise InputError(f"--stack={stacked}: one graph cannot contain these boosters: {error}; stack again") from error

@@ -42,14 +42,14 @@ def combine(
       The configuration of the new run: the data of the first member, with the features of all members.
 
     Raises:
-      InputError: a run cannot be read, runs are on different data, or `output` holds a run already.
+      InputError: a run cannot be read, runs are on different data, or `output` contains a run already.
     """
     kept = [(workdir, weight) for workdir, weight in zip(workdirs, weights, strict=True) if weight > 0]
     if not kept:
         raise InputError("--weights: all are 0; give at least one member a weight")
     with locks.exclusive(output, "--workdir", "makes a run"):
         if (output / run_dir.CONFIG).exists():
-            raise InputError(f"--workdir={output}: holds a run already; name another directory")
+            raise InputError(f"--workdir={output}: contains a run already; name another directory")
         return _combine(kept, output, which, average)
 
 

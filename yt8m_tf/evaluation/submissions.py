@@ -138,7 +138,7 @@ def _rows(
             if not {id_column, values_column} <= set(reader.fieldnames or ()):
                 first = ",".join(reader.fieldnames or ())[:80] or "nothing"
                 raise InputError(
-                    f"{flag}={path}: lacks the columns {id_column},{values_column}: line 1 holds {first}; give a"
+                    f"{flag}={path}: lacks the columns {id_column},{values_column}: line 1 contains {first}; give a"
                     " CSV file with commas and that header"
                 )
             for row in reader:

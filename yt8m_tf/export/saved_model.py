@@ -277,5 +277,5 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise InputError(f"--output={target}: exists and is not a SavedModel; choose another directory")
     if not overwrite:
         raise InputError(
-            f"--output={target}: holds a SavedModel already; choose another directory, or give --overwrite"
+            f"--output={target}: contains a SavedModel already; choose another directory, or give --overwrite"
         )

@@ -35,7 +35,7 @@ def strip_keras(source: Path, target: Path) -> Stripped:
     try:
         with files.whole_file(target) as temporary, zipfile.ZipFile(source) as archive:
             if missing := {_CONFIG, _WEIGHTS} - set(archive.namelist()):
-                raise InputError(f"--input={source}: holds no {min(missing)}; save it with model.save of Keras 3")
+                raise InputError(f"--input={source}: contains no {min(missing)}; save it with model.save of Keras 3")
             with zipfile.ZipFile(temporary, "w") as stripped:
                 for member in archive.infolist():
                     if member.filename == _WEIGHTS:

@@ -80,7 +80,7 @@ class VideoFile:
             video, audio = self._streams(container)
             self.has_pictures, self.has_sound = video is not None, audio is not None
             if not self.has_pictures and not self.has_sound:
-                raise DecodingError("holds neither pictures nor sound")
+                raise DecodingError("contains neither pictures nor sound")
             starts = [s.start_time * s.time_base for s in (video, audio) if s is not None and s.start_time is not None]
             self._zero: Fraction = min(starts, default=Fraction(0))
             length = container.duration

@@ -150,7 +150,7 @@ class RatedAccumulator:
         keys, classes = self._pairs()
         if not len(keys):
             raise InputError(
-                "there are no rated segments to evaluate; check the glob pattern of the data, and what the shards hold"
+                "there are no rated segments to evaluate; check the glob pattern of the data, and the shards' contents"
             )
         num_rated = np.bincount(classes, minlength=self._num_classes)
         positives = np.bincount(classes[(keys & 1) == 0], minlength=self._num_classes)

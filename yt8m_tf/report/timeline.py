@@ -228,8 +228,8 @@ def _data_url(video: Path) -> str:
         size = video.stat().st_size
         if size > _LARGEST_VIDEO:
             raise InputError(
-                f"--video={video}: has {size >> 20:,} MiB, and a page holds {_LARGEST_VIDEO >> 20}; make it smaller, as"
-                f" with ffmpeg -i '{video.name}' -vf scale=-2:360 small.mp4"
+                f"--video={video}: has {size >> 20:,} MiB, but at most {_LARGEST_VIDEO >> 20} fit into a page; make it"
+                f" smaller, for instance with ffmpeg -i '{video.name}' -vf scale=-2:360 small.mp4"
             )
         return f"data:{kind};base64,{base64.b64encode(video.read_bytes()).decode()}"
     except OSError as error:

@@ -116,7 +116,9 @@ def _all_records(path: str) -> tf.Tensor:
 
 def _check(path: Path, found: ShardScores, num_classes: int, num_records: int) -> None:
     if len(found.ids) != num_records:
-        raise InputError(f"{path}: holds {len(found.ids):,} videos, not the {num_records:,} of its manifest; {REMEDY}")
+        raise InputError(
+            f"{path}: contains {len(found.ids):,} videos, not the {num_records:,} of its manifest; {REMEDY}"
+        )
     check_unique(found.ids, path)
     padding = found.classes == schema.NO_LABEL
     if found.classes.size and found.classes.max() >= num_classes:

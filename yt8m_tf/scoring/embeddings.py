@@ -196,8 +196,8 @@ def _begin(output: Path, embedder: Embedder, kind: Kind) -> EmbeddingsManifest:
     found = strict_yaml.read_json(output / MANIFEST, EmbeddingsManifest, "make the embeddings again")
     if dataclasses.replace(found, shards={}, model=manifest.model) != manifest:
         raise InputError(
-            f"--output={output}: holds embeddings of another model, checkpoint or --format; name another directory, or"
-            " remove this one"
+            f"--output={output}: contains embeddings of another model, checkpoint or --format; name another directory,"
+            " or remove this one"
         )
     return found
 

@@ -182,7 +182,7 @@ def _video_scorer(directory: str) -> Scorer:
 def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
     level = scorer.data.level if scorer.data else integrity.first_level(shards)
     if level == "video":
-        reads = "the model reads" if scorer.data else f"'{shards[0]}' holds"
+        reads = "the model reads" if scorer.data else f"'{shards[0]}' contains"
         hint = "give clips and a model of clips; --signature=frames takes a model exported with --frames for one"
         raise InputError(f"--segments: {reads} records of the video level; {hint}")
     if scorer.data and (

@@ -104,7 +104,7 @@ def read_submission(
             header = file.readline()
             if not _is_header(header):
                 first = header.strip().decode(errors="backslashreplace")[:80] or "nothing"
-                raise InputError(f"{flag}={path}: line 1 holds {first}, not {HEADER.decode()}; is it compressed?")
+                raise InputError(f"{flag}={path}: line 1 contains {first}, not {HEADER.decode()}; is it compressed?")
             for number, line in enumerate(file, start=2):
                 try:
                     class_id, segments = _parse(line, classes, k)

@@ -198,8 +198,8 @@ def _start(output: Path, config: StackConfig, fingerprint: str, training: StackI
         remedy = f"remove {output}, or name another directory"
         if path.is_file() and begun and strict_yaml.read_json(path, Begun, remedy).fingerprint != fingerprint:
             raise InputError(
-                f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
-                " or remove this one"
+                f"--output={output}: contains a stacking of other scores or another configuration; name another"
+                " directory, or remove this one"
             )
         files.write_json(path, values)
     except OSError as error:

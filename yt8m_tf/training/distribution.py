@@ -96,7 +96,7 @@ def read_cluster() -> dict[str, list[str]]:
 
 def _cluster_problem(cluster: Any) -> str | None:
     if not isinstance(cluster, dict) or set(cluster) - set(_JOBS):
-        return f"cluster must hold the jobs {' and '.join(_JOBS)}, and no others"
+        return f"cluster must contain the jobs {' and '.join(_JOBS)}, and no others"
     if wrong := [job for job, addresses in cluster.items() if not isinstance(addresses, list) or not addresses]:
         return f"cluster.{wrong[0]} must be a list of addresses"
     addresses = [address for job in cluster.values() for address in job]

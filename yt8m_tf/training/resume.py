@@ -117,6 +117,6 @@ def positions_of(workdir: Path, positions: Sequence[int], workers: int, by_shard
     if by_shard:
         raise InputError(
             f"--workdir={workdir}: the run was started by {len(positions)} workers that split the"
-            f" shards; go on with as many, not {workers} (data.split=record allows any number)"
+            f" shards; continue with as many, not {workers} (data.split=record allows any number)"
         )
     return list(positions[:1]) * workers

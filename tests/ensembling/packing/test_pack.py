@@ -107,7 +107,7 @@ def test_one_saved_model_of_some(packed: Packed, world: World, rng: np.random.Ge
 
 
 @pytest.mark.slow
-def test_an_interrupted_packing_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_packing_continues(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each option scores all shards itself; the third one fails, and the repeated command only measures the rest."""
     exported: list[str] = []
     failing = {"moe cluster"}
@@ -186,7 +186,7 @@ def test_which_videos_are_held_out(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.end_to_end
-def test_what_cannot_be_matched(world: World, tmp_path: Path) -> None:
+def test_candidates_and_scores_that_do_not_match(world: World, tmp_path: Path) -> None:
     runs = [world.root / "runs" / name / "fold_0" for name in _MODELS]
     scores = [world.root / "scores" / name / "train" for name in _MODELS]
     with pytest.raises(InputError, match=r"--candidates: no directory is called or matches .*none"):
