@@ -45,7 +45,7 @@ def test_official_vocabulary(real_data_dir: Path) -> None:
     [
         (None, r"words\.csv: cannot be read \(no such file\); give the dataset's vocabulary"),
         ("Index,Name\n0,a\n", "has no column 'Vertical1'"),
-        (_HEADER + "0,a,X,,\n", "names 1 of 2 classes, not class 1"),
+        (_HEADER + "0,a,X,,\n", "names 1 of 2 classes, but not class 1"),
         (_HEADER + "0,a,X,,\n1,b,X,,\n", "its classes have 1 verticals, and data.verticals is 2; set it to 1, or"),
         (_HEADER + "0,a,X,,\n1,b,Y,Z,\n", "its classes have 3 verticals, and data.verticals is 2"),
         (_HEADER + "0,a,X,,\n2,b,Y,,\n", "line 3: Index 2 is not one of the 2 classes"),
@@ -83,7 +83,7 @@ def test_vocabulary_is_ordered_by_index(tmp_path):
         (b"Index,Name\n0,a\n2,b\n", "line 3: Index 2 is not one of the 2 classes"),
         (b"Index,Name\n-1,a\n", "Index -1"),
         (b"Index,Name\n0,a\n0,b\n", "Index 0 occurs twice"),
-        (b"Index,Name\n0,a\n", "names 1 of 2 classes, not class 1"),
+        (b"Index,Name\n0,a\n", "names 1 of 2 classes, but not class 1"),
         (b"Index,Name\nzero,a\n", "not a vocabulary"),
         (b"Index,Name\n0,\xff\n", "not a vocabulary"),
         (None, "cannot be read"),

@@ -129,7 +129,7 @@ def test_files_that_are_not_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_vocabulary_is_read_for_as_many_classes_as_it_has(tmp_path: Path) -> None:
     assert load_vocabulary(_csv(tmp_path / "v.csv", "Index,Name", "1,b", "0,a")) == ["a", "b"]
-    for lines, message in (([], "names no class"), (["1,b"], "names 1 of 2 classes, not class 0")):
+    for lines, message in (([], "names no class"), (["1,b"], "names 1 of 2 classes, but not class 0")):
         with pytest.raises(InputError, match=message):
             load_vocabulary(_csv(tmp_path / "v.csv", "Index,Name", *lines))
 

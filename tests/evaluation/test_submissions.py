@@ -36,7 +36,7 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
     ("rows", "labels", "message"),
     [
         (_ROWS, "id,labels\na,1\n", "line 3: video 'b' has no labels given"),
-        (_ROWS, "id,labels\na,1\nb,1\nc,2\n", "lacks 1 of 3 videos, 'c' for one"),
+        (_ROWS, "id,labels\na,1\nb,1\nc,2\n", "lacks 1 of 3 videos, for example 'c'"),
         (_ROWS + "a,1 0.1\n", "id,labels\na,1\nb,1\n", "line 4 cannot be read: video 'a' is already in line 2"),
         (_ROWS, "id,labels\na,\nb,\n", "no video has labels"),
         (_ROWS, "id,classes\na,1\n", "lacks the columns id,labels"),
@@ -53,10 +53,10 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (
             _ROWS.replace("0.5", "0.95"),
             "id,labels\na,1\nb,1\n",
-            "line 2 cannot be read: score 0.95 comes after a lower",
+            "line 2 cannot be read: score 0.95 comes after a lower one; write each",
         ),
         (_ROWS.replace("a,1", ",1"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: no id"),
-        (_ROWS, "id,labels\na,1\nb,\n", "1 of 2 videos have no labels, 'b' for one; --on_unlabelled=skip"),
+        (_ROWS, "id,labels\na,1\nb,\n", "1 of 2 videos have no labels, for example 'b'; --on_unlabelled=skip"),
         (_ROWS.replace("0.9", "high"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'high' is not a score"),
         (_ROWS.replace("3 0.8 1 0.2", ""), "id,labels\na,1\nb,1\n", "line 3 cannot be read: no class and score"),
         (_ROWS.replace("3 0.8", "4716 0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: class 4716 is not one"),

@@ -159,7 +159,7 @@ def test_an_application_takes_its_weights_from_the_cache(
         ("keras:{}/none.keras", "no such file"),
         ("keras:{}/noise.keras", "cannot be loaded"),
         ("keras:{}/a.keras:conv_32", "has no such layer; did you mean 'conv32'"),
-        ("saved_model:{}", "not a SavedModel with a default signature"),
+        ("saved_model:{}", "not a SavedModel with a signature 'serving_default'"),
         ("keras:{}/vector.keras", "it must take pictures"),
     ],
 )

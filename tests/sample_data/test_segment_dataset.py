@@ -193,4 +193,7 @@ def test_ratings_need_frames_of_generated_videos(tmp_path: Path) -> None:
         layout = dataclasses.replace(LAYOUT, levels=("video",))
         write_segment_data(str(tmp_path), CONFIG, layout, COUNTS)
     result = run_command("sample-data", "--segments", f"--output_dir={tmp_path}", "--from_video_level=x*.tfrecord")
-    assert result.returncode == 1 and "--segments: the contents of --from_video_level videos over time are unknown; give" in result.stderr
+    assert (
+        result.returncode == 1
+        and "--segments: the contents of --from_video_level videos over time are unknown; give" in result.stderr
+    )

@@ -82,7 +82,7 @@ def _combine(members: Sequence[Path], output: Path) -> None:
         except ValueError as error:
             raise InputError(f"--weights={_WEIGHTS.value}: write numbers, such as 0.5,0.3,0.2") from error
         if len(weights) != len(members):
-            raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
+            raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members; give as many")
     experiment = weighted_mean.combine(members, weights, output, checkpoint_flags.CHECKPOINT.value, _AVERAGE.value)
     total = sum(experiment.model["weights"])
     for member, weight in zip(

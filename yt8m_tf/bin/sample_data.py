@@ -83,7 +83,9 @@ def main(_: Sequence[str]) -> None:
     directory = files.local_path(_OUTPUT_DIR.value, "--output_dir")
     output_dir, videos = str(directory), _FROM_VIDEO_LEVEL.value
     if videos and _SEGMENTS.value:
-        raise InputError("--segments: the contents of --from_video_level videos over time are unknown; give one of these flags")
+        raise InputError(
+            "--segments: the contents of --from_video_level videos over time are unknown; give one of these flags"
+        )
     try:
         with locks.exclusive(directory, "--output_dir", "writes sample data"):
             if videos:

@@ -45,7 +45,7 @@ def load_yaml(selector: str) -> dict[str, Any]:
         return content
     others = set(content) - {"configurations", "bases"}
     if others:
-        raise InputError(f"{path}: unknown key '{min(others)}' beside 'configurations' and 'bases'")
+        raise InputError(f"{path}: unknown key '{min(others)}' beside 'configurations' and 'bases'; remove it")
     choices, bases = (_named(content, kind, path) for kind in ("configurations", "bases"))
     if name not in choices:
         problem = unknown("configuration", name, choices) if name else "the file contains several configurations"

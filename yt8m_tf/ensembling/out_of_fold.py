@@ -78,7 +78,10 @@ def fit_logit_weights(
         for directory in directories:
             found |= _fold_logits(name, directory, folds, chosen, data_dir, xla, progress)
         if missing := sorted(set(chosen) - set(found)):
-            raise InputError(f"'{name}' has no run of fold {folds[missing[0]]}, which has not seen {missing[0]}")
+            raise InputError(
+                f"'{name}' has no run of fold {folds[missing[0]]}: only that run has not seen {missing[0]}; give the"
+                " runs of all folds"
+            )
         columns.append(np.concatenate([found[shard] for shard in chosen]))
     logits = np.stack(columns, axis=1)
     weights = fit(logits, labels)

@@ -41,7 +41,8 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
         runs = [path] if (path / run_dir.CONFIG).is_file() else [config.parent for config in folds]
         if not runs:
             raise InputError(
-                f"--members: {path} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}), nor one of folds"
+                f"--members: {path} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}), and has no"
+                " runs of folds; name a run, or the directory of its folds"
             )
         name = path.parent.name if path.name.startswith("fold_") else path.name
         if name not in models:
@@ -123,7 +124,7 @@ def _read_forest(stacked: Path, stacking: Stacking) -> Forest:
         if (columns := booster.feature_name()) != wanted:
             odd = next(iter([name for name in columns if name not in wanted] or columns))
             raise InputError(
-                f"--stack={stacked}: {path.name} has {len(columns)} columns ('{odd}' for one), where the models and"
+                f"--stack={stacked}: {path.name} has {len(columns)} columns (for example '{odd}'), but the models and"
                 f" {'ranks and ' if stacking.config.ranks else ''}aggregates of this stacking make {len(wanted)};"
                 " stack again"
             )

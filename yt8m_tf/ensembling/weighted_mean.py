@@ -59,7 +59,9 @@ def _combine(kept: Sequence[tuple[Path, float]], output: Path, which: str, avera
         if (twin := seen.setdefault(workdir.resolve(), workdir)) is not workdir:
             raise InputError(f"--members: {twin} and {workdir} are the same run; name it once, with a higher weight")
         if not (workdir / run_dir.CONFIG).is_file():
-            raise InputError(f"--members: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG})")
+            raise InputError(
+                f"--members: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}); name one"
+            )
     opened = [checkpoints.open_trained(workdir, which) for workdir, _ in kept]
     data = common_data([workdir for workdir, _ in kept], [trained.experiment.data for trained, _ in opened])
     members = [member_options(trained, data) for trained, _ in opened]
@@ -111,7 +113,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
     known: dict[str, tuple[str, FeatureConfig]] = {}
     for workdir, data in zip(workdirs, configs, strict=True):
         if data.verticals:
-            raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean")
+            raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean; leave it out")
         for what in ("level", "num_classes", "max_frames", "frames", "id_keys"):
             mine, others = getattr(data, what), getattr(first, what)
             if what == "frames":  # sampling in training does not affect the graph
@@ -124,7 +126,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
             found = data.key_of(name), stored
             if (other := known.setdefault(name, found)) != found:
                 reads = " and as ".join(f"'{key}', {feature.dtype} {feature.size}" for key, feature in (found, other))
-                raise InputError(f"{workdir} reads '{name}' differently from another member: {reads}")
+                raise InputError(f"{workdir} reads '{name}' differently from another member: {reads}; leave one out")
             features.setdefault(name, data.features[name])
         keys |= data.keys
     return dataclasses.replace(first, features=features, keys=keys, verticals=0, num_folds=0, fold=0)

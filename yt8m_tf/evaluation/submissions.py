@@ -101,7 +101,7 @@ def submission_gap(
         raise InputError("--labels: no video has labels; those of the test split are not in the shards")
     if unlabelled and on_unlabelled == "error":
         raise InputError(
-            f"--labels: {len(unlabelled):,} of {len(labels):,} videos have no labels, '{min(unlabelled)}' for one;"
+            f"--labels: {len(unlabelled):,} of {len(labels):,} videos have no labels, for example '{min(unlabelled)}';"
             f" {record_check.ON_UNLABELLED_HINT}"
         )
     scores, hits, seen = [], [], set()
@@ -120,8 +120,8 @@ def submission_gap(
             hits.append(class_id in labels[video_id])
     if missing := labels.keys() - seen:
         raise InputError(
-            f"--submission={path}: lacks {len(missing)} of {len(labels)} videos, '{min(missing)}' for one; score all of"
-            " them, or give --labels of the same videos"
+            f"--submission={path}: lacks {len(missing)} of {len(labels)} videos, for example '{min(missing)}'; score"
+            " all of them, or give --labels of the same videos"
         )
     num_labels = sum(map(len, labels.values()))
     return global_average_precision(np.array(scores, np.float32), np.array(hits), num_labels), len(unlabelled)
@@ -153,7 +153,7 @@ def _rows(
                     raise InputError(f"{flag}={path}: line {reader.line_num} cannot be read: {error}") from error
                 yield reader.line_num, row[id_column], values
     except OSError as error:
-        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{flag}={path}: not a CSV file ({error}); is it compressed? unpack it") from error
 

@@ -90,7 +90,7 @@ def difference_interval(
         example = next(iter([*lacking, *more]), videos.ids[0]).decode(errors="replace")
         raise InputError(
             f"--against: the models were evaluated on different videos: {len(videos.ids):,} and {len(others.ids):,},"
-            f" '{example}' for one differs; evaluate both on the same shards, without --on_damaged=skip"
+            f" for example '{example}'; evaluate both on the same shards, without --on_damaged=skip"
         )
     if (wrong := joined.num_labels != videos.num_labels).any():
         raise InputError(

@@ -233,4 +233,4 @@ def _data_url(video: Path) -> str:
             )
         return f"data:{kind};base64,{base64.b64encode(video.read_bytes()).decode()}"
     except OSError as error:
-        raise InputError(f"--video={video}: cannot be read: {error.strerror}") from error
+        raise InputError(f"--video={video}: cannot be read: {error.strerror}; check the path") from error

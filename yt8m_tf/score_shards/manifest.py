@@ -83,7 +83,11 @@ def read_manifest(directory: Path, source: str) -> Manifest:
     where = f"{source}={directory}"
     if not (directory / MANIFEST).is_file():
         unfinished = (directory / _STARTED).is_file()
-        reason = "the scores are not finished; repeat the command that makes them" if unfinished else "no scores there"
+        reason = (
+            "the scores are not finished; repeat the command that makes them"
+            if unfinished
+            else "no scores there; yt8m-score makes them"
+        )
         raise InputError(f"{where}: {reason} ({MANIFEST} is missing)")
     return _read(directory / MANIFEST)
 

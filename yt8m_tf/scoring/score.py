@@ -111,7 +111,7 @@ def score(
         if not any(counts.values()):
             for name in counts:
                 (output / name).unlink()
-            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}")
+            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; give other shards")
         own = {name: inputs[name] for name in counts if name in inputs}
         manifest = finish(output, dataclasses.replace(manifest, shards=counts, inputs=own))
         claims.remove()
@@ -318,7 +318,9 @@ def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tup
         return [(list(predictors), list(shards))]
     of_fold = {predictor.data.fold: predictor for predictor in predictors}
     if len(of_fold) < len(predictors):
-        raise InputError(f"--model: two of {', '.join(str(p.path) for p in predictors)} are of the same fold")
+        raise InputError(
+            f"--model: two of {', '.join(str(p.path) for p in predictors)} are of the same fold; give one for each fold"
+        )
     groups: dict[int, list[str]] = collections.defaultdict(list)
     for shard, name in zip(shards, names, strict=True):
         groups[first.folds.get(name, -1)].append(shard)

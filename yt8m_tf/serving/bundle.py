@@ -105,7 +105,9 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iter
         except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
             raise InputError(f"--bundle={path}: damaged, or not a .tgz archive ({error}); fetch it again") from error
         except OSError as error:
-            raise InputError(f"--bundle={path}: cannot be unpacked ({error.strerror or error})") from error
+            raise InputError(
+                f"--bundle={path}: cannot be unpacked ({error.strerror or error}); make room in TMPDIR"
+            ) from error
         yield _find_saved_model(Path(folder), path)
 
 

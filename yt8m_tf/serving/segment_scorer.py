@@ -183,7 +183,9 @@ def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
     level = scorer.data.level if scorer.data else integrity.first_level(shards)
     if level == "video":
         reads = "the model reads" if scorer.data else f"'{shards[0]}' contains"
-        hint = "give clips and a model of clips; --signature=frames takes a model exported with --frames for one"
+        hint = (
+            "give clips and a model of clips; or use --signature=frames of a video-level model exported with --frames"
+        )
         raise InputError(f"--segments: {reads} records of the video level; {hint}")
     if scorer.data and (
         inside := [name for name, own in scorer.data.stored.items() if own.in_context and not own.mean_of]

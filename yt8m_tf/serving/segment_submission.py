@@ -64,7 +64,7 @@ def is_segment_submission(path: Path, flag: str = "--submission") -> bool:
         with path.open("rb") as file:
             return _is_header(file.readline(len(_BYTE_ORDER_MARK) + len(HEADER) + 2))
     except OSError as error:
-        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; check the path") from error
 
 
 def write_submission(path: Path, lists: Iterable[tuple[int, Iterable[bytes]]]) -> None:
@@ -115,7 +115,7 @@ def read_submission(
                 lines[class_id] = number
                 yield class_id, segments
     except OSError as error:
-        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; check the path") from error
     if not lines:
         raise InputError(f"{flag}={path}: has no class; give a file with a line for each class")
 

@@ -263,7 +263,7 @@ def checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callabl
             found = f"has it as {shapes[source]}" if source in shapes else "does not have it"
             raise InputError(
                 f"checkpoint '{prefix.parent}' is of another model: '{source}' {list(shape)} is needed,"
-                f" the checkpoint {found}"
+                f" the checkpoint {found}; give a checkpoint of this model"
             )
     reader = tf.train.load_checkpoint(readable(prefix))
 

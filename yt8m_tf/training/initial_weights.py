@@ -116,6 +116,6 @@ def _initial_prefix(source: Path) -> Path:
     if not checkpoints.saved_steps(source):
         raise InputError(
             f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory nor a"
-            " SavedModel"
+            " SavedModel; name one of these"
         )
     return checkpoints.find_checkpoint(source, option="--init_from")[0]

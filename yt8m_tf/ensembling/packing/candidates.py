@@ -55,7 +55,7 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
             raise InputError(f"--candidates: no directory is called or matches {workdir}; name runs of yt8m-train")
         if not (workdir / run_dir.CONFIG).is_file():
             raise InputError(
-                f"--candidates: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG})"
+                f"--candidates: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}); name one"
             )
         if name in names[:number]:
             twin = workdirs[names.index(name)]
