@@ -100,7 +100,7 @@ def test_the_short_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (["--extract=mine", "--max_seconds=9"], "--max_seconds: already set by --extract=mine; leave the flag out"),
         (["--extract=videos"], "extraction.json: cannot be read"),
         (["--extract=rgb=keras:none.keras"], "none.keras: no such file"),
-        (["--extract=audio=log_mel"], "takes the feature 'rgb' with 1,280 values, and the recipe makes audio alone"),
+        (["--extract=audio=log_mel"], "takes the feature 'rgb' with 1,280 values, and the recipe makes only audio"),
     ):
         refused = run_command(*infer, *flags, "--output=refused.txt")
         assert refused.returncode == 1 and message in refused.stderr, refused.stderr

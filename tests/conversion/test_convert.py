@@ -233,7 +233,7 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,labels\nother,cat\n")
     result = _convert(tmp_path, tmp_path / "out")
     assert result.returncode == 1
-    assert "--input: nothing to write, for none of the videos can be used: " in result.stderr
+    assert "--input: nothing to write: no video can be used: " in result.stderr
     assert "v0.npy: not in the table of labels" in result.stderr
     for path in tmp_path.rglob("*.npy"):
         path.write_bytes(b"x")
@@ -282,7 +282,7 @@ def test_flags_that_cannot_be_used(flags: Sequence[str], message: str, tmp_path:
 
 
 @pytest.mark.slow
-def test_killed_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_killed_in_a_separate_process(tmp_path: Path) -> None:
     _make(tmp_path, 400)
     assert _convert(tmp_path, tmp_path / "one").returncode == 0
     command = [sys.executable, "-m", "yt8m_tf.bin.convert", *_flags(tmp_path, tmp_path / "two", "--jobs=2")]

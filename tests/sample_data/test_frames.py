@@ -21,7 +21,7 @@ def read_clips(path):
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 17, 300])
-def test_frames_meet_the_mean(num_frames):
+def test_frames_have_the_given_mean(num_frames):
     rng = np.random.default_rng()
     low, high = np.float32(-1.9921875), np.float32(2.0078125)
     ends = [

@@ -252,7 +252,7 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
         StackInputs([twice[0], tmp_path / "copy"], ("first", "again"), world.train)
     with pytest.raises(InputError, match="two models are named 'first'"):
         StackInputs([twice[0], train], ("first", "first"), world.train)
-    with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, '.*validate0000\.tfrecord'"):
+    with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, for example '.*validate0000\.tfrecord'"):
         world.inputs("train", [*world.train, *world.validate])
     validation = world.inputs("validate", world.validate)
     with pytest.raises(
@@ -260,7 +260,7 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
     ):
         stack(validation, {}, tmp_path / "out", CONFIG)
     fewer = world.inputs("train", [shard for shard in world.train if "0000" in shard or "0003" in shard])
-    with pytest.raises(InputError, match="shards of one fold alone"):
+    with pytest.raises(InputError, match="all shards are of one fold; give shards of two"):
         stack(fewer, {}, tmp_path / "out", CONFIG)
     for name in ("mean", "LightGBM", "weighted mean", "maximum"):
         inputs = world.inputs("train", world.train)

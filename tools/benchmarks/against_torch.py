@@ -121,7 +121,7 @@ def _measure(name: str, at_least: float | None, options: Options) -> tuple[Measu
             stack.callback(workers[-1].close)
         ways = [
             Variant(_OURS, "one update a call, with XLA", ours),
-            Variant(_EAGER, "as it comes, in a process of its own, which waits meanwhile", workers[0].run),
+            Variant(_EAGER, "without compilation, in a separate process that waits meanwhile", workers[0].run),
             Variant(_COMPILED, "the same; forward pass and loss through torch.compile", workers[1].run),
         ]
         targets = [Target(_OURS, _EAGER, at_least), Target(_OURS, _COMPILED, at_least)]

@@ -15,7 +15,7 @@ compare results on sample data with that. The same flags give the same bytes.
 
 Clips have only 12 to 30 frames, to be small; --min_frames=120 --max_frames=300 gives real lengths (260 KB each).
 
-With --segments, clips have scenes with classes of their own, and frame-level records have segment ratings in the format
+With --segments, clips have scenes with different classes, and frame-level records have segment ratings in the format
 of 2019: 5 per clip, of half of the classes. Clips have 20 to 40 frames. There are two more files:
 
   <output_dir>/segment_label_ids.csv   the classes that are rated
@@ -64,7 +64,7 @@ _NOISE_LABELS = flags.DEFINE_float(
 _RGB_SIZE = flags.DEFINE_integer("rgb_size", 1024, "Size of the rgb feature.")
 _AUDIO_SIZE = flags.DEFINE_integer("audio_size", 128, "Size of the audio feature; 0 for records without it.")
 
-_SEGMENTS = flags.DEFINE_bool("segments", False, "Write scenes with classes of their own, and ratings of segments.")
+_SEGMENTS = flags.DEFINE_bool("segments", False, "Write clips of scenes with different classes, and rated segments.")
 _MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "Frames of the shortest clip.")
 _MAX_FRAMES = flags.DEFINE_integer("max_frames", None, "Frames of the longest clip.")
 _FRAME_COUNT_HISTOGRAM = flags.DEFINE_string(

@@ -66,7 +66,10 @@ def main(_: Sequence[str]) -> None:
     if not (size_flags.SIZES.value and _SCORES.value is None and _INPUT.value is None):
         for name, value in (("scores", _SCORES.value), ("input", _INPUT.value)):
             if not value:
-                raise InputError(f"--{name}: stacking needs it (with --sizes alone, neither --scores nor --input)")
+                raise InputError(
+                    f"--{name}: stacking needs it; to measure only --sizes of an existing stacking, leave out --scores"
+                    " and --input"
+                )
     import_quietly()
     if _SCORES.value:
         _stack(settings, output)

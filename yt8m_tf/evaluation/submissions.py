@@ -65,7 +65,7 @@ def read_shard_labels(
             if video_id in labels:
                 raise InputError(
                     f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
-                    " give each shard once, and every video an id of its own"
+                    " give each shard once, and every video a unique id"
                 )
             own = record.context.feature[labels_key].int64_list.value
             try:

@@ -67,7 +67,7 @@ class VideoFile:
       found: the facts found so far.
 
     Raises:
-      DecodingError: the file has neither, or FFmpeg cannot open it.
+      DecodingError: the file has neither pictures nor sound, or FFmpeg cannot open it.
       InputError: PyAV is not installed.
     """
 

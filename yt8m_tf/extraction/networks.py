@@ -217,7 +217,7 @@ def load_saved_model(directory: Path, output: str | None, where: str) -> Network
         ) from error
     inputs, outputs = signature.structured_input_signature[1], list(signature.structured_outputs)
     if len(inputs) != 1:
-        raise InputError(f"{where}: its signature has {len(inputs)} inputs; give one that takes pictures alone")
+        raise InputError(f"{where}: its signature has {len(inputs)} inputs; give one that takes only pictures")
     if output is None and len(outputs) > 1:
         example = f"{where}:{outputs[0]}"
         raise InputError(f"{where}: has the outputs {', '.join(sorted(outputs))}; name one, such as {example}")

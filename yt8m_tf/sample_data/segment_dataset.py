@@ -142,7 +142,7 @@ class _RatingTally:
         if not any(own.any() for own in self._present):
             return {}
         classes, present = np.concatenate(self._classes), np.concatenate(self._present)
-        # Each pair counts as a segment of its own, because lists are by class and contain only rated pairs.
+        # Each pair counts as a separate segment, because lists are by class and contain only rated pairs.
         ratings = ratings_by_class(np.arange(len(classes)), classes, present)
         found = {}
         for key in keys:

@@ -33,7 +33,7 @@ from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, begun, finish, 
 from yt8m_tf.scoring.predictors import Predictor
 from yt8m_tf.serving.inference import nothing_usable
 
-# Number of shards claimed together. Each such group needs a new dataset, which takes as long as scoring some hundred
+# Number of shards claimed together. Each such group needs a new dataset, which takes as long as scoring about a hundred
 # videos.
 _CLAIMED = {"video": 64, "frame": 4}
 
@@ -266,7 +266,7 @@ def _scoring_function(
         ids = batch.pop("id")
         empty = batch["num_frames"] == 0 if data.level == "frame" else tf.zeros([batch_size], tf.bool)
         keys = rank([tf.ensure_shape(model(batch), [batch_size, data.num_classes]) for model in models])
-        if on_gpu:  # which sorts fast; and fewer keys are copied from it
+        if on_gpu:  # A GPU sorts fast, and then fewer keys are copied from it.
             keys = tf.math.top_k(keys, top_k, sorted=False).values
         return ids, keys, empty
 

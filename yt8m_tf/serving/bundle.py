@@ -152,7 +152,7 @@ def _unpack(content: gzip.GzipFile, folder: Path, size_limit: int) -> None:
     ) as archive:
         for number, member in enumerate(archive):
             if number == MEMBER_LIMIT:
-                raise InputError(f"has more than {MEMBER_LIMIT} members; a SavedModel has fewer: pack it alone")
+                raise InputError(f"has more than {MEMBER_LIMIT} members; a SavedModel has fewer: pack nothing else")
             _check_path(member, taken)
             num_bytes += 0 if member.isdir() else member.size
             if num_bytes > size_limit:

@@ -1,4 +1,4 @@
-"""LightGBM boosters for each fold, trained on the rows of the other folds, with early stopping on its own."""
+"""LightGBM boosters for each fold, trained on the rows of the other folds, with early stopping on its own rows."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def _check(training: StackInputs, applied: Mapping[str, StackInputs], config: St
         )
     folds = {os.path.basename(shard): training.folds[os.path.basename(shard)] for shard in training.shards}
     if len(set(folds.values())) < 2:
-        raise InputError("--input: shards of one fold alone; stacking needs those of two or more")
+        raise InputError("--input: all shards are of one fold; give shards of two or more folds")
     for split, inputs in applied.items():
         if split == OUT_OF_FOLD:
             raise InputError(f"--apply: '{OUT_OF_FOLD}' is the name of the out-of-fold scores; choose another one")

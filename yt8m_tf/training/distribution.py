@@ -128,8 +128,8 @@ def compiles_with_xla(model: keras.Model) -> bool:
     """Returns whether XLA is to compile `model` on this machine: all of its layers allow it (`supports_jit`).
 
     Recurrent layers forbid it. On a GPU they run on cuDNN's fused kernels, which take all frames in a few calls, and
-    which XLA cannot compile. XLA could compile the loop over frames, but each of its T iterations would launch kernels
-    of its own. On a CPU there is only the loop, for which XLA takes more memory and no less time (`layers.recurrent`).
+    which XLA cannot compile. XLA could compile the loop over frames, but each of its T iterations would launch its own
+    kernels. On a CPU there is only the loop, for which XLA takes more memory and no less time (`layers.recurrent`).
     """
     return all(layer.supports_jit for layer in model._flatten_layers())
 
