@@ -34,7 +34,7 @@ def test_a_keras_model_and_one_of_its_layers(tmp_path: Path, rng: np.random.Gene
     assert (whole.size, part.size) == (192, 32)
     wanted = model(np.stack(pictures).astype(np.float32)).numpy()
     np.testing.assert_allclose(whole([whole.prepare(p) for p in pictures]), wanted, atol=1e-6)
-    # The mean over the positions of a layer that keeps them.
+    # This layer's output has positions; the network takes the mean over them.
     layer = keras.Model(model.inputs[0], model.get_layer("conv32").output)
     wanted = layer(np.stack(pictures).astype(np.float32)).numpy().mean(axis=(1, 2))
     np.testing.assert_allclose(part([part.prepare(p) for p in pictures]), wanted, atol=1e-6)

@@ -372,7 +372,7 @@ def test_init_from_a_model_of_other_classes(tmp_path: Path) -> None:
     other = dataclasses.replace(other, data=dataclasses.replace(other.data, num_classes=other.data.num_classes + 2))
     with pytest.raises(InputError) as error:
         initial_weights.init_from([tmp_path], _state(other).named())
-    exclude = re.search(r"add it to --init_exclude=(\S+)$", str(error.value))
+    exclude = re.search(r"give --init_exclude=(\S+)$", str(error.value))
     assert exclude and set(exclude[1].split(",")) == {"logits/kernel", "logits/bias"}
     started = _fill(_state(other).named(), -100.0)
     initial_weights.init_from([tmp_path], started, exclude[1].split(","))

@@ -44,7 +44,7 @@ def run(options: Options) -> Result:
     facts = {
         "model": " ".join(f"{key}={value}" for key, value in experiment.model.items()),
         "weights": f"{num_weights:,}, random: {4 * num_weights / 1e6:,.0f} MB in float32",
-        "peak GB": "of the whole process of yt8m-export, some 0.7 GB for Python and TensorFlow in it; beside it, as"
+        "peak GB": "of the whole process of yt8m-export, about 0.7 GB for Python and TensorFlow in it; beside it, as"
         " a multiple of the float32 weights",
     }
     return Result(measurements, [Table("export of random weights", header, rows)], workload=facts)

@@ -21,7 +21,7 @@ _CALLS = 8  # calls of the forward pass in the smallest timed run
 _UNDER_WAY = 2  # batches that are scored at a time on a GPU
 _FORWARD, _FORWARD_TWO = "forward pass", "forward pass, 2 at a time"
 _AT_LEAST = 0.85
-_MIN_SECONDS = 10.0  # long, because filling the pipeline and a model's first call take some 0.3 s of each run
+_MIN_SECONDS = 10.0  # long, because filling the pipeline and a model's first call take about 0.3 s of each run
 
 
 def run(options: Options) -> Result:

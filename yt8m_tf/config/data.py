@@ -87,7 +87,7 @@ class RecordsConfig:
             source = stored.get(feature.mean_of)
             if source is None or source.mean_of is not None or source.size != feature.size:
                 raise ValueError(
-                    f"data.features.{name}.mean_of: '{feature.mean_of}' is not a frame-level feature of its size,"
+                    f"data.features.{name}.mean_of: '{feature.mean_of}' is not a frame-level feature of the same size,"
                     f" {feature.size}"
                 )
 

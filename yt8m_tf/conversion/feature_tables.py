@@ -97,7 +97,7 @@ def find_columns(
     there = column_names(path, "--input")
     if id_column not in there:
         hint = nearest(id_column, there)
-        raise InputError(f"--input={path}: has no column '{id_column}'{hint}; name that of the ids in --id_column")
+        raise InputError(f"--input={path}: has no column '{id_column}'{hint}; name the ids' column with --id_column")
     columns = {name: [name] for name in _list_columns(path, there) if name not in (id_column, *others)}
     numbered: dict[str, dict[int, str]] = {}
     for name in there:

@@ -25,7 +25,7 @@ from yt8m_tf.data.training_reader import TrainingReader
 from yt8m_tf.errors import InputError
 from yt8m_tf.schema import Level
 
-# Default shuffle window in records: some 40 MB of videos, 70 MB of clips.
+# Default shuffle window in records: about 40 MB of videos, 70 MB of clips.
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
 _SHUFFLE_SEGMENTS = 2048  # 12 MB of five-frame segments, 150 MB with 30 frames of context on either side
 _LOOKED_AT = 32  # shards whose first record is checked before a run begins

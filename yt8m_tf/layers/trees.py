@@ -103,7 +103,7 @@ class BoostedTrees(keras.layers.Layer):
     """Computes the probabilities of boosters of binary log-loss: [R, F] float32 features -> [R, boosters] float64.
 
     The result is that of `lightgbm.Booster.predict`: leaves are summed, and probabilities computed, in float64. Feature
-    0 may be a category, an integer in float32. Memory: some 40 MB for any R. XLA cannot compile the layer, because the
+    0 may be a category, an integer in float32. Memory: about 40 MB for any R. XLA cannot compile the layer, because the
     number of rows varies.
 
     Args:

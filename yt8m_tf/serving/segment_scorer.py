@@ -22,7 +22,7 @@ from yt8m_tf.serving.segment_submission import read_classes
 from yt8m_tf.serving.windows import ClipMean, CutClip, Windows, cut_clip
 
 SAME_MODEL = "same"
-CLIPS = 32  # clips whose windows are scored together: some 2,000 windows
+CLIPS = 32  # clips whose windows are scored together: about 2,000 windows
 _BATCH_SIZE = 512
 
 

@@ -83,7 +83,7 @@ def write_submission(path: Path, lists: Iterable[tuple[int, Iterable[bytes]]]) -
 def read_submission(
     path: Path, classes: Collection[int], k: int = MAX_SEGMENTS, flag: str = "--submission"
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Reads a submission line by line, with one class in memory: some 15 MB for 100,000 segments.
+    """Reads a submission line by line, with one class in memory: about 15 MB for 100,000 segments.
 
     Args:
       path: the file, with or without a byte order mark.

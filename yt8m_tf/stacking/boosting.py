@@ -73,7 +73,7 @@ def train(
     num_threads: int,
     on_tree: OnTree = lambda tree, loss: None,
 ) -> Trained:
-    """Trains the booster of a fold. Memory: one byte per value of the binned rows, and some 30 bytes per row.
+    """Trains the booster of a fold. Memory: one byte per value of the binned rows, and about 30 bytes per row.
 
     Args:
       training: files of `rows.save_rows` to train on.

@@ -71,7 +71,7 @@ def stack(
 
     Writes `output/train/` (out of fold) and `output/<split>/` (mean of the boosters) as score shards, `boosters/`,
     `weights.json` of the weighted mean and `report.json`. Except for LightGBM's own memory, which is one byte per value
-    of the binned rows and some 30 bytes per row, memory does not grow with the number of videos.
+    of the binned rows and about 30 bytes per row, memory does not grow with the number of videos.
 
     Args:
       training: out-of-fold scores of labelled shards.
