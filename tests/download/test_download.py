@@ -113,7 +113,7 @@ def test_existing_output_is_not_replaced_unasked(tmp_path: Path) -> None:
     server.files |= {path.replace("video", "frame"): content for path, content in server.files.items()}
     result = _download(server, tmp_path, "--partition=2/frame/train", "--overwrite")
     assert result.returncode == 1 and _contents(tmp_path) == _numbered(shards)
-    assert "train0000.tfrecord there is 2/video/train/trainaa.tfrecord; give 2/frame/train another" in result.stderr
+    assert "train0000.tfrecord comes from 2/video/train/trainaa.tfrecord; give 2/frame/train another" in result.stderr
 
 
 def test_the_plan_changes_nothing(tmp_path: Path) -> None:

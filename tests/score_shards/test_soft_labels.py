@@ -72,7 +72,7 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
 
 
 @pytest.mark.parametrize(("level", "shuffled"), [("video", True), ("frame", False)])
-def test_each_video_gets_its_own(
+def test_each_video_gets_its_own_soft_labels(
     level: str, shuffled: bool, learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
 ) -> None:
     """Batches have no ids: videos are identified by their features."""

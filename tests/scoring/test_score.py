@@ -202,9 +202,13 @@ def test_models_that_do_not_belong_together(folds: tuple[Path, list[Path]], tmp_
     data_dir, runs = folds
     shards = list_shards(["train*.tfrecord"], str(data_dir))
     output = tmp_path / "scores"
-    with pytest.raises(InputError, match=r"no model of fold 1 of 3, which has not seen its shards; train it with --fo"):
+    with pytest.raises(
+        InputError, match=r"no model of fold 1 of 3 is given: only it has not seen its shards; train it with --fold"
+    ):
         _score([runs[0], runs[2]], shards, output)
-    with pytest.raises(InputError, match="no model of fold 1 of 3, which scores shards outside all folds"):
+    with pytest.raises(
+        InputError, match="no model of fold 1 of 3 is given: shards outside all folds are scored by all"
+    ):
         _score([runs[0], runs[2]], list_shards(["validate*.tfrecord"], str(data_dir)), output)
     with pytest.raises(InputError, match="are of the same fold"):
         _score([runs[0], runs[0], runs[1], runs[2]], shards, output)

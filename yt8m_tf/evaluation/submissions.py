@@ -64,8 +64,8 @@ def read_shard_labels(
                 )
             if video_id in labels:
                 raise InputError(
-                    f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
-                    " give each shard once, and every video a unique id"
+                    f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; ids must be"
+                    " unique: give each shard once, and every video another id"
                 )
             own = record.context.feature[labels_key].int64_list.value
             try:
@@ -98,7 +98,7 @@ def submission_gap(
     """
     unlabelled = {video_id for video_id, own in labels.items() if not own}
     if len(unlabelled) == len(labels):
-        raise InputError("--labels: no video has labels; those of the test split are not in the shards")
+        raise InputError("--labels: no video has labels; the shards of the test split have none; give other shards")
     if unlabelled and on_unlabelled == "error":
         raise InputError(
             f"--labels: {len(unlabelled):,} of {len(labels):,} videos have no labels, for example '{min(unlabelled)}';"

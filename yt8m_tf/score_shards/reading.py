@@ -103,7 +103,7 @@ def check_unique(ids: np.ndarray, path: str | os.PathLike[str]) -> None:
         if video_id in first:
             raise InputError(
                 f"{path}: records {first[video_id]} and {row} have the same id '{video_id.decode(errors='replace')}';"
-                " scores go by id: give every video a unique id"
+                " scores are found by id: give every video a unique id"
             )
         first[video_id] = row
 

@@ -326,9 +326,9 @@ def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tup
         groups[first.folds.get(name, -1)].append(shard)
     wanted = set(groups) - {-1} | (set(range(first.data.num_folds)) if -1 in groups else set())
     if missing := sorted(wanted - set(of_fold)):
-        owner = "scores shards outside all folds with the others" if -1 in groups else "has not seen its shards"
+        owner = "shards outside all folds are scored by all" if -1 in groups else "only it has not seen its shards"
         raise InputError(
-            f"--model: no model of fold {missing[0]} of {first.data.num_folds}, which {owner}; train it with"
+            f"--model: no model of fold {missing[0]} of {first.data.num_folds} is given: {owner}; train it with"
             f" --fold={missing[0]}, and name it too"
         )
     return [
