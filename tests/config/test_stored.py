@@ -53,6 +53,6 @@ def test_members_of_a_mean_are_completed_too() -> None:
 
 
 @pytest.mark.parametrize("values", [[], None, 3, {"model": [1], "loss": {"name": []}}, {"model": {"members": [3]}}])
-def test_records_of_another_form_are_left_to_the_parser(values: Any) -> None:
+def test_values_of_another_form_are_left_to_the_parser(values: Any) -> None:
     found = completed(values)
     assert found == values or {k: v for k, v in found.items() if k != "optimizer"} == values

@@ -113,7 +113,7 @@ def test_a_record_that_is_not_an_example(tmp_path: Path) -> None:
         class_prior([shard], _data(), 100, Faults())
 
 
-def test_target_weights_worked_out_by_hand() -> None:
+def test_target_weights_computed_by_hand() -> None:
     prior = np.array([0.04, 0.01, 0.16])
     np.testing.assert_allclose(target_weights(prior, 0.5), [0.5, 1.0, 0.25])
     np.testing.assert_allclose(prior * target_weights(prior, 1.0), [0.01] * 3)  # all classes weigh the same

@@ -33,7 +33,7 @@ def _fetch(server: FaultyServer, path: Path, listener: Listener | None = None) -
 
 
 def _check_starts(server: FaultyServer, starts: Sequence[int]) -> None:
-    """Checks that each request starts where the previous answer broke off, or up to two chunks earlier."""
+    """Checks that each request starts where the previous answer ended, or up to two chunks earlier."""
     assert len(server.answers) == len(starts)
     for answer, start in zip(server.answers, starts, strict=True):
         assert max(0, start - 2 * CHUNK) <= answer.start <= start

@@ -93,7 +93,7 @@ def test_shortened_and_truncated_videos_are_reported(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     broken = _features(path)
     assert 3 <= len(broken.frames["rgb"]) <= 6
-    assert broken.notes[1].startswith("breaks off at") and broken.notes[1].endswith("of 10.0 s")
+    assert broken.notes[1].startswith("truncated at") and broken.notes[1].endswith("of 10.0 s")
     bare = _features(write_video(tmp_path / "a.h264", steady(25, 2), grey))
     assert "frames without a timestamp: 50" in bare.notes
 

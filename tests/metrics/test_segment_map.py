@@ -16,7 +16,7 @@ Ratings = dict[tuple[int, int], bool]  # (segment, class) to whether the class w
 
 
 def _world(rng: np.random.Generator, num_segments: int, num_classes: int, ties: bool) -> tuple[np.ndarray, Ratings]:
-    """Scores of all pairs, and ratings of a third; the first class is rated absent everywhere, the last one nowhere."""
+    """Scores of all pairs, and ratings of a third; the first class is always rated absent, the last never rated."""
     scores = rng.random((num_segments, num_classes)).astype(np.float32)
     scores = np.round(scores, 1) if ties else scores
     rated = rng.random(scores.shape) < 1 / 3
@@ -101,7 +101,7 @@ def test_equals_a_plain_implementation_and_the_starter_code(seed: int, k: int) -
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_best_are_those_of_a_stable_sort_however_they_arrive(seed: int) -> None:
+def test_the_best_are_those_of_a_stable_sort_in_any_order_of_arrival(seed: int) -> None:
     rng = np.random.default_rng(seed)
     size, num_classes = 3000, 7
     segments, classes = rng.permutation(size), rng.integers(0, num_classes, size)

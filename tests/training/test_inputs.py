@@ -80,7 +80,9 @@ def test_a_resumed_run_refuses_other_shards(learnable_shards: Callable[..., Path
     assert _train(tmp_path / "moved", tmp_path / "other", epochs=2, on_changed_inputs="accept").step == 2
 
 
-def test_a_run_of_a_release_without_the_key_resumes(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_of_a_release_that_stored_no_inputs_resumes(
+    learnable_shards: Callable[..., Path], tmp_path: Path
+) -> None:
     data_dir, run = learnable_shards(train=2, validate=1, each=16), tmp_path / "run"
     _train(data_dir, run, epochs=1)
     config, state = run / "config.yaml", run / "checkpoints" / "step_00000001" / "state.json"

@@ -211,7 +211,7 @@ def test_the_loss_of_another_worker_gives_a_one_line_error(
     assert "\n" not in str(caught.value)
 
 
-def test_a_directory_instead_of_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_workers_do_not_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distribution, "num_workers", lambda _: 2)
     monkeypatch.setattr(distribution, "worker_index", lambda _: 1)
     monkeypatch.setattr(distribution, "gather_texts", lambda *_: ["process 1 on chief", ""])

@@ -37,7 +37,7 @@ def _random_membership(rng: np.random.Generator, classes: int, tags: int) -> np.
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_with_tags_worked_out_by_hand(jit: bool) -> None:
+def test_with_tags_computed_by_hand(jit: bool) -> None:
     membership = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], np.float32)
     targets = tf.constant([[0.0, 1, 0, 1], [0.25, 0, 0.5, 0], [0, 0, 0, 1]])
     result = tf.function(lambda t: losses.with_tags(t, membership), jit_compile=jit)(targets)

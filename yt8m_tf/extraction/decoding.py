@@ -230,7 +230,7 @@ class VideoFile:
             start = None
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Yields the frames of a stream up to where the file breaks off; counts packets that cannot be decoded."""
+        """Yields the frames of a stream up to the end of a truncated file; counts packets that cannot be decoded."""
         for packet in self._packets(container, stream):
             try:
                 yield from packet.decode()
