@@ -1,4 +1,4 @@
-"""Shards without usable records, or replaced since: no success without results, and no stale results kept."""
+"""Shards without usable records, or replaced shards: commands fail without results, and keep no stale results."""
 
 from __future__ import annotations
 

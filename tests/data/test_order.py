@@ -1,4 +1,4 @@
-"""The order of records depends on seed and position alone."""
+"""The order of records depends only on the seed and the position."""
 
 from __future__ import annotations
 

@@ -134,7 +134,8 @@ def test_a_full_disk_is_reported_before_the_work(tmp_path: Path, monkeypatch: py
     result = _download(publish(make_shards(2)), tmp_path / "data")
     assert result.returncode == 1 and not (tmp_path / "data").exists()
     assert (
-        "0.0 MB are missing, but 0.0 MB are free there; make room, or fetch fewer files with --files" in result.stderr
+        "0.0 MB must be fetched, but 0.0 MB are free there; make room, or fetch fewer files with --files"
+        in result.stderr
     )
 
 

@@ -353,7 +353,7 @@ def test_ranking_needs_a_static_shape() -> None:
         loss.get_concrete_function(unknown, unknown)
 
 
-def test_classes_and_tags_have_a_mean_each_or_one_together() -> None:
+def test_classes_and_tags_have_separate_means_or_a_common_one() -> None:
     """Two classes and one tag, whose cross-entropies are all log 2."""
     logits, targets = tf.zeros([4, 3]), tf.zeros([4, 3])
     for separate, expected in ((True, 1 + 2), (False, (2 * 1 + 1 * 2) / 3)):

@@ -98,7 +98,7 @@ def test_a_sweep_is_a_table_of_differences_and_best_metrics(tmp_path: Path, rng:
         assert _values(rows[group])["validation_best/gap_at_20"] == pytest.approx(mean, rel=1e-6)
 
 
-def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_by_default_every_key_and_scalar_is_a_column(tmp_path: Path, rng: np.random.Generator) -> None:
     with _start(tmp_path / "run", {}) as summaries:
         summaries.evaluation(5, random_metrics(rng), is_best=True)
     experiment, rows = _table(tmp_path)

@@ -221,7 +221,7 @@ def _data_url(video: Path) -> str:
     kind = _VIDEO_TYPES.get(video.suffix.lower())
     if kind is None:
         raise InputError(
-            f"--video={video}: browsers play {', '.join(_VIDEO_TYPES)}; convert it, as with ffmpeg -i '{video.name}'"
+            f"--video={video}: browsers play {', '.join(_VIDEO_TYPES)}; convert it, for example with ffmpeg -i '{video.name}'"
             f" '{video.stem}.mp4'"
         )
     try:
