@@ -180,7 +180,7 @@ def test_shards_are_not_written_over(shards, tmp_path, capsys):
     saved.mkdir()
     (saved / path.name).write_bytes(whole)
     path.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match=rf"--salvage_to={saved}: {saved / path.name} is there already; name another"):
+    with pytest.raises(InputError, match=rf"--salvage_to={saved}: {saved / path.name} already exists; name another"):
         inspect(capsys, path, salvage_to=saved)
     assert (saved / path.name).read_bytes() == whole and path.read_bytes() == whole[:-1]
 

@@ -305,7 +305,7 @@ def test_output_of_a_failed_block_is_not_published(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_metadata_and_vocabulary_travel_in_the_assets(rng, tmp_path):
+def test_metadata_and_vocabulary_are_in_the_assets(rng, tmp_path):
     data = tiny_data("frame")
     vocabulary = tmp_path / "words.csv"
     vocabulary.write_text("Index,Name\n0,Game\n")

@@ -262,7 +262,7 @@ def test_padding_is_never_counted(rng):
             accumulator.result()
 
 
-def test_low_precision_logits_are_computed_with_in_float32(rng):
+def test_metrics_of_low_precision_logits_are_computed_in_float32(rng):
     logits, labels, valid = random_batch(rng, 30, 40, 4)
     half = logits.astype(np.float16)
     assert_same_ranking(measure(half, labels, valid), measure(half.astype(np.float32), labels, valid))
@@ -313,7 +313,7 @@ def test_metrics_by_name(rng):
 
 
 @pytest.mark.parametrize(("k", "max_labels"), [(20, 5), (26, 24), (6, 5), (6, 24)])
-def test_from_the_highest_scores_alone(k, max_labels, rng):
+def test_metrics_of_only_the_highest_scores(k, max_labels, rng):
     logits, labels, _ = random_batch(rng, 60, 40, max_labels)
     classes = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     scores = (1 / (1 + np.exp(-np.take_along_axis(logits, classes, 1).astype(np.float64)))).astype(np.float32)

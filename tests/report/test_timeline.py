@@ -172,7 +172,7 @@ addEventListener("load", () => {
   };
   const video = document.querySelector("video");
   if (video) {
-    video.addEventListener("seeked", say);  // behind the page's own
+    video.addEventListener("seeked", say);  // after the page's own handler
     video.currentTime = 6;
   } else {
     const place = {bubbles: true, clientX: box.left + box.width / 2, clientY: box.top + 3};

@@ -129,7 +129,7 @@ def _measure(name: str, at_least: float | None, options: Options) -> tuple[Measu
         theirs = workers[0].facts
     shape = f"batches of {batch_size}" + ("" if name == "resnet_like" else f" clips of {frames} frames, uint8")
     sizes = " ".join(f"{key}={value}" for key, value in settings.items())
-    weights = f"{sum(math.prod(v.shape) for v in model.trainable_variables):,} weights, there {theirs['weights']:,}"
+    weights = f"{sum(math.prod(v.shape) for v in model.trainable_variables):,} weights, PyTorch {theirs['weights']:,}"
     return measurement, f"{sizes}; {shape}; {weights}", str(theirs["version"])
 
 

@@ -56,8 +56,8 @@ def run(options: Options) -> Result:
         Variant(_FIT, "compile(Adam, BinaryCrossentropy), default options; tensors in memory, dense float labels",
             _fitting(experiment, batch, size)),
         Variant(_FIT_XLA, "the same, compiled by XLA", _fitting(experiment, batch, size, jit_compile=True)),
-        Variant(_LIMIT, f"float32 products of two [{matrix}, {matrix}] by XLA, as the examples whose operations they"
-            " make", _products(matrix, flops)),
+        Variant(_LIMIT, f"float32 products of two [{matrix}, {matrix}] by XLA, as a number of examples with the same"
+            " operations", _products(matrix, flops)),
     ]  # fmt: skip
     targets = [Target(_OURS, _FIT, 1.4), Target(_OURS, _FIT_XLA), Target(_OURS, _LIMIT), Target(_SHARDS, _OURS, 0.95)]
     targets.append(Target(_TAUGHT, _OURS))  # has a third more matrix products

@@ -196,7 +196,7 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
     outputs = [os.path.join(directory, name) for name in names]
     files.check_no_input(outputs, damaged, f"--salvage_to={directory}")
     if there := [path for path in outputs if os.path.exists(path)]:
-        raise InputError(f"--salvage_to={directory}: {there[0]} is there already; name another directory")
+        raise InputError(f"--salvage_to={directory}: {there[0]} already exists; name another directory")
     try:
         tf.io.gfile.makedirs(directory)
     except tf.errors.OpError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-# A position packs (group, records used) into one int64, so that it can travel with every record.
+# A position packs (group, records used) into one int64, so that every record can carry it.
 _GROUP = 2**32
 
 

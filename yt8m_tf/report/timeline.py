@@ -221,8 +221,8 @@ def _data_url(video: Path) -> str:
     kind = _VIDEO_TYPES.get(video.suffix.lower())
     if kind is None:
         raise InputError(
-            f"--video={video}: browsers play {', '.join(_VIDEO_TYPES)}; convert it, for example with ffmpeg -i '{video.name}'"
-            f" '{video.stem}.mp4'"
+            f"--video={video}: browsers play {', '.join(_VIDEO_TYPES)}; convert it, for example with ffmpeg -i"
+            f" '{video.name}' '{video.stem}.mp4'"
         )
     try:
         size = video.stat().st_size
