@@ -62,7 +62,7 @@ def test_one_process_at_a_time_and_none_after_its_death(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-def test_another_thread_may_give_back(tmp_path: Path) -> None:
+def test_another_thread_may_release_a_claim(tmp_path: Path) -> None:
     with Claims(tmp_path) as claims, Claims(tmp_path) as others:
         assert claims.take("a") and not others.take("a")
         thread = threading.Thread(target=claims.release, args=("a",))

@@ -59,7 +59,7 @@ def _process(command: str, *flags: str, **options: Any) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_help_is_quick_and_has_examples_and_the_flags_with_their_defaults(command: str) -> None:
-    """The command runs in a process of its own, both as a module and as the console script."""
+    """The command runs in a separate process, both as a module and as the console script."""
     as_module = _process(command, "--help")
     assert as_module.returncode == 0 and as_module.stderr == ""
     assert f"\n  yt8m-{command}" in as_module.stdout and f"\nFlags of yt8m-{command}:\n" in as_module.stdout

@@ -33,7 +33,7 @@ _QUICK: dict[str, dict[str, Any]] = {
 }
 _PROGRAM = Path(__file__).with_name("torch_steps.py")
 _OURS, _EAGER, _COMPILED = "yt8m_tf", "PyTorch", "PyTorch, torch.compile"
-# The least ratio to the rate of PyTorch, with and without torch.compile; None: shown, not required.
+# The required ratio to the rate of PyTorch, with and without torch.compile; None: shown, not required.
 _MODELS: dict[str, float | None] = {"resnet_like": 1.4, "lstm_bi_attention": None, "netvlad": None}
 
 
@@ -88,7 +88,7 @@ def run(options: Options) -> Result:
         measurements.append(measurement)
     remarks = [
         "Both make forward pass, backward pass, clipping by the global norm and Adam, in float32, on all cores, with"
-        " always the same batch; no clip of it is padded. An LSTM has two biases there, and one here."
+        " always the same batch; no clip of it is padded. PyTorch's LSTM has two biases, ours one."
     ]
     return Result(measurements, workload=facts, remarks=remarks)
 

@@ -21,7 +21,7 @@ of 2019: 5 per clip, of half of the classes. Clips have 20 to 40 frames. There a
   <output_dir>/segment_label_ids.csv   the classes that are rated
   <output_dir>/true_segments.csv       the classes of each scene, before the errors of raters
 
-and sample_data.json states the best reachable MAP of segments.
+Then sample_data.json also states the best reachable MAP of segments.
 
 With --from_video_level, frame-level shards are made from existing video-level ones, which may be real: the same ids,
 labels, file names and order, and frames whose decoded mean is the video-level feature within half a quantisation step.
@@ -93,7 +93,7 @@ def main(_: Sequence[str]) -> None:
             else:
                 summary = _generate(output_dir)
     except KeyboardInterrupt as error:
-        raise Interrupted.like(error, f"interrupted; with --overwrite, {output_dir} is made again") from error
+        raise Interrupted.like(error, f"interrupted; --overwrite makes {output_dir} again") from error
     print(_report(output_dir, summary))
 
 

@@ -51,7 +51,7 @@ class Summaries:
         if workdir is None or directory is None:
             self._writer = tf.summary.create_noop_writer()
             return
-        # The session's start and end have files of their own, which a resumed run replaces, so that nothing appears
+        # The session's start and end have separate files, which a resumed run replaces, so that nothing appears
         # twice. The start is written before the main file is created, because TensorBoard reads files in the order of
         # their names, which begin with the time.
         for suffix in ("",) if fresh else (hparams.START, hparams.END):
