@@ -100,7 +100,7 @@ def test_sound_shard_is_copied(tmp_path, records):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "saved").read_bytes()
 
 
-def test_nothing_good_writes_nothing(tmp_path):
+def test_a_file_without_good_records_writes_nothing(tmp_path):
     report, _ = salvaged(tmp_path / "a.csv", b"VideoId,LabelConfidencePairs\n" * 10)
     assert report.num_records == 0 and str(report) == f"{tmp_path / 'a.csv'}: no good records, nothing written"
 

@@ -127,7 +127,7 @@ def test_an_interrupted_run_continues_and_ends_the_same(world, tmp_path, monkeyp
         embed(embedder, shards, tmp_path / "out", kind="npy", progress=False)
 
 
-def test_clips_without_frames_have_none(world, tmp_path):
+def test_clips_without_frames_have_no_embeddings(world, tmp_path):
     path, _, _, _, records = world
     shard = write_shard(tmp_path / "e.tfrecord", [records[0][0], empty_clip(b"none"), records[0][1]])
     with pytest.raises(InputError, match=r"record 1, video 'none': no frames at all"):
@@ -155,7 +155,7 @@ def test_models_without_embeddings_give_a_one_line_error(world, tmp_path):
         embed(large, shards, tmp_path / "large", progress=False)
 
 
-def test_a_runs_embeddings_are_what_its_last_layer_reads(tmp_path):
+def test_a_runs_embeddings_are_the_input_of_its_last_layer(tmp_path):
     """The logits are the product of the embeddings and the kernel, plus the bias."""
     world = Path(__file__).resolve().parents[1] / "old_runs" / "video"
     done = run_command(
@@ -180,7 +180,7 @@ def test_a_runs_embeddings_are_what_its_last_layer_reads(tmp_path):
 
 
 @pytest.mark.slow
-def test_nearest_neighbours_learn_from_embeddings_what_they_do_from_features(learnable_shards, tmp_path):
+def test_nearest_neighbours_learn_the_same_from_embeddings_as_from_features(learnable_shards, tmp_path):
     """The embeddings of the logistic model are its inputs."""
     data_dir = learnable_shards("video", train=4, validate=2)
     embedder = load_embedder(_train(data_dir, tmp_path / "run"))

@@ -86,7 +86,7 @@ def test_a_saved_model_that_is_not_an_export_is_refused(rng: np.random.Generator
     export_saved_model(
         built, experiment.data, tmp_path / "m", metadata={"model": {**_FCN, "dropout": 0.0}}, overwrite=True
     )
-    with pytest.raises(InputError, match=r"names model 'fcn', which needs the weight '.*' \[320, 8\], and it has none"):
+    with pytest.raises(InputError, match=r"names model 'fcn', which needs the weight '.*' \[320, 8\], but it has none"):
         load_teacher(experiment, str(tmp_path))
     other = _experiment({"name": "logistic"}, "frame", teacher="clips")
     _export(tmp_path / "clips", _FCN, "video", "float32", rng)

@@ -110,7 +110,7 @@ def _rates(workdir: Path, size: int, experiment: ExperimentConfig, options: Opti
     if size == 1:
         casts = [tf.Variable(tf.cast(variable, tf.float16)) for variable in _large(loaded["float32"])]
         ways.append(Variant(_CASTING, "as float32, plus a cast of each large weight, as in a graph without decoded"
-            " weights does", _with_casts(scoring("float32"), casts)))  # fmt: skip
+            " weights", _with_casts(scoring("float32"), casts)))  # fmt: skip
         targets.append(Target(_CASTING, "float32"))
     return measure(f"batches of {size}", "videos/s", ways, targets, options)
 

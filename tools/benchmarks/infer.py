@@ -50,7 +50,7 @@ def run(options: Options) -> Result:
         features(**batch)["predictions"].numpy()
 
     ours = Variant("infer, shards to CSV", f"serving.inference.infer in batches of {size}, from the first record read"
-        " to the last row written; loading the model and joining the finished parts are not in it", infer)  # fmt: skip
+        " to the last row written, without loading the model and joining the finished parts", infer)  # fmt: skip
     counted = f"the SavedModel's signature 'features' on one parsed batch of {size} in memory, scores fetched"
     measurement = measure_against_forward("inference", ours, counted, forward, size, options)
     facts = {

@@ -45,8 +45,9 @@ def run(options: Options) -> Result:
         else []
     )
     remarks = [
-        "Memory: after the timings of the level, one process reads the list of shards once as a warm-up, then 1, 2, 4, 8"
-        " and 1 times. VmRSS is sampled after every batch. Growth: the peak of 8 times minus the mean of the single ones."
+        "Memory: after the timings of the level, one process reads the list of shards once as a warm-up, then 1, 2, 4,"
+        " 8 and 1 times. VmRSS is sampled after every batch. Growth: the peak of 8 times minus the mean of the single"
+        " passes."
     ]
     return Result(measurements, tables, facts, remarks)
 
