@@ -61,7 +61,7 @@ WRONG = {
         ({"inner_size": 0}, "inner_size must be at least 1, got 0"),
         ({"av_blocks": -1}, "av_blocks must be at least 0, got -1"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
-        ({"statistics": []}, r"'model': statistics must name each one once .*, got \[\]"),
+        ({"statistics": []}, r"'model': statistics must have at least one name, .*, got \[\]"),
         ({"statistics": ["std", "std"]}, r"each one once .* got \['std', 'std'\]"),
         ({"statistics": ["sum"]}, r"'model.statistics\[0\]': 'sum' is not one of mean, std"),
         ({"statistics": ["mean", "std"]}, r"'model.statistics': .*\(data.level=frame\)"),

@@ -29,7 +29,7 @@ from yt8m_tf.bin.usage import next_command
 _MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train (a pattern may name them).", required=True)
 _STACK = flags.DEFINE_string("stack", None, "Directory of yt8m-stack: make a model of this stacking of the members.")
 _WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Numbers, separated by commas, or weights.json of yt8m-stack, which knows the runs by their names."
+    "weights", None, "Numbers, separated by commas, or weights.json of yt8m-stack, which lists the runs by name."
 )
 _AVERAGE = flags.DEFINE_enum(
     "average",
@@ -60,7 +60,7 @@ def _combine_stack(members: Sequence[Path], output: Path) -> None:
     from yt8m_tf.errors import InputError
 
     if _WEIGHTS.value is not None:
-        raise InputError("--weights: of a weighted mean; trees weigh the members of a --stack; leave it out")
+        raise InputError("--weights: is for weighted means, and trees weigh the members of a --stack; leave it out")
     stacked = files.local_path(_STACK.value, "--stack")
     experiment, found = stack.combine_stack(stacked, members, output, checkpoint_flags.CHECKPOINT.value)
     for name, member in found:
