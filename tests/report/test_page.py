@@ -165,7 +165,7 @@ def test_the_page_has_the_main_facts_and_the_versions(whole: tuple[Path, _Page])
     compared += ", which includes 0: the difference is not significant)."
     served = "The one to serve is exported/final/1, with a GAP@20 of 0.4321, 0.1379 below LightGBM. It costs 2.5 MB and"
     served += " 2,346 videos/s in batches of 1024, on the machine that exported it."
-    surprising = "final (0.4321) is below simpler models that led to it: first (0.5400)."
+    surprising = "final (0.4321) is below simpler models that it builds on: first (0.5400)."
     rising = "GAP@20 of final was still rising at its last evaluation, by 0.1321"
     for words in (best, compared, served, surprising, rising, "No model can be expected to exceed 0.6600."):
         assert words in page.text

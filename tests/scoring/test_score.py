@@ -141,7 +141,7 @@ def test_a_model_never_reads_its_fold(folds: tuple[Path, list[Path]]) -> None:
 
 
 @pytest.mark.end_to_end
-def test_only_what_is_missing_is_scored(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
+def test_only_missing_shards_are_scored(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["train*.tfrecord"], str(data_dir))
     _score(runs, shards, tmp_path / "whole")

@@ -189,13 +189,13 @@ def test_which_videos_are_held_out(world: World, tmp_path: Path) -> None:
 def test_candidates_and_scores_that_do_not_match(world: World, tmp_path: Path) -> None:
     runs = [world.root / "runs" / name / "fold_0" for name in _MODELS]
     scores = [world.root / "scores" / name / "train" for name in _MODELS]
-    with pytest.raises(InputError, match=r"--candidates: no directory is called or matches .*none"):
+    with pytest.raises(InputError, match=r"--candidates: no directory matches .*none"):
         find_candidates([tmp_path / "none"], scores)
     with pytest.raises(InputError, match="are both named 'moe'; name a model once"):
         find_candidates([runs[0], runs[0]], scores)
-    with pytest.raises(InputError, match=r"'resnet' of --candidates needs one directory, .*no directory is of it"):
+    with pytest.raises(InputError, match=r"'resnet' of --candidates needs one directory, .*no directory matches"):
         find_candidates(runs, scores[:1])
-    with pytest.raises(InputError, match=r"'moe' of --candidates .*scores/moe/train and .*scores/moe are both of it"):
+    with pytest.raises(InputError, match=r"'moe' of --candidates .*scores/moe/train and .*scores/moe both match"):
         find_candidates(runs, [*scores, scores[0].parent])
     with pytest.raises(InputError, match=r"--scores=.*moe: no scores there"):
         find_candidates(runs[:1], [scores[0].parent])
