@@ -1,4 +1,4 @@
-"""For each kind of input, what inference needs stays bit for bit, the rest is removed, and the report is right."""
+"""For each kind of input, inference stays the same bit for bit, other data is removed, and the report is right."""
 
 import json
 import re
@@ -373,7 +373,7 @@ def test_unstrippable_input_gives_a_one_line_error(run, rng, tmp_path):
         ("empty", "s"): "a directory without run, checkpoint or SavedModel",
         ("text.h5", "s"): "a file, but not a .keras file",
         ("text.keras", "s.keras"): "cannot be read as a .keras file",
-        ("text.keras", "s"): "--output=.*s: Keras loads only what is called NAME.keras",
+        ("text.keras", "s"): "--output=.*s: Keras loads only files named NAME.keras",
         ("other.keras", "s.keras"): "contains no model.weights.h5",
         ("bad.keras", "s.keras"): "cannot be read as a .keras file",
         ("broken", "s"): "saved_model.pb is damaged",

@@ -174,7 +174,7 @@ def test_the_best_checkpoint_is_missing_or_incomplete(run: Path) -> None:
 def test_the_only_checkpoint_is_incomplete(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     (tmp_path / "checkpoints" / "step_00000001" / "state.json").unlink()
-    with pytest.raises(InputError, match="it has no other checkpoint: fetch it again, or start over in another"):
+    with pytest.raises(InputError, match="the run has no other checkpoint: fetch it again, or start over in another"):
         checkpoints.latest_state(tmp_path)
 
 

@@ -31,7 +31,7 @@ def strip_keras(source: Path, target: Path) -> Stripped:
     Args, raises: see `strip.strip`.
     """
     if target.suffix != ".keras":
-        raise InputError(f"--output={target}: Keras loads only what is called NAME.keras; choose such a name")
+        raise InputError(f"--output={target}: Keras loads only files named NAME.keras; choose such a name")
     try:
         with files.whole_file(target) as temporary, zipfile.ZipFile(source) as archive:
             if missing := {_CONFIG, _WEIGHTS} - set(archive.namelist()):

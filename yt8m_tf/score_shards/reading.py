@@ -122,7 +122,7 @@ def _check(path: Path, found: ShardScores, num_classes: int, num_records: int) -
     check_unique(found.ids, path)
     padding = found.classes == schema.NO_LABEL
     if found.classes.size and found.classes.max() >= num_classes:
-        raise InputError(f"{path}: a class id {found.classes.max()} where there are {num_classes} classes; {REMEDY}")
+        raise InputError(f"{path}: has a class id {found.classes.max()}, but there are {num_classes} classes; {REMEDY}")
     good = (found.scores >= 0) & (found.scores <= 1)  # False for NaN
     if not (good | padding).all():
         video = found.ids[np.flatnonzero(~(good | padding).all(axis=1))[0]].decode(errors="replace")

@@ -337,7 +337,7 @@ def _remedy(prefix: Path) -> str:
     """Returns the remedy for an incomplete checkpoint, which depends on the other checkpoints beside it."""
     steps = saved_steps(prefix.parent / "../..") if _STEP.fullmatch(prefix.parent.name) else []
     if len(steps) < 2:
-        return "it has no other checkpoint: fetch it again, or start over in another directory"
+        return "the run has no other checkpoint: fetch it again, or start over in another directory"
     if prefix.parent.name == f"step_{steps[-1]:08d}":
         return "move it away to continue from the checkpoint before it"
     return "move it away, and take the newest one with --checkpoint=last"
