@@ -65,7 +65,7 @@ def test_parquet_has_lists_and_numbers(tmp_path: Path) -> None:
     assert table.rows == {"7": Row((0, 1), "train"), "8": Row(None, "test"), "9": Row((1,), "train")}
 
 
-def test_without_splits_the_ids_say(tmp_path: Path) -> None:
+def test_without_splits_the_ids_decide(tmp_path: Path) -> None:
     """About one in five is for validation, and no video changes its split when others are added."""
     few, more = (
         read_table(
@@ -83,7 +83,7 @@ def test_without_splits_the_ids_say(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (["id,label", "a,x"], "has no column 'labels'; did you mean 'label'?; it has: id, label"),
-        (["id,labels", "a,x", "b,y", "a,z"], "row 4: the id 'a' is that of row 2, too; keep one of them"),
+        (["id,labels", "a,x", "b,y", "a,z"], "row 4: has the same id 'a' as row 2; keep one of them"),
         (["id,labels", "a,x", ",y"], "row 3: no id in column 'id'"),
         (["id,labels,split", "a,x,training"], "row 2: the split 'training' is not one of train, validate, test"),
         (["id,labels", "a,x,y"], "line 2: has another number of cells than line 1"),

@@ -71,7 +71,7 @@ def _gap(classes: np.ndarray, scores: np.ndarray, labels: list[set[int]]) -> flo
     return total / found
 
 
-def test_its_size_and_how_good_it_is(directory: Path, signatures: dict[str, Any]) -> None:
+def test_size_and_gap_of_the_model(directory: Path, signatures: dict[str, Any]) -> None:
     """Records and plain tensors give the same scores, and the GAP stated in the card."""
     assert bytes_on_disk(directory) <= _MOST_BYTES
     ids, features, labels = _videos()
@@ -116,7 +116,7 @@ def test_a_clip_is_the_mean_of_its_frames(directory: Path, signatures: dict[str,
     assert classes[0] == 11 and served["video_id"].numpy()[0] == b"SjJ3"
 
 
-def test_it_starts_a_run_and_teaches_one(directory: Path, signatures: dict[str, Any]) -> None:
+def test_a_run_can_start_from_it_and_learn_from_it(directory: Path, signatures: dict[str, Any]) -> None:
     """A model built from its configuration and initialised with its weights gives its scores; so does the teacher."""
     values = load_values("experiments/pretrained.yaml:judged", ["labels.teacher=pretrained"])
     experiment = parse_experiment(values)

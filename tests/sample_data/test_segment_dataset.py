@@ -134,7 +134,7 @@ def test_records_have_ratings_of_segments_of_the_listed_classes(sample) -> None:
     assert len(read_ratings(str(directory / "frame/*.tfrecord"), 24).names) <= 5 * 90
 
 
-def test_without_wrong_ratings_they_are_the_truth_and_labels_of_videos_that_of_any_scene(tmp_path: Path) -> None:
+def test_without_wrong_ratings_ratings_are_true_and_videos_have_the_labels_of_all_scenes(tmp_path: Path) -> None:
     write_segment_data(str(tmp_path), dataclasses.replace(CONFIG, noise_labels=0.0), LAYOUT, COUNTS)
     scenes = _scenes(tmp_path)
     for record in _records(tmp_path, "validate"):

@@ -114,7 +114,7 @@ def _record_ends(path: Path, content: bytes) -> list[int]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 3}, r"a class id \d+ where there are 3 classes"),
+        ({"num_classes": 3}, r"has a class id \d+, but there are 3 classes"),
         ({"top_k": 2}, "not a score shard of up to 2 classes a video"),
     ],
 )

@@ -263,7 +263,7 @@ def test_archives_that_expand_too_much_are_refused(hostile):
     assert "damaged" in hostile(GRAPH + lying.tobuf(tarfile.GNU_FORMAT) + b"\1" * 5120)
     many = b"".join(member(f"assets/{number}") for number in range(MEMBER_LIMIT))
     assert f"more than {MEMBER_LIMIT} members" in hostile(GRAPH + many)
-    assert "data behind its end" in hostile(GRAPH, END + bytes(3_000_000))
+    assert "data after its end" in hostile(GRAPH, END + bytes(3_000_000))
 
 
 def test_an_incomplete_archive_is_refused(hostile, rng):
@@ -276,7 +276,7 @@ def test_an_incomplete_archive_is_refused(hostile, rng):
         assert "damaged" in hostile(graph, pack=lambda content, cut=cut: gzip.compress(content)[:cut])
     assert "damaged" in hostile(graph, b"")  # complete gzip, truncated tar
     assert "damaged" in hostile(graph[:-700], b"")
-    assert "data behind its end" in hostile(graph, END + noise)
+    assert "data after its end" in hostile(graph, END + noise)
     assert "damaged" in hostile(graph, pack=lambda content: gzip.compress(content) + noise)
     for position in (3_000, -6):  # in the data, and in the final checksum
 

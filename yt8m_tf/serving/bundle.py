@@ -193,7 +193,7 @@ def _check_end(content: gzip.GzipFile) -> None:
             return
         if any(rest):
             break
-    raise InputError("has data behind its end; pack it again")
+    raise InputError("has data after its end; pack it again")
 
 
 def _find_saved_model(folder: Path, path: str | os.PathLike[str]) -> Path:
