@@ -108,7 +108,7 @@ def test_the_short_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
-def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_walk_names_the_contents_of_the_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _walk(tmp_path, train=135, validate=45, new=18, epochs=10)
     metrics = json.loads((tmp_path / "runs" / "mine" / "evaluation" / "metrics.json").read_text())

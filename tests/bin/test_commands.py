@@ -181,7 +181,7 @@ def test_the_examples_have_every_flag_that_a_command_needs(command: str) -> None
     assert "VALUE" not in run_command(command).stderr
 
 
-def test_traceback_shows_what_one_line_hides() -> None:
+def test_traceback_shows_the_details_of_a_one_line_error() -> None:
     flags = (*_RUN, "--set=optimizer.learning_rat=1")
     result = run_command("train", *flags, "--traceback")
     *trace, last = result.stderr.splitlines()
@@ -314,7 +314,7 @@ _PLACES = [
 
 
 @pytest.mark.parametrize(("command", "flag", "others"), _PLACES)
-def test_what_is_written_and_runs_are_local_paths(
+def test_outputs_and_runs_must_be_local_paths(
     command: str, flag: str, others: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused before anything is read or written: otherwise `gs:/bucket` would be created here."""

@@ -108,9 +108,9 @@ def test_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
         ("403", "403 Forbidden; look again", 1),
         ("503 after 7200", "503 Service Unavailable, and asks to wait for 120 min; try again then", 1),
         ("503 after soon", "503 Service Unavailable, 3 times; check the connection", 3),
-        ("stall", "nothing came for 0.2 s, 3 times; check the connection", 3),
+        ("stall", "no data for 0.2 s, 3 times; check the connection", 3),
         ("cut", "the connection was cut, 3 times; check the connection", 3),
-        ("wrong", f"in 3 attempts, but {_MD5} in the plan: the copy there is damaged, or another one; look again", 3),
+        ("wrong", f"in 3 attempts, but {_MD5} in the plan: the file there is damaged or has changed; look again", 3),
     ],
 )
 def test_a_server_that_never_sends_the_file(
@@ -142,7 +142,7 @@ def test_breaks_after_progress_do_not_count(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "x").read_bytes() == _CONTENT and len(server.answers) == 6
 
 
-def test_ends_when_it_is_told_to(tmp_path: Path) -> None:
+def test_ends_on_request(tmp_path: Path) -> None:
     """A download stops while it waits for a server that asks for a long pause, and between two pieces."""
     stop = threading.Event()
     for fault, listener in (

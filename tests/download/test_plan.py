@@ -116,5 +116,5 @@ def test_an_invalid_plan_is_refused(content: bytes) -> None:
         plan.parse_plan(content, _TRAIN, "http://x/plan.json")
 
 
-def test_names_that_differ_in_case_alone() -> None:
+def test_names_that_differ_only_in_case() -> None:
     assert plan.colliding(["trainaa", "trainaA", "trainab", "x"]) == ["trainaa", "trainaA"]

@@ -93,7 +93,7 @@ def _plugin(logdir: Path) -> werkzeug_test.Client:
     return werkzeug_test.Client(lambda environ, start: apps[environ["PATH_INFO"]](environ, start), wrappers.Response)
 
 
-def test_the_plugin_shows_what_was_written(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_the_plugin_shows_the_written_vectors(tmp_path: Path, rng: np.random.Generator) -> None:
     metrics = random_metrics(rng, classes=25)
     names = ['Rock "n" roll', "tab\tand  spaces", "", *(f"name {c}" for c in range(3, 25))]
     lines = ["Index,TrainVideoCount,Name,Vertical1"]

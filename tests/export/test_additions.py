@@ -78,7 +78,7 @@ def test_mediapipe_agrees_with_features_on_codes(exported, rng):
 
 
 @pytest.mark.parametrize("level", ["video", "frame"])
-def test_embeddings_are_what_the_classes_are_made_of(exported, rng, level):
+def test_embeddings_are_the_input_of_the_class_scores(exported, rng, level):
     """The logits are the product of the embeddings and the last layer's kernel, plus its bias."""
     _, model, _, loaded = exported(level)
     shape = (5,) if level == "video" else (5, 9)

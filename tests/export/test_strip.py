@@ -84,7 +84,7 @@ def test_keras_file_predicts_the_same(fitted, tmp_path):
     assert written["format"] == "keras" and written["after"] == report.after
 
 
-def test_keras_checkpoint_keeps_weights_whatever_their_key_is(fitted, tmp_path):
+def test_keras_checkpoint_keeps_weights_of_any_key(fitted, tmp_path):
     model, features = fitted
     # In this order, Keras's weights are saved as optimizer/_trainable_variables/...
     path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(tmp_path / "c"))

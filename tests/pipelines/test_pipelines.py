@@ -143,7 +143,7 @@ def test_stages_that_run_again(whole: Whole, tmp_path: Path) -> None:
 
 
 @pytest.mark.end_to_end
-def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
+def test_only_first_level_and_stacking(whole: Whole, tmp_path: Path) -> None:
     """Without students and a final network, a pipeline ends with the stacking."""
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)

@@ -85,7 +85,7 @@ def test_size_and_gap_of_the_model(directory: Path, signatures: dict[str, Any]) 
     assert gap == pytest.approx(stated, abs=1e-4) and gap > 0.68
 
 
-def test_the_card_states_what_was_measured(directory: Path) -> None:
+def test_the_card_states_the_measured_values(directory: Path) -> None:
     card = (directory.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
     measured = json.loads(_MEASURED.read_text(encoding="utf-8"))
     assert measured["shipped_bytes"] == bytes_on_disk(directory)

@@ -59,7 +59,7 @@ def test_highest_ranks_the_rounded_scores(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(value, same)
 
 
-def test_a_record_is_what_the_format_says(rng: np.random.Generator) -> None:
+def test_a_record_has_the_documented_format(rng: np.random.Generator) -> None:
     (row,) = _rows(rng, 1)
     features = tf.train.Example.FromString(records.encode(*row)).features.feature
     assert set(features) == {"id", "class_ids", "scores"}

@@ -102,7 +102,7 @@ def test_top_k(exported, tmp_path):
 
 
 @pytest.mark.parametrize("batches_before", [1, 2, 4])
-def test_resumed_run_ends_with_the_same_bytes_and_scores_only_what_is_missing(
+def test_resumed_run_ends_with_the_same_bytes_and_scores_only_missing_videos(
     exported, tmp_path, monkeypatch, batches_before
 ):
     run(exported, tmp_path / "whole.csv")

@@ -101,7 +101,7 @@ def test_which_ensembles(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_a_stacking_of_its_models_alone(world: World, measured: Measured, tmp_path: Path) -> None:
+def test_an_ensemble_equals_a_stacking_of_only_its_models(world: World, measured: Measured, tmp_path: Path) -> None:
     _check_ensembles(world, measured.output, measured.contents, _FEW, tmp_path)
 
 

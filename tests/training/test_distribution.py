@@ -108,7 +108,9 @@ def test_one_process(devices: str, replicas: int, single: bool) -> None:
         assert variable.device.lower().endswith("cpu:1")
 
 
-def test_replicas_get_parts_of_a_batch_in_turn(two_replicas: tf.distribute.Strategy, rng: np.random.Generator) -> None:
+def test_replicas_get_the_parts_of_a_batch_in_order(
+    two_replicas: tf.distribute.Strategy, rng: np.random.Generator
+) -> None:
     frames = rng.integers(0, 256, (6, 3, 2), np.uint8)
     batch = {"rgb": tf.constant(frames), "num_frames": tf.range(6)}
     for name, values in distribution.share(two_replicas, batch).items():
@@ -148,7 +150,7 @@ class _Host(keras.layers.Layer):
         return tf.ensure_shape(tf.grad_pass_through(lambda y: tf.numpy_function(np.copy, [y], y.dtype))(x), x.shape)
 
 
-def test_steps_leave_out_xla_for_a_layer_that_says_no() -> None:
+def test_steps_do_not_use_xla_for_a_layer_that_forbids_it() -> None:
     values = {"model": {"name": "logistic"}, "data": {"features": {"rgb": 4}, "num_classes": 3}}
     experiment = parse_experiment(values)
     inputs = {"rgb": keras.Input((4,), name="rgb")}

@@ -34,10 +34,10 @@ def run(options: Options) -> Result:
     rng = np.random.default_rng(0)
     measurements = [measure_rows(make_scores(videos, number, rng), options) for number in numbers]
     remarks = [
-        "The published way keeps the scores of all classes of all models in memory, [models, classes] for each video,"
+        "The published code keeps the scores of all classes of all models in memory, [models, classes] for each video,"
         " takes the 20 highest of each by argpartition, and joins class, scores and target to one row after the other."
         " Ours starts from score shards as they are read: lists of 100 classes.",
-        "Memory: the peak (VmHWM) of a process that stacks made-up scores of seven models in two folds of"
+        "Memory: the peak (VmHWM) of a process that stacks synthetic scores of seven models in two folds of"
         " two trees: first with boosters that see only two shards, then with real ones. The difference is LightGBM's:"
         " a byte for each of a row's 7 scores, two for its class, the rest for label, weight, gradients and score.",
     ]

@@ -5,8 +5,8 @@
   <output_dir>/vocabulary.csv            the names of the classes, in the dataset's format
   <output_dir>/shards.json               what was written, and from what
 
-The shard of a video, and its place there, depend only on the ids of all videos. The order is pseudo-random, so that
-folds of shards are sound, and reproducible. The same videos give the same bytes.
+The shard of a video, and its place there, depend only on the ids of all videos. The order is pseudo-random and
+reproducible, so that each shard is a random sample of the videos. The same videos give the same bytes.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
                 mine, others = mine.steps(training=False), others.steps(training=False)
             if mine != others:
                 raise InputError(
-                    f"{workdir} and {workdirs[0]} have different data.{what}; one graph reads the same records"
+                    f"{workdir} and {workdirs[0]} have different data.{what}; name runs on the same records"
                 )
         for name, stored in data.stored.items():
             found = data.key_of(name), stored
@@ -140,7 +140,7 @@ def _of_clips(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Sequen
     if clips.frames.steps(training=False):
         raise InputError(
             f"{workdirs[configs.index(clips)]}: its data.frames changes the frames in evaluation, so that"
-            " video-level members would read means of changed frames; leave it or these members out"
+            " video-level members would read means of changed frames; leave out this member or these"
         )
     places = {name: getattr(clips, name) for name in ("train", "validation", "test", "max_frames", "frame_lengths")}
     return [data if data.level == "frame" else dataclasses.replace(frames_of(data), **places) for data in configs]

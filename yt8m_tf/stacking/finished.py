@@ -115,6 +115,7 @@ def read_stacking(directory: Path, source: str) -> Stacking:
     top_k = list(begun.top_k or [min(DEFAULT_TOP_K, num_classes)] * len(begun.models))
     if len(top_k) != len(begun.models) or min(top_k, default=0) < 1:
         raise InputError(
-            f"{directory / CONFIG}: top_k {top_k} does not have a number for each of {len(begun.models)} models; {remedy}"
+            f"{directory / CONFIG}: top_k {top_k} does not have a number for each of {len(begun.models)} models;"
+            f" {remedy}"
         )
     return Stacking(directory, config, list(begun.models), top_k, begun.fingerprint, gaps, manifests)

@@ -214,7 +214,7 @@ def test_runs_that_do_not_belong_together(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="hold out other shards; name runs of the same fold"):
         find_candidates([runs[0], other], scores)
     (other / "config.yaml").write_text(config.replace("num_classes: 20", "num_classes: 21"))
-    with pytest.raises(InputError, match=r"have different data\.num_classes; one graph reads the same records"):
+    with pytest.raises(InputError, match=r"have different data\.num_classes; name runs on the same records"):
         find_candidates([runs[0], other], scores)
     (other / "config.yaml").write_text(config.replace("verticals: 0", "verticals: 3"))
     with pytest.raises(InputError, match="a model with verticals cannot be a member"):
