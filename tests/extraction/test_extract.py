@@ -205,7 +205,7 @@ def test_nothing_is_made_twice(folder: Path, recipe: Recipe, tmp_path: Path, mon
     assert list(record.features.feature["labels"].int64_list.value) == [2]
 
 
-def test_not_one_video_that_can_be_used(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_no_usable_video_is_an_error(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not one of 1 files can be used \(.*noise.mp4: cannot be opened.*report.csv"):
         extract({"noise": folder / "noise.mp4"}, None, recipe, tmp_path, _QUIET)
     assert "noise" in (tmp_path / "report.csv").read_text()
@@ -241,7 +241,7 @@ def test_a_failed_load_of_a_backbone_leaves_no_output(folder: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_which_files_there_are(tmp_path: Path) -> None:
+def test_find_videos_in_directories_patterns_and_links(tmp_path: Path) -> None:
     for name in ("a.mp4", "b/c.mov", "b/.d.mp4", ".e/f.mp4", "out/g.mp4", "labels.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")

@@ -201,10 +201,16 @@ def test_the_teacher_sees_the_noise_that_the_student_sees(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"num_classes": 9}, r"was trained with data\.num_classes 10, this run has 9; name a teacher of the same"),
-        ({"level": "frame"}, r"was trained with data\.level video, this run has frame; name a teacher of the same"),
-        ({"features": {"audio": None}}, r"needs feature 'audio' of 4 values, and data\.features has none; name"),
-        ({"features": {"rgb": 9}}, r"needs feature 'rgb' of 8 values, and data\.features has of 9; name"),
+        (
+            {"num_classes": 9},
+            r"was trained with data\.num_classes 10, this run has 9; name a teacher with the same data\.num_classes",
+        ),
+        (
+            {"level": "frame"},
+            r"was trained with data\.level video, this run has frame; name a teacher with the same data\.level",
+        ),
+        ({"features": {"audio": None}}, r"needs feature 'audio' of 4 values, but data\.features lacks it; name"),
+        ({"features": {"rgb": 9}}, r"needs feature 'rgb' of 8 values, but data\.features gives it 9; name"),
     ],
 )
 def test_unusable_teachers(data: dict[str, Any], message: str, teacher: Path) -> None:
