@@ -62,7 +62,7 @@ WRONG = {
         ({"av_blocks": -1}, "av_blocks must be at least 0, got -1"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
         ({"statistics": []}, r"'model': statistics must have at least one name, .*, got \[\]"),
-        ({"statistics": ["std", "std"]}, r"each one once .* got \['std', 'std'\]"),
+        ({"statistics": ["std", "std"]}, r"each name once, got \['std', 'std'\]"),
         ({"statistics": ["sum"]}, r"'model.statistics\[0\]': 'sum' is not one of mean, std"),
         ({"statistics": ["mean", "std"]}, r"'model.statistics': .*\(data.level=frame\)"),
     ],
@@ -104,7 +104,7 @@ WRONG = {
     ],
     "weighted_mean": [
         ({"members": []}, "members must name at least one"),
-        ({"members": [{"name": "logistic"}], "weights": [1.0, 2.0]}, "must be as many as"),
+        ({"members": [{"name": "logistic"}], "weights": [1.0, 2.0]}, "weights must have one number for each member, 1, got 2"),
         ({"members": [{"name": "logistic"}], "weights": [0.0]}, "not all 0"),
     ],
 }

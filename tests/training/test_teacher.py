@@ -203,11 +203,11 @@ def test_the_teacher_sees_the_noise_that_the_student_sees(
     [
         (
             {"num_classes": 9},
-            r"was trained with data\.num_classes 10, this run has 9; name a teacher with the same data\.num_classes",
+            r"was trained with data\.num_classes 10, this run has 9; name a teacher with the same value",
         ),
         (
             {"level": "frame"},
-            r"was trained with data\.level video, this run has frame; name a teacher with the same data\.level",
+            r"was trained with data\.level video, this run has frame; name a teacher with the same value",
         ),
         ({"features": {"audio": None}}, r"needs feature 'audio' of 4 values, but data\.features lacks it; name"),
         ({"features": {"rgb": 9}}, r"needs feature 'rgb' of 8 values, but data\.features gives it 9; name"),

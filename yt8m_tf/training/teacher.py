@@ -185,7 +185,7 @@ def check_can_teach(theirs: DataConfig, own: DataConfig, where: str) -> None:
         if getattr(theirs, what) != getattr(own, what):
             raise InputError(
                 f"{where}: was trained with {key} {getattr(theirs, what)}, this run has"
-                f" {getattr(own, what)}; name a teacher with the same {key}"
+                f" {getattr(own, what)}; name a teacher with the same value"
             )
     for name, size in theirs.sizes.items():
         if own.sizes.get(name) != size:
