@@ -104,7 +104,10 @@ WRONG = {
     ],
     "weighted_mean": [
         ({"members": []}, "members must name at least one"),
-        ({"members": [{"name": "logistic"}], "weights": [1.0, 2.0]}, "weights must have one number for each member, 1, got 2"),
+        (
+            {"members": [{"name": "logistic"}], "weights": [1.0, 2.0]},
+            "weights must have one number for each member, 1, got 2",
+        ),
         ({"members": [{"name": "logistic"}], "weights": [0.0]}, "not all 0"),
     ],
 }
