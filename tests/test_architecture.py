@@ -64,12 +64,12 @@ def test_imports_go_down() -> None:
     assert [pair for pair in sorted(wrong) if not _may_import(*pair[:2])] == []
 
 
-def test_flags_are_read_in_bin_alone() -> None:
+def test_flags_are_read_only_in_bin() -> None:
     readers = [path for path in _FILES if path.parent.name != "bin" and "absl" in path.read_text(encoding="utf-8")]
     assert readers == []
 
 
-def test_no_drawer_of_odds_and_ends() -> None:
+def test_no_module_has_a_catch_all_name() -> None:
     assert [path for path in _FILES if path.stem in ("utils", "helpers", "common", "misc")] == []
 
 

@@ -82,7 +82,7 @@ def test_page_of_models_is_up_to_date(entries):
     assert is_current, "run: yt8m-models --markdown=docs/MODELS.md"
 
 
-def test_departures_from_the_published_code_are_whole():
+def test_the_table_of_departures_is_complete():
     rows = catalogue.read_departures()
     assert len(rows) == len({row["what"] for row in rows}) == 30
     assert {row["of"] for row in rows} == {"Models", "Losses, optimizers, data", "Hyper-parameters"}

@@ -18,5 +18,5 @@ from yt8m_tf.errors import InputError
         ("vidéo 視頻", "vidéo 視頻"),
     ],
 )
-def test_what_a_message_quotes_breaks_no_line(quoted: str, shown: str) -> None:
+def test_quoted_text_does_not_break_a_message_into_lines(quoted: str, shown: str) -> None:
     assert str(InputError(f"video '{quoted}' occurs twice")) == f"video '{shown}' occurs twice"

@@ -127,9 +127,7 @@ def test_a_directory(calls: list[tuple[str, str]], tmp_path: Path) -> None:
     assert calls[3:] == [("name", "d"), ("sync", tmp_path.name)]
 
 
-def test_a_directory_is_replaced_where_names_cannot_be_exchanged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_directory_is_replaced_without_an_atomic_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "old").touch()
     for _ in range(2):
@@ -140,7 +138,7 @@ def test_a_directory_is_replaced_where_names_cannot_be_exchanged(
         monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())  # a C library without renameat2
 
 
-def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+def test_input_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     (tmp_path / "link").symlink_to(tmp_path / "x")
     for output in ("x", "link", "../" + tmp_path.name + "/x"):

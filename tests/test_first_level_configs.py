@@ -43,13 +43,13 @@ def same_without(values, complete, base=None):
 
 
 @every_config
-def test_states_only_what_differs_from_the_defaults(path):
+def test_a_file_states_only_differences_from_the_defaults(path):
     values = configurations.load_yaml(str(path))
     assert same_without(values, registry.parse_experiment(values)) == []
 
 
 @pytest.mark.parametrize("file", ["zoo.yaml", "variants.yaml", "second_level/small_nets.yaml"])
-def test_states_only_what_differs_from_a_family(file):
+def test_a_configuration_states_only_differences_from_its_family(file):
     content = yaml.safe_load((CONFIG_DIR / file).read_text())
     for name, changes in content["configurations"].items():
         base, own = content["bases"][changes["base"]], {key: value for key, value in changes.items() if key != "base"}
@@ -111,8 +111,8 @@ def test_the_zoo_stops_as_published():
         assert registry.parse_experiment(of_the_zoo(name)).train.early_stopping_patience == expected, name
 
 
-def test_files_that_are_models_of_the_zoo_are_trained_as_these():
-    """Only files that claim this without a "but"; differences in labels and data patterns are ignored."""
+def test_files_that_claim_to_be_models_of_the_zoo_are_trained_like_them():
+    """Files whose comments name differences are left out; differences in labels and data patterns are ignored."""
     for path, name in {
         "resnet_like_mixup": "z000_resnet_like",
         "resnet_like_soft_ranking": "z004_resnet_like",

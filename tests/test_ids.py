@@ -117,7 +117,7 @@ def test_an_id_of_two_scores(tmp_path: Path) -> None:
     assert "soft_scores" in next(training_stream([shard], _DATA, 2, seed=0, faults=Faults(), beside=soft))
 
 
-def test_ids_and_labels_under_keys_of_their_own(tmp_path: Path) -> None:
+def test_ids_and_labels_under_other_keys(tmp_path: Path) -> None:
     """Reading, soft labels, stacking and messages use these keys, and ignore the standard keys."""
     keys = {"id": "vid", "labels": "tags"}
     data = dataclasses.replace(_DATA, keys=keys)

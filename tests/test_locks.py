@@ -62,7 +62,7 @@ def test_one_process_at_a_time_and_none_after_its_death(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-def test_another_thread_may_give_back(tmp_path: Path) -> None:
+def test_another_thread_may_release_a_claim(tmp_path: Path) -> None:
     with Claims(tmp_path) as claims, Claims(tmp_path) as others:
         assert claims.take("a") and not others.take("a")
         thread = threading.Thread(target=claims.release, args=("a",))
@@ -78,7 +78,7 @@ def test_locks_that_were_removed_are_made_again(tmp_path: Path) -> None:
         assert others.take("a") and not claims.take("a")
 
 
-def test_a_directory_is_kept_to_one_process(tmp_path: Path) -> None:
+def test_only_one_process_uses_a_directory(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     with _holder(_EXCLUSIVE, directory) as holder:
         with pytest.raises(InputError) as caught, exclusive(directory, "--workdir", "trains"):
@@ -98,7 +98,9 @@ def test_a_directory_is_kept_to_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_without_locks_everybody_gets_everything(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_every_process_gets_all_files(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 

@@ -77,7 +77,7 @@ def _resident_bytes() -> int:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_ends_in_one_line_or_a_right_result(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
+def test_gives_a_one_line_error_or_a_right_result(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
     kind = KINDS[name]
     count = max(_FEWEST, round(_TOTAL * kind.share / sum(each.share for each in KINDS.values())))
     (tmp_path / "input").mkdir()

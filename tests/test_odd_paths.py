@@ -50,7 +50,7 @@ def test_a_literal_name_wins(tmp_path: Path) -> None:
     assert list_shards(["train[0].tfrecord"], str(tmp_path)) == [other]
 
 
-def test_patterns_of_directories_where_none_is_literal(tmp_path: Path) -> None:
+def test_patterns_of_directories_without_a_literal_match(tmp_path: Path) -> None:
     for name in ("b", "a", "c[1]", ".hidden"):
         _files(tmp_path / "runs" / name / "fold_0", "x")
     found = [tmp_path / "runs" / name / "fold_0" for name in ("a", "b", "c[1]")]
@@ -80,7 +80,7 @@ def test_a_shard_to_train_and_to_validate_on_is_refused(tmp_path: Path) -> None:
         split_shards(DataConfig(train=("*",)), str(tmp_path))
 
 
-def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
     os.symlink("gone.tfrecord", tmp_path / "train0.tfrecord")
     for pattern in ("train0.tfrecord", "train*"):
         with pytest.raises(
@@ -109,7 +109,7 @@ def test_runs_and_exports_are_read_where_they_were_written(name: str, tmp_path: 
         assert len((tmp_path / name / "out.csv").read_text().splitlines()) == 25
 
 
-def test_what_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+def test_unreadable_files_are_not_called_damaged(tmp_path: Path) -> None:
     shutil.copytree(_OLD / "run", tmp_path / "run")
     step = tmp_path / "run" / "checkpoints" / "step_00000010"
     data = step / "variables.data-00000-of-00001"

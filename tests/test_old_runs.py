@@ -69,7 +69,7 @@ def test_it_exports(level: str, tmp_path: Path) -> None:
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("level", ["video", pytest.param("frame", marks=pytest.mark.slow)])
-def test_it_goes_on(level: str, tmp_path: Path) -> None:
+def test_it_continues(level: str, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(_OLD / level / "run", workdir)
     experiment = run_dir.read_experiment(workdir, parse_experiment)
@@ -84,7 +84,7 @@ def test_it_goes_on(level: str, tmp_path: Path) -> None:
         np.testing.assert_allclose([e[name] for e in found], [e[name] for e in expected], rtol=1e-3)
 
 
-def test_a_key_that_is_missing_means_what_was_done_before_there_was_one(tmp_path: Path) -> None:
+def test_a_missing_key_has_the_behaviour_from_before_the_key_existed(tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(_OLD / "video" / "run", workdir)
     whole = run_dir.read_experiment(workdir, parse_experiment)
@@ -113,7 +113,9 @@ def _without_biases_key(workdir: Path) -> None:
 
 
 @pytest.mark.parametrize("in_a_mean", [False, True], ids=["alone", "in a mean"])
-def test_a_transformer_of_before_has_its_biases(in_a_mean: bool, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_transformer_of_an_earlier_release_has_its_biases(
+    in_a_mean: bool, tmp_path: Path, rng: np.random.Generator
+) -> None:
     """A new transformer has no biases; old weights still load, and compute the same."""
     model: dict[str, Any] = {"name": "transformer", "inner_size": 4, "biases": True}
     if in_a_mean:

@@ -79,7 +79,7 @@ def _named(place: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.end_to_end
-def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     results = _walk(tmp_path, train=18, validate=9, new=2, epochs=1)
     assert "next: yt8m-train --config=first_level/logistic.yaml" in results["extract"].stdout
@@ -100,7 +100,7 @@ def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (["--extract=mine", "--max_seconds=9"], "--max_seconds: already set by --extract=mine; leave the flag out"),
         (["--extract=videos"], "extraction.json: cannot be read"),
         (["--extract=rgb=keras:none.keras"], "none.keras: no such file"),
-        (["--extract=audio=log_mel"], "takes the feature 'rgb' with 1,280 values, and the recipe makes audio alone"),
+        (["--extract=audio=log_mel"], "takes the feature 'rgb' with 1,280 values, and the recipe makes only audio"),
     ):
         refused = run_command(*infer, *flags, "--output=refused.txt")
         assert refused.returncode == 1 and message in refused.stderr, refused.stderr
@@ -108,7 +108,7 @@ def test_the_walk_in_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_walk_names_the_contents_of_the_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _walk(tmp_path, train=135, validate=45, new=18, epochs=10)
     metrics = json.loads((tmp_path / "runs" / "mine" / "evaluation" / "metrics.json").read_text())
@@ -119,7 +119,7 @@ def test_the_walk_names_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_a_model_of_other_classes_is_the_start(
+def test_training_starts_from_a_model_of_other_classes(
     tmp_path: Path, make_learnable_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the flags of the guide's command, everything but the head comes from the first run."""

@@ -52,6 +52,6 @@ def test_dependencies_are_declared() -> None:
             assert declared & {_normal(owner) for owner in owners[name]}, f"{name} is imported and not declared"
 
 
-def test_every_package_has_a_face() -> None:
+def test_every_package_has_an_init_module() -> None:
     """A directory of modules without `__init__.py` would be left out of the wheel."""
     assert {path.parent for path in _FILES} == {path.parent for path in _FILES if path.name == "__init__.py"}

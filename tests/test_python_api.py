@@ -31,7 +31,7 @@ def test_importing_the_package_imports_no_framework() -> None:
     assert done.stdout.startswith("set()") and "make_dataset" in done.stdout
 
 
-def test_what_a_type_checker_sees_is_what_there_is() -> None:
+def test_type_checkers_see_the_names_that_exist() -> None:
     text = Path(yt8m_tf.__file__).read_text(encoding="utf-8")
     seen = text.partition("if TYPE_CHECKING:")[2].partition("\n\n")[0]
     pairs = {

@@ -26,7 +26,7 @@ def test_the_page_is_up_to_date() -> None:
         *("labels.weight", "stack.cat_smooth", "all_of", "model.cluster_size", "data.segments.context", "final.trunks"),
     ],
 )
-def test_keys_of_every_kind_are_on_it(key: str) -> None:
+def test_keys_of_every_kind_are_on_the_page(key: str) -> None:
     assert f"| `{key}` |" in _PAGE.read_text(encoding="utf-8")
 
 
@@ -50,7 +50,7 @@ def test_descriptions_are_those_of_the_docstring() -> None:
             two lines.
 
         Example:
-          fourth: is no key.
+          fourth: is not a key.
         """
 
         second: Literal["a", "b"] = "a"

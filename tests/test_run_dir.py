@@ -42,7 +42,7 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) ->
     with pytest.raises(InputError) as caught:
         run_dir.prepare(tmp_path, _experiment(batch_size=16, seed=2))
     assert str(caught.value) == (
-        f"--workdir={tmp_path} holds a run of another configuration; name another directory, where"
+        f"--workdir={tmp_path} contains a run of another configuration; name another directory, where"
         f" --init_from={tmp_path} starts with its weights, or restore:"
         " train.batch_size: 8 -> 16; train.seed: 1 -> 2"
     )
@@ -117,7 +117,7 @@ def test_the_written_configuration_is_complete(tmp_path: Path) -> None:
     assert values["optimizer"]["learning_rate"] == 1e-3 and values["data"]["features"] == {"rgb": 1024, "audio": 128}
 
 
-def test_history_appends_and_replaces_what_comes_later(tmp_path: Path) -> None:
+def test_history_appends_and_replaces_the_same_and_later_steps(tmp_path: Path) -> None:
     assert run_dir.read_history(tmp_path) == []
     for step, gap in ((10, 0.1), (20, 0.2), (30, 0.3)):
         run_dir.append_history(tmp_path, {"step": step, "gap": gap})
@@ -130,7 +130,7 @@ def test_history_appends_and_replaces_what_comes_later(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ['{"step": 20, "gap', "", "[20]", '{"gap": 0.2}', '{"step": "20"}', "\x00\x00", "9" * 5000]
 )
-def test_a_line_of_the_history_that_is_no_evaluation_is_named(line: str, tmp_path: Path) -> None:
+def test_an_invalid_line_of_the_history_is_named(line: str, tmp_path: Path) -> None:
     run_dir.append_history(tmp_path, {"step": 10, "gap": 0.1})
     path = tmp_path / run_dir.HISTORY
     whole = path.read_bytes()

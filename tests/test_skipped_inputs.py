@@ -1,4 +1,4 @@
-"""Shards without usable records, or replaced since: no success without results, and no stale results kept."""
+"""Shards without usable records, or replaced shards: commands fail without results, and keep no stale results."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _skipping() -> Faults:
 
 
 @pytest.mark.parametrize(("model", "other"), [("frame", "video"), ("video", "frame")])
-def test_shards_of_the_other_level_are_no_empty_clips(
+def test_shards_of_the_other_level_are_not_empty_clips(
     model: str, other: str, models: Path, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     shard = write_shard(tmp_path / "x.tfrecord", tiny_records(tiny_data(other), rng, 3))
@@ -92,7 +92,7 @@ def test_shards_of_the_other_level_are_no_empty_clips(
 
 
 @pytest.mark.slow
-def test_advice_is_for_who_reads(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
+def test_advice_is_for_the_reader_of_the_message(models: Path, rng: np.random.Generator, tmp_path: Path) -> None:
     """No message names a configuration key, as a model decides here, nor a flag that the command lacks."""
     data = tiny_data("frame", features={**FEATURES, "rgb": 24})
     shard = write_shard(tmp_path / "x.tfrecord", tiny_records(data, rng, 1))
@@ -190,7 +190,7 @@ def test_an_input_is_never_written_over(models: Path, rng: np.random.Generator, 
     assert Path(shard).read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["link", "x.tfrecord"]
 
 
-def test_parts_of_a_run_that_finished_nothing_do_not_bind(
+def test_parts_of_a_run_that_finished_nothing_are_replaced(
     models: Path, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     wrong = write_shard(tmp_path / "frame.tfrecord", tiny_records(tiny_data("frame"), rng, 2))

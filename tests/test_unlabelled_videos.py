@@ -62,7 +62,7 @@ def test_reading(data: DataConfig, tmp_path: Path) -> None:
         assert faults.num_unlabelled >= 2  # the next pass is read ahead
 
 
-def test_records_that_need_no_labels_are_read_without(tmp_path: Path) -> None:
+def test_labels_are_not_read_if_they_are_not_needed(tmp_path: Path) -> None:
     shard = _shard(tmp_path / "x.tfrecord", _VIDEO)
     batch = next(evaluation_stream([shard], _VIDEO.records, 4, faults=Faults()))
     assert batch["id"].numpy().tolist() == _IDS
@@ -88,7 +88,7 @@ def _soft_labels(directory: Path, ids: list[bytes]) -> None:
 
 
 @pytest.mark.slow
-def test_soft_labels_in_their_place(tmp_path: Path) -> None:
+def test_soft_labels_in_place_of_hard_ones(tmp_path: Path) -> None:
     """Videos need no hard labels if soft labels are the whole target; otherwise they do."""
     shard = _shard(tmp_path / "x.tfrecord", _VIDEO)
     _soft_labels(tmp_path / "all", _IDS)
@@ -109,7 +109,7 @@ def test_soft_labels_in_their_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_count_them(tmp_path: Path) -> None:
+def test_commands_count_unlabelled_videos(tmp_path: Path) -> None:
     """Training and evaluation that leave out the unlabelled half equal those on shards without it."""
     rng = np.random.default_rng(3)
     labelled = [video_record(b"l%d" % i, [i % 6], rgb=rng.normal(size=2).astype(np.float32)) for i in range(8)]
@@ -171,9 +171,7 @@ def test_stacking(rng: np.random.Generator, tmp_path: Path) -> None:
         world.inputs("train", shards).check_labels(needed=True)
 
 
-def test_labels_that_were_kept_are_read_again_where_the_shard_is_another(
-    rng: np.random.Generator, tmp_path: Path
-) -> None:
+def test_kept_labels_are_read_again_if_the_shard_has_changed(rng: np.random.Generator, tmp_path: Path) -> None:
     """A stacking that was refused because of missing labels resumes once the shard has them."""
     world = make_world(rng, tmp_path, each=4)
     shard = Path(world.train[0])
@@ -201,7 +199,7 @@ def test_a_test_split_is_stacked_without_labels(rng: np.random.Generator, tmp_pa
         world.inputs("validate", world.validate, on_unlabelled="skip").check_labels(needed=True)
 
 
-def test_validation_data_is_looked_at_before_the_first_epoch(tmp_path: Path) -> None:
+def test_validation_data_is_checked_before_the_first_epoch(tmp_path: Path) -> None:
     """If the data is of the wrong level, unlabelled or damaged, nothing is trained, and no checkpoint written."""
     good = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]
     write_shard(tmp_path / "train0.tfrecord", good)

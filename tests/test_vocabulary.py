@@ -16,7 +16,7 @@ _HEADER = "Index,Name,Vertical1,Vertical2,Vertical3\n"
 _ROWS = '2,c,Sports,"Food, drink",\n0,a,Games,,\n1,b,(Unknown),,\n3,d,Sports,Sports,Games\n4,e,,,\n'
 
 
-def test_worked_out_by_hand(tmp_path: Path) -> None:
+def test_computed_by_hand(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text(_HEADER + _ROWS)
     expected = [[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]]  # (Unknown), Food, Games, Sports
     for path, data_dir in (("words.csv", str(tmp_path)), (str(tmp_path / "words.csv"), "elsewhere")):
@@ -45,7 +45,7 @@ def test_official_vocabulary(real_data_dir: Path) -> None:
     [
         (None, r"words\.csv: cannot be read \(no such file\); give the dataset's vocabulary"),
         ("Index,Name\n0,a\n", "has no column 'Vertical1'"),
-        (_HEADER + "0,a,X,,\n", "names 1 of 2 classes, not class 1"),
+        (_HEADER + "0,a,X,,\n", "names 1 of 2 classes, but not class 1"),
         (_HEADER + "0,a,X,,\n1,b,X,,\n", "its classes have 1 verticals, and data.verticals is 2; set it to 1, or"),
         (_HEADER + "0,a,X,,\n1,b,Y,Z,\n", "its classes have 3 verticals, and data.verticals is 2"),
         (_HEADER + "0,a,X,,\n2,b,Y,,\n", "line 3: Index 2 is not one of the 2 classes"),
@@ -83,7 +83,7 @@ def test_vocabulary_is_ordered_by_index(tmp_path):
         (b"Index,Name\n0,a\n2,b\n", "line 3: Index 2 is not one of the 2 classes"),
         (b"Index,Name\n-1,a\n", "Index -1"),
         (b"Index,Name\n0,a\n0,b\n", "Index 0 occurs twice"),
-        (b"Index,Name\n0,a\n", "names 1 of 2 classes, not class 1"),
+        (b"Index,Name\n0,a\n", "names 1 of 2 classes, but not class 1"),
         (b"Index,Name\nzero,a\n", "not a vocabulary"),
         (b"Index,Name\n0,\xff\n", "not a vocabulary"),
         (None, "cannot be read"),
@@ -104,7 +104,7 @@ def test_official_names(real_data_dir):
     assert len(names) == 3862
 
 
-def test_a_byte_order_mark_is_none_of_the_first_column(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
     (tmp_path / "vocabulary.csv").write_text("\ufeffIndex,Name\n0,Zero\n1,One\n")
     assert load_vocabulary(tmp_path / "vocabulary.csv", 2) == ["Zero", "One"]
 

@@ -12,7 +12,7 @@
   stack     videos/s of feature rows for LightGBM, against the published code's way; memory at 1, 2 and 4 times the
             videos
 
-All implementations run in one process, in turn. Tables show medians, and ratios with their targets. Tables go to
+All implementations run alternately in one process. Tables show medians, and ratios with their targets. Tables go to
 standard output, and all single figures to a JSON file. The benchmark writes shards of 0.3 GB to the directory for
 temporary files, unless --data_dir names video-level ones. No other programs should be busy during a run. `models` takes
 half an hour on two cores; it can be run in parts with --match, whose figures are merged in the JSON file.

@@ -30,7 +30,7 @@ def main(_: Sequence[str]) -> None:
 
     output = Path(_OUTPUT_DIR.value)
     if output.exists() and not (output / "data" / "sample_data.json").exists() and any(output.iterdir()):
-        raise InputError(f"--output_dir={output} holds other files; name a directory of an earlier demo or a new one")
+        raise InputError(f"--output_dir={output}: contains other files; name a new directory, or an earlier demo's")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     start = time.monotonic()

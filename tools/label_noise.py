@@ -57,7 +57,7 @@ class Options:
             raise InputError(f"--noise={wrong[0]}: give shares from 0 to below 50 %")
         if 0 not in self.percents:
             shown = ",".join(map(str, self.percents))
-            raise InputError(f"--noise={shown}: add 0; what wrong labels cost is measured from there")
+            raise InputError(f"--noise={shown}: add 0, the baseline for the cost of wrong labels")
 
 
 def shares(words: Sequence[str]) -> list[int]:

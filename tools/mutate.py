@@ -60,7 +60,7 @@ def main(_: Sequence[str]) -> None:
         raise InputError(f"--match={_MATCH.value}: finds no mutant of {lists.LIST.name}")
     root = Path(_ROOT.value).expanduser().resolve()
     if not (root / lists.PACKAGE).is_dir():
-        raise InputError(f"--root={root}: holds no {lists.PACKAGE}/; name a checkout")
+        raise InputError(f"--root={root}: contains no {lists.PACKAGE}/; name a checkout")
     results = _Results(files.local_path(_OUTPUT.value, "--output"), mutants, _RESTART.value)
     with tempfile.TemporaryDirectory(prefix="yt8m_mutate_") as folder:
         copies = [_Copy(root, Path(folder, str(number))) for number in range(_JOBS.value)]

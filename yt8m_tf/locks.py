@@ -105,7 +105,7 @@ def exclusive(
 
 
 def holder(directory: Path) -> str:
-    """Returns the holder of a directory's lock; "" if there is none, or if it began or ended just now."""
+    """Returns the holder of a directory's lock; "" if there is none, or if it was just acquired or released."""
     return _read(directory / LOCK)
 
 

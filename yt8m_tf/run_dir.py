@@ -82,7 +82,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         differences = strict_yaml.differences(known, values)
         if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(
-                f"--workdir={workdir} holds a run of another configuration; name another directory, where"
+                f"--workdir={workdir} contains a run of another configuration; name another directory, where"
                 f" --init_from={workdir} starts with its weights, or restore: {'; '.join(differences)}"
             )
     try:
@@ -128,7 +128,7 @@ def read_experiment(workdir: Path, parse: Parser = parse_stored) -> ExperimentCo
         values = strict_yaml.read_yaml(path.read_text(encoding="utf-8"))
         return parse(stored.completed(values if values is not None else {}))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore it") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -144,7 +144,8 @@ def keep_folds(workdir: Path, folds: Mapping[str, int]) -> None:
         if any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(
                 f"--workdir={workdir}: the training shards are not those that the run was started with: {len(changed)}"
-                f" are new, gone or of another fold, '{changed[0]}' for one; restore them, or name another directory"
+                f" are new, missing or of another fold, for example '{changed[0]}'; restore them, or name another"
+                " directory"
             )
         files.write_json(workdir / FOLDS, folds)
 

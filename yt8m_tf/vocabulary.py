@@ -31,7 +31,7 @@ def load_vocabulary(path: str | Path, num_classes: int | None = None) -> list[st
       The name of each class, by id.
 
     Raises:
-      InputError: the file is not a vocabulary, or not one of `num_classes` classes.
+      InputError: the file is not a vocabulary, or does not have `num_classes` classes.
     """
     return [name for (name,) in _columns(str(path), num_classes, ["Name"])]
 
@@ -58,13 +58,13 @@ def chosen_vocabulary(given: str | None, default: str, num_classes: int, data_di
         return None
     try:
         load_vocabulary(path, num_classes)
-    except InputError:  # perhaps it is of other data; the user did not ask for it
+    except InputError:  # the default file may be of other data, and the user did not ask for it
         return None
     return path
 
 
 def without_descriptions(path: str | Path) -> str:
-    """Returns a vocabulary's text without its long columns: 0.2 of the 3.6 MB of YouTube-8M's."""
+    """Returns a vocabulary's text without its long columns; of YouTube-8M's 3.6 MB, 0.2 MB remain."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         kept = [title for title in rows.fieldnames or () if title not in _LONG]
@@ -158,6 +158,6 @@ def _columns(
     if len(found) < num_classes:
         absent = next(index for index in range(num_classes) if index not in found)
         raise InputError(
-            f"{where}{path}: names {len(found)} of {num_classes} classes, not class {absent}; {_OTHER_VERSION}"
+            f"{where}{path}: names {len(found)} of {num_classes} classes, but not class {absent}; {_OTHER_VERSION}"
         )
     return [found[index] for index in range(num_classes)]

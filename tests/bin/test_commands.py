@@ -59,7 +59,7 @@ def _process(command: str, *flags: str, **options: Any) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_help_is_quick_and_has_examples_and_the_flags_with_their_defaults(command: str) -> None:
-    """The command runs in a process of its own, both as a module and as the console script."""
+    """The command runs in a separate process, both as a module and as the console script."""
     as_module = _process(command, "--help")
     assert as_module.returncode == 0 and as_module.stderr == ""
     assert f"\n  yt8m-{command}" in as_module.stdout and f"\nFlags of yt8m-{command}:\n" in as_module.stdout
@@ -138,14 +138,14 @@ _RUN = ("--config=first_level/logistic.yaml", "--workdir=run")
         ("evaluate", ("--workdir=x", "--bundle=y"), "--workdir and --bundle: exclude each other; give one of them"),
     ],
 )
-def test_flags_that_cannot_be_used_are_one_line(command: str, flags: tuple[str, ...], message: str) -> None:
+def test_unusable_flags_give_a_one_line_error(command: str, flags: tuple[str, ...], message: str) -> None:
     result = run_command(command, *flags)
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith(f"yt8m-{command}: error: {message}") and result.stderr.count("\n") == 1
     assert result.stderr.endswith(f"; 'yt8m-{command} --help' shows all flags\n")
 
 
-def test_a_wrong_configuration_is_told_before_tensorflow_is_imported() -> None:
+def test_a_wrong_configuration_is_reported_before_tensorflow_is_imported() -> None:
     """Every command that takes --config does so."""
     commands = {
         "train": (("--config=first_level/logistic.yaml", "--workdir=x"), "train.epoch=1", "train.epochs"),
@@ -181,7 +181,7 @@ def _source_text(command: str) -> str:
     return Path(_source(f"yt8m_tf.bin.{command.replace('-', '_')}")).read_text()
 
 
-def test_an_argument_that_is_no_flag_is_one_line() -> None:
+def test_an_argument_that_is_not_a_flag_gives_a_one_line_error() -> None:
     result = run_command("train", *_RUN, "shards")
     assert result.stderr == "yt8m-train: error: unexpected argument 'shards'; flags are written --name=value\n"
 
@@ -192,7 +192,7 @@ def test_the_examples_have_every_flag_that_a_command_needs(command: str) -> None
     assert "VALUE" not in run_command(command).stderr
 
 
-def test_traceback_shows_what_one_line_hides() -> None:
+def test_traceback_shows_the_details_of_a_one_line_error() -> None:
     flags = (*_RUN, "--set=optimizer.learning_rat=1")
     result = run_command("train", *flags, "--traceback")
     *trace, last = result.stderr.splitlines()
@@ -256,7 +256,7 @@ def _assert_one_line(result: subprocess.CompletedProcess[str] | Result, *parts: 
     assert ": error: " in line and all(part in line for part in parts), line
 
 
-def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
+def test_a_misspelt_key_gives_a_one_line_error(tmp_path: Path) -> None:
     flags = ("--config=first_level/logistic.yaml", f"--workdir={tmp_path / 'run'}", "--set=optimizer.learning_rat=1")
     result = run_command("train", *flags)
     _assert_one_line(result, "optimizer.learning_rat", "did you mean 'optimizer.learning_rate'?")
@@ -264,7 +264,9 @@ def test_a_misspelt_key_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_loses_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_full_disk_gives_a_one_line_error_and_loses_nothing(
+    learnable_shards: Callable[..., Path], tmp_path: Path
+) -> None:
     data_dir, run = learnable_shards(), tmp_path / "run"
     flags = ("--config=first_level/logistic.yaml", *_SMALL, f"--data_dir={data_dir}", f"--workdir={run}", "--noxla")
     flags = (*flags, "--set=train.ema_decay=0.9")  # a larger checkpoint
@@ -281,7 +283,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(learnable_shards: Callable[..
     assert tf.train.load_checkpoint(str(run / "checkpoints" / "step_00000004" / "variables"))
 
 
-def test_a_place_that_cannot_be_written_is_one_line(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_unwritable_path_gives_a_one_line_error(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     flags = (f"--data_dir={learnable_shards()}", f"--workdir={tmp_path / 'file' / 'run'}")
     _assert_one_line(
@@ -323,7 +325,7 @@ _PLACES = [
 
 
 @pytest.mark.parametrize(("command", "flag", "others"), _PLACES)
-def test_what_is_written_and_runs_are_local_paths(
+def test_outputs_and_runs_must_be_local_paths(
     command: str, flag: str, others: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused before anything is read or written: otherwise `gs:/bucket` would be created here."""
@@ -339,7 +341,7 @@ def test_what_is_written_and_runs_are_local_paths(
     assert not os.listdir(tmp_path)
 
 
-def test_signals_end_a_command_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_end_a_command_with_a_one_line_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit status is that of a shell; temporary files are gone, and the previous file is kept."""
     page = tmp_path / "page.md"
     page.write_text("before")
@@ -378,7 +380,7 @@ def test_two_commands_do_not_write_into_one_directory(learnable_shards: Callable
             assert result.stderr.endswith("; wait for it to end\n") and sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_diverged_run_says_how_to_go_on(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_diverged_run_says_how_to_continue(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run = learnable_shards(), tmp_path / "run"
     wild = "--set=optimizer={name: adam, learning_rate: 1e38, clip_norm: null}"
     flags = ("--config=first_level/logistic.yaml", *_SMALL, wild, "--set=schedule.warmup_steps=0", "--noxla")
@@ -388,7 +390,7 @@ def test_a_diverged_run_says_how_to_go_on(learnable_shards: Callable[..., Path],
 
 
 @pytest.mark.parametrize("command", ["infer", "evaluate", "strip", "score"])
-def test_a_saved_model_that_is_damaged_is_one_line(command: str, exported: Path, tmp_path: Path) -> None:
+def test_a_damaged_saved_model_gives_a_one_line_error(command: str, exported: Path, tmp_path: Path) -> None:
     model, data = tmp_path / "model", _OLD / "data"
     shutil.copytree(exported, model)
     place = {"strip": f"--input={model}", "score": f"--model={model}"}.get(command, f"--saved_model={model}")

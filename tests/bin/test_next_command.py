@@ -63,7 +63,7 @@ def _after_a_fold(next_of: Callable[[DataConfig, Path], str], tmp_path: Path) ->
         ("unlabelled", (), None),
     ],
 )
-def test_after_scores_of_videos_comes_what_these_records_allow(
+def test_the_next_command_after_scores_fits_the_records(
     source: str, given: tuple[str, ...], last: str | None, tmp_path: Path
 ) -> None:
     write_shard(tmp_path / "unlabelled", [video_record(b"test", [], rgb=np.ones(2, np.float32))])
@@ -78,7 +78,7 @@ def test_after_scores_of_videos_comes_what_these_records_allow(
 
 
 @pytest.mark.slow
-def test_a_path_with_a_comma_is_read_and_said_how(tmp_path: Path) -> None:
+def test_a_path_with_a_comma_can_be_read_as_the_message_says(tmp_path: Path) -> None:
     """The command printed by training evaluates the run despite its directories' odd names."""
     data, run = tmp_path / "my, data [1]", tmp_path / "my run"
     records = [video_record(b"l%d" % i, [i % 6], rgb=np.ones(2, np.float32)) for i in range(8)]

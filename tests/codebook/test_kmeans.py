@@ -63,7 +63,7 @@ def test_sample_is_even_over_shards_and_clips(tmp_path: Path, rng: np.random.Gen
     start = 0
     for clip, count in expected:
         positions = [np.flatnonzero((clip == row).all(axis=1)).tolist() for row in sample[start : start + count]]
-        assert all(len(found) == 1 for found in positions), "a row that is no frame of its clip"
+        assert all(len(found) == 1 for found in positions), "a row is not a frame of its clip"
         assert len({found[0] for found in positions}) == count, "a frame drawn twice"
         start += count
     np.testing.assert_array_equal(_sample(shards, 17), sample)
@@ -123,7 +123,7 @@ def _clustering(rng: np.random.Generator, **changes: Any) -> Clustering:
     return dataclasses.replace(Clustering(values, _FEATURES, 100, 7, 12.5, 50.0, 0), **changes)
 
 
-def test_file_holds_what_it_says_and_no_pickle(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_the_file_has_the_stated_arrays_and_no_pickle(tmp_path: Path, rng: np.random.Generator) -> None:
     result = _clustering(rng)
     centroids.write(result, tmp_path / "centroids.npz")
     with np.load(tmp_path / "centroids.npz", allow_pickle=False) as archive:
@@ -185,10 +185,10 @@ def test_centroids_are_assigned_on_every_replica(
             r"features audio:4,rgb:8, data\.features has rgb:8,audio:4; make .* same",
         ),
         ({"features": {"rgb": 12}}, r"is of the features rgb:12, data\.features has rgb:8,audio:4;"),
-        ({"centroids": np.zeros((20, 12), np.float32)}, r"holds 20 centroids, not model\.num_clusters: 30; set"),
+        ({"centroids": np.zeros((20, 12), np.float32)}, r"contains 20 centroids, not model\.num_clusters: 30; set"),
     ],
 )
-def test_centroids_that_do_not_fit_are_one_line(
+def test_centroids_of_another_shape_give_a_one_line_error(
     changes: Any, message: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     path = tmp_path / "centroids.npz"

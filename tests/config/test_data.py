@@ -46,7 +46,7 @@ def test_data_out_of_range_is_refused(values: dict[str, Any], message: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_size_alone_stands_for() -> None:
+def test_a_feature_given_as_a_size() -> None:
     values: dict[str, Any] = {"features": {"rgb": 8, "clip": {"size": 4, "dtype": "uint8", "range": [0, 6]}}}
     video, frame = (parse(DataConfig, {**values, "level": level}, "data") for level in ("video", "frame"))
     codes = FeatureConfig(4, "uint8", (0.0, 6.0))
@@ -77,7 +77,7 @@ def test_codes_of_any_range_decode_by_the_same_formula() -> None:
     np.testing.assert_allclose(schema.dequantise(codes, (0.0, 51.2)), [0.1, 51.3], rtol=1e-6)
 
 
-def test_a_fold_that_is_not_there_is_refused() -> None:
+def test_a_fold_that_does_not_exist_is_refused() -> None:
     assert DataConfig(num_folds=5, fold=4).fold == 4
     for fold in (5, -1):
         with pytest.raises(ValueError, match="fold"):

@@ -82,13 +82,13 @@ def test_nothing_left() -> None:
         ("data.train=[a*, *b]", "and likewise each text in a list or mapping"),
     ],
 )
-def test_quotes_are_advised_for_what_yaml_takes_for_its_own(override: str, hint: str) -> None:
+def test_quotes_are_advised_for_text_that_yaml_interprets(override: str, hint: str) -> None:
     with pytest.raises(InputError) as error:
         _data(override)
     assert hint in str(error.value)
     assert _data('data.train="*.tfrecord"').train == ("*.tfrecord",)  # as the shell passes the first hint on
 
 
-def test_removing_what_is_not_there_is_an_error() -> None:
+def test_removing_a_missing_entry_is_an_error() -> None:
     with pytest.raises(InputError, match=r"no 'audoi' to remove with null; known: rgb, audio; did you mean 'audio'"):
         apply_overrides(ExperimentConfig, {}, ["data.features.audoi=null"])

@@ -34,7 +34,7 @@ def test_a_missing_key(values: dict[str, Any], key: str, before: Any, now: Any) 
         assert strict_yaml.to_dict(parse_experiment(given))[section][name] == expected
 
 
-def test_keys_that_are_there_stand() -> None:
+def test_existing_keys_are_kept() -> None:
     values = {
         "model": {"name": "transformer", "biases": False},
         "loss": {"name": "lsep", "positive_above": 0.25},
@@ -53,6 +53,6 @@ def test_members_of_a_mean_are_completed_too() -> None:
 
 
 @pytest.mark.parametrize("values", [[], None, 3, {"model": [1], "loss": {"name": []}}, {"model": {"members": [3]}}])
-def test_what_is_of_another_form_is_left_to_the_parser(values: Any) -> None:
+def test_values_of_another_form_are_left_to_the_parser(values: Any) -> None:
     found = completed(values)
     assert found == values or {k: v for k, v in found.items() if k != "optimizer"} == values

@@ -126,7 +126,8 @@ def test_one_configuration_of_a_file(tmp_path: Path) -> None:
     path = _write(tmp_path / "one.yaml", {"model": {"name": "logistic"}})
     assert load_yaml(path) == {"model": {"name": "logistic"}}
     with pytest.raises(
-        InputError, match=r"holds one configuration; leave out ':x', or write several .* 'configurations: {x: \.\.\.}'"
+        InputError,
+        match=r"contains one configuration; leave out ':x', or write several .* 'configurations: {x: \.\.\.}'",
     ):
         load_yaml(f"{path}:x")
     assert load_yaml(_write(tmp_path / "empty.yaml", "# nothing\n")) == {}
@@ -150,7 +151,7 @@ def test_one_of_several_configurations(name: str, expected: dict[str, Any], tmp_
     ("suffix", "content", "message"),
     [
         (":tow", _SEVERAL, "unknown configuration 'tow'; did you mean 'two'?; name one of .*58"),
-        ("", _SEVERAL, "it holds several configurations; name one of .*one"),
+        ("", _SEVERAL, "the file contains several configurations; name one of .*one"),
         (":lost", _SEVERAL, "several.yaml: unknown base 'comon'; did you mean 'common'?"),
         (":one", _SEVERAL | {"mine": 1}, "unknown key 'mine' beside"),
         (":one", {"configurations": ["one"]}, r"configurations': \['one'\] is not a mapping"),
@@ -221,7 +222,7 @@ def test_differences_are_listed_by_dotted_key() -> None:
         ("train:\n  epochs: 1\n  seed: 2\n  epochs: 3\n", "key 'epochs' is repeated in lines 2 and 4"),
     ],
 )
-def test_a_key_that_stands_twice(text: str, message: str, tmp_path: Path) -> None:
+def test_a_key_that_occurs_twice(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(InputError, match=f"x.yaml: not a YAML file .*{message}"):
         load_yaml(str(tmp_path / "x.yaml"))
@@ -233,7 +234,7 @@ def test_names_at_the_top_level_are_explained(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("small: {model: {name: moe}}\nlarge: {model: {name: moe}}\n")
     with pytest.raises(InputError, match=r"x\.yaml has 'small' at its top level; write names under 'configurations:'"):
         load_yaml(f"{tmp_path / 'x.yaml'}:small")
-    with pytest.raises(InputError, match="holds one configuration; leave out ':other'"):
+    with pytest.raises(InputError, match="contains one configuration; leave out ':other'"):
         load_yaml(f"{tmp_path / 'x.yaml'}:other")
 
 
@@ -251,7 +252,7 @@ def test_names_at_the_top_level_are_explained(tmp_path: Path) -> None:
         "9" * 5000,
     ],
 )
-def test_values_that_are_none_of_their_type(value: str, tmp_path: Path) -> None:
+def test_values_of_the_wrong_type(value: str, tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text(f"model: {{name: logistic}}\ntrain: {value}\n")
     with pytest.raises(InputError, match=r"experiment\.yaml: not a YAML file"):
@@ -260,7 +261,7 @@ def test_values_that_are_none_of_their_type(value: str, tmp_path: Path) -> None:
         apply_overrides(_Outer, {}, [f"train={value}"])
 
 
-def test_an_alias_may_stand_in_many_places(tmp_path: Path) -> None:
+def test_an_alias_may_be_used_many_times(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text("a: &a {x: [1, 2]}\nb: [*a, *a]\nc: *a\n")
     same = {"x": [1, 2]}

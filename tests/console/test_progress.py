@@ -49,7 +49,7 @@ def test_a_line_every_ten_seconds_and_one_at_the_end(clock: _Clock) -> None:
     assert lines[-1].startswith("train: 100%, 50 of 50") and "loss=0.5" in lines[-1]
 
 
-def test_short_work_leaves_its_last_line_unless_it_leaves_none(clock: _Clock) -> None:
+def test_short_work_prints_its_last_line_if_leave_is_set(clock: _Clock) -> None:
     log = io.StringIO()
     for leave in (True, False):
         with _bar(log, clock, total=3, desc=f"leave {leave}", leave=leave) as bar:
@@ -74,7 +74,7 @@ def test_work_of_unknown_length(clock: _Clock) -> None:
     assert [line.split(" [")[0] for line in log.getvalue().splitlines()] == ["read: 40 videos"]
 
 
-def test_notices_stand_between_the_lines(clock: _Clock) -> None:
+def test_notices_are_printed_between_the_lines(clock: _Clock) -> None:
     log = io.StringIO()
     with _bar(log, clock, total=2, desc="work") as bar:
         Progress.write("a notice", file=log)

@@ -1,7 +1,7 @@
 from yt8m_tf.console import tables
 
 
-def test_columns_stand_under_each_other_and_cells_stay_as_they_are() -> None:
+def test_columns_are_aligned_and_cells_are_unchanged() -> None:
     rows = [("model", "GAP@20", "bytes"), ("moe, 2 folds", "0.8000", "1,000"), ("total", "", "1e5"), ("nan", "-1", "")]
     assert tables.aligned(rows, num_left=1).splitlines() == [
         "model         GAP@20  bytes",

@@ -179,14 +179,15 @@ def test_the_same_bytes_with_several_processes_and_after_a_kill(
     assert found == expected
 
 
-def test_what_is_there_is_not_made_again_nor_replaced(tmp_path: Path) -> None:
+def test_existing_output_is_neither_made_again_nor_replaced(tmp_path: Path) -> None:
     _make(tmp_path)
     _convert(tmp_path, tmp_path / "out")
     before = _contents(tmp_path / "out")
     assert _convert(tmp_path, tmp_path / "out").stdout.splitlines()[0].endswith("level (already there)")
     other = _convert(tmp_path, tmp_path / "out", "--dtype=float32")
     assert (
-        other.returncode == 1 and "holds shards that were made from other input or with other options" in other.stderr
+        other.returncode == 1
+        and "contains shards that were made from other input or with other options" in other.stderr
     )
     assert _contents(tmp_path / "out") == before
     assert _convert(tmp_path, tmp_path / "out", "--dtype=float32", "--overwrite", "--levels=frame").returncode == 0
@@ -232,7 +233,7 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,labels\nother,cat\n")
     result = _convert(tmp_path, tmp_path / "out")
     assert result.returncode == 1
-    assert "--input: nothing to write, for none of the videos can be used: " in result.stderr
+    assert "--input: nothing to write: no video can be used: " in result.stderr
     assert "v0.npy: not in the table of labels" in result.stderr
     for path in tmp_path.rglob("*.npy"):
         path.write_bytes(b"x")
@@ -281,7 +282,7 @@ def test_flags_that_cannot_be_used(flags: Sequence[str], message: str, tmp_path:
 
 
 @pytest.mark.slow
-def test_killed_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_killed_in_a_separate_process(tmp_path: Path) -> None:
     _make(tmp_path, 400)
     assert _convert(tmp_path, tmp_path / "one").returncode == 0
     command = [sys.executable, "-m", "yt8m_tf.bin.convert", *_flags(tmp_path, tmp_path / "two", "--jobs=2")]

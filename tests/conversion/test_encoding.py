@@ -73,13 +73,13 @@ _ONES = np.ones([4, 2])
         ({"x": _ONES, "y": np.ones([4, 3])}, "y has 3 values, and others have 2"),
         ({"x": _ONES, "y": np.ones([4, 2, 1])}, r"y has the shape \[4, 2, 1\], not \[frames, 2\]"),
         ({"x": _ONES, "y": np.ones(2)}, "has frames of some features, and of others a single vector"),
-        ({"x": _ONES, "y": np.array([["a", "b"]] * 4)}, "y holds <U1, not numbers"),
+        ({"x": _ONES, "y": np.array([["a", "b"]] * 4)}, "y contains <U1, not numbers"),
         ({"x": _ONES[:0], "y": _ONES[:0]}, "has no frames"),
         ({"x": _ONES, "y": np.where(np.eye(4, 2), np.nan, 1)}, "y: 2 of 8 values are not finite numbers"),
         ({"x": _ONES, "y": np.where(np.eye(4, 2), np.inf, 1)}, "y: 2 of 8 values are not finite numbers"),
     ],
 )
-def test_what_cannot_be_stored(features: dict[str, np.ndarray], message: str) -> None:
+def test_features_that_cannot_be_stored(features: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(EncodingError, match=message):
         encode(features, {"x": 2, "y": 2}, Storage())
 
@@ -90,7 +90,7 @@ def test_floats_that_are_too_large() -> None:
 
 
 @pytest.mark.parametrize("limits", [["1"], ["2", "1"], ["a", "b"], ["0", "inf"]])
-def test_ranges_that_are_none(limits: list[str]) -> None:
+def test_invalid_ranges(limits: list[str]) -> None:
     with pytest.raises(InputError, match=r"--range=.*: must be LOW,HIGH"):
         Storage.parse("uint8", limits, "--range")
     assert Storage.parse("uint8", ["0", "1.5"], "--range") == Storage("uint8", 0.0, 1.5)

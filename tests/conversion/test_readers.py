@@ -209,8 +209,8 @@ def test_a_file_with_several_names_is_read_once(tmp_path: Path) -> None:
         (["f=x.pb"], "--input=f=...: only .npy files are named; leave 'f=' out"),
         (["x.pb", "x.npz"], "--input: .*x.pb and .*x.npz are of different kinds"),
         (["x.mp4"], r"--input=.*x.mp4: features are read from .pb, .npy, .npz, .csv, .parquet files"),
-        (["x.csv"], "--input=.*x.csv: no column holds a feature.*it has: id, a"),
-        (["y.csv"], "--input=.*y.csv: has no column 'id'; did you mean 'ids'.; name that of the ids in --id_column"),
+        (["x.csv"], "--input=.*x.csv: no column contains a feature; the columns are: id, a; store a feature as lists"),
+        (["y.csv"], "--input=.*y.csv: has no column 'id'; did you mean 'ids'.; name the ids' column with --id_column"),
     ],
 )
 def test_inputs_that_cannot_be_used(patterns: list[str], message: str, tmp_path: Path) -> None:

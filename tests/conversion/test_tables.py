@@ -68,7 +68,7 @@ def test_parquet_has_lists_and_numbers(tmp_path: Path) -> None:
     assert table.rows == {"7": Row((0, 1), "train"), "8": Row(None, "test"), "9": Row((1,), "train")}
 
 
-def test_without_splits_the_ids_say(tmp_path: Path) -> None:
+def test_without_splits_the_ids_decide(tmp_path: Path) -> None:
     """About one in five is for validation, and no video changes its split when others are added."""
     few, more = (
         read_table(
@@ -86,7 +86,7 @@ def test_without_splits_the_ids_say(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (["id,label", "a,x"], "has no column 'labels'; did you mean 'label'?; it has: id, label"),
-        (["id,labels", "a,x", "b,y", "a,z"], "row 4: the id 'a' is that of row 2, too; keep one of them"),
+        (["id,labels", "a,x", "b,y", "a,z"], "row 4: has the same id 'a' as row 2; keep one of them"),
         (["id,labels", "a,x", ",y"], "row 3: no id in column 'id'"),
         (["id,labels,split", "a,x,training"], "row 2: the split 'training' is not one of train, validate, test"),
         (["id,labels", "a,x,y"], "line 2: has another number of cells than line 1"),
@@ -94,7 +94,7 @@ def test_without_splits_the_ids_say(tmp_path: Path) -> None:
         (["id,labels", 'a,"x'], "cannot be read (unexpected end of data)"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_one_line(lines: list[str], message: str, tmp_path: Path) -> None:
+def test_errors_in_a_table_are_one_line(lines: list[str], message: str, tmp_path: Path) -> None:
     path = _csv(tmp_path / "t.csv", *lines)
     with pytest.raises(InputError, match=re.escape(f"--labels={path}: ") + ".*" + re.escape(message.split("; did")[0])):
         read_table(path)
@@ -114,7 +114,7 @@ def test_labels_that_the_vocabulary_lacks(labels: str, message: str, tmp_path: P
         read_table(_csv(tmp_path / "t.csv", "id,labels", f"a,{labels}"), vocabulary=vocabulary)
 
 
-def test_files_that_are_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_not_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "t.csv").write_bytes(b"id,labels\n\xff,x\n")
     for name, message in (
@@ -132,7 +132,7 @@ def test_files_that_are_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_vocabulary_is_read_for_as_many_classes_as_it_has(tmp_path: Path) -> None:
     assert load_vocabulary(_csv(tmp_path / "v.csv", "Index,Name", "1,b", "0,a")) == ["a", "b"]
-    for lines, message in (([], "names no class"), (["1,b"], "names 1 of 2 classes, not class 0")):
+    for lines, message in (([], "names no class"), (["1,b"], "names 1 of 2 classes, but not class 0")):
         with pytest.raises(InputError, match=message):
             load_vocabulary(_csv(tmp_path / "v.csv", "Index,Name", *lines))
 

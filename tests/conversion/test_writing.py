@@ -86,14 +86,14 @@ def test_the_same_videos_give_the_same_bytes(tmp_path: Path) -> None:
     assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
 
 
-def test_what_is_there_is_known_and_not_replaced_unasked(tmp_path: Path) -> None:
+def test_existing_output_is_recognised_and_not_replaced_unasked(tmp_path: Path) -> None:
     assert check_output(tmp_path, "f", False) is None
     written = _write(tmp_path)
     assert check_output(tmp_path, "f", False) == written
     (tmp_path / "video" / "train0000.tfrecord").unlink()
     assert check_output(tmp_path, "f", False) is None
     with pytest.raises(
-        InputError, match=r"holds shards that were made from other input or with other options.*--overwrite"
+        InputError, match=r"contains shards that were made from other input or with other options.*--overwrite"
     ):
         check_output(tmp_path, "other", False)
     assert check_output(tmp_path, "other", True) is None
@@ -127,7 +127,7 @@ def test_interrupted_writing_is_done_again(tmp_path: Path) -> None:
     assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
 
 
-def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+def test_input_is_not_overwritten(tmp_path: Path) -> None:
     """An existing vocabulary is not replaced either, unless the labels come from it."""
     report, vocabulary = tmp_path / "report.csv", tmp_path / "vocabulary.csv"
     read = dataclasses.replace(_TABLE, path=report)

@@ -60,7 +60,7 @@ def test_every_frame_has_the_mean_of_its_clip(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(parsed[name][row], np.tile(mean, (14, 1)), atol=1e-5)
 
 
-def test_a_mean_in_the_context_is_believed_and_checked(rng: np.random.Generator) -> None:
+def test_a_mean_in_the_context_is_used_and_checked(rng: np.random.Generator) -> None:
     given = [tf.train.SequenceExample.FromString(_clip(rng, b"x", 8)[0]) for _ in range(2)]
     given[0].context.feature["clip_rgb"].float_list.value.extend([1.0, 2.0, 3.0])
     parsed = parse_records(tf.constant([own.SerializeToString() for own in given]), _data())
@@ -121,8 +121,8 @@ def test_a_member_of_a_mean_takes_the_clip(rng: np.random.Generator) -> None:
     assert list(common_data([Path("a"), Path("b")], [frames, clip]).features) == ["rgb", "audio", "clip_rgb"]
 
 
-def test_the_shipped_model_of_two_inputs_has_the_weights_of_two_runs_of_videos() -> None:
-    """--init_from a mean of the two runs finds every weight."""
+def test_the_shipped_model_with_two_inputs_starts_from_two_runs_on_videos() -> None:
+    """`--init_from` finds every weight in the mean of the two runs."""
     tuned = load_experiment("segments/nextvlad_whole_clip.yaml")
     videos = [load_experiment(f"first_level/{name}.yaml") for name in ("nextvlad", "frame_logistic")]
     data = common_data([Path("a"), Path("b")], [own.data for own in videos])
@@ -139,22 +139,22 @@ def test_the_shipped_model_of_two_inputs_has_the_weights_of_two_runs_of_videos()
         (
             {"rgb": 3, "clip": {"size": 3, "mean_of": "audio"}},
             "frame",
-            "'audio' is not a frame-level feature of its size, 3",
+            "'audio' is not a frame-level feature of the same size, 3",
         ),
         (
             {"rgb": 3, "clip": {"size": 4, "mean_of": "rgb"}},
             "frame",
-            "'rgb' is not a frame-level feature of its size, 4",
+            "'rgb' is not a frame-level feature of the same size, 4",
         ),
         (
             {"rgb": 3, "clip": {"size": 3, "mean_of": "clip"}},
             "frame",
-            "'clip' is not a frame-level feature of its size, 3",
+            "'clip' is not a frame-level feature of the same size, 3",
         ),
         ({"rgb": 3, "clip": {"size": 3, "mean_of": "rgb"}}, "video", "mean_of is for clips: leave it out"),
         ({"rgb": 3, "clip": {"size": 3, "dtype": "uint8", "mean_of": "rgb"}}, "frame", "dtype of a mean is float_list"),
     ],
 )
-def test_means_that_cannot_be(features: dict, level: str, message: str) -> None:
+def test_invalid_means(features: dict, level: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         _data(features=features, level=level)

@@ -128,7 +128,7 @@ def _changed(record: bytes, change: Callable[[tf.train.SequenceExample], object]
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_is_odd_is_left_to_tensorflow(
+def test_records_of_unusual_form_are_left_to_tensorflow(
     change: tuple[str, Callable[[tf.train.SequenceExample], object]], rng: np.random.Generator
 ) -> None:
     records = [_clip(rng), _changed(_clip(rng), change[1])]
@@ -259,7 +259,7 @@ def test_the_real_clips(real_data_dir: Path) -> None:
     assert _expect_the_same(ClipParser(data, False), list(integrity.good_records(str(shard))), data)
 
 
-def test_tensorflows_parser_refuses_what_is_no_clip(rng: np.random.Generator) -> None:
+def test_tensorflows_parser_refuses_damaged_clips(rng: np.random.Generator) -> None:
     """The comparison with TensorFlow's parser relies on this."""
     with pytest.raises(PARSE_FAILURES):
         parse_records(tf.constant([_clip(rng)[:-3]]), _DATA)

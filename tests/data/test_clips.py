@@ -56,7 +56,7 @@ def _assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
         np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
-def test_what_is_for_training_alone_leaves_evaluation_unchanged(rng: np.random.Generator) -> None:
+def test_training_options_leave_evaluation_unchanged(rng: np.random.Generator) -> None:
     spec = _experiment({"name": "crop", "min_frames": 1, "max_frames": 3}, {"name": "high_pass", "when": "training"})
     batch = _batch(rng)
     evaluated = prepare_clips(batch, spec.data.spec)
@@ -101,7 +101,7 @@ def test_nothing_to_do_changes_nothing(rng: np.random.Generator) -> None:
         ({"name": "every_nth", "min_step": 7, "max_step": 9}, {"name": "singular_vectors", "count": 50}, 50),
     ],
 )
-def test_models_are_told_the_longest_clip(
+def test_models_receive_the_length_of_the_longest_clip(
     sampling: dict[str, Any], preprocessing: dict[str, Any], longest: int
 ) -> None:
     data = _experiment(sampling, preprocessing, max_frames=300).data
@@ -124,7 +124,7 @@ def test_models_are_told_the_longest_clip(
         ({"samples": {}}, "unknown key 'data.frames.samples'; did you mean 'data.frames.sampling'?"),
     ],
 )
-def test_bad_values_are_one_line(frames: dict[str, Any], message: str) -> None:
+def test_bad_values_give_a_one_line_error(frames: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_experiment({"model": {"name": "mean_fcn"}, "data": {"level": "frame", "frames": frames}})
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -46,7 +46,7 @@ def test_kinds(content: bytes, kind: str, tmp_path: Path) -> None:
     assert damage is not None and damage.offset == 0 and damage.reason.startswith(kind)
 
 
-def test_a_damaged_start_is_told_from_what_holds_no_record(rng: np.random.Generator, tmp_path: Path) -> None:
+def test_a_damaged_first_record_differs_from_a_file_without_records(rng: np.random.Generator, tmp_path: Path) -> None:
     noise = tmp_path / "noise"
     noise.write_bytes(bytes([255]) + rng.bytes(400))
     assert (kind_of(str(noise)) or "").startswith("no record starts anywhere in it")

@@ -88,7 +88,7 @@ def test_table(shards, capsys):
     assert lines[1 : lines.index([])] == [row.split() for row in rows]
 
 
-def test_json_holds_the_same(shards, tmp_path, capsys):
+def test_json_has_the_same_content(shards, tmp_path, capsys):
     status, _ = inspect(capsys, shards / "2018.tfrecord", json_path=tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     expected = {
@@ -180,12 +180,12 @@ def test_shards_are_not_written_over(shards, tmp_path, capsys):
     saved.mkdir()
     (saved / path.name).write_bytes(whole)
     path.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match=rf"--salvage_to={saved}: {saved / path.name} is there already; name another"):
+    with pytest.raises(InputError, match=rf"--salvage_to={saved}: {saved / path.name} already exists; name another"):
         inspect(capsys, path, salvage_to=saved)
     assert (saved / path.name).read_bytes() == whole and path.read_bytes() == whole[:-1]
 
 
-def test_nothing_is_to_be_saved_of_what_is_no_shard(tmp_path, capsys):
+def test_salvage_is_not_suggested_for_a_file_that_is_not_a_shard(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("id,labels\na,cat\nb,dog\n")
     status, lines = inspect(capsys, tmp_path / "a.csv")
     assert status == 1 and " ".join(lines[-1]) == "1 of 1 shards are damaged"

@@ -151,7 +151,7 @@ def test_truncated_between_records_is_sound(tmp_path, records):
     assert scan_shard(str(path)) == integrity.ShardScan(str(path), 70, offsets_of(records)[70], None)
 
 
-def test_files_that_are_no_shards(tmp_path, records):
+def test_files_that_are_not_shards(tmp_path, records):
     text, packed, missing = tmp_path / "a.csv", tmp_path / "a.gz", tmp_path / "missing"
     text.write_text("VideoId,LabelConfidencePairs\n")
     packed.write_bytes(gzip.compress(Path(write_shard(tmp_path / "a", records)).read_bytes()))
@@ -239,7 +239,7 @@ def walk_lengths(path):
     return count
 
 
-def test_what_tensorflow_alone_refuses_is_named(tmp_path):
+def test_records_that_only_tensorflow_refuses_are_named(tmp_path):
     sound = video_record(b"good", [1], rgb=np.zeros(4, np.float32), audio=np.zeros(2, np.float32))
     # Labels with a field that Feature lacks: Python's parser skips it, TensorFlow's reports damage.
     odd = sound + b"\x0a\x13\x0a\x11\x0a\x06labels\x12\x07\x10\x01\x1a\x03\x0a\x01\x01"

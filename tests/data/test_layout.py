@@ -52,7 +52,7 @@ def test_the_section_reads_the_records(kind: str, level: schema.Level, rng: np.r
         )
 
 
-def test_what_youtube_8m_has_is_left_to_the_defaults(rng: np.random.Generator) -> None:
+def test_features_of_youtube_8m_are_left_to_the_defaults(rng: np.random.Generator) -> None:
     means = {name: np.zeros(size, np.float32) for name, size in schema.FEATURE_SIZES.items()}
     assert _section([video_record(b"abcd", [3861], **means)]) == [
         "data:",
@@ -64,7 +64,7 @@ def test_what_youtube_8m_has_is_left_to_the_defaults(rng: np.random.Generator) -
     assert _parsed(_section([frame_record(b"abcd", [4715], **frames)])) == DataConfig(level="frame", num_classes=4716)
 
 
-def test_what_is_seen_beside_the_features_is_said(rng: np.random.Generator) -> None:
+def test_other_content_of_records_is_described(rng: np.random.Generator) -> None:
     records, _ = feature_kinds.records("three", "frame", rng, 60)
     assert "    # in the context, a vector for all frames: text: {size: 6, dtype: float32, in_context: true}" in [
         line.partition("  # float32")[0] for line in _section(records)
@@ -82,7 +82,7 @@ def test_records_that_no_section_reads() -> None:
     assert _section([clip, video]) == ["# for the section data of a configuration, inspect records of a single level"]
     changing = [video_record(b"a", [1], rgb=np.ones(size, np.float32), text=np.ones(3, np.float32)) for size in (4, 5)]
     lines = _section([*changing, video_record(b"b", [1], rgb=np.ones(4, np.float32))])
-    assert lines[0] == "# no feature that all records hold in one size"
+    assert lines[0] == "# no feature has the same size in all records"
     assert [line.strip() for line in lines[1:]] == [
         "# left out: 'mean_rgb' (sizes 4, 5)",
         "# left out: 'mean_text' (1 of 3 records lack it)",

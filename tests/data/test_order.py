@@ -1,4 +1,4 @@
-"""The order of records depends on seed and position alone."""
+"""The order of records depends only on the seed and the position."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_files_order_without_a_seed_and_a_window(tmp_path: Path) -> None:
     assert [name.decode() for _, name in one_pass.as_numpy_iterator()] == names[:6]
 
 
-def test_any_seed_gives_an_order_of_its_own(tmp_path: Path) -> None:
+def test_each_seed_gives_another_order(tmp_path: Path) -> None:
     shards = _shards(tmp_path, [27])  # a single shard, so only records are shuffled
     orders = [tuple(name for _, name in _read(shards, 0, 30, 27, seed=seed)) for seed in (0, 1, 2**31 + 5, 2**62 + 3)]
     assert len(set(orders)) == 4 and all(len(set(order)) == 27 for order in orders)

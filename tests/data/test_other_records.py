@@ -134,17 +134,17 @@ _PROBLEMS = {
     "NaN in a list": (
         ("clip_floats", {}),
         _set_float(_CLIP, 1, 4, np.nan),
-        f"frame 1 of '{_CLIP}' holds nan at 4, 1 of 30 values are not finite; write the shard again",
+        f"frame 1 of '{_CLIP}' contains nan at 4, 1 of 30 values are not finite; write the shard again",
     ),
     "infinity in bytes": (
         ("clip_bytes", {}),
         _set_bytes("clip", np.array([1, 2, np.inf, 3, np.nan, 1], np.float16)),
-        "frame 2 of 'clip' holds inf at 2, 2 of 30 values are not finite; write the shard again",
+        "frame 2 of 'clip' contains inf at 2, 2 of 30 values are not finite; write the shard again",
     ),
     "out of range in bytes": (
         ("clip_bytes", {}),
         _set_bytes("clip", np.array([1, 2, 4.5, -4, 4, -9], np.float16)),
-        "frame 2 of 'clip' holds 4.5 at 2, 2 of 30 values lie outside [-4, 4]; change data.features.clip.range, or"
+        "frame 2 of 'clip' contains 4.5 at 2, 2 of 30 values lie outside [-4, 4]; change data.features.clip.range, or"
         " write the shard again",
     ),
     "another size": (
@@ -200,13 +200,13 @@ _PROBLEMS = {
         lambda context, lists: context["text"].bytes_list.value.__setitem__(
             0, np.array([0, np.nan, 0, 0, 0, 0], "<f4").tobytes()
         ),
-        "'text' holds nan at 1, 1 of 6 values are not finite; write the shard again",
+        "'text' contains nan at 1, 1 of 6 values are not finite; write the shard again",
     ),
 }
 
 
 @pytest.mark.parametrize("case", _PROBLEMS)
-def test_what_does_not_fit_is_named(case: str, rng: np.random.Generator) -> None:
+def test_records_and_features_that_do_not_fit_are_named(case: str, rng: np.random.Generator) -> None:
     """The mismatch is named, and neither parser accepts the record."""
     (kind, changes), change, message = _PROBLEMS[case]
     data = dataclasses.replace(feature_kinds.data_of(kind, "frame"), **changes)
@@ -242,7 +242,7 @@ def test_a_range_of_floats_and_a_sum_that_overflows(rng: np.random.Generator) ->
         np.testing.assert_array_equal(batch[name][0, :40], values)
 
 
-def test_features_that_differ_in_length_may_where_that_is_said(rng: np.random.Generator) -> None:
+def test_features_may_differ_in_length_if_allowed(rng: np.random.Generator) -> None:
     data = feature_kinds.data_of("mediapipe", "frame")
     record = _changed(feature_kinds.record("mediapipe", "frame", rng, b"v", [1])[0], _drop_frames("RGB/feature/floats"))
     for most in (4, None):

@@ -128,7 +128,7 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> None:
         *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 4, (6, 6)), (7, 11, (5,)))),
     ],
 )
-def test_going_on_from_any_position_gives_the_same_batches(
+def test_resuming_from_any_position_gives_the_same_batches(
     data: DataConfig, window: int, batch_size: int, sizes: Sequence[int], tmp_path: Path, rng: np.random.Generator
 ) -> None:
     """Over several passes and group borders; in one of the cases, batches span passes."""
@@ -265,8 +265,10 @@ def test_skipping_damage_in_evaluation(batch_size: int, records: dict[int, int],
 @pytest.mark.parametrize("shuffle_records", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 500))])
 @pytest.mark.parametrize("records", [pytest.param({0: 11}, marks=pytest.mark.slow), {0: 5, 2: 0, 4: 7}], ids=str)
 def test_skipping_damage_in_training(records: dict[int, int], shuffle_records: int, tmp_path: Path) -> None:
-    """Every good record before the damage comes once a pass, including the pass in which the damage is found. The same
-    holds for a run that was killed later, and has to find the damage again."""
+    """Every good record before the damage comes once a pass, including the pass in which the damage is found.
+
+    This is also true of a run that is killed later, resumes, and finds the damage again.
+    """
     shards, _ = _damaged_shards(tmp_path, records)
     good = [20 * s + i for s in range(5) for i in range(records.get(s, 20))]
     data, faults = dataclasses.replace(_DATA, shuffle_records=shuffle_records), Faults(on_damaged="skip")
@@ -304,7 +306,7 @@ def test_damage_at_the_start_of_all_shards(on_damaged: Any, endless: bool, tmp_p
 @pytest.mark.parametrize("faults", [Faults(), Faults(on_damaged="skip", on_empty="skip")], ids=["error", "skip"])
 def test_shards_without_any_record_are_an_error_not_a_hang(faults: Faults, tmp_path: Path) -> None:
     shards = _shards(tmp_path, [0, 0, 0])
-    with pytest.raises(InputError, match=r"no usable record in 3 training shards \('.*train00\.tfrecord', for one, is"):
+    with pytest.raises(InputError, match=r"no usable record in 3 training shards \(for example, '.*00\.tfrecord' is"):
         _stream(shards, faults=faults)
     shards, _ = _damaged_shards(tmp_path, dict.fromkeys(range(5), 0))
     Path(shards[2]).write_bytes(b"")  # an empty shard among damaged ones
@@ -352,7 +354,7 @@ def test_nothing_but_clips_without_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_empty", ["error", "skip"])
 @pytest.mark.parametrize("endless", [False, True], ids=["evaluation", "training"])
-def test_a_feature_that_is_missing_is_no_empty_clip(on_empty: Any, endless: bool, tmp_path: Path) -> None:
+def test_a_missing_feature_is_not_an_empty_clip(on_empty: Any, endless: bool, tmp_path: Path) -> None:
     records = [frame_record(b"v", [1], rgb=np.ones((2, 3), "uint8")) for _ in range(9)]
     shards, faults = [str(write_shard(tmp_path / "train0.tfrecord", records))], Faults(on_empty=on_empty)
     with pytest.raises(
@@ -384,7 +386,7 @@ _BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "label": ("video", lambda: _video(labels=[1000]), "label 1000 is not below data.num_classes: 1000"),
     "frame label": ("frame", lambda: _frames(labels=[1000]), "label 1000 is not below data.num_classes: 1000"),
     "labels": ("video", lambda: _video(labels=[1, 2, 3, 4]), "4 labels, more than data.max_labels: 3"),
-    "nan": ("video", lambda: _video(rgb=np.array([1, np.nan, 1], "float32")), "'mean_rgb' holds nan at 1"),
+    "nan": ("video", lambda: _video(rgb=np.array([1, np.nan, 1], "float32")), "'mean_rgb' contains nan at 1"),
     "no record": ("video", lambda: b"\x0a\xff\xff", "3 bytes that are not a tf.train.Example"),
     "no clip": ("frame", lambda: b"\x0a\xff\xff", "3 bytes that are not a tf.train.Example"),
 }
@@ -420,7 +422,7 @@ def test_bad_records_are_named(name: str, endless: bool, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_a_failure_that_nothing_explains_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexplained_failure_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = _shards(tmp_path, [20])
     monkeypatch.setattr(integrity, "find_bad_record", lambda *arguments, **options: None)
     write_shard(Path(shards[0]), [_video(labels=[1000])] * 10)

@@ -124,7 +124,7 @@ def test_singular_vectors(jit: bool, rng: np.random.Generator) -> None:
         assert not found[row, kept[row] :].any()
 
 
-def test_robust_pca_finds_what_was_added(rng: np.random.Generator) -> None:
+def test_robust_pca_finds_the_added_parts(rng: np.random.Generator) -> None:
     """With enough iterations, the two parts equal those that the clip was composed of."""
     low_rank = rng.normal(size=(3, 40, 2)) @ rng.normal(size=(3, 2, 23))
     outliers = rng.normal(size=low_rank.shape) * 5 * (rng.uniform(size=low_rank.shape) < 0.04)

@@ -99,11 +99,11 @@ VIDEO_PROBLEMS = {
     ),
     "nan": (
         video(mean_audio=[0.0, float("nan")]),
-        "'mean_audio' holds nan at 1, 1 of 2 values are not finite; write the shard again",
+        "'mean_audio' contains nan at 1, 1 of 2 values are not finite; write the shard again",
     ),
     "inf": (
         video(mean_rgb=[0.0, -np.inf, 1.0, np.inf]),
-        "'mean_rgb' holds -inf at 1, 2 of 4 values are not finite; write the shard again",
+        "'mean_rgb' contains -inf at 1, 2 of 4 values are not finite; write the shard again",
     ),
 }
 FRAME_PROBLEMS = {
@@ -145,7 +145,7 @@ def test_frame_level_problems(record, message):
     assert check_record(record, FRAME, need_labels=True) == message
 
 
-def test_what_need_not_be_there():
+def test_labels_and_frames_that_are_not_needed():
     assert check_record(video(labels=None), VIDEO, need_labels=False) is None
     for empty in (clip(rgb=None, audio=None), clip(audio=[])):
         assert check_record(empty, FRAME, need_labels=True, need_frames=False) is None

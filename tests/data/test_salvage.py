@@ -76,7 +76,7 @@ def test_random_damage_in_many_records(tmp_path, records, chunk_bytes, rng):
         assert len(report.damages) == sum(number - 1 not in hit for number in hit), message
 
 
-def test_bytes_lost_inserted_and_cut_off(tmp_path, records, chunk_bytes):
+def test_lost_inserted_and_truncated_bytes(tmp_path, records, chunk_bytes):
     records[19:22] = [b"some data"] * 3
     starts = starts_of(records)
     sound = write_shard(tmp_path / "a", records)
@@ -100,7 +100,7 @@ def test_sound_shard_is_copied(tmp_path, records):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "saved").read_bytes()
 
 
-def test_nothing_good_writes_nothing(tmp_path):
+def test_a_file_without_good_records_writes_nothing(tmp_path):
     report, _ = salvaged(tmp_path / "a.csv", b"VideoId,LabelConfidencePairs\n" * 10)
     assert report.num_records == 0 and str(report) == f"{tmp_path / 'a.csv'}: no good records, nothing written"
 

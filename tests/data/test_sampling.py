@@ -106,7 +106,7 @@ def test_farthest_frames(jit: bool, rng: np.random.Generator) -> None:
             assert not {1, 2, 3, 4} & set(chosen)
 
 
-def test_crops_are_frames_in_a_row_of_every_length_and_place(rng: np.random.Generator, seed: tf.Tensor) -> None:
+def test_crops_are_consecutive_frames_of_every_length_and_position(rng: np.random.Generator, seed: tf.Tensor) -> None:
     config, batch = SamplingConfig("crop", min_frames=2, max_frames=3), 2000
     clips = _clips(rng, batch, 7)
     sampled, kept = _sample(clips, tf.fill([batch], 5), config, seed)
@@ -150,7 +150,7 @@ def _cuts(sampled: dict[str, Any], row: int, kept: int, length: int) -> list[int
     means = np.asarray(sampled["which"][row])
     members = [np.flatnonzero(means[i, :length] > means[i].min() + 1e-3).tolist() for i in range(kept)]
     assert [t for segment in members for t in segment] == list(range(length)), (
-        "segments are in order, and hold every frame once"
+        "segments are in order, and contain every frame once"
     )
     return [segment[0] for segment in members]
 
@@ -177,7 +177,7 @@ def test_segments_are_replaced_with_their_means(
             np.testing.assert_allclose(sampled[name][row, : len(starts)], expected, atol=1e-5)
 
 
-def test_every_way_of_cutting_is_as_likely(rng: np.random.Generator, seed: tf.Tensor) -> None:
+def test_all_ways_of_cutting_are_equally_likely(rng: np.random.Generator, seed: tf.Tensor) -> None:
     batch = 2000
     which = np.tile(255 * np.eye(7, dtype=np.uint8), (batch, 1, 1))
     config = SamplingConfig("random_segments", count=3)
@@ -269,7 +269,7 @@ def test_lengths_that_only_the_batch_knows(method: SamplingConfig, rng: np.rando
             np.testing.assert_allclose(known[name], found[name], atol=1e-5)
 
 
-def test_clips_without_frames_count_as_one_of_one(
+def test_clips_without_frames_are_sampled_as_if_they_had_one(
     method: SamplingConfig, rng: np.random.Generator, seed: tf.Tensor
 ) -> None:
     clips = _clips(rng, 3, _SIZE)

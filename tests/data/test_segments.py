@@ -145,7 +145,7 @@ def test_an_evaluation_has_every_segment_in_order(tmp_path: Path, rng: np.random
     assert faults.num_beyond and "rated segments that start beyond their clips" in faults.summary()[0]
 
 
-def test_clips_without_frames_are_left_out_where_that_is_wished(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_clips_without_frames_are_left_out_on_request(tmp_path: Path, rng: np.random.Generator) -> None:
     empty = rated_record(b"empty", [(0, 1, 1.0)], rgb=np.zeros((0, 8), np.uint8), audio=np.zeros((0, 4), np.uint8))
     shard = str(write_shard(tmp_path / "train.tfrecord", [empty, *random_records(rng, 5)]))
     faults = Faults(on_empty="skip")
@@ -246,7 +246,7 @@ def test_shards_without_segments_are_refused(kind: str, tmp_path: Path) -> None:
         ({"features": {"ratings": 8}}, "data.features.ratings: batches of segments use that name for something else"),
     ],
 )
-def test_what_does_not_go_with_segments_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_options_that_exclude_segments_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _data(**changes)
 

@@ -59,7 +59,7 @@ def test_patterns_that_match_no_file(pattern: str, message: str, directory: Path
         list_shards(["train0*", pattern], str(directory), "data.test")
 
 
-def test_a_level_too_high_is_said(tmp_path: Path) -> None:
+def test_too_high_a_level_is_reported(tmp_path: Path) -> None:
     for name in ("2/video", "2/frame"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "train00.tfrecord").touch()

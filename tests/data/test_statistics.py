@@ -98,7 +98,7 @@ def test_damage(tmp_path: Path, rng: np.random.Generator) -> None:
     assert len(good) == 1, "the good records before the damage count"
 
 
-def test_a_shard_that_is_not_there(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_shard_that_does_not_exist(tmp_path: Path, rng: np.random.Generator) -> None:
     labels = _random_labels(rng, [5])
     shards = [str(tmp_path / "none.tfrecord"), *_shards(tmp_path, labels)]
     with pytest.raises(InputError, match=r"none\.tfrecord: damaged at byte 0.*cannot be read"):
@@ -107,13 +107,13 @@ def test_a_shard_that_is_not_there(tmp_path: Path, rng: np.random.Generator) -> 
     np.testing.assert_allclose(prior, _expected(labels[0]), rtol=1e-12)
 
 
-def test_what_is_no_record(tmp_path: Path) -> None:
+def test_a_record_that_is_not_an_example(tmp_path: Path) -> None:
     shard = str(write_shard(tmp_path / "train0.tfrecord", [b"\x0a\xff\xff"]))
     with pytest.raises(InputError, match=r"train0\.tfrecord: record 0: 3 bytes that are not a tf\.train\.Example"):
         class_prior([shard], _data(), 100, Faults())
 
 
-def test_target_weights_worked_out_by_hand() -> None:
+def test_target_weights_computed_by_hand() -> None:
     prior = np.array([0.04, 0.01, 0.16])
     np.testing.assert_allclose(target_weights(prior, 0.5), [0.5, 1.0, 0.25])
     np.testing.assert_allclose(prior * target_weights(prior, 1.0), [0.01] * 3)  # all classes weigh the same

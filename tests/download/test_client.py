@@ -33,7 +33,7 @@ def _fetch(server: FaultyServer, path: Path, listener: Listener | None = None) -
 
 
 def _check_starts(server: FaultyServer, starts: Sequence[int]) -> None:
-    """Checks that each request starts where the previous answer broke off, or up to two chunks earlier."""
+    """Checks that each request starts where the previous answer ended, or up to two chunks earlier."""
     assert len(server.answers) == len(starts)
     for answer, start in zip(server.answers, starts, strict=True):
         assert max(0, start - 2 * CHUNK) <= answer.start <= start
@@ -77,7 +77,7 @@ def test_the_file_comes_whole(
         (b"x" * 1000, [1000, 0]),  # part of another file
     ],
 )
-def test_goes_on_behind_what_is_there(part: bytes, starts: Sequence[int], tmp_path: Path) -> None:
+def test_an_interrupted_download_continues(part: bytes, starts: Sequence[int], tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(part)
     server = _server()
     _fetch(server, tmp_path / "x")
@@ -85,7 +85,7 @@ def test_goes_on_behind_what_is_there(part: bytes, starts: Sequence[int], tmp_pa
     assert [answer.start for answer in server.answers] == list(starts)
 
 
-def test_an_answer_whose_end_is_not_said_is_checked(tmp_path: Path) -> None:
+def test_an_answer_without_a_length_is_checked(tmp_path: Path) -> None:
     """Without Content-Length, a broken connection looks like the end."""
     server = _server("unsized cut")
     _fetch(server, tmp_path / "x")
@@ -108,12 +108,12 @@ def test_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
         ("403", "403 Forbidden; look again", 1),
         ("503 after 7200", "503 Service Unavailable, and asks to wait for 120 min; try again then", 1),
         ("503 after soon", "503 Service Unavailable, 3 times; check the connection", 3),
-        ("stall", "nothing came for 0.2 s, 3 times; check the connection", 3),
+        ("stall", "no data for 0.2 s, 3 times; check the connection", 3),
         ("cut", "the connection was cut, 3 times; check the connection", 3),
-        ("wrong", f"in 3 attempts, but {_MD5} in the plan: the copy there is damaged, or another one; look again", 3),
+        ("wrong", f"in 3 attempts, but {_MD5} in the plan: the file there is damaged or has changed; look again", 3),
     ],
 )
-def test_a_server_that_never_gives_it(
+def test_a_server_that_never_sends_the_file(
     fault: str, message: str, num_answers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A one-line error with the address and the reason; the number of attempts is limited."""
@@ -125,7 +125,7 @@ def test_a_server_that_never_gives_it(
     assert "\n" not in str(error.value) and len(server.answers) == num_answers
 
 
-def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+def test_a_server_that_does_not_exist(tmp_path: Path) -> None:
     with _server().running() as address:
         pass
     client = Client(Patience(retries=0), "look again")
@@ -142,7 +142,7 @@ def test_breaks_after_progress_do_not_count(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "x").read_bytes() == _CONTENT and len(server.answers) == 6
 
 
-def test_ends_when_it_is_told_to(tmp_path: Path) -> None:
+def test_ends_on_request(tmp_path: Path) -> None:
     """A download stops while it waits for a server that asks for a long pause, and between two pieces."""
     stop = threading.Event()
     for fault, listener in (

@@ -32,7 +32,7 @@ def _numbered(shards: Mapping[str, bytes]) -> dict[str, bytes]:
     return {f"train{number:04d}.tfrecord": content for number, content in enumerate(shards.values())}
 
 
-def test_a_partition_comes_whole_and_is_not_fetched_again(tmp_path: Path) -> None:
+def test_a_partition_is_fetched_completely_and_only_once(tmp_path: Path) -> None:
     faults = ("cut", "503", "wrong", "stall", "no range", "429")
     shards = make_shards(12)
     server = publish(shards, lambda _, number: faults[number // 3 % 6] if number % 3 == 2 else "")
@@ -90,12 +90,13 @@ def test_original_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert _contents(tmp_path / "x") == shards
     other = _download(publish(shards), tmp_path / "x")
     assert (
-        "has 27 of the files under their original names, such as trainaa.tfrecord; go on with --names=" in other.stderr
+        "has 27 of the files under their original names, such as trainaa.tfrecord; continue with --names="
+        in other.stderr
     )
     assert other.returncode == 1 and _contents(tmp_path / "x") == shards
 
 
-def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_existing_output_is_not_replaced_unasked(tmp_path: Path) -> None:
     shards = make_shards(2)
     (tmp_path / "train0001.tfrecord").write_bytes(b"my own")
     result = _download(publish(shards), tmp_path)
@@ -112,7 +113,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     server.files |= {path.replace("video", "frame"): content for path, content in server.files.items()}
     result = _download(server, tmp_path, "--partition=2/frame/train", "--overwrite")
     assert result.returncode == 1 and _contents(tmp_path) == _numbered(shards)
-    assert "train0000.tfrecord there is 2/video/train/trainaa.tfrecord; give 2/frame/train another" in result.stderr
+    assert "train0000.tfrecord comes from 2/video/train/trainaa.tfrecord; give 2/frame/train another" in result.stderr
 
 
 def test_the_plan_changes_nothing(tmp_path: Path) -> None:
@@ -127,17 +128,18 @@ def test_the_plan_changes_nothing(tmp_path: Path) -> None:
     assert not any(answer.sent for answer in server.answers if answer.path.endswith(".tfrecord"))
 
 
-def test_a_full_disk_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = type("Usage", (), {"free": 9_000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
     result = _download(publish(make_shards(2)), tmp_path / "data")
     assert result.returncode == 1 and not (tmp_path / "data").exists()
     assert (
-        "0.0 MB are to come, and 0.0 MB are free there; make room, or fetch fewer files with --files" in result.stderr
+        "0.0 MB must be fetched, but 0.0 MB are free there; make room, or fetch fewer files with --files"
+        in result.stderr
     )
 
 
-def test_a_disk_that_is_full_meanwhile_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_gives_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -147,7 +149,7 @@ def test_a_disk_that_is_full_meanwhile_is_one_line(tmp_path: Path, monkeypatch: 
     assert "No space left on device; make room there, or name another directory, and start" in result.stderr
 
 
-def test_what_cannot_be_fetched_is_said_once_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_files_that_cannot_be_fetched_are_listed_once_and_the_others_fetched(tmp_path: Path) -> None:
     shards = make_shards(8)
     missing = "/2/video/train/trainac.tfrecord"
     result = _download(publish(shards, lambda path, _: "404" if path == missing else ""), tmp_path)
@@ -173,7 +175,7 @@ def test_a_server_without_the_files_is_not_asked_for_all_of_them(tmp_path: Path)
         ("2/vidoe/test", "--partition=2/vidoe/test: the levels of version 2 are video or frame"),
     ],
 )
-def test_a_partition_that_there_is_not_is_one_line(partition: str, message: str, tmp_path: Path) -> None:
+def test_a_partition_that_does_not_exist_gives_a_one_line_error(partition: str, message: str, tmp_path: Path) -> None:
     result = _download(publish({}), tmp_path / "data", f"--partition={partition}")
     assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()

@@ -53,13 +53,13 @@ def test_selection_of_numbers() -> None:
 
 
 @pytest.mark.parametrize("values", [["3..1"], ["a"], ["-1"], ["1.2"], [""]])
-def test_numbers_that_are_none(values: list[str]) -> None:
+def test_invalid_numbers(values: list[str]) -> None:
     with pytest.raises(InputError, match=r"--files=.*such as 0\.\.99"):
         plan.parse_ranges(values)
 
 
 @pytest.mark.parametrize("values", [["1"], ["0", "100"], ["101", "100"], ["1", "2", "3"], ["x", "y"]])
-def test_shares_that_are_none(values: list[str]) -> None:
+def test_invalid_shares(values: list[str]) -> None:
     with pytest.raises(InputError, match=r"--shard=.*such as 1,100"):
         plan.parse_share(values)
     assert plan.parse_share(["1", "100"]) == (1, 100)
@@ -75,7 +75,7 @@ def test_shares_that_are_none(values: list[str]) -> None:
         ("2/video/val", "train, validate or test"),
     ],
 )
-def test_partitions_that_there_are_not(text: str, message: str) -> None:
+def test_partitions_that_do_not_exist(text: str, message: str) -> None:
     with pytest.raises(InputError, match=f"--partition={text}: .*{message}"):
         plan.Partition.parse(text)
 
@@ -110,11 +110,11 @@ def test_addresses_of_all_versions() -> None:
         b'{"files": {"trainaa.tfrecord": "%s", "train0000.tfrecord": "%s"}}' % ((_MD5.encode(),) * 2),
     ],
 )
-def test_what_is_no_plan_is_refused(content: bytes) -> None:
+def test_an_invalid_plan_is_refused(content: bytes) -> None:
     """Invalid plans are refused, including those with paths: a server could otherwise place files anywhere."""
     with pytest.raises(InputError, match=r"^http://x/plan.json: .*check the address"):
         plan.parse_plan(content, _TRAIN, "http://x/plan.json")
 
 
-def test_names_that_differ_in_case_alone() -> None:
+def test_names_that_differ_only_in_case() -> None:
     assert plan.colliding(["trainaa", "trainaA", "trainab", "x"]) == ["trainaa", "trainaA"]

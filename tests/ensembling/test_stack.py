@@ -161,7 +161,7 @@ def test_one_saved_model(world: World, tmp_path: Path) -> None:
     assert not {op for op in used if "PyFunc" in op or "Custom" in op} and "While" in " ".join(used)
 
 
-def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> None:
+def test_models_that_cannot_be_one_graph_are_refused(world: World, tmp_path: Path) -> None:
     stacked = world.stack(CONFIGS["union"], "stacked_union")
     one, two = world.runs()
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_one_graph_is_refused(world: World, tmp_path: Path) -> No
     begun = json.loads((other / "stack.json").read_text())
     begun["config"]["aggregates"] = False
     (other / "stack.json").write_text(json.dumps(begun))
-    refused(r"--stack=.*: fold_0.txt has 6 columns \('mean' for one\), where the models .* make 3", where=other)
+    refused(r"--stack=.*: fold_0.txt has 6 columns \(for example 'mean'\), but the models .* make 3", where=other)
     (other / "report.json").unlink()
     refused(r"no finished stacking there \(report.json is missing\)", where=other)
 

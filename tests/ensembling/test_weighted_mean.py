@@ -112,7 +112,7 @@ def test_members_of_other_features(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.end_to_end
-def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
+def test_runs_that_cannot_be_combined(world: World, tmp_path: Path) -> None:
     run = world.logistic()
     other = _train(
         world.data_dir, tmp_path / "other", {"name": "logistic"}, data={"num_classes": 11}, train={"epochs": 1}
@@ -127,7 +127,7 @@ def test_what_cannot_be_combined(world: World, tmp_path: Path) -> None:
         weighted_mean.combine([run], [0.0], tmp_path / "mean")
     with pytest.raises(InputError, match=r"--members: .*none is not a run directory of yt8m-train \(it has no config"):
         weighted_mean.combine([tmp_path / "none"], [1.0], tmp_path / "out")
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="contains a run already"):
         weighted_mean.combine([run], [1.0], other)
     weights = tmp_path / "weights.json"
     weights.write_text(json.dumps({"logistic": 0.25}))
@@ -175,7 +175,7 @@ def test_a_variable_that_no_source_has(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weight", ["NaN", "Infinity", '"nan"', "1" + "0" * 400, "null", "[" * 100_000])
-def test_weights_that_are_no_numbers_are_refused(weight: str, tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_refused(weight: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.json"
     path.write_text(f'{{"a": {weight}}}')
     with pytest.raises(InputError, match=r"weights\.json: cannot be read .*give weights\.json of yt8m-stack"):

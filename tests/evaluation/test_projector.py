@@ -76,7 +76,7 @@ def test_a_member_without_such_a_layer_is_left_out() -> None:
         class_weights(models.build_model(neighbors, spec), spec)
 
 
-def test_a_model_without_such_a_layer_is_one_line() -> None:
+def test_a_model_without_such_a_layer_gives_a_one_line_error() -> None:
     inputs = keras.Input((4,), name="rgb")
     model = keras.Model({"rgb": inputs}, keras.ops.tile(inputs, (1, 5))[:, :_CLASSES], name="odd")
     with pytest.raises(InputError, match=r"^--projector: model 'odd' has no layer .* 17 classes; leave the flag out$"):
@@ -93,7 +93,7 @@ def _plugin(logdir: Path) -> werkzeug_test.Client:
     return werkzeug_test.Client(lambda environ, start: apps[environ["PATH_INFO"]](environ, start), wrappers.Response)
 
 
-def test_the_plugin_shows_what_was_written(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_the_plugin_shows_the_written_vectors(tmp_path: Path, rng: np.random.Generator) -> None:
     metrics = random_metrics(rng, classes=25)
     names = ['Rock "n" roll', "tab\tand  spaces", "", *(f"name {c}" for c in range(3, 25))]
     lines = ["Index,TrainVideoCount,Name,Vertical1"]
@@ -130,7 +130,7 @@ def test_without_a_vocabulary_classes_are_numbered(tmp_path: Path, rng: np.rando
     assert tensor.shape == (25, 2)
 
 
-def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_an_unwritable_directory_gives_a_one_line_error(tmp_path: Path, rng: np.random.Generator) -> None:
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(InputError, match=r"^--projector: '.*' cannot be written"):
         write_projector(tmp_path / "file" / "run", np.ones((25, 2), np.float32), random_metrics(rng))

@@ -46,7 +46,7 @@ def test_table_is_aligned(metrics):
     assert lines[8].endswith("2 of 3")
 
 
-def test_files_hold_all_metrics(metrics, tmp_path):
+def test_files_contain_all_metrics(metrics, tmp_path):
     directory = tmp_path / "new" / "directory"
     runs.write_evaluation(metrics, directory, vocabulary=["Game", "Été", 'a "b", c'], context={"run": "r1"})
     assert sorted(os.listdir(directory)) == ["classes.csv", "metrics.json"]

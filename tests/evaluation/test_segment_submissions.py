@@ -97,14 +97,14 @@ def test_a_line_that_cannot_be_read_is_named(world: Path, rows: str, message: st
             rated_record(b"x", [0], [4716], [1]),
             "class 4716, rated at second 0, is not below 4716, the classes of --num",
         ),
-        (rated_record(b"x", [-5], [1], [1]), "'segment_start_times' holds -5"),
+        (rated_record(b"x", [-5], [1], [1]), "'segment_start_times' contains -5"),
         (video_record(b"x", [1], rgb=np.zeros(2, np.float32)), "(x): a record of the video level"),
         (rated_record(b"a", [0], [1], [1]), "(a): its id is that of an earlier record"),
         (rated_record(b"", [0], [1], [1]), "record 0 (no id): has no id"),
     ],
     ids=lambda value: value if isinstance(value, str) else "record",  # maps' bytes differ between processes
 )
-def test_ratings_that_are_none_are_named(world: Path, record: bytes, message: str) -> None:
+def test_invalid_ratings_are_named(world: Path, record: bytes, message: str) -> None:
     write_shard(world / "wrong.tfrecord", [record])
     with pytest.raises(InputError) as error:
         read_ratings(str(world / "*.tfrecord"), 4716)
@@ -147,13 +147,13 @@ def test_a_submission_reads_back_and_its_lists_are_cut(tmp_path: Path) -> None:
         ("Index\n9\n", "line 2: class 9 is not one of 9"),
     ],
 )
-def test_a_list_of_classes_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_list_of_classes(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "classes.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_classes(tmp_path / "classes.csv", 9)
 
 
-def test_the_flag_for_classes_is_for_segments_alone(world: Path) -> None:
+def test_the_flag_for_classes_is_only_for_segments(world: Path) -> None:
     (world / "segments.csv").write_text("VideoId,LabelConfidencePairs\na,1 0.5\n")
     code, _, stderr = _command(world, "--classes=classes.csv")
     assert code == 1 and "--classes=classes.csv: is for a submission with the header Class,Segments" in stderr

@@ -36,7 +36,7 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
     ("rows", "labels", "message"),
     [
         (_ROWS, "id,labels\na,1\n", "line 3: video 'b' has no labels given"),
-        (_ROWS, "id,labels\na,1\nb,1\nc,2\n", "lacks 1 of 3 videos, 'c' for one"),
+        (_ROWS, "id,labels\na,1\nb,1\nc,2\n", "lacks 1 of 3 videos, for example 'c'"),
         (_ROWS + "a,1 0.1\n", "id,labels\na,1\nb,1\n", "line 4 cannot be read: video 'a' is already in line 2"),
         (_ROWS, "id,labels\na,\nb,\n", "no video has labels"),
         (_ROWS, "id,classes\na,1\n", "lacks the columns id,labels"),
@@ -44,8 +44,8 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (_ROWS, "id,labels\na,-1\nb,1\n", "line 2 cannot be read: '-1' is not a class id"),
         (_ROWS, "id,labels\na,1\na,2\nb,1\n", "line 3 cannot be read: video 'a' is already in line 2"),
         (_ROWS.replace("VideoId", "Video"), "id,labels\na,1\nb,1\n", "lacks the columns VideoId,LabelConfidencePairs"),
-        (_ROWS.replace(",", ";"), "id,labels\na,1\nb,1\n", "line 1 holds VideoId;LabelConfidencePairs"),
-        ("", "id,labels\na,1\nb,1\n", "line 1 holds nothing"),
+        (_ROWS.replace(",", ";"), "id,labels\na,1\nb,1\n", "line 1 contains VideoId;LabelConfidencePairs"),
+        ("", "id,labels\na,1\nb,1\n", "line 1 contains nothing"),
         (_ROWS.replace("0.9", "nan"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'nan' is not a score"),
         (_ROWS.replace("0.8", "-0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: '-0.8' is not a score"),
         (_ROWS.replace("0.9", "1.5"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: '1.5' is not a score"),
@@ -53,10 +53,10 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (
             _ROWS.replace("0.5", "0.95"),
             "id,labels\na,1\nb,1\n",
-            "line 2 cannot be read: score 0.95 comes after a lower",
+            "line 2 cannot be read: score 0.95 comes after a lower one; write each",
         ),
         (_ROWS.replace("a,1", ",1"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: no id"),
-        (_ROWS, "id,labels\na,1\nb,\n", "1 of 2 videos have no labels, 'b' for one; --on_unlabelled=skip"),
+        (_ROWS, "id,labels\na,1\nb,\n", "1 of 2 videos have no labels, for example 'b'; --on_unlabelled=skip"),
         (_ROWS.replace("0.9", "high"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'high' is not a score"),
         (_ROWS.replace("3 0.8 1 0.2", ""), "id,labels\na,1\nb,1\n", "line 3 cannot be read: no class and score"),
         (_ROWS.replace("3 0.8", "4716 0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: class 4716 is not one"),
@@ -64,7 +64,7 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (_ROWS.replace("0.9 ", ""), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 3 words"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(tmp_path: Path, rows: str, labels: str, message: str) -> None:
+def test_unusable_input_gives_a_one_line_error(tmp_path: Path, rows: str, labels: str, message: str) -> None:
     (tmp_path / "submission.csv").write_text(rows)
     (tmp_path / "labels.csv").write_text(labels)
     result = run_command(
@@ -100,7 +100,7 @@ def test_videos_without_labels_are_left_out_or_negative(tmp_path: Path, policy: 
     assert result.stdout == f"GAP@20 {gap:.6f} ({videos} videos, 2 labels)\n{done} 1 videos without labels\n"
 
 
-def test_records_with_keys_of_their_own(submission: Path, tmp_path: Path) -> None:
+def test_records_with_other_keys(submission: Path, tmp_path: Path) -> None:
     contexts = []
     for video, labels in ((b"a", [1]), (b"b", [1, 7])):
         context = {"vid": tf.train.Feature(bytes_list=tf.train.BytesList(value=[video]))}

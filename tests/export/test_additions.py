@@ -38,7 +38,7 @@ def exported(tmp_path_factory):
     return export
 
 
-def test_names_stand_beside_classes_and_scores(exported, rng):
+def test_names_are_written_beside_classes_and_scores(exported, rng):
     data, _, path, loaded = exported("video")
     served = loaded.signatures["serving_default"](examples=tf.constant(tiny_records(data, rng, 5)))
     names = [[name.decode() for name in row] for row in served["class_names"].numpy()]
@@ -78,7 +78,7 @@ def test_mediapipe_agrees_with_features_on_codes(exported, rng):
 
 
 @pytest.mark.parametrize("level", ["video", "frame"])
-def test_embeddings_are_what_the_classes_are_made_of(exported, rng, level):
+def test_embeddings_are_the_input_of_the_class_scores(exported, rng, level):
     """The logits are the product of the embeddings and the last layer's kernel, plus its bias."""
     _, model, _, loaded = exported(level)
     shape = (5,) if level == "video" else (5, 9)
@@ -127,7 +127,7 @@ def test_clips_are_scored_by_their_means(rng, tmp_path):
         load_scorer(str(tmp_path / "without"), signature_name="frames")
 
 
-def test_embeddings_of_a_mean_stand_side_by_side(rng, tmp_path):
+def test_embeddings_of_a_mean_are_concatenated(rng, tmp_path):
     """The embeddings of logistic members are the inputs that they read; neighbours are left out."""
     data = tiny_data("video", features={"rgb": 6, "audio": 3})
     members = [
@@ -143,7 +143,7 @@ def test_embeddings_of_a_mean_stand_side_by_side(rng, tmp_path):
     assert class_weights(model, data.spec, "").shape == (NUM_CLASSES, vectors.shape[1])
 
 
-def test_what_cannot_be_added_is_one_line(rng, tmp_path):
+def test_invalid_additions_give_a_one_line_error(rng, tmp_path):
     data = tiny_data("video")
     model = tiny_model(data, rng)
     for additions, message in (

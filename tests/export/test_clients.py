@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MIXED = parse_precision("hidden*:cluster,*:float16")
 v1 = tf.compat.v1
 
-# Runs each command in a process of its own, with a single import of TensorFlow.
+# Runs each command in a separate process, with a single import of TensorFlow.
 COMMANDS = """
 import json, os, sys
 from tensorflow.python.tools.saved_model_cli import main

@@ -81,7 +81,7 @@ def test_frame_level_families_convert(name, rng):
     _check_clips(models.build_model({"name": name, **OPTIONS[name]}, data.spec), data, rng)
 
 
-def test_recurrent_layers_are_one_line(tmp_path):
+def test_recurrent_layers_give_a_one_line_error(tmp_path):
     data = tiny_data("frame")
     inputs = models.registry.model_inputs(data.spec)
     x = keras.layers.GRU(8)(inputs["rgb"])

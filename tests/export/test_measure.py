@@ -101,7 +101,7 @@ def test_rates_are_of_valid_rows_and_of_the_right_size():
     assert set(map(tuple, seen)) == {(1.0,), (1.0, 3.0, 1.0, 3.0, 1.0)} and list(rates) == [1, 5]
 
 
-def test_what_to_do_about_a_changed_gap():
+def test_advice_about_a_changed_gap():
     changed = measure.Comparison(10, 0.5, 0.6, 0.1, 0.1)
     with pytest.raises(
         InputError, match=r"GAP@20 of the exported model is 0.5.*export with a finer --precision, or allow"

@@ -94,7 +94,7 @@ def test_rules_from_yaml(tmp_path):
         ("*:float16,logits*:cluster", r"'logits\*:cluster' comes after '\*:float16'"),
     ],
 )
-def test_what_is_no_precision(text, message, tmp_path, monkeypatch):
+def test_invalid_precisions(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text("dense: float16")
     (tmp_path / "random.yaml").write_bytes(b"\xff\xfe\x80")
@@ -115,7 +115,7 @@ def test_weights_that_are_not_finite_are_named(kind, value):
         Stored(variable, values, parse_precision(kind))
 
 
-def test_codebooks_that_make_a_model_grow_are_found():
+def test_codebooks_that_enlarge_a_model_are_found():
     wide, narrow = (keras.Variable(np.zeros((rows, 64), np.float32), name=f"kernel{rows}") for rows in (2048, 64))
     assert not growing_rules(parse_precision("cluster"), [wide, narrow])
     assert not growing_rules(parse_precision("cluster@1"), [wide])  # saves 3 bytes per weight, spends 1,024 of 2,048

@@ -97,7 +97,7 @@ def test_features_signature_frame_takes_codes(precision, rng, exported):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_serving_refuses_what_is_no_record_of_its_level(level, rng, exported):
+def test_serving_refuses_records_of_the_other_level(level, rng, exported):
     """An empty string, a record of the other level, a clip without frames: none may get scores of 0."""
     data, _, loaded = exported(level, "float32")
     serving = loaded.signatures["serving_default"]
@@ -209,7 +209,7 @@ def test_existing_directories(rng, tmp_path):
     assert (tmp_path / "home" / "thesis.tex").read_text() == "precious"
 
 
-def test_what_appears_meanwhile_is_not_replaced(tmp_path):
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
     with pytest.raises(InputError, match="--overwrite"), replacing(tmp_path / "m") as temporary:
         (temporary / "saved_model.pb").write_text("mine")
         (tmp_path / "m").mkdir()
@@ -218,7 +218,7 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-def test_decoded_weights_stay_as_long_as_a_signature_and_go_with_it(rng, tmp_path):
+def test_decoded_weights_are_freed_with_the_last_signature(rng, tmp_path):
     data = tiny_data("video")
     model = tiny_model(data, rng)
     export_saved_model(model, data, tmp_path / "m")
@@ -233,7 +233,7 @@ def test_decoded_weights_stay_as_long_as_a_signature_and_go_with_it(rng, tmp_pat
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_models_loaded(rng, tmp_path):
-    """Each model holds 40 MB of decoded weights."""
+    """Each model contains 40 MB of decoded weights."""
     data = tiny_data("video", num_classes=150_000)
     export_saved_model(tiny_model(data, rng), data, tmp_path / "m")
     features = {name: tf.zeros((1, size)) for name, size in FEATURES.items()}
@@ -244,7 +244,7 @@ def test_memory_does_not_grow_with_the_models_loaded(rng, tmp_path):
 
     def load() -> None:
         tf.saved_model.load(str(tmp_path / "m")).signatures["features"](**features)
-        gc.collect()  # loaded models hold themselves in reference cycles
+        gc.collect()  # a loaded model is part of a reference cycle
 
     for _ in range(4):  # allocators keep some memory for later
         load()
@@ -286,7 +286,7 @@ def test_two_exports_to_one_place_are_refused(tmp_path):
         pass
 
 
-def test_metadata_says_nothing_of_where_files_lay(rng, tmp_path):
+def test_metadata_has_no_paths_of_the_data(rng, tmp_path):
     places = {"train": ("/home/me/a*",), "validation": ("/home/me/b*",), "test": ("/home/me/c*",)}
     model = tiny_model(tiny_data("video"), rng)
     for name, data in (("here", tiny_data("video", **places)), ("there", tiny_data("video"))):
@@ -298,14 +298,14 @@ def test_metadata_says_nothing_of_where_files_lay(rng, tmp_path):
     assert here == there and not any(b"/home/me" in content for content in here.values())
 
 
-def test_what_fails_in_the_block_is_not_published(tmp_path):
+def test_output_of_a_failed_block_is_not_published(tmp_path):
     with pytest.raises(InputError, match="too different"), replacing(tmp_path / "m") as temporary:
         (temporary / "saved_model.pb").touch()
         raise InputError("too different")
     assert not list(tmp_path.iterdir())
 
 
-def test_metadata_and_vocabulary_travel_in_the_assets(rng, tmp_path):
+def test_metadata_and_vocabulary_are_in_the_assets(rng, tmp_path):
     data = tiny_data("frame")
     vocabulary = tmp_path / "words.csv"
     vocabulary.write_text("Index,Name\n0,Game\n")

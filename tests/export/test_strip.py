@@ -1,4 +1,4 @@
-"""For each kind of input, what inference needs stays bit for bit, the rest is removed, and the report is right."""
+"""For each kind of input, inference stays the same bit for bit, other data is removed, and the report is right."""
 
 import json
 import re
@@ -84,7 +84,7 @@ def test_keras_file_predicts_the_same(fitted, tmp_path):
     assert written["format"] == "keras" and written["after"] == report.after
 
 
-def test_keras_checkpoint_keeps_weights_whatever_their_key_is(fitted, tmp_path):
+def test_keras_checkpoint_keeps_weights_of_any_key(fitted, tmp_path):
     model, features = fitted
     # In this order, Keras's weights are saved as optimizer/_trainable_variables/...
     path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(tmp_path / "c"))
@@ -99,7 +99,7 @@ def test_keras_checkpoint_keeps_weights_whatever_their_key_is(fitted, tmp_path):
     np.testing.assert_array_equal(fresh.predict(features, verbose=0), model.predict(features, verbose=0))
 
 
-def test_slots_in_the_graph_of_objects_go(rng, tmp_path):
+def test_slots_in_the_object_graph_are_removed(rng, tmp_path):
     """Optimizers of Keras 2 before 2.11: slots belong to pairs of an optimizer and a variable, not to objects."""
     graph = kinds_graph(
         {
@@ -343,7 +343,7 @@ def test_unknown_names_stay(rng, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ckpt [1]", "a?b*", "back\\slash"])
-def test_a_prefix_is_no_pattern(name, rng, tmp_path):
+def test_a_prefix_is_not_a_pattern(name, rng, tmp_path):
     values = {"w": rng.normal(size=(2,)).astype(np.float32)}
     write_checkpoint(tmp_path / "plain", values)
     strip(tmp_path / "plain", tmp_path / name)
@@ -351,7 +351,7 @@ def test_a_prefix_is_no_pattern(name, rng, tmp_path):
     assert_same(read_checkpoint(tmp_path / "again"), values)
 
 
-def test_what_cannot_be_stripped_is_one_line(run, rng, tmp_path):
+def test_unstrippable_input_gives_a_one_line_error(run, rng, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "gone").symlink_to("nothing")
     (tmp_path / "text.keras").write_text("no archive")
@@ -373,8 +373,8 @@ def test_what_cannot_be_stripped_is_one_line(run, rng, tmp_path):
         ("empty", "s"): "a directory without run, checkpoint or SavedModel",
         ("text.h5", "s"): "a file, but not a .keras file",
         ("text.keras", "s.keras"): "cannot be read as a .keras file",
-        ("text.keras", "s"): "--output=.*s: Keras loads only what is called NAME.keras",
-        ("other.keras", "s.keras"): "holds no model.weights.h5",
+        ("text.keras", "s"): "--output=.*s: Keras loads only files named NAME.keras",
+        ("other.keras", "s.keras"): "contains no model.weights.h5",
         ("bad.keras", "s.keras"): "cannot be read as a .keras file",
         ("broken", "s"): "saved_model.pb is damaged",
         ("bare", "s"): "no graph tagged 'serve' with signatures",

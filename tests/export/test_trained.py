@@ -122,7 +122,7 @@ def test_commands(trained, tmp_path):
     again = command("export", tmp_path, workdir=workdir, output="model", data_dir=data_dir)
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
-    assert "error: --output=model: holds a SavedModel already" in again.stderr
+    assert "error: --output=model: contains a SavedModel already" in again.stderr
 
 
 @pytest.mark.end_to_end

@@ -101,7 +101,7 @@ def test_sound_is_the_mean_of_the_channels_at_16_khz(tmp_path: Path) -> None:
     np.testing.assert_allclose(sound[1], wanted, atol=2e-3)
 
 
-def test_sound_that_begins_late_is_silent_until_then(tmp_path: Path) -> None:
+def test_sound_that_starts_late_is_preceded_by_silence(tmp_path: Path) -> None:
     options = {"sound_codec": "pcm_s16le", "sound_start": 1.5}
     path = write_video(tmp_path / "a.mkv", steady(5, 3), grey, tone(500, 1.5), **options)
     sound = np.concatenate(list(VideoFile(path).sound(303)))
@@ -116,7 +116,7 @@ def test_no_sound_and_no_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "empty", "image", "noise", "missing", "folder", "pipe"])
-def test_a_file_that_is_no_video(kind: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video(kind: str, tmp_path: Path) -> None:
     path = tmp_path / {"text": "a.txt", "image": "a.png"}.get(kind, "a.mp4")
     if kind == "image":
         import keras
@@ -141,7 +141,7 @@ def test_without_pyav_one_line_says_which_extra_to_install(monkeypatch: pytest.M
         VideoFile(tmp_path / "a.mp4")
 
 
-def test_a_file_that_breaks_off(tmp_path: Path) -> None:
+def test_a_truncated_file(tmp_path: Path) -> None:
     """Its beginning is decoded; the length in its header shows that more is missing."""
     path = write_video(tmp_path / "a.mkv", steady(25, 10), lambda n: grey(n % 200, 64), tone(300, 10), **_LOSSLESS)
     whole = path.read_bytes()

@@ -85,7 +85,7 @@ def _contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_what_shards_and_report_hold(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_contents_of_shards_and_of_the_report(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
     result = _run(folder, recipe, tmp_path)
     assert result.written.num_videos == {"train": 2, "validate": 1, "test": 1}
     backbones = load_backbones(recipe)
@@ -157,7 +157,7 @@ def test_without_a_table_all_are_for_testing(folder: Path, recipe: Recipe, tmp_p
     assert {row.video_id for row in result.report if row.status == "failed"} == {"noise", "notes"}
 
 
-def test_interrupted_it_goes_on_behind_the_last_video(
+def test_an_interrupted_run_continues_after_the_last_video(
     folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run(folder, recipe, tmp_path / "whole")
@@ -205,7 +205,7 @@ def test_nothing_is_made_twice(folder: Path, recipe: Recipe, tmp_path: Path, mon
     assert list(record.features.feature["labels"].int64_list.value) == [2]
 
 
-def test_not_one_video_that_can_be_used(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_no_usable_video_is_an_error(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not one of 1 files can be used \(.*noise.mp4: cannot be opened.*report.csv"):
         extract({"noise": folder / "noise.mp4"}, None, recipe, tmp_path, _QUIET)
     assert "noise" in (tmp_path / "report.csv").read_text()
@@ -225,14 +225,14 @@ def test_features_that_cannot_be_stored_are_a_row(folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("features", [{}, {"rgb": "inceptoin"}, {"rgb": "keras:none.keras"}, {"rgb": "inception"}])
-def test_backbones_that_are_not_there_are_told_first(features: dict[str, str], folder: Path, tmp_path: Path) -> None:
+def test_missing_backbones_are_reported_first(features: dict[str, str], folder: Path, tmp_path: Path) -> None:
     """Before processes are started or a directory is created."""
     with pytest.raises(InputError, match=r"none are named|no such backbone|no such file or|needs --inception=DIR"):
         extract({"v0": folder / "v0.mp4"}, None, Recipe(features), tmp_path / "out", _QUIET)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_backbone_that_cannot_be_loaded_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+def test_a_failed_load_of_a_backbone_leaves_no_output(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "noise.keras").write_bytes(b"noise")
     with pytest.raises(InputError, match="cannot be loaded"):
         extract(
@@ -241,7 +241,7 @@ def test_a_backbone_that_cannot_be_loaded_leaves_nothing(folder: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_which_files_there_are(tmp_path: Path) -> None:
+def test_find_videos_in_directories_patterns_and_links(tmp_path: Path) -> None:
     for name in ("a.mp4", "b/c.mov", "b/.d.mp4", ".e/f.mp4", "out/g.mp4", "labels.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")

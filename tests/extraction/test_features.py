@@ -44,8 +44,8 @@ def _features(path: Path, backbones: Backbones = _BOTH, **recipe: object) -> Vid
     return extract_features(path, backbones, Recipe({"rgb": "x", "audio": "x"}, **recipe))  # type: ignore[arg-type]
 
 
-def test_pictures_and_sound_are_in_step(tmp_path: Path) -> None:
-    """The tone begins with the second second, when the pictures change; 70 s are more than one batch."""
+def test_pictures_and_sound_are_aligned(tmp_path: Path) -> None:
+    """The tone begins after one second, when the pictures change; 70 s are more than one batch."""
     sound = np.concatenate([np.zeros((1, 44100), np.float32), tone(440, 69)], axis=1)
     path = write_video(
         tmp_path / "a.mkv", steady(2, 70), lambda n: grey(200 * (n >= 2)), sound, sound_codec="pcm_s16le"
@@ -79,13 +79,13 @@ def test_a_video_without_sound_says_so(tmp_path: Path) -> None:
         _features(path, Backbones({}, {"audio": _Loudness()}))
 
 
-def test_sound_alone(tmp_path: Path) -> None:
+def test_a_video_with_only_sound(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", steady(5, 3), grey, tone(440, 2.5), sound_codec="pcm_s16le")
     found = _features(path, Backbones({}, {"audio": _Loudness()}))
     np.testing.assert_allclose(found.frames["audio"][:, 0], [_RMS, _RMS, _RMS / np.sqrt(2)], atol=3e-3)
 
 
-def test_what_is_cut_and_what_breaks_off_is_said(tmp_path: Path) -> None:
+def test_shortened_and_truncated_videos_are_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", steady(25, 10), lambda n: grey(n % 200, 64), codec="ffv1", pixels="bgr0")
     found = _features(path, max_seconds=4)
     assert len(found.frames["rgb"]) == 4 == len(found.frames["audio"]) and found.notes[1:] == ("cut at 4 of 10.0 s",)
@@ -93,7 +93,7 @@ def test_what_is_cut_and_what_breaks_off_is_said(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     broken = _features(path)
     assert 3 <= len(broken.frames["rgb"]) <= 6
-    assert broken.notes[1].startswith("breaks off at") and broken.notes[1].endswith("of 10.0 s")
+    assert broken.notes[1].startswith("truncated at") and broken.notes[1].endswith("of 10.0 s")
     bare = _features(write_video(tmp_path / "a.h264", steady(25, 2), grey))
     assert "frames without a timestamp: 50" in bare.notes
 

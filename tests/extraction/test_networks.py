@@ -34,7 +34,7 @@ def test_a_keras_model_and_one_of_its_layers(tmp_path: Path, rng: np.random.Gene
     assert (whole.size, part.size) == (192, 32)
     wanted = model(np.stack(pictures).astype(np.float32)).numpy()
     np.testing.assert_allclose(whole([whole.prepare(p) for p in pictures]), wanted, atol=1e-6)
-    # The mean over the positions of a layer that keeps them.
+    # This layer's output has positions; the network takes the mean over them.
     layer = keras.Model(model.inputs[0], model.get_layer("conv32").output)
     wanted = layer(np.stack(pictures).astype(np.float32)).numpy().mean(axis=(1, 2))
     np.testing.assert_allclose(part([part.prepare(p) for p in pictures]), wanted, atol=1e-6)
@@ -159,11 +159,11 @@ def test_an_application_takes_its_weights_from_the_cache(
         ("keras:{}/none.keras", "no such file"),
         ("keras:{}/noise.keras", "cannot be loaded"),
         ("keras:{}/a.keras:conv_32", "has no such layer; did you mean 'conv32'"),
-        ("saved_model:{}", "not a SavedModel with a default signature"),
+        ("saved_model:{}", "not a SavedModel with a signature 'serving_default'"),
         ("keras:{}/vector.keras", "it must take pictures"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(text: str, problem: str, tmp_path: Path) -> None:
+def test_unusable_input_gives_a_one_line_error(text: str, problem: str, tmp_path: Path) -> None:
     write_picture_model(tmp_path / "a.keras")
     (tmp_path / "noise.keras").write_bytes(b"noise")
     inputs = keras.Input([7])
@@ -179,7 +179,7 @@ def test_another_size_than_the_model_takes(tmp_path: Path) -> None:
         load_backbones(Recipe({"x": f"keras:{path}"}, image_size=99))
 
 
-def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_code_is_refused(tmp_path: Path) -> None:
     inputs = keras.Input([4, 4, 3])
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "a.keras")
     with pytest.raises(InputError, match=r"cannot be loaded \(.*lambda"):

@@ -111,7 +111,7 @@ def test_inception(tmp_path: Path, rng: np.random.Generator) -> None:
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "empty", "noise", "other"])
-def test_a_missing_or_damaged_file_is_one_line_that_says_where_it_is_published(
+def test_a_missing_or_damaged_file_gives_a_one_line_error_with_its_url(
     name: str, where: str, damage: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     write_inception(tmp_path, rng)

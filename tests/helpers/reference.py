@@ -37,8 +37,8 @@ def prepare(options, level, rng, num_tags=0, max_frames=MAX_FRAMES):
 def check(model, inputs, expected, alone=True):
     """Compares outputs with `expected`, in batches of several sizes if videos are scored independently (`alone`).
 
-    The sizes include the number of classes and small numbers of parts of a model, because Keras takes a vector for a
-    bias of any axis that happens to have its length.
+    The sizes include the number of classes and small numbers of parts of a model, because Keras treats a vector as a
+    bias of any axis that has the same length.
     """
     for size in (BATCH_SIZE, 1, 2, 3, NUM_CLASSES) if alone else (BATCH_SIZE,):
         rows = np.arange(size) % BATCH_SIZE

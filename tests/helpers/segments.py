@@ -57,7 +57,7 @@ def cut_plainly(
 
 
 def random_records(rng: np.random.Generator, count: int, classes: int = 10, prefix: str = "v") -> list[bytes]:
-    """Returns clips of 1 to 29 frames with 0 to 6 ratings, some of the same pair, some beyond the clip's end."""
+    """Returns clips of 1 to 29 frames with 0 to 6 ratings; some repeat a pair, some are beyond the clip's end."""
     records = []
     for number in range(count):
         length = int(rng.integers(1, 30))
@@ -71,7 +71,7 @@ def random_records(rng: np.random.Generator, count: int, classes: int = 10, pref
 
 
 def learnable_segments(directory: Path, classes: int = 10, train: int = 4, validate: int = 2, each: int = 24) -> Path:
-    """Writes shards of segments that show the rated class or not; all other classes are unknown."""
+    """Writes shards with rated segments whose frames show the rated class or do not; other classes are unknown."""
     fixed = np.random.default_rng(7)
     prototypes = fixed.normal(size=(classes, 12))
     for split, count in (("train", train), ("validate", validate)):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Options as a part of another model; on its own it is tested with blocks.
+# Options of resnet_like as a part of another model; as a separate model it is tested with blocks.
 _RESNET = {"inner_size": 8, "av_blocks": 0, "concat_blocks": 0}
 # Model name to options that make it small.
 OPTIONS = {

@@ -71,7 +71,7 @@ def test_every_pass_has_each_video_once_in_another_order(level: str, sample: Any
     np.testing.assert_array_equal(passes(), [first, second])
 
 
-def test_what_is_wrong_is_named(sample: Any, tmp_path: Path) -> None:
+def test_errors_are_named(sample: Any, tmp_path: Path) -> None:
     shard = sample.directory / "video" / "validate0000.tfrecord"
     with pytest.raises(InputError, match=r"validate0000.tfrecord: record 0.*rgb"):
         make_dataset(str(shard), InputSpec(features={"rgb": 25}, num_classes=20), 10)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from yt8m_tf.layers.attention_pooling import AttentionPooling
 
 
-def test_weights_worked_out_by_hand():
+def test_weights_computed_by_hand():
     layer = AttentionPooling()
     frames = np.array([[[1.0, 0.0], [0.0, 1.0], [50.0, 50.0]]], "float32")
     mask = np.array([[True, True, False]])

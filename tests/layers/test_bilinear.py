@@ -5,7 +5,7 @@ import pytest
 from yt8m_tf.layers.bilinear import Bilinear
 
 
-def test_worked_out_by_hand():
+def test_computed_by_hand():
     layer = Bilinear(2)
     layer.build((None, 2), (None, 3))
     layer.kernel.assign(np.arange(12.0).reshape(2, 3, 2))

@@ -31,7 +31,7 @@ def test_mean_of_nearest_centroids(jit, rng):
     np.testing.assert_allclose(outputs, mean_of_nearest(frames, mask, np.asarray(layer.centroids)), atol=1e-6)
 
 
-def test_worked_out_by_hand():
+def test_computed_by_hand():
     layer = Codebook(num_clusters=3)
     frames = np.array([[[1.0, 0.0], [0.2, 0.0], [9.0, 9.0], [-7.0, 0.0]]], "float32")
     mask = np.array([[True, True, True, False]])

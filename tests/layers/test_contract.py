@@ -159,7 +159,7 @@ def outputs_of(layer: Callable[..., Any], inputs: Inputs) -> list[tf.Tensor]:
 
 
 @every_layer
-def test_comes_back_from_a_file(case: Case, rng: np.random.Generator, tmp_path: Path) -> None:
+def test_round_trip_through_a_file(case: Case, rng: np.random.Generator, tmp_path: Path) -> None:
     """The loaded layer has the same configuration, weights and outputs."""
     inputs = case.inputs(rng)
     layer = build(case, inputs, rng)

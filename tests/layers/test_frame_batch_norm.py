@@ -36,7 +36,7 @@ def test_statistics_of_a_batch_are_those_of_real_frames(size, jit, rng):
     np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * real.var(axis=0), rtol=1e-4)
 
 
-def test_gradients_are_those_of_batch_normalisation_of_real_frames_alone(rng):
+def test_gradients_are_those_of_batch_normalisation_of_only_real_frames(rng):
     frames, weights = random_frames(rng, 4), tf.constant(rng.normal(size=(6, 4)), "float32")
     gathered = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
     model, x, real = as_model(4), tf.constant(frames), tf.constant(frames[MASK])

@@ -44,7 +44,7 @@ def test_zero_padding_reaches_the_shortest_length(length, rng):
         np.testing.assert_array_equal(function(frames, mask), expected)
 
 
-def test_statistics_of_a_block_are_those_of_positions_of_the_clip_alone(rng):
+def test_statistics_of_a_block_are_those_of_positions_within_the_clip(rng):
     frames, counts = keras.Input((None, 2)), keras.Input((), dtype="int32")
     outputs, num_positions = frame_convolution.conv_block(frames, counts, 4, 3, 0.0, "none", "block")
     pooled, num_pooled = frame_convolution.max_pool(outputs, num_positions, 2)

@@ -65,7 +65,7 @@ def plain_network(scores, kernel, gamma, beta, last_kernel, last_bias):
 
 
 @jit_or_not
-def test_network_along_ranks_in_training_is_that_with_all_in_memory(jit, rng):
+def test_a_network_computed_along_ranks_equals_one_with_all_in_memory(jit, rng):
     scores, upstream = (tf.constant(rng.normal(2.0, 1.0, shape), tf.float32) for shape in [(4, 5, 6), (4, 6)])
     sort, norm, head = SortedFrames(), RankDenseNormalization(7, 9, momentum=0.9, epsilon=1e-5), RankScores()
     norm.build((None, None), (None, None, None))
@@ -115,7 +115,7 @@ def test_synchronised_replicas_share_their_statistics(two_replicas, rng):
         np.testing.assert_allclose(value, -mean / tf.sqrt(variance + 1e-3), rtol=1e-3, atol=1e-5)
 
 
-def test_backward_pass_drops_what_the_forward_pass_dropped(rng):
+def test_backward_pass_drops_the_same_values_as_the_forward_pass(rng):
     keras.utils.set_random_seed(int(rng.integers(2**31)))
     head = RankScores(dropout=0.5)
     ranked, kernel, bias = (tf.constant(rng.normal(size=shape), tf.float32) for shape in [(3, 40, 5), (5, 20), (20,)])

@@ -32,7 +32,7 @@ def test_all_statistics_are_those_of_real_frames(jit, rng):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_statistics_of_a_clip_worked_by_hand():
+def test_statistics_of_a_clip_computed_by_hand():
     frames = np.array([[[4.0], [1.0], [3.0], [1.0], [3.0], [-9.0]]], "float32")
     mask = np.array([[True] * 5 + [False]])
     expected = {"mean": 2.4, "std": 1.2, "min": 1.0, "max": 4.0, "median": 3.0, "mode": 1.0}  # 1 and 3 occur twice
@@ -49,7 +49,7 @@ def test_clip_without_frames_gives_zeros(rng):
     assert (np.asarray(outputs[1]) != 0).all()
 
 
-def test_std_keeps_its_digits_far_from_zero(rng):
+def test_std_is_precise_far_from_zero(rng):
     frames = (2 + 1e-3 * rng.normal(size=(3, 300, 8))).astype("float32")
     outputs = stats.masked_std(frames, np.ones((3, 300), bool))
     np.testing.assert_allclose(outputs, frames.astype("float64").std(axis=1), rtol=1e-3)

@@ -24,7 +24,7 @@ def test_sequence_mask_in_a_model_of_unknown_length():
     np.testing.assert_array_equal(model({"num_frames": NUM_FRAMES, "rgb": np.zeros((4, 3, 2))}), MASK)
 
 
-def test_masked_mean_leaves_padding_out_and_empty_clips_at_zero(rng):
+def test_masked_mean_ignores_padding_and_is_zero_for_empty_clips(rng):
     frames = rng.normal(size=(4, 3, 5)).astype("float32")
     outputs = np.asarray(masking.masked_mean(frames, MASK))
     expected = [np.zeros(5), frames[1, 0], frames[2].mean(axis=0), frames[3].mean(axis=0)]
@@ -37,14 +37,14 @@ def test_zero_padding_keeps_real_frames(rng):
     np.testing.assert_array_equal(masking.zero_padding(frames, MASK), np.where(MASK[:, :, None], frames, 0))
 
 
-def test_masked_max_leaves_padding_out_and_empty_clips_at_zero(rng):
+def test_masked_max_ignores_padding_and_is_zero_for_empty_clips(rng):
     frames = rng.normal(size=(4, 3, 5)).astype("float32") - 5.0  # zeros would be the maxima
     expected = [np.zeros(5), frames[1, 0], frames[2].max(axis=0), frames[3].max(axis=0)]
     np.testing.assert_array_equal(masking.masked_max(frames, MASK), expected)
 
 
 @pytest.mark.parametrize("offset", [0.0, -1000.0, 1000.0])
-def test_masked_softmax_leaves_padding_out_and_empty_clips_at_zero(offset):
+def test_masked_softmax_ignores_padding_and_is_zero_for_empty_clips(offset):
     scores = np.float32([[5, 5, 5], [1, 50, 50], [0, np.log(2), np.log(5)], [7, 7, 7]]) + np.float32(offset)
     expected = [[0, 0, 0], [1, 0, 0], [1 / 8, 2 / 8, 5 / 8], [1 / 3, 1 / 3, 1 / 3]]
     np.testing.assert_allclose(masking.masked_softmax(scores, MASK), expected, rtol=1e-4)  # 1000 + log 2 is rounded

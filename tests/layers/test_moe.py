@@ -17,7 +17,7 @@ def exact_log_odds(gates, experts):
         return float((probability / (1 - probability)).ln())
 
 
-def test_log_odds_worked_out_by_hand():
+def test_log_odds_computed_by_hand():
     # Three equal gates, two experts at one half: 2/3 * 1/2 = 1/3, whose odds are 1/2.
     assert float(mixture_log_odds(np.zeros(3), np.zeros(2))) == pytest.approx(-math.log(2))
     # Gates 1/2 and 1/2, one expert at 2/3: 1/3 again.

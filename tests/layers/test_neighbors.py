@@ -58,7 +58,7 @@ def test_in_training_a_video_has_no_vote_on_itself_and_distances_are_not_sharpen
         np.testing.assert_allclose(layer(own, training=training), expected, atol=1e-5)
 
 
-def test_worked_out_by_hand():
+def test_computed_by_hand():
     layer = NeighborVotes(3, 4, 2, (1.0,), 2 * np.log(2))
     memory = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], "float32")  # with mean 0 and length 1
     layer([memory])

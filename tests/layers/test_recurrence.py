@@ -145,7 +145,7 @@ def test_graphs_with_one_product_a_frame(kind: str, jit: bool, rng: np.random.Ge
 
 
 @every_cell
-def test_gradients_in_16_bits_are_those_of_float32_but_for_rounding(kind: str, rng: np.random.Generator) -> None:
+def test_gradients_in_16_bits_are_those_of_float32_except_for_rounding(kind: str, rng: np.random.Generator) -> None:
     values = [value.astype("float32") for value in random_values(kind, rng)]
     found = []
     for dtype, compute in (("float32", tf.float32), ("mixed_float16", tf.float16)):
@@ -160,7 +160,7 @@ def test_gradients_in_16_bits_are_those_of_float32_but_for_rounding(kind: str, r
 
 
 @pytest.mark.parametrize(("kind", "arguments"), [("lstm", {"activation": "relu"}), ("gru", {"unroll": True})])
-def test_what_the_loop_does_not_know_is_left_to_keras(
+def test_options_unknown_to_the_loop_are_left_to_keras(
     kind: str, arguments: dict[str, Any], rng: np.random.Generator
 ) -> None:
     values = random_values(kind, rng)

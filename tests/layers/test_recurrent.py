@@ -120,7 +120,7 @@ def traced_operations(model):
 
 
 @every_kind
-def test_cudnn_is_taken_where_there_is_a_gpu(cell, bidirectional, monkeypatch):
+def test_cudnn_is_used_on_a_gpu(cell, bidirectional, monkeypatch):
     # Keras reads the list of devices when a layer is created and when it is traced; the graph is not run here.
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: [tf.config.LogicalDevice("/device:GPU:0", "GPU")])
     model = build(cell, bidirectional, sequences=True)

@@ -118,7 +118,7 @@ def _batch(rng: np.random.Generator, positives: float = 0.3) -> tuple[np.ndarray
     return logits, targets.astype(np.float32).astype(np.float64)
 
 
-def test_bce_worked_out_by_hand():
+def test_bce_computed_by_hand():
     # Probabilities 1/2 and 3/4.
     expected = (math.log(2) - 0.25 * math.log(0.75) - 0.75 * math.log(0.25)) / 2
     loss = losses.bce(tf.constant([[0.0, math.log(3)]]), tf.constant([[1.0, 0.25]]))
@@ -199,7 +199,7 @@ def test_positives_under_mixup() -> None:
 
 
 @pytest.mark.parametrize("name", _WITH_POSITIVES)
-def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.random.Generator) -> None:
+def test_weighted_targets_stay_positive(name: str, rng: np.random.Generator) -> None:
     """A frequent class has less weight in the cross-entropy; in the ranking, its positives stay positives."""
     logits, targets = rng.normal(size=(6, 9)).astype(np.float32), (rng.uniform(size=(6, 9)) < 0.4).astype(np.float32)
     weights = np.full(9, 0.1)
@@ -215,7 +215,7 @@ def test_weights_of_targets_make_no_negatives_of_positives(name: str, rng: np.ra
     assert value == pytest.approx(expected, rel=1e-5)
 
 
-def test_pairs_worked_out_by_hand() -> None:
+def test_pairs_computed_by_hand() -> None:
     logits, targets = tf.constant([[2.0, 1.0, 0.0], [0.5, 3.0, -1.0]]), tf.constant([[0.3, 1.0, 0.0], [0.6, 0.5, 0.0]])
     # Of the negatives 2, 0 and 3, -1, the two highest are 3 and 2; the positives, of targets 1 and 0.6, are 1 and 0.5.
     hinge = losses.make_loss(LossConfig("hinge_ranking", negatives=1), 3)
@@ -353,7 +353,7 @@ def test_ranking_needs_a_static_shape() -> None:
         loss.get_concrete_function(unknown, unknown)
 
 
-def test_classes_and_tags_have_a_mean_each_or_one_together() -> None:
+def test_classes_and_tags_have_separate_means_or_a_common_one() -> None:
     """Two classes and one tag, whose cross-entropies are all log 2."""
     logits, targets = tf.zeros([4, 3]), tf.zeros([4, 3])
     for separate, expected in ((True, 1 + 2), (False, (2 * 1 + 1 * 2) / 3)):
@@ -363,7 +363,7 @@ def test_classes_and_tags_have_a_mean_each_or_one_together() -> None:
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_dense_targets_worked_out_by_hand(jit):
+def test_dense_targets_computed_by_hand(jit):
     labels = tf.constant([[2, 0, -1], [3, 3, -1], [-1, -1, -1], [-1, 1, 0]])
     targets = tf.function(losses.dense_targets, jit_compile=jit)(labels, 4)
     assert targets.dtype == tf.float32

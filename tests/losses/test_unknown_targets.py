@@ -83,7 +83,7 @@ def _expected(name: str, logits: np.ndarray, targets: np.ndarray, known: np.ndar
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_each_loss_is_that_of_what_was_rated(name: str, rng: np.random.Generator) -> None:
+def test_each_loss_uses_only_rated_outputs(name: str, rng: np.random.Generator) -> None:
     logits, targets, known = _random(rng)
     expected = _expected(name, logits.astype(np.float64), targets.astype(np.float64), known)
     value = tf.Variable(logits)
@@ -97,7 +97,7 @@ def test_each_loss_is_that_of_what_was_rated(name: str, rng: np.random.Generator
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_with_nothing_rated_there_is_no_loss(name: str) -> None:
+def test_loss_is_zero_if_nothing_is_rated(name: str) -> None:
     logits = tf.Variable([[3.0, -2.0, 0.5] * 3] * 2)
     with tf.GradientTape() as tape:
         nothing = tf.zeros([2, 9], tf.bool)
@@ -106,7 +106,7 @@ def test_with_nothing_rated_there_is_no_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in _NAMES if name in _PAIRS])
-def test_where_all_is_rated_the_rankings_are_those_without_a_mask(name: str, rng: np.random.Generator) -> None:
+def test_rankings_with_all_targets_known_equal_those_without_a_mask(name: str, rng: np.random.Generator) -> None:
     logits, targets, _ = _random(rng)
     loss = losses.make_loss(_config(name), _NUM_CLASSES)
     known = tf.ones(logits.shape, tf.bool)

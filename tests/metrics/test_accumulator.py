@@ -159,9 +159,9 @@ def test_two_videos_by_hand():
     labels = np.array([[0, 2], [0, NO_LABEL]], np.int32)
     metrics = measure(logits, labels, np.array([True, True]))
     assert metrics.gap == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3, abs=1e-15)
-    assert metrics.hit_at_1 == 1 / 2  # a1 is no label, b0 is one
+    assert metrics.hit_at_1 == 1 / 2  # a1 is not a label, b0 is one
     assert metrics.perr == pytest.approx((1 / 2 + 1) / 2, abs=1e-15)  # a: {1, 0} against {0, 2}; b: {0}
-    # Class 0: both videos. Class 2: b's pair, which is no label, before a's. Class 1 has no positive and is left out.
+    # Class 0: both videos. Class 2: b's pair (not a label) before a's. Class 1 has no positive and is left out.
     np.testing.assert_allclose(metrics.average_precision, [1.0, math.nan, 1 / 2], atol=1e-15)
     assert metrics.map == pytest.approx(3 / 4, abs=1e-15)
 
@@ -246,7 +246,7 @@ def test_compiled_and_replicated_agree_with_eager(two_replicas, rng):
     assert_same_ranking(measure(*batch, function=step), expected)
 
 
-def test_padding_counts_nowhere(rng):
+def test_padding_is_never_counted(rng):
     logits, labels, _ = random_batch(rng, 16, 30, 4)
     valid = np.arange(16) < 11
     padded = logits.copy()
@@ -262,7 +262,7 @@ def test_padding_counts_nowhere(rng):
             accumulator.result()
 
 
-def test_low_precision_logits_are_computed_with_in_float32(rng):
+def test_metrics_of_low_precision_logits_are_computed_in_float32(rng):
     logits, labels, valid = random_batch(rng, 30, 40, 4)
     half = logits.astype(np.float16)
     assert_same_ranking(measure(half, labels, valid), measure(half.astype(np.float32), labels, valid))
@@ -313,7 +313,7 @@ def test_metrics_by_name(rng):
 
 
 @pytest.mark.parametrize(("k", "max_labels"), [(20, 5), (26, 24), (6, 5), (6, 24)])
-def test_from_the_highest_scores_alone(k, max_labels, rng):
+def test_metrics_of_only_the_highest_scores(k, max_labels, rng):
     logits, labels, _ = random_batch(rng, 60, 40, max_labels)
     classes = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     scores = (1 / (1 + np.exp(-np.take_along_axis(logits, classes, 1).astype(np.float64)))).astype(np.float32)

@@ -46,7 +46,7 @@ def test_values_and_columns_are_those_of_a_stable_sort(
     np.testing.assert_array_equal(host_top_k(logits[rows], k)[1], expected[rows])
 
 
-def test_rows_of_nan_hurt_no_others(rng: np.random.Generator) -> None:
+def test_rows_of_nan_do_not_affect_other_rows(rng: np.random.Generator) -> None:
     logits = rng.normal(size=(4, 800)).astype(np.float32)
     expected = _plainly(logits, 20)
     logits[1], logits[2, 5] = np.nan, np.nan

@@ -78,7 +78,7 @@ def test_metrics_are_those_of_plain_loops_in_any_order_and_from_several_workers(
     assert together.map == one.result().map
 
 
-def test_numbers_worked_out_by_hand() -> None:
+def test_numbers_computed_by_hand() -> None:
     # Class 0 is present at ranks 1 and 3 of three, class 1 at rank 2 of two: of equal scores, the absent one is first.
     accumulator = RatedAccumulator(3)
     rated = np.array([[0, 1], [0, 1], [0, -1]], np.int32)

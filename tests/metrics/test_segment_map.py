@@ -16,7 +16,7 @@ Ratings = dict[tuple[int, int], bool]  # (segment, class) to whether the class w
 
 
 def _world(rng: np.random.Generator, num_segments: int, num_classes: int, ties: bool) -> tuple[np.ndarray, Ratings]:
-    """Scores of all pairs, and ratings of a third; the first class is rated absent everywhere, the last one nowhere."""
+    """Scores of all pairs, and ratings of a third; the first class is always rated absent, the last never rated."""
     scores = rng.random((num_segments, num_classes)).astype(np.float32)
     scores = np.round(scores, 1) if ties else scores
     rated = rng.random(scores.shape) < 1 / 3
@@ -101,7 +101,7 @@ def test_equals_a_plain_implementation_and_the_starter_code(seed: int, k: int) -
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_best_are_those_of_a_stable_sort_however_they_arrive(seed: int) -> None:
+def test_the_best_are_those_of_a_stable_sort_in_any_order_of_arrival(seed: int) -> None:
     rng = np.random.default_rng(seed)
     size, num_classes = 3000, 7
     segments, classes = rng.permutation(size), rng.integers(0, num_classes, size)
@@ -124,14 +124,14 @@ def test_average_precision_is_1_with_all_first_and_0_without_hits() -> None:
     assert average_precision(np.array([False, False]), 2) == 0 == average_precision(np.zeros(0, bool), 1)
 
 
-def test_of_ratings_that_repeat_their_mean_counts_and_soft_ones_are_present_from_a_half_on() -> None:
+def test_repeated_ratings_count_as_their_mean_and_are_positive_from_one_half() -> None:
     segments, classes = np.array([3, 4, 3, 3, 9]), np.array([1, 1, 1, 2, 2])
     ratings = ratings_by_class(segments, classes, np.array([1, 0.5, 0, 0.49, 1]))
     assert ratings[1].segments.tolist() == [3, 4] and ratings[1].present.tolist() == [True, True]
     assert ratings[2].segments.tolist() == [3, 9] and ratings[2].present.tolist() == [False, True]
 
 
-def test_without_a_positive_rating_there_is_no_mean() -> None:
+def test_mean_without_a_positive_rating_is_an_error() -> None:
     assert ratings_by_class(np.zeros(0, int), np.zeros(0, int), np.zeros(0)) == {}
     with pytest.raises(ValueError, match="no class has a positive rating"):
         mean_average_precision([], ratings_by_class(np.array([1]), np.array([1]), np.array([0.0])))

@@ -13,7 +13,7 @@ from yt8m_tf.models.activations import activations
 _SPEC = InputSpec(features={"rgb": 8, "audio": 4}, num_classes=6)
 
 
-def test_what_comes_before_the_logits_and_any_layer(rng: np.random.Generator) -> None:
+def test_the_input_of_the_logits_and_any_layer(rng: np.random.Generator) -> None:
     model = build_model("fcn", _SPEC, hidden_sizes=[7, 5])
     features = {name: rng.normal(size=(3, size)).astype(np.float32) for name, size in _SPEC.features.items()}
     found = activations(model, _SPEC, ["embeddings", "logits", "fcn1_dense"])(features)

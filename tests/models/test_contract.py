@@ -73,7 +73,7 @@ def test_uses_all_features_of_the_data(name, level, rng):
 
 
 @quicker_first
-def test_does_with_a_single_feature(name, level, rng):
+def test_works_with_a_single_feature(name, level, rng):
     for features in ({"rgb": 12}, {"audio": 5}):
         check_every_feature_is_used(name, level, features, rng)
 

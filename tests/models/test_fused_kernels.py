@@ -19,7 +19,7 @@ FEATURES, NUM_CLASSES, MAX_FRAMES = {"rgb": 24, "audio": 10}, 11, 13
         ({"name": "rnn", "cell": "gru", "hidden_sizes": [4, 4], "bidirectional_layers": 1, "late_fusion": True}, 6),
     ],
 )
-def test_all_frames_run_on_cudnn_where_there_is_a_gpu(options, kernels, monkeypatch):
+def test_all_frames_run_on_cudnn_on_a_gpu(options, kernels, monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: [tf.config.LogicalDevice("/device:GPU:0", "GPU")])
     model = build_model(options, InputSpec("frame", FEATURES, NUM_CLASSES, MAX_FRAMES))
     signature = {name: tf.TensorSpec((2, MAX_FRAMES, size)) for name, size in FEATURES.items()}

@@ -61,8 +61,8 @@ WRONG = {
         ({"inner_size": 0}, "inner_size must be at least 1, got 0"),
         ({"av_blocks": -1}, "av_blocks must be at least 0, got -1"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
-        ({"statistics": []}, r"'model': statistics must name each one once .*, got \[\]"),
-        ({"statistics": ["std", "std"]}, r"each one once .* got \['std', 'std'\]"),
+        ({"statistics": []}, r"'model': statistics must have at least one name, .*, got \[\]"),
+        ({"statistics": ["std", "std"]}, r"each name once, got \['std', 'std'\]"),
         ({"statistics": ["sum"]}, r"'model.statistics\[0\]': 'sum' is not one of mean, std"),
         ({"statistics": ["mean", "std"]}, r"'model.statistics': .*\(data.level=frame\)"),
     ],
@@ -79,8 +79,8 @@ WRONG = {
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
     ],
     "rnn": [
-        ({"hidden_sizes": []}, r"hidden_sizes must hold numbers from 1, one a layer, got \(\)"),
-        ({"hidden_sizes": [4, 0]}, r"hidden_sizes must hold numbers from 1, one a layer, got \(4, 0\)"),
+        ({"hidden_sizes": []}, r"hidden_sizes must contain numbers from 1, one for each layer, got \(\)"),
+        ({"hidden_sizes": [4, 0]}, r"hidden_sizes must contain numbers from 1, one for each layer, got \(4, 0\)"),
         ({"hidden_sizes": [7, 4], "bidirectional_layers": 1}, "must be even .*, got 7"),
         ({"bidirectional_layers": 3}, "must be at most the number of layers, got 3"),
         ({"cell": "gru", "cell_state": True}, "cell_state must be false with cell gru"),
@@ -104,14 +104,17 @@ WRONG = {
     ],
     "weighted_mean": [
         ({"members": []}, "members must name at least one"),
-        ({"members": [{"name": "logistic"}], "weights": [1.0, 2.0]}, "must be as many as"),
+        (
+            {"members": [{"name": "logistic"}], "weights": [1.0, 2.0]},
+            "weights must have one number for each member, 1, got 2",
+        ),
         ({"members": [{"name": "logistic"}], "weights": [0.0]}, "not all 0"),
     ],
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_options_are_one_line_errors(name):
+def test_wrong_options_give_a_one_line_error(name):
     spec = InputSpec(registry.registration(name).levels[0], {"rgb": 24, "audio": 10}, 11)
     for options, message in WRONG[name]:
         with pytest.raises(InputError, match=message) as error:

@@ -88,7 +88,9 @@ def test_workers_end_with_their_parent(learnable_shards: Callable[..., Path], tm
 
 
 @pytest.mark.slow
-def test_sigterm_ends_all_in_one_line_and_loses_nothing(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_sigterm_ends_all_processes_with_one_line_and_loses_nothing(
+    learnable_shards: Callable[..., Path], tmp_path: Path
+) -> None:
     data_dir, config, run = learnable_shards(), tmp_path / "tiny.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(TINY | {"splits": ["validation"], "train": TINY["train"] | {"epochs": 5000}}))
     process = _start(config, data_dir, run)

@@ -99,7 +99,7 @@ def _lasting(results: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.end_to_end
-def test_the_whole_way(whole: Whole) -> None:
+def test_from_start_to_end(whole: Whole) -> None:
     ran = whole.ran
     assert ran == [stage.name for stage in make_stages(_settings())]
     assert ran[:5] == ["train logistic fold 0", "train logistic fold 1"] + [
@@ -125,7 +125,7 @@ def test_nothing_runs_again(whole: Whole) -> None:
 
 
 @pytest.mark.slow  # tests/pipelines/test_state.py tests which stages are to do
-def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
+def test_stages_that_run_again(whole: Whole, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
     changed = _settings(students={"small_a": {"changes": {"optimizer": {"learning_rate": 0.02}}}})
@@ -143,7 +143,7 @@ def test_what_runs_again(whole: Whole, tmp_path: Path) -> None:
 
 
 @pytest.mark.end_to_end
-def test_first_level_and_stacking_alone(whole: Whole, tmp_path: Path) -> None:
+def test_only_first_level_and_stacking(whole: Whole, tmp_path: Path) -> None:
     """Without students and a final network, a pipeline ends with the stacking."""
     run = tmp_path / "run"
     shutil.copytree(whole.workdir, run)
@@ -171,7 +171,7 @@ def test_the_best_pipeline_on_real_records() -> None:
         pytest.param("", ("train moe fold 1", "score moe validation", "stack", "train final"), marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_stage_goes_on(
+def test_an_interrupted_stage_continues(
     only: str, stops: Sequence[str], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The results equal those of an uninterrupted pipeline."""
@@ -300,7 +300,7 @@ def test_teachers_in_the_training_step() -> None:
         ),
     ],
 )
-def test_what_cannot_teach_or_stand_for_another(changes: dict[str, Any], message: str) -> None:
+def test_unusable_teachers_and_replacements(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_starts(make_stages(_settings(**changes)))
 
@@ -347,7 +347,7 @@ def test_a_cluster_of_two_workers_with_a_gpu_each(whole: Whole, tmp_path: Path) 
     assert _lasting(results) == _lasting({name: whole.results[name] for name in results})
 
 
-def test_one_pipeline_at_a_time(tmp_path: Path) -> None:
+def test_only_one_pipeline_at_a_time(tmp_path: Path) -> None:
     message = "another process runs a pipeline there"
     with runner.only_run(tmp_path), pytest.raises(InputError, match=message), runner.only_run(tmp_path):
         pass
@@ -370,7 +370,7 @@ def test_one_pipeline_at_a_time(tmp_path: Path) -> None:
         ({"modles": {}}, "modles"),
     ],
 )
-def test_what_cannot_be_a_pipeline(changes: dict[str, Any], message: str) -> None:
+def test_invalid_pipelines(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         _settings(**changes)
 
@@ -399,7 +399,7 @@ def test_a_model_that_cannot_be_trained_is_named() -> None:
         ),
     ],
 )
-def test_what_the_final_network_starts_from_is_looked_at_first(model: dict[str, Any], message: str) -> None:
+def test_the_start_of_the_final_network_is_checked_first(model: dict[str, Any], message: str) -> None:
     settings = _settings(final={"changes": {"model": model}})
     if not message:
         return check_starts(make_stages(settings))

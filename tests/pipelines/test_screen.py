@@ -24,7 +24,7 @@ def _stage(name: str, *inputs: str) -> Stage:
     return Stage(name, "train", inputs, name.replace(" ", "_"), {})
 
 
-def test_a_line_a_stage_and_the_rest_in_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_line_for_each_stage_and_the_rest_in_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     stages = [_stage("train a"), _stage("train b"), _stage("bad", "train a", "train b")]
     states = States(tmp_path, stages, {stage.name: () for stage in stages})
     log = tmp_path / "stages" / "bad.log"

@@ -84,7 +84,7 @@ def test_stages_of_the_published_recipe() -> None:
     assert last.inputs == ("export context_free", "export context_aware") and last.output == "segments/test.csv"
 
 
-def test_what_cannot_be_a_pipeline_of_segments() -> None:
+def test_invalid_pipelines_of_segments() -> None:
     def fails(**changes: Any) -> str:
         values = configurations.load_yaml("pipelines/segments2019.yaml")
         with pytest.raises(InputError) as caught:

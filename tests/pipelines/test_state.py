@@ -120,7 +120,7 @@ def test_one_more_shard_is_asked_about(pipeline: Pipeline) -> None:
     assert pipeline.run(_settings(), "*") == []  # nothing is left to start afresh
 
 
-def test_what_became_of_shards(pipeline: Pipeline) -> None:
+def test_changed_renamed_and_added_shards(pipeline: Pipeline) -> None:
     pipeline.run(_settings())
     (pipeline.data_dir / "train0.tfrecord").rename(pipeline.data_dir / "train5.tfrecord")
     pipeline.add_shard("train1", 11)
@@ -133,7 +133,7 @@ def test_what_became_of_shards(pipeline: Pipeline) -> None:
     assert lines[-1] == "'infer final': 'export final', which it needs, changed"
 
 
-def test_leave_for_a_stage_is_leave_for_those_after_it(pipeline: Pipeline) -> None:
+def test_permission_for_a_stage_includes_later_stages(pipeline: Pipeline) -> None:
     """Permission covers later stages that changed only through this one; the same command resumes where it stopped."""
     pipeline.run(_settings())
     changed = _settings(models={"moe": {"changes": {"optimizer": {"learning_rate": 0.5}}}})
@@ -235,7 +235,7 @@ def test_records_of_an_earlier_release(pipeline: Pipeline, unknown: bool, told: 
     assert pipeline.states(_settings(**settings)).changed()[0].endswith("shards: 'train2.tfrecord' is new")
 
 
-def test_a_key_whose_default_is_not_what_was_done_before(pipeline: Pipeline) -> None:
+def test_a_new_key_whose_default_differs_from_earlier_behaviour(pipeline: Pipeline) -> None:
     """If the old value is set explicitly, the stage is still done; otherwise it has changed."""
 
     def settings(**loss: Any) -> PipelineConfig:
@@ -250,7 +250,7 @@ def test_a_key_whose_default_is_not_what_was_done_before(pipeline: Pipeline) -> 
     assert pipeline.states(settings(positive_above=0)).of("train student") == "done"
 
 
-def test_features_are_no_keys_of_a_release(pipeline: Pipeline) -> None:
+def test_an_added_feature_is_not_a_key_of_a_newer_release(pipeline: Pipeline) -> None:
     """An added feature is a change."""
     pipeline.run(_settings())
     wider = {"changes": {"data": {"features": {"text": 3}}}}
@@ -258,7 +258,7 @@ def test_features_are_no_keys_of_a_release(pipeline: Pipeline) -> None:
     assert lines[0] == "'train student': experiment.data.features.text: None -> 3"
 
 
-def test_a_record_of_the_first_release_that_does_not_tell(pipeline: Pipeline) -> None:
+def test_a_record_of_the_first_release_does_not_say_which_shard_changed(pipeline: Pipeline) -> None:
     _as_an_earlier_release(pipeline, _settings(), unknown=False, told=False)
     pipeline.add_shard("train2")
     assert "its record, from an earlier release, does not say which" in pipeline.states(_settings()).changed()[0]
@@ -337,7 +337,7 @@ def test_an_output_without_a_record(pipeline: Pipeline) -> None:
         pipeline.run(_settings())
 
 
-def test_damage_takes_nothing_away(pipeline: Pipeline) -> None:
+def test_damage_does_not_remove_good_records(pipeline: Pipeline) -> None:
     pipeline.run(_settings())
     (pipeline.workdir / "runs" / "student" / "file").write_text("shorter")
     assert pipeline.run(_settings()) == ["train student"]
@@ -371,7 +371,7 @@ def test_a_plan_says_what_changed(pipeline: Pipeline, monkeypatch: pytest.Monkey
             "'train ensemble' and 'ensemble' would both write to .*runs/ensemble;",
         ),
         ({"students": {"moe_fold_0": _MODEL}}, "'train moe fold 0' and 'train moe_fold_0' would both .*stages/"),
-        ({"models": {"../scores": _MODEL}}, r"has a model '\.\./scores'; a name becomes that of a directory"),
+        ({"models": {"../scores": _MODEL}}, r"has a model '\.\./scores'; names are names of directories"),
         ({"baselines": {"..": _MODEL}}, r"has a model '\.\.'"),
     ],
 )

@@ -71,7 +71,7 @@ def _gap(classes: np.ndarray, scores: np.ndarray, labels: list[set[int]]) -> flo
     return total / found
 
 
-def test_its_size_and_how_good_it_is(directory: Path, signatures: dict[str, Any]) -> None:
+def test_size_and_gap_of_the_model(directory: Path, signatures: dict[str, Any]) -> None:
     """Records and plain tensors give the same scores, and the GAP stated in the card."""
     assert bytes_on_disk(directory) <= _MOST_BYTES
     ids, features, labels = _videos()
@@ -85,7 +85,7 @@ def test_its_size_and_how_good_it_is(directory: Path, signatures: dict[str, Any]
     assert gap == pytest.approx(stated, abs=1e-4) and gap > 0.68
 
 
-def test_the_card_states_what_was_measured(directory: Path) -> None:
+def test_the_card_states_the_measured_values(directory: Path) -> None:
     card = (directory.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
     measured = json.loads(_MEASURED.read_text(encoding="utf-8"))
     assert measured["shipped_bytes"] == bytes_on_disk(directory)
@@ -116,7 +116,7 @@ def test_a_clip_is_the_mean_of_its_frames(directory: Path, signatures: dict[str,
     assert classes[0] == 11 and served["video_id"].numpy()[0] == b"SjJ3"
 
 
-def test_it_starts_a_run_and_teaches_one(directory: Path, signatures: dict[str, Any]) -> None:
+def test_a_run_can_start_from_it_and_learn_from_it(directory: Path, signatures: dict[str, Any]) -> None:
     """A model built from its configuration and initialised with its weights gives its scores; so does the teacher."""
     values = load_values("experiments/pretrained.yaml:judged", ["labels.teacher=pretrained"])
     experiment = parse_experiment(values)
@@ -156,7 +156,7 @@ def test_names_of_real_videos_in_one_command(tmp_path: Path) -> None:
         ("train", "init_from", ("--config=first_level/logistic.yaml", "--workdir=x")),
     ],
 )
-def test_what_was_not_installed_is_told_in_one_line(
+def test_a_missing_package_gives_a_one_line_error(
     command: str, flag: str, others: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shard,) = list_shards(["examples"])

@@ -1,4 +1,4 @@
-"""Analyses of predictions, against slow loops over videos and numbers worked out by hand."""
+"""Analyses of predictions, against slow loops over videos and numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _by_hand() -> Predictions:
     )
 
 
-def test_precision_and_recall_worked_out_by_hand() -> None:
+def test_precision_and_recall_computed_by_hand() -> None:
     curve = precision_recall(_by_hand())
     # Ranked: 0.875 miss, 0.75 hit, 0.5 miss, 0.5 hit, 0.25 hit; among equal scores, misses rank first.
     np.testing.assert_allclose(curve.precision, [1 / 2, 2 / 4, 3 / 5])
@@ -61,7 +61,7 @@ def test_precision_and_recall_against_loops(rng: np.random.Generator) -> None:
     assert curve.gap == pytest.approx(curve.precision.sum() / total, abs=1e-12)  # the area under the curve
 
 
-def test_confusions_worked_out_by_hand() -> None:
+def test_confusions_computed_by_hand() -> None:
     (found,) = confusions(_by_hand(), 10)
     assert (found.meant, found.predicted, found.count, found.videos, found.together) == (2, 1, 1, 1, 0)
 
@@ -145,7 +145,7 @@ def test_shards_are_taken_from_the_whole_list() -> None:
     assert predictions._spread("abc", 3) == predictions._spread("abc", 0) == ["a", "b", "c"]
 
 
-def test_the_prior_is_what_the_same_scores_for_every_video_have(rng: np.random.Generator) -> None:
+def test_prior_gap_is_that_of_equal_scores_for_every_video(rng: np.random.Generator) -> None:
     """Compares with the metric itself: 30 classes, two of them equally frequent; the 20 best scores of videos count."""
     labels = rng.random((50, 30)) < rng.random(30) * 0.4
     labels[:, 3] = rng.permutation(labels[:, 4])

@@ -141,7 +141,7 @@ def test_dark(page: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
-def test_everybody_can_read_and_use_it(page: Path, dark: bool) -> None:
+def test_the_page_is_accessible(page: Path, dark: bool) -> None:
     """axe-core's rules, including a contrast of 4.5; keyboard focus, values of points, commands to copy."""
     axe = Path(pytest.importorskip("axe_core_python").__file__).parent / "axe.min.js"
     text = (page / "report.html").read_text(encoding="utf-8")

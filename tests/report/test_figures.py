@@ -29,7 +29,7 @@ def _texts(picture: Picture) -> list[str]:
         ([0.1, 0.7], "The curve is within 0.01 of the diagonal: scores equal the shares of labels."),
     ],
 )
-def test_calibration_in_words(shares: list[float], words: str) -> None:
+def test_calibration_is_described(shares: list[float], words: str) -> None:
     assert quality_figures.calibration_in_words([0.1, 0.7], shares).startswith(words)
 
 
@@ -58,7 +58,7 @@ def test_a_model_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     assert f"stroke: {COLOURS[1]}" in one and f"stroke: {COLOURS[1]}" in two and COLOURS[0] not in one + two
 
 
-def test_thresholds_stand_on_their_curve_and_apart(tmp_path: Path) -> None:
+def test_labels_of_thresholds_are_on_their_curve_and_do_not_overlap(tmp_path: Path) -> None:
     """All scores from 0.2 are within 0.01 of recall: they get one label, not three that overlap."""
     recall = np.array([0.5, 0.505, 0.51, 0.9])
     curve = Curve(recall, np.array([0.9, 0.9, 0.9, 0.4]), np.array([0.95, 0.6, 0.3, 0.06]), 0.5)
@@ -76,7 +76,7 @@ def test_thresholds_stand_on_their_curve_and_apart(tmp_path: Path) -> None:
     assert "Points mark the scores of mine" in picture.caption and "Models: best, mine." in picture.caption
 
 
-def test_points_say_their_values(tmp_path: Path) -> None:
+def test_points_show_their_values(tmp_path: Path) -> None:
     with canvas() as (figure, axes):
         axes.plot([1, 2, 3], [1, 2, 3])
         tell(axes, [1, 2, float("nan")], [3, 2, 1], ["<one>", "two & more", "not drawn"])

@@ -156,7 +156,7 @@ def test_numbers(whole: tuple[Path, _Page]) -> None:
         assert title in page.told
 
 
-def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Page]) -> None:
+def test_the_page_has_the_main_facts_and_the_versions(whole: tuple[Path, _Page]) -> None:
     directory, page = whole
     assert f"Pipeline {directory.parent.name}/pipeline: 3 models, 6 classes" in page.text
     best = "The best of 6 on the 20 validation videos is LightGBM (combination), with a GAP@20 of 0.5700: 0.0100 above"
@@ -165,7 +165,7 @@ def test_what_a_reader_wants_to_know_first_and_in_a_year(whole: tuple[Path, _Pag
     compared += ", which includes 0: the difference is not significant)."
     served = "The one to serve is exported/final/1, with a GAP@20 of 0.4321, 0.1379 below LightGBM. It costs 2.5 MB and"
     served += " 2,346 videos/s in batches of 1024, on the machine that exported it."
-    surprising = "final (0.4321) is below simpler models that led to it: first (0.5400)."
+    surprising = "final (0.4321) is below simpler models that it builds on: first (0.5400)."
     rising = "GAP@20 of final was still rising at its last evaluation, by 0.1321"
     for words in (best, compared, served, surprising, rising, "No model can be expected to exceed 0.6600."):
         assert words in page.text
@@ -255,7 +255,7 @@ def _assert_escaped(page: _Page) -> None:
         pytest.param(["results.json"], ["No results of stages yet: yt8m-pipeline"], marks=pytest.mark.slow),
     ],
 )
-def test_what_is_missing_is_named_with_its_command(
+def test_missing_inputs_are_named_with_the_command_that_makes_them(
     pipeline: Path, tmp_path: Path, gone: list[str], words: list[str]
 ) -> None:
     for path in map(pipeline.joinpath, gone):
@@ -368,7 +368,7 @@ def test_runs_on_rated_segments_have_a_section(tmp_path: Path) -> None:
     assert "No confusions" not in page.text and "No evaluation of" not in page.text  # no predictions for whole videos
 
 
-def test_bad_directories_are_one_line(pipeline: Path, tmp_path: Path) -> None:
+def test_bad_directories_give_a_one_line_error(pipeline: Path, tmp_path: Path) -> None:
     def message(path: Path, **options: str) -> str:
         with pytest.raises(InputError) as caught:
             write_report(path, tmp_path / "report.html", Options(progress=False, **options))  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def test_bands_cells_marks_and_labels_are_where_they_belong(tmp_path: Path) -> N
     assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", text)  # nothing is fetched
 
 
-def test_a_moment_of_overlapping_windows_belongs_to_the_last_one(tmp_path: Path) -> None:
+def test_a_time_in_several_windows_belongs_to_the_last_one(tmp_path: Path) -> None:
     scores = WindowScores(np.array([0, 2, 4]), np.array([5, 6, 6]), np.array([1]), np.full((3, 1), 0.5, np.float32))
     (timeline,) = write_timelines(tmp_path / "x" / "page.html", {"v": scores}, {})
     assert [(cell.start, cell.end, cell.title[-12:]) for cell in timeline.bands[0].cells] == [
@@ -132,14 +132,14 @@ def test_labels_and_ratings_come_from_the_records(tmp_path: Path) -> None:
         {"segments": [{"start": 0, "end": 10**30, "ids": [1], "scores": [0.5]}]},
     ],
 )
-def test_lines_that_are_none_are_refused(tmp_path: Path, change: dict) -> None:
+def test_invalid_lines_are_refused(tmp_path: Path, change: dict) -> None:
     line = {"id": "a", "segments": [{"start": 0, "end": 5, "ids": [1], "scores": [0.5]}]}
     (tmp_path / "x.jsonl").write_text(json.dumps(line | {"id": "good"}) + "\n" + json.dumps(line | change) + "\n")
     with pytest.raises(InputError, match=r"x\.jsonl: line 2 is not from yt8m-infer --segments=5 --format=jsonl; give"):
         read_scores(tmp_path / "x.jsonl", None, 10, progress=False)
 
 
-def test_the_command_refuses_what_it_cannot_show(tmp_path: Path) -> None:
+def test_the_command_refuses_data_that_it_cannot_show(tmp_path: Path) -> None:
     segment = {"start": 0, "end": 5, "ids": [1], "scores": [0.5]}
     lines = [json.dumps({"id": name, "segments": [segment]}) + "\n" for name in "ab"]
     (tmp_path / "x.jsonl").write_text("".join(lines))
@@ -172,7 +172,7 @@ addEventListener("load", () => {
   };
   const video = document.querySelector("video");
   if (video) {
-    video.addEventListener("seeked", say);  // behind the page's own
+    video.addEventListener("seeked", say);  // after the page's own handler
     video.currentTime = 6;
   } else {
     const place = {bubbles: true, clientX: box.left + box.width / 2, clientY: box.top + 3};

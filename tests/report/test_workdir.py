@@ -28,7 +28,9 @@ from yt8m_tf.report.workdir import HARD, STUDENT
         ),
     ],
 )
-def test_who_learns_from_others_is_a_student(labels: dict[str, str], kind: str, told: str, tmp_path: Path) -> None:
+def test_a_model_with_soft_labels_or_a_teacher_is_a_student(
+    labels: dict[str, str], kind: str, told: str, tmp_path: Path
+) -> None:
     write_run(tmp_path / "one", [0.5])
     config = tmp_path / "one" / run_dir.CONFIG
     values = yaml.safe_load(config.read_text()) | {"labels": labels | {"weight": 0.5}}

@@ -267,7 +267,7 @@ def test_the_command_prints_one_line_for_bad_input(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_gives_a_one_line_error(tmp_path, monkeypatch):
     replace = os.replace
 
     def fail(source, target):

@@ -21,7 +21,7 @@ def read_clips(path):
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 17, 300])
-def test_frames_meet_the_mean(num_frames):
+def test_frames_have_the_given_mean(num_frames):
     rng = np.random.default_rng()
     low, high = np.float32(-1.9921875), np.float32(2.0078125)
     ends = [
@@ -147,7 +147,7 @@ def test_bad_video_level_shards_are_named(tmp_path):
     assert list((tmp_path / "cut" / "frame").iterdir()) == []  # neither a shard nor a partial one
 
 
-def test_what_cannot_be_read_is_told_before_anything_is_replaced(tmp_path):
+def test_unreadable_input_is_reported_before_output_is_replaced(tmp_path):
     """Sample data is not removed if the clips would be made from it, or from a file that is not a shard."""
     layout = Layout({"train": 4, "validate": 0, "test": 0}, 4, ("video",))
     write_sample_data(str(tmp_path / "in"), SampleConfig(6, 2, rgb_size=8, audio_size=4), layout, COUNTS)
@@ -155,8 +155,8 @@ def test_what_cannot_be_read_is_told_before_anything_is_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("no shard of videos")
     before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file()}
     for source, message in (
-        ("in/video/train*", r"holds '.*train0000\.tfrecord', which is to be read; name another directory"),
-        ("link/video/train*", r"holds '.*train0000\.tfrecord', which is to be read; name another directory"),
+        ("in/video/train*", r"contains '.*train0000\.tfrecord', which is to be read; name another directory"),
+        ("link/video/train*", r"contains '.*train0000\.tfrecord', which is to be read; name another directory"),
         ("notes.txt", r"notes\.txt: not a TFRecord file: a text file: give TFRecord files"),
     ):
         with pytest.raises(InputError, match=message):

@@ -59,7 +59,7 @@ def _scenes(directory: Path) -> dict[str, list[tuple[int, int, set[int]]]]:
     return found
 
 
-def test_posteriors_equal_sums_over_everything_that_may_have_happened() -> None:
+def test_posteriors_equal_sums_over_all_outcomes() -> None:
     """Bayes' rule over main topics, topics of scenes, true and written classes; 3 classes, 2 topics."""
     config = SampleConfig(num_classes=3, num_topics=2, labels_per_video=1.0, rgb_size=4, audio_size=0, seed=5)
     model = scene_model(make_model(config))
@@ -95,7 +95,7 @@ def test_posteriors_equal_sums_over_everything_that_may_have_happened() -> None:
         np.testing.assert_allclose(found["clip"][scenes], with_class / total, rtol=1e-6)
 
 
-def test_ratings_say_what_the_posterior_says_they_do() -> None:
+def test_ratings_agree_with_the_posterior() -> None:
     """Calibration: of rated pairs with a probability of about p, a share p is present (5 standard errors)."""
     model = scene_model(make_model(CONFIG))
     rng = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def test_records_have_ratings_of_segments_of_the_listed_classes(sample) -> None:
     assert len(read_ratings(str(directory / "frame/*.tfrecord"), 24).names) <= 5 * 90
 
 
-def test_without_wrong_ratings_they_are_the_truth_and_labels_of_videos_that_of_any_scene(tmp_path: Path) -> None:
+def test_without_wrong_ratings_ratings_are_true_and_videos_have_the_labels_of_all_scenes(tmp_path: Path) -> None:
     write_segment_data(str(tmp_path), dataclasses.replace(CONFIG, noise_labels=0.0), LAYOUT, COUNTS)
     scenes = _scenes(tmp_path)
     for record in _records(tmp_path, "validate"):
@@ -188,9 +188,12 @@ def test_the_same_flags_give_the_same_bytes_and_replace_an_earlier_run(sample, t
     assert filecmp.cmpfiles(sample[0], tmp_path, names, shallow=False)[0] == names
 
 
-def test_ratings_need_frames_that_are_drawn_here(tmp_path: Path) -> None:
+def test_ratings_need_frames_of_generated_videos(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--levels=video: ratings of segments need frame-level records"):
         layout = dataclasses.replace(LAYOUT, levels=("video",))
         write_segment_data(str(tmp_path), CONFIG, layout, COUNTS)
     result = run_command("sample-data", "--segments", f"--output_dir={tmp_path}", "--from_video_level=x*.tfrecord")
-    assert result.returncode == 1 and "--segments: what is in the videos of --from_video_level" in result.stderr
+    assert (
+        result.returncode == 1
+        and "--segments: the contents of --from_video_level videos over time are unknown; give" in result.stderr
+    )

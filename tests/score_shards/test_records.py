@@ -42,7 +42,7 @@ def _write(directory: Path, rng: np.random.Generator, count: int = 9) -> list[Ro
     return rows
 
 
-def test_highest_ranks_what_is_written(rng: np.random.Generator) -> None:
+def test_highest_ranks_the_rounded_scores(rng: np.random.Generator) -> None:
     """The reference sorts the rounded scores; some of them are equal only after rounding."""
     scores = rng.random((6, 30)).astype(np.float32)
     scores[:, 10:20] = scores[:, :10] + np.float32(1e-5)
@@ -59,7 +59,7 @@ def test_highest_ranks_what_is_written(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(value, same)
 
 
-def test_a_record_is_what_the_format_says(rng: np.random.Generator) -> None:
+def test_a_record_has_the_documented_format(rng: np.random.Generator) -> None:
     (row,) = _rows(rng, 1)
     features = tf.train.Example.FromString(records.encode(*row)).features.feature
     assert set(features) == {"id", "class_ids", "scores"}
@@ -101,7 +101,7 @@ def test_a_truncated_shard(rng: np.random.Generator, tmp_path: Path) -> None:
         read_shard(tmp_path, "a", read_manifest(tmp_path, "--x"))
     end = _record_ends(tmp_path / "a", content)[-2]
     (tmp_path / "a").write_bytes(content[:end])  # between two records: only the count shows it
-    with pytest.raises(InputError, match="holds 8 videos, not the 9 of its manifest"):
+    with pytest.raises(InputError, match="contains 8 videos, not the 9 of its manifest"):
         read_shard(tmp_path, "a", read_manifest(tmp_path, "--x"))
 
 
@@ -114,11 +114,11 @@ def _record_ends(path: Path, content: bytes) -> list[int]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 7}, r"a class id \d+ where there are 7 classes"),
+        ({"num_classes": 7}, r"has a class id \d+, but there are 7 classes"),
         ({"top_k": 2}, "not a score shard of up to 2 classes a video"),
     ],
 )
-def test_what_does_not_suit_the_manifest(
+def test_score_shards_that_contradict_the_manifest(
     changes: dict[str, int], message: str, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     _write(tmp_path, rng)
@@ -134,7 +134,7 @@ def test_records_of_another_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("score", [np.nan, 1.5, -0.25])
-def test_scores_that_are_no_probabilities(score: float, tmp_path: Path) -> None:
+def test_scores_that_are_not_probabilities(score: float, tmp_path: Path) -> None:
     records.write_shard(tmp_path / "a", [(b"bad", np.array([1]), np.array([score]))])
     with pytest.raises(InputError, match="a score of video 'bad' is not a probability"):
         read_shard(tmp_path, "a", _manifest(shards={"a": 1}))
@@ -156,16 +156,16 @@ def test_manifests(tmp_path: Path) -> None:
     start(tmp_path / "s", _manifest(fingerprint="other"))  # nothing was scored yet
     with Claims(tmp_path / "s") as claims:
         claims.take("a")
-        with pytest.raises(InputError, match="holds scores of another model"):
+        with pytest.raises(InputError, match="contains scores of another model"):
             start(tmp_path / "s", _manifest())  # another process is working on it
     start(tmp_path / "s", _manifest())
     (tmp_path / "s" / "a").touch()
-    with pytest.raises(InputError, match="holds scores of another model"):
+    with pytest.raises(InputError, match="contains scores of another model"):
         start(tmp_path / "s", _manifest(fingerprint="other"))
     finish(tmp_path / "s", _manifest(shards={"b": 2}))
     finish(tmp_path / "s", _manifest(shards={"a": 1}))
     assert dict(read_manifest(tmp_path / "s", "").shards) == {"a": 1, "b": 2}
-    with pytest.raises(InputError, match="holds scores of another model"):
+    with pytest.raises(InputError, match="contains scores of another model"):
         start(tmp_path / "s", _manifest(top_k=5))
     (tmp_path / "s" / "scores.json").write_text("{")
     with pytest.raises(InputError, match=r"scores\.json: cannot be read"):

@@ -72,7 +72,7 @@ def _stream(shards: Sequence[str], directory: Path, level: str = "video", **opti
 
 
 @pytest.mark.parametrize(("level", "shuffled"), [("video", True), ("frame", False)])
-def test_each_video_gets_its_own(
+def test_each_video_gets_its_own_soft_labels(
     level: str, shuffled: bool, learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
 ) -> None:
     """Batches have no ids: videos are identified by their features."""
@@ -105,7 +105,7 @@ def test_each_video_gets_its_own(
     assert len(seen) > 100
 
 
-def test_a_stream_goes_on_where_it_was(
+def test_a_stream_continues_at_its_position(
     learnable_shards: Callable[..., Path], rng: np.random.Generator, tmp_path: Path
 ) -> None:
     shards = list_shards(["train*"], str(learnable_shards(train=3, each=40)))
@@ -140,7 +140,9 @@ def test_missing_shards_and_other_scores(
     with pytest.raises(InputError, match=r"labels\.soft=.*: no scores there"):
         _stream(shards, tmp_path / "none")
     _write(tmp_path / "soft", {Path(shard).name: _ids(shard) for shard in shards[:1]}, rng)
-    with pytest.raises(InputError, match=r"no soft labels for 2 of 3 training shards, '.*train0001\.tfrecord'"):
+    with pytest.raises(
+        InputError, match=r"no soft labels for 2 of 3 training shards, for example '.*train0001\.tfrecord'"
+    ):
         _stream(shards, tmp_path / "soft")
     stream = _stream(shards, tmp_path / "soft", missing_videos="hard")
     assert sum(int(np.sum(np.max(next(stream)["soft_classes"], axis=1) < 0)) for _ in range(3)) == 32

@@ -80,7 +80,7 @@ def expected_of(world) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["tfrecord", "npy"])
-def test_files_hold_ids_labels_and_vectors(world, tmp_path, kind):
+def test_files_contain_ids_labels_and_vectors(world, tmp_path, kind):
     path, _, _, shards, records = world
     summary = embed(load_embedder(path), shards, tmp_path / "out", kind=kind, batch_size=4, progress=False)
     assert (summary.num_embedded, summary.manifest.size) == (sum(COUNTS), 64)
@@ -104,7 +104,7 @@ def test_files_hold_ids_labels_and_vectors(world, tmp_path, kind):
     np.testing.assert_allclose(found, expected_of(world), rtol=2e-3, atol=1e-3)  # float16
 
 
-def test_interrupted_it_goes_on_and_ends_the_same(world, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_and_ends_the_same(world, tmp_path, monkeypatch):
     path, _, _, shards, _ = world
     embedder = load_embedder(path)
     embed(embedder, shards, tmp_path / "whole", progress=False)
@@ -123,11 +123,11 @@ def test_interrupted_it_goes_on_and_ends_the_same(world, tmp_path, monkeypatch):
     assert embed(embedder, shards, tmp_path / "out", progress=False).num_embedded == 0
     for file in (tmp_path / "whole").glob("*.*"):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
-    with pytest.raises(InputError, match=r"--output=.*: holds embeddings of another model, checkpoint or --format"):
+    with pytest.raises(InputError, match=r"--output=.*: contains embeddings of another model, checkpoint or --format"):
         embed(embedder, shards, tmp_path / "out", kind="npy", progress=False)
 
 
-def test_clips_without_frames_have_none(world, tmp_path):
+def test_clips_without_frames_have_no_embeddings(world, tmp_path):
     path, _, _, _, records = world
     shard = write_shard(tmp_path / "e.tfrecord", [records[0][0], empty_clip(b"none"), records[0][1]])
     with pytest.raises(InputError, match=r"record 1, video 'none': no frames at all"):
@@ -139,7 +139,7 @@ def test_clips_without_frames_have_none(world, tmp_path):
     assert read(tmp_path / "out", 64)["id"].tolist() == [b"s0_0", b"s0_1"]
 
 
-def test_what_cannot_be_embedded_is_one_line(world, tmp_path):
+def test_models_without_embeddings_give_a_one_line_error(world, tmp_path):
     path, model, data, shards, _ = world
     export_saved_model(model, data, tmp_path / "bare")
     with pytest.raises(InputError, match=r"^--model=.*bare: a SavedModel without embeddings; export it with"):
@@ -155,7 +155,7 @@ def test_what_cannot_be_embedded_is_one_line(world, tmp_path):
         embed(large, shards, tmp_path / "large", progress=False)
 
 
-def test_a_runs_embeddings_are_what_its_last_layer_reads(tmp_path):
+def test_a_runs_embeddings_are_the_input_of_its_last_layer(tmp_path):
     """The logits are the product of the embeddings and the kernel, plus the bias."""
     world = Path(__file__).resolve().parents[1] / "old_runs" / "video"
     done = run_command(
@@ -180,7 +180,7 @@ def test_a_runs_embeddings_are_what_its_last_layer_reads(tmp_path):
 
 
 @pytest.mark.slow
-def test_nearest_neighbours_learn_from_embeddings_what_they_do_from_features(learnable_shards, tmp_path):
+def test_nearest_neighbours_learn_the_same_from_embeddings_as_from_features(learnable_shards, tmp_path):
     """The embeddings of the logistic model are its inputs."""
     data_dir = learnable_shards("video", train=4, validate=2)
     embedder = load_embedder(_train(data_dir, tmp_path / "run"))

@@ -142,7 +142,7 @@ def test_a_model_never_reads_its_fold(folds: tuple[Path, list[Path]]) -> None:
 
 
 @pytest.mark.end_to_end
-def test_only_what_is_missing_is_scored(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
+def test_only_missing_shards_are_scored(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds
     shards = list_shards(["train*.tfrecord"], str(data_dir))
     _score(runs, shards, tmp_path / "whole")
@@ -203,9 +203,13 @@ def test_models_that_do_not_belong_together(folds: tuple[Path, list[Path]], tmp_
     data_dir, runs = folds
     shards = list_shards(["train*.tfrecord"], str(data_dir))
     output = tmp_path / "scores"
-    with pytest.raises(InputError, match=r"no model of fold 1 of 3, which has not seen its shards; train it with --fo"):
+    with pytest.raises(
+        InputError, match=r"no model of fold 1 of 3 is given: only it has not seen its shards; train it with --fold"
+    ):
         _score([runs[0], runs[2]], shards, output)
-    with pytest.raises(InputError, match="no model of fold 1 of 3, which scores shards outside all folds"):
+    with pytest.raises(
+        InputError, match="no model of fold 1 of 3 is given: shards outside all folds are scored by all"
+    ):
         _score([runs[0], runs[2]], list_shards(["validate*.tfrecord"], str(data_dir)), output)
     with pytest.raises(InputError, match="are of the same fold"):
         _score([runs[0], runs[0], runs[1], runs[2]], shards, output)
@@ -220,7 +224,7 @@ def test_models_that_do_not_belong_together(folds: tuple[Path, list[Path]], tmp_
         _score(runs, [*shards, shards[0].replace("train0000", "../video/train0000")], output)
     assert not output.exists()
     _score([single], shards, output)
-    with pytest.raises(InputError, match="holds scores of another model"):
+    with pytest.raises(InputError, match="contains scores of another model"):
         _score(runs, shards, output)
 
 

@@ -73,7 +73,7 @@ def test_two_processes_write_the_same_bundle(name, tmp_path):
     assert (tmp_path / "1" / "m.tgz").read_bytes() == (tmp_path / "2" / "m.tgz").read_bytes()
 
 
-def test_members_are_plain_and_sorted_and_come_back_whole(tmp_path):
+def test_members_are_plain_and_sorted_and_unpack_unchanged(tmp_path):
     export("resnet_like", 1, tmp_path / "m")
     size = write_bundle(tmp_path / "m", tmp_path / "m.tgz", progress=False)
     packed = (tmp_path / "m.tgz").read_bytes()
@@ -105,7 +105,7 @@ def test_targets_are_checked(tmp_path):
     check_target(tmp_path / "m.tar.gz", overwrite=True)
 
 
-def test_an_interrupted_inference_from_a_bundle_goes_on(rng, tmp_path, monkeypatch):
+def test_an_interrupted_inference_from_a_bundle_continues(rng, tmp_path, monkeypatch):
     weights = rng.normal(size=(48, 30))
     save_v2(tmp_path / "m", weights)
     write_bundle(tmp_path / "m", tmp_path / "m.tgz", progress=False)
@@ -223,7 +223,7 @@ def test_paths_that_are_not_plain_are_refused(name, hostile):
         (tarfile.GNUTYPE_LONGNAME, ""),
     ],
 )
-def test_what_is_no_file_and_no_folder_is_refused(kind, link, hostile):
+def test_a_member_that_is_neither_file_nor_folder_is_refused(kind, link, hostile):
     assert "member 'assets' is neither file nor folder" in hostile(GRAPH + member("assets", b"", kind, link))
 
 
@@ -246,16 +246,16 @@ def test_a_file_behind_a_link_is_not_written(hostile, tmp_path):
         (member("Assets", kind=tarfile.DIRTYPE), member("assets/b", b"2")),
     ],
 )
-def test_names_that_stand_twice_are_refused(first, second, hostile):
+def test_duplicate_names_are_refused(first, second, hostile):
     assert "occurs twice" in hostile(GRAPH + first + second)
 
 
-def test_bombs_are_refused(hostile):
+def test_archives_that_expand_too_much_are_refused(hostile):
     zeros = member("assets/zeros", bytes(5_000_000))
     message = hostile(GRAPH + zeros, size_limit=5_000_000)
     assert "unpacks to 5,000,005 bytes or more, above --size_limit=5,000,000" in message
     lying = tarfile.TarInfo("assets/zeros")
-    lying.size = 10**15  # declares more than the archive contains, or any disk holds
+    lying.size = 10**15  # declares more bytes than the archive contains or any disk can store
     assert "above --size_limit=1,000,000,000" in hostile(GRAPH + lying.tobuf(tarfile.GNU_FORMAT))
     lying.size = -512
     assert "negative size" in hostile(GRAPH + lying.tobuf(tarfile.GNU_FORMAT))
@@ -263,10 +263,10 @@ def test_bombs_are_refused(hostile):
     assert "damaged" in hostile(GRAPH + lying.tobuf(tarfile.GNU_FORMAT) + b"\1" * 5120)
     many = b"".join(member(f"assets/{number}") for number in range(MEMBER_LIMIT))
     assert f"more than {MEMBER_LIMIT} members" in hostile(GRAPH + many)
-    assert "data behind its end" in hostile(GRAPH, END + bytes(3_000_000))
+    assert "data after its end" in hostile(GRAPH, END + bytes(3_000_000))
 
 
-def test_what_is_no_whole_archive_is_refused(hostile, rng):
+def test_an_incomplete_archive_is_refused(hostile, rng):
     noise = rng.integers(0, 256, 20_000, np.uint8).tobytes()
     graph = member("saved_model.pb", noise)
     assert "not a gzipped file" in hostile(graph, pack=bytes).lower()
@@ -276,7 +276,7 @@ def test_what_is_no_whole_archive_is_refused(hostile, rng):
         assert "damaged" in hostile(graph, pack=lambda content, cut=cut: gzip.compress(content)[:cut])
     assert "damaged" in hostile(graph, b"")  # complete gzip, truncated tar
     assert "damaged" in hostile(graph[:-700], b"")
-    assert "data behind its end" in hostile(graph, END + noise)
+    assert "data after its end" in hostile(graph, END + noise)
     assert "damaged" in hostile(graph, pack=lambda content: gzip.compress(content) + noise)
     for position in (3_000, -6):  # in the data, and in the final checksum
 

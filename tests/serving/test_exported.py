@@ -41,7 +41,7 @@ def test_scores_and_names_are_the_models(exported: tuple[Path, object], rng: np.
     assert loaded.scores(_features(rng, 0)).shape == (0, NUM_CLASSES)
 
 
-def test_clips_are_whole_unless_told(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_clips_are_whole_by_default(tmp_path: Path, rng: np.random.Generator) -> None:
     data = tiny_data("frame")
     export_saved_model(tiny_model(data, np.random.default_rng(1)), data, tmp_path / "1")
     loaded = load_export(tmp_path / "1")
@@ -53,7 +53,9 @@ def test_clips_are_whole_unless_told(tmp_path: Path, rng: np.random.Generator) -
         loaded.scores({**codes, "rgb": codes["rgb"].astype(float)})
 
 
-def test_what_does_not_fit_is_named(exported: tuple[Path, object], tmp_path: Path, rng: np.random.Generator) -> None:
+def test_records_and_features_that_do_not_fit_are_named(
+    exported: tuple[Path, object], tmp_path: Path, rng: np.random.Generator
+) -> None:
     loaded, features = load_export(exported[0]), _features(rng, 2)
     assert isinstance(loaded, ExportedModel)
     for wrong, message in (

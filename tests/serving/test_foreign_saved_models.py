@@ -142,7 +142,7 @@ def test_gap_of_a_float16_export_is_that_of_its_submission(rng, tmp_path):
         load_scorer(str(tmp_path / "m"), 1, num_classes=31)
 
 
-def test_perr_is_left_out_where_scores_do_not_reach(world, tmp_path):
+def test_perr_is_omitted_if_there_are_too_few_scores(world, tmp_path):
     weights, shards, _ = world
     path = save_v1(tmp_path / "foreign", weights, k=2)  # every video has three labels
     scorer = load_scorer(path, 1, num_classes=NUM_CLASSES)
@@ -155,10 +155,10 @@ def test_perr_is_left_out_where_scores_do_not_reach(world, tmp_path):
 
 
 UNSOUND = {
-    "logits": (lambda i, c, s: (i, c, s * 2), r"predictions hold 1\.\d+, which is not a probability"),
-    "negative": (lambda i, c, s: (i, c - 1, s), "class_indexes hold -1, which is not a class id below 30"),
-    "too high": (lambda i, c, s: (i, c + 1, s), "class_indexes hold 30, which is not a class id below 30"),
-    "twice": (lambda i, c, s: (i, c // 2, s), r"class_indexes hold \d+ twice"),
+    "logits": (lambda i, c, s: (i, c, s * 2), r"predictions contain 1\.\d+, which is not a probability"),
+    "negative": (lambda i, c, s: (i, c - 1, s), "class_indexes contain -1, which is not a class id below 30"),
+    "too high": (lambda i, c, s: (i, c + 1, s), "class_indexes contain 30, which is not a class id below 30"),
+    "twice": (lambda i, c, s: (i, c // 2, s), r"class_indexes contain \d+ twice"),
     "other ids": (lambda i, c, s: ("x" + i, c, s), "gives video_id 'xs0_0' for the record of 's0_0'"),
     "flat": (lambda i, c, s: (i, c, s[:, 0]), r"gives video_id \[5\], class_indexes \[5, 30\], predictions \[5\] for"),
     "fewer rows": (lambda i, c, s: (i[1:], c[1:], s[1:]), r"gives video_id \[4\], .* for 5 records"),
@@ -188,7 +188,7 @@ def test_outputs_of_other_types_are_refused(world, tmp_path):
         load_scorer(path)
 
 
-def test_labels_that_are_no_classes_are_named(world, tmp_path):
+def test_labels_that_are_not_classes_are_named(world, tmp_path):
     weights, _, records = world
     high, classes = next((n, max(own)) for n, own in enumerate(labels_of(records)) if max(own) >= 10)  # one too high
     scorer = load_scorer(save_v2(tmp_path / "foreign", weights[:, :classes], k=5), 1, num_classes=classes)
@@ -224,7 +224,7 @@ def test_commands_take_a_bundle_of_a_foreign_model(world, tmp_path):
     assert "counts as not predicted" in done.stdout and (tmp_path / "evaluation" / "classes.csv").is_file()
 
 
-def test_a_place_that_cannot_be_reached_is_one_line(monkeypatch):
+def test_an_unreachable_path_gives_a_one_line_error(monkeypatch):
     def fails(directory):
         raise tf.errors.FailedPreconditionError(None, None, "no host\n\t when reading")
 

@@ -59,7 +59,7 @@ def read(path, layout):
 
 
 @pytest.mark.parametrize("layout", ["csv", "jsonl", "parquet"])
-def test_rows_hold_ids_names_classes_and_scores(world, tmp_path, layout):
+def test_rows_contain_ids_names_classes_and_scores(world, tmp_path, layout):
     run(world, tmp_path / "out", layout=layout, top_k=4)
     rows = read(tmp_path / "out", layout)
     assert [row[0] for row in rows] == world[2]
@@ -98,7 +98,7 @@ def test_resumed_run_of_every_format_ends_with_the_same_bytes(world, tmp_path, m
     monkeypatch.undo()
     assert len(list((tmp_path / "out.parts").glob("0*.json"))) == 1
     other = "jsonl" if layout == "csv" else "csv"
-    with pytest.raises(InputError, match=r"out\.parts holds parts of a run with other format"):
+    with pytest.raises(InputError, match=r"out\.parts contains parts of a run with other format"):
         run(world, tmp_path / "out", layout=other)
     assert run(world, tmp_path / "out", layout=layout).num_scored == sum(COUNTS[1:])
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
@@ -174,7 +174,7 @@ def test_names_that_are_not_known(world, tmp_path):
         ("class,threshold\n", r"has thresholds of 0 classes, not of each of 3; evaluate the model"),
     ],
 )
-def test_thresholds_that_cannot_be_used_are_one_line(text, message, tmp_path):
+def test_unusable_thresholds_give_a_one_line_error(text, message, tmp_path):
     value = text
     if "\n" in text:
         (value := tmp_path / "thresholds.csv").write_text(text)
@@ -190,7 +190,7 @@ def test_without_pyarrow_the_extra_is_named(world, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_parts_of_an_earlier_release_go_on(world, tmp_path, monkeypatch):
+def test_parts_of_an_earlier_release_are_continued(world, tmp_path, monkeypatch):
     """The manifest of an earlier release has no format."""
     monkeypatch.setattr(Parts, "assemble", lambda parts: None)
     run(world, tmp_path / "out")

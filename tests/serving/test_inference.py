@@ -67,7 +67,7 @@ def run(exported, output, faults=None, shards=None, **options):
 
 
 @pytest.mark.parametrize("exported", ["video", "frame"], indirect=True)
-def test_rows_hold_the_models_highest_scores(exported, tmp_path):
+def test_rows_contain_the_models_highest_scores(exported, tmp_path):
     model, data, _, _, records = exported
     summary = run(exported, tmp_path / "out.csv")
 
@@ -102,7 +102,7 @@ def test_top_k(exported, tmp_path):
 
 
 @pytest.mark.parametrize("batches_before", [1, 2, 4])
-def test_resumed_run_ends_with_the_same_bytes_and_scores_only_what_is_missing(
+def test_resumed_run_ends_with_the_same_bytes_and_scores_only_missing_videos(
     exported, tmp_path, monkeypatch, batches_before
 ):
     run(exported, tmp_path / "whole.csv")
@@ -162,7 +162,7 @@ def test_batches_run_across_groups(exported):
 def test_parts_of_another_run_are_refused(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(Parts, "assemble", lambda parts: None)
     run(exported, tmp_path / "out.csv")
-    with pytest.raises(InputError, match=r"out\.csv\.parts holds parts of a run with other input and top_k;"):
+    with pytest.raises(InputError, match=r"out\.csv\.parts contains parts of a run with other input and top_k;"):
         run(exported, tmp_path / "out.csv", top_k=3, shards=exported[3][:2])
     vocabulary = tmp_path / "model" / "assets" / "more.txt"
     vocabulary.write_text("another model")
@@ -188,7 +188,7 @@ def test_damaged_shard_is_named(exported, tmp_path):
         run(exported, tmp_path / "out.csv")
 
 
-def test_run_goes_on_after_damage_is_repaired_or_skipped(exported, tmp_path):
+def test_a_run_continues_after_damage_is_repaired_or_skipped(exported, tmp_path):
     shards = exported[3]
     run(exported, tmp_path / "whole.csv")
     sound = Path(shards[4]).read_bytes()
@@ -201,7 +201,7 @@ def test_run_goes_on_after_damage_is_repaired_or_skipped(exported, tmp_path):
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_skipping_keeps_the_good_records_and_tells(exported, tmp_path, monkeypatch):
+def test_skipping_keeps_the_good_records_and_reports_the_damage(exported, tmp_path, monkeypatch):
     _, _, _, shards, records = exported
     run(exported, tmp_path / "sound.csv")
     damage(shards[1], 7, records[1])
@@ -269,7 +269,7 @@ def save_module(path, function, **specs):
     return str(path)
 
 
-def test_any_saved_model_with_such_a_signature_will_do(exported, tmp_path):
+def test_any_saved_model_with_such_a_signature_is_accepted(exported, tmp_path):
     def foreign(serialized):
         count = tf.shape(serialized)[0]
         scores = tf.tile([[0.75, 0.5, 0.25]], [count, 1])
@@ -324,7 +324,7 @@ def test_rows_equal_plain_formatting(rng):
     assert format_rows([], classes[:0], scores[:0]) == b""
 
 
-def test_finished_part_says_what_was_read(tmp_path):
+def test_a_finished_part_lists_the_records_read(tmp_path):
     parts = Parts(tmp_path / "out.csv", {"model": "m"}, [50, 70])
     parts.add(b"a,1 0.5\n", 2, 1)
     parts.finish_shard(Damage("p", 2, 9, "r"))
@@ -375,7 +375,7 @@ def test_metadata_that_describes_no_data_is_named(change, message, tmp_path):
         read_data(tmp_path)
 
 
-def test_metadata_too_deep_to_be_read_counts_as_none(tmp_path):
+def test_metadata_nested_too_deeply_counts_as_missing(tmp_path):
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "metadata.json").write_text("[" * 100_000)
     assert read_data(tmp_path) is None

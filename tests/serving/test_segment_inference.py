@@ -99,7 +99,7 @@ def best_segments(scores: dict[str, dict[int, dict[int, float]]], class_id: int)
 
 
 @pytest.mark.parametrize(("size", "stride"), [pytest.param(5, 5, marks=pytest.mark.slow), (4, 3)])
-def test_json_lines_hold_the_highest_listed_classes_of_every_window(world, tmp_path: Path, size, stride) -> None:
+def test_json_lines_have_the_highest_listed_classes_of_every_window(world, tmp_path: Path, size, stride) -> None:
     summary = run(
         world, tmp_path / "out", Windows(size, stride), layout="jsonl", classes=world[0] / "classes.csv", batch_size=8
     )
@@ -189,7 +189,7 @@ def test_equal_scores_keep_the_order_of_the_shards_and_lists_end_at_k(world, tmp
 
 
 @pytest.mark.parametrize("layout", [pytest.param("csv", marks=pytest.mark.slow), "jsonl"])
-def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monkeypatch, layout: str) -> None:
+def test_a_resumed_run_ends_with_the_same_bytes(world, tmp_path: Path, monkeypatch, layout: str) -> None:
     run(world, tmp_path / "whole", layout=layout)
     real, calls = segment_scorer.SegmentScorer.__call__, []
 
@@ -203,7 +203,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         run(world, tmp_path / "out", layout=layout)
     assert calls[:2] == [5, 32]
-    with pytest.raises(InputError, match="holds parts of a run with other segments;"):
+    with pytest.raises(InputError, match="contains parts of a run with other segments;"):
         run(world, tmp_path / "out", Windows(4, 4), layout=layout)
     calls.extend([0] * 3)
     assert run(world, tmp_path / "out", layout=layout).num_scored == sum(COUNTS) - COUNTS[0]
@@ -212,7 +212,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(world, tmp_path: Path, monk
 
 
 @pytest.mark.end_to_end
-def test_clips_without_frames_and_damaged_shards_are_left_out_where_that_is_wanted(world, tmp_path: Path) -> None:
+def test_clips_without_frames_and_damaged_shards_are_left_out_on_request(world, tmp_path: Path) -> None:
     good = world[4][:2]
     paths = [write_shard(tmp_path / f"{n}.tfrecord", [empty_clip(b"e"), record]) for n, record in enumerate(good)]
     damaged = Path(paths[0])
@@ -228,7 +228,7 @@ def test_clips_without_frames_and_damaged_shards_are_left_out_where_that_is_want
     assert json.loads((tmp_path / "out").read_text())["id"] == plain_windows(good[1], 5, 5)[0]
 
 
-def test_what_cannot_be_scored_is_one_line(world, tmp_path: Path) -> None:
+def test_unscorable_input_gives_a_one_line_error(world, tmp_path: Path) -> None:
     model, shards = f"--saved_model={world[0] / 'one'}", f"--input={world[0]}/test*.tfrecord"
 
     def fails(*flags: str) -> str:

@@ -89,7 +89,7 @@ def test_probabilities_are_those_of_lightgbm(config, trees, changes, rng):
     assert (1 in kinds) == ("zero_as_missing" in changes) and (2 not in kinds or not changes.get("zero_as_missing"))
 
 
-def test_many_rows_few_and_none(rng, monkeypatch):
+def test_many_few_and_no_rows(rng, monkeypatch):
     """Rows are processed in parts."""
     monkeypatch.setattr(trees_module, "_PAIRS", 100)
     booster = train(rng, StackConfig(learning_rate=0.2), 20, rows=400)

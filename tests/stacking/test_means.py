@@ -48,7 +48,7 @@ def test_a_model_that_lists_nothing_gets_no_weight(rng: np.random.Generator) -> 
     assert weights[0] > 0.99
 
 
-def test_equal_scores_have_equal_means_however_they_lie_in_memory(rng: np.random.Generator) -> None:
+def test_equal_scores_have_equal_means_in_any_memory_layout(rng: np.random.Generator) -> None:
     scores = rng.random((2000, 5)).astype(np.float16)
     by_column, weights = np.asfortranarray(scores), rng.dirichlet(np.ones(5))
     np.testing.assert_array_equal(means.weighted_mean(by_column, weights), means.weighted_mean(scores, weights))

@@ -101,7 +101,7 @@ def test_which_ensembles(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_a_stacking_of_its_models_alone(world: World, measured: Measured, tmp_path: Path) -> None:
+def test_an_ensemble_equals_a_stacking_of_only_its_models(world: World, measured: Measured, tmp_path: Path) -> None:
     _check_ensembles(world, measured.output, measured.contents, _FEW, tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_which_boosters_are_trained(measured: Measured) -> None:
     assert {found for point in points for found in point["num_trees"]} <= set(range(1, 6))
 
 
-def test_interrupted_it_goes_on(
+def test_an_interrupted_run_continues(
     finished: Path, measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = Path(shutil.copytree(finished, tmp_path / "out"))
@@ -205,7 +205,7 @@ def test_more_ensembles_leave_the_others_as_they_are(measured: Measured, tmp_pat
     assert [point for point in more["points"] if point["order"] != RANDOM] == measured.contents["points"]
 
 
-def test_what_cannot_be_measured(finished: Path, tmp_path: Path) -> None:
+def test_invalid_measurements_of_ensemble_sizes(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no finished stacking there \(stack.json is missing\); name the --output"):
         read_stacking(tmp_path / "out", "--output")
     shutil.copytree(finished, tmp_path / "out")

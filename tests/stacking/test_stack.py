@@ -70,7 +70,9 @@ def test_trees_know_which_model_to_trust(stacked: Stacked) -> None:
 
 
 @pytest.mark.end_to_end
-def test_what_each_booster_sees_and_scores(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_each_booster_trains_on_and_scores(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[set[str], set[str]]] = []
     real = boosting.train
 
@@ -173,7 +175,7 @@ def test_soft_labels_by_frequency_of_the_class(world: World, stacked: Stacked) -
 
 
 @pytest.mark.end_to_end
-def test_interrupted_it_goes_on(
+def test_an_interrupted_run_continues(
     world: World, stacked: Stacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with interrupted_after(1, monkeypatch):
@@ -250,7 +252,7 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
         StackInputs([twice[0], tmp_path / "copy"], ("first", "again"), world.train)
     with pytest.raises(InputError, match="two models are named 'first'"):
         StackInputs([twice[0], train], ("first", "first"), world.train)
-    with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, '.*validate0000\.tfrecord'"):
+    with pytest.raises(InputError, match=r"no scores of 2 of 8 shards, for example '.*validate0000\.tfrecord'"):
         world.inputs("train", [*world.train, *world.validate])
     validation = world.inputs("validate", world.validate)
     with pytest.raises(
@@ -258,7 +260,7 @@ def test_scores_that_do_not_belong_together(own_world: World, tmp_path: Path) ->
     ):
         stack(validation, {}, tmp_path / "out", CONFIG)
     fewer = world.inputs("train", [shard for shard in world.train if "0000" in shard or "0003" in shard])
-    with pytest.raises(InputError, match="shards of one fold alone"):
+    with pytest.raises(InputError, match="all shards are of one fold; give shards of two"):
         stack(fewer, {}, tmp_path / "out", CONFIG)
     for name in ("mean", "LightGBM", "weighted mean", "maximum"):
         inputs = world.inputs("train", world.train)
@@ -292,7 +294,7 @@ def test_scores_of_other_videos(own_world: World, tmp_path: Path) -> None:
     ):
         world.stack(tmp_path / "out")
     records.write_shard(train / "train0002.tfrecord", rows[:-1])
-    with pytest.raises(InputError, match=r"train0002\.tfrecord: holds 149 videos, not the 150 of its manifest"):
+    with pytest.raises(InputError, match=r"train0002\.tfrecord: contains 149 videos, not the 150 of its manifest"):
         world.stack(tmp_path / "out")
 
 
@@ -308,9 +310,9 @@ def test_another_order_is_joined_by_id(own_world: World, tmp_path: Path, rng: np
 
 
 @pytest.mark.end_to_end
-def test_another_stacking_in_the_same_place(world: World, tmp_path: Path) -> None:
+def test_another_stacking_in_the_same_directory(world: World, tmp_path: Path) -> None:
     world.stack(tmp_path / "out")
-    with pytest.raises(InputError, match="holds a stacking of other scores or another configuration"):
+    with pytest.raises(InputError, match="contains a stacking of other scores or another configuration"):
         world.stack(tmp_path / "out", dataclasses.replace(CONFIG, num_trees=5))
     for content in ("{}", "{", "[]"):
         sound = (tmp_path / "out" / "stack.json").read_text()

@@ -139,7 +139,7 @@ def test_a_perfect_fit_to_right_labels_is_the_best_reachable(tmp_path):
     assert 0.5 < limits[0.3] < limits[0.0] + 1e-3
 
 
-def test_tables_hold_the_means_the_spread_and_the_gains():
+def test_tables_have_the_means_the_spread_and_the_gains():
     clean = level(0, hard=(0.90, 0.92), half=(0.90, 0.93), soft=(0.91, 0.92))
     noisy = level(30, hard=(0.80, 0.82), half=(0.83, 0.87), soft=(0.90, 0.92))
     scores, gained, labels = (part.splitlines() for part in tables([clean, noisy]).split("\n\n"))
@@ -196,7 +196,7 @@ def test_results_that_are_there_are_not_made_again(tmp_path, monkeypatch):
         ({"baselines": ("hard", "hard_seed_1")}, "give 'half' the same seeds as 'hard'"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, changes, message):
+def test_bad_input_gives_a_one_line_error(tmp_path, changes, message):
     models = {name: changes[name] for name in ("baselines", "students", "features") if name in changes}
     config = changes.get("config") or write_config(tmp_path / "config.yaml", **models)
     with pytest.raises(InputError, match=message) as caught:
@@ -217,7 +217,7 @@ def run(*flags):
 
 
 @pytest.mark.slow
-def test_the_command_shows_results_that_are_there(tmp_path):
+def test_the_command_shows_existing_results(tmp_path):
     """All results exist, so nothing is computed."""
     for percent in (0, 10):
         (tmp_path / f"noise_{percent:02d}.json").write_text(json.dumps(level(percent)))

@@ -46,7 +46,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_snippet_stands_exactly_once(checkout: Path) -> None:
+def test_a_snippet_occurs_exactly_once(checkout: Path) -> None:
     assert mutants.find(checkout, "a - b") == Path("yt8m_tf/losses.py")
     with pytest.raises(InputError, match=r"2 times, not once \(yt8m_tf/bin/train.py, yt8m_tf/metrics/accumulator.py\)"):
         mutants.find(checkout, "x = 1")

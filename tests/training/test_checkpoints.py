@@ -99,7 +99,7 @@ def test_saving_a_step_again_keeps_its_variables_and_writes_its_state(tmp_path: 
 
 @pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001", "state.json"])
 @pytest.mark.parametrize("size", [None, 0, 3])
-def test_what_is_not_whole_is_moved_aside_when_its_step_is_saved_again(
+def test_an_incomplete_checkpoint_is_moved_aside_when_its_step_is_saved_again(
     name: str, size: int | None, tmp_path: Path
 ) -> None:
     for attempt in range(2):
@@ -117,7 +117,7 @@ def test_what_is_not_whole_is_moved_aside_when_its_step_is_saved_again(
     assert checkpoints.latest_state(tmp_path) == State(1)
 
 
-def test_what_is_not_whole_is_neither_removed_nor_counted_among_those_kept(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_neither_removed_nor_counted_as_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         _save(tmp_path, step, best_step=3)
     (tmp_path / "checkpoints" / "step_00000002" / "state.json").unlink()
@@ -138,7 +138,7 @@ def test_what_is_not_whole_is_neither_removed_nor_counted_among_those_kept(tmp_p
         "[" * 99999,
     ],
 )
-def test_a_state_that_says_something_else_is_named(content: str, run: Path) -> None:
+def test_an_invalid_state_is_named(content: str, run: Path) -> None:
     state = run / "checkpoints" / "step_00000002" / "state.json"
     state.write_text(content)
     with pytest.raises(InputError) as caught:
@@ -155,7 +155,7 @@ def test_a_state_from_before_the_first_evaluation(run: Path) -> None:
     assert checkpoints.latest_state(run) == State(2, 0, (7,), Plateau())
 
 
-def test_the_best_checkpoint_is_missing_or_not_whole(run: Path) -> None:
+def test_the_best_checkpoint_is_missing_or_incomplete(run: Path) -> None:
     checkpoints.save(run, 3, _state(_experiment()).named(), {"best_step": 1})
     best = run / "checkpoints" / "step_00000001"
     (best / "variables.index").unlink()
@@ -171,10 +171,10 @@ def test_the_best_checkpoint_is_missing_or_not_whole(run: Path) -> None:
         initial_weights.init_from([run], _state(_experiment()).named())
 
 
-def test_the_only_checkpoint_is_not_whole(tmp_path: Path) -> None:
+def test_the_only_checkpoint_is_incomplete(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     (tmp_path / "checkpoints" / "step_00000001" / "state.json").unlink()
-    with pytest.raises(InputError, match="it has no other checkpoint: fetch it again, or start over in another"):
+    with pytest.raises(InputError, match="the run has no other checkpoint: fetch it again, or start over in another"):
         checkpoints.latest_state(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_the_only_checkpoint_is_not_whole(tmp_path: Path) -> None:
     ids=["killed", "full disk"],
 )
 @pytest.mark.parametrize("where", ["variables", "state", "rename"])
-def test_an_interrupted_save_leaves_the_one_before(
+def test_an_interrupted_save_keeps_the_previous_checkpoint(
     where: str,
     error: BaseException,
     expected: type[BaseException],
@@ -211,7 +211,7 @@ def test_an_interrupted_save_leaves_the_one_before(
     assert state is not None and state.step == 1 and _restored(tmp_path, 1) == 1.0
 
 
-def test_what_a_killed_process_left_is_removed_by_who_holds_the_lock(tmp_path: Path) -> None:
+def test_the_holder_of_the_lock_removes_files_of_a_killed_process(tmp_path: Path) -> None:
     _save(tmp_path, 1)
     left = tmp_path / "checkpoints" / ".step_00000002.1a2b3c4d.tmp"
     left.mkdir()
@@ -311,7 +311,7 @@ def test_a_checkpoint_of_another_model_is_named(run: Path) -> None:
         ("state.json", None),
     ],
 )
-def test_a_checkpoint_that_is_not_whole_is_named(name: str, size: int | None, run: Path) -> None:
+def test_an_incomplete_checkpoint_is_named(name: str, size: int | None, run: Path) -> None:
     path = run / "checkpoints" / "step_00000002" / name
     if size is None:
         path.unlink()
@@ -347,7 +347,7 @@ def _started(source: Path, ema_decay: float | None = None, exclude: tuple[str, .
     return _values(variables)
 
 
-def test_init_from_reads_the_best_weights_and_nothing_else(tmp_path: Path) -> None:
+def test_init_from_reads_only_the_best_weights(tmp_path: Path) -> None:
     variables, saved = _state(_experiment()).named(), {}
     for step in (1, 2, 3):
         checkpoints.save(tmp_path, step, _fill(variables, 100.0 * step), {"best_step": min(2, step)})
@@ -372,7 +372,7 @@ def test_init_from_a_model_of_other_classes(tmp_path: Path) -> None:
     other = dataclasses.replace(other, data=dataclasses.replace(other.data, num_classes=other.data.num_classes + 2))
     with pytest.raises(InputError) as error:
         initial_weights.init_from([tmp_path], _state(other).named())
-    exclude = re.search(r"add it to --init_exclude=(\S+)$", str(error.value))
+    exclude = re.search(r"give --init_exclude=(\S+)$", str(error.value))
     assert exclude and set(exclude[1].split(",")) == {"logits/kernel", "logits/bias"}
     started = _fill(_state(other).named(), -100.0)
     initial_weights.init_from([tmp_path], started, exclude[1].split(","))

@@ -30,7 +30,7 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     ("devices", "missing"),
     [("gpu:7", "gpu:7"), ("cpu:0, tpu:0", "tpu:0"), ("cpu", "cpu"), ("cpu:0;cpu:1", "cpu:0;cpu:1")],
 )
-def test_devices_that_are_not_there(devices: str, missing: str) -> None:
+def test_devices_that_do_not_exist(devices: str, missing: str) -> None:
     with pytest.raises(InputError, match=f"--devices={devices}: this process has no '{missing}'; it has cpu:0, cpu:1"):
         distribution.make_strategy(devices)
 
@@ -39,14 +39,14 @@ def test_devices_that_are_not_there(devices: str, missing: str) -> None:
     ("content", "message"),
     [("{not json", "not a JSON object"), ("[1]", "not a JSON object"), ('"text"', "not a JSON object")],
 )
-def test_tf_config_that_is_no_json_object(content: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf_config_that_is_not_a_json_object(content: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", content)
     with pytest.raises(InputError, match=f"TF_CONFIG: {message}") as caught:
         distribution.make_strategy()
     assert "\n" not in str(caught.value)
 
 
-def test_a_cluster_that_does_not_connect_is_one_line(
+def test_a_cluster_that_does_not_connect_gives_a_one_line_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -66,8 +66,8 @@ _FIRST = {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
     ("cluster", "task", "message"),
     [
-        (["a:1"], _FIRST, "cluster must hold the jobs chief and worker"),
-        (_PAIR | {"ps": ["c:3"]}, _FIRST, "cluster must hold the jobs chief and worker, and no others"),
+        (["a:1"], _FIRST, "cluster must contain the jobs chief and worker"),
+        (_PAIR | {"ps": ["c:3"]}, _FIRST, "cluster must contain the jobs chief and worker, and no others"),
         ({"worker": "a:1"}, _FIRST, "cluster.worker must be a list of addresses"),
         ({"worker": []}, _FIRST, "cluster.worker must be a list of addresses"),
         ({"worker": ["a"]}, _FIRST, "'a' is not an address, HOST:PORT"),
@@ -79,7 +79,9 @@ _FIRST = {"type": "worker", "index": 0}
         (_PAIR, {"type": "worker", "index": "0"}, "task.index '0' is not one of 0 to 1"),
     ],
 )
-def test_tf_config_that_is_no_cluster(cluster: Any, task: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf_config_that_is_not_a_cluster(
+    cluster: Any, task: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
     with pytest.raises(InputError, match=f"environment variable TF_CONFIG: {re.escape(message)}.*; write {{"):
         distribution.make_strategy()
@@ -106,7 +108,9 @@ def test_one_process(devices: str, replicas: int, single: bool) -> None:
         assert variable.device.lower().endswith("cpu:1")
 
 
-def test_replicas_get_parts_of_a_batch_in_turn(two_replicas: tf.distribute.Strategy, rng: np.random.Generator) -> None:
+def test_replicas_get_the_parts_of_a_batch_in_order(
+    two_replicas: tf.distribute.Strategy, rng: np.random.Generator
+) -> None:
     frames = rng.integers(0, 256, (6, 3, 2), np.uint8)
     batch = {"rgb": tf.constant(frames), "num_frames": tf.range(6)}
     for name, values in distribution.share(two_replicas, batch).items():
@@ -146,7 +150,7 @@ class _Host(keras.layers.Layer):
         return tf.ensure_shape(tf.grad_pass_through(lambda y: tf.numpy_function(np.copy, [y], y.dtype))(x), x.shape)
 
 
-def test_steps_leave_out_xla_for_a_layer_that_says_no() -> None:
+def test_steps_do_not_use_xla_for_a_layer_that_forbids_it() -> None:
     values = {"model": {"name": "logistic"}, "data": {"features": {"rgb": 4}, "num_classes": 3}}
     experiment = parse_experiment(values)
     inputs = {"rgb": keras.Input((4,), name="rgb")}

@@ -77,7 +77,7 @@ def test_an_export_is_known_by_its_contents(rng: np.random.Generator, tmp_path: 
     assert fingerprint(labels[1], str(tmp_path)) == first != fingerprint(labels[2], str(tmp_path))
 
 
-def test_what_is_no_export_of_a_model_known_here(rng: np.random.Generator, tmp_path: Path) -> None:
+def test_a_saved_model_that_is_not_an_export_is_refused(rng: np.random.Generator, tmp_path: Path) -> None:
     experiment = _experiment({"name": "logistic"}, "video", teacher="m")
     tf.saved_model.save(tf.Module(), str(tmp_path / "m"))
     with pytest.raises(InputError, match=r"^labels\.teacher=.*/m: a SavedModel that does not say how to build its mod"):
@@ -86,7 +86,7 @@ def test_what_is_no_export_of_a_model_known_here(rng: np.random.Generator, tmp_p
     export_saved_model(
         built, experiment.data, tmp_path / "m", metadata={"model": {**_FCN, "dropout": 0.0}}, overwrite=True
     )
-    with pytest.raises(InputError, match=r"names model 'fcn', which needs the weight '.*' \[320, 8\], and it has none"):
+    with pytest.raises(InputError, match=r"names model 'fcn', which needs the weight '.*' \[320, 8\], but it has none"):
         load_teacher(experiment, str(tmp_path))
     other = _experiment({"name": "logistic"}, "frame", teacher="clips")
     _export(tmp_path / "clips", _FCN, "video", "float32", rng)

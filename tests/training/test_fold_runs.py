@@ -144,7 +144,7 @@ def test_replicas_equal_one(runs: Path, data_dir: Path, tmp_path: Path, two_repl
 
 
 @pytest.mark.end_to_end
-def test_a_killed_run_goes_on_exactly_and_knows_its_teachers(runs: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly_with_the_same_teachers(runs: Path, data_dir: Path, tmp_path: Path) -> None:
     values = _taught(runs / "a/fold_*", train={"mixup_alpha": 1.0})
     whole = _train(values, data_dir, tmp_path / "whole")
     with killed_at(2):
@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_exactly_and_knows_its_teachers(runs: Path, data_di
     assert fingerprint(parse_experiment(moved).labels, "") != known
 
 
-def test_what_cannot_teach_out_of_fold(runs: Path, rng: np.random.Generator, tmp_path: Path) -> None:
+def test_unusable_out_of_fold_teachers(runs: Path, rng: np.random.Generator, tmp_path: Path) -> None:
     def refused(pattern: str, message: str, shards: list[str] | None = None, **data: Any) -> None:
         with pytest.raises(InputError, match=r"^labels\.teacher_folds" + message):
             load_teacher(parse_experiment(_taught(Path(pattern), data=data)), str(tmp_path), shards or _SHARDS)
@@ -174,7 +174,7 @@ def test_what_cannot_teach_out_of_fold(runs: Path, rng: np.random.Generator, tmp
     refused(f"{runs}/a/fold_*", r": .*/fold_0: was trained with data\.num_classes 10, this run has 9", num_classes=9)
     shutil.copytree(runs / "a", tmp_path / "a")
     (tmp_path / "a" / "fold_1" / run_dir.FOLDS).unlink()
-    refused("a/fold_*", r"=.*: .*/a/fold_1 sees all shards, and holds no fold out; name runs of yt8m-train --num_folds")
+    refused("a/fold_*", r"=.*: .*/a/fold_1 sees all shards, and holds out no fold; name runs of yt8m-train --num_folds")
     shutil.rmtree(tmp_path / "a" / "fold_1")
     _make_run(tmp_path / "a" / "fold_1", 1, rng, num_folds=2)
     refused("a/fold_*", r"=.*: .*/a/fold_1 and .*/a/fold_0 are runs of different folds; train all on the same shards")
@@ -182,7 +182,7 @@ def test_what_cannot_teach_out_of_fold(runs: Path, rng: np.random.Generator, tmp
         parse_experiment(_taught(runs, labels={"teacher": "run"}))
 
 
-def test_no_teacher_has_seen_what_judges_its_student(runs: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_no_teacher_has_seen_its_students_validation_data(runs: Path, data_dir: Path, tmp_path: Path) -> None:
     """The run is refused for any folds of the student; a refused new run leaves no directory."""
     for num_folds, fold in ((3, 1), (2, 0)):
         own = assign_folds(_SHARDS, num_folds)

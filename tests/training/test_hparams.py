@@ -98,7 +98,7 @@ def test_a_sweep_is_a_table_of_differences_and_best_metrics(tmp_path: Path, rng:
         assert _values(rows[group])["validation_best/gap_at_20"] == pytest.approx(mean, rel=1e-6)
 
 
-def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_by_default_every_key_and_scalar_is_a_column(tmp_path: Path, rng: np.random.Generator) -> None:
     with _start(tmp_path / "run", {}) as summaries:
         summaries.evaluation(5, random_metrics(rng), is_best=True)
     experiment, rows = _table(tmp_path)
@@ -108,7 +108,7 @@ def test_without_columns_every_key_and_scalar_is_one(tmp_path: Path, rng: np.ran
     assert len(hparams.write_columns(tmp_path)) == len(experiment.hparam_infos)
 
 
-def test_a_run_that_goes_on_is_one_row_that_ends_as_it_ends(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_resumed_run_is_one_row_with_the_final_status(tmp_path: Path, rng: np.random.Generator) -> None:
     row, best = "run", random_metrics(rng)
     interrupted = _start(tmp_path / "run", {})
     interrupted.evaluation(10, best, is_best=True)
@@ -129,7 +129,7 @@ def test_a_run_that_goes_on_is_one_row_that_ends_as_it_ends(tmp_path: Path, rng:
     assert files == ["end", "start"]
 
 
-def test_a_run_of_an_earlier_release_goes_on_in_its_own_place(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_run_of_an_earlier_release_resumes_in_its_directory(tmp_path: Path, rng: np.random.Generator) -> None:
     (tmp_path / "run" / "tensorboard").mkdir(parents=True)
     (tmp_path / "events.out.tfevents.1.columns.session").touch()  # where earlier releases wrote the columns
     with _start(tmp_path / "run", {}, fresh=False) as summaries:
@@ -148,13 +148,13 @@ def test_a_run_that_starts_afresh_shows_its_own_configuration(tmp_path: Path, rn
     assert "train/loss" not in _values(row)
 
 
-def test_places_of_shards_are_no_hyperparameters() -> None:
+def test_paths_of_shards_are_not_hyperparameters() -> None:
     values = hparams.values_of(_experiment({}))
     assert values.keys() & {"data.train", "data.validation", "data.test", "data.fold"} == set()
     assert values["data.num_classes"] == _experiment({}).data.num_classes
 
 
-def test_no_runs_is_one_line(tmp_path: Path) -> None:
+def test_no_runs_give_a_one_line_error(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"--workdir=.*: no runs of yt8m-train below it; name"):
             hparams.write_columns(directory)

@@ -20,7 +20,7 @@ from yt8m_tf.training import inputs, loop
 from yt8m_tf.training.inputs import Inputs
 
 
-def test_what_is_there_goes_by_name_and_size_wherever_it_lies(tmp_path: Path) -> None:
+def test_files_are_identified_by_name_and_size_not_by_directory(tmp_path: Path) -> None:
     for directory, size in (("a", 3), ("b", 5)):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "x").write_bytes(b"0" * size)
@@ -59,7 +59,7 @@ def _train(data_dir: Path, workdir: Path, epochs: int, **options: Any) -> loop.T
 
 
 @pytest.mark.end_to_end
-def test_a_run_that_goes_on_refuses_other_shards(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_resumed_run_refuses_other_shards(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir, run = learnable_shards(train=2, validate=1, each=16), tmp_path / "run"
     _train(data_dir, run, epochs=1)
     config = run / "config.yaml"
@@ -80,7 +80,9 @@ def test_a_run_that_goes_on_refuses_other_shards(learnable_shards: Callable[...,
     assert _train(tmp_path / "moved", tmp_path / "other", epochs=2, on_changed_inputs="accept").step == 2
 
 
-def test_a_run_of_a_release_that_did_not_know_goes_on(learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_of_a_release_that_stored_no_inputs_resumes(
+    learnable_shards: Callable[..., Path], tmp_path: Path
+) -> None:
     data_dir, run = learnable_shards(train=2, validate=1, each=16), tmp_path / "run"
     _train(data_dir, run, epochs=1)
     config, state = run / "config.yaml", run / "checkpoints" / "step_00000001" / "state.json"

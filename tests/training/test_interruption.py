@@ -139,7 +139,7 @@ def test_a_second_signal_ends_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert interruption.number == signal.SIGINT
         os.kill(os.getpid(), signal.SIGTERM)
-        pytest.fail("went on")
+        pytest.fail("the process continued")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -164,7 +164,7 @@ def _with_wishes(monkeypatch: pytest.MonkeyPatch, agreed: dict[int, tuple[float,
     return own
 
 
-def test_what_all_workers_agree_on_is_done_and_nothing_else(
+def test_only_decisions_of_all_workers_are_carried_out(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With separate clocks, workers would enter the collective that starts a save at different steps, and hang."""
@@ -179,7 +179,7 @@ def test_what_all_workers_agree_on_is_done_and_nothing_else(
     assert saved == [2, 4, 4, 6]  # before and after the evaluation
 
 
-def test_wishes_of_any_replica_reach_all(data_dir: Path, two_replicas: tf.distribute.Strategy) -> None:
+def test_requests_of_any_replica_reach_all(data_dir: Path, two_replicas: tf.distribute.Strategy) -> None:
     from yt8m_tf.training.loop import build_for_training
     from yt8m_tf.training.state import TrainState
 
@@ -194,7 +194,7 @@ def test_wishes_of_any_replica_reach_all(data_dir: Path, two_replicas: tf.distri
         assert float(wishes[0]) == 0 < float(wishes[1])
 
 
-def test_a_worker_that_lost_another_says_so_in_one_line(
+def test_the_loss_of_another_worker_gives_a_one_line_error(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -211,7 +211,7 @@ def test_a_worker_that_lost_another_says_so_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_directory_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_workers_do_not_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distribution, "num_workers", lambda _: 2)
     monkeypatch.setattr(distribution, "worker_index", lambda _: 1)
     monkeypatch.setattr(distribution, "gather_texts", lambda *_: ["process 1 on chief", ""])
@@ -221,7 +221,9 @@ def test_a_directory_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "run").exists()  # only the chief writes
 
 
-def test_losses_of_all_workers_are_told_once(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_of_all_workers_are_reported_once(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = '{"damaged": {"x": {"path": "x", "record": 3, "offset": 9, "reason": "cut"}}, "num_empty": 2}'
     monkeypatch.setattr(
         distribution, "gather_texts", lambda _, text: [text, other, other] if "damaged" in text else [text]
@@ -250,7 +252,7 @@ def test_two_workers_save_all_the_time(data_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("who", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_what_ends_one_of_two_workers_ends_both(number: int, who: int, data_dir: Path, tmp_path: Path) -> None:
+def test_an_error_in_one_of_two_workers_ends_both(number: int, who: int, data_dir: Path, tmp_path: Path) -> None:
     flags = (*_FLAGS, "--set=train={batch_size: 32, steps_per_epoch: 100, epochs: 10000}", f"--data_dir={data_dir}")
     processes = start_workers(2, *flags, f"--workdir={tmp_path / 'run'}")
     while not list(tmp_path.glob("run/checkpoints/step_*")) and processes[0].poll() is None:

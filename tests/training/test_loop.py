@@ -87,7 +87,7 @@ def _train_whole_and_killed(experiment: ExperimentConfig, data_dir: Path, parent
 
 
 @pytest.mark.parametrize("level", ["video", pytest.param("frame", marks=pytest.mark.slow)])
-def test_learns_and_writes_what_it_promises(level: str, learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
+def test_learns_and_writes_its_files(level: str, learnable_shards: Callable[..., Path], tmp_path: Path) -> None:
     data_dir = learnable_shards(level)
     model = {"name": "mean_fcn", "hidden_sizes": [32], "dropout": 0.0} if level == "frame" else {"name": "logistic"}
     data = {"level": level, "max_frames": 8}
@@ -222,7 +222,7 @@ def test_two_replicas_accumulate_and_resume(
 
 
 @pytest.mark.slow
-def test_one_slot_with_everything_else_accumulates_and_resumes(
+def test_an_optimizer_with_one_slot_accumulates_and_resumes(
     learnable_shards: Callable[..., Path],
     tmp_path: Path,
     two_replicas: tf.distribute.Strategy,
@@ -264,7 +264,7 @@ def test_reweighted_targets_teach_reweighted_shares(learnable_shards: Callable[.
 
 
 def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
-    """Writes score shards that hold the true labels; returns the configuration that reads them."""
+    """Writes score shards that contain the true labels; returns the configuration that reads them."""
     start(directory, Manifest(("truth",), "f", 10, 3, "video"))
     counts = {}
     for shard in sorted(data_dir.glob("train*")):
@@ -279,7 +279,7 @@ def _soft_labels(data_dir: Path, directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.end_to_end
-def test_soft_labels_that_say_the_same_change_nothing(data_dir: Path, tmp_path: Path) -> None:
+def test_soft_labels_equal_to_hard_ones_change_nothing(data_dir: Path, tmp_path: Path) -> None:
     """The runs use mixup and accumulation. All targets are exactly 0 or 1: 0.25 * 1 + 0.75 * 1."""
     labels = _soft_labels(data_dir, tmp_path / "soft")
     train = _SHORT | {"mixup_alpha": 0.4, "accumulation": 2}
@@ -380,7 +380,7 @@ def test_another_configuration_is_refused(data_dir: Path, exact_run: tuple[Path,
         _train(_exact(**_SHORT, batch_size=16), data_dir, tmp_path / "run")
 
 
-def test_diverging_loss_is_one_clear_line(data_dir: Path, tmp_path: Path) -> None:
+def test_a_diverging_loss_gives_a_one_line_error(data_dir: Path, tmp_path: Path) -> None:
     changes = {
         "optimizer": {"name": "adam", "learning_rate": 1e38, "clip_norm": None},
         "schedule": {"warmup_steps": 0},

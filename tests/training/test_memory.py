@@ -65,7 +65,7 @@ def test_all_videos_when_there_is_room(sample: Sample) -> None:
         assert own[own >= 0].tolist() == sorted(example.features.feature["labels"].int64_list.value)
 
 
-def test_some_of_every_shard_when_there_is_not(sample: Sample) -> None:
+def test_videos_of_every_shard_when_there_is_no_room_for_all(sample: Sample) -> None:
     shards = _shards(sample, "video")
     layer = _filled(_NEIGHBORS | {"capacity": 2 * len(shards)}, sample).get_layer("memory")
     assert (np.asarray(layer.labels)[:, 0] >= 0).all()

@@ -36,7 +36,7 @@ def test_weights_are_a_function_of_the_seed():
     assert not np.any(mixup.draw_weights(tf.constant([1, 3]), 8, 0.3).numpy() == first.numpy())
 
 
-def test_vectors_and_targets_worked_out_by_hand():
+def test_vectors_and_targets_computed_by_hand():
     inputs = {"rgb": tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
     targets = tf.constant([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     mixed, mixed_targets = mixup.mix(inputs, targets, tf.constant([1.0, 0.5, 0.25]))

@@ -27,7 +27,7 @@ def test_lines_name_device_model_data_and_directory(sample: Any, tmp_path: Path)
     assert facts["validation"] == "1 shard"
 
 
-def test_sessions_are_kept_beside_each_other(tmp_path: Path) -> None:
+def test_sessions_are_kept_separately(tmp_path: Path) -> None:
     first = Session(tmp_path, 0, {"device": "CPU"})
     first.update(30)
     second = Session(tmp_path, 30, {"device": "GPU"})

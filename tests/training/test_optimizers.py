@@ -96,7 +96,7 @@ def test_decay_spares_biases_and_adam() -> None:
 
 @pytest.mark.parametrize("clip_norm", [None, 1e-3, 1.0, 7.0, 1e6])
 def test_clipping_equals_numpy(clip_norm: float | None, rng: np.random.Generator) -> None:
-    shapes = [*_SHAPES, (301, 331)]  # the last one is large, and no multiple of the layer size
+    shapes = [*_SHAPES, (301, 331)]  # the last one is large, and not a multiple of the layer size
     gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
     gradients[-1][-1, -5:] = 30.0  # the rest after the last whole layer
     norm = np.sqrt(sum(np.sum(gradient.astype("float64") ** 2) for gradient in gradients))
@@ -108,7 +108,7 @@ def test_clipping_equals_numpy(clip_norm: float | None, rng: np.random.Generator
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
-def test_clipping_of_nothing_and_of_what_is_not_finite(clip_norm: float | None) -> None:
+def test_clipping_of_zero_gradients_and_of_nonfinite_ones(clip_norm: float | None) -> None:
     clipped, norm = clip_by_global_norm([tf.zeros([2]), tf.zeros([2, 2])], clip_norm)
     assert float(norm) == 0.0 and not np.any(clipped[1])
     for bad in (np.nan, np.inf):

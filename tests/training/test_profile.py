@@ -100,18 +100,18 @@ def test_the_curve_of_two_replicas_is_that_of_one(
 
 
 @pytest.mark.parametrize("text", ["", "5", "5:", ":5", "7:7", "9:3", "-1:4", "a:b", "1:2:3", "1.5:3"])
-def test_a_range_that_is_none_is_one_line(text: str) -> None:
+def test_an_invalid_range_gives_a_one_line_error(text: str) -> None:
     with pytest.raises(InputError, match=r"^--profile=.*: must be START:STOP with 0 <= START < STOP, such as 100:110$"):
         parse_steps(text)
 
 
-def test_a_range_beyond_the_run_is_one_line() -> None:
+def test_a_range_beyond_the_run_gives_a_one_line_error() -> None:
     assert parse_steps("3:12") == range(3, 12)
     with pytest.raises(InputError, match=r"--profile=20:30: the run has 20 steps, 0 to 19; begin"):
         Profile(None, range(20, 30), 20)
 
 
-def test_a_trace_that_cannot_begin_is_one_line(tmp_path: Path) -> None:
+def test_a_trace_that_cannot_start_gives_a_one_line_error(tmp_path: Path) -> None:
     with Profile(tmp_path / "one", range(2, 9), 10) as one:
         with one.call(0, 2):
             pass

@@ -1,4 +1,4 @@
-"""The learning rate over time, against values worked out by hand and an independent plateau schedule."""
+"""The learning rate over time, against values computed by hand and an independent plateau schedule."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_it_learns_and_is_evaluated_over_rated_pairs(data_dir: Path, tmp_path: P
 
 
 @pytest.mark.slow  # tests/data resumes streams of segments, test_loop.py resumes runs
-def test_a_killed_run_goes_on_exactly(data_dir: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly(data_dir: Path, whole: Path, tmp_path: Path) -> None:
     with killed_at(6):
         _train(_BASE, data_dir, tmp_path / "killed")
     _train(_BASE, data_dir, tmp_path / "killed")
@@ -127,7 +127,7 @@ def test_accumulation_makes_the_steps_of_whole_batches(data_dir: Path, whole: Pa
 
 
 @pytest.mark.end_to_end
-def test_what_was_not_rated_is_not_learned(data_dir: Path, tmp_path: Path) -> None:
+def test_unrated_classes_are_not_learned(data_dir: Path, tmp_path: Path) -> None:
     """Twenty more classes without ratings keep their initial weights, here those of a run on whole videos."""
     values = merge(_BASE, {"data": {"num_classes": 30, "segments": None}, "optimizer": {"weight_decay": 0.0}})
     values = merge(values, {"train": {"epochs": 1}})
@@ -162,7 +162,7 @@ def test_every_frame_level_model_trains_on_segments(name: str, rng: np.random.Ge
 
 
 @pytest.mark.slow
-def test_segments_beyond_their_clips_are_told(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_segments_beyond_their_clips_are_reported(tmp_path: Path, rng: np.random.Generator) -> None:
     for name in ("train", "validate"):
         write_shard(tmp_path / f"{name}.tfrecord", random_records(rng, 30))
     faults = Faults()
@@ -192,7 +192,7 @@ def test_a_run_on_segments_is_exported_and_reported(data_dir: Path, whole: Path,
         ({"labels": {"soft": "scores"}}, "labels.soft are of whole videos"),
     ],
 )
-def test_what_segments_exclude_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_options_that_segments_exclude_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_experiment(merge(_BASE, changes))
 

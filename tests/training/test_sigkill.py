@@ -73,7 +73,7 @@ def test_sigkill_of_two_workers_that_split_the_shards(learnable_shards: Callable
         processes = start_workers(2, *flags, f"--workdir={workdir}")
         outputs = [process.communicate(timeout=300)[0] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-        assert name == "whole" or "going on with the run" in outputs[0]
+        assert name == "whole" or "continuing the run" in outputs[0]
     _assert_equal(tmp_path / "whole", tmp_path / "killed")
 
 

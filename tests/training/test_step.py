@@ -97,7 +97,7 @@ def test_only_skips_at_the_lowest_scale_are_counted(rng: np.random.Generator) ->
 
 
 @pytest.mark.end_to_end
-def test_replicas_draw_dropout_of_their_own(rng: np.random.Generator, two_replicas: tf.distribute.Strategy) -> None:
+def test_replicas_draw_different_dropout(rng: np.random.Generator, two_replicas: tf.distribute.Strategy) -> None:
     """Both replicas get the same videos: with equal dropout masks, their mean gradient would be that of one replica."""
     batch = {"rgb": tf.constant(rng.normal(size=(4, _SIZE)), tf.float32), "labels": tf.constant([[0], [1], [2], [0]])}
 

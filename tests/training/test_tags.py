@@ -37,7 +37,7 @@ def _random_membership(rng: np.random.Generator, classes: int, tags: int) -> np.
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_with_tags_worked_out_by_hand(jit: bool) -> None:
+def test_with_tags_computed_by_hand(jit: bool) -> None:
     membership = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], np.float32)
     targets = tf.constant([[0.0, 1, 0, 1], [0.25, 0, 0.5, 0], [0, 0, 0, 1]])
     result = tf.function(lambda t: losses.with_tags(t, membership), jit_compile=jit)(targets)
@@ -125,7 +125,7 @@ def _train(values: dict[str, Any], data_dir: Path, workdir: Path, xla: bool = Fa
     ],
     ids=["hierarchy", "hierarchy by XLA", "another model"],
 )
-def test_training_with_tags_evaluates_and_exports_classes_alone(
+def test_training_with_tags_evaluates_and_exports_only_classes(
     changes: dict[str, Any], xla: bool, learnable_shards: Callable[..., Path], tmp_path: Path
 ) -> None:
     data_dir, workdir = learnable_shards(), tmp_path / "run"
@@ -171,7 +171,7 @@ def test_training_with_tags_evaluates_and_exports_classes_alone(
         ({"vocabulary": "words.csv"}, r"'data\.vocabulary': .*words\.csv: cannot be read \(no such file\)"),
     ],
 )
-def test_what_is_missing_is_one_line(
+def test_missing_input_gives_a_one_line_error(
     data: dict[str, Any], message: str, learnable_shards: Callable[..., Path], tmp_path: Path
 ) -> None:
     data_dir = learnable_shards(train=1, validate=1)

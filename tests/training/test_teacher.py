@@ -87,7 +87,7 @@ def test_targets_are_the_teachers_scores_of_the_mixed_inputs(
 
 
 @pytest.mark.end_to_end
-def test_a_student_learns_from_the_teacher_alone_on_replicas_too(
+def test_a_student_learns_only_from_the_teacher_also_on_replicas(
     teacher: Path, data_dir: Path, tmp_path: Path, two_replicas: tf.distribute.Strategy
 ) -> None:
     """The teacher never predicts class 0, nor does its student, although the data's own labels include the class."""
@@ -111,7 +111,7 @@ def test_a_student_learns_from_the_teacher_alone_on_replicas_too(
 
 
 @pytest.mark.slow  # test_fold_runs.py kills a run with several teachers in the fast set
-def test_a_run_goes_on_exactly_and_with_the_same_teacher_alone(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_exactly_and_only_with_the_same_teacher(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(teacher, tmp_path / "teacher"))
     values = _taught(own, train={"steps_per_epoch": 4})
     _train(values, data_dir, tmp_path / "whole")
@@ -201,20 +201,26 @@ def test_the_teacher_sees_the_noise_that_the_student_sees(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"num_classes": 9}, r"was trained with data\.num_classes 10, this run has 9; name a teacher of the same"),
-        ({"level": "frame"}, r"was trained with data\.level video, this run has frame; name a teacher of the same"),
-        ({"features": {"audio": None}}, r"needs feature 'audio' of 4 values, and data\.features has none; name"),
-        ({"features": {"rgb": 9}}, r"needs feature 'rgb' of 8 values, and data\.features has of 9; name"),
+        (
+            {"num_classes": 9},
+            r"was trained with data\.num_classes 10, this run has 9; name a teacher with the same value",
+        ),
+        (
+            {"level": "frame"},
+            r"was trained with data\.level video, this run has frame; name a teacher with the same value",
+        ),
+        ({"features": {"audio": None}}, r"needs feature 'audio' of 4 values, but data\.features lacks it; name"),
+        ({"features": {"rgb": 9}}, r"needs feature 'rgb' of 8 values, but data\.features gives it 9; name"),
     ],
 )
-def test_what_cannot_teach(data: dict[str, Any], message: str, teacher: Path) -> None:
+def test_unusable_teachers(data: dict[str, Any], message: str, teacher: Path) -> None:
     values = _taught(teacher, data=data)
     values["data"]["features"] = {k: v for k, v in values["data"]["features"].items() if v is not None}
     with pytest.raises(InputError, match=r"^labels\.teacher=.*teacher: " + message):
         load_teacher(parse_experiment(values), "/nowhere")
 
 
-def test_no_teacher_there_is_told_before_training(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_a_missing_teacher_is_reported_before_training(teacher: Path, data_dir: Path, tmp_path: Path) -> None:
     """No run directory is left behind if there was none before."""
     other = _taught(teacher)
     other["data"] = other["data"] | {"features": {"audio": 4}}

@@ -33,7 +33,7 @@ _QUICK: dict[str, dict[str, Any]] = {
 }
 _PROGRAM = Path(__file__).with_name("torch_steps.py")
 _OURS, _EAGER, _COMPILED = "yt8m_tf", "PyTorch", "PyTorch, torch.compile"
-# The least ratio to the rate of PyTorch, with and without torch.compile; None: shown, not required.
+# The required ratio to the rate of PyTorch, with and without torch.compile; None: shown, not required.
 _MODELS: dict[str, float | None] = {"resnet_like": 1.4, "lstm_bi_attention": None, "netvlad": None}
 
 
@@ -88,7 +88,7 @@ def run(options: Options) -> Result:
         measurements.append(measurement)
     remarks = [
         "Both make forward pass, backward pass, clipping by the global norm and Adam, in float32, on all cores, with"
-        " always the same batch; no clip of it is padded. An LSTM has two biases there, and one here."
+        " always the same batch; no clip of it is padded. PyTorch's LSTM has two biases, ours one."
     ]
     return Result(measurements, workload=facts, remarks=remarks)
 
@@ -121,7 +121,7 @@ def _measure(name: str, at_least: float | None, options: Options) -> tuple[Measu
             stack.callback(workers[-1].close)
         ways = [
             Variant(_OURS, "one update a call, with XLA", ours),
-            Variant(_EAGER, "as it comes, in a process of its own, which waits meanwhile", workers[0].run),
+            Variant(_EAGER, "without compilation, in a separate process that waits meanwhile", workers[0].run),
             Variant(_COMPILED, "the same; forward pass and loss through torch.compile", workers[1].run),
         ]
         targets = [Target(_OURS, _EAGER, at_least), Target(_OURS, _COMPILED, at_least)]
@@ -129,7 +129,7 @@ def _measure(name: str, at_least: float | None, options: Options) -> tuple[Measu
         theirs = workers[0].facts
     shape = f"batches of {batch_size}" + ("" if name == "resnet_like" else f" clips of {frames} frames, uint8")
     sizes = " ".join(f"{key}={value}" for key, value in settings.items())
-    weights = f"{sum(math.prod(v.shape) for v in model.trainable_variables):,} weights, there {theirs['weights']:,}"
+    weights = f"{sum(math.prod(v.shape) for v in model.trainable_variables):,} weights, PyTorch {theirs['weights']:,}"
     return measurement, f"{sizes}; {shape}; {weights}", str(theirs["version"])
 
 

@@ -44,7 +44,7 @@ def run(options: Options) -> Result:
     facts = {
         "model": " ".join(f"{key}={value}" for key, value in experiment.model.items()),
         "weights": f"{num_weights:,}, random: {4 * num_weights / 1e6:,.0f} MB in float32",
-        "peak GB": "of the whole process of yt8m-export, some 0.7 GB for Python and TensorFlow in it; beside it, as"
+        "peak GB": "of the whole process of yt8m-export, including about 0.7 GB for Python and TensorFlow; then as"
         " a multiple of the float32 weights",
     }
     return Result(measurements, [Table("export of random weights", header, rows)], workload=facts)
@@ -109,8 +109,8 @@ def _rates(workdir: Path, size: int, experiment: ExperimentConfig, options: Opti
     targets = [Target(name, "float32", least if demanded else None) for name, least in _AT_LEAST.items()]
     if size == 1:
         casts = [tf.Variable(tf.cast(variable, tf.float16)) for variable in _large(loaded["float32"])]
-        ways.append(Variant(_CASTING, "float32, and beside it a cast of each large weight: what a graph without decoded"
-            " weights does", _with_casts(scoring("float32"), casts)))  # fmt: skip
+        ways.append(Variant(_CASTING, "as float32, plus a cast of each large weight, as in a graph without decoded"
+            " weights", _with_casts(scoring("float32"), casts)))  # fmt: skip
         targets.append(Target(_CASTING, "float32"))
     return measure(f"batches of {size}", "videos/s", ways, targets, options)
 

@@ -1,4 +1,4 @@
-"""Times several implementations of the same work in one process, in turn, so that noise affects all of them equally."""
+"""Times implementations of the same work alternately in one process, so that noise affects all of them equally."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _CALLS = 8  # calls of the forward pass in the smallest timed run
 _UNDER_WAY = 2  # batches that are scored at a time on a GPU
 _FORWARD, _FORWARD_TWO = "forward pass", "forward pass, 2 at a time"
 _AT_LEAST = 0.85
-_MIN_SECONDS = 10.0  # long, because filling the pipeline and a model's first call take some 0.3 s of each run
+_MIN_SECONDS = 10.0  # long, because filling the pipeline and a model's first call take about 0.3 s of each run
 
 
 def run(options: Options) -> Result:
@@ -50,7 +50,7 @@ def run(options: Options) -> Result:
         features(**batch)["predictions"].numpy()
 
     ours = Variant("infer, shards to CSV", f"serving.inference.infer in batches of {size}, from the first record read"
-        " to the last row written; loading the model and joining the finished parts are not in it", infer)  # fmt: skip
+        " to the last row written, without loading the model and joining the finished parts", infer)  # fmt: skip
     counted = f"the SavedModel's signature 'features' on one parsed batch of {size} in memory, scores fetched"
     measurement = measure_against_forward("inference", ours, counted, forward, size, options)
     facts = {

@@ -18,7 +18,7 @@ from yt8m_tf.data.pipeline import evaluation_stream, training_stream
 
 # A batch of 64 padded clips in float32 takes 88 MB.
 _BATCH_SIZES = {"video": 512, "frame": 64}
-# The least ratios: to one record at a time, to the same in parallel, and to raw reading in batches.
+# The required ratios: to one record at a time, to the same in parallel, and to raw reading in batches.
 _TARGETS = {"video": (5.0, None, 0.5), "frame": (None, 2.2, 0.75)}
 _TRAINING, _EVALUATION = "training_stream", "evaluation_stream"
 _PLAIN, _PLAIN_PARALLEL = "one record at a time", "one record at a time, in parallel"
@@ -45,8 +45,9 @@ def run(options: Options) -> Result:
         else []
     )
     remarks = [
-        "Memory: in one process, after the timings of the level, one pass as a warm-up, then 1, 2, 4, 8 and 1 times"
-        " the list of shards; VmRSS is looked up after every batch. Growth: 8 times less the mean of the single ones."
+        "Memory: after the timings of the level, one process reads the list of shards once as a warm-up, then 1, 2, 4,"
+        " 8 and 1 times. VmRSS is sampled after every batch. Growth: the peak of 8 times minus the mean of the single"
+        " passes."
     ]
     return Result(measurements, tables, facts, remarks)
 
@@ -118,7 +119,7 @@ def ours_evaluation(shards: Sequence[str], data: DataConfig, batch_size: int) ->
 def plain_dataset(
     shards: Sequence[str], data: DataConfig, batch_size: int, parallel: int | None = None
 ) -> tf.data.Dataset:
-    """Returns a simple dataset: each record is parsed in full on its own, and batches are made of the results.
+    """Returns a simple dataset: each record is parsed separately and completely, and batches are made of the results.
 
     Returns:
       Batches of "id" [B], "labels" [B, C] bool, and the features: [B, D], or [B, T, D] float32 and "num_frames" [B].

@@ -71,7 +71,7 @@ def ratio_table(measurement: Measurement) -> Table:
 
 
 def render(name: str, result: Result, markdown: bool = False) -> str:
-    """Formats all tables, what is timed, the workload and the machine."""
+    """Formats all tables, what each rate counts, the workload and the machine."""
     tables = [make(measurement) for measurement in result.measurements for make in (rate_table, ratio_table)]
     parts = [table.render(markdown) for table in (*tables, *result.tables)]
     bullet = "- " if markdown else "  "

@@ -50,7 +50,7 @@ def run(options: Options) -> Result:
         probabilities(batch).numpy()
 
     ours = Variant("score, shards to score shards", f"scoring.score.score in batches of {size}, from the first record"
-        " read to scores.json; loading and compiling the model are not in it", score_shards)  # fmt: skip
+        " read to scores.json; loading and compiling the model are not included", score_shards)  # fmt: skip
     counted = f"the same model, compiled with XLA as yt8m-score does, on one parsed batch of {size} in memory, fetched"
     measurement = measure_against_forward("scoring", ours, counted, forward, size, options)
     facts = {

@@ -34,11 +34,11 @@ def run(options: Options) -> Result:
     rng = np.random.default_rng(0)
     measurements = [measure_rows(make_scores(videos, number, rng), options) for number in numbers]
     remarks = [
-        "The published way keeps the scores of all classes of all models in memory, [models, classes] for each video,"
+        "The published code keeps the scores of all classes of all models in memory, [models, classes] for each video,"
         " takes the 20 highest of each by argpartition, and joins class, scores and target to one row after the other."
         " Ours starts from score shards as they are read: lists of 100 classes.",
-        "Memory: the highest that a process held (VmHWM) which stacks made-up scores of seven models in two folds of"
-        " two trees: first with boosters that see two shards alone, then with real ones. The difference is LightGBM's:"
+        "Memory: the peak (VmHWM) of a process that stacks synthetic scores of seven models in two folds of"
+        " two trees: first with boosters that see only two shards, then with real ones. The difference is LightGBM's:"
         " a byte for each of a row's 7 scores, two for its class, the rest for label, weight, gradients and score.",
     ]
     return Result(measurements, [_memory_table(options)], {"videos of a shard": str(videos)}, remarks)
@@ -102,7 +102,7 @@ def _memory_table(options: Options) -> Table:
         rows.append(
             [f"{found[n]:,}" for n in ("videos", "rows")] + [f"{mb:,.0f}" for mb in megabytes] + [f"{a_row:.0f}"]
         )
-    header = ("videos", "rows", "MB at the start", "peak MB but for LightGBM", "peak MB", "bytes a row of LightGBM")
+    header = ("videos", "rows", "MB at the start", "peak MB without LightGBM", "peak MB", "bytes a row of LightGBM")
     return Table("Memory of stacking", header, rows)
 
 

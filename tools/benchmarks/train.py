@@ -53,11 +53,11 @@ def run(options: Options) -> Result:
             _training(TrainStep(taught, experiment, strategy, xla=True, teacher=teacher), lambda: batch, size)),
         Variant(_SHARDS, "the same step on batches of the training stream, which is already under way",
             _training(step, lambda: next(stream), size)),
-        Variant(_FIT, "compile(Adam, BinaryCrossentropy) and fit as they come; tensors in memory, dense float labels",
+        Variant(_FIT, "compile(Adam, BinaryCrossentropy), default options; tensors in memory, dense float labels",
             _fitting(experiment, batch, size)),
         Variant(_FIT_XLA, "the same, compiled by XLA", _fitting(experiment, batch, size, jit_compile=True)),
-        Variant(_LIMIT, f"float32 products of two [{matrix}, {matrix}] by XLA, as the examples whose operations they"
-            " make", _products(matrix, flops)),
+        Variant(_LIMIT, f"float32 products of two [{matrix}, {matrix}] by XLA, as a number of examples with the same"
+            " operations", _products(matrix, flops)),
     ]  # fmt: skip
     targets = [Target(_OURS, _FIT, 1.4), Target(_OURS, _FIT_XLA), Target(_OURS, _LIMIT), Target(_SHARDS, _OURS, 0.95)]
     targets.append(Target(_TAUGHT, _OURS))  # has a third more matrix products
@@ -70,8 +70,8 @@ def run(options: Options) -> Result:
         "GFLOP/s": "; ".join(f"{way.name} {measurement.median(way.name) * flops / 1e9:.1f}" for way in ways),
     }
     remarks = [
-        "Operations: those of the matrix products alone; for each weight of a matrix and example 6 (forward, gradient"
-        " of the weight, gradient of the input), or 4 where the input is a feature, which needs no gradient."
+        "Operations: only those of the matrix products. For each weight of a matrix and each example, 6 (forward,"
+        " gradient of the weight, gradient of the input), or 4 where the input is a feature, which needs no gradient."
     ]
     return Result([measurement], workload=facts, remarks=remarks)
 

@@ -18,7 +18,7 @@ from yt8m_tf.data.shards import list_shards
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.sample_data.frames import FrameCounts
 
-# Videos per shard as in real shards; a video takes some 5 KB, a clip some 250 KB.
+# Videos per shard as in real shards; a video takes about 5 KB, a clip about 250 KB.
 _VIDEO_SHARDS, _VIDEOS_PER_SHARD = 40, 284
 _FRAME_SHARDS, _CLIPS_PER_SHARD = 10, 100
 MAX_FRAMES = 300  # as in the starter code

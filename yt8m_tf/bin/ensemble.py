@@ -29,7 +29,7 @@ from yt8m_tf.bin.usage import next_command
 _MEMBERS = flags.DEFINE_list("members", None, "Run directories of yt8m-train (a pattern may name them).", required=True)
 _STACK = flags.DEFINE_string("stack", None, "Directory of yt8m-stack: make a model of this stacking of the members.")
 _WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Numbers, separated by commas, or weights.json of yt8m-stack, which knows the runs by their names."
+    "weights", None, "Numbers, separated by commas, or weights.json of yt8m-stack, which lists the runs by name."
 )
 _AVERAGE = flags.DEFINE_enum(
     "average",
@@ -61,7 +61,7 @@ def _combine_stack(members: Sequence[Path], output: Path) -> None:
     from yt8m_tf.layers.trees import ForestShape
 
     if _WEIGHTS.value is not None:
-        raise InputError("--weights: of a weighted mean; trees weigh the members of a --stack; leave it out")
+        raise InputError("--weights: is for weighted means, and trees weigh the members of a --stack; leave it out")
     stacked = files.local_path(_STACK.value, "--stack")
     experiment, found = stack.combine_stack(stacked, members, output, checkpoint_flags.CHECKPOINT.value)
     for name, member in found:
@@ -83,7 +83,7 @@ def _combine(members: Sequence[Path], output: Path) -> None:
         except ValueError as error:
             raise InputError(f"--weights={_WEIGHTS.value}: write numbers, such as 0.5,0.3,0.2") from error
         if len(weights) != len(members):
-            raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members")
+            raise InputError(f"--weights={_WEIGHTS.value}: {len(weights)} for {len(members)} members; give as many")
     experiment = weighted_mean.combine(members, weights, output, checkpoint_flags.CHECKPOINT.value, _AVERAGE.value)
     total = sum(experiment.model["weights"])
     for member, weight in zip(

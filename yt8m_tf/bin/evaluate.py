@@ -67,7 +67,7 @@ _THRESHOLDS = flags.DEFINE_string("thresholds", None, "CSV file to write the thr
 _MIN_POSITIVES = flags.DEFINE_integer(
     "min_positives",
     10,
-    "Positive videos that a class needs for a threshold of its own; all classes with fewer share one.",
+    "Positive videos that a class needs for its own threshold; all classes with fewer share one.",
     lower_bound=1,
 )
 _AGAINST = flags.DEFINE_string(
@@ -113,7 +113,7 @@ def _evaluate_saved_model() -> None:
         raise InputError("--projector: shows the weights of a run; name one with --workdir, not a SavedModel")
     if not _INPUT.value or _OUTPUT.value is None:
         missing = "--output: name a directory for the results" if _INPUT.value else "--input: name labelled shards"
-        raise InputError(f"{missing}; a SavedModel has none of its own")
+        raise InputError(f"{missing}; a SavedModel has no directory or data for them")
     output = files.local_path(_OUTPUT.value, "--output")
     _check_thresholds()
     shards = list_shards(_INPUT.value, _DATA_DIR.value, "--input")
@@ -197,7 +197,7 @@ def _write_thresholds(metrics: Metrics | RatedMetrics, names: Sequence[str] | No
     write_thresholds(path, found, names)
     own = int(found.own.sum())
     return [
-        f"thresholds: {path} ({own:,} classes of {_MIN_POSITIVES.value} positives or more have one of their own, the"
+        f"thresholds: {path} ({own:,} classes of {_MIN_POSITIVES.value} positives or more have their own, the"
         f" other {len(found.own) - own:,} share {found.shared:.4f})"
     ]
 

@@ -54,8 +54,8 @@ _SIZE_LIMIT = flags.DEFINE_integer(
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary",
     None,
-    "The dataset's vocabulary.csv, whose names of classes travel with the model; the default is the run's"
-    " data.vocabulary below --data_dir, if it is there; --vocabulary= for none.",
+    "The dataset's vocabulary.csv, whose names of classes are stored with the model; the default is the run's"
+    " data.vocabulary below --data_dir, if that file exists; --vocabulary= stores no names.",
 )
 _CLASS_NAMES = flags.DEFINE_bool("class_names", False, "The signature serving_default also gives the classes' names.")
 _MEDIAPIPE = flags.DEFINE_bool(
@@ -75,7 +75,7 @@ _EMBEDDINGS = flags.DEFINE_bool(
 _MEASURE_EXAMPLES = flags.DEFINE_integer(
     "measure_examples",
     100_000,
-    "Measure on the first so many validation examples. --pack also chooses on so many held-out ones.",
+    "Number of validation examples to measure on, from the first. --pack also selects on as many held-out ones.",
     lower_bound=1,
 )
 _TOLERANCE = flags.DEFINE_float(
@@ -90,7 +90,7 @@ _TFLITE = flags.DEFINE_bool(
     "Also write assets.extra/model.tflite: the `features` signature for LiteRT, with float16 weights. Its GAP@20 may"
     " differ from the SavedModel's by --tolerance. For video-level models without recurrent layers.",
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a SavedModel (and bundle) that is there already.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing SavedModel (and bundle).")
 _BUNDLE = flags.DEFINE_string("bundle", None, "Pack the SavedModel into this .tgz archive too, for upload.")
 flags.adopt_module_key_flags(checkpoint_flags)
 flags.adopt_module_key_flags(pack_flags)
@@ -136,7 +136,7 @@ def main(_: Sequence[str]) -> None:
     print(pack_flags.pack(output, **options) if pack_flags.PACK.value else _export_run(output, **options))
     print(f"SavedModel: {output}")
     if read_names(output) is None:
-        print("without names of classes; --vocabulary=FILE would take them along, for yt8m-infer --format=names")
+        print("without names of classes; give --vocabulary=FILE to include them, for yt8m-infer --format=names")
     for line in faults.summary():
         print(line)
     if archive:

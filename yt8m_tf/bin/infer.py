@@ -5,7 +5,7 @@ same as columns; names, a readable line: "id: name score, name score". The names
 --vocabulary.
 
 With --extract the input is videos. Their features are extracted first, as by yt8m-extract: --extract=DIR uses the
-recipe that this command stored in DIR, --extract=NAME=BACKBONE,... gives a new one. No shards are left behind.
+recipe that yt8m-extract stored in DIR, --extract=NAME=BACKBONE,... gives a new one. No shards are left behind.
 
 --segments=5 scores consecutive windows of five frames, --segments=5:1 a window for every frame. The output is then a
 submission to the 2019 challenge, Class,Segments, with the 100,000 best segments of each class. With --format=jsonl it
@@ -53,7 +53,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The file to write.", required=Tru
 _FORMAT = flags.DEFINE_enum("format", "csv", ["csv", "jsonl", "parquet", "names"], "Format of --output.")
 _TOP_K = flags.DEFINE_integer("top_k", 20, "Classes of each video, or segment, at most.", lower_bound=1)
 _SEGMENTS = flags.DEFINE_string(
-    "segments", None, "Score windows over clips: SIZE, or SIZE:STRIDE, in frames; the challenge wants 5."
+    "segments", None, "Score windows over clips: SIZE, or SIZE:STRIDE, in frames; 5 for the challenge."
 )
 _CLASSES = flags.DEFINE_string(
     "classes", None, "The classes of segments to write: the dataset's segment_label_ids.csv. The default is all."
@@ -61,10 +61,10 @@ _CLASSES = flags.DEFINE_string(
 _VIDEO_MODEL = flags.DEFINE_string(
     "video_model",
     None,
-    "Multiply the scores of segments by those of whole videos: from the SavedModel in this directory, or same.",
+    "Multiply segments' scores by those of whole videos: the directory of a SavedModel, or 'same' for the first one.",
 )
 _MEAN_WITH = flags.DEFINE_list(
-    "mean_with", [], "SavedModels of yt8m-export: segments are scored with the mean of theirs and the first one's."
+    "mean_with", [], "SavedModels of yt8m-export whose scores of segments are averaged with those of the first."
 )
 _THRESHOLD = flags.DEFINE_string(
     "threshold",
@@ -75,7 +75,7 @@ _THRESHOLD = flags.DEFINE_string(
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary",
     None,
-    "The dataset's vocabulary.csv, for names of classes; the default is what the SavedModel carries.",
+    "The dataset's vocabulary.csv, for names of classes; the default is the names in the SavedModel.",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",

@@ -66,7 +66,10 @@ def main(_: Sequence[str]) -> None:
 
         data, features_flag = parse_experiment(values).data.records, ""
         if data.level == "video":
-            raise InputError(f"--config={_CONFIG.value}: data.level is video, and only clips have frames")
+            raise InputError(
+                f"--config={_CONFIG.value}: data.level is video, and only clips have frames; give a configuration with"
+                " data.level: frame"
+            )
     else:
         data = RecordsConfig("frame", kmeans.parse_features(_FEATURES.value))
         features_flag = f"--features={centroids.as_flag(data.sizes)}"

@@ -43,7 +43,7 @@ _RESTART = flags.DEFINE_multi_string(
 )
 _JOBS = flags.DEFINE_integer("jobs", 1, "Stages run at once.", lower_bound=1)
 _GPUS = flags.DEFINE_list(
-    "gpus", [], "Ids of GPUs, assigned to jobs in turn; the default is the GPUs that this process sees."
+    "gpus", [], "Ids of GPUs, assigned to jobs round-robin; the default is the GPUs that this process sees."
 )
 _SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a Dask scheduler whose workers run the stages.")
 _XLA = flags.DEFINE_bool("xla", True, "Compile training steps and forward passes with XLA.")

@@ -22,7 +22,7 @@ from absl import flags
 from yt8m_tf.bin.launch import launch
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of yt8m-pipeline, or of a run of yt8m-train.", required=True)
-_OUTPUT = flags.DEFINE_string("output", "report.html", "The page; pictures go to a folder of its name and '_files'.")
+_OUTPUT = flags.DEFINE_string("output", "report.html", "The page; pictures are written to NAME_files beside it.")
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Directory of data.validation's patterns; without it, scores must exist."
 )

@@ -15,13 +15,13 @@ compare results on sample data with that. The same flags give the same bytes.
 
 Clips have only 12 to 30 frames, to be small; --min_frames=120 --max_frames=300 gives real lengths (260 KB each).
 
-With --segments, clips have scenes with classes of their own, and frame-level records have segment ratings in the format
+With --segments, clips have scenes with different classes, and frame-level records have segment ratings in the format
 of 2019: 5 per clip, of half of the classes. Clips have 20 to 40 frames. There are two more files:
 
   <output_dir>/segment_label_ids.csv   the classes that are rated
   <output_dir>/true_segments.csv       the classes of each scene, before the errors of raters
 
-and sample_data.json states the best reachable MAP of segments.
+Then sample_data.json also states the best reachable MAP of segments.
 
 With --from_video_level, frame-level shards are made from existing video-level ones, which may be real: the same ids,
 labels, file names and order, and frames whose decoded mean is the video-level feature within half a quantisation step.
@@ -64,7 +64,7 @@ _NOISE_LABELS = flags.DEFINE_float(
 _RGB_SIZE = flags.DEFINE_integer("rgb_size", 1024, "Size of the rgb feature.")
 _AUDIO_SIZE = flags.DEFINE_integer("audio_size", 128, "Size of the audio feature; 0 for records without it.")
 
-_SEGMENTS = flags.DEFINE_bool("segments", False, "Write scenes with classes of their own, and ratings of segments.")
+_SEGMENTS = flags.DEFINE_bool("segments", False, "Write clips of scenes with different classes, and rated segments.")
 _MIN_FRAMES = flags.DEFINE_integer("min_frames", None, "Frames of the shortest clip.")
 _MAX_FRAMES = flags.DEFINE_integer("max_frames", None, "Frames of the longest clip.")
 _FRAME_COUNT_HISTOGRAM = flags.DEFINE_string(
@@ -83,7 +83,9 @@ def main(_: Sequence[str]) -> None:
     directory = files.local_path(_OUTPUT_DIR.value, "--output_dir")
     output_dir, videos = str(directory), _FROM_VIDEO_LEVEL.value
     if videos and _SEGMENTS.value:
-        raise InputError("--segments: what is in the videos of --from_video_level, and when, is not known; give one")
+        raise InputError(
+            "--segments: the contents of --from_video_level videos over time are unknown; give one of these flags"
+        )
     try:
         with locks.exclusive(directory, "--output_dir", "writes sample data"):
             if videos:
@@ -91,7 +93,7 @@ def main(_: Sequence[str]) -> None:
             else:
                 summary = _generate(output_dir)
     except KeyboardInterrupt as error:
-        raise Interrupted.like(error, f"interrupted; with --overwrite, {output_dir} is made again") from error
+        raise Interrupted.like(error, f"interrupted; --overwrite makes {output_dir} again") from error
     print(_report(output_dir, summary))
 
 

@@ -100,8 +100,7 @@ def _embed() -> None:
     models = _models()
     if len(models) > 1:
         raise InputError(
-            f"--model: {len(models)} models, and each has embeddings of its own; give one, or combine them with"
-            " yt8m-ensemble"
+            f"--model: {len(models)} models, and their embeddings differ; give one, or combine them with yt8m-ensemble"
         )
     summary = embeddings.embed(
         embeddings.load_embedder(models[0], checkpoint_flags.CHECKPOINT.value),

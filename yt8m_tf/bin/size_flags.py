@@ -10,7 +10,7 @@ SIZES = flags.DEFINE_bool(
     "sizes",
     False,
     "Also measure ensembles of 1, 2, 4, ... of the models, best first, worst first and in random order, and the best"
-    " with all weak ones. With --output alone, the models of an existing stacking, such as a pipeline's.",
+    " with all weak ones. If only --output is given, the models of that stacking are measured, such as a pipeline's.",
 )
 _SET = flags.DEFINE_multi_string(
     "sizes_set",

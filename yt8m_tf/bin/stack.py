@@ -9,15 +9,17 @@ Example:
   yt8m-stack --scores='scores/*' --data_dir=DATA/2/video --input='train*.tfrecord' \\
       --apply=validate:'validate*.tfrecord' --output=stacked
 
-reads scores/NAME/train and scores/NAME/validate of every model NAME, and writes stacked/train and stacked/validate.
+This reads scores/NAME/train and scores/NAME/validate of every model NAME. It writes stacked/train and
+stacked/validate.
 
---sizes shows how many models are worth it, and what weak ones add. It measures LightGBM and the means of 1, 2, 4, ...
-models, best first, worst first, in random order, and of the best with all weak ones, each as a stacking of these models
-alone. For an existing stacking, --output is enough; fewer trees with a higher learning rate make it short.
+--sizes shows how the result depends on the number of models, and how much weak models add. It measures LightGBM and the
+means for ensembles of 1, 2, 4, ... models: best first, worst first, in random order, and the best with all weak ones.
+Each ensemble is stacked separately. For an existing stacking, --output is enough. Fewer trees with a higher learning
+rate make it faster.
 
   yt8m-stack --sizes --output=runs/real_subset/stacked --sizes_set=learning_rate=0.2 --sizes_set=num_trees=100
 
-writes ensemble_sizes.json, which yt8m-report shows, ensemble_sizes.md and ensemble_sizes.png there.
+This writes ensemble_sizes.json (which yt8m-report shows), ensemble_sizes.md and ensemble_sizes.png to --output.
 """
 
 from __future__ import annotations
@@ -66,7 +68,10 @@ def main(_: Sequence[str]) -> None:
     if not (size_flags.SIZES.value and _SCORES.value is None and _INPUT.value is None):
         for name, value in (("scores", _SCORES.value), ("input", _INPUT.value)):
             if not value:
-                raise InputError(f"--{name}: stacking needs it (with --sizes alone, neither --scores nor --input)")
+                raise InputError(
+                    f"--{name}: stacking needs it; to measure only --sizes of an existing stacking, leave out --scores"
+                    " and --input"
+                )
     import_quietly()
     if _SCORES.value:
         _stack(settings, output)

@@ -64,7 +64,7 @@ _EVALUATION_BATCH = flags.DEFINE_integer(
 _INIT_FROM = flags.DEFINE_list(
     "init_from",
     [],
-    "Runs, checkpoints or exports with the starting weights of a new run; of a variable in several, the first counts."
+    "Runs, checkpoints or exports with initial weights of a new run; if several have a variable, the first one counts."
     " pretrained: the model that comes with the package.",
 )
 _INIT_EXCLUDE = flags.DEFINE_list(
@@ -80,7 +80,7 @@ flags.adopt_module_key_flags(fault_flags)
 flags.adopt_module_key_flags(label_flags)
 _HISTOGRAMS = flags.DEFINE_bool("histograms", False, "Write the distributions of the weights for TensorBoard.")
 _PROFILE = flags.DEFINE_string(
-    "profile", None, "START:STOP: trace these steps, from 0, for TensorBoard's profiler (docs/TENSORBOARD.md); 100:110."
+    "profile", None, "START:STOP: trace these steps, from 0, for TensorBoard (docs/TENSORBOARD.md), such as 100:110."
 )
 
 

@@ -110,7 +110,7 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
         )
     if centroids.shape != tuple(variable.shape):
         raise InputError(
-            f"{where} holds {len(centroids)} centroids, not model.num_clusters: {variable.shape[0]}; set"
+            f"{where} contains {len(centroids)} centroids, not model.num_clusters: {variable.shape[0]}; set"
             f" model.num_clusters: {len(centroids)}, or run yt8m-kmeans with --num_clusters={variable.shape[0]}"
         )
     variable.assign(centroids)

@@ -39,16 +39,16 @@ def load_yaml(selector: str) -> dict[str, Any]:
             )
         if name:
             raise InputError(
-                f"--config={selector}: {path} holds one configuration; leave out ':{name}', or write several in it"
+                f"--config={selector}: {path} contains one configuration; leave out ':{name}', or write several in it"
                 f" under their names, as in 'configurations: {{{name}: ...}}'"
             )
         return copy.deepcopy(content)
     others = set(content) - {"configurations", "bases"}
     if others:
-        raise InputError(f"{path}: unknown key '{min(others)}' beside 'configurations' and 'bases'")
+        raise InputError(f"{path}: unknown key '{min(others)}' beside 'configurations' and 'bases'; remove it")
     choices, bases = (_named(content, kind, path) for kind in ("configurations", "bases"))
     if name not in choices:
-        problem = unknown("configuration", name, choices) if name else "it holds several configurations"
+        problem = unknown("configuration", name, choices) if name else "the file contains several configurations"
         raise InputError(f"--config={selector}: {problem}; name one of {', '.join(choices)} after ':'")
     chosen = choices[name]
     base = chosen.pop("base", None)

@@ -35,7 +35,7 @@ class RecordsConfig:
     Attributes:
       level: "video", one vector per feature and video, or "frame", a sequence of vectors.
       features: feature name to its size D, or to a mapping that also says how it is stored (`FeatureConfig`). Leave a
-        feature out to train on the others alone.
+        feature out to train only on the others.
       keys: keys in the records, if they are not the standard ones: a feature's name to its key (standard: `mean_rgb`
         for the feature `rgb` at video level, `rgb` itself at frame level), `id` to the key of the id (standard: `id`
         or `video_id`, whichever a record has), `labels` to the key of the labels (standard: `labels`).
@@ -87,7 +87,7 @@ class RecordsConfig:
             source = stored.get(feature.mean_of)
             if source is None or source.mean_of is not None or source.size != feature.size:
                 raise ValueError(
-                    f"data.features.{name}.mean_of: '{feature.mean_of}' is not a frame-level feature of its size,"
+                    f"data.features.{name}.mean_of: '{feature.mean_of}' is not a frame-level feature of the same size,"
                     f" {feature.size}"
                 )
 

@@ -37,7 +37,7 @@ class LabelsConfig:
       missing_videos: videos without soft labels are an "error", or are trained on their "hard" labels.
     """
 
-    # Keys that hold paths, which are not part of the identity of runs and exports.
+    # Keys that contain paths, which are not part of the identity of runs and exports.
     PLACES: ClassVar[tuple[str, ...]] = ("soft", "teacher", "teacher_folds")
 
     soft: str | None = None

@@ -100,7 +100,7 @@ def convert(
         _write_report(directory / REPORT, problems)
         if not found:
             first = f"{problems[0].source or problems[0].id}: {problems[0].problem}" if problems else "no video at all"
-            raise InputError(f"--input: nothing to write, for none of the videos can be used: {first}")
+            raise InputError(f"--input: nothing to write: no video can be used: {first}")
         known = table or LabelTable({video_id: Row(None, "test") for video_id in found}, [])
         written = write_dataset(
             directory, known, found, lambda video_id: staging.load(*found[video_id]), layout, fingerprint

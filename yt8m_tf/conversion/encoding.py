@@ -128,7 +128,7 @@ def encode(features: Mapping[str, np.ndarray], sizes: Mapping[str, int], storage
     ranks = {np.ndim(values) for values in features.values()}
     for name, values in features.items():
         if values.dtype.kind not in "fiu":
-            raise EncodingError(f"{name} holds {values.dtype}, not numbers")
+            raise EncodingError(f"{name} contains {values.dtype}, not numbers")
         if values.ndim not in (1, 2):
             raise EncodingError(f"{name} has the shape {list(values.shape)}, not [frames, {sizes[name]}]")
         if values.shape[-1] != sizes[name]:

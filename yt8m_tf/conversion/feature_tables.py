@@ -97,7 +97,7 @@ def find_columns(
     there = column_names(path, "--input")
     if id_column not in there:
         hint = nearest(id_column, there)
-        raise InputError(f"--input={path}: has no column '{id_column}'{hint}; name that of the ids in --id_column")
+        raise InputError(f"--input={path}: has no column '{id_column}'{hint}; name the ids' column with --id_column")
     columns = {name: [name] for name in _list_columns(path, there) if name not in (id_column, *others)}
     numbered: dict[str, dict[int, str]] = {}
     for name in there:
@@ -108,8 +108,8 @@ def find_columns(
             columns.setdefault(name, [own[number] for number in sorted(own)])
     if not columns:
         raise InputError(
-            f"--input={path}: no column holds a feature: lists of numbers, or columns such as clip_0, clip_1, ...; it"
-            f" has: {', '.join(there)}"
+            f"--input={path}: no column contains a feature; the columns are: {', '.join(there)}; store a feature as"
+            " lists of numbers, or as columns such as clip_0, clip_1, ..."
         )
     if missing := [name for name in wanted or () if name not in columns]:
         hint = nearest(missing[0], columns)

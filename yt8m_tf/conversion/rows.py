@@ -12,7 +12,7 @@ from typing import Any
 from yt8m_tf.config.strict_yaml import nearest
 from yt8m_tf.errors import InputError
 
-# A cell may hold all frames of a video.
+# A cell may contain all frames of a video.
 csv.field_size_limit(1 << 31)
 _ROWS = 64  # rows of a Parquet file in a batch
 

@@ -42,7 +42,7 @@ def open_source(
     for suffix, path in suffixes.items():
         if not any(suffix in kind for kind in _KINDS):
             known = ", ".join(suffix for kind in _KINDS for suffix in kind)
-            raise InputError(f"{_FLAG}={path}: features are read from {known} files; give such ones")
+            raise InputError(f"{_FLAG}={path}: features are read from {known} files; give such files")
     kinds = [kind for kind in _KINDS if suffixes.keys() & {*kind}]
     if len(kinds) > 1:
         shown = " and ".join(next(path for suffix, path in suffixes.items() if suffix in kind) for kind in kinds)

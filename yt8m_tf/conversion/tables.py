@@ -102,7 +102,7 @@ def read_table(
         if not video_id:
             raise InputError(f"{where}: no id in column '{form.id_column}'; give each video one")
         if video_id in lines:
-            raise InputError(f"{where}: the id '{video_id}' is that of row {lines[video_id]}, too; keep one of them")
+            raise InputError(f"{where}: has the same id '{video_id}' as row {lines[video_id]}; keep one of them")
         lines[video_id] = line
         labels[video_id] = _labels(row[form.labels_column], form.separator)
         if has_splits:

@@ -5,8 +5,8 @@
   <output_dir>/vocabulary.csv            the names of the classes, in the dataset's format
   <output_dir>/shards.json               what was written, and from what
 
-The shard of a video, and its place there, depend only on the ids of all videos. The order is pseudo-random, so that
-folds of shards are sound, and reproducible. The same videos give the same bytes.
+The shard of a video, and its place there, depend only on the ids of all videos. The order is pseudo-random and
+reproducible, so that each shard is a random sample of the videos. The same videos give the same bytes.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def check_output(directory: Path, fingerprint: str, overwrite: bool) -> Written 
             return found if there else None
         if not overwrite and found.is_whole:
             raise InputError(
-                f"--output_dir={directory}: holds shards that were made from other input or with other options; name"
+                f"--output_dir={directory}: contains shards that were made from other input or with other options; name"
                 " another directory, or add --overwrite to replace them"
             )
     elif strangers := [*directory.glob("video/*.tfrecord"), *directory.glob("frame/*.tfrecord")]:

@@ -42,7 +42,7 @@ class BesideRecords(Protocol):
 
 
 class BatchStream:
-    """An iterator over batches that knows its position, explains failures, and can go on after damage.
+    """An iterator over batches that knows its position, explains failures, and can continue after damage.
 
     Args:
       make_dataset: makes the dataset of batches (each with a "position"), given the position to start from and the most
@@ -94,7 +94,7 @@ class BatchStream:
         good = [damaged[shard].record if shard in damaged else -1 for shard in self._groups.shards]
         if not any(good):
             first = damaged[self._groups.shards[0]]
-            raise InputError(f"every shard is damaged at its first record ({first}, for one); fetch them again")
+            raise InputError(f"every shard is damaged at its first record (for example {first}); fetch them again")
         return iter(self._make_dataset(self.position, good))
 
     def _explain_or_skip(self, error: Exception) -> None:

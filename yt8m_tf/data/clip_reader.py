@@ -1,6 +1,6 @@
 """Reads frame-level shards record by record, and hands batches of clips to TensorFlow without another copy.
 
-Only the location of a record travels through shuffling and batching, not its quarter of a megabyte. Its bytes are read
+Only the location of a record is shuffled and batched, not its quarter of a megabyte. Its bytes are read
 and checked when its batch is assembled, and copied once, into the padded batch (`clip_records`). Reading and large
 copies release the GIL, so threads help.
 """

@@ -1,6 +1,6 @@
 """Parses frame-level records in place, by walking their protobuf headers.
 
-`tf.io.parse_sequence_example` copies every frame to a string, some 420 per clip, and decodes each. In the layout that
+`tf.io.parse_sequence_example` copies every frame to a string, about 420 per clip, and decodes each. In the layout that
 protobuf's libraries write, a list of n frames of W bytes (D codes or floats) repeats the same few bytes of headers
 before each frame. The list is thus an array [n, headers + W], whose last W columns are the frames. Records of another
 layout, and faulty records, are left to TensorFlow's parser, which reports the fault.

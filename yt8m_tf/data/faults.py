@@ -20,7 +20,7 @@ class Faults:
     """The user's choice for each kind of fault, and a record of the faults that were tolerated.
 
     Attributes:
-      on_damaged: "error", or "skip": use the records before the damage and go on with the next shard.
+      on_damaged: "error", or "skip": use the records before the damage and continue with the next shard.
       on_empty: "error", or "skip": leave out clips without frames.
       on_unlabelled: where labels are needed, "error", "skip": leave out videos without labels, or "negative": treat
         them as videos of no class.

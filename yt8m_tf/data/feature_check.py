@@ -142,7 +142,7 @@ def _check_values(
         first = int(np.argmin(right[number]))
         total = sum(map(len, rows))
         value = f"{rows[number][first]:.{_FINITE_SHOWN}g}"
-        return f"{titles[number]} holds {value} at {first}, {count:,} of {total:,} values {what}; {hint}"
+        return f"{titles[number]} contains {value} at {first}, {count:,} of {total:,} values {what}; {hint}"
     return None
 
 

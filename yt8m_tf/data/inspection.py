@@ -196,11 +196,11 @@ def salvage_all(damaged: Sequence[str], directory: str) -> None:
     outputs = [os.path.join(directory, name) for name in names]
     files.check_no_input(outputs, damaged, f"--salvage_to={directory}")
     if there := [path for path in outputs if os.path.exists(path)]:
-        raise InputError(f"--salvage_to={directory}: {there[0]} is there already; name another directory")
+        raise InputError(f"--salvage_to={directory}: {there[0]} already exists; name another directory")
     try:
         tf.io.gfile.makedirs(directory)
     except tf.errors.OpError as error:
-        raise InputError(f"--salvage_to={directory}: cannot be created: {error.message}") from error
+        raise InputError(f"--salvage_to={directory}: cannot be created: {error.message}; name another") from error
     for path, output in zip(damaged, outputs, strict=True):
         print(f"salvaged {salvage(path, output)}")
 
@@ -250,4 +250,4 @@ def _write_json(path: str, report: dict[str, Any]) -> None:
         with files.whole_file(Path(path)) as temporary:
             temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--json={path}: cannot be written: {error.strerror}") from error
+        raise InputError(f"--json={path}: cannot be written: {error.strerror}; name another file") from error

@@ -232,7 +232,7 @@ def diagnose(path: str, record: int, offset: int, num_bytes: int) -> Damage:
             return Damage(path, record, offset, kind, foreign=True)
         if not reason:
             next(iter(_read(path, offset).take(1)))
-            reason = "reading stopped here, but a second attempt went on: an unreliable disk or network"
+            reason = "reading stopped here, but a second attempt did not: the disk or network is unreliable"
     except tf.errors.DataLossError:
         reason = "data checksum does not match"
     except tf.errors.OpError as error:
@@ -271,9 +271,9 @@ def _read(path: str | tf.Tensor, offset: int | tf.Tensor) -> tf.data.Dataset:
 def _measure_run(path: tf.Tensor, offset: tf.Tensor, stop_at_damage: bool) -> tuple[tf.Tensor, tf.Tensor]:
     records = _read(path, offset)
     if stop_at_damage:
-        # After damage the op goes on to the next file. There is none, so `ignore_errors` passes exactly the good
-        # records. It comes before `batch`, which would lose a partial batch. It would retry a file that cannot be
-        # opened forever.
+        # After damage the op continues with the next file. There is none, so `ignore_errors` passes exactly the good
+        # records. It comes before `batch`, which would lose a partial batch. If a file cannot be opened,
+        # `ignore_errors` would try again forever.
         records = records.ignore_errors()
     batches = records.batch(64)
 

@@ -21,7 +21,7 @@ _LAST_WORDS = (
     "data_path",
     "key",
     "name",
-)  # the last part of a key that holds ids, likeliest first
+)  # the last part of a key that contains ids, likeliest first
 _SUFFIXES = ("_embedding", "_embeddings", "_features", "_feature")
 _HIGHEST_OF = {"audio_embedding": (527, "AudioSet")}  # feature key to (number of classes, data set)
 _MOST_IDS = 10_000  # distinct ids of a key whose hashes are kept
@@ -138,7 +138,7 @@ class Layout:
         level: schema.Level = "frame" if "frame" in self.levels else "video"
         features, notes = self._features(level)
         if not features:
-            return ["# no feature that all records hold in one size", *notes]
+            return ["# no feature has the same size in all records", *notes]
         keys = self._keys(features)
         for name, (key, _) in features.items():
             if key != RecordsConfig(level, {name: 1}).key_of(name):
@@ -240,7 +240,7 @@ _CLASSES_2017 = 4716
 
 
 def _is_vector(frames: Sequence[tf.train.Feature]) -> bool:
-    """Returns whether a list of frames holds vectors rather than times."""
+    """Returns whether a list of frames contains vectors rather than times."""
     if not frames:
         return True
     return len(frames[0].float_list.value) > 1 or any(len(value) > 1 for value in frames[0].bytes_list.value)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-# A position packs (group, records used) into one int64, so that it can travel with every record.
+# A position packs (group, records used) into one int64, so that every record can carry it.
 _GROUP = 2**32
 
 
@@ -73,7 +73,7 @@ def serialized_records(
       good_records: the number of records to read from each shard, -1 for all.
       num_groups: the group before which to stop; None never stops.
       interleave: with a shuffle window, read all shards of a group at once instead of one after the other. This takes a
-        sixth more time at video level, where it is not needed: the window holds whole shards.
+        sixth more time at video level, where it is not needed: the window contains whole shards.
       attach: maps the index of a shard and its records to a dataset of elements to deliver instead. A record may give
         any number of elements; each has its own position.
       open_shard: maps the index of a shard and the number of records to read to a dataset with one element to deliver

@@ -25,7 +25,7 @@ from yt8m_tf.data.training_reader import TrainingReader
 from yt8m_tf.errors import InputError
 from yt8m_tf.schema import Level
 
-# Default shuffle window in records: some 40 MB of videos, 70 MB of clips.
+# Default shuffle window in records: about 40 MB of videos, 70 MB of clips.
 _SHUFFLE_RECORDS = {"video": 8192, "frame": 256}
 _SHUFFLE_SEGMENTS = 2048  # 12 MB of five-frame segments, 150 MB with 30 frames of context on either side
 _LOOKED_AT = 32  # shards whose first record is checked before a run begins
@@ -189,7 +189,7 @@ def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults
     if any(not is_left_out(record) for shard in shards for record in integrity.good_records(shard)):
         return
     damage = integrity.find_damage(shards)
-    reason = str(damage) if damage else f"'{shards[0]}', for one, is empty or has only videos that are left out"
+    reason = str(damage) if damage else f"for example, '{shards[0]}' is empty or has only videos that are left out"
     raise InputError(f"no usable record in {len(shards)} training shards ({reason}); correct data.train")
 
 
@@ -203,6 +203,6 @@ def _check_any_segment(shards: Sequence[str], data: DataConfig) -> None:
                     continue
             return
     raise InputError(
-        f"no rated segment within a clip of {len(shards)} shards ('{shards[0]}', for one); data.segments needs shards"
-        f" with '{schema.SEGMENT_STARTS_KEY}', such as those of 3/frame/validate: give such, or set data.segments: null"
+        f"no rated segment within a clip of {len(shards)} shards (for example '{shards[0]}'); give shards with"
+        f" '{schema.SEGMENT_STARTS_KEY}', such as those of 3/frame/validate, or set data.segments: null"
     )

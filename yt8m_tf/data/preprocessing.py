@@ -15,7 +15,7 @@ import tensorflow as tf
 from yt8m_tf.config.frames import PreprocessingConfig
 from yt8m_tf.data.sampling import length_of
 
-# Rounding (float32 Gram matrices) turns singular values of zero into some 3e-4 of the largest.
+# Rounding (float32 Gram matrices) turns singular values of zero into about 3e-4 of the largest.
 _SMALLEST_SINGULAR_VALUE = 1e-3
 
 

@@ -45,9 +45,9 @@ def check_ratings(context: Mapping[str, tf.train.Feature], data: DataConfig, rea
     starts, classes, scores, _ = lists.values()
     for start, label, score in zip(starts, classes, scores, strict=True):
         if start < 0:
-            return f"'{schema.SEGMENT_STARTS_KEY}' holds {start}, which is negative; {_AGAIN}"
+            return f"'{schema.SEGMENT_STARTS_KEY}' contains {start}, which is negative; {_AGAIN}"
         if label < 0:
-            return f"'{schema.SEGMENT_CLASSES_KEY}' holds {label}, which is negative; {_AGAIN}"
+            return f"'{schema.SEGMENT_CLASSES_KEY}' contains {label}, which is negative; {_AGAIN}"
         if label >= data.num_classes:
             return f"class {label}, rated at second {start}, is {reader.classes_hint(label, data.num_classes)}"
         if not 0 <= score <= 1:

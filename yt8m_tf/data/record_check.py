@@ -35,7 +35,7 @@ class Reader:
     def damage_hint(self) -> str:
         """Returns the remedy for a damaged shard."""
         if self.has_flags:
-            return "--on_damaged=skip goes on with the next shard"
+            return "--on_damaged=skip continues with the next shard"
         return "fetch the shard again, or salvage its good records with yt8m-inspect"
 
     def flag_hint(self, advice: str) -> str:

@@ -90,7 +90,7 @@ def write_shard(path: str, records: Iterable[bytes]) -> int:
     except (OSError, tf.errors.OpError) as error:
         text = error.strerror if isinstance(error, OSError) else getattr(error, "message", None)
         reason = " ".join(str(text or error).split())
-        raise InputError(f"--output_dir: {path} cannot be written: {reason}") from error
+        raise InputError(f"--output_dir: {path} cannot be written: {reason}; name another directory") from error
     return os.path.getsize(path)
 
 

@@ -1,6 +1,6 @@
 """Cuts rated segments out of clips: each start in a record's ratings gives an example with its own frames.
 
-Segments are cut where records are read, before shuffling. So the shuffle window holds a few frames for each segment
+Segments are cut where records are read, before shuffling. So the shuffle window contains a few frames for each segment
 instead of whole clips, the segments of a video do not all come in one batch, and positions in the data count segments.
 """
 

@@ -123,7 +123,7 @@ def identity(path: str, real: Callable[[str], str] = os.path.realpath) -> str:
 
 
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
-    """Assigns shards, sorted by (sha256 of the base name, base name), to folds 0, 1, ... in turn.
+    """Assigns shards, sorted by (sha256 of the base name, base name), to folds 0, 1, ... round-robin.
 
     Videos are spread over shards at random, so whole shards make sound folds, without a copy of the data or an index.
 

@@ -144,8 +144,8 @@ class Client:
                         wrong += 1
                         if wrong == _WRONG_COPIES:
                             raise FetchError(
-                                f"{url}: MD5 {found} in {wrong} attempts, but {md5} in the plan: the copy"
-                                f" there is damaged, or another one; {self._remedy}"
+                                f"{url}: MD5 {found} in {wrong} attempts, but {md5} in the plan: the file"
+                                f" there is damaged or has changed; {self._remedy}"
                             )
                 except _BrokenError as error:
                     if part.size - before >= _PROGRESS:
@@ -273,7 +273,7 @@ def _retry_after(response: requests.Response) -> float | None:
 def _reason(error: BaseException, timeout: float) -> str:
     """Returns why a connection failed, in a few words: the system's own message, without the libraries' additions."""
     if "timed out" in str(error):
-        return f"nothing came for {timeout:g} s"
+        return f"no data for {timeout:g} s"
     deepest, cause = "", error.__context__
     while cause is not None:
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):

@@ -30,7 +30,7 @@ def check_names(directory: Path, selected: Sequence[PublishedFile], names: Names
     """Checks that the file system keeps the names apart, and that no file exists under its other name.
 
     Raises:
-      InputError: one of these is not so.
+      InputError: two names differ only in case, or a file exists under its other name.
     """
     twice = colliding([file.stored_name(names) for file in selected])
     if twice and _folds_case(existing(directory)):
@@ -44,7 +44,7 @@ def check_names(directory: Path, selected: Sequence[PublishedFile], names: Names
     if renamed := [name for name in (file.stored_name(other) for file in lacking) if name in there]:
         raise InputError(
             f"--names={names}: {directory} has {len(renamed):,} of the files under their {other} names, such as"
-            f" {renamed[0]}; go on with --names={other}, or name another directory"
+            f" {renamed[0]}; continue with --names={other}, or name another directory"
         )
 
 
@@ -76,12 +76,12 @@ def find_missing(
             lacking.append(file)
         elif known.source(name) not in (None, f"{partition}/{file.name}"):
             raise InputError(
-                f"--output_dir={directory}: {name} there is {known.source(name)}; give {partition} another directory"
+                f"--output_dir={directory}: {name} comes from {known.source(name)}; give {partition} another directory"
             )
         elif known.md5(name) != file.md5:
             unknown.append(file)
     differing = []
-    for file in Progress(unknown, desc="files that are there", unit="file", leave=False):
+    for file in Progress(unknown, desc="existing files", unit="file", leave=False):
         name = file.stored_name(names)
         if _md5(directory / name) == file.md5:
             known.add(name, f"{partition}/{file.name}", file.md5)

@@ -134,7 +134,7 @@ def _survey(request: Request, known: KnownFiles) -> Survey:
     free = shutil.disk_usage(existing(request.directory)).free
     if num_bytes is not None and num_bytes - fetched > free:
         raise InputError(
-            f"--output_dir={request.directory}: {size(num_bytes - fetched)} are to come, and {size(free)} are"
+            f"--output_dir={request.directory}: {size(num_bytes - fetched)} must be fetched, but {size(free)} are"
             " free there; make room, or fetch fewer files with --files or --shard"
         )
     return Survey(len(published), len(selected), missing, num_bytes, fetched, free)

@@ -65,7 +65,7 @@ class KnownFiles:
         return known.md5 if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
 
     def add(self, name: str, source: str, md5: str) -> None:
-        """Adds a file that was hashed, and writes the record if the last time was some seconds ago."""
+        """Adds a file that was hashed, and writes the record if it was not written in the last few seconds."""
         stat = os.stat(self._directory / name)
         self._files[name], self._changed = KnownFile(source, md5, stat.st_size, stat.st_mtime_ns), True
         if time.monotonic() - self._written > _SECONDS:

@@ -27,7 +27,7 @@ from yt8m_tf.training import distribution
 from yt8m_tf.training.checkpoints import load_trained
 from yt8m_tf.training.evaluation_step import NOT_FEATURES
 
-MAX_VIDEOS = 20_000  # to fit weights on, about, in whole shards of each fold
+MAX_VIDEOS = 20_000  # weights are fitted on about this many, in whole shards of each fold
 _MOST = 30.0  # the largest magnitude of a logit: larger ones do not change a loss in float64
 
 
@@ -78,7 +78,10 @@ def fit_logit_weights(
         for directory in directories:
             found |= _fold_logits(name, directory, folds, chosen, data_dir, xla, progress)
         if missing := sorted(set(chosen) - set(found)):
-            raise InputError(f"'{name}' has no run of fold {folds[missing[0]]}, which has not seen {missing[0]}")
+            raise InputError(
+                f"'{name}' has no run of fold {folds[missing[0]]}: only that run has not seen {missing[0]}; give the"
+                " runs of all folds"
+            )
         columns.append(np.concatenate([found[shard] for shard in chosen]))
     logits = np.stack(columns, axis=1)
     weights = fit(logits, labels)
@@ -121,7 +124,7 @@ def _loss(weights: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> tuple[
 def _chosen(folds: Mapping[str, int], rows: Path) -> dict[str, Rows]:
     """Returns the rows of the first shards of each fold, by shard: enough shards for `MAX_VIDEOS` in total."""
     if not folds:
-        raise InputError("the models were trained without folds; weights are fitted on what a model has not seen")
+        raise InputError("the models were trained without folds; weights need videos that a model has not seen")
     numbers = sorted(set(folds.values()))
     chosen: dict[str, Rows] = {}
     for fold in numbers:

@@ -41,7 +41,8 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
         runs = [path] if (path / run_dir.CONFIG).is_file() else [config.parent for config in folds]
         if not runs:
             raise InputError(
-                f"--members: {path} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}), nor one of folds"
+                f"--members: {path} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}), and has no"
+                " runs of folds; name a run, or the directory of its folds"
             )
         name = path.parent.name if path.name.startswith("fold_") else path.name
         if name not in models:
@@ -82,7 +83,7 @@ def combine_stack(
     forest = _read_forest(stacked, stacking)
     with locks.exclusive(output, "--workdir", "makes a run"):
         if (output / run_dir.CONFIG).exists():
-            raise InputError(f"--workdir={output}: holds a run already; name another directory")
+            raise InputError(f"--workdir={output}: contains a run already; name another directory")
         opened = [checkpoints.open_trained(run, which) for _, run in found]
         data = common_data([run for _, run in found], [trained.experiment.data for trained, _ in opened])
         if data.num_classes != stacking.num_classes:
@@ -123,11 +124,11 @@ def _read_forest(stacked: Path, stacking: Stacking) -> Forest:
         if (columns := booster.feature_name()) != wanted:
             odd = next(iter([name for name in columns if name not in wanted] or columns))
             raise InputError(
-                f"--stack={stacked}: {path.name} has {len(columns)} columns ('{odd}' for one), where the models and"
+                f"--stack={stacked}: {path.name} has {len(columns)} columns (for example '{odd}'), but the models and"
                 f" {'ranks and ' if stacking.config.ranks else ''}aggregates of this stacking make {len(wanted)};"
                 " stack again"
             )
     try:
         return make_forest(boosters)
     except ValueError as error:
-        raise InputError(f"--stack={stacked}: boosters that one graph cannot hold: {error}; stack again") from error
+        raise InputError(f"--stack={stacked}: one graph cannot contain these boosters: {error}; stack again") from error

@@ -42,14 +42,14 @@ def combine(
       The configuration of the new run: the data of the first member, with the features of all members.
 
     Raises:
-      InputError: a run cannot be read, runs are on different data, or `output` holds a run already.
+      InputError: a run cannot be read, runs are on different data, or `output` contains a run already.
     """
     kept = [(workdir, weight) for workdir, weight in zip(workdirs, weights, strict=True) if weight > 0]
     if not kept:
         raise InputError("--weights: all are 0; give at least one member a weight")
     with locks.exclusive(output, "--workdir", "makes a run"):
         if (output / run_dir.CONFIG).exists():
-            raise InputError(f"--workdir={output}: holds a run already; name another directory")
+            raise InputError(f"--workdir={output}: contains a run already; name another directory")
         return _combine(kept, output, which, average)
 
 
@@ -59,7 +59,9 @@ def _combine(kept: Sequence[tuple[Path, float]], output: Path, which: str, avera
         if (twin := seen.setdefault(workdir.resolve(), workdir)) is not workdir:
             raise InputError(f"--members: {twin} and {workdir} are the same run; name it once, with a higher weight")
         if not (workdir / run_dir.CONFIG).is_file():
-            raise InputError(f"--members: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG})")
+            raise InputError(
+                f"--members: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}); name one"
+            )
     opened = [checkpoints.open_trained(workdir, which) for workdir, _ in kept]
     data = common_data([workdir for workdir, _ in kept], [trained.experiment.data for trained, _ in opened])
     members = [member_options(trained, data) for trained, _ in opened]
@@ -111,20 +113,20 @@ def common_data(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Data
     known: dict[str, tuple[str, FeatureConfig]] = {}
     for workdir, data in zip(workdirs, configs, strict=True):
         if data.verticals:
-            raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean")
+            raise InputError(f"{workdir}: a model with verticals cannot be a member of a weighted mean; leave it out")
         for what in ("level", "num_classes", "max_frames", "frames", "id_keys"):
             mine, others = getattr(data, what), getattr(first, what)
             if what == "frames":  # sampling in training does not affect the graph
                 mine, others = mine.steps(training=False), others.steps(training=False)
             if mine != others:
                 raise InputError(
-                    f"{workdir} and {workdirs[0]} have different data.{what}; one graph reads the same records"
+                    f"{workdir} and {workdirs[0]} have different data.{what}; name runs on the same records"
                 )
         for name, stored in data.stored.items():
             found = data.key_of(name), stored
             if (other := known.setdefault(name, found)) != found:
                 reads = " and as ".join(f"'{key}', {feature.dtype} {feature.size}" for key, feature in (found, other))
-                raise InputError(f"{workdir} reads '{name}' differently from another member: {reads}")
+                raise InputError(f"{workdir} reads '{name}' differently from another member: {reads}; leave one out")
             features.setdefault(name, data.features[name])
         keys |= data.keys
     return dataclasses.replace(first, features=features, keys=keys, verticals=0, num_folds=0, fold=0)
@@ -138,7 +140,7 @@ def _of_clips(workdirs: Sequence[Path], configs: Sequence[DataConfig]) -> Sequen
     if clips.frames.steps(training=False):
         raise InputError(
             f"{workdirs[configs.index(clips)]}: its data.frames changes the frames in evaluation, so that"
-            " video-level members would read means of changed frames; leave it or these members out"
+            " video-level members would read means of changed frames; leave out this member or these"
         )
     places = {name: getattr(clips, name) for name in ("train", "validation", "test", "max_frames", "frame_lengths")}
     return [data if data.level == "frame" else dataclasses.replace(frames_of(data), **places) for data in configs]

@@ -55,7 +55,7 @@ class Difference:
 def check_model(path: Path) -> None:
     """Raises InputError if `path` is neither a run directory nor a SavedModel."""
     if not files.is_saved_model(path) and not (path / run_dir.CONFIG).is_file():
-        raise InputError(f"--against={path}: neither a run directory of yt8m-train nor a SavedModel")
+        raise InputError(f"--against={path}: neither a run directory of yt8m-train nor a SavedModel; name one")
 
 
 def measure(

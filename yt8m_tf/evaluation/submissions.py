@@ -64,8 +64,8 @@ def read_shard_labels(
                 )
             if video_id in labels:
                 raise InputError(
-                    f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; labels go by id:"
-                    " give each shard once, and every video an id of its own"
+                    f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; ids must be"
+                    " unique: give each shard once, and every video another id"
                 )
             own = record.context.feature[labels_key].int64_list.value
             try:
@@ -98,10 +98,10 @@ def submission_gap(
     """
     unlabelled = {video_id for video_id, own in labels.items() if not own}
     if len(unlabelled) == len(labels):
-        raise InputError("--labels: no video has labels; those of the test split are not in the shards")
+        raise InputError("--labels: no video has labels; the shards of the test split have none; give other shards")
     if unlabelled and on_unlabelled == "error":
         raise InputError(
-            f"--labels: {len(unlabelled):,} of {len(labels):,} videos have no labels, '{min(unlabelled)}' for one;"
+            f"--labels: {len(unlabelled):,} of {len(labels):,} videos have no labels, for example '{min(unlabelled)}';"
             f" {record_check.ON_UNLABELLED_HINT}"
         )
     scores, hits, seen = [], [], set()
@@ -120,8 +120,8 @@ def submission_gap(
             hits.append(class_id in labels[video_id])
     if missing := labels.keys() - seen:
         raise InputError(
-            f"--submission={path}: lacks {len(missing)} of {len(labels)} videos, '{min(missing)}' for one; score all of"
-            " them, or give --labels of the same videos"
+            f"--submission={path}: lacks {len(missing)} of {len(labels)} videos, for example '{min(missing)}'; score"
+            " all of them, or give --labels of the same videos"
         )
     num_labels = sum(map(len, labels.values()))
     return global_average_precision(np.array(scores, np.float32), np.array(hits), num_labels), len(unlabelled)
@@ -138,7 +138,7 @@ def _rows(
             if not {id_column, values_column} <= set(reader.fieldnames or ()):
                 first = ",".join(reader.fieldnames or ())[:80] or "nothing"
                 raise InputError(
-                    f"{flag}={path}: lacks the columns {id_column},{values_column}: line 1 holds {first}; give a"
+                    f"{flag}={path}: lacks the columns {id_column},{values_column}: line 1 contains {first}; give a"
                     " CSV file with commas and that header"
                 )
             for row in reader:
@@ -153,7 +153,7 @@ def _rows(
                     raise InputError(f"{flag}={path}: line {reader.line_num} cannot be read: {error}") from error
                 yield reader.line_num, row[id_column], values
     except OSError as error:
-        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{flag}={path}: not a CSV file ({error}); is it compressed? unpack it") from error
 

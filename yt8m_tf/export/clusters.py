@@ -49,7 +49,10 @@ def cluster(name: str, values: np.ndarray, block: int | None = None, seed: int =
     """
     values = np.asarray(values, np.float32)
     if values.size and not np.isfinite([values.min(), values.max()]).all():
-        raise InputError(f"variable '{name}': {int((~np.isfinite(values)).sum())} values are infinite or NaN")
+        raise InputError(
+            f"variable '{name}': {int((~np.isfinite(values)).sum())} values are infinite or NaN; export another"
+            " checkpoint"
+        )
     outputs = values.shape[-1]
     block = min(block or outputs, outputs)
     indices = np.empty(values.shape, np.uint8)

@@ -1,6 +1,6 @@
 """Compares a written SavedModel with the float32 model that it was made from: scores, GAP@20 and speed.
 
-The float32 model is first and leaves its scores in a file, so that the two need not be in memory together.
+The float32 model is scored first and its scores are written to a file, so the two models are never in memory together.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _read_list(path: str) -> Sequence[object]:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
             entries = strict_yaml.read_yaml(file.read())
     except OSError as error:
-        raise InputError(f"--precision={path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"--precision={path}: cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(

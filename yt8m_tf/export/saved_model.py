@@ -153,7 +153,7 @@ def write_saved_model(
       metadata: entries to add to `assets/metadata.json`; plain values for JSON.
       vocabulary: a CSV file to include in the assets, without its descriptions.
       additions: further signatures and files.
-      read: returns the value of a variable of `model`, which need not have one itself; called for one after another.
+      read: returns the value of a variable of `model`; called for one variable at a time, which need not have a value.
 
     Raises:
       InputError: the vocabulary cannot be read, the model does not support one of `additions`, a weight exceeds the
@@ -277,5 +277,5 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise InputError(f"--output={target}: exists and is not a SavedModel; choose another directory")
     if not overwrite:
         raise InputError(
-            f"--output={target}: holds a SavedModel already; choose another directory, or give --overwrite"
+            f"--output={target}: contains a SavedModel already; choose another directory, or give --overwrite"
         )

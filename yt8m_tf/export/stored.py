@@ -102,7 +102,7 @@ class _Decoder(tf.saved_model.experimental.TrackableResource):
     Args:
       stored: the arrays to decode.
       decoded: the variable to fill. It is freed with the last object that can read it, which may be a signature: many
-        programs keep only that of a loaded model. A resource of its own would stay until the process ends.
+        programs keep only that of a loaded model. A separate resource would stay until the process ends.
       key: a name that is unique among the arrays of the model.
       block: see `clusters.decode`; None: only a cast is needed.
     """

@@ -145,7 +145,7 @@ def _rewrite(prefix: Path, target: Path, average: bool | None) -> tuple[dict[str
     dropped = {name for name in sizes if kind_of.get(name, kinds.WEIGHTS) != kinds.WEIGHTS}
     names = sorted(set(reader.get_variable_to_shape_map()) - dropped)
     if not set(names) & set(sizes):
-        raise InputError(f"checkpoint '{prefix}': holds no weights; give that of a model")
+        raise InputError(f"checkpoint '{prefix}': contains no weights; give a checkpoint of a model")
     averages = {} if graph else {kinds.averaged_weight(n): n for n in dropped if kind_of[n] == kinds.AVERAGES}
     sources = averages if _use_averages(prefix, names, averages, average) else {}
     with _naming(prefix):

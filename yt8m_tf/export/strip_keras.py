@@ -31,11 +31,11 @@ def strip_keras(source: Path, target: Path) -> Stripped:
     Args, raises: see `strip.strip`.
     """
     if target.suffix != ".keras":
-        raise InputError(f"--output={target}: Keras loads only what is called NAME.keras; choose such a name")
+        raise InputError(f"--output={target}: Keras loads only files named NAME.keras; choose such a name")
     try:
         with files.whole_file(target) as temporary, zipfile.ZipFile(source) as archive:
             if missing := {_CONFIG, _WEIGHTS} - set(archive.namelist()):
-                raise InputError(f"--input={source}: holds no {min(missing)}; save it with model.save of Keras 3")
+                raise InputError(f"--input={source}: contains no {min(missing)}; save it with model.save of Keras 3")
             with zipfile.ZipFile(temporary, "w") as stripped:
                 for member in archive.infolist():
                     if member.filename == _WEIGHTS:

@@ -56,7 +56,7 @@ def _read(source: Path) -> SavedModel:
     try:
         saved = SavedModel.FromString((source / "saved_model.pb").read_bytes())
     except DecodeError as error:
-        raise InputError(f"--input={source}: saved_model.pb is damaged") from error
+        raise InputError(f"--input={source}: saved_model.pb is damaged; export the model again") from error
     serving = [meta for meta in saved.meta_graphs if list(meta.meta_info_def.tags) == ["serve"]]
     if len(serving) != 1 or not any(not key.startswith("__") for key in serving[0].signature_def):
         raise InputError(f"--input={source}: has no graph tagged 'serve' with signatures; there is nothing to keep")

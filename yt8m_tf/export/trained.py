@@ -67,10 +67,10 @@ def export_trained(
 ) -> ExportReport:
     """Exports a run's model; the SavedModel appears only if it is within the size limit and the tolerance.
 
-    The trained model scores the validation data first, and is released before the SavedModel is written, weight by
-    weight, and loaded. Memory therefore holds at most the float32 weights, or the stored weights together with the
-    float32 weights decoded from them. Measurements are written to `assets/metadata.json` (GAP and scores, as "metrics")
-    and `assets.extra/export_report.json` (all).
+    The trained model scores the validation data first. It is released before the SavedModel is written (weight by
+    weight) and loaded. At most the float32 weights, or the stored weights together with the float32 weights decoded
+    from them, are therefore in memory at a time. Measurements are written to `assets/metadata.json` (GAP and scores, as
+    "metrics") and `assets.extra/export_report.json` (all).
 
     Args:
       workdir: run directory.

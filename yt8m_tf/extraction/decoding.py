@@ -67,7 +67,7 @@ class VideoFile:
       found: the facts found so far.
 
     Raises:
-      DecodingError: the file has neither, or FFmpeg cannot open it.
+      DecodingError: the file has neither pictures nor sound, or FFmpeg cannot open it.
       InputError: PyAV is not installed.
     """
 
@@ -80,7 +80,7 @@ class VideoFile:
             video, audio = self._streams(container)
             self.has_pictures, self.has_sound = video is not None, audio is not None
             if not self.has_pictures and not self.has_sound:
-                raise DecodingError("holds neither pictures nor sound")
+                raise DecodingError("contains neither pictures nor sound")
             starts = [s.start_time * s.time_base for s in (video, audio) if s is not None and s.start_time is not None]
             self._zero: Fraction = min(starts, default=Fraction(0))
             length = container.duration
@@ -230,7 +230,7 @@ class VideoFile:
             start = None
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Yields the frames of a stream up to where the file breaks off; counts packets that cannot be decoded."""
+        """Yields the frames of a stream up to the end of a truncated file; counts packets that cannot be decoded."""
         for packet in self._packets(container, stream):
             try:
                 yield from packet.decode()

@@ -137,7 +137,7 @@ def check_suits(recipe: Recipe, sizes: Mapping[str, int], model: str, flag: str)
     made = loaded(recipe).sizes
     for name, size in sizes.items():
         if made.get(name) != size:
-            found = f"makes it with {made[name]}" if name in made else f"makes {', '.join(made)} alone"
+            found = f"makes it with {made[name]}" if name in made else f"makes only {', '.join(made)}"
             raise InputError(
                 f"{flag}: the model in {model} takes the feature '{name}' with {size:,} values, and the recipe {found};"
                 " give the backbones that the model was trained with"

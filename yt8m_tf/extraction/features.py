@@ -37,7 +37,7 @@ class VideoFeatures:
 def extract_features(path: str | os.PathLike[str], backbones: Backbones, recipe: Recipe) -> VideoFeatures:
     """Decodes a video and extracts its features.
 
-    Sound is on the clock of the pictures: there are as many seconds of it as pictures, and missing sound is silence.
+    Sound is aligned with the pictures: there is one second of sound for each picture, and missing sound is silence.
 
     Raises:
       DecodingError: the file has no usable content, no pictures although the recipe needs them, or no sound although
@@ -122,7 +122,7 @@ def _notes(video: VideoFile, max_seconds: int) -> list[str]:
         of = "" if found.seconds is None else f" of {float(found.seconds):,.1f}"
         notes.append(f"cut at {max_seconds:,}{of} s")
     elif video.breaks_off():
-        notes.append(f"breaks off at {float(found.end):,.1f} of {float(found.seconds or 0):,.1f} s")
+        notes.append(f"truncated at {float(found.end):,.1f} of {float(found.seconds or 0):,.1f} s")
     if found.num_damaged:
         notes.append(f"packets that cannot be decoded: {found.num_damaged:,}")
     if found.num_untimed:

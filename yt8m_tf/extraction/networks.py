@@ -155,7 +155,7 @@ def load_keras(path: Path, layer: str | None, where: str) -> Network:
     try:
         model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
     except Exception as error:  # raised by zipfile, h5py or any layer
-        raise InputError(f"{where}: cannot be loaded ({_one_line(error)})") from error
+        raise InputError(f"{where}: cannot be loaded ({_one_line(error)}); save it again with Keras 3") from error
     inputs, outputs = (getattr(model, ends, None) or [] for ends in ("inputs", "outputs"))
     if len(inputs) != 1 or len(outputs) != 1:
         what = f"{len(inputs)} inputs and {len(outputs)} outputs"
@@ -191,7 +191,9 @@ def load_application(name: str, image_size: int | None, where: str) -> Network:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: its cached weights cannot be loaded ({_one_line(error)})") from error
+        raise InputError(
+            f"{where}: its cached weights cannot be loaded ({_one_line(error)}); fetch them again"
+        ) from error
     return _keras_network(model, sys.modules[build.__module__].preprocess_input)
 
 
@@ -210,10 +212,12 @@ def load_saved_model(directory: Path, output: str | None, where: str) -> Network
         loaded = tf.saved_model.load(files.plain(directory))
         signature = loaded.signatures["serving_default"]
     except Exception as error:  # a SavedModel of another program may raise anything
-        raise InputError(f"{where}: not a SavedModel with a default signature ({_one_line(error)})") from error
+        raise InputError(
+            f"{where}: not a SavedModel with a signature 'serving_default' ({_one_line(error)}); give one that has it"
+        ) from error
     inputs, outputs = signature.structured_input_signature[1], list(signature.structured_outputs)
     if len(inputs) != 1:
-        raise InputError(f"{where}: its signature has {len(inputs)} inputs; give one that takes pictures alone")
+        raise InputError(f"{where}: its signature has {len(inputs)} inputs; give one that takes only pictures")
     if output is None and len(outputs) > 1:
         example = f"{where}:{outputs[0]}"
         raise InputError(f"{where}: has the outputs {', '.join(sorted(outputs))}; name one, such as {example}")

@@ -10,8 +10,8 @@ Without a GPU the layers run the loops of `layers.recurrence`, which keep the st
 XLA cannot compile cuDNN's kernels. It can compile the loops, but makes no model faster (docs/BENCHMARKS.md), so models
 with recurrent layers are not compiled (`training.distribution.compiles_with_xla`).
 
-For the backward pass an LSTM of size H keeps some 6 H numbers of each frame (gates, cells, outputs), a GRU 5 H. Request
-sequences only if they are used.
+For the backward pass an LSTM of size H keeps about 6 H numbers of each frame (gates, cells, outputs), and a GRU 5 H.
+Request sequences only if they are used.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class BoostedTrees(keras.layers.Layer):
     """Computes the probabilities of boosters of binary log-loss: [R, F] float32 features -> [R, boosters] float64.
 
     The result is that of `lightgbm.Booster.predict`: leaves are summed, and probabilities computed, in float64. Feature
-    0 may be a category, an integer in float32. Memory: some 20 MB for any R, in addition to the tables. XLA cannot
+    0 may be a category, an integer in float32. Memory: about 20 MB for any R, in addition to the tables. XLA cannot
     compile the layer, because the number of rows varies.
 
     Args:

@@ -71,7 +71,7 @@ def make_loss(config: LossConfig, num_classes: int, target_weights: np.ndarray |
 def positives(targets: tf.Tensor, above: float) -> tf.Tensor:
     """Returns the outputs that the ranking losses treat as positives.
 
-    Soft labels list some forty candidates for a video, nearly all improbable, so a target just above 0 is not a label.
+    Soft labels list about forty candidates for a video, nearly all improbable, so a target just above 0 is not a label.
     With `above` = 0.5, mixup keeps the labels of the video with more than half of the weight, and those that both
     videos have. If soft labels are mixed with hard ones, positives are the outputs that the mixture makes more probable
     than not.

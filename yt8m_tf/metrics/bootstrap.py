@@ -2,7 +2,7 @@
 
 A resample draws as many videos as there are, with replacement, and its GAP is exact. All pairs are sorted only once: a
 resample weights each pair by how often its video was drawn, so that ranks are cumulative sums. 200 resamples of 100,000
-videos take seconds, and some 400 bytes of memory per video.
+videos take seconds, and about 400 bytes of memory per video.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def difference_interval(
         example = next(iter([*lacking, *more]), videos.ids[0]).decode(errors="replace")
         raise InputError(
             f"--against: the models were evaluated on different videos: {len(videos.ids):,} and {len(others.ids):,},"
-            f" '{example}' for one differs; evaluate both on the same shards, without --on_damaged=skip"
+            f" for example '{example}'; evaluate both on the same shards, without --on_damaged=skip"
         )
     if (wrong := joined.num_labels != videos.num_labels).any():
         raise InputError(

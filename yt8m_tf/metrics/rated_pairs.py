@@ -1,7 +1,7 @@
 """MAP and BCE of rated segments, over the rated (segment, class) pairs; no other pair counts.
 
 `rated_statistics` runs on the device and picks the logits of rated pairs. `RatedAccumulator` keeps a key and a class
-for each pair (some 237,000 in the whole 2019 version), so both metrics are exact.
+for each pair (about 237,000 in the whole 2019 version), so both metrics are exact.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class RatedAccumulator:
         keys, classes = self._pairs()
         if not len(keys):
             raise InputError(
-                "there are no rated segments to evaluate; check the glob pattern of the data, and what the shards hold"
+                "there are no rated segments to evaluate; check the glob pattern of the data, and the shards' contents"
             )
         num_rated = np.bincount(classes, minlength=self._num_classes)
         positives = np.bincount(classes[(keys & 1) == 0], minlength=self._num_classes)

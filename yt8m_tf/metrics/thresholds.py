@@ -54,7 +54,7 @@ def best_thresholds(
       keys: [N] uint32, keys of pairs (`accumulator.pair_keys`); not changed.
       classes: [N] unsigned integers, classes of the pairs.
       num_positives: [C] int64, all positives, including those that are not among the pairs; not all 0.
-      min_positives: the number of positives that a class needs for a threshold of its own, at least 1.
+      min_positives: the number of positives that a class needs for its own threshold, at least 1.
     """
     num_classes = len(num_positives)
     shared = _best(np.sort(~keys), int(num_positives.sum()))[0]

@@ -57,9 +57,9 @@ def build_attention_net(config: AttentionNetConfig, spec: InputSpec) -> keras.Mo
     [c, c, ...] are kept separately (`FrameClipDense`), and the mean of u is the mean of the frames followed by
     [c, c, ...].
 
-    Memory: a training step needs the frames (0.6 GB in float32 at B = 400 and T = 303) and some three tensors [B, T, h]
-    for each layer (0.5 GB each): 5.1 GB by XLA's count on a CPU, and 2.6 GB for variant 5 at B = 150, where dropout
-    makes new frames for every layer.
+    Memory: a training step needs the frames (0.6 GB in float32 at B = 400 and T = 303), and about three tensors
+    [B, T, h] for each layer (0.5 GB each): 5.1 GB by XLA's count on a CPU, and 2.6 GB for variant 5 at B = 150, where
+    dropout makes new frames for every layer.
 
     Reference: https://arxiv.org/abs/1809.04403. Differences: the original applies dropout to each repetition of c
     separately, here it is applied once for all frames; the attention's Dense(1) has no bias, which the softmax would

@@ -23,7 +23,7 @@ Pooling = Callable[[keras.KerasTensor, keras.KerasTensor, int, str], keras.Keras
 
 @dataclasses.dataclass(frozen=True)
 class GatedMoEConfig(HeadConfig):
-    """`HeadConfig` with a mixture of two experts, and gated probabilities, by default."""
+    """`HeadConfig` whose defaults are a mixture of two experts and gated probabilities."""
 
     name: Literal["logistic", "moe"] = "moe"
     l2: float = 1e-6
@@ -61,7 +61,7 @@ class NetVLADConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NetFVConfig(NetVLADConfig):
-    """`NetVLADConfig` with the sizes of the NetFV of a winning ensemble under 1 GB by default."""
+    """`NetVLADConfig` whose defaults are the sizes of NetFV in a winning ensemble under 1 GB."""
 
     cluster_size: int = 96
     hidden_size: int = 1540

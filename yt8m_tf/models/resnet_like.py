@@ -81,7 +81,7 @@ class ResNetLikeModelConfig(ResNetLikeConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.statistics or len(set(self.statistics)) < len(self.statistics):
-            raise ValueError(f"statistics must name each one once and at least one, got {list(self.statistics)}")
+            raise ValueError(f"statistics must have at least one name, and each name once, got {list(self.statistics)}")
 
 
 def resnet_trunk(

@@ -58,7 +58,7 @@ class RNNConfig:
 
     def _check_stack(self, name: str, sizes: tuple[int, ...]) -> None:
         if min(sizes, default=0) < 1:
-            raise ValueError(f"{name} must hold numbers from 1, one a layer, got {sizes}")
+            raise ValueError(f"{name} must contain numbers from 1, one for each layer, got {sizes}")
         if self.bidirectional_layers > len(sizes):
             raise ValueError(
                 f"bidirectional_layers must be at most the number of layers, got {self.bidirectional_layers} with"

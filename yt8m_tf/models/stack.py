@@ -47,7 +47,7 @@ class StackModelConfig:
     def __post_init__(self) -> None:
         if len(self.first_level) != len(self.members) or {*self.first_level} != {*range(len(self.listed))}:
             raise ValueError(
-                "first_level must give each member a first-level model, and each of these at least one member"
+                "first_level must give each member a first-level model, and each first-level model a member or more"
             )
         if not self.naming or not {*self.naming} <= {*self.first_level}:
             raise ValueError(f"naming must be numbers of first-level models, got {self.naming}")

@@ -34,7 +34,9 @@ class WeightedMeanConfig:
         if not self.members:
             raise ValueError("members must name at least one model")
         if self.weights and len(self.weights) != len(self.members):
-            raise ValueError(f"weights must be as many as members, {len(self.members)}, got {len(self.weights)}")
+            raise ValueError(
+                f"weights must have one number for each member, {len(self.members)}, got {len(self.weights)}"
+            )
         if min(self.weights, default=1) < 0 or (self.weights and not sum(self.weights)):
             raise ValueError(f"weights must be 0 or more, and not all 0, got {', '.join(map(str, self.weights))}")
 

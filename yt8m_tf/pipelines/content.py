@@ -95,7 +95,7 @@ def digest(shards: Shards) -> str:
 
 
 def differences(old: Content, new: Content) -> Changes:
-    """Returns how `new` differs from `old`; keys that the release of `old` did not have count as its behaviour."""
+    """Returns how `new` differs from `old`; keys unknown to the release of `old` have the value of its behaviour."""
     options = strict_yaml.differences(_completed(old), new.options)
     lines = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in options]
     for what, names in (

@@ -33,7 +33,8 @@ def segment_stages(settings: PipelineConfig, trained: Mapping[str, Stage], expor
     sizes = {own["size"] for own in segments.values()}
     if len(sizes) > 1:
         raise InputError(
-            f"segments: all windows must have the same size, but data.segments.size is {', '.join(map(str, sizes))}"
+            f"segments: all windows must have the same size, but data.segments.size is {', '.join(map(str, sizes))};"
+            " set one size"
         )
     stages: list[Stage] = []
     for name, stage in trained.items():

@@ -61,7 +61,7 @@ class SegmentSettings(ModelSettings):
 
     Attributes:
       start: the baseline whose weights it starts from; null: none.
-      exclude: patterns of variables that are initialised afresh nevertheless.
+      exclude: patterns of variables that are initialised afresh, not from `start`.
     """
 
     start: str | None = None
@@ -88,13 +88,13 @@ class PipelineConfig:
       final: the final network, over trunks of students; null: none.
       mean: whether to make the weighted mean of the models of fold 0, with the weights that the stacking fitted, in one
         graph.
-      mean_of: "probabilities" or "logits", of which `mean` is the mean. Weights for logits are fitted out of fold, too,
-        on float32 logits: the models of the folds score some of their held-out shards again.
+      mean_of: whether `mean` averages "probabilities" or "logits". Weights for logits are fitted out of fold, too, on
+        float32 logits: the models of the folds score some of their held-out shards again.
       ensemble: names of students and baselines, and "final", with their weights in a mean of logits, which is another
         graph. All of them have seen every training shard, so there are no out-of-fold scores to fit weights on.
       ensemble_recipes: for every name of `ensemble`, the first-level model of the same recipe. Weights are then fitted
-        out of fold, as for `mean_of: logits`, on the predictions of these models of folds. Names of the same recipe
-        share its weight in proportion to `ensemble`. Empty: the weights of `ensemble` are used.
+        out of fold, as for `mean_of: logits`, on the predictions of the fold models of these recipes. Names of the same
+        recipe share its weight in proportion to `ensemble`. Empty: the weights of `ensemble` are used.
       segments: maps names to models that are trained on rated segments (`data.segments`). They score windows of the
         splits together: `segments/SPLIT.csv` is the submission of the mean of their scores.
       segment_classes: a file with the classes of that submission, relative to the data directory; null: all.

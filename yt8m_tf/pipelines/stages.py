@@ -51,7 +51,9 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
     models = settings.first_level()
     for name in map(str, (*models, *settings.students, *settings.baselines, *settings.segments)):
         if name in ("", ".", "..") or "/" in name:
-            raise InputError(f"the pipeline has a model '{name}'; a name becomes that of a directory: leave out '/'")
+            raise InputError(
+                f"the pipeline has a model '{name}'; names are names of directories: give another, without '/'"
+            )
     seeds = {name: seed_of(name) for name in models} | dict(seeds or {})
     first_level = {
         # Hard labels, because there are no soft ones yet; and different seeds, so that no two models are equal.
@@ -97,7 +99,7 @@ def _graphs(
     students: Mapping[str, Stage],
     runs: Mapping[str, Stage],
 ) -> tuple[list[Stage], list[Stage]]:
-    """Returns the stages that fit weights of means, and those of the final network and means, in order of export."""
+    """Returns stages that fit weights of means, and stages of the final network and of means, in order of export."""
     fits: list[Stage] = []
     graphs: dict[str, Stage] = {}
     if settings.final is not None and stack:
@@ -148,7 +150,7 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def check_outputs(stages: Sequence[Stage], workdir: Path) -> None:
-    """Checks that no two stages write to the same place: one that starts afresh would move the other's output away.
+    """Checks that no two stages write to the same place: a stage that starts afresh would move the other's output.
 
     Raises:
       InputError: two outputs are the same, or one contains the other, by their names or through links in `workdir`; or
@@ -239,7 +241,7 @@ def _final(final: FinalSettings, settings: PipelineConfig, stack: Stage, student
 
 
 def _recipes(settings: PipelineConfig, first_level: Mapping[str, ExperimentConfig]) -> dict[str, ExperimentConfig]:
-    """Returns the first-level models whose models of folds represent the members of the ensemble."""
+    """Returns the first-level models that represent the ensemble's members by their models of folds."""
     if unknown := [name for name in settings.ensemble_recipes.values() if name not in first_level]:
         raise InputError(
             f"the pipeline's configuration: ensemble_recipes names '{unknown[0]}', which is not a first-level model;"

@@ -248,7 +248,7 @@ class States:
         for path in there:
             target = self._old / path.relative_to(self.workdir)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, target)  # `rename` would fail between disks, to which links may lead
+            shutil.move(path, target)  # links may lead to another disk, where `rename` would fail
         return self._old
 
     def _is_whole(self, sizes: Mapping[str, int]) -> bool:

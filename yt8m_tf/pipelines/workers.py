@@ -67,8 +67,8 @@ def local_workers(
     Args:
       jobs: the number of processes. If all of them are busy, `submit` waits until one has finished its stage.
       where: the environment of all stages.
-      gpus: ids of GPUs, which are assigned to the workers in turn; each worker sees only its own. Empty: every worker
-        sees the same GPUs as this process.
+      gpus: ids of GPUs, which are assigned to the workers round-robin; each worker sees only its own. Empty: every
+        worker sees the same GPUs as this process.
       work: the function that runs a stage.
     """
     workers = [_LocalWorker(gpus[number % len(gpus)] if gpus else None, where.num_threads) for number in range(jobs)]

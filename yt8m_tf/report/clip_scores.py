@@ -48,7 +48,7 @@ def read_scores(
     try:
         chosen = choose(found(), ids, most, f"--input={path}", InputError)
     except OSError as error:
-        raise InputError(f"--input={path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"--input={path}: cannot be read: {error.strerror}; check the path") from error
     if names is None:
         return chosen
     return {video: dataclasses.replace(own, names=dict(enumerate(names))) for video, own in chosen.items()}

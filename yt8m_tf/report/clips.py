@@ -114,5 +114,5 @@ def choose(
     if missing := [video_id for video_id in ids or () if video_id not in chosen]:
         raise fail(f"--ids={missing[0]}: not in {flag}, which begins with {', '.join(seen) or 'nothing'}")
     if not chosen:
-        raise fail(f"{flag}: contains no video")
+        raise fail(f"{flag}: contains no video; give another file")
     return chosen if ids is None else {video_id: chosen[video_id] for video_id in ids}

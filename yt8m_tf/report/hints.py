@@ -82,7 +82,7 @@ class Hints:
 
     def infer(self, export: Export) -> str:
         """Returns the command that scores the run's test shards with an export."""
-        inside = self.workdir.path / export.path  # exports outside the directory have a path of their own
+        inside = self.workdir.path / export.path  # an export outside the directory has its full path
         path = inside if inside.is_dir() else Path(export.path)
         test = self.workdir.runs[export.model].experiment.data.test
         videos = [files.below(self._data, pattern) for pattern in test]

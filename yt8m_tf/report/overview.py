@@ -34,7 +34,7 @@ def overview(workdir: Workdir, model: str, found: Mapping[str, Predictions], hin
     parts: list[Part] = []
     if gaps:
         paragraphs = [_best(workdir, gaps, found), _to_serve(workdir, model, gaps)]
-        parts.append(Prose(paragraphs, "Worth a look:", _surprises(workdir, model, gaps)))
+        parts.append(Prose(paragraphs, "Unexpected results:", _surprises(workdir, model, gaps)))
     if not workdir.runs[model].of_segments and model not in workdir.evaluations:
         parts += [*_while_training(workdir, model), Missing(f"No evaluation of {model} yet", hints.evaluate(model))]
     if tiles := _tiles(workdir, model, gaps):
@@ -143,7 +143,7 @@ def _surprises(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[
         if above:
             listed = ", ".join(f"{other} ({gaps[other]:.4f})" for other in above[:4])
             more = f" and {len(above) - 4} more" if len(above) > 4 else ""
-            found.append(f"{name} ({gaps[name]:.4f}) is below simpler models that led to it: {listed}{more}.")
+            found.append(f"{name} ({gaps[name]:.4f}) is below simpler models that it builds on: {listed}{more}.")
     singles = of_kind.get(FIRST_LEVEL, [])
     weak = [name for name in of_kind.get(COMBINATION, ()) if name not in workdir.runs]  # of first-level models alone
     if singles and (weak := [name for name in weak if gaps[name] < gaps[singles[0]]]):

@@ -103,7 +103,7 @@ def _listed(patterns: Sequence[str], data_dir: str) -> list[str]:
 
 
 def _spread(shards: Sequence[str], count: int) -> list[str]:
-    """Returns `count` of the shards, evenly spaced; all of them if there are no more, or if `count` is 0."""
+    """Returns `count` of the shards, evenly spaced; all of them if `count` is 0 or too large."""
     if not count or count >= len(shards):
         return list(shards)
     return [shards[position * len(shards) // count] for position in range(count)]

@@ -221,16 +221,16 @@ def _data_url(video: Path) -> str:
     kind = _VIDEO_TYPES.get(video.suffix.lower())
     if kind is None:
         raise InputError(
-            f"--video={video}: browsers play {', '.join(_VIDEO_TYPES)}; convert it, as with ffmpeg -i '{video.name}'"
-            f" '{video.stem}.mp4'"
+            f"--video={video}: browsers play {', '.join(_VIDEO_TYPES)}; convert it, for example with ffmpeg -i"
+            f" '{video.name}' '{video.stem}.mp4'"
         )
     try:
         size = video.stat().st_size
         if size > _LARGEST_VIDEO:
             raise InputError(
-                f"--video={video}: has {size >> 20:,} MiB, and a page holds {_LARGEST_VIDEO >> 20}; make it smaller, as"
-                f" with ffmpeg -i '{video.name}' -vf scale=-2:360 small.mp4"
+                f"--video={video}: has {size >> 20:,} MiB, but at most {_LARGEST_VIDEO >> 20} fit into a page; make it"
+                f" smaller, for instance with ffmpeg -i '{video.name}' -vf scale=-2:360 small.mp4"
             )
         return f"data:{kind};base64,{base64.b64encode(video.read_bytes()).decode()}"
     except OSError as error:
-        raise InputError(f"--video={video}: cannot be read: {error.strerror}") from error
+        raise InputError(f"--video={video}: cannot be read: {error.strerror}; check the path") from error

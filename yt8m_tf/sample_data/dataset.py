@@ -146,7 +146,7 @@ def write_clips(
         raise InputError(f"--from_video_level={pattern}: {problem}; give one directory at a time")
     inside = os.path.join(os.path.realpath(output_dir), "")
     if own := [path for path in found if identity(path).startswith(inside)]:
-        raise InputError(f"--output_dir={output_dir}: holds '{own[0]}', which is to be read; name another directory")
+        raise InputError(f"--output_dir={output_dir}: contains '{own[0]}', which is to be read; name another directory")
     for path in found:  # before --overwrite removes files
         next(read_video_shard(path), None)
     start_output(output_dir, [f"frame/{name}" for name in paths], overwrite)

@@ -18,7 +18,7 @@ FULL_LENGTH_SHARE = 0.29  # of clips that have the most frames, because longer v
 SHORT_AUDIO_SHARE = 0.03  # of clips whose audio list is one frame shorter than the rgb one
 # Frames stay a little within the interval, so that rounding cannot carry a code out of it.
 _ROOM = 0.99
-_TINY = 1e-3  # smallest variation that is divided by, in codes
+_TINY = 1e-3  # lower bound of a divisor, in codes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,7 +117,7 @@ class SampleModel:
       miss: probability that a true label is not written.
       add: [C], probability that a class that is not a true label is written.
       features: feature name to its model. In "rgb" class c has axis c modulo the number of axes in use; in "audio"
-        every class with a strength has an axis of its own.
+        every class with a strength has its own axis.
     """
 
     topic_prior: np.ndarray

@@ -40,7 +40,7 @@ def read_video_shard(path: str) -> Iterator[VideoRecord]:
         id_key = next((key for key in schema.ID_KEYS if key in features and features[key].bytes_list.value), None)
         if not means or id_key is None:
             found = ", ".join(sorted(features)) or "no features"
-            problem = f"record {number} holds {found}, not an id and mean_* features; give video-level shards"
+            problem = f"record {number} contains {found}, not an id and mean_* features; give video-level shards"
             raise InputError(f"--from_video_level: {path}: {problem}")
         labels = list(features["labels"].int64_list.value) if "labels" in features else None
         arrays = {key.removeprefix(MEAN): np.array(values, np.float32) for key, values in means.items()}

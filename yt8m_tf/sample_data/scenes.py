@@ -6,10 +6,10 @@ that is drawn anew, so that the rest of a clip helps to recognise a scene. The f
 features. A scene consists of whole segments (the last one may have a few more frames), so a segment that starts at a
 multiple of `SIZE` is within one scene.
 
-The choice of the (segment, class) pairs to rate depends only on the features, as if a model had proposed candidates: a
-class that is likely, by the posterior, to occur somewhere in the clip, with any of the clip's segments. The choice thus
-adds no information on ratings, and the posterior of a scene is the best score of its segments. The posterior neglects
-only the variation of frames within a scene: some 0.03 along an axis, where the noise is ten times as large.
+The choice of the (segment, class) pairs to rate depends only on the features, as if a model had proposed candidates. A
+pair is any segment of the clip, with a class that is likely, by the posterior, to occur somewhere in the clip. So the
+choice adds no information on ratings, and the posterior of a scene is the best score of its segments. The posterior
+neglects only the variation of frames within a scene: about 0.03 along an axis, where the noise is ten times as large.
 """
 
 from __future__ import annotations

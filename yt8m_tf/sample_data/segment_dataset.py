@@ -34,7 +34,7 @@ _NOTE = (
     "best_reachable_map: MAP over all classes with a positive rating, of the generator's own posterior of the ratings"
     " of a segment. segment: given only the frames of its scene; clip: given the whole clip. No model can be expected"
     " to do better. video_map: if all segments of a video have the same score, the probability that raters write the"
-    " class for any scene: what knowing a video's labels is worth. best_reachable_gap: GAP@20 of that score, given the"
+    " class for any scene: the value of knowing a video's labels. best_reachable_gap: GAP@20 of that score, given the"
     " frames of each scene, against the labels of videos, which are the classes that raters write for any scene. With"
     " video-level features, which are means over all frames, less can be reached; that value has no closed form."
 )
@@ -142,7 +142,7 @@ class _RatingTally:
         if not any(own.any() for own in self._present):
             return {}
         classes, present = np.concatenate(self._classes), np.concatenate(self._present)
-        # Each pair counts as a segment of its own, because lists are by class and contain only rated pairs.
+        # Each pair counts as a separate segment, because lists are by class and contain only rated pairs.
         ratings = ratings_by_class(np.arange(len(classes)), classes, present)
         found = {}
         for key in keys:

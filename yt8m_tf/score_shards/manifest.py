@@ -51,7 +51,7 @@ class Manifest:
         all other shards by the mean of the models of all folds. Empty: one model scored everything.
       shards: base name of each shard to its number of records.
       inputs: base name of each shard to the source of its scores; missing in files of early releases.
-      keys: where the records hold id and labels, if not under the standard keys (`data.keys`).
+      keys: where the records contain id and labels, if not under the standard keys (`data.keys`).
     """
 
     model: tuple[str, ...]
@@ -90,7 +90,11 @@ def read_manifest(directory: Path, source: str) -> Manifest:
     where = f"{source}={directory}"
     if not (directory / MANIFEST).is_file():
         unfinished = (directory / _STARTED).is_file()
-        reason = "the scores are not finished; repeat the command that makes them" if unfinished else "no scores there"
+        reason = (
+            "the scores are not finished; repeat the command that makes them"
+            if unfinished
+            else "no scores there; yt8m-score makes them"
+        )
         raise InputError(f"{where}: {reason} ({MANIFEST} is missing)")
     return _read(directory / MANIFEST)
 
@@ -107,7 +111,7 @@ def start(directory: Path, manifest: Manifest, output_flag: str = "--output") ->
         for name in (MANIFEST, _STARTED) if begun else ():  # a run that finished no shard is ignored
             if (directory / name).is_file() and not _read(directory / name).same_scores(manifest):
                 raise InputError(
-                    f"{output_flag}={directory}: holds scores of another model, or of another checkpoint, folds or"
+                    f"{output_flag}={directory}: contains scores of another model, or of another checkpoint, folds or"
                     " --top_k; name another directory, or remove this one"
                 )
         files.write_json(directory / _STARTED, strict_yaml.to_dict(manifest))

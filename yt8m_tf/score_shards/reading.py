@@ -103,7 +103,7 @@ def check_unique(ids: np.ndarray, path: str | os.PathLike[str]) -> None:
         if video_id in first:
             raise InputError(
                 f"{path}: records {first[video_id]} and {row} have the same id '{video_id.decode(errors='replace')}';"
-                " scores go by id: give every video one of its own"
+                " scores are found by id: give every video a unique id"
             )
         first[video_id] = row
 
@@ -116,11 +116,13 @@ def _all_records(path: str) -> tf.Tensor:
 
 def _check(path: Path, found: ShardScores, num_classes: int, num_records: int) -> None:
     if len(found.ids) != num_records:
-        raise InputError(f"{path}: holds {len(found.ids):,} videos, not the {num_records:,} of its manifest; {REMEDY}")
+        raise InputError(
+            f"{path}: contains {len(found.ids):,} videos, not the {num_records:,} of its manifest; {REMEDY}"
+        )
     check_unique(found.ids, path)
     padding = found.classes == schema.NO_LABEL
     if found.classes.size and found.classes.max() >= num_classes:
-        raise InputError(f"{path}: a class id {found.classes.max()} where there are {num_classes} classes; {REMEDY}")
+        raise InputError(f"{path}: has a class id {found.classes.max()}, but there are {num_classes} classes; {REMEDY}")
     good = (found.scores >= 0) & (found.scores <= 1)  # False for NaN
     if not (good | padding).all():
         video = found.ids[np.flatnonzero(~(good | padding).all(axis=1))[0]].decode(errors="replace")

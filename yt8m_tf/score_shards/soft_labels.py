@@ -78,7 +78,7 @@ class SoftLabels:
         if missing and not self._allow_missing:
             raise InputError(
                 f"labels.soft={directory}: no soft labels for {len(missing)} of {len(shards)} training shards,"
-                f" '{missing[0]}' for one; score them, or allow hard labels there with labels.missing_videos=hard"
+                f" for example '{missing[0]}'; score them, or allow hard labels there with labels.missing_videos=hard"
             )
         # A batch may have videos of two groups of shards.
         self._scores = functools.lru_cache(2 * data.shuffle_shards)(self._read)
@@ -122,5 +122,5 @@ class SoftLabels:
         missing = [video for video in ids if video.encode() not in known.row_of]
         return (
             f"{shard}: {len(missing)} of {len(ids)} videos have no soft labels in {self._directory},"
-            f" '{missing[0]}' for one; score the shard again, or allow labels.missing_videos=hard"
+            f" for example '{missing[0]}'; score the shard again, or allow labels.missing_videos=hard"
         )

@@ -116,7 +116,9 @@ def load_embedder(path: Path, which: str = "best") -> Embedder:
         size = signature.structured_outputs["embeddings"].shape[-1]
         return Embedder(path, data, fingerprint(path), size, served)
     if not (path / run_dir.CONFIG).is_file():
-        raise InputError(f"{where}: neither a run directory of yt8m-train nor a SavedModel of yt8m-export --embeddings")
+        raise InputError(
+            f"{where}: neither a run directory of yt8m-train nor a SavedModel of yt8m-export --embeddings; name one"
+        )
     trained = checkpoints.load_trained(path, which)
     data, digest = trained.experiment.data, hashlib.sha256((path / run_dir.CONFIG).read_bytes())
     digest.update(fingerprint(trained.checkpoint.parent).encode())
@@ -184,7 +186,7 @@ def embed(
                     done += made.num_videos
                 bar.update(sizes[shard])
     if not any(manifest.shards[name].num_videos for name in names):
-        raise InputError(f"no video was embedded: {nothing_usable(shards, faults)}")
+        raise InputError(f"no video was embedded: {nothing_usable(shards, faults)}; give other shards")
     return EmbeddingSummary(manifest, done, time.perf_counter() - begin, faults)
 
 
@@ -196,8 +198,8 @@ def _begin(output: Path, embedder: Embedder, kind: Kind) -> EmbeddingsManifest:
     found = strict_yaml.read_json(output / MANIFEST, EmbeddingsManifest, "make the embeddings again")
     if dataclasses.replace(found, shards={}, model=manifest.model) != manifest:
         raise InputError(
-            f"--output={output}: holds embeddings of another model, checkpoint or --format; name another directory, or"
-            " remove this one"
+            f"--output={output}: contains embeddings of another model, checkpoint or --format; name another directory,"
+            " or remove this one"
         )
     return found
 

@@ -57,13 +57,13 @@ def find_predictor(path: Path, which: str = "best", xla: bool = True) -> Predict
         data = read_data(path)
         if data is None:
             raise InputError(
-                f"{path}: a SavedModel that does not say which records it reads; yt8m-export writes one that does"
+                f"{path}: a SavedModel that does not say which records it reads; export the model with yt8m-export"
             )
         return Predictor(
             path, data, fingerprint(path), {}, lambda: saved_model_scores(load_saved_model(path, f"--model={path}"))
         )
     if not (path / run_dir.CONFIG).is_file():
-        raise InputError(f"{path}: neither a run directory of yt8m-train nor a SavedModel of yt8m-export")
+        raise InputError(f"{path}: neither a run directory of yt8m-train nor a SavedModel of yt8m-export; name one")
     experiment = run_dir.read_experiment(path)
     checkpoint, _ = checkpoints.find_checkpoint(path, which)
     digest = hashlib.sha256((path / run_dir.CONFIG).read_bytes())

@@ -33,7 +33,7 @@ from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, begun, finish, 
 from yt8m_tf.scoring.predictors import Predictor
 from yt8m_tf.serving.inference import nothing_usable
 
-# Number of shards claimed together. Each such group needs a new dataset, which takes as long as scoring some hundred
+# Number of shards claimed together. Each such group needs a new dataset, which takes as long as scoring about a hundred
 # videos.
 _CLAIMED = {"video": 64, "frame": 4}
 
@@ -116,7 +116,7 @@ def score(
         if not any(counts.values()):
             for name in counts:
                 (output / name).unlink()
-            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}")
+            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; give other shards")
         own = {name: inputs[name] for name in counts if name in inputs}
         manifest = finish(output, dataclasses.replace(manifest, shards=counts, inputs=own))
         claims.remove()
@@ -271,7 +271,7 @@ def _scoring_function(
         ids = batch.pop("id")
         empty = batch["num_frames"] == 0 if data.level == "frame" else tf.zeros([batch_size], tf.bool)
         keys = rank([tf.ensure_shape(model(batch), [batch_size, data.num_classes]) for model in models])
-        if on_gpu:  # which sorts fast; and fewer keys are copied from it
+        if on_gpu:  # A GPU sorts fast, and then fewer keys are copied from it.
             keys = tf.math.top_k(keys, top_k, sorted=False).values
         return ids, keys, empty
 
@@ -323,15 +323,17 @@ def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tup
         return [(list(predictors), list(shards))]
     of_fold = {predictor.data.fold: predictor for predictor in predictors}
     if len(of_fold) < len(predictors):
-        raise InputError(f"--model: two of {', '.join(str(p.path) for p in predictors)} are of the same fold")
+        raise InputError(
+            f"--model: two of {', '.join(str(p.path) for p in predictors)} are of the same fold; give one for each fold"
+        )
     groups: dict[int, list[str]] = collections.defaultdict(list)
     for shard, name in zip(shards, names, strict=True):
         groups[first.folds.get(name, -1)].append(shard)
     wanted = set(groups) - {-1} | (set(range(first.data.num_folds)) if -1 in groups else set())
     if missing := sorted(wanted - set(of_fold)):
-        owner = "scores shards outside all folds with the others" if -1 in groups else "has not seen its shards"
+        owner = "shards outside all folds are scored by all" if -1 in groups else "only it has not seen its shards"
         raise InputError(
-            f"--model: no model of fold {missing[0]} of {first.data.num_folds}, which {owner}; train it with"
+            f"--model: no model of fold {missing[0]} of {first.data.num_folds} is given: {owner}; train it with"
             f" --fold={missing[0]}, and name it too"
         )
     return [

@@ -105,7 +105,9 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iter
         except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
             raise InputError(f"--bundle={path}: damaged, or not a .tgz archive ({error}); fetch it again") from error
         except OSError as error:
-            raise InputError(f"--bundle={path}: cannot be unpacked ({error.strerror or error})") from error
+            raise InputError(
+                f"--bundle={path}: cannot be unpacked ({error.strerror or error}); make room in TMPDIR"
+            ) from error
         yield _find_saved_model(Path(folder), path)
 
 
@@ -150,7 +152,7 @@ def _unpack(content: gzip.GzipFile, folder: Path, size_limit: int) -> None:
     ) as archive:
         for number, member in enumerate(archive):
             if number == MEMBER_LIMIT:
-                raise InputError(f"has more than {MEMBER_LIMIT} members; a SavedModel has fewer: pack it alone")
+                raise InputError(f"has more than {MEMBER_LIMIT} members; a SavedModel has fewer: pack nothing else")
             _check_path(member, taken)
             num_bytes += 0 if member.isdir() else member.size
             if num_bytes > size_limit:
@@ -191,7 +193,7 @@ def _check_end(content: gzip.GzipFile) -> None:
             return
         if any(rest):
             break
-    raise InputError("has data behind its end; pack it again")
+    raise InputError("has data after its end; pack it again")
 
 
 def _find_saved_model(folder: Path, path: str | os.PathLike[str]) -> Path:

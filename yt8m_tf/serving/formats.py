@@ -56,7 +56,7 @@ class Format:
       suffix: suffix of the parts' file names.
       encode: encodes `Rows`, or `segment_formats.SegmentRows`, as bytes that can be appended to a part.
       join: joins parts, in order, into one file.
-      has_names, needs_names: whether the format can hold names of classes, and whether it requires them.
+      has_names, needs_names: whether the format can contain names of classes, and whether it requires them.
     """
 
     suffix: str

@@ -340,7 +340,7 @@ def nothing_usable(shards: Sequence[str], faults: Faults) -> str:
     """Returns why shards had nothing to score, in a few words."""
     if faults.damaged:
         return str(next(iter(faults.damaged.values())))
-    return f"{faults.num_empty:,} clips without frames" if faults.num_empty else f"'{shards[0]}', for one, is empty"
+    return f"{faults.num_empty:,} clips without frames" if faults.num_empty else f"for example, '{shards[0]}' is empty"
 
 
 def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:

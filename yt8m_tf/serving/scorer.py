@@ -60,7 +60,7 @@ class Scorer:
 
     @property
     def id_keys(self) -> tuple[str, ...]:
-        """The keys under which records may hold their id."""
+        """The keys under which records may contain their id."""
         return self.data.id_keys if self.data else schema.ID_KEYS
 
     def __call__(self, serialized: tf.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -109,13 +109,13 @@ class Scorer:
     def _check_values(self, ids: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> None:
         ordered = np.sort(classes, axis=1)
         for values, wrong, problem in (  # NaN is for the caller, who knows the shard
-            (scores, (scores < 0) | (scores > 1), "predictions hold {}, which is not a probability from 0 to 1"),
+            (scores, (scores < 0) | (scores > 1), "predictions contain {}, which is not a probability from 0 to 1"),
             (
                 classes,
                 (classes < 0) | (classes >= self.num_classes),
-                f"class_indexes hold {{}}, which is not a class id below {self.num_classes}",
+                f"class_indexes contain {{}}, which is not a class id below {self.num_classes}",
             ),
-            (ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], "class_indexes hold {} twice"),
+            (ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], "class_indexes contain {} twice"),
         ):
             if wrong.any():
                 video = ids[wrong.any(axis=1)][0].decode(errors="replace")

@@ -22,7 +22,7 @@ from yt8m_tf.serving.segment_submission import read_classes
 from yt8m_tf.serving.windows import ClipMean, CutClip, Windows, cut_clip
 
 SAME_MODEL = "same"
-CLIPS = 32  # clips whose windows are scored together: some 2,000 windows
+CLIPS = 32  # clips whose windows are scored together: about 2,000 windows
 _BATCH_SIZE = 512
 
 
@@ -182,8 +182,10 @@ def _video_scorer(directory: str) -> Scorer:
 def _check_reads_clips(scorer: Scorer, shards: Sequence[str]) -> None:
     level = scorer.data.level if scorer.data else integrity.first_level(shards)
     if level == "video":
-        reads = "the model reads" if scorer.data else f"'{shards[0]}' holds"
-        hint = "give clips and a model of clips; --signature=frames takes a model exported with --frames for one"
+        reads = "the model reads" if scorer.data else f"'{shards[0]}' contains"
+        hint = (
+            "give clips and a model of clips; or use --signature=frames of a video-level model exported with --frames"
+        )
         raise InputError(f"--segments: {reads} records of the video level; {hint}")
     if scorer.data and (
         inside := [name for name, own in scorer.data.stored.items() if own.in_context and not own.mean_of]

@@ -64,7 +64,7 @@ def is_segment_submission(path: Path, flag: str = "--submission") -> bool:
         with path.open("rb") as file:
             return _is_header(file.readline(len(_BYTE_ORDER_MARK) + len(HEADER) + 2))
     except OSError as error:
-        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; check the path") from error
 
 
 def write_submission(path: Path, lists: Iterable[tuple[int, Iterable[bytes]]]) -> None:
@@ -83,7 +83,7 @@ def write_submission(path: Path, lists: Iterable[tuple[int, Iterable[bytes]]]) -
 def read_submission(
     path: Path, classes: Collection[int], k: int = MAX_SEGMENTS, flag: str = "--submission"
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Reads a submission line by line, with one class in memory: some 15 MB for 100,000 segments.
+    """Reads a submission line by line, with one class in memory: about 15 MB for 100,000 segments.
 
     Args:
       path: the file, with or without a byte order mark.
@@ -104,7 +104,7 @@ def read_submission(
             header = file.readline()
             if not _is_header(header):
                 first = header.strip().decode(errors="backslashreplace")[:80] or "nothing"
-                raise InputError(f"{flag}={path}: line 1 holds {first}, not {HEADER.decode()}; is it compressed?")
+                raise InputError(f"{flag}={path}: line 1 contains {first}, not {HEADER.decode()}; is it compressed?")
             for number, line in enumerate(file, start=2):
                 try:
                     class_id, segments = _parse(line, classes, k)
@@ -115,7 +115,7 @@ def read_submission(
                 lines[class_id] = number
                 yield class_id, segments
     except OSError as error:
-        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; check the path") from error
     if not lines:
         raise InputError(f"{flag}={path}: has no class; give a file with a line for each class")
 

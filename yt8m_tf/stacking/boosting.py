@@ -1,4 +1,4 @@
-"""LightGBM boosters for each fold, trained on the rows of the other folds, with early stopping on its own."""
+"""LightGBM boosters for each fold, trained on the rows of the other folds, with early stopping on its own rows."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def train(
     num_threads: int,
     on_tree: OnTree = lambda tree, loss: None,
 ) -> Trained:
-    """Trains the booster of a fold. Memory: one byte per value of the binned rows, and some 30 bytes per row.
+    """Trains the booster of a fold. Memory: one byte per value of the binned rows, and about 30 bytes per row.
 
     Args:
       training: files of `rows.save_rows` to train on.

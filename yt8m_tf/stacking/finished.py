@@ -90,8 +90,8 @@ def read_stacking(directory: Path, source: str) -> Stacking:
     for name in (CONFIG, REPORT):
         if not (directory / name).is_file():
             raise InputError(
-                f"{source}={directory}: no finished stacking there ({name} is missing); name the --output of a"
-                " yt8m-stack, which a repetition of the command finishes"
+                f"{source}={directory}: no finished stacking there ({name} is missing); name the --output of"
+                " yt8m-stack; if that command was interrupted, repeat it"
             )
     remedy = "repeat yt8m-stack into the same directory"
     begun = strict_yaml.read_json(directory / CONFIG, Begun, remedy)
@@ -111,5 +111,8 @@ def read_stacking(directory: Path, source: str) -> Stacking:
     num_classes = manifests[OUT_OF_FOLD].num_classes
     top_k = list(begun.top_k or [min(DEFAULT_TOP_K, num_classes)] * len(begun.models))
     if len(top_k) != len(begun.models) or min(top_k, default=0) < 1:
-        raise InputError(f"{directory / CONFIG}: top_k {top_k} is not of its {len(begun.models)} models; {remedy}")
+        raise InputError(
+            f"{directory / CONFIG}: top_k {top_k} does not have a number for each of {len(begun.models)} models;"
+            f" {remedy}"
+        )
     return Stacking(directory, config, list(begun.models), top_k, begun.fingerprint, gaps, manifests)

@@ -221,8 +221,8 @@ class StackInputs:
                 example = ids[np.argmin(rows)].decode(errors="replace") if missing else found.ids[-1].decode()
                 raise InputError(
                     f"{directory / os.path.basename(shard)}: {len(found.ids):,} videos, {shard} has"
-                    f" {kept.num_videos:,}, {missing:,} of them without scores ('{example}' for one); score the same"
-                    " data with every model"
+                    f" {kept.num_videos:,}, {missing:,} of them without scores (for example '{example}'); score the"
+                    " same data with every model"
                 )
             scores.append(found.at(rows))
         return ShardInputs(ids, scores, kept.labels)
@@ -294,8 +294,8 @@ class StackInputs:
         missing = [shard for shard in self.shards if os.path.basename(shard) not in manifest.shards]
         if missing:
             raise InputError(
-                f"{directory}: no scores of {len(missing)} of {len(self.shards)} shards, '{missing[0]}' for one; score"
-                " them with yt8m-score into the same directory"
+                f"{directory}: no scores of {len(missing)} of {len(self.shards)} shards, for example '{missing[0]}';"
+                " score them with yt8m-score into the same directory"
             )
 
 
@@ -339,5 +339,7 @@ def _ids_and_labels(
         raise InputError(f"{shard}: record {int(np.argmax(ids == b''))} has no id; write the shard again, with ids")
     check_unique(ids, shard)
     if labels.size and not ((labels >= schema.NO_LABEL) & (labels < num_classes)).all():
-        raise InputError(f"{shard}: a label that is not one of the {num_classes:,} classes of the scores")
+        raise InputError(
+            f"{shard}: has a label that is not one of the {num_classes:,} classes of the scores; give other shards"
+        )
     return ids, labels.astype(np.int32) if labels.shape[1] else np.full((len(ids), 1), schema.NO_LABEL, np.int32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import optimize
 
-# The least and most that a score counts in a mean of logits, because float16 rounds to 0 and 1. A class that a model
-# does not list counts as the least, which is about the 100th highest of 3,862 scores.
+# The bounds of a score in a mean of logits, because float16 rounds to 0 and 1. A class that a model
+# does not list has the lower bound, which is about the 100th highest of 3,862 scores.
 _LOWEST, _HIGHEST = 1e-4, 1 - 2.0**-12
 
 

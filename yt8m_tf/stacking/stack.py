@@ -69,7 +69,7 @@ def stack(
 
     Writes `output/train/` (out of fold) and `output/<split>/` (mean of the boosters) as score shards, `boosters/`,
     `weights.json` of the weighted mean and `report.json`. Except for LightGBM's own memory, which is one byte per value
-    of the binned rows and some 30 bytes per row, memory does not grow with the number of videos.
+    of the binned rows and about 30 bytes per row, memory does not grow with the number of videos.
 
     Args:
       training: out-of-fold scores of labelled shards.
@@ -163,7 +163,7 @@ def _check(training: StackInputs, applied: Mapping[str, StackInputs], config: St
         )
     folds = {os.path.basename(shard): training.folds[os.path.basename(shard)] for shard in training.shards}
     if len(set(folds.values())) < 2:
-        raise InputError("--input: shards of one fold alone; stacking needs those of two or more")
+        raise InputError("--input: all shards are of one fold; give shards of two or more folds")
     for split, inputs in applied.items():
         if split == OUT_OF_FOLD:
             raise InputError(f"--apply: '{OUT_OF_FOLD}' is the name of the out-of-fold scores; choose another one")
@@ -196,8 +196,8 @@ def _start(output: Path, config: StackConfig, fingerprint: str, training: StackI
         remedy = f"remove {output}, or name another directory"
         if path.is_file() and begun and strict_yaml.read_json(path, Begun, remedy).fingerprint != fingerprint:
             raise InputError(
-                f"--output={output}: holds a stacking of other scores or another configuration; name another directory,"
-                " or remove this one"
+                f"--output={output}: contains a stacking of other scores or another configuration; name another"
+                " directory, or remove this one"
             )
         files.write_json(path, values)
     except OSError as error:

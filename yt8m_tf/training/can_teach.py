@@ -16,12 +16,12 @@ def check_can_teach(theirs: DataConfig, own: DataConfig, where: str) -> None:
         if getattr(theirs, what) != getattr(own, what):
             raise InputError(
                 f"{where}: was trained with {key} {getattr(theirs, what)}, this run has"
-                f" {getattr(own, what)}; name a teacher of the same"
+                f" {getattr(own, what)}; name a teacher with the same value"
             )
     for name, size in theirs.sizes.items():
         if own.sizes.get(name) != size:
-            there = f"of {own.sizes[name]}" if name in own.sizes else "none"
+            there = f"gives it {own.sizes[name]}" if name in own.sizes else "lacks it"
             raise InputError(
-                f"{where}: needs feature '{name}' of {size} values, and data.features has {there}; name a"
-                " teacher of features that are there"
+                f"{where}: needs feature '{name}' of {size} values, but data.features {there}; name a teacher"
+                " that needs only features of data.features"
             )

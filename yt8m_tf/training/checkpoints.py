@@ -263,7 +263,7 @@ def checked_reader(prefix: Path, wanted: Mapping[str, Sequence[int]]) -> Callabl
             found = f"has it as {shapes[source]}" if source in shapes else "does not have it"
             raise InputError(
                 f"checkpoint '{prefix.parent}' is of another model: '{source}' {list(shape)} is needed,"
-                f" the checkpoint {found}"
+                f" the checkpoint {found}; give a checkpoint of this model"
             )
     reader = tf.train.load_checkpoint(readable(prefix))
 
@@ -337,7 +337,7 @@ def _remedy(prefix: Path) -> str:
     """Returns the remedy for an incomplete checkpoint, which depends on the other checkpoints beside it."""
     steps = saved_steps(prefix.parent / "../..") if _STEP.fullmatch(prefix.parent.name) else []
     if len(steps) < 2:
-        return "it has no other checkpoint: fetch it again, or start over in another directory"
+        return "the run has no other checkpoint: fetch it again, or start over in another directory"
     if prefix.parent.name == f"step_{steps[-1]:08d}":
         return "move it away to continue from the checkpoint before it"
     return "move it away, and take the newest one with --checkpoint=last"

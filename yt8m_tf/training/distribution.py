@@ -96,7 +96,7 @@ def read_cluster() -> dict[str, list[str]]:
 
 def _cluster_problem(cluster: Any) -> str | None:
     if not isinstance(cluster, dict) or set(cluster) - set(_JOBS):
-        return f"cluster must hold the jobs {' and '.join(_JOBS)}, and no others"
+        return f"cluster must contain the jobs {' and '.join(_JOBS)}, and no others"
     if wrong := [job for job, addresses in cluster.items() if not isinstance(addresses, list) or not addresses]:
         return f"cluster.{wrong[0]} must be a list of addresses"
     addresses = [address for job in cluster.values() for address in job]
@@ -128,8 +128,8 @@ def compiles_with_xla(model: keras.Model) -> bool:
     """Returns whether XLA is to compile `model` on this machine: all of its layers allow it (`supports_jit`).
 
     Recurrent layers forbid it. On a GPU they run on cuDNN's fused kernels, which take all frames in a few calls, and
-    which XLA cannot compile. XLA could compile the loop over frames, but each of its T iterations would launch kernels
-    of its own. On a CPU there is only the loop, for which XLA takes more memory and no less time (`layers.recurrent`).
+    which XLA cannot compile. XLA could compile the loop over frames, but each of its T iterations would launch its own
+    kernels. On a CPU there is only the loop, for which XLA takes more memory and no less time (`layers.recurrent`).
     """
     return all(layer.supports_jit for layer in model._flatten_layers())
 

@@ -43,7 +43,7 @@ def load_exported(directory: Path, where: str) -> tuple[keras.Model, DataConfig]
             there = "none" if found is None else f"one of {list(found.shape)}"
             raise InputError(
                 f"{where}: its metadata names model '{metadata['model'].get('name')}', which needs the weight"
-                f" '{variable.path}' {list(variable.shape)}, and it has {there}; export it again"
+                f" '{variable.path}' {list(variable.shape)}, but it has {there}; export it again"
             )
         variable.assign(found)
     if data.spec.num_tags:

@@ -49,7 +49,7 @@ def find(pattern: str, data_dir: str) -> list[FoldRun]:
         folds, data = run_dir.read_folds(path), run_dir.read_experiment(path).data
         if not folds or not data.num_folds:
             raise InputError(
-                f"{where}: {path} sees all shards, and holds no fold out; name runs of yt8m-train --num_folds=K"
+                f"{where}: {path} sees all shards, and holds out no fold; name runs of yt8m-train --num_folds=K"
                 " --fold=..., or use one model as the teacher of all videos, with labels.teacher"
             )
         if folds != (first := runs[0] if runs else FoldRun(path, data.fold, folds)).folds:

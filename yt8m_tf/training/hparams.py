@@ -91,7 +91,7 @@ def write_columns(directory: Path) -> list[str]:
     paths = list(_runs(directory))
     runs = [values_of(run_dir.read_experiment(path)) for path in paths]
     if not runs:
-        raise InputError(f"--workdir={directory}: no runs of yt8m-train below it; name the directory that holds them")
+        raise InputError(f"--workdir={directory}: no runs of yt8m-train below it; name a directory with runs")
     keys = sorted(set().union(*runs), key=lambda key: (key not in _FIRST, key))
     different = [key for key in keys if len({_comparable(run.get(key, _ABSENT)) for run in runs}) > 1]
     shown = different or keys

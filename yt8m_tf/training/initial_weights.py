@@ -87,14 +87,14 @@ def _check_shapes(origin: _Origin, variables: Mapping[str, Any], names: Mapping[
     if others:
         first, paths = others[0], dict.fromkeys(stored.partition("/")[2] for stored in others)
         raise InputError(
-            f"--init_from: {origin.where} is of another model: '{first}' {shapes[first]} is needed, there it is"
-            f" {list(origin.shapes[first])}; to start what has another shape afresh, such as the head for other"
-            f" classes, add it to --init_exclude={','.join(paths)}"
+            f"--init_from: {origin.where} is of another model: '{first}' {shapes[first]} is needed, but there it is"
+            f" {list(origin.shapes[first])}; to start variables of another shape afresh, such as the head for other"
+            f" classes, give --init_exclude={','.join(paths)}"
         )
     if missing := [stored for stored in shapes if stored not in origin.shapes]:
         raise InputError(
-            f"--init_from: {origin.where} is of another model: '{missing[0]}' {shapes[missing[0]]} is needed, and is"
-            f" not there; name one of the same model, or leave it out with --init_exclude"
+            f"--init_from: {origin.where} is of another model: '{missing[0]}' {shapes[missing[0]]} is needed, but is"
+            f" not there; name a run of the same model, or leave the variable out with --init_exclude"
         )
 
 
@@ -116,6 +116,6 @@ def _initial_prefix(source: Path) -> Path:
     if not checkpoints.saved_steps(source):
         raise InputError(
             f"--init_from={source}: neither a run directory with checkpoints nor a checkpoint's directory nor a"
-            " SavedModel"
+            " SavedModel; name one of these"
         )
     return checkpoints.find_checkpoint(source, option="--init_from")[0]

@@ -211,7 +211,7 @@ class _Run:
                 Progress.write(f"{name}: {text}")
         if self.step and self.show:
             Progress.write(
-                f"going on with the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
+                f"continuing the run in {self.options.workdir} at step {self.step:,} of {config.total_steps:,}"
             )
         bar = Progress(total=config.total_steps, initial=self.step, desc="train", unit="step", disable=not self.show)
         with self.summaries, self.profile, bar, self.interruption:

@@ -78,8 +78,8 @@ def saved_state(workdir: Path, strategy: tf.distribute.Strategy, show: bool) -> 
     chiefs = distribution.gather_texts(strategy, own)[0]
     if own != chiefs:
         raise InputError(
-            f"--workdir={workdir}: the last checkpoint is {chiefs} to the chief, {own} to this worker;"
-            " wait until the storage shows all the same, and start again"
+            f"--workdir={workdir}: the last checkpoint is {chiefs} for the chief, {own} for this worker;"
+            " wait until the storage shows every worker the same files, and start again"
         )
     if saved is not None and saved.best_step and not checkpoints.has(workdir, saved.best_step):
         if show:
@@ -117,6 +117,6 @@ def positions_of(workdir: Path, positions: Sequence[int], workers: int, by_shard
     if by_shard:
         raise InputError(
             f"--workdir={workdir}: the run was started by {len(positions)} workers that split the"
-            f" shards; go on with as many, not {workers} (data.split=record allows any number)"
+            f" shards; continue with as many, not {workers} (data.split=record allows any number)"
         )
     return list(positions[:1]) * workers

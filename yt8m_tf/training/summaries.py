@@ -29,7 +29,7 @@ _DESCRIPTIONS = {
     "data_wait_share": "Share of the time that was spent waiting for batches, 0 to 1.",
     "gap_at_20": "Global average precision of the 20 highest scores of each video, 0 to 1.",
     "hit_at_1": "Share of videos whose highest score is a label, 0 to 1.",
-    "perr": "Precision at equal recall rate: of a video's n labels those among its n highest scores, 0 to 1.",
+    "perr": "Precision at equal recall rate: the share of a video's n labels that are among its n highest scores.",
     "map": "Mean over classes of their average precision, 0 to 1.",
     "bce": "Mean binary cross-entropy over videos and classes, in nats.",
     "calibration_error": "Expected calibration error over 15 bins, 0 to 1.",
@@ -51,7 +51,7 @@ class Summaries:
         if workdir is None or directory is None:
             self._writer = tf.summary.create_noop_writer()
             return
-        # The session's start and end have files of their own, which a resumed run replaces, so that nothing appears
+        # The session's start and end have separate files, which a resumed run replaces, so that nothing appears
         # twice. The start is written before the main file is created, because TensorBoard reads files in the order of
         # their names, which begin with the time.
         for suffix in ("",) if fresh else (hparams.START, hparams.END):
@@ -134,5 +134,5 @@ def _precision_recall(metrics: Metrics) -> bytes:
         num_thresholds=NUM_THRESHOLDS,
         display_name="Validation, the 20 highest scores of each video",
         description="All videos' pairs together, as GAP@20 ranks them. Recall is of all labels, those outside a top 20"
-        " included: the area under the curve is GAP@20, but for its 201 thresholds.",
+        " included: the area under the curve is GAP@20, up to an error of its 201 thresholds.",
     ).SerializeToString()

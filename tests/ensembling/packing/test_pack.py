@@ -107,7 +107,7 @@ def test_one_saved_model_of_some(packed: Packed, world: World, rng: np.random.Ge
 
 
 @pytest.mark.slow
-def test_an_interrupted_packing_goes_on(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_packing_continues(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each option scores all shards itself; the third one fails, and the repeated command only measures the rest."""
     exported: list[str] = []
     failing = {"moe cluster"}
@@ -186,16 +186,16 @@ def test_which_videos_are_held_out(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.end_to_end
-def test_what_cannot_be_matched(world: World, tmp_path: Path) -> None:
+def test_candidates_and_scores_that_do_not_match(world: World, tmp_path: Path) -> None:
     runs = [world.root / "runs" / name / "fold_0" for name in _MODELS]
     scores = [world.root / "scores" / name / "train" for name in _MODELS]
-    with pytest.raises(InputError, match=r"--candidates: no directory is called or matches .*none"):
+    with pytest.raises(InputError, match=r"--candidates: no directory matches .*none"):
         find_candidates([tmp_path / "none"], scores)
     with pytest.raises(InputError, match="are both named 'moe'; name a model once"):
         find_candidates([runs[0], runs[0]], scores)
-    with pytest.raises(InputError, match=r"'resnet' of --candidates needs one directory, .*no directory is of it"):
+    with pytest.raises(InputError, match=r"'resnet' of --candidates needs one directory, .*no directory matches"):
         find_candidates(runs, scores[:1])
-    with pytest.raises(InputError, match=r"'moe' of --candidates .*scores/moe/train and .*scores/moe are both of it"):
+    with pytest.raises(InputError, match=r"'moe' of --candidates .*scores/moe/train and .*scores/moe both match"):
         find_candidates(runs, [*scores, scores[0].parent])
     with pytest.raises(InputError, match=r"--scores=.*moe: no scores there"):
         find_candidates(runs[:1], [scores[0].parent])
@@ -214,7 +214,7 @@ def test_runs_that_do_not_belong_together(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="hold out other shards; name runs of the same fold"):
         find_candidates([runs[0], other], scores)
     (other / "config.yaml").write_text(config.replace("num_classes: 20", "num_classes: 21"))
-    with pytest.raises(InputError, match=r"have different data\.num_classes; one graph reads the same records"):
+    with pytest.raises(InputError, match=r"have different data\.num_classes; name runs on the same records"):
         find_candidates([runs[0], other], scores)
     (other / "config.yaml").write_text(config.replace("verticals: 0", "verticals: 3"))
     with pytest.raises(InputError, match="a model with verticals cannot be a member"):

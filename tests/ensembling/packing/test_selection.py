@@ -124,7 +124,7 @@ def test_fitted_weights_are_kept_if_they_are_better(rng: np.random.Generator) ->
     assert with_fitted_weights(best, items, videos) is best
 
 
-def test_a_frontier_holds_what_nothing_smaller_equals() -> None:
+def test_a_frontier_contains_each_point_that_no_smaller_one_equals() -> None:
     sizes_and_gaps = [(5, 0.5), (3, 0.5), (9, 0.4), (7, 0.6), (7, 0.55), (8, 0.6)]
     points = [Point("gain", {0: 1}, size, gap) for size, gap in sizes_and_gaps]
     assert [(point.num_bytes, point.gap) for point in frontier(points)] == [(3, 0.5), (7, 0.6)]

@@ -52,10 +52,10 @@ def find_candidates(workdirs: Sequence[Path], scores: Sequence[Path], which: str
     names = [path.parent.name if path.name.startswith("fold_") else path.name for path in workdirs]
     for number, (name, workdir) in enumerate(zip(names, workdirs, strict=True)):
         if not workdir.is_dir():
-            raise InputError(f"--candidates: no directory is called or matches {workdir}; name runs of yt8m-train")
+            raise InputError(f"--candidates: no directory matches {workdir}; name runs of yt8m-train")
         if not (workdir / run_dir.CONFIG).is_file():
             raise InputError(
-                f"--candidates: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG})"
+                f"--candidates: {workdir} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}); name one"
             )
         if name in names[:number]:
             twin = workdirs[names.index(name)]
@@ -116,7 +116,7 @@ def _match(names: Sequence[str], scores: Sequence[Path]) -> list[Path]:
         return list(scores)
     for name, paths in found.items():
         if len(paths) != 1:
-            reason = f"{paths[0]} and {paths[1]} are both of it" if paths else "no directory is of it"
+            reason = f"{paths[0]} and {paths[1]} both match" if paths else "no directory matches"
             raise InputError(
                 f"--scores: '{name}' of --candidates needs one directory, NAME or NAME/SPLIT, but {reason}; score it"
                 " with yt8m-score, and name every model once"

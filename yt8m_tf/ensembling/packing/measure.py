@@ -79,7 +79,7 @@ def measure_options(
     size_limit: int,
     progress: bool = True,
 ) -> list[Option]:
-    """Measures all candidates at all precisions, except those that are too large on their own.
+    """Measures all candidates at all precisions, except those that are too large by themselves.
 
     One model is in memory at a time.
 
