@@ -144,4 +144,6 @@ def test_input_is_not_written(tmp_path: Path) -> None:
     for output in ("x", "link", "../" + tmp_path.name + "/x"):
         with pytest.raises(InputError, match=r"--output=o: would write over .*, which is to be read"):
             files.check_no_input([tmp_path / output], [str(tmp_path / "x"), "gs://bucket/y"], "--output=o")
-    files.check_no_input([tmp_path / "y"], [str(tmp_path / "x")], "--output=o")
+    with pytest.raises(InputError, match=r"--output=o: would write over .*, which is to be read"):
+        files.check_no_input([tmp_path / "link"], [str(tmp_path)], "--output=o")
+    files.check_no_input([tmp_path / "y"], [str(tmp_path / "x"), str(tmp_path)], "--output=o")

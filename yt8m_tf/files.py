@@ -131,15 +131,20 @@ def check_no_input(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[s
 
     Args:
       outputs: files that will be written.
-      inputs: files that are read.
+      inputs: files that are read; a directory stands for all files in it.
       flag: the user's flag for the output, such as "--output=scores".
 
     Raises:
       InputError: a file is both.
     """
-    read = {os.path.realpath(path) for path in inputs if not has_scheme(path)}
-    if taken := [path for path in outputs if os.path.realpath(path) in read]:
-        raise InputError(f"{flag}: would write over '{os.fspath(taken[0])}', which is to be read; choose another place")
+    read = {os.path.realpath(os.path.expanduser(path)) for path in inputs if not has_scheme(path)}
+    directories = [path for path in read if os.path.isdir(path)]
+    for output in outputs:
+        place = os.path.realpath(output)
+        inside = any(os.path.commonpath([directory, place]) == directory for directory in directories)
+        if place not in read and not (inside and os.path.isfile(place)):
+            continue
+        raise InputError(f"{flag}: would write over '{os.fspath(output)}', which is to be read; choose another place")
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -67,3 +67,31 @@ def test_from_a_run_to_names(tmp_path: Path) -> None:
 
     done = run_command("infer", model, shards, f"--output={tmp_path / 'x'}", f"--threshold={tmp_path / 'none.csv'}")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "none.csv: cannot be read" in done.stderr
+
+
+def test_what_a_command_reads_is_not_written(tmp_path: Path) -> None:
+    """These are refused before anything is read, so the inputs need no contents."""
+    model, shard, archive, table = (tmp_path / name for name in ("m", "a.tfrecord", "b.tgz", "t.csv"))
+    (model / "assets").mkdir(parents=True)
+    graph, metadata = model / "saved_model.pb", model / "assets" / "metadata.json"
+    for path in (graph, metadata, shard, archive, table):
+        path.touch()
+    of_model, source = f"--saved_model={model}", f"--input={shard}"
+    infer, evaluate = ("infer", source), ("evaluate", source, of_model, f"--output={tmp_path / 'e'}")
+    for command, output in (
+        ((*infer, f"--bundle={archive}"), f"--output={archive}"),
+        ((*infer, of_model), f"--output={graph}"),
+        ((*infer, of_model), f"--output={metadata}"),
+        ((*infer, of_model, f"--vocabulary={table}"), f"--output={table}"),
+        ((*infer, of_model, f"--threshold={table}"), f"--output={table}"),
+        ((*infer, of_model, "--segments=5", f"--classes={table}"), f"--output={table}"),
+        ((*evaluate, f"--vocabulary={table}"), f"--thresholds={table}"),
+    ):
+        refused = run_command(*command, output)
+        assert refused.returncode == 1, output
+        assert refused.stderr.endswith(f"error: {output}: would write over '{output.split('=')[1]}', which is to be"
+                                       " read; choose another place\n")  # fmt: skip
+    for path in (shard, tmp_path / "run" / "config.yaml"):
+        refused = run_command(*evaluate, f"--thresholds={path}")
+        assert refused.stderr.endswith("not the name of a table; give one that ends in .csv\n")
+    assert not (tmp_path / "e").exists()

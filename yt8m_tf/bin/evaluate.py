@@ -115,7 +115,7 @@ def _evaluate_saved_model() -> None:
         missing = "--output: name a directory for the results" if _INPUT.value else "--input: name labelled shards"
         raise InputError(f"{missing}; a SavedModel has no directory or data for them")
     output = files.local_path(_OUTPUT.value, "--output")
-    _check_thresholds()
+    _check_thresholds(_VOCABULARY.value, os.path.join(model_flags.path(), "assets"))
     shards = list_shards(_INPUT.value, _DATA_DIR.value, "--input")
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     with locks.exclusive(output, "--output", "evaluates"), model_flags.saved_model() as directory:
@@ -178,11 +178,18 @@ def _min_positives() -> int | None:
     return _MIN_POSITIVES.value if _THRESHOLDS.value is not None else None
 
 
-def _check_thresholds() -> None:
+def _check_thresholds(*inputs: str | None) -> None:
+    """Checks before the work that the file of thresholds can be written, and is none of the files that are read."""
     from yt8m_tf import files
+    from yt8m_tf.errors import InputError
 
-    if _THRESHOLDS.value is not None:
-        files.check_writable(files.local_path(_THRESHOLDS.value, "--thresholds"), "--thresholds")
+    if _THRESHOLDS.value is None:
+        return
+    path = files.local_path(_THRESHOLDS.value, "--thresholds")
+    if path.suffix != ".csv":  # as no shard and no file of a run is named, except those of its evaluation
+        raise InputError(f"--thresholds={path}: not the name of a table; give one that ends in .csv")
+    files.check_no_input([path], filter(None, inputs), f"--thresholds={path}")
+    files.check_writable(path, "--thresholds")
 
 
 def _write_thresholds(metrics: Metrics | RatedMetrics, names: Sequence[str] | None) -> list[str]:
@@ -211,12 +218,12 @@ def _evaluate_run() -> None:
 
     workdir = files.local_path(_WORKDIR.value, "--workdir")
     output = workdir / "evaluation" if _OUTPUT.value is None else files.local_path(_OUTPUT.value, "--output")
-    _check_thresholds()
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
     trained = load_trained(workdir, checkpoint_flags.CHECKPOINT.value)
     data = trained.experiment.data
     given = _VOCABULARY.value and os.path.expanduser(_VOCABULARY.value)
     vocabulary = chosen_vocabulary(given, data.vocabulary, data.num_classes, _DATA_DIR.value)
+    _check_thresholds(vocabulary)
     details = load_details(vocabulary, data.num_classes) if vocabulary else None
     if _PROJECTOR.value:
         weights = class_weights(trained.model, data.spec, "--projector")

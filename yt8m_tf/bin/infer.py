@@ -103,6 +103,8 @@ def main(_: Sequence[str]) -> None:
     from yt8m_tf.serving.inference import infer
 
     output = files.local_path(_OUTPUT.value, "--output")
+    others = (_VOCABULARY.value, _THRESHOLD.value, _CLASSES.value, _VIDEO_MODEL.value, *_MEAN_WITH.value)
+    files.check_no_input([output], [model_flags.path(), *filter(None, others)], f"--output={output}")
     vocabulary = None if _VOCABULARY.value is None else Path(_VOCABULARY.value).expanduser()
     options: dict[str, Any] = {
         "top_k": _TOP_K.value,

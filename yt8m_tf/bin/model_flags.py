@@ -34,6 +34,11 @@ def flag() -> str:
     return f"--bundle={_BUNDLE.value}" if _BUNDLE.value is not None else f"--saved_model={_SAVED_MODEL.value}"
 
 
+def path() -> str:
+    """Returns the path of the SavedModel's directory, or of the bundle."""
+    return str(flag().split("=", 1)[1])
+
+
 @contextlib.contextmanager
 def saved_model() -> Iterator[str]:
     """Yields the directory of the SavedModel; a bundle is unpacked for the duration of the block."""
