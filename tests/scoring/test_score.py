@@ -170,6 +170,22 @@ def test_only_missing_shards_are_scored(folds: tuple[Path, list[Path]], tmp_path
     assert _score(runs, list_shards(["*.tfrecord"], str(data_dir)), output).num_scored == 2 * 20  # more shards
 
 
+def test_batches_in_flight_share_one_model(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    """Two threads score batches; the model is loaded once, although loading it takes longer than reading."""
+    data_dir, runs = folds
+    predictor, loads = find_predictor(runs[0]), []
+
+    def load() -> Any:
+        loads.append(1)
+        time.sleep(0.3)
+        return predictor.load()
+
+    slow = dataclasses.replace(predictor, folds={}, load=load)
+    shards = list_shards(["*.tfrecord"], str(data_dir))
+    score.score([slow], shards, tmp_path / "scores", top_k=5, batch_size=8, progress=False)
+    assert len(loads) == 1
+
+
 @pytest.mark.slow
 def test_two_at_a_time_share_the_work(folds: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data_dir, runs = folds

@@ -18,7 +18,7 @@ from yt8m_tf.serving import inference
 
 _BATCH_SIZE = 1024  # the default of yt8m-infer at video level
 _CALLS = 8  # calls of the forward pass in the smallest timed run
-_UNDER_WAY = 2  # batches that are scored at a time on a GPU
+_UNDER_WAY = 2  # batches that are scored at a time
 _FORWARD, _FORWARD_TWO = "forward pass", "forward pass, 2 at a time"
 _AT_LEAST = 0.85
 _MIN_SECONDS = 10.0  # long, because filling the pipeline and a model's first call take about 0.3 s of each run
@@ -78,7 +78,7 @@ def measure_against_forward(
         ours,
         Variant(_FORWARD, counted, _forwarding(forward, size, 1)),
         Variant(
-            _FORWARD_TWO, f"the same from {_UNDER_WAY} threads, as on a GPU", _forwarding(forward, size, _UNDER_WAY)
+            _FORWARD_TWO, f"the same from {_UNDER_WAY} threads", _forwarding(forward, size, _UNDER_WAY)
         ),
     ]
     targets = [Target(ours.name, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]

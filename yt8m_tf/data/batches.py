@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from yt8m_tf.data import integrity
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.threads import UNDER_WAY
 
 _READ_AHEAD = 4  # pieces: a shard each, or a batch where shards are larger
 
@@ -80,11 +79,3 @@ def _dataset(shards: Sequence[str], limits: Sequence[int], first: int, used: int
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(index).repeat(), left.batch(most)))
 
     return tf.data.Dataset.range(first, len(shards)).flat_map(read).prefetch(_READ_AHEAD)
-
-
-def batches_under_way() -> int:
-    """Returns the number of batches to score at a time: a GPU should not wait, but a forward pass uses all CPU cores.
-
-    A clip takes 0.35 MB in a padded batch, and four times that once decoded.
-    """
-    return UNDER_WAY if tf.config.list_logical_devices("GPU") else 1

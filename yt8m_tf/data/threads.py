@@ -10,6 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Batches that are scored at a time: while one waits for Python, the other keeps the processor or the GPU busy. A clip
+# takes 0.35 MB in a padded batch, and four times that once decoded.
 UNDER_WAY = 2
 
 

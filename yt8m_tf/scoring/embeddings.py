@@ -23,7 +23,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
-from yt8m_tf.data.batches import batches_under_way, read_batches
+from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
@@ -229,9 +229,7 @@ def _embed_shard(
 
     def rows() -> Iterator[tuple[bytes, Sequence[int], np.ndarray]]:
         nonlocal num_empty
-        for serialized, own, vectors, empty in in_order(
-            run, read_batches([[shard]], batch_size, faults), batches_under_way()
-        ):
+        for serialized, own, vectors, empty in in_order(run, read_batches([[shard]], batch_size, faults)):
             if empty.any():
                 faults.skip_empty(shard, embedder.data.records, int(empty.sum()))
                 num_empty += int(empty.sum())

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from yt8m_tf import files, schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
-from yt8m_tf.data.batches import batches_under_way, read_batches
+from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.data.threads import in_order
@@ -143,6 +144,7 @@ class _Job:
         self._faults, self._xla, self._sizes, self._bar = faults, xla, sizes, bar
         self._batch_size = batch_size or scoring_batch_size(data.level)
         self._function: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None
+        self._loading = threading.Lock()
 
     def run(self, shards: Sequence[str]) -> dict[str, int]:
         """Scores the missing shards that no other process has claimed, then waits for the others; returns counts."""
@@ -205,7 +207,7 @@ class _Job:
             return owners, self._score_batch([shards[index] for index in np.unique(owners)], serialized)
 
         batches = read_batches(claimed(), self._batch_size, self._faults)
-        for owners, results in in_order(score, batches, batches_under_way()):
+        for owners, results in in_order(score, batches):
             for index in np.unique(owners):
                 shard = shards[index]
                 write(shard)
@@ -228,8 +230,9 @@ class _Job:
         return ids, *score_records.highest(keys, self._top_k), empty
 
     def _run(self, serialized: tf.Tensor) -> Sequence[tf.Tensor]:
-        if self._function is None:
-            self._function = _scoring_function(self._members, self._data, self._top_k, self._batch_size, self._xla)
+        with self._loading:  # batches are scored by several threads
+            if self._function is None:
+                self._function = _scoring_function(self._members, self._data, self._top_k, self._batch_size, self._xla)
         return self._function(serialized)
 
     def _check(self, shard: str, ids: np.ndarray, scores: np.ndarray, empty: np.ndarray) -> None:

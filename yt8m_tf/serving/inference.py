@@ -20,7 +20,7 @@ import tensorflow as tf
 from yt8m_tf import files
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, records
-from yt8m_tf.data.batches import batches_under_way, read_batches
+from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.data.threads import in_order
@@ -281,7 +281,7 @@ def scored_batches(
                 return owners, serialized, results
             raise bad_record(scorer, [shards[index] for index in np.unique(owners)], faults, error) from error
 
-    return in_order(score, read_batches([shards], batch_size, faults, first, used), batches_under_way())
+    return in_order(score, read_batches([shards], batch_size, faults, first, used))
 
 
 def _scores_without_empty(

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import records
-from yt8m_tf.data.batches import batches_under_way, read_batches
+from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
@@ -140,7 +140,7 @@ def _scored(score: SegmentScorer, shard: str, faults: Faults) -> Iterator[tuple[
         return _scores_of(score, shard, batch[1], faults), bytes_in_shards(batch[1])
 
     # A few clips at a time, from the start of the shard, so that a resumed run scores the same windows together.
-    for found, num_bytes in in_order(score_some, read_batches([[shard]], CLIPS, faults), batches_under_way()):
+    for found, num_bytes in in_order(score_some, read_batches([[shard]], CLIPS, faults)):
         for clip, segments in found:
             _check(score.scorer, shard, clip, segments, faults)
         yield [segments for _, segments in found], num_bytes
