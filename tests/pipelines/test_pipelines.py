@@ -316,7 +316,7 @@ def test_an_ensemble_has_its_weights_fitted_on_models_of_the_same_recipes() -> N
     assert list(stages["fit ensemble"].options["runs"]) == ["moe", "logistic"]
     made = {(entry["of"], entry["choice"]): entry["where"] for entry in choices(settings)}
     stands = "moe for final, moe for student, logistic for small_a"
-    expected = f"out of fold: float32 logits of models of folds of the same recipes: {stands}"
+    expected = f"out of fold: float32 logits of fold models of the same recipes: {stands}"
     assert made["ensemble", "weights"] == expected
 
 
