@@ -260,7 +260,7 @@ class ExperimentConfig:
                     )
             if self.train.mixup_alpha:
                 raise ValueError(
-                    "train.mixup_alpha: of two segments mixed hardly any class is rated in both; set it to 0 with"
+                    "train.mixup_alpha: hardly any class is rated in both of two mixed segments; set it to 0 with"
                     " data.segments"
                 )
 
