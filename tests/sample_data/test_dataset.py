@@ -248,7 +248,7 @@ def test_a_run_that_failed_can_be_repeated(tmp_path, monkeypatch):
         (lambda: SampleConfig(labels_per_video=31), "--labels_per_video=31"),
         (lambda: SampleConfig(num_topics=0), "--num_topics=0"),
         (lambda: Layout({"train": -1}, 5, ("video",)), "--num_train=-1"),
-        (lambda: Layout({"train": 0}, 5, ("video",)), "no videos at all"),
+        (lambda: Layout({"train": 0}, 5, ("video",)), "--num_train=0: no split has videos"),
         (lambda: Layout({"train": 1}, 0, ("video",)), "--videos_per_shard=0"),
         (lambda: Layout({"train": 1}, 5, ("clip",)), "--levels=clip"),
     ],

@@ -33,10 +33,10 @@ SPLITS = ("train", "validate", "test")
 _NUM_IDS = 62**4 // len(SPLITS)  # number of ids of 4 letters or digits, for each split
 _NOTE = (
     "best_reachable_gap: GAP@20 of the generator's own posterior, given the features as they are written, against the"
-    " labels as they are written, including wrong ones. No model can be expected to do better. At frame level, given the"
-    " mean over a clip's frames, which is the video-level feature up to half a quantisation step divided by the number"
-    " of frames; otherwise the frames are independent of the labels. class_prior_gap: GAP@20 if every video has the"
-    " class prior as its scores."
+    " labels as they are written, including wrong ones. No model can be expected to do better. At frame level it is the"
+    " posterior given the mean over a clip's frames, which is the video-level feature up to half a quantisation step"
+    " divided by the number of frames; otherwise the frames are independent of the labels. class_prior_gap: GAP@20 if"
+    " every video has the class prior as its scores."
 )
 
 
