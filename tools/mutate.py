@@ -40,7 +40,7 @@ from yt8m_tf.config import checks
 from yt8m_tf.errors import InputError
 
 _OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run continues.")
-_MATCH = flags.DEFINE_string("match", "", "Only mutants whose name this regular expression finds.")
+_MATCH = flags.DEFINE_string("match", "", "A regular expression: only mutants whose name matches.")
 _RESTART = flags.DEFINE_bool("restart", False, "Run mutants again that have results.")
 _SURVIVORS = flags.DEFINE_enum(
     "survivors", "whole", ["whole", "none"], "More tests for survivors: the whole fast set, or none."
@@ -57,7 +57,7 @@ def main(_: Sequence[str]) -> None:
     wanted = checks.regular_expression("match", _MATCH.value)
     mutants = [mutant for mutant in lists.load() if wanted.search(mutant.name)]
     if not mutants:
-        raise InputError(f"--match={_MATCH.value}: finds no mutant of {lists.LIST.name}")
+        raise InputError(f"--match={_MATCH.value}: matches no mutant of {lists.LIST.name}")
     root = Path(_ROOT.value).expanduser().resolve()
     if not (root / lists.PACKAGE).is_dir():
         raise InputError(f"--root={root}: contains no {lists.PACKAGE}/; name a checkout")

@@ -185,7 +185,7 @@ def test_resident_memory_is_seen():
         (["write"], "got 'write'"),
         (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
         (["models", "--match=["], "--match=[: not a regular expression (unterminated character set"),
-        pytest.param(["models", "--match=nothing"], "--match=nothing: finds no model", marks=pytest.mark.slow),
+        pytest.param(["models", "--match=nothing"], "--match=nothing: matches no model", marks=pytest.mark.slow),
         pytest.param(["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'", marks=pytest.mark.slow),
     ],
 )

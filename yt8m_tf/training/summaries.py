@@ -28,7 +28,7 @@ _DESCRIPTIONS = {
     "examples_per_second": "Examples a second, over all replicas, without the first update's compilation.",
     "data_wait_share": "Share of the time that was spent waiting for batches, 0 to 1.",
     "gap_at_20": "Global average precision of the 20 highest scores of each video, 0 to 1.",
-    "hit_at_1": "Share of videos whose highest score is a label, 0 to 1.",
+    "hit_at_1": "Share of videos whose highest-scored class is a label, 0 to 1.",
     "perr": "Precision at equal recall rate: the share of a video's n labels that are among its n highest scores.",
     "map": "Mean over classes of their average precision, 0 to 1.",
     "bce": "Mean binary cross-entropy over videos and classes, in nats.",
