@@ -114,7 +114,7 @@ def test_evaluate_benchmark_runs(tmp_path):
     assert "benchmark evaluate" in report.render("evaluate", result)
 
 
-def test_ways_take_turns_and_ratios_are_paired():
+def test_implementations_run_alternately_and_ratios_are_paired():
     """Rates 10, 40, 90 against 5, 10, 15: ratios 2, 4, 6."""
     calls = []
 
