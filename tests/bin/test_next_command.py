@@ -97,4 +97,4 @@ def test_a_path_with_a_comma_can_be_read_as_the_message_says(tmp_path: Path) -> 
     quoted = run_command("evaluate", f"--workdir={run}", f'--input="{pattern}"', "--xla=false")
     assert quoted.returncode == 0, quoted.stderr
     bare = run_command("evaluate", f"--workdir={run}", f"--input={pattern}", "--xla=false")
-    assert bare.returncode == 1 and "a path with a comma stands in double quotes: --input=" in bare.stderr
+    assert bare.returncode == 1 and "write a path with a comma in double quotes: --input=" in bare.stderr

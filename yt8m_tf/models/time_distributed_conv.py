@@ -53,7 +53,7 @@ class TimeDistributedConvConfig:
             expected = len(getattr(self, blocks_of)) - (name == "concat_pool_sizes")
             if len(getattr(self, name)) != expected:
                 raise ValueError(
-                    f"{name} must have {expected} numbers to go with {blocks_of} {getattr(self, blocks_of)},"
+                    f"{name} must have {expected} numbers, to match {blocks_of} {getattr(self, blocks_of)},"
                     f" got {getattr(self, name)}"
                 )
 

@@ -151,7 +151,7 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def check_outputs(stages: Sequence[Stage], workdir: Path) -> None:
-    """Checks that no two stages write to the same place: a stage that starts afresh would move the other's output.
+    """Checks that no two stages write to the same place: a stage that starts over would move the other's output.
 
     Raises:
       InputError: two outputs are the same, or one contains the other, by their names or through links in `workdir`; or
