@@ -173,7 +173,7 @@ def _run_covering(copies: Sequence[_Copy], mutants: Sequence[Mutant], results: _
             file = str(lists.find(copy.root, mutant.snippet))
             tests = lists.covering_tests(copy.root, Path(file))
             outcome = copy.run(tests, [mutant], _MINUTES.value)
-            if outcome.result == "caught" and not outcome.files():  # a hang or a crash, which a fault would repeat
+            if outcome.result == "caught" and not outcome.files():  # a hang or a crash, which a real fault repeats
                 outcome = copy.run(tests, [mutant], _MINUTES.value)
         except InputError as error:
             outcome = Outcome("error", (str(error),))
@@ -205,7 +205,7 @@ def _attribute(copy: _Copy, survivors: Sequence[Mutant]) -> dict[str, Outcome]:
         # Only tests that failed can catch one of them. The rest runs the whole set again: a fault may hide others.
         caught = _by_halves(copy, rest, outcome.files()) if outcome.result == "caught" else {}
         if outcome.result == "caught" and not caught:
-            print(f"failed, but not again with any mutant alone: {', '.join(outcome.by)}", flush=True)
+            print(f"failed with all survivors, but with no single one of them: {', '.join(outcome.by)}", flush=True)
         if not caught:
             break
         found |= caught

@@ -100,7 +100,7 @@ def _all(settings: PipelineConfig) -> list[str]:
     return [stage.name for stage in make_stages(settings)]
 
 
-def test_one_more_shard_is_asked_about(pipeline: Pipeline) -> None:
+def test_an_added_shard_needs_permission(pipeline: Pipeline) -> None:
     """An added shard needs permission to start over, and then the previous output is kept."""
     assert pipeline.run(_settings()) == _all(_settings())
     pipeline.add_shard("train2")

@@ -152,7 +152,8 @@ def test_true_labels_are_those_that_the_features_show(tmp_path):
             video_id, labels = context_of(video)
             ids.append(video_id)
             true = multi_hot([truth[video_id]], 24)[0]
-            # On the axis of a class, its prototype is 4 to 6 standard deviations long: half of that errs in 1 to 2 %.
+            # On the axis of a class, its prototype is 4 to 6 standard deviations long: a threshold at half of it errs
+            # in 1 to 2 %.
             seen = (np.array(video.features.feature["mean_rgb"].float_list.value) @ rgb.basis.T)[rgb.axes]
             differs += np.sum((seen / rgb.strengths > 0.5) != true)
             if labels is not None:

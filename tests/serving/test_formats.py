@@ -145,7 +145,7 @@ def test_csv_rows_of_some_pairs_equal_plain_formatting(rng):
 
 
 def test_names_that_are_not_known(world, tmp_path):
-    with pytest.raises(InputError, match=r"^--format=names: the model carries no names .*; give --vocabulary=FILE$"):
+    with pytest.raises(InputError, match=r"^--format=names: the model contains no names .*; give --vocabulary=FILE$"):
         run(world, tmp_path / "out", "bare", layout="names")
     run(world, tmp_path / "bare", "bare", layout="jsonl")
     assert {row[1] for row in read(tmp_path / "bare", "jsonl")} == {None}

@@ -1,6 +1,6 @@
 """Completes stored configurations of earlier releases: a missing key means the behaviour before the key existed.
 
-Listed here are the new keys whose default is another behaviour. A run of an earlier release can thus be resumed,
+This module lists the new keys whose default changes the behaviour. A run of an earlier release can thus be resumed,
 evaluated and exported as it was trained.
 """
 
