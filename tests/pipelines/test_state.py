@@ -371,7 +371,7 @@ def test_a_plan_says_what_changed(pipeline: Pipeline, monkeypatch: pytest.Monkey
             "'train ensemble' and 'ensemble' would both write to .*runs/ensemble;",
         ),
         ({"students": {"moe_fold_0": _MODEL}}, "'train moe fold 0' and 'train moe_fold_0' would both .*stages/"),
-        ({"models": {"../scores": _MODEL}}, r"has a model '\.\./scores'; names are names of directories"),
+        ({"models": {"../scores": _MODEL}}, r"has a model '\.\./scores'; names become names of directories"),
         ({"baselines": {"..": _MODEL}}, r"has a model '\.\.'"),
     ],
 )

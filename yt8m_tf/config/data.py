@@ -73,7 +73,8 @@ class RecordsConfig:
         fields = {*self.id_keys, self.labels_key}
         if wrong := [name for name, key in self.keys.items() if name in self.features and key in fields]:
             raise ValueError(
-                f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is the key of the id or the labels; name the feature's key"
+                f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is the key of the id or the labels; name the key of the"
+                " feature"
             )
         self._check_means()
         if self.level == "video" and self.frames.steps(training=True):

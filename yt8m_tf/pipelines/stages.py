@@ -53,7 +53,7 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
     for name in map(str, (*models, *settings.students, *settings.baselines, *settings.segments)):
         if name in ("", ".", "..") or "/" in name:
             raise InputError(
-                f"the pipeline has a model '{name}'; names are names of directories: give another, without '/'"
+                f"the pipeline has a model '{name}'; names become names of directories: give another, without '/'"
             )
     seeds = {name: seed_of(name) for name in models} | dict(seeds or {})
     first_level = {
