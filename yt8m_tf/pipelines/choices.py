@@ -16,7 +16,7 @@ OUT_OF_FOLD, VALIDATION, BY_HAND = (
 
 
 def choices(settings: PipelineConfig) -> list[dict[str, str]]:
-    """Returns an entry for each choice: "of" which part, the "choice", and "where" (on which data) it is made."""
+    """Returns an entry for each choice: "of", the part; the "choice"; and "where", the data on which it is made."""
     found: list[tuple[str, str, str]] = []
     if settings.models or settings.all_of:
         found += [
