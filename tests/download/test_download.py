@@ -1,4 +1,4 @@
-"""The command: the files it fetches, their names, the files it leaves alone, and its messages."""
+"""The command: the files it fetches, their names, the files it does not change, and its messages."""
 
 from __future__ import annotations
 

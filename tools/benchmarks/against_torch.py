@@ -78,7 +78,7 @@ class _Worker:
 
 
 def run(options: Options) -> Result:
-    """Measures examples per second of three models, or those of them that --match finds, with both packages."""
+    """Measures examples per second of three models, or of those that --match selects, with both packages."""
     chosen = {name: at_least for name, at_least in _MODELS.items() if re.search(options.match, name)}
     if not chosen:
         raise InputError(f"--match={options.match}: matches none of {', '.join(_MODELS)}")

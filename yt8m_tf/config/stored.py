@@ -47,7 +47,7 @@ def completed(values: Any) -> Any:
 
 
 def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Does the same for the `data` section alone."""
+    """Does the same for only the `data` section."""
     return {"max_frame_difference": None, **data}
 
 
