@@ -19,7 +19,7 @@ from yt8m_tf.pretrained import packaged
 
 
 @pytest.mark.parametrize("path", ["plain", "with space", "a,b", "it's [1] $HOME `ls`", 'say "x", y', "ünï*?", "~/x"])
-def test_a_printed_command_gives_its_values_back(path: str) -> None:
+def test_the_values_of_a_printed_command_can_be_parsed(path: str) -> None:
     text = next_command("infer", input=[f"{path}/a*", "b*"], output=f"{path}.csv")
     prefix, command, *flags = shlex.split(text)
     assert (prefix, command) == ("next:", "yt8m-infer")

@@ -11,7 +11,7 @@ from yt8m_tf.config import checks
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """A feature of the records. Only a size, `rgb: 1024`, is short for `rgb: {size: 1024}`.
+    """A feature of the records. A plain size, `rgb: 1024`, is short for `rgb: {size: 1024}`.
 
     Attributes:
       size: D, the number of values in a vector.
