@@ -122,7 +122,7 @@ def test_the_walk_names_the_contents_of_the_videos(tmp_path: Path, monkeypatch: 
 def test_training_starts_from_a_model_of_other_classes(
     tmp_path: Path, make_learnable_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the flags of the guide's command, everything but the head comes from the first run."""
+    """With the flags of the guide's command, everything except the head comes from the first run."""
     (line,) = [line for line in _GUIDE.read_text(encoding="utf-8").splitlines() if "--init_from=" in line]
     exclude = next(flag for flag in shlex.split(line) if flag.startswith("--init_exclude="))
     monkeypatch.chdir(tmp_path)

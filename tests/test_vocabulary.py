@@ -109,7 +109,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
     assert load_vocabulary(tmp_path / "vocabulary.csv", 2) == ["Zero", "One"]
 
 
-def test_the_vocabulary_of_the_data_is_taken_where_it_names_all_classes(tmp_path):
+def test_the_vocabulary_of_the_data_is_used_if_it_names_all_classes(tmp_path):
     (tmp_path / "vocabulary.csv").write_text("Index,Name\n0,Zero\n1,One\n")
     own = str(tmp_path / "vocabulary.csv")
     assert chosen_vocabulary(None, "vocabulary.csv", 2, str(tmp_path)) == own

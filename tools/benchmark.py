@@ -42,7 +42,7 @@ _DATA_DIR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; benchmark_<command>.json by default.")
 _REPETITIONS = flags.DEFINE_integer("repetitions", 5, "Timed runs of every implementation.", lower_bound=1)
 _MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown, for docs/BENCHMARKS.md.")
-_MATCH = flags.DEFINE_string("match", "", "models, train --against=torch: only models whose name this finds.")
+_MATCH = flags.DEFINE_string("match", "", "models, train --against=torch: a regular expression; only matching models.")
 _AGAINST = flags.DEFINE_enum("against", "keras", ["keras", "torch"], "train: what to compare training steps with.")
 _TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "The interpreter of an environment with torch; only --against=torch runs it."
@@ -71,7 +71,7 @@ def _run(arguments: Sequence[str]) -> None:
     checks.regular_expression("match", _MATCH.value)
     output = files.local_path(f"benchmark_{name}.json" if _OUTPUT.value is None else _OUTPUT.value, "--output")
     if not os.access(output.parent, os.W_OK) or output.is_dir():
-        raise InputError(f"--output={output}: cannot be written; name a file in a directory that can")
+        raise InputError(f"--output={output}: cannot be written; name a file in a writable directory")
     import_quietly()
     import importlib
 

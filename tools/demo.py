@@ -1,7 +1,7 @@
 """Runs the whole solution in minutes: sample data, models of both levels, folds, LightGBM, students, final network.
 
 Shows each command before it runs, and prints GAP@20 of every stage at the end. It needs no data. In the directory of an
-earlier demo, it starts afresh.
+earlier demo, it starts over.
 
   python tools/demo.py --output_dir=demo_output
 """

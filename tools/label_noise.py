@@ -69,7 +69,7 @@ def shares(words: Sequence[str]) -> list[int]:
     try:
         return [int(word) for word in words]
     except ValueError:
-        raise InputError(f"--noise={','.join(words)}: give whole numbers, of percent") from None
+        raise InputError(f"--noise={','.join(words)}: give whole percentages") from None
 
 
 def name_of(percent: int) -> str:

@@ -40,7 +40,7 @@ from yt8m_tf.config import checks
 from yt8m_tf.errors import InputError
 
 _OUTPUT = flags.DEFINE_string("output", "mutants.json", "JSON file of the results, which a repeated run continues.")
-_MATCH = flags.DEFINE_string("match", "", "Only mutants whose name this regular expression finds.")
+_MATCH = flags.DEFINE_string("match", "", "A regular expression: only mutants whose name matches.")
 _RESTART = flags.DEFINE_bool("restart", False, "Run mutants again that have results.")
 _SURVIVORS = flags.DEFINE_enum(
     "survivors", "whole", ["whole", "none"], "More tests for survivors: the whole fast set, or none."
@@ -57,7 +57,7 @@ def main(_: Sequence[str]) -> None:
     wanted = checks.regular_expression("match", _MATCH.value)
     mutants = [mutant for mutant in lists.load() if wanted.search(mutant.name)]
     if not mutants:
-        raise InputError(f"--match={_MATCH.value}: finds no mutant of {lists.LIST.name}")
+        raise InputError(f"--match={_MATCH.value}: matches no mutant of {lists.LIST.name}")
     root = Path(_ROOT.value).expanduser().resolve()
     if not (root / lists.PACKAGE).is_dir():
         raise InputError(f"--root={root}: contains no {lists.PACKAGE}/; name a checkout")
@@ -173,7 +173,7 @@ def _run_covering(copies: Sequence[_Copy], mutants: Sequence[Mutant], results: _
             file = str(lists.find(copy.root, mutant.snippet))
             tests = lists.covering_tests(copy.root, Path(file))
             outcome = copy.run(tests, [mutant], _MINUTES.value)
-            if outcome.result == "caught" and not outcome.files():  # a hang or a crash, which a fault would repeat
+            if outcome.result == "caught" and not outcome.files():  # a hang or a crash, which a real fault repeats
                 outcome = copy.run(tests, [mutant], _MINUTES.value)
         except InputError as error:
             outcome = Outcome("error", (str(error),))
@@ -205,7 +205,7 @@ def _attribute(copy: _Copy, survivors: Sequence[Mutant]) -> dict[str, Outcome]:
         # Only tests that failed can catch one of them. The rest runs the whole set again: a fault may hide others.
         caught = _by_halves(copy, rest, outcome.files()) if outcome.result == "caught" else {}
         if outcome.result == "caught" and not caught:
-            print(f"failed, but not again with any mutant alone: {', '.join(outcome.by)}", flush=True)
+            print(f"failed with all survivors, but with no single one of them: {', '.join(outcome.by)}", flush=True)
         if not caught:
             break
         found |= caught

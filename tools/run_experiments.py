@@ -33,7 +33,7 @@ _CONFIG = flags.DEFINE_string("config", None, "YAML file of several configuratio
 _DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which patterns of shards are relative.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for run directories, and a log of each.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the JSON files, NAME.json.", required=True)
-_MATCH = flags.DEFINE_string("match", "", "Only configurations whose name this regular expression finds.")
+_MATCH = flags.DEFINE_string("match", "", "A regular expression: only configurations whose name matches.")
 
 _SET = flags.DEFINE_multi_string("set", [], "Override of a key for all of them, such as train.epochs=2; repeatable.")
 _SEEDS = flags.DEFINE_integer(
@@ -49,7 +49,7 @@ def main(_: Sequence[str]) -> None:
     wanted = checks.regular_expression("match", _MATCH.value)
     names = [name for name in configurations.configuration_names(_CONFIG.value) if wanted.search(name)]
     if not names:
-        raise InputError(f"--match={_MATCH.value}: finds no configuration of {_CONFIG.value}")
+        raise InputError(f"--match={_MATCH.value}: matches no configuration of {_CONFIG.value}")
     from yt8m_tf.training.hparams import write_columns
 
     output, workdir = (files.local_path(flag.value, f"--{flag.name}") for flag in (_OUTPUT, _WORKDIR))

@@ -1,6 +1,6 @@
 """Large-scale multi-label video classification on YouTube-8M with TensorFlow 2 and Keras 3.
 
-The names below are the Python API (docs/PYTHON.md). Each is imported when it is first used: `import yt8m_tf` alone
+The names below are the Python API (docs/PYTHON.md). Each is imported when it is first used: `import yt8m_tf` itself
 imports no TensorFlow.
 """
 

@@ -60,7 +60,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
 
     The paths of soft labels and teachers may differ, because a resumed run identifies them by fingerprints
     (`training.inputs`). A run that ended before its first checkpoint, perhaps because of a mistake in its
-    configuration, starts afresh.
+    configuration, starts over.
 
     Args:
       workdir: the run directory.

@@ -19,7 +19,7 @@ from yt8m_tf.pretrained import packaged
 
 
 @pytest.mark.parametrize("path", ["plain", "with space", "a,b", "it's [1] $HOME `ls`", 'say "x", y', "ünï*?", "~/x"])
-def test_a_printed_command_gives_its_values_back(path: str) -> None:
+def test_the_values_of_a_printed_command_can_be_parsed(path: str) -> None:
     text = next_command("infer", input=[f"{path}/a*", "b*"], output=f"{path}.csv")
     prefix, command, *flags = shlex.split(text)
     assert (prefix, command) == ("next:", "yt8m-infer")
@@ -97,4 +97,4 @@ def test_a_path_with_a_comma_can_be_read_as_the_message_says(tmp_path: Path) -> 
     quoted = run_command("evaluate", f"--workdir={run}", f'--input="{pattern}"', "--xla=false")
     assert quoted.returncode == 0, quoted.stderr
     bare = run_command("evaluate", f"--workdir={run}", f"--input={pattern}", "--xla=false")
-    assert bare.returncode == 1 and "a path with a comma stands in double quotes: --input=" in bare.stderr
+    assert bare.returncode == 1 and "write a path with a comma in double quotes: --input=" in bare.stderr

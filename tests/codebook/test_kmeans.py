@@ -71,7 +71,7 @@ def test_sample_is_even_over_shards_and_clips(tmp_path: Path, rng: np.random.Gen
     assert len(_sample(shards, 10_000, frames_per_clip=100)) == sum(map(sum, lengths))
 
 
-def test_fit_is_near_to_plain_k_means_and_measured_right(rng: np.random.Generator) -> None:
+def test_fit_is_close_to_plain_k_means_and_its_error_is_right(rng: np.random.Generator) -> None:
     from sklearn.cluster import KMeans
 
     sample = rng.integers(0, 256, (3000, 12), np.uint8)

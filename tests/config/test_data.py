@@ -22,7 +22,7 @@ from yt8m_tf.errors import InputError
         ({"keys": {"rgb2": "x"}}, r"data\.keys names 'rgb2'"),
         ({"features": {"id": 8}}, r"data\.features\.id: batches use that name for something else"),
         ({"features": {"rgb": 8, "soft_classes": 8}}, r"data\.features\.soft_classes: batches use that name"),
-        ({"keys": {"rgb": "labels"}}, r"data\.keys\.rgb: 'labels' is not a feature"),
+        ({"keys": {"rgb": "labels"}}, r"data\.keys\.rgb: 'labels' is the key of the id or the labels; name"),
         ({"features": {"clip": {"dtype": "float16"}}}, r"'data\.features\.clip\.size' is missing; it has no default"),
         ({"features": {"clip": {"size": 0}}}, r"'data\.features\.clip': size must be positive, got 0"),
         (
@@ -34,7 +34,7 @@ from yt8m_tf.errors import InputError
             r"clip': range must be \[lowest, highest\], got \[1\.0, 1\.0\]",
         ),
         ({"features": {"clip": "512 floats"}}, r"'data\.features\.clip': '512 floats' is not a whole number"),
-        ({"keys": {"id": "x", "rgb": "x"}}, r"data\.keys\.rgb: 'x' is not a feature"),
+        ({"keys": {"id": "x", "rgb": "x"}}, r"data\.keys\.rgb: 'x' is the key of the id or the labels; name"),
         ({"max_frame_difference": -1}, "max_frame_difference must be at least 0"),
         ({"shuffle_records": -1}, "shuffle_records must not be negative"),
         ({"max_labels": 0}, "max_labels must be positive"),

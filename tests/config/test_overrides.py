@@ -69,7 +69,7 @@ def test_other_mappings() -> None:
     assert "b" not in load_pipeline("pipelines/demo.yaml", [baseline, "baselines.b=null"]).baselines
 
 
-def test_nothing_left() -> None:
+def test_removing_all_features_is_an_error() -> None:
     with pytest.raises(InputError, match="must name at least one feature"):
         _data("data.features.audio=null", "data.features.rgb=null")
 
@@ -86,7 +86,7 @@ def test_quotes_are_advised_for_text_that_yaml_interprets(override: str, hint: s
     with pytest.raises(InputError) as error:
         _data(override)
     assert hint in str(error.value)
-    assert _data('data.train="*.tfrecord"').train == ("*.tfrecord",)  # as the shell passes the first hint on
+    assert _data('data.train="*.tfrecord"').train == ("*.tfrecord",)  # as the shell passes the first hint
 
 
 def test_removing_a_missing_entry_is_an_error() -> None:

@@ -72,7 +72,7 @@ _ONES = np.ones([4, 2])
         ({"x": _ONES}, "has the features x, and others have x, y"),
         ({"x": _ONES, "y": np.ones([4, 3])}, "y has 3 values, and others have 2"),
         ({"x": _ONES, "y": np.ones([4, 2, 1])}, r"y has the shape \[4, 2, 1\], not \[frames, 2\]"),
-        ({"x": _ONES, "y": np.ones(2)}, "has frames of some features, and of others a single vector"),
+        ({"x": _ONES, "y": np.ones(2)}, "has frames for some features, but a single vector for others"),
         ({"x": _ONES, "y": np.array([["a", "b"]] * 4)}, "y contains <U1, not numbers"),
         ({"x": _ONES[:0], "y": _ONES[:0]}, "has no frames"),
         ({"x": _ONES, "y": np.where(np.eye(4, 2), np.nan, 1)}, "y: 2 of 8 values are not finite numbers"),

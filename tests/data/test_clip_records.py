@@ -178,13 +178,13 @@ def _same_batches(first: object, second: object, count: int) -> None:
     for _ in range(count):
         mine, other = next(first), next(second)  # type: ignore[call-overload]
         assert mine.keys() == other.keys()
-        # In evaluation each reader counts its positions in its own way, for itself alone.
+        # Evaluation positions of the two readers have different meanings and are not compared.
         assert "valid" in mine or first.position == second.position  # type: ignore[attr-defined]
         _expect_equal(mine, other)
 
 
 class _Told:
-    """Attaches to each record the values that it is looked up by."""
+    """Attaches to each record the name of its shard and its id, by which values are looked up."""
 
     replaces_labels = False
 

@@ -57,7 +57,7 @@ def test_a_damaged_first_record_differs_from_a_file_without_records(rng: np.rand
 
 
 @pytest.mark.parametrize("content", [b"nothing but words here\n", bytes([255, 254]) * 90], ids=["text", "bytes"])
-def test_nothing_is_advised_that_does_not_help(content: bytes, tmp_path: Path) -> None:
+def test_only_advice_that_helps_is_given(content: bytes, tmp_path: Path) -> None:
     """Neither skipping nor salvaging helps with a file that is not a shard."""
     path = tmp_path / "x.tfrecord"
     path.write_bytes(content)

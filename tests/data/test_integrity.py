@@ -231,7 +231,7 @@ def test_all_real_shards(real_data_dir):
 
 
 def walk_lengths(path):
-    """The number of records, from the record lengths alone."""
+    """The number of records, from only the record lengths."""
     content, count, offset = path.read_bytes(), 0, 0
     while offset < len(content):
         count, offset = count + 1, offset + 16 + struct.unpack_from("<Q", content, offset)[0]

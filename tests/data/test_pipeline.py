@@ -38,7 +38,7 @@ def _record(number: int, level: str = "video", num_frames: int | None = None) ->
 
 
 def _shards(directory: Path, sizes: Sequence[int], level: str = "video") -> list[str]:
-    """Shards of the given numbers of records, numbered from 0 through all of them."""
+    """Shards with the given numbers of records, which are numbered from 0 across all shards."""
     paths, first = [], 0
     for shard, size in enumerate(sizes):
         records = [_record(number, level) for number in range(first, first + size)]
@@ -66,7 +66,7 @@ def _stream(shards: Sequence[str], data: DataConfig = _DATA, batch_size: int = 1
 
 
 @pytest.mark.parametrize("data", [_DATA, _FRAME], ids=["video", "frame"])
-def test_every_record_once_a_pass_in_ever_new_order(data: DataConfig, tmp_path: Path) -> None:
+def test_every_record_once_a_pass_in_a_new_order_each_time(data: DataConfig, tmp_path: Path) -> None:
     shards = _shards(tmp_path, [17, 30, 1, 0, 29, 23], data.level)  # 100 records
     stream = _stream(shards, data)
     passes = [_take(stream, 10) for _ in range(4)]

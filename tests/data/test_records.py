@@ -189,7 +189,7 @@ def test_fields_of_the_segment_data_are_ignored(data: DataConfig, rng: np.random
 
 
 @pytest.mark.parametrize("data", [_VIDEO, _FRAME], ids=["video", "frame"])
-def test_labels_alone_and_not_at_all(data: DataConfig, rng: np.random.Generator) -> None:
+def test_labels_without_features_and_features_without_labels(data: DataConfig, rng: np.random.Generator) -> None:
     records = _random_records(data, rng, 10)
     labels = parse_labels(tf.constant(records))
     assert labels.to_list() == [_plain(record, data)[1] for record in records]
@@ -198,7 +198,7 @@ def test_labels_alone_and_not_at_all(data: DataConfig, rng: np.random.Generator)
     np.testing.assert_array_equal(without["rgb"], _parse(records, data)["rgb"])
 
 
-def test_labels_alone_are_not_checked() -> None:
+def test_parsing_only_labels_does_not_check_them() -> None:
     record = video_record(b"abcd", [99, -3, 1, 2, 3, 4, 5], rgb=np.zeros(1, "float32"))
     assert parse_labels(tf.constant([record])).to_list() == [[99, -3, 1, 2, 3, 4, 5]]
 

@@ -119,7 +119,7 @@ def test_crops_are_consecutive_frames_of_every_length_and_position(rng: np.rando
     _check_equally_likely(starts[kept == 3], [0, 1, 2])
 
 
-def test_random_frames_are_in_order_and_any_frame(rng: np.random.Generator, seed: tf.Tensor) -> None:
+def test_random_frames_are_in_order_and_include_every_frame(rng: np.random.Generator, seed: tf.Tensor) -> None:
     clips, batch, count = _clips(rng, 2000, 9), 2000, 4
     sampled, kept = _sample(clips, tf.fill([batch], 6), SamplingConfig("random_frames", count=count), seed)
     numbers = _numbers(sampled)

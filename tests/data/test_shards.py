@@ -55,11 +55,11 @@ def test_home_and_other_file_systems(directory: Path, monkeypatch: pytest.Monkey
 def test_patterns_that_match_no_file(pattern: str, message: str, directory: Path) -> None:
     with pytest.raises(InputError, match=message.replace("{dir}", str(directory))):
         list_shards([pattern], str(directory), "data.test")
-    with pytest.raises(InputError):  # a good pattern does not make up for it
+    with pytest.raises(InputError):  # also next to a good pattern
         list_shards(["train0*", pattern], str(directory), "data.test")
 
 
-def test_too_high_a_level_is_reported(tmp_path: Path) -> None:
+def test_a_data_dir_that_is_too_high_is_reported(tmp_path: Path) -> None:
     for name in ("2/video", "2/frame"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "train00.tfrecord").touch()
@@ -88,7 +88,7 @@ def test_folds_of_three_shards_by_hand() -> None:
 
 
 @pytest.mark.parametrize("num_folds", [2, 5, 7])
-def test_folds_are_even_and_do_not_depend_on_the_listing(num_folds: int, rng: np.random.Generator) -> None:
+def test_folds_are_even_and_do_not_depend_on_the_order_of_the_listing(num_folds: int, rng: np.random.Generator) -> None:
     shards = [f"/data/train{number:04d}.tfrecord" for number in range(123)]
     folds = assign_folds(shards, num_folds)
     assert sorted(folds) == sorted(path.rsplit("/")[-1] for path in shards)

@@ -57,7 +57,7 @@ _HALF = len(_CONTENT) // 2
         (("cut", "wrong"), [0, _HALF, 0]),  # the part belongs to another file
     ],
 )
-def test_the_file_comes_whole(
+def test_the_whole_file_arrives(
     faults: Sequence[str], starts: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("random.uniform", lambda *_: 0.01)  # the pause after the second consecutive break

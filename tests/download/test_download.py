@@ -1,4 +1,4 @@
-"""The command: the files it fetches, their names, the files it leaves alone, and its messages."""
+"""The command: the files it fetches, their names, the files it does not change, and its messages."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_the_plan_changes_nothing(tmp_path: Path) -> None:
     result = _download(server, tmp_path / "data", "--plan")
     assert result.returncode == 0 and not (tmp_path / "data").exists()
     selected, to_fetch, free = result.stdout.splitlines()
-    assert selected == "2/video/train: 5 of 5 files selected, 0 are there"
+    assert selected == "2/video/train: 5 of 5 files selected, 0 fetched before"
     assert to_fetch == "to fetch: 5 files, about 10.0 MB"
     assert free.startswith(f"{tmp_path / 'data'}: ") and free.endswith(" GB free")
     assert not any(answer.sent for answer in server.answers if answer.path.endswith(".tfrecord"))

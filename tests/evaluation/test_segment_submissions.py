@@ -124,13 +124,13 @@ def test_without_ratings_or_positive_ones_there_is_nothing_to_score(world: Path)
         read_ratings(str(shard), 8)
 
 
-def test_a_submission_reads_back_and_its_lists_are_cut(tmp_path: Path) -> None:
+def test_a_written_submission_can_be_read_and_long_lists_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "segments.csv"
     lists = [(3, [b"3,6l0e:100", b"a:b:0"]), (0, [])]
     write_submission(path, lists)
     assert path.read_bytes() == b"Class,Segments\n3,3,6l0e:100 a:b:0\n0,\n"
     assert list(read_submission(path, range(4))) == lists
-    with pytest.raises(InputError, match="line 2 cannot be read: 2 segments; write the 1 best at most"):
+    with pytest.raises(InputError, match="line 2 cannot be read: 2 segments; write at most the 1 best"):
         list(read_submission(path, range(4), k=1))
     path.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(InputError, match="not Class,Segments; is it compressed"):
@@ -144,7 +144,7 @@ def test_a_submission_reads_back_and_its_lists_are_cut(tmp_path: Path) -> None:
         ("Index\n", "names no class"),
         ("Index\n1\nx\n", "line 3: 'x' is not a class id"),
         ("Index\n1\n1\n", "line 3: class 1 is already in line 2"),
-        ("Index\n9\n", "line 2: class 9 is not one of 9"),
+        ("Index\n9\n", "line 2: class 9 is not one of the 9 classes"),
     ],
 )
 def test_an_invalid_list_of_classes(tmp_path: Path, text: str, message: str) -> None:

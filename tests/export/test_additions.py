@@ -120,7 +120,7 @@ def test_clips_are_scored_by_their_means(rng, tmp_path):
     infer(str(tmp_path / "m"), [str(tmp_path / "clips.tfrecord")], tmp_path / "out.csv", signature="frames")
     rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
     assert [int(row.split(",")[1].split()[0]) for row in rows] == classes[:, 0].tolist()
-    with pytest.raises(InputError, match=r"^--frames: the model reads frame-level records as it is"):
+    with pytest.raises(InputError, match=r"^--frames: the model already reads frame-level records; leave the flag out"):
         export_saved_model(tiny_model(clips, rng), clips, tmp_path / "n", additions=Additions(frames=True))
     export_saved_model(model, data, tmp_path / "without", precision=FLOAT32)
     with pytest.raises(InputError, match=r"no signature 'frames' .*; export it with yt8m-export --frames$"):

@@ -108,7 +108,7 @@ def test_serving_refuses_records_of_the_other_level(level, rng, exported):
             serving(examples=tf.constant([*tiny_records(data, rng, 1), record]))
 
 
-def test_features_of_a_clip_without_frames_score_zero_and_disturb_no_other(rng, exported):
+def test_features_of_a_clip_without_frames_score_zero_and_do_not_affect_others(rng, exported):
     _, _, loaded = exported("frame", "float32")
     codes = {name: rng.integers(0, 256, (3, 9, size)).astype(np.uint8) for name, size in FEATURES.items()}
     features = loaded.signatures["features"]

@@ -206,7 +206,9 @@ def test_nothing_is_made_twice(folder: Path, recipe: Recipe, tmp_path: Path, mon
 
 
 def test_no_usable_video_is_an_error(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not one of 1 files can be used \(.*noise.mp4: cannot be opened.*report.csv"):
+    with pytest.raises(
+        InputError, match=r"none of the 1 files can be used \(.*noise.mp4: cannot be opened.*report.csv"
+    ):
         extract({"noise": folder / "noise.mp4"}, None, recipe, tmp_path, _QUIET)
     assert "noise" in (tmp_path / "report.csv").read_text()
     with pytest.raises(InputError, match="the table names none of them"):

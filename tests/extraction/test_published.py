@@ -85,7 +85,7 @@ def _bilinear(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def test_inception(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Pictures of any size go in as they are; y = (pool - m) V / sqrt(L + 1e-4) with the first 1,024 components."""
+    """Pictures of any size are passed on as is; y = (pool - m) V / sqrt(L + 1e-4) with the first 1,024 components."""
     arrays = write_inception(tmp_path, rng)
     backbone = Inception(tmp_path)
     pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((40, 60, 3), (301, 299, 3))]

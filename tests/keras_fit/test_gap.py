@@ -72,7 +72,7 @@ def test_fit_and_evaluate_log_the_exact_value(rng: np.random.Generator) -> None:
     assert 0 < history.history["gap_at_20"][0] < 1
 
 
-def test_the_shown_value_is_sorted_anew_when_a_tenth_has_come() -> None:
+def test_the_shown_value_is_computed_again_after_a_tenth_more_videos() -> None:
     metric = GlobalAveragePrecision(from_logits=False)
     result = tf.function(metric.result)
     assert np.isnan(result())
@@ -84,7 +84,7 @@ def test_the_shown_value_is_sorted_anew_when_a_tenth_has_come() -> None:
     assert float(result()) == float(metric.result()) < 1.0
 
 
-def test_refuses_weights_and_nan_and_is_made_again_from_its_configuration() -> None:
+def test_refuses_weights_and_nan_and_can_be_rebuilt_from_its_configuration() -> None:
     metric = GlobalAveragePrecision(name="g", from_logits=False)
     assert np.isnan(metric.result())
     with pytest.raises(ValueError, match="leave sample_weight out"):

@@ -6,7 +6,7 @@ from yt8m_tf.layers.attention import FrameClipDense, PositionedSelfAttention, po
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_frame_clip_dense_is_a_dense_over_frames_with_their_clip_behind(jit, rng):
+def test_frame_clip_dense_is_a_dense_on_frames_concatenated_with_their_clip(jit, rng):
     layer = FrameClipDense(4, bias_initializer="normal")
     frames, clip = rng.normal(size=(2, 5, 3)).astype("float32"), rng.normal(size=(2, 6)).astype("float32")
     outputs = tf.function(layer, jit_compile=jit)(frames, clip)

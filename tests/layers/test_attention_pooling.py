@@ -15,7 +15,7 @@ def test_weights_computed_by_hand():
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_parts_are_as_good_as_one_frame(jit, rng):
+def test_frames_in_parts_equal_concatenated_frames(jit, rng):
     frames = rng.normal(size=(3, 5, 7)).astype("float32")
     mask = np.arange(5) < np.array([1, 3, 5])[:, None]
     layer = AttentionPooling()

@@ -24,7 +24,7 @@ def test_initial_weights_are_uniform_in_the_inverse_root_of_fan_in():
         assert values.std() == pytest.approx(0.2 / np.sqrt(3), rel=0.035)
 
 
-def test_l2_spares_the_bias():
+def test_l2_does_not_apply_to_the_bias():
     model = as_model(lambda x: blocks.dense(x, 2, "d", l2=0.5), 3)
     layer = model.get_layer("d")
     layer.kernel.assign(np.full((3, 2), 2.0))

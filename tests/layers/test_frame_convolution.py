@@ -63,7 +63,7 @@ def test_statistics_of_a_block_are_those_of_positions_within_the_clip(rng):
     np.testing.assert_allclose(maxima[1, 2], expected[7:9].max(axis=0), rtol=1e-3, atol=1e-4)
 
 
-def test_dropout_is_of_channels_of_whole_clips(rng):
+def test_dropout_drops_whole_channels_of_a_clip(rng):
     keras.utils.set_random_seed(1)
     frames, counts = keras.Input((None, 2)), keras.Input((), dtype="int32")
     model = keras.Model([frames, counts], frame_convolution.conv_block(frames, counts, 200, 3, 0.25, "none", "block"))

@@ -33,7 +33,7 @@ def test_sorted_frames(jit, rng):
 
 
 @jit_or_not
-def test_gradients_go_back_to_where_the_scores_came_from(jit, rng):
+def test_gradients_reach_the_frames_that_the_scores_came_from(jit, rng):
     scores = tf.constant(rng.normal(size=(4, 5, 2)), tf.float32)
     ranks = tf.range(1.0, 6.0)  # the gradient of each score is its rank
 
@@ -65,7 +65,7 @@ def plain_network(scores, kernel, gamma, beta, last_kernel, last_bias):
 
 
 @jit_or_not
-def test_a_network_computed_along_ranks_equals_one_with_all_in_memory(jit, rng):
+def test_the_layers_equal_a_network_with_all_values_in_memory(jit, rng):
     scores, upstream = (tf.constant(rng.normal(2.0, 1.0, shape), tf.float32) for shape in [(4, 5, 6), (4, 6)])
     sort, norm, head = SortedFrames(), RankDenseNormalization(7, 9, momentum=0.9, epsilon=1e-5), RankScores()
     norm.build((None, None), (None, None, None))
@@ -137,9 +137,9 @@ def test_dropout_keeps_the_mean(rng):
     head.kernel.assign(np.ones((4, 1)))
     head.bias.assign([0.0])
     outputs = np.asarray(head(ranked, kernel, bias, training=True))
-    kept = outputs * 0.75  # of four units
+    kept = outputs * 0.75  # how many of four units are kept
     np.testing.assert_allclose(kept, np.round(kept), atol=1e-5)
-    # 40,000 draws with probability 3/4: the mean of their quarter sums varies by 0.0022 (one sigma).
+    # The share of 40,000 units that are kept has a mean of 0.75 and a standard deviation of 0.0022.
     assert kept.mean() / 4 == pytest.approx(0.75, abs=0.011)
     assert (outputs[0] != outputs[1]).any()
     np.testing.assert_allclose(head(ranked, kernel, bias), np.full((2, 5000), 4.0))

@@ -50,7 +50,7 @@ def test_masked_softmax_ignores_padding_and_is_zero_for_empty_clips(offset):
     np.testing.assert_allclose(masking.masked_softmax(scores, MASK), expected, rtol=1e-4)  # 1000 + log 2 is rounded
 
 
-def test_masked_max_has_its_gradient_under_xla(rng):
+def test_masked_max_has_the_right_gradient_under_xla(rng):
     """XLA recomputes these frames, with different rounding each time; `ops.max` gives NaN here."""
     frames, weights = rng.normal(size=(32, 11, 256)).astype("float32"), rng.normal(size=(256, 256)).astype("float32")
     mask = tf.sequence_mask(rng.integers(1, 12, 32), 11)

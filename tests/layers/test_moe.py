@@ -45,14 +45,14 @@ def test_log_odds_and_gradients_stay_finite():
         assert np.isfinite(gradient).all()
 
 
-def test_columns_go_class_by_class():
+def test_columns_are_ordered_by_class():
     layer = MixtureOfExperts(num_classes=2, num_mixtures=3)
     layer(np.zeros((1, 4), "float32"))
     layer.bias.assign([0.0, 0.0, 0.0, 50.0, 50.0, 50.0])  # the second class's experts all predict 1: 3/4 with the dummy
     np.testing.assert_allclose(layer(np.zeros((1, 4), "float32"))[0], [math.log(3 / 5), math.log(3)], rtol=1e-5)
 
 
-def test_l2_takes_both_kernels_and_not_the_bias():
+def test_l2_applies_to_both_kernels_and_not_to_the_bias():
     layer = MixtureOfExperts(num_classes=2, num_mixtures=1, l2=0.5)
     layer(np.zeros((1, 3), "float32"))
     for variable in layer.trainable_variables:

@@ -31,12 +31,12 @@ def test_gradient_is_finite_at_zero(kind):
 
 
 @pytest.mark.parametrize(("kind", "jit"), [*((kind, False) for kind in PLAIN), ("std", True), ("max_abs", True)])
-def test_noise_has_the_scale_asked_for(kind, jit, rng):
+def test_noise_has_the_requested_scale(kind, jit, rng):
     layer = GaussianNoise(3.0, kind)
     x = rng.normal(0.5, 1.0, size=(200, 300)).astype("float32")
     noise = np.asarray(tf.function(layer, jit_compile=jit)(x, training=True)) - x
     unit = noise / (3.0 * PLAIN[kind](x.astype("float64")))
-    if kind == "square":  # small x have small noise, which rounding mostly swallows in the addition
+    if kind == "square":  # small x have small noise, which is mostly lost to rounding in the addition
         unit = unit[np.abs(x) > 1]
     sigma = unit.size**-0.5
     assert abs(unit.mean()) < 5 * sigma
@@ -53,7 +53,7 @@ def test_noise_is_for_training(rng):
     assert np.abs(first - second).max() > 0.1
 
 
-def test_always_noise_is_a_fixed_draw_of_the_name_in_inference(rng):
+def test_always_noise_in_inference_is_fixed_by_the_layers_name(rng):
     x = rng.normal(size=(4, 5)).astype("float32")
     first, again, other = (np.asarray(GaussianNoise(always=True, name=name)(x)) for name in ("a", "a", "b"))
     np.testing.assert_array_equal(first, again)

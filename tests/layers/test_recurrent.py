@@ -98,7 +98,7 @@ def test_initial_weights_are_uniform_in_the_inverse_root_of_the_size_and_all_dif
     assert 0.08 < np.abs(layers[0].cell.bias).max() <= 0.1
 
 
-def test_forget_bias_of_one_is_a_choice():
+def test_forget_bias_of_one_is_optional():
     inputs = keras.Input((None, SIZE))
     mask = keras.Input((None,), dtype="bool")
     for choice in (False, True):

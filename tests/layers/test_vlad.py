@@ -104,7 +104,7 @@ def test_descriptors_by_hand():
     )
 
 
-def test_zeros_have_a_length_and_a_gradient():
+def test_zero_vectors_have_finite_gradients():
     zeros = tf.zeros((2, 3))
     with tf.GradientTape() as tape:
         tape.watch(zeros)

@@ -125,7 +125,7 @@ def assert_same_ranking(actual: Metrics, expected: Metrics) -> None:
         (7, 9, False, -3.0, False),  # fewer classes than 20
         (7, 2, True, 0.0, True),
         (1, 1, False, 0.0, False),
-        (200, 4, False, -9.0, False),  # everything but the labels is in the lowest bin of the calibration
+        (200, 4, False, -9.0, False),  # all scores except those of labels are in the lowest bin of the calibration
     ],
 )
 def test_against_reference(num_classes, max_labels, ties, mean, compiled, rng):

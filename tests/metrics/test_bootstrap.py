@@ -80,7 +80,7 @@ def test_interval_covers_the_gap_of_all_videos_at_its_stated_rate(rng):
     assert covered >= 50
 
 
-def test_metrics_carry_their_interval(rng):
+def test_metrics_have_their_interval(rng):
     accumulator = MetricAccumulator(30, keep_ids=True)
     scores = np.sort(rng.random((40, 20), np.float32))[:, ::-1]
     classes = np.array([rng.permutation(30)[:20] for _ in range(40)])

@@ -88,7 +88,7 @@ def test_thresholds_by_hand():
     assert found.f1.tolist() == pytest.approx([0.8, 1.0])
 
 
-def test_the_file_reads_back_the_same_thresholds(rng, tmp_path):
+def test_thresholds_read_from_the_file_are_the_same(rng, tmp_path):
     scores = np.sort(rng.uniform(size=(300, 20)).astype(np.float32))[:, ::-1]
     order = np.array([rng.permutation(25)[:20] for _ in range(300)])
     labels = [rng.choice(25, rng.integers(1, 5), replace=False) for _ in range(300)]

@@ -92,7 +92,7 @@ WRONG = {
     ],
     "soft_dbof": [({"cluster_size": 8}, "'model': cluster_size must be at least 16, got 8")],
     "time_distributed_conv": [
-        ({"rgb_channels": [8]}, "rgb_channels must have 2 numbers to go with av_ker"),
+        ({"rgb_channels": [8]}, "rgb_channels must have 2 numbers, to match av_ker"),
         ({"concat_pool_sizes": [2, 2]}, "concat_pool_sizes must have 1 numbers"),
         ({"concat_kernel_sizes": []}, "concat_kernel_sizes must name at least one"),
         ({"activation": "tanh"}, "activation"),

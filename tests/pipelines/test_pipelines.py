@@ -196,7 +196,7 @@ def test_an_interrupted_stage_continues(
 
 
 @pytest.mark.end_to_end
-def test_a_failing_stage_keeps_the_others(data_dir: Path, tmp_path: Path) -> None:
+def test_other_stages_are_finished_if_one_fails(data_dir: Path, tmp_path: Path) -> None:
     content = (data_dir / "validate0001.tfrecord").read_bytes()
     (data_dir / "validate0001.tfrecord").write_bytes(content[:-7])
     settings = dataclasses.replace(_settings(), models={"logistic": _settings().models["logistic"]})
@@ -316,7 +316,7 @@ def test_an_ensemble_has_its_weights_fitted_on_models_of_the_same_recipes() -> N
     assert list(stages["fit ensemble"].options["runs"]) == ["moe", "logistic"]
     made = {(entry["of"], entry["choice"]): entry["where"] for entry in choices(settings)}
     stands = "moe for final, moe for student, logistic for small_a"
-    expected = f"out of fold: float32 logits of models of folds of the same recipes: {stands}"
+    expected = f"out of fold: float32 logits of fold models of the same recipes: {stands}"
     assert made["ensemble", "weights"] == expected
 
 
@@ -390,7 +390,7 @@ def test_a_model_that_cannot_be_trained_is_named() -> None:
         ({}, ""),
         (
             {"width": 0.04},
-            r"'final' starts from the weights of 'small_a', and needs 'a_.*\], which is there as \[.*final",
+            r"'final' starts from the weights of 'small_a', and needs 'a_.*\], which is there with the shape \[.*final",
         ),
         ({"trunks": ["c"]}, r"and needs 'c_.*\], which is not there; give final\.changes\.model the sizes of these"),
         (

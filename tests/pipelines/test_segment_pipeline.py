@@ -1,4 +1,4 @@
-"""A pipeline for rated segments: its stages, and the gain from ratings over labels of whole videos alone."""
+"""A pipeline for rated segments: its stages, and the gain from ratings over only labels of whole videos."""
 
 from __future__ import annotations
 

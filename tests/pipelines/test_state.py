@@ -100,8 +100,8 @@ def _all(settings: PipelineConfig) -> list[str]:
     return [stage.name for stage in make_stages(settings)]
 
 
-def test_one_more_shard_is_asked_about(pipeline: Pipeline) -> None:
-    """An added shard needs permission to start afresh, and then the previous output is kept."""
+def test_an_added_shard_needs_permission(pipeline: Pipeline) -> None:
+    """An added shard needs permission to start over, and then the previous output is kept."""
     assert pipeline.run(_settings()) == _all(_settings())
     pipeline.add_shard("train2")
     with pytest.raises(InputError) as caught:
@@ -117,7 +117,7 @@ def test_one_more_shard_is_asked_about(pipeline: Pipeline) -> None:
     assert (old / "runs" / "moe" / "fold_1" / "file").read_text() == "train moe fold 1"
     assert (old / "submission.csv").is_file() and (old / "stages" / "stack.done.json").is_file()
     assert f"stack: moved its earlier output to {old}" in pipeline.told
-    assert pipeline.run(_settings(), "*") == []  # nothing is left to start afresh
+    assert pipeline.run(_settings(), "*") == []  # nothing is left to start over
 
 
 def test_changed_renamed_and_added_shards(pipeline: Pipeline) -> None:
@@ -138,7 +138,7 @@ def test_permission_for_a_stage_includes_later_stages(pipeline: Pipeline) -> Non
     pipeline.run(_settings())
     changed = _settings(models={"moe": {"changes": {"optimizer": {"learning_rate": 0.5}}}})
     why = r"'train moe fold 0' and 1 more \(experiment\.optimizer\.learning_rate: 0\.03 -> 0\.5\); 12 stages after them"
-    with pytest.raises(InputError, match=why + r"\. .*--restart='train moe' to start them afresh"):
+    with pytest.raises(InputError, match=why + r"\. .*--restart='train moe' to run them from the start"):
         pipeline.run(changed)
     with pytest.raises(InputError, match="score moe test"):
         pipeline.run(changed, "train moe", stop="score moe test")
@@ -371,7 +371,7 @@ def test_a_plan_says_what_changed(pipeline: Pipeline, monkeypatch: pytest.Monkey
             "'train ensemble' and 'ensemble' would both write to .*runs/ensemble;",
         ),
         ({"students": {"moe_fold_0": _MODEL}}, "'train moe fold 0' and 'train moe_fold_0' would both .*stages/"),
-        ({"models": {"../scores": _MODEL}}, r"has a model '\.\./scores'; names are names of directories"),
+        ({"models": {"../scores": _MODEL}}, r"has a model '\.\./scores'; names become names of directories"),
         ({"baselines": {"..": _MODEL}}, r"has a model '\.\.'"),
     ],
 )
@@ -401,7 +401,7 @@ def test_the_command_refuses_names_that_collide(tmp_path: Path) -> None:
         assert result.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
-def test_the_command_asks_before_it_starts_afresh(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_the_command_asks_before_it_starts_over(pipeline: Pipeline, tmp_path: Path) -> None:
     pipeline.run(_settings())
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(TINY))

@@ -70,7 +70,7 @@ def test_more_jobs_than_gpus_share_them(tmp_path: Path) -> None:
 
 
 class Cluster:
-    """The part of Dask's client that is used; `error` is how its connection ends."""
+    """The part of Dask's client that is used; `error` is the exception that ends its connection."""
 
     def __init__(self, where: str, error: Exception):
         self._where, self._error, self.resources = where, error, dict[str, Any]()
@@ -127,7 +127,7 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
         _run(_stages("a"), tmp_path, submit, 1)
 
 
-def test_an_interrupted_pipeline_waits_for_no_stage(tmp_path: Path) -> None:
+def test_an_interrupted_pipeline_does_not_wait_for_stages(tmp_path: Path) -> None:
     start = time.monotonic()
     with (
         pytest.raises(KeyboardInterrupt),
@@ -142,7 +142,7 @@ def test_an_interrupted_pipeline_waits_for_no_stage(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_an_error_without_words_is_named(tmp_path: Path) -> None:
+def test_an_error_without_a_message_is_named(tmp_path: Path) -> None:
     future: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
     future.set_exception(concurrent.futures.CancelledError())
     with pytest.raises(InputError, match="stage 'one': CancelledError; run the same command again"):

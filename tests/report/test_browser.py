@@ -56,13 +56,13 @@ addEventListener("load", async () => {
   copy.click();
   const selected = getSelection().toString().trim() === copy.parentElement.querySelector("code").textContent.trim();
   for (const bar of document.querySelectorAll(".bar")) bar.remove();  // beside text, and part of its cell
-  // Of text on a gradient, or below what does not scroll with it, axe-core says nothing.
+  // axe-core cannot check text on a gradient, or text below elements that do not scroll with it.
   for (const box of document.querySelectorAll(".scroll, nav, nav div, th")) {
     Object.assign(box.style, {position: "static", maxHeight: "none", overflow: "visible", maskImage: "none"});
     if (box.matches(".scroll")) box.style.background = "none";
   }
   const {violations, incomplete} = await axe.run(document);
-  // Nor of text in figures, which must have the colour of the page's text.
+  // It cannot check text in figures, either, which must have the colour of the page's text.
   const colour = getComputedStyle(document.body).color;
   const pale = [...document.querySelectorAll("figure text")].filter((text) => getComputedStyle(text).fill !== colour);
   const undecided = incomplete.filter(({id}) => id === "color-contrast");

@@ -73,7 +73,10 @@ def test_labels_of_thresholds_are_on_their_curve_and_do_not_overlap(tmp_path: Pa
         titles = [(use, use.findtext(f"{_SVG}title") or "") for use in uses]
         (own,) = (use for use, title in titles if title.startswith(f"mine, scores from {score}:"))
         assert [point.get(key) for key in "xy"] == [own.get(key) for key in "xy"]
-    assert "Points mark the scores of mine" in picture.caption and "Models: best, mine." in picture.caption
+    assert (
+        "Each point marks a threshold on the scores of mine." in picture.caption
+        and "Models: best, mine." in picture.caption
+    )
 
 
 def test_points_show_their_values(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _rows(rng: np.random.Generator, video_id: bytes, names: list[str] | None) ->
     return SegmentRows(np.array([0, 5, 10], np.int32), np.array([5, 10, 11], np.int32), rows)
 
 
-def test_scores_come_back_from_json_lines(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_scores_are_read_from_json_lines(tmp_path: Path, rng: np.random.Generator) -> None:
     names = [f"name {c}" for c in range(6)]
     rows = [_rows(rng, video_id, names) for video_id in (b"a", b"\xff", b"c")]
     (tmp_path / "x.jsonl").write_bytes(b"".join(map(encode_json, rows)))

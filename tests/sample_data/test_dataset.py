@@ -152,7 +152,8 @@ def test_true_labels_are_those_that_the_features_show(tmp_path):
             video_id, labels = context_of(video)
             ids.append(video_id)
             true = multi_hot([truth[video_id]], 24)[0]
-            # On the axis of a class, its prototype is 4 to 6 standard deviations long: half of that errs in 1 to 2 %.
+            # On the axis of a class, its prototype is 4 to 6 standard deviations long: a threshold at half of it errs
+            # in 1 to 2 %.
             seen = (np.array(video.features.feature["mean_rgb"].float_list.value) @ rgb.basis.T)[rgb.axes]
             differs += np.sum((seen / rgb.strengths > 0.5) != true)
             if labels is not None:
@@ -248,7 +249,7 @@ def test_a_run_that_failed_can_be_repeated(tmp_path, monkeypatch):
         (lambda: SampleConfig(labels_per_video=31), "--labels_per_video=31"),
         (lambda: SampleConfig(num_topics=0), "--num_topics=0"),
         (lambda: Layout({"train": -1}, 5, ("video",)), "--num_train=-1"),
-        (lambda: Layout({"train": 0}, 5, ("video",)), "no videos at all"),
+        (lambda: Layout({"train": 0}, 5, ("video",)), "--num_train=0: no split has videos"),
         (lambda: Layout({"train": 1}, 0, ("video",)), "--videos_per_shard=0"),
         (lambda: Layout({"train": 1}, 5, ("clip",)), "--levels=clip"),
     ],

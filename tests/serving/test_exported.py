@@ -61,7 +61,7 @@ def test_records_and_features_that_do_not_fit_are_named(
     for wrong, message in (
         ({"rgb": features["rgb"]}, "'audio' is missing or unknown"),
         ({**features, "rgb": features["rgb"][:, 1:]}, r"'rgb' is float64 \[2, 47\], not float32 \[None, 48\]"),
-        ({**features, "rgb": features["rgb"][:1]}, "not of as many videos"),
+        ({**features, "rgb": features["rgb"][:1]}, "or has another number of videos"),
     ):
         with pytest.raises(InputError, match=message):
             loaded.scores(wrong)

@@ -145,7 +145,7 @@ def test_csv_rows_of_some_pairs_equal_plain_formatting(rng):
 
 
 def test_names_that_are_not_known(world, tmp_path):
-    with pytest.raises(InputError, match=r"^--format=names: the model carries no names .*; give --vocabulary=FILE$"):
+    with pytest.raises(InputError, match=r"^--format=names: the model contains no names .*; give --vocabulary=FILE$"):
         run(world, tmp_path / "out", "bare", layout="names")
     run(world, tmp_path / "bare", "bare", layout="jsonl")
     assert {row[1] for row in read(tmp_path / "bare", "jsonl")} == {None}
@@ -170,8 +170,8 @@ def test_names_that_are_not_known(world, tmp_path):
         ("class,threshold\n0,0.5\n0,0.5\n", r"line 3: class 0 occurs twice; give"),
         ("class,threshold\n0,x\n", r"not a file of thresholds \(could not convert string to float: 'x'\)"),
         ("class,threshold\n0,2\n", r"line 2: class 0 has the threshold 2\.0; give"),
-        ("class,threshold\n0,0.5\n2,0.5\n", r"has thresholds of 2 classes, not of each of 3; evaluate the model"),
-        ("class,threshold\n", r"has thresholds of 0 classes, not of each of 3; evaluate the model"),
+        ("class,threshold\n0,0.5\n2,0.5\n", r"has thresholds of 2 classes, not of all 3; give a file"),
+        ("class,threshold\n", r"has thresholds of 0 classes, not of all 3; give a file"),
     ],
 )
 def test_unusable_thresholds_give_a_one_line_error(text, message, tmp_path):

@@ -145,7 +145,7 @@ def test_batches_do_not_depend_on_where_a_run_starts(exported):
         assert records.numpy().tolist() == same_records.numpy().tolist()
 
 
-def test_batches_run_across_groups(exported):
+def test_batches_span_groups(exported):
     """The records are those of the shards, in order."""
     shards = exported[3]
     whole = list(read_batches([shards], 8, Faults()))

@@ -151,7 +151,7 @@ def test_a_submission_ranks_the_segments_of_each_class(
     assert sum(map(len, lists.values())) > 100
 
 
-def test_of_equal_scores_the_lowest_classes_are_written(world) -> None:
+def test_among_equal_scores_the_lowest_classes_are_written(world) -> None:
     """With or without `top_k`, equal scores are kept in the order of the classes, up to the limit."""
     scorer = segment_scorer.load_segment_scorer(str(world[0] / "one"), world[3], WINDOWS, top_k=4)
     scores = np.array([[0.5, 0.25, 0.5, 0.75, 0.5, 0.0], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25]], np.float32)
@@ -289,7 +289,7 @@ def test_the_command_scores_sample_clips(world, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-1] == f"{last} --classes={world[0] / 'classes.csv'}"
 
 
-def test_a_model_sees_the_context_that_it_was_trained_with_and_others_may_join_it(world, tmp_path: Path) -> None:
+def test_a_model_sees_the_context_of_its_training_and_can_be_averaged_with_others(world, tmp_path: Path) -> None:
     root, data, models, *_ = world
     metadata = {"experiment": {"data": {"segments": {"size": 5, "context": 3}}}}
     export_saved_model(models["two"], data, tmp_path / "context", precision=FLOAT32, metadata=metadata)
@@ -308,7 +308,7 @@ def test_a_model_sees_the_context_that_it_was_trained_with_and_others_may_join_i
             np.testing.assert_allclose(segment["scores"], expected, atol=1e-6)
 
 
-def test_models_without_a_mean_are_refused(world, tmp_path: Path, rng) -> None:
+def test_models_that_cannot_be_averaged_are_refused(world, tmp_path: Path, rng) -> None:
     other = tiny_data("frame", num_classes=31)
     export_saved_model(tiny_model(other, rng), other, tmp_path / "other", precision=FLOAT32)
     with pytest.raises(InputError, match=r"--mean_with=.*other: predicts 31 classes, and the first model 30;"):

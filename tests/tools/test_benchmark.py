@@ -114,7 +114,7 @@ def test_evaluate_benchmark_runs(tmp_path):
     assert "benchmark evaluate" in report.render("evaluate", result)
 
 
-def test_ways_take_turns_and_ratios_are_paired():
+def test_implementations_run_alternately_and_ratios_are_paired():
     """Rates 10, 40, 90 against 5, 10, 15: ratios 2, 4, 6."""
     calls = []
 
@@ -185,7 +185,7 @@ def test_resident_memory_is_seen():
         (["write"], "got 'write'"),
         (["read", "--output=missing/a.json"], "--output=missing/a.json: cannot be written"),
         (["models", "--match=["], "--match=[: not a regular expression (unterminated character set"),
-        pytest.param(["models", "--match=nothing"], "--match=nothing: finds no model", marks=pytest.mark.slow),
+        pytest.param(["models", "--match=nothing"], "--match=nothing: matches no model", marks=pytest.mark.slow),
         pytest.param(["read", "--data_dir=."], "--data_dir: no file matches './*.tfrecord'", marks=pytest.mark.slow),
     ],
 )

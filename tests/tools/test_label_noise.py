@@ -146,7 +146,7 @@ def test_tables_have_the_means_the_spread_and_the_gains():
     assert scores[0] == "| GAP@20 | 0 % wrong | 30 % wrong |"
     assert "| hard labels | 0.9100 (0.9000 to 0.9200) | 0.8100 (0.8000 to 0.8200) |" in scores
     assert "| reachable | 0.9900 | 0.9900 |" in scores and "| reachable | 0.6000 | 0.6000 |" in scores
-    assert "| of a perfect fit to the labels trained on | 0.9800 | 0.9800 |" in scores
+    assert "| reachable by a perfect fit to the training labels | 0.9800 | 0.9800 |" in scores
     # 0.91 - 0.81 is lost; the half soft labels recover 0.04 of it, the soft ones all of it.
     assert "| 30 % wrong | 10.00 | student, half soft | +4.00 (+3.00 to +5.00) | 40 % |" in gained
     assert "| 30 % wrong | 10.00 | student, soft alone | +10.00 (+10.00 to +10.00) | 100 % |" in gained
@@ -160,7 +160,7 @@ def test_the_figure_is_written(tmp_path):
     assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_results_that_are_there_are_not_made_again(tmp_path, monkeypatch):
+def test_existing_results_are_not_computed_again(tmp_path, monkeypatch):
     made = []
 
     def measure(options, settings, percent):
@@ -206,7 +206,7 @@ def test_bad_input_gives_a_one_line_error(tmp_path, changes, message):
 
 def test_shares_are_numbers():
     assert label_noise.shares(["0", "10"]) == [0, 10]
-    with pytest.raises(InputError, match="--noise=0,many: give whole numbers, of percent"):
+    with pytest.raises(InputError, match="--noise=0,many: give whole percentages"):
         label_noise.shares(["0", "many"])
 
 

@@ -219,12 +219,12 @@ def test_the_holder_of_the_lock_removes_files_of_a_killed_process(tmp_path: Path
     state = checkpoints.latest_state(tmp_path)
     assert state is not None and state.step == 1
     _save(tmp_path, 3)
-    assert left.is_dir()  # it might belong to a living process
+    assert left.is_dir()  # its process might still run
     checkpoints.remove_unfinished(tmp_path)
     assert _steps(tmp_path) == ["step_00000001", "step_00000003"]
 
 
-def test_all_variables_come_back_bit_for_bit(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_all_variables_are_restored_bit_for_bit(tmp_path: Path, rng: np.random.Generator) -> None:
     experiment = _experiment(ema_decay=0.9)
     variables = _state(experiment).named()
     for variable in variables.values():

@@ -139,7 +139,7 @@ def test_a_run_of_an_earlier_release_resumes_in_its_directory(tmp_path: Path, rn
     assert not list(tmp_path.glob("events*")) and not list((tmp_path / "run").glob("events*"))
 
 
-def test_a_run_that_starts_afresh_shows_its_own_configuration(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_run_that_starts_over_shows_its_own_configuration(tmp_path: Path, rng: np.random.Generator) -> None:
     _start(tmp_path / "run", {"optimizer": {"learning_rate": 5.0}}).scalars(3, "train", {"loss": 1.0})
     with _start(tmp_path / "run", {"optimizer": {"learning_rate": 0.5}}) as summaries:
         summaries.evaluation(2, random_metrics(rng), is_best=True)

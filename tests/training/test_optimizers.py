@@ -88,7 +88,7 @@ def test_first_step_by_hand() -> None:
     np.testing.assert_allclose(second, [[9e-3, 0.0625e-3]], rtol=1e-4)  # 1 - 0.999 has four digits in float32
 
 
-def test_decay_spares_biases_and_adam() -> None:
+def test_decay_does_not_apply_to_biases_and_adam() -> None:
     shapes: list[tuple[int, ...]] = [(), (3,), (3, 1), (3, 1, 2)]
     assert [decays(OptimizerConfig(name="adamw"), shape) for shape in shapes] == [False, False, True, True]
     assert not any(decays(OptimizerConfig(name="adam"), shape) for shape in shapes)

@@ -80,7 +80,7 @@ def test_patience_counts_evaluations_in_a_row() -> None:
     assert factors == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
 
 
-def test_an_improvement_below_the_threshold_does_not_count_for_the_rate_but_for_the_best() -> None:
+def test_an_improvement_below_the_threshold_counts_for_the_best_but_not_for_the_rate() -> None:
     plateau, config = Plateau(), ScheduleConfig(name="plateau", factor=0.5, patience=0, threshold=0.1)
     assert plateau.update(0.5, config)
     assert plateau.update(0.549, config)  # 1 - GAP falls by 9.8 % only

@@ -188,7 +188,7 @@ def test_a_run_on_segments_is_exported_and_reported(data_dir: Path, whole: Path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": {"mixup_alpha": 0.4}}, "train.mixup_alpha: of two segments mixed"),
+        ({"train": {"mixup_alpha": 0.4}}, "train.mixup_alpha: hardly any class is rated in both of two mixed segments"),
         ({"labels": {"soft": "scores"}}, "labels.soft are of whole videos"),
     ],
 )

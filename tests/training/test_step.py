@@ -119,7 +119,7 @@ def test_replicas_draw_different_dropout(rng: np.random.Generator, two_replicas:
     assert np.abs(trained(two_replicas, 0.5) - trained(one, 0.5)).max() > 1e-3
 
 
-def test_evaluation_is_of_the_averages(rng: np.random.Generator) -> None:
+def test_evaluation_uses_the_averages(rng: np.random.Generator) -> None:
     experiment = dataclasses.replace(_experiment(1), train=TrainConfig(ema_decay=0.9))
     state = TrainState(build_for_training(experiment), experiment)
     named = state.named()

@@ -130,7 +130,7 @@ def test_a_run_resumes_exactly_and_only_with_the_same_teacher(teacher: Path, dat
         _train(moved, data_dir, tmp_path / "again")
 
 
-def test_a_teacher_is_not_in_training(rng: np.random.Generator) -> None:
+def test_a_teacher_runs_in_inference_mode(rng: np.random.Generator) -> None:
     """The teacher uses neither dropout nor batch statistics."""
     spec = parse_experiment(_BASE).data.spec
     model = build_model({"name": "fcn", "hidden_sizes": [8], "dropout": 0.5}, spec)

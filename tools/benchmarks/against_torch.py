@@ -78,10 +78,10 @@ class _Worker:
 
 
 def run(options: Options) -> Result:
-    """Measures examples per second of three models, or those of them that --match finds, with both packages."""
+    """Measures examples per second of three models, or of those that --match selects, with both packages."""
     chosen = {name: at_least for name, at_least in _MODELS.items() if re.search(options.match, name)}
     if not chosen:
-        raise InputError(f"--match={options.match}: finds none of {', '.join(_MODELS)}")
+        raise InputError(f"--match={options.match}: matches none of {', '.join(_MODELS)}")
     measurements, facts = [], {}
     for name, at_least in chosen.items():
         measurement, facts[name], facts["PyTorch"] = _measure(name, at_least, options)

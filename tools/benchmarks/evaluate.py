@@ -126,5 +126,5 @@ def _memory_table(batches: Sequence[ScoredBatch], options: Options) -> Table:
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         rows.append([f"{num_videos:,}", *(f"{value / num_videos:,.0f}" for value in (held, gathering, highest))])
-    header = ("videos", "held", "highest while gathering", "highest with the result")
+    header = ("videos", "kept", "highest while gathering", "highest with the result")
     return Table("Memory of evaluation: bytes a video", header, rows)

@@ -31,7 +31,7 @@ def run(options: Options) -> Result:
 
     names = [name for name in registry.model_names() if re.search(options.match, name) and name != "weighted_mean"]
     if not names:
-        raise InputError(f"--match={options.match}: finds no model; yt8m-models lists them")
+        raise InputError(f"--match={options.match}: matches no model; yt8m-models lists them")
     cases = [(name, level) for name in names for level in registry.registration(name).levels]
     rows = [row for row in options.earlier if (row["model"], row["level"]) not in cases]
     for name, level in (bar := Progress(cases, desc="models", leave=False)):

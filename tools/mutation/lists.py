@@ -56,7 +56,7 @@ def load(path: Path = LIST) -> list[Mutant]:
     except (TypeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a list of mutants ({' '.join(str(error).split())})") from error
     if len({mutant.name for mutant in mutants}) < len(mutants):
-        raise InputError(f"{path}: two mutants have the same name")
+        raise InputError(f"{path}: two mutants have the same name; rename one")
     return mutants
 
 
@@ -70,7 +70,7 @@ def find(root: Path, snippet: str) -> Path:
     found = [path.relative_to(root) for path, count in sorted(counts.items()) for _ in range(count)]
     if len(found) != 1:
         where = f" ({', '.join(map(str, found))})" if found else ""
-        raise InputError(f"the snippet is there {len(found)} times, not once{where}")
+        raise InputError(f"the snippet occurs {len(found)} times, not once{where}")
     return found[0]
 
 

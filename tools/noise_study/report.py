@@ -46,19 +46,19 @@ def tables(levels: Sequence[Mapping[str, Any]]) -> str:
 def _scores(levels: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [_row("GAP@20", *(f"{level['percent']} % wrong" for level in levels)), _rule(1 + len(levels))]
     for against in ("truth", "noisy"):
-        title = "the truth" if against == "truth" else "labels as wrong as those trained on"
+        title = "the truth" if against == "truth" else "labels as wrong as the training labels"
         lines.append(_row(f"**against {title}**", *[""] * len(levels)))
         for name in levels[0][against]:
             lines.append(_row(_NAMES.get(name, name), *(_spread(level[against][name]) for level in levels)))
         lines.append(_row("reachable", *(f"{level['reachable'][against]:.4f}" for level in levels)))
         if against == "truth":
             cells = (f"{level['reachable']['truth_from_noisy_labels']:.4f}" for level in levels)
-            lines.append(_row("of a perfect fit to the labels trained on", *cells))
+            lines.append(_row("reachable by a perfect fit to the training labels", *cells))
     return lines
 
 
 def _gains(levels: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [_row("against the truth", "wrong labels cost", "student", "gain, in points", "recovered"), _rule(5)]
+    lines = [_row("against the truth", "loss from wrong labels", "student", "gain, in points", "recovered"), _rule(5)]
     clean = statistics.fmean(levels[0]["truth"][HARD])
     for level in levels:
         hard = statistics.fmean(level["truth"][HARD])

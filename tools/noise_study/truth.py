@@ -159,7 +159,7 @@ def _training_labels(level: Level) -> dict[str, Any]:
 
 
 def _posterior_gap(parameters: Mapping[str, Any], shards: Sequence[str], labels: Labels) -> float:
-    """Computes GAP against the truth of a perfect fit to the *written* labels: of the probabilities of these labels."""
+    """Computes GAP, against the truth, of the probabilities of the *written* labels: those of a perfect fit to them."""
     names = [field.name for field in dataclasses.fields(SampleConfig)]
     config = SampleConfig(**{name: parameters[name] for name in names})
     keys = {f"mean_{name}": tf.io.FixedLenFeature([size], tf.float32) for name, size in config.feature_sizes.items()}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _PARTITION = flags.DEFINE_string("partition", None, "Partition to fetch: VERSION/LEVEL/SPLIT.", required=True)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Directory for the shards.", required=True)
-_FILES = flags.DEFINE_list("files", None, "Only these, by number: ranges and numbers such as 0..99,200.")
+_FILES = flags.DEFINE_list("files", None, "Fetch only these files, by number: ranges and numbers such as 0..99,200.")
 _SHARD = flags.DEFINE_list(
     "shard",
     None,
@@ -42,7 +42,7 @@ _NAMES = flags.DEFINE_enum(
 )
 _MIRROR = flags.DEFINE_enum("mirror", "us", ["us", "eu", "asia"], "Server to fetch from; the nearest one is fastest.")
 _BASE_URL = flags.DEFINE_string(
-    "base_url", None, "A server of your own instead: plans below URL/2/download_plans/, files below URL/2/video/train/."
+    "base_url", None, "Your own server, with plans below URL/2/download_plans/ and files below URL/2/video/train/."
 )
 _CONNECTIONS = flags.DEFINE_integer("connections", 4, "Files that are fetched at once.", lower_bound=1, upper_bound=64)
 _TIMEOUT = flags.DEFINE_float(
@@ -92,10 +92,10 @@ def _plan_text(found: Survey, partition: str, directory: str) -> str:
     from yt8m_tf.console.tables import size
 
     there = found.num_selected - len(found.missing)
-    lines = [f"{partition}: {found.num_selected:,} of {found.num_published:,} files selected, {there:,} are there"]
+    lines = [f"{partition}: {found.num_selected:,} of {found.num_published:,} files selected, {there:,} fetched before"]
     if found.missing:
         total = "unknown size" if found.num_bytes is None else f"about {size(found.num_bytes)}"
-        parts = f", of which {size(found.num_fetched)} are there" if found.num_fetched else ""
+        parts = f", of which {size(found.num_fetched)} were fetched before" if found.num_fetched else ""
         lines.append(f"to fetch: {len(found.missing):,} files, {total}{parts}")
     lines.append(f"{directory}: {size(found.num_free)} free")
     return "\n".join(lines)

@@ -58,7 +58,7 @@ _VOCABULARY = flags.DEFINE_string(
     "vocabulary",
     None,
     "The dataset's vocabulary.csv, for names of classes; the default is the run's data.vocabulary below --data_dir, if"
-    " it is there, or what a SavedModel carries.",
+    " it is there, or the names in a SavedModel.",
 )
 _PROJECTOR = flags.DEFINE_bool(
     "projector", False, "Write the class weights of a run for TensorBoard's projector; --vocabulary names them."

@@ -40,7 +40,7 @@ def launch(
       lean: return large blocks of memory to the system as soon as they are free, for a command that loads one model
         after another; otherwise TensorFlow keeps them.
       framework: import TensorFlow before `main`; otherwise a `main` that needs it calls `import_quietly` itself, after
-        a look at its flags.
+        it has checked its flags.
       positional: what the positional arguments are, for messages; None if there are none.
       failure: the exit status of an error.
     """

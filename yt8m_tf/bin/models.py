@@ -7,7 +7,7 @@ Example:
   yt8m-models --markdown=docs/MODELS.md
   yt8m-models --reference=docs/CONFIGURATION.md
   yt8m-models --sizes=configs/model_sizes.csv      # after a change to models or configurations: builds all of them
-  yt8m-models --costs=configs/known_models.csv     # likewise, after a change to pipelines too: what --plan looks up
+  yt8m-models --costs=configs/known_models.csv     # also after a change to pipelines; --plan reads this file
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from absl import flags
 from yt8m_tf.bin.launch import launch
 from yt8m_tf.console.quiet import import_quietly
 
-_MATCH = flags.DEFINE_string("match", "", "Only configurations whose name or model this regular expression finds.")
+_MATCH = flags.DEFINE_string("match", "", "A regular expression: only configurations whose name or model matches.")
 _MARKDOWN = flags.DEFINE_string("markdown", None, "Write the page of all models to this file instead.")
 _SIZES = flags.DEFINE_string("sizes", None, "Build all models, and write the table of their sizes to this file.")
 _COSTS = flags.DEFINE_string(
@@ -40,14 +40,14 @@ def main(_: Sequence[str]) -> None:
     written = (_MARKDOWN, _SIZES, _COSTS, _REFERENCE)
     paths = {flag.name: files.local_path(flag.value, f"--{flag.name}") for flag in written if flag.present}
     if paths and _MATCH.value:
-        raise InputError(f"--{next(iter(paths))}: the file is of all models; leave --match out")
+        raise InputError(f"--{next(iter(paths))}: the file lists all models; leave --match out")
     if made := [(path, tables[name]) for name, path in paths.items() if name in tables]:
         return _write(*made[0])
     sizes, published = catalogue.read_sizes(), catalogue.read_published()
     everything = (catalogue.describe(selector, sizes, published) for selector in catalogue.selectors())
     entries = [entry for entry in everything if wanted.search(entry.selector) or wanted.search(entry.model)]
     if not entries:
-        raise InputError(f"--match={_MATCH.value}: finds no configuration; leave it out to see all")
+        raise InputError(f"--match={_MATCH.value}: matches no configuration; leave it out to see all")
     if "markdown" in paths:
         import_quietly()
         with files.whole_file(paths["markdown"]) as temporary:

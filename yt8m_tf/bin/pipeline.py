@@ -2,7 +2,7 @@
 
 A pipeline is a table of stages. A stage is skipped if its outputs are complete, and its inputs and configuration are
 unchanged. After an interruption, the same command resumes. A stage whose configuration or data has changed starts
-afresh only if --restart names it, and its earlier outputs move to WORKDIR/.old. --plan shows every stage with its
+over only if --restart names it, and its earlier outputs move to WORKDIR/.old. --plan shows every stage with its
 state, changes and costs, and runs nothing.
 
 Example:
@@ -38,7 +38,7 @@ _TERAFLOPS = flags.DEFINE_float(
 _RESTART = flags.DEFINE_multi_string(
     "restart",
     [],
-    "Stage that may start afresh if it has changed, with the later stages whose inputs it changes: a name shown by"
+    "Stage that may start over if it has changed, with the later stages whose inputs it changes: a name shown by"
     " --plan, or a pattern such as 'train *'; repeatable. Earlier outputs move to WORKDIR/.old.",
 )
 _JOBS = flags.DEFINE_integer("jobs", 1, "Stages run at once.", lower_bound=1)

@@ -26,7 +26,7 @@ _SCALING = flags.DEFINE_enum(
     None,
     ["none", "unit", "tf", "torch", "caffe"],
     "Pixel values that these models expect: 0 to 255, 0 to 1, -1 to 1, or as Keras scales them for networks of"
-    " PyTorch and Caffe; the default is an application's own, and else none.",
+    " PyTorch and Caffe; the default is an application's own scaling, or none.",
 )
 _MAX_SECONDS = flags.DEFINE_integer("max_seconds", 303, "Seconds of a video; the rest is left out.", lower_bound=1)
 _WITHOUT_AUDIO = flags.DEFINE_enum(

@@ -24,7 +24,7 @@ from yt8m_tf.bin.launch import launch
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of yt8m-pipeline, or of a run of yt8m-train.", required=True)
 _OUTPUT = flags.DEFINE_string("output", "report.html", "The page; pictures are written to NAME_files beside it.")
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Directory of data.validation's patterns; without it, scores must exist."
+    "data_dir", None, "Directory to which data.validation is relative; without it, scores must exist."
 )
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary", None, "The dataset's vocabulary.csv; the default is the model's data.vocabulary below --data_dir."
@@ -33,7 +33,9 @@ _MODEL = flags.DEFINE_string("model", None, "Run to analyse in detail; the defau
 _NUM_SHARDS = flags.DEFINE_integer(
     "num_shards", 100, "Validation shards for curves, confusions and examples; 0: all.", lower_bound=0
 )
-_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 3, "Best, worst and random videos to show.", lower_bound=0)
+_NUM_EXAMPLES = flags.DEFINE_integer(
+    "num_examples", 3, "Number of best, of worst and of random videos to show.", lower_bound=0
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Random seed for the choice of videos.", lower_bound=0)
 
 

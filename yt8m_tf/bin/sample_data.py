@@ -148,9 +148,9 @@ def _report(output_dir: str, summary: dict[str, Any]) -> str:
             lines.append(f"  best reachable GAP on {split}: {reached}; the class prior alone: {prior:.4f}")
     for split, maps in summary.get("best_reachable_map", {}).items():
         if maps:
-            reached = f"{maps['clip']:.4f}, {maps['segment']:.4f} from a scene alone"
+            reached = f"{maps['clip']:.4f} given the clip, {maps['segment']:.4f} given only the scene"
             lines.append(
-                f"  best reachable MAP on {split}: {reached}; of whole videos: {summary['video_map'][split]:.4f}"
+                f"  best reachable MAP on {split}: {reached}; one score per video: {summary['video_map'][split]:.4f}"
             )
     return "\n".join(lines)
 

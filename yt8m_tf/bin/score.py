@@ -39,7 +39,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", ".", "Directory to which --input is 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the score shards, or the embeddings.", required=True)
 _KIND = flags.DEFINE_enum("kind", "scores", ["scores", "embeddings"], "Output for each video.")
 _FORMAT = flags.DEFINE_enum("format", "tfrecord", ["tfrecord", "npy"], "File format of embeddings.")
-_TOP_K = flags.DEFINE_integer("top_k", 100, "Classes of each video.", lower_bound=1)
+_TOP_K = flags.DEFINE_integer("top_k", 100, "Number of highest scores to keep for each video.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,

@@ -1,7 +1,7 @@
 """Writes an HTML page that shows when classes occur in a video: those with the highest scores, as bands over time.
 
-Scores, ratings and labels are shown on hover, and in a table. With --video the page plays the file, in step with the
-bands. The page is self-contained, and readable on a phone, in light or dark mode.
+Scores, ratings and labels are shown on hover, and in a table. With --video the page plays the file, synchronised with
+the bands. The page is self-contained, and readable on a phone, in light or dark mode.
 
 With --saved_model, --input is frame-level shards, whose windows are scored as by yt8m-infer --segments; labels and
 ratings come from the same records. Otherwise it is the file of yt8m-infer --segments=5 --format=jsonl, and labels and

@@ -99,7 +99,10 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
             raise ValueError("other arrays than those of a clustering")
     except tf.errors.OpError as error:
         reason = files.why_unreadable(error)
-        remedy = f"fit centroids with yt8m-kmeans --num_clusters={variable.shape[0]} --features={flags}, or name theirs"
+        remedy = (
+            f"fit centroids with yt8m-kmeans --num_clusters={variable.shape[0]} --features={flags}, or name a file of"
+            " such centroids"
+        )
         raise InputError(f"{where} cannot be read ({reason}); {remedy}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{where} is not a file of centroids; name one that yt8m-kmeans wrote") from error

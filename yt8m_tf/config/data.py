@@ -40,7 +40,7 @@ class RecordsConfig:
         for the feature `rgb` at video level, `rgb` itself at frame level), `id` to the key of the id (standard: `id`
         or `video_id`, whichever a record has), `labels` to the key of the labels (standard: `labels`).
       max_frames: the most frames of a clip; later frames are cut off.
-      frame_lengths: lengths in frames to which batches of clips are padded, the shortest that fits (each length
+      frame_lengths: lengths in frames to which clips are padded: each batch to the shortest that fits (each length
         compiles once under XLA); `max_frames` is always one of them.
       max_frame_difference: the most frames by which the features of a clip may differ in length; the shorter one
         counts. null: any number.
@@ -72,7 +72,10 @@ class RecordsConfig:
             raise ValueError(f"data.keys names '{min(unknown)}', which data.features does not have")
         fields = {*self.id_keys, self.labels_key}
         if wrong := [name for name, key in self.keys.items() if name in self.features and key in fields]:
-            raise ValueError(f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is not a feature; name the key of one")
+            raise ValueError(
+                f"data.keys.{wrong[0]}: '{self.keys[wrong[0]]}' is the key of the id or the labels; name the key of the"
+                " feature"
+            )
         self._check_means()
         if self.level == "video" and self.frames.steps(training=True):
             raise ValueError("data.frames is for clips: leave it out, or set data.level: frame")
@@ -253,7 +256,7 @@ class DataConfig(OrderConfig, FoldsConfig, ShardsConfig, TargetsConfig, RecordsC
 
     @property
     def records(self) -> RecordsConfig:
-        """The features alone, to read records without their labels."""
+        """Only the features, to read records without their labels."""
         return RecordsConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(RecordsConfig)})
 
     @property

@@ -23,7 +23,7 @@ class LabelsConfig:
       teacher: run directory (also of a weighted mean) or a SavedModel that yt8m-export wrote, relative to `--data_dir`,
         or "pretrained", the model in the package; null: none. Its best weights score the student's input, after mixup.
         A teacher has partly memorised the labels of its training videos, so its scores for them add little. Train with
-        a broad `train.mixup_alpha` (1.0), which gives inputs that are new to both. A run that was trained on the
+        a large `train.mixup_alpha` (1.0), which gives inputs that are new to both. A run that was trained on the
         validation data of this run is refused.
       teacher_folds: out-of-fold teachers: a pattern for the runs of all folds (`data.num_folds`), such as
         `runs/moe/fold_*`, relative to `--data_dir`; null: none. The teacher of a video is the run that held out the
@@ -265,7 +265,7 @@ class ExperimentConfig:
                     )
             if self.train.mixup_alpha:
                 raise ValueError(
-                    "train.mixup_alpha: of two segments mixed hardly any class is rated in both; set it to 0 with"
+                    "train.mixup_alpha: hardly any class is rated in both of two mixed segments; set it to 0 with"
                     " data.segments"
                 )
 

@@ -11,7 +11,7 @@ from yt8m_tf.config import checks
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """A feature of the records. A size alone, `rgb: 1024`, is short for `rgb: {size: 1024}`.
+    """A feature of the records. A plain size, `rgb: 1024`, is short for `rgb: {size: 1024}`.
 
     Attributes:
       size: D, the number of values in a vector.
@@ -19,7 +19,7 @@ class FeatureConfig:
         "float_list", D floats in a list of floats, as MediaPipe writes them. null: as in YouTube-8M, "float_list" at
         video level and "uint8" at frame level.
       range: [lowest, highest]. For codes, the values of 0 and 255 in YouTube-8M's formula (`schema.dequantise`); null:
-        [-2, 2], as in YouTube-8M. For floats, the bounds: a value outside is an error; null: any finite value is right.
+        [-2, 2], as in YouTube-8M. For floats, the bounds: a value outside is an error; null: any finite value is valid.
       in_context: for clips: the values are in the context of the record (or in a `tf.train.Example`), not in a list of
         frames. A single vector applies to every frame; several vectors, concatenated, are the frames.
       mean_of: for clips: this feature is the mean of the feature of this name over the whole clip, as floats, repeated

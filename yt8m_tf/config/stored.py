@@ -1,6 +1,6 @@
 """Completes stored configurations of earlier releases: a missing key means the behaviour before the key existed.
 
-Listed here are the new keys whose default is another behaviour. A run of an earlier release can thus be resumed,
+This module lists the new keys whose default changes the behaviour. A run of an earlier release can thus be resumed,
 evaluated and exported as it was trained.
 """
 
@@ -47,7 +47,7 @@ def completed(values: Any) -> Any:
 
 
 def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Does the same for the `data` section alone."""
+    """Does the same for only the `data` section."""
     return {"max_frame_difference": None, **data}
 
 

@@ -134,7 +134,7 @@ def encode(features: Mapping[str, np.ndarray], sizes: Mapping[str, int], storage
         if values.shape[-1] != sizes[name]:
             raise EncodingError(f"{name} has {values.shape[-1]} values, and others have {sizes[name]}")
     if len(ranks) > 1:
-        raise EncodingError("has frames of some features, and of others a single vector")
+        raise EncodingError("has frames for some features, but a single vector for others")
     if ranks == {1}:
         whole = Storage("float32")
         means = {name: _named(name, whole, values) for name, values in features.items()}

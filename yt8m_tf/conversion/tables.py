@@ -62,7 +62,7 @@ class TableFormat:
       split_column: column of "train", "validate" or "test"; without such a column, `validate_share` applies.
       separator: the separator of labels in a text.
       validate_share: the share of the videos used for validation, if there are no splits. The choice depends only on
-        each video's id, so that new videos do not move others.
+        each video's id, so that new videos do not change the split of others.
     """
 
     id_column: str = "id"

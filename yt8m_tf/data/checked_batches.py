@@ -62,7 +62,7 @@ def usable_records(
 ) -> tf.data.Dataset:
     """Leaves out and counts clips without frames and videos without labels, if `faults` says so.
 
-    This takes a second look at every record.
+    For this, every record is read a second time.
 
     Args:
       pairs: pairs of a position and a serialized record, or a structure that starts with one.

@@ -112,7 +112,7 @@ def _tensor(values: np.ndarray) -> tf.Tensor:
 
 
 def count_records(shards: Sequence[str]) -> int | None:
-    """Counts the records of local shards from their headers alone; None if shards are not local or cannot be read."""
+    """Counts the records of local shards from only their headers; None if shards are not local or cannot be read."""
     if not is_local(shards):
         return None
     count = 0

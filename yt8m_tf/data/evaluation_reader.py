@@ -53,8 +53,8 @@ class EvaluationReader:
         rated, shards, limits = ratings_of(self.data), self.groups.shards, self._limits(good)
         left_whole = all(limit < 0 for limit in limits) and not any(left_out(self.data, self.faults))
         if start == 0 and left_whole and not rated:
-            # A position that accompanies every record takes half as long as its raw reading. Here every record is in a
-            # batch, so the number of records read is a position, too: `serialized_records` skips so many of all groups.
+            # Attaching a position to every record costs half as much time as reading it. Here every record is in a
+            # batch, so the number of records read can be the position: `serialized_records` skips that many records.
             return tf.data.TFRecordDataset(shards).batch(self.batch_size).enumerate(), self._parse_counted
         attach = segments.cutter(rated, self.faults) if rated else None
         pairs = serialized_records(self.groups, start, 0, limits, len(shards), attach=attach)

@@ -216,9 +216,7 @@ class Layout:
         if level == "frame" and (self.longest > schema.MAX_FRAMES or not is_standard):
             lines.append(f"  max_frames: {self.longest}  # of the longest clip")
         if level == "frame" and self.difference > 1:
-            lines.append(
-                f"  max_frame_difference: {self.difference}  # features of a clip differ so much; the shorter counts"
-            )
+            lines.append(f"  max_frame_difference: {self.difference}  # the largest difference in a clip")
         if (found := self.labels.get(keys.get("labels", schema.LABELS_KEY))) is None:
             return [*lines, "  # no labels: set num_classes yourself"]
         most, highest = found

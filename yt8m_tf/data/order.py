@@ -1,4 +1,4 @@
-"""The order in which records are read: a function of (seed, position) alone.
+"""The order in which records are read: a function of only (seed, position).
 
 Shards are shuffled for every pass and read in groups; the records of a group are interleaved and shuffled within a
 window. A position is (group, records of the group already used), so resuming from it re-reads at most one group.

@@ -1,6 +1,6 @@
 """Streams of parsed batches from shards: endless and shuffled for training, one pass in order for everything else.
 
-The order of the training records is a function of (seed, position) alone (`order`), so a killed run resumes with the
+The order of the training records is a function of only (seed, position) (`order`), so a killed run resumes with the
 very next record.
 """
 

@@ -95,7 +95,7 @@ def _cosine(features: Features, num_frames: tf.Tensor, config: SamplingConfig, s
     norms = tf.norm(frames, axis=2)
     likeness = tf.abs(products) / tf.maximum(norms[:, 1:] * norms[:, :-1], 1e-12)
     number = tf.range(1, length_of(frames))  # of the later frame
-    likeness = tf.where(number < num_frames[:, None], likeness, 2.0)  # padding only once all frames are taken
+    likeness = tf.where(number < num_frames[:, None], likeness, 2.0)  # padding is taken only after all frames
     others = tf.sort(tf.math.top_k(-likeness, count - 1).indices + 1, axis=1)  # [B, count - 1]
     return tf.pad(others, [[0, 0], [1, 0]]), tf.minimum(num_frames, count)
 
@@ -149,8 +149,8 @@ def _segment_means(
     if seed is None:
         segment = number * kept[:, None] // num_frames[:, None]  # [B, T]
     else:
-        # Cut before the frames with the highest of T - 1 draws, never after a clip's end.
-        # Drawn frame by frame, so that more padding does not change the draws of the frames before it.
+        # A segment begins at each frame with one of the S - 1 highest draws; frames after a clip's end have none.
+        # Draws are made frame by frame, so that more padding does not change the draws of the frames before it.
         draws = tf.transpose(_uniform([length - 1, tf.shape(num_frames)[0]], seed))  # [B, T - 1]
         draws = tf.where(number[1:] < num_frames[:, None], draws, -1.0)
         cuts = tf.math.top_k(draws, count - 1).indices + 1  # [B, S - 1]

@@ -89,7 +89,7 @@ def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
     """Returns the advice for a pattern that matches nothing."""
     hint = "check --data_dir and the pattern" if data_dir else "check the pattern"
     if source.startswith("--") and len(patterns) > 1:
-        hint += f"; a path with a comma stands in double quotes: {source}='\"a,b.tfrecord\"'"
+        hint += f"; write a path with a comma in double quotes: {source}='\"a,b.tfrecord\"'"
     return hint
 
 
@@ -125,7 +125,8 @@ def identity(path: str, real: Callable[[str], str] = os.path.realpath) -> str:
 def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
     """Assigns shards, sorted by (sha256 of the base name, base name), to folds 0, 1, ... round-robin.
 
-    Videos are spread over shards at random, so whole shards make sound folds, without a copy of the data or an index.
+    Videos are spread over shards at random, so folds of whole shards are random samples. They need no copy of the data
+    and no index.
 
     Returns:
       The fold of each shard, 0 to num_folds - 1, by base name.
@@ -138,7 +139,7 @@ def assign_folds(shards: Sequence[str], num_folds: int) -> dict[str, int]:
         raise InputError(f"num_folds must be from 2 to the number of shards, {len(names)}; got {num_folds}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"two shards are named '{twice}'; folds go by base name, so rename one")
+        raise InputError(f"two shards are named '{twice}'; folds are assigned by base name; rename one")
     dealt = sorted(names, key=lambda name: (hashlib.sha256(name.encode()).hexdigest(), name))
     return {name: position % num_folds for position, name in enumerate(dealt)}
 

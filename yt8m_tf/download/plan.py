@@ -157,7 +157,7 @@ def parse_plan(content: bytes, partition: Partition, url: str) -> list[Published
     found.sort(key=lambda file: (file.number is None, file.number, file.name))
     uses = Counter(file.numbered_name for file in found)
     if twice := [file for file in found if uses[file.numbered_name] > 1]:
-        raise InputError(f"{url}: lists two files of the number of '{twice[0].name}'; check the address")
+        raise InputError(f"{url}: lists two files with the same number as '{twice[0].name}'; check the address")
     return found
 
 

@@ -88,7 +88,7 @@ def combine_stack(
         data = common_data([run for _, run in found], [trained.experiment.data for trained, _ in opened])
         if data.num_classes != stacking.num_classes:
             raise InputError(
-                f"--members: models of {data.num_classes:,} classes, the stacking in {stacked} is of"
+                f"--members: the models have {data.num_classes:,} classes, but the stacking in {stacked} has"
                 f" {stacking.num_classes:,}; name the runs that were stacked"
             )
         model: dict[str, Any] = {

@@ -167,7 +167,7 @@ def _classes(text: str, num_classes: int) -> list[int]:
 
 def _below(class_id: int, num_classes: int) -> int:
     if not 0 <= class_id < num_classes:
-        raise ValueError(f"class {class_id} is not one of --num_classes={num_classes}, which count from 0")
+        raise ValueError(f"class {class_id} is not below --num_classes={num_classes}; class ids begin at 0")
     return class_id
 
 

@@ -45,7 +45,7 @@ class Additions:
         if self.mediapipe:
             frames_specs(data)
         if self.frames and data.level == "frame":
-            raise InputError("--frames: the model reads frame-level records as it is; leave the flag out")
+            raise InputError("--frames: the model already reads frame-level records; leave the flag out")
 
     def names(self, vocabulary: str | os.PathLike[str] | None, num_classes: int) -> list[str] | None:
         """Returns the names for the output `class_names`; None if it is not wanted.

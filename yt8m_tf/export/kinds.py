@@ -1,4 +1,4 @@
-"""Tells the weights of a checkpoint from optimizer slots and other variables that inference does not read.
+"""Distinguishes a checkpoint's weights from optimizer slots and other variables that inference does not read.
 
 Variables of our own checkpoints are classified by the first part of the name. Those of TensorFlow 1 are classified by
 `_NAMED`, where a suffix counts only if the variable that it belongs to exists, too (`tower/w/Adam` with `tower/w`). A

@@ -78,7 +78,7 @@ class Comparison:
         change = abs(self.gap - self.gap_float32)
         if not change <= tolerance:
             raise InputError(
-                f"GAP@20 of {model} is {self.gap:.6f}, of the float32 model {self.gap_float32:.6f}: they differ by more"
+                f"GAP@20 of {model} is {self.gap:.6f}, with float32 {self.gap_float32:.6f}: they differ by more"
                 f" than --tolerance={tolerance:g}; {remedy}, or allow more"
             )
 

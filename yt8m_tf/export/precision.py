@@ -95,7 +95,8 @@ def parse_precision(text: str) -> Precision:
     for rule, before in zip(rules[1:], rules, strict=False):
         if before.pattern == "*":
             raise InputError(
-                f"--precision={text}: '{rule}' comes after '{before}', which matches everything; put it first"
+                f"--precision={text}: '{rule}' comes after '{before}', which matches everything, so it never applies;"
+                " put it first"
             )
     return Precision(rules)
 

@@ -70,7 +70,7 @@ class ExportReport:
 
 def _compared(what: str, found: Comparison) -> list[str]:
     return [
-        f"{what}: GAP@20 {found.gap:.6f}, of the float32 model {found.gap_float32:.6f}"
+        f"{what}: GAP@20 {found.gap:.6f}, float32 model {found.gap_float32:.6f}"
         f" ({found.num_videos:,} validation videos);",
         f"  scores differ by {found.max_difference:.2e} at most, {found.mean_difference:.2e} on average",
     ]

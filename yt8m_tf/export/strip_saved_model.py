@@ -44,7 +44,9 @@ def strip_saved_model(source: Path, target: Path) -> Stripped:
         except (OSError, ValueError, LookupError, AssertionError, tf.errors.OpError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"--input={source}: cannot be stripped ({' '.join(str(error).split())})") from error
+            raise InputError(
+                f"--input={source}: cannot be stripped ({' '.join(str(error).split())}); use it as it is"
+            ) from error
         for name in ("assets", "assets.extra"):
             if (source / name).is_dir():
                 shutil.copytree(source / name, temporary / name, dirs_exist_ok=True)
@@ -102,7 +104,7 @@ def _check_same(source: Path, old: Any, new: Any) -> None:
         }
 
     if described(old) != described(new):
-        raise InputError(f"--input={source}: its signatures do not survive being saved again; use it as it is")
+        raise InputError(f"--input={source}: its signatures change if they are saved again; use it as it is")
 
 
 def _save_graph(source: Path, target: Path, saved: SavedModel) -> None:

@@ -188,7 +188,7 @@ def load_backbones(recipe: Recipe) -> Backbones:
     """Loads the backbones of a recipe.
 
     Raises:
-      InputError: see `check_recipe`; or a file is damaged, or not one of the backbone.
+      InputError: see `check_recipe`; or a file is damaged, or is not a file of the backbone.
     """
     check_recipe(recipe)
     pictures: dict[str, PictureBackbone] = {}

@@ -112,7 +112,7 @@ def extract(
             reasons = [f"{row.file}: {row.outcome.problem}" for row in rows if row.status == "failed"]
             reason = reasons[0] if reasons else "the table names none of them"
             raise InputError(
-                f"--input: not one of {len(videos):,} files can be used ({reason}); see {output_dir / REPORT}"
+                f"--input: none of the {len(videos):,} files can be used ({reason}); see {output_dir / REPORT}"
             )
         files.write_json(output_dir / RECIPE, strict_yaml.to_dict(recipe))
         layout = Layout(options.levels, options.videos_per_shard, next(iter(used.values())).sizes, recipe.storage)

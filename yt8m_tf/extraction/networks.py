@@ -249,7 +249,7 @@ def _pooled(values: tf.Tensor) -> np.ndarray:
     if values.shape.rank == 4:
         values = tf.reduce_mean(values, axis=[1, 2])
     if values.shape.rank != 2:
-        raise ValueError(f"its output has the shape {values.shape}, and no vector for each input")
+        raise ValueError(f"its output has the shape {values.shape}, not one vector for each input")
     return tf.cast(values, tf.float32).numpy()
 
 

@@ -17,7 +17,7 @@ def find_videos(
 ) -> dict[str, Path]:
     """Finds video files, by the ids of the videos.
 
-    The id is the file's name without its suffix, or with it if the table has it so.
+    The id is the file's name without its suffix, or with the suffix if the table lists it so.
 
     Args:
       patterns: files, patterns, or directories, which stand for all files in and below them that are neither hidden nor

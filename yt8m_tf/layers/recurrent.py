@@ -30,7 +30,7 @@ FusedCell = Literal["lstm", "gru"]
 
 
 class _Loop(keras.layers.RNN):
-    """The loop of an LSTM or a GRU, which replaces Keras' own if the arguments are such that cuDNN would allow."""
+    """The loop of an LSTM or a GRU, which replaces Keras' own if cuDNN would allow the arguments."""
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         """Returns the last output, all outputs and the last states, as in Keras.

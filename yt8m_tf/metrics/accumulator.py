@@ -49,8 +49,9 @@ class Metrics:
       gap: GAP@20. Each video's 20 highest scores are pooled and ranked; the precision at the ranks of the positives is
         summed and divided by the number of all labels, including labels outside a top 20. So a single video with 25
         labels, ranked perfectly, gets 0.8. See https://www.kaggle.com/c/youtube8m-2018/overview/evaluation.
-      hit_at_1: share of videos whose highest score is a label.
-      perr: mean over videos of the share of labels among the n highest scores of a video with n labels; 0 if n = 0.
+      hit_at_1: share of videos whose class with the highest score is a label.
+      perr: for a video with n labels, the share of labels among its n classes with the highest scores, 0 if n = 0;
+        the mean over videos.
       map: mean of `average_precision` over the classes that have positives.
       bce: mean binary cross-entropy over videos and classes, in nats.
       calibration_error: expected calibration error of all videos and classes, over 15 bins of equal width.

@@ -73,6 +73,6 @@ def top_pairs(
     keys = (videos.astype(np.uint64) << np.uint64(32)) | (descending << np.uint64(16)) | classes.astype(np.uint64)
     order = np.argsort(keys)
     first = np.searchsorted(videos, videos)  # the first row of each row's video
-    ranks = np.arange(len(videos)) - first  # of the sorted rows, in which each video's rows keep their range
+    ranks = np.arange(len(videos)) - first  # of the sorted rows: sorting keeps each video's rows in the same range
     kept = ranks < top_k
     return order[kept], ranks[kept]

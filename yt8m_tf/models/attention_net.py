@@ -19,8 +19,9 @@ from yt8m_tf.models.registry import model_inputs, register_model
 class AttentionNetConfig:
     """Sizes of the network.
 
-    The original has five variants. Variant 1 has the defaults. The others have a dropout of 0.3, and: 2: the default
-    sizes; 3: 5 layers of 512; 4: 4 layers of 768; 5: as 4, with layer_dropout and without batch_norm.
+    The original has five variants. Variant 1 has the defaults. The others have a dropout of 0.3. Variant 2 has the
+    default sizes, variant 3 has 5 layers of 512, and variant 4 has 4 layers of 768. Variant 5 is like variant 4, with
+    layer_dropout and without batch_norm.
 
     Attributes:
       hidden_size: h, of every attention layer.

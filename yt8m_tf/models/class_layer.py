@@ -39,7 +39,7 @@ def class_weights(model: keras.Model, spec: InputSpec, flag: str) -> np.ndarray:
     found = [_kernel(layer) for part in parts(model) if (layer := _class_layer(part, spec)) is not None]
     if not found:
         raise InputError(
-            f"{flag}: model '{model.name}' has no layer with a kernel of a column for each of the"
+            f"{flag}: model '{model.name}' has no layer whose kernel has a column for each of the"
             f" {spec.num_classes} classes; leave the flag out"
         )
     vectors = [np.ascontiguousarray(kernel[:, : spec.num_classes].T, np.float32) for kernel in found]  # type: ignore

@@ -2,7 +2,7 @@
 
 The trunk is a whole `resnet_like` with `inner_size` outputs, then ReLU. Outputs are classes first, then verticals.
 
-Reference: https://arxiv.org/abs/1809.04403. The recurrent ones are in the spirit of "Learning Structured Inference
+Reference: https://arxiv.org/abs/1809.04403. The recurrent ones follow the idea of "Learning Structured Inference
 Neural Networks with Label Relations", https://arxiv.org/abs/1511.05616, which passes messages in both directions
 between levels of labels. The original states neither the width of the RNN nor the number of repeats; these defaults are
 our own.

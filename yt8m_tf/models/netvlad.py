@@ -146,7 +146,7 @@ def build_soft_dbof(config: SoftDBoFConfig, spec: InputSpec) -> keras.Model:
             bag = bag * ops.sigmoid(blocks.batch_norm(gates, f"{name}_gate_bn"))
         return l2_normalise(bag)
 
-    # Normalised frames only reach another batch normalisation here, which would subtract an offset again.
+    # Here normalised frames go only to another batch normalisation, which would subtract an offset again.
     return _pooling_model("soft_dbof", config, spec, pool, center_inputs=False)
 
 

@@ -49,7 +49,7 @@ class RNNConfig:
     def __post_init__(self) -> None:
         checks.at_least(self, 0, "bidirectional_layers")
         if self.cell_state and self.cell != "lstm":
-            raise ValueError(f"cell_state must be false with cell {self.cell}, which has no state but its output")
+            raise ValueError(f"cell_state must be false with cell {self.cell}, which has no state except its output")
         if self.feature_hidden_sizes and not self.late_fusion:
             raise ValueError("feature_hidden_sizes needs late_fusion: one stack has one list of hidden_sizes")
         self._check_stack("hidden_sizes", self.hidden_sizes)

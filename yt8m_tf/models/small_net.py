@@ -109,8 +109,8 @@ def build_small_net(config: SmallNetConfig, spec: InputSpec) -> keras.Model:
     Each trunk ends with Dense(1024), or Dense(2048) for e and f, and ReLU.
 
     Reference: https://arxiv.org/abs/1809.04403. Differences: the last Dense has a bias, which starts at the prior. In
-    evaluation and export, batch normalisation uses its moving averages; the published code does not pass the argument
-    on, and so uses the statistics of the batch there, too.
+    evaluation and export, batch normalisation uses its moving averages; the published code does not pass
+    `training` to it, and so uses the statistics of the batch there, too.
     """
     inputs = model_inputs(spec)
     trunk = _trunk(_features(inputs, config.unit_inputs, spec), config.variant, config.width, config.momentum, spec)

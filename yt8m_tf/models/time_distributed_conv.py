@@ -27,7 +27,7 @@ class TimeDistributedConvConfig:
       av_kernel_sizes, av_pool_sizes: sizes in each block over one feature, in frames.
       rgb_channels, audio_channels: channels of each block over rgb and audio; any other feature has audio's.
       concat_kernel_sizes, concat_channels: kernel size and channels of each block over all features.
-      concat_pool_sizes: pool size of each block over all features but the last block, which pools over the whole clip.
+      concat_pool_sizes: pool size of each block over all features, except the last, which pools over the whole clip.
       dropout: rate of dropping a channel of a whole clip, in every block, in [0, 1).
       activation: after batch normalisation. The original defines a leaky ReLU but does not apply it, hence "none".
     """
@@ -53,7 +53,7 @@ class TimeDistributedConvConfig:
             expected = len(getattr(self, blocks_of)) - (name == "concat_pool_sizes")
             if len(getattr(self, name)) != expected:
                 raise ValueError(
-                    f"{name} must have {expected} numbers to go with {blocks_of} {getattr(self, blocks_of)},"
+                    f"{name} must have {expected} numbers, to match {blocks_of} {getattr(self, blocks_of)},"
                     f" got {getattr(self, name)}"
                 )
 

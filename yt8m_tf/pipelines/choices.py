@@ -16,7 +16,7 @@ OUT_OF_FOLD, VALIDATION, BY_HAND = (
 
 
 def choices(settings: PipelineConfig) -> list[dict[str, str]]:
-    """Returns an entry for each choice: "of" which part, the "choice", and "where" (on which data) it is made."""
+    """Returns an entry for each choice: "of", the part; the "choice"; and "where", the data on which it is made."""
     found: list[tuple[str, str, str]] = []
     if settings.models or settings.all_of:
         found += [
@@ -45,9 +45,9 @@ def choices(settings: PipelineConfig) -> list[dict[str, str]]:
     if settings.ensemble and settings.ensemble_recipes:
         found.append(("ensemble", "members", BY_HAND))
         stand_in = ", ".join(f"{recipe} for {name}" for name, recipe in settings.ensemble_recipes.items())
-        where = f"{OUT_OF_FOLD}: float32 logits of models of folds of the same recipes: {stand_in}"
+        where = f"{OUT_OF_FOLD}: float32 logits of fold models of the same recipes: {stand_in}"
         found.append(("ensemble", "weights", where))
     elif settings.ensemble:
-        found.append(("ensemble", "members and weights, and so sharpness", BY_HAND))
+        found.append(("ensemble", "members and weights, which also set the sharpness", BY_HAND))
     found.append(("exports", f"precision: {settings.export}", BY_HAND))
     return [{"of": what, "choice": choice, "where": where} for what, choice, where in found]

@@ -58,7 +58,7 @@ def run(
       states: states of the stages; a stage begins when all of its inputs are done.
       submit: gives a stage to a worker.
       jobs: the most stages that run at a time.
-      restart: names of stages that may start afresh if their inputs or configuration have changed (`States.check`).
+      restart: names of stages that may start over if their inputs or configuration have changed (`States.check`).
       write_line: receives a line for each stage that ends; None: lines go to standard output.
 
     Returns:

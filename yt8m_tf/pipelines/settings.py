@@ -61,7 +61,7 @@ class SegmentSettings(ModelSettings):
 
     Attributes:
       start: the baseline whose weights it starts from; null: none.
-      exclude: patterns of variables that are initialised afresh, not from `start`.
+      exclude: patterns of variables that are not read from `start`, but initialised as in a new model.
     """
 
     start: str | None = None

@@ -52,7 +52,7 @@ def make_stages(settings: PipelineConfig, seeds: Mapping[str, int] | None = None
     for name in map(str, (*models, *settings.students, *settings.baselines, *settings.segments)):
         if name in ("", ".", "..") or "/" in name:
             raise InputError(
-                f"the pipeline has a model '{name}'; names are names of directories: give another, without '/'"
+                f"the pipeline has a model '{name}'; names become names of directories: give another, without '/'"
             )
     seeds = {name: seed_of(name) for name in models} | dict(seeds or {})
     first_level = {
@@ -150,7 +150,7 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def check_outputs(stages: Sequence[Stage], workdir: Path) -> None:
-    """Checks that no two stages write to the same place: a stage that starts afresh would move the other's output.
+    """Checks that no two stages write to the same place: a stage that starts over would move the other's output.
 
     Raises:
       InputError: two outputs are the same, or one contains the other, by their names or through links in `workdir`; or

@@ -50,7 +50,7 @@ def check_starts(stages: Sequence[Stage]) -> None:
                 continue
             found = next((shapes(source)[path] for source in sources if path in shapes(source)), None)
             if found != shape:
-                there = f"there as {list(found)}" if found is not None else "not there"
+                there = f"there with the shape {list(found)}" if found is not None else "not there"
                 afresh = f", or add '{path}' to {name}.exclude" if "init_exclude" in stage.options else ""
                 raise InputError(
                     f"the pipeline's configuration: '{name}' starts from the weights of {students}, and needs '{path}'"

@@ -107,13 +107,13 @@ class States:
         return [plain(f"{title}: {why}") for title, why in _together(changes)]
 
     def check(self, restart: Sequence[str]) -> None:
-        """Checks that all "changed" stages may start afresh: `restart` names them, or stages on which they depend.
+        """Checks that all "changed" stages may start over: `restart` names them, or stages on which they depend.
 
         Args:
           restart: patterns for names of stages, or of models, which stand for all of their folds.
 
         Raises:
-          InputError: a changed stage may not start afresh (the message names changes), or a pattern matches nothing.
+          InputError: a changed stage may not start over (the message names changes), or a pattern matches nothing.
         """
         for pattern in restart:
             if not any(_is_named(stage, pattern) for stage in self._stages.values()):
@@ -218,7 +218,7 @@ class States:
             return
 
     def _refusal(self, refused: Mapping[str, Changes]) -> str:
-        """Returns, in one line, why changed stages do not start afresh: causes, and the number of dependent stages."""
+        """Returns, in one line, why changed stages do not start over: causes, and the number of dependent stages."""
         first = {n: c for n, c in refused.items() if c.own or not any(before in refused for before in c.inputs)}
         causes: dict[str, list[str]] = {}
         for name, changes in first.items():
@@ -232,8 +232,8 @@ class States:
         flags = " ".join(f"--restart={shlex.quote(name)}" for name in (names if len(names) <= _NAMED else ["*"]))
         return (
             f"--workdir={self.workdir}: stages that were done or begun have changed: {'; '.join(listed)}. Restore what"
-            f" changed, name another directory, or give {flags} to start them afresh; their earlier output moves to"
-            f" {self.workdir / OLD}"
+            f" changed, name another directory, or give {flags} to run them from the start; their earlier output moves"
+            f" to {self.workdir / OLD}"
         )
 
     def _set_aside(self, name: str) -> Path | None:

@@ -80,7 +80,7 @@ def _parse_line(line: bytes, ids: Sequence[str] | None) -> tuple[str, WindowScor
         if "names" in segment:
             names |= zip(segment["ids"], segment["names"], strict=True)
     if not all(type(value) is int for value in starts + ends + classes):
-        raise TypeError("what should be whole numbers is something else")
+        raise TypeError("values that must be whole numbers are not")
     if not all(isinstance(name, str) for name in names.values()):
         raise TypeError("names that are not text")
     "".join([video_id, *names.values()]).encode()  # fails for lone surrogates, which JSON allows but UTF-8 does not

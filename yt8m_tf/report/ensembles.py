@@ -1,4 +1,4 @@
-"""The section on ensembles: GAP@20 by number of models, for the plain mean and for what yt8m-stack measured."""
+"""The section on ensembles: GAP@20 by number of models, for the plain mean and the methods of yt8m-stack."""
 
 from __future__ import annotations
 

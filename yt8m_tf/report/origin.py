@@ -17,14 +17,14 @@ _ALONE = ("checkpoint", "the one with the highest GAP@20", "validation shards (a
 def origin(workdir: Workdir, model: str) -> Section:
     """Returns the section on how a model was made: facts, configuration, and the data that decided each choice."""
     run = workdir.runs[model]
-    facts = Table(f"How {model} was made", ["what", "value"], list(_facts(run)), num_left=2, captioned=False)
+    facts = Table(f"How {model} was made", ["setting", "value"], list(_facts(run)), num_left=2, captioned=False)
     made = [[entry[key] for key in ("of", "choice", "where")] for entry in workdir.choices]
     made = made or [[model, *_ALONE[1:]]]
     settings = yaml.safe_dump(strict_yaml.to_dict(run.experiment), sort_keys=False)
     parts: list[Part] = [
         facts,
         Listing(f"The whole configuration of {model}", settings),
-        Table("Where each choice was made", ["of", "choice", "where"], made, num_left=3),
+        Table("The data that decided each choice", ["part", "choice", "data"], made, num_left=3),
     ]
     if any("validation" in row[2] for row in made):
         parts.append(Note("A choice made on the validation videos makes the result there look better than it is."))

@@ -145,7 +145,7 @@ def _surprises(workdir: Workdir, model: str, gaps: Mapping[str, float]) -> list[
             more = f" and {len(above) - 4} more" if len(above) > 4 else ""
             found.append(f"{name} ({gaps[name]:.4f}) is below simpler models that it builds on: {listed}{more}.")
     singles = of_kind.get(FIRST_LEVEL, [])
-    weak = [name for name in of_kind.get(COMBINATION, ()) if name not in workdir.runs]  # of first-level models alone
+    weak = [name for name in of_kind.get(COMBINATION, ()) if name not in workdir.runs]  # of only first-level models
     if singles and (weak := [name for name in weak if gaps[name] < gaps[singles[0]]]):
         found.append(
             f"The best first-level model alone, {singles[0]} ({gaps[singles[0]]:.4f}), is above combinations of"

@@ -62,7 +62,7 @@ def draw_precision_recall(curves: Mapping[str, Curve], marked: str, palette: Pal
         )
         caption = (
             f"Models: {', '.join(curves)}. The area under a curve is its GAP@20, from scores rounded to float16: it may"
-            f" differ by about 1e-4 from that of an evaluation. Points mark the scores of {marked} from a threshold on."
+            f" differ by about 1e-4 from that of an evaluation. Each point marks a threshold on the scores of {marked}."
         )
         return saved(figure, directory, "precision_recall", alt + ".", caption)
 

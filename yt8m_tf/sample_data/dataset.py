@@ -33,10 +33,10 @@ SPLITS = ("train", "validate", "test")
 _NUM_IDS = 62**4 // len(SPLITS)  # number of ids of 4 letters or digits, for each split
 _NOTE = (
     "best_reachable_gap: GAP@20 of the generator's own posterior, given the features as they are written, against the"
-    " labels as they are written, wrong ones included. No model can be expected to do better. Frame level: given the"
-    " mean over a clip's frames, which is the video-level feature up to half a quantisation step divided by the number"
-    " of frames; otherwise the frames are independent of the labels. class_prior_gap: GAP@20 if every video has the"
-    " class prior as its scores."
+    " labels as they are written, including wrong ones. No model can be expected to do better. At frame level it is the"
+    " posterior given the mean over a clip's frames, which is the video-level feature up to half a quantisation step"
+    " divided by the number of frames; otherwise the frames are independent of the labels. class_prior_gap: GAP@20 if"
+    " every video has the class prior as its scores."
 )
 
 
@@ -62,7 +62,7 @@ class Layout:
             if not 0 <= number <= _NUM_IDS:
                 raise InputError(f"--num_{split}={number}: give 0 to {_NUM_IDS}, the number of ids")
         if not any(self.num_videos.values()):
-            raise InputError("--num_train=0: there are no videos at all; give at least one split some")
+            raise InputError("--num_train=0: no split has videos; give at least one split a number above 0")
         if self.videos_per_shard < 1:
             raise InputError(f"--videos_per_shard={self.videos_per_shard}: give at least 1")
         if not self.levels or set(self.levels) - {"video", "frame"}:

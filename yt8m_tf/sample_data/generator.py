@@ -32,7 +32,7 @@ from yt8m_tf.errors import InputError
 
 FEATURE_STD = 0.3  # of a feature's values; the interval of the quantisation ends at 6 of these
 SPECTRUM_DECAY = 0.35  # the noise along axis k falls as (k + 1) ** -SPECTRUM_DECAY
-MAX_PROBABILITY = 0.6  # of a label given the topic; leaves room for as many wrong labels as right ones are missing
+MAX_PROBABILITY = 0.6  # of a label given the topic; leaves room for wrong labels, as many as true labels are missing
 MAX_CLASSES_PER_AXIS = 6  # the posterior sums over all subsets of the classes of an axis
 # Strength of a prototype in standard deviations of the noise along its axis: the range over all classes.
 STRENGTHS = {"rgb": (4.0, 6.0), "audio": (1.0, 2.0)}

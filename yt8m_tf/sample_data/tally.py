@@ -14,7 +14,7 @@ def top_pairs(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def global_average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
-    """Computes GAP of pooled pairs, in float64; among equal scores, positives count with the precision after them all.
+    """Computes GAP of pooled pairs, in float64; equal scores share the rank of the last of them.
 
     Args:
       scores, hits: [M], see `top_pairs`.

@@ -52,7 +52,7 @@ def write_bundle(
     The archive's bytes depend only on the names and contents of the files (and on the version of zlib).
 
     Args:
-      saved_model: its directory; everything but `assets.extra` is packed, at the root of the archive.
+      saved_model: its directory; everything except `assets.extra` is packed, at the root of the archive.
       path: the archive; ends in `.tgz` or `.tar.gz`.
       overwrite: whether to replace an existing file.
       progress: whether to show a progress bar.

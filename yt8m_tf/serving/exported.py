@@ -107,7 +107,7 @@ class ExportedModel:
             if not same_kind or not spec.shape.is_compatible_with(array.shape) or len(lengths) != 1:
                 raise InputError(
                     f"{self._where}: '{name}' is {array.dtype} {list(array.shape)}, not {spec.dtype.name}"
-                    f" {spec.shape.as_list()}, or not of as many videos as the others"
+                    f" {spec.shape.as_list()}, or has another number of videos than the others"
                 )
             arrays[name] = array.astype(dtype)
         return arrays

@@ -208,7 +208,7 @@ def _load(
     num_classes = scorer.data.num_classes if scorer.data else None
     names = read_names(saved_model, num_classes) if vocabulary is None else load_vocabulary(vocabulary, num_classes)
     if FORMATS[layout].needs_names and names is None:
-        raise InputError(f"--format={layout}: the model carries no names of its classes; give --vocabulary=FILE")
+        raise InputError(f"--format={layout}: the model contains no names of its classes; give --vocabulary=FILE")
     if num_classes is None and names is not None:
         num_classes = len(names)
     thresholds = None if threshold is None else read_thresholds(threshold, num_classes)
@@ -313,7 +313,7 @@ def bytes_in_shards(serialized: tf.Tensor) -> int:
 
 
 def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faults: Faults) -> np.ndarray:
-    """Returns which rows of a shard are not of clips without frames, whose scores are all 0; [B] bool.
+    """Returns which rows of a shard to keep, [B] bool: all except clips without frames, whose scores are all 0.
 
     Raises:
       InputError: a record has no id; a score is NaN; or a clip has no frames, unless `faults` skips and counts such

@@ -41,7 +41,7 @@ def read_classes(path: str | Path, num_classes: int | None = None, flag: str = "
                 if not (text.isascii() and text.isdecimal()):
                     raise InputError(f"{where}: '{text}' is not a class id; {_GIVE_CLASSES}")
                 if num_classes is not None and int(text) >= num_classes:
-                    raise InputError(f"{where}: class {text} is not one of {num_classes}, which count from 0")
+                    raise InputError(f"{where}: class {text} is not one of the {num_classes} classes, numbered from 0")
                 if int(text) in lines:
                     raise InputError(f"{where}: class {text} is already in line {lines[int(text)]}")
                 lines[int(text)] = rows.line_num
@@ -133,7 +133,7 @@ def _parse(line: bytes, classes: Collection[int], k: int) -> tuple[int, list[byt
     if class_id not in classes:
         raise ValueError(f"class {class_id} is not one of the {len(classes):,} that may be submitted")
     if len(segments) > k:
-        raise ValueError(f"{len(segments):,} segments; write the {k:,} best at most")
+        raise ValueError(f"{len(segments):,} segments; write at most the {k:,} best")
     if wrong := next((word for word in segments if not _SEGMENT.fullmatch(word)), None):
         raise ValueError(f"'{wrong.decode(errors='backslashreplace')[:80]}' is not a segment, such as 6l0e:100")
     if len(set(segments)) < len(segments):

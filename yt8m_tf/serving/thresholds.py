@@ -78,8 +78,8 @@ def _read(path: Path, num_classes: int | None) -> np.ndarray:
     wanted = num_classes or len(found)
     if not found or set(found) != set(range(wanted)):
         raise InputError(
-            f"--threshold={path}: has thresholds of {len(found)} classes, not of each of {wanted}; evaluate the model"
-            " that you infer with"
+            f"--threshold={path}: has thresholds of {len(found)} classes, not of all {wanted}; give a file"
+            " of yt8m-evaluate --thresholds for this model"
         )
     return np.array([found[index] for index in range(wanted)], np.float32)
 

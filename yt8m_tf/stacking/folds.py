@@ -20,7 +20,7 @@ TrainFold = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """The progress bar of a fold: its title, with {} for the fold; whether it stays; and whether it is shown."""
+    """The progress bar of a fold: its title, with {} for the fold; whether it stays at the end; whether it is shown."""
 
     title: str = "fold {}"
     leave: bool = False

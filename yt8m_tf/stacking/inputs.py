@@ -132,7 +132,7 @@ class StackInputs:
             raise InputError(f"--scores: {directories[places.index(again[0])]} is named twice; name each model once")
         if len(set(self.names)) < len(self.names):
             name = next(name for name in self.names if self.names.count(name) > 1)
-            raise InputError(f"--scores: two models are named '{name}' (their directories are); rename one")
+            raise InputError(f"--scores: the directories of two models are named '{name}'; rename one")
         self._manifests = [read_manifest(directory, "--scores") for directory in directories]
         first = self._manifests[0]
         self.num_classes, self.folds = first.num_classes, dict(first.folds)

@@ -88,7 +88,7 @@ def _check_shapes(origin: _Origin, variables: Mapping[str, Any], names: Mapping[
         first, paths = others[0], dict.fromkeys(stored.partition("/")[2] for stored in others)
         raise InputError(
             f"--init_from: {origin.where} is of another model: '{first}' {shapes[first]} is needed, but there it is"
-            f" {list(origin.shapes[first])}; to start variables of another shape afresh, such as the head for other"
+            f" {list(origin.shapes[first])}; to initialise variables of another shape, such as the head for other"
             f" classes, give --init_exclude={','.join(paths)}"
         )
     if missing := [stored for stored in shapes if stored not in origin.shapes]:

@@ -23,12 +23,12 @@ from yt8m_tf.training.state import TrainState
 # Descriptions of scalars, with their units, that TensorBoard shows.
 _DESCRIPTIONS = {
     "loss": "Mean loss of the updates since the last point, without penalties on weights.",
-    "learning_rate": "Of the last update.",
+    "learning_rate": "Learning rate of the last update.",
     "gradient_norm": "Global norm of the last update's gradient, before clipping.",
     "examples_per_second": "Examples a second, over all replicas, without the first update's compilation.",
     "data_wait_share": "Share of the time that was spent waiting for batches, 0 to 1.",
     "gap_at_20": "Global average precision of the 20 highest scores of each video, 0 to 1.",
-    "hit_at_1": "Share of videos whose highest score is a label, 0 to 1.",
+    "hit_at_1": "Share of videos whose highest-scored class is a label, 0 to 1.",
     "perr": "Precision at equal recall rate: the share of a video's n labels that are among its n highest scores.",
     "map": "Mean over classes of their average precision, 0 to 1.",
     "bce": "Mean binary cross-entropy over videos and classes, in nats.",
@@ -133,6 +133,6 @@ def _precision_recall(metrics: Metrics) -> bytes:
         recall=hits / metrics.num_labels,
         num_thresholds=NUM_THRESHOLDS,
         display_name="Validation, the 20 highest scores of each video",
-        description="All videos' pairs together, as GAP@20 ranks them. Recall is of all labels, those outside a top 20"
-        " included: the area under the curve is GAP@20, up to an error of its 201 thresholds.",
+        description="The pairs of all videos, ranked as for GAP@20. Recall counts all labels, including those outside a"
+        " top 20: the area under the curve is GAP@20, up to the error of having only 201 thresholds.",
     ).SerializeToString()

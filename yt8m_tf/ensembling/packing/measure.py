@@ -177,7 +177,7 @@ def _read_record(directory: Path, shards: Sequence[str]) -> dict[str, Any] | Non
     path = directory / _RECORD
     if not path.is_file():
         return None
-    remedy = f"remove {directory}, and run the same command again to measure the candidate anew"
+    remedy = f"remove {directory}, and run the same command again to measure the candidate"
     record = dict(strict_yaml.read_json(path, Mapping[str, Any], remedy))
     if missing := {"num_bytes", "compared", "difference", "own_scores"} - record.keys():
         raise InputError(f"{path}: has no '{min(missing)}'; {remedy}")

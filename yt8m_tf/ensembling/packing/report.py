@@ -85,7 +85,7 @@ def described(choice: Choice) -> dict[str, Any]:
 
 def format_frontier(choice: Choice) -> str:
     """Returns the frontier as an aligned table of at most 20 rows."""
-    rows = [("members", "found by", "bytes", "GAP, chosen by", "GAP, other videos")]
+    rows = [("members", "found by", "bytes", "GAP, selection", "GAP, other videos")]
     count = len(choice.points)
     for number in sorted({round(n) for n in np.linspace(0, count - 1, min(count, _SHOWN))}):
         point = choice.points[number]
@@ -143,7 +143,7 @@ def _draw(choice: Choice, path: Path) -> None:
 
     figure, axes = figure_and_axes((9, 5.5))
     tried = [point for point in choice.met if point.rule != "single"]
-    axes.scatter(_megabytes(tried), [point.gap for point in tried], 8, color="0.75", label="ensembles looked at")
+    axes.scatter(_megabytes(tried), [point.gap for point in tried], 8, color="0.75", label="ensembles evaluated")
     singles = [point for point in choice.met if point.rule == "single"]
     of: Mapping[int, Point] = {next(iter(point.weights)): point for point in singles}
     precisions = list(dict.fromkeys(str(option.precision) for option in choice.options))

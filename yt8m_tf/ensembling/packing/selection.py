@@ -16,7 +16,7 @@ There are three passes, each for the budget and for a half, a quarter and an eig
 - By gain per byte. A move that takes less than a thousandth of the budget, or frees bytes, counts as a thousandth.
 - By gain, but first with the smallest precision of each candidate only, and then with all precisions.
 
-Every ensemble on the way, and every single model, is a point of size and GAP.
+Every intermediate ensemble, and every single model, is a point of size and GAP.
 
 Selection with replacement is from R. Caruana, A. Niculescu-Mizil, G. Crew, A. Ksikes, "Ensemble Selection from
 Libraries of Models", ICML 2004. Passes by gain and by gain per byte, and lazy evaluation (moves with the highest known
