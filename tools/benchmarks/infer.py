@@ -77,9 +77,7 @@ def measure_against_forward(
     ways = [
         ours,
         Variant(_FORWARD, counted, _forwarding(forward, size, 1)),
-        Variant(
-            _FORWARD_TWO, f"the same from {_UNDER_WAY} threads", _forwarding(forward, size, _UNDER_WAY)
-        ),
+        Variant(_FORWARD_TWO, f"the same from {_UNDER_WAY} threads", _forwarding(forward, size, _UNDER_WAY)),
     ]
     targets = [Target(ours.name, name, _AT_LEAST) for name in (_FORWARD, _FORWARD_TWO)]
     return measure(title, "videos/s", ways, targets, options, _MIN_SECONDS)
