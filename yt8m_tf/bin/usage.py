@@ -14,6 +14,18 @@ from yt8m_tf.config.strict_yaml import nearest
 from yt8m_tf.console.command_line import command_line
 
 _WIDEST = 120
+# The flags of `fault_flags` and `label_flags` that each command has.
+_CLIPS, _LABELS = ("on_damaged", "on_empty"), ("on_unlabelled",)
+FAULT_FLAGS = {
+    "evaluate": (*_CLIPS, *_LABELS),
+    "export": (*_CLIPS, *_LABELS),
+    "infer": _CLIPS,
+    "kmeans": _CLIPS,
+    "score": _CLIPS,
+    "score-submission": _LABELS,
+    "stack": _LABELS,
+    "train": (*_CLIPS, *_LABELS),
+}
 
 
 def help_text(command: str, description: str, module: str, shared: str, everything: bool) -> str:
@@ -144,7 +156,13 @@ def _example(name: str, description: str) -> str:
 
 
 def next_command(command: str, *arguments: str, **values: object) -> str:
-    """Returns "next: " and a command line (`console.command_line`)."""
+    """Returns "next: " and a command line (`console.command_line`).
+
+    Faults in the data that this command was told to tolerate are tolerated by the next one, too, if it has the flag.
+    """
+    for name in FAULT_FLAGS.get(command, ()):
+        if name in flags.FLAGS and flags.FLAGS[name].value != flags.FLAGS[name].default:
+            values[name] = flags.FLAGS[name].value
     return f"next: {command_line(command, *arguments, **values)}"
 
 

@@ -89,7 +89,7 @@ def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
     """Returns the advice for a pattern that matches nothing."""
     hint = "check --data_dir and the pattern" if data_dir else "check the pattern"
     if source.startswith("--") and len(patterns) > 1:
-        hint += f"; a path with a comma stands in double quotes: {source}='\"a,b.tfrecord\"'"
+        hint += files.comma_hint(source)
     return hint
 
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 from yt8m_tf import locks, models, run_dir
 from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.console.command_line import list_flag
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.batch_stream import BatchStream, BesideRecords
@@ -327,7 +328,7 @@ class _Run:
         workdir = self.options.workdir
         if checkpoints.latest_state(workdir) is None:
             return ""
-        return f", in a new --workdir; --init_from={workdir} starts there from the best weights of this run"
+        return f", in a new --workdir; {list_flag('init_from', workdir)} starts there from the best weights of this run"
 
     def _wishes(self, saved_time: float) -> tuple[float, float]:
         """Returns whether this worker is due to save, and whether it was interrupted: above 0 for yes."""
