@@ -120,7 +120,7 @@ def check_listed(paths: Sequence[Path], option: str) -> None:
     """
     missing = [path for path in paths if not os.path.lexists(path)]
     if missing and len(paths) > 1:
-        raise InputError(f"{option}: nothing matches '{missing[0]}'; check the path{comma_hint(option)}")
+        raise InputError(f"{option}={missing[0]}: no such file or directory; check the path{comma_hint(option)}")
 
 
 def comma_hint(option: str) -> str:
