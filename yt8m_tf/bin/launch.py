@@ -94,6 +94,8 @@ def execute(
         rest = flags.FLAGS(list(arguments))
     except flags.Error as error:
         return fail(usage.explain(error, command, description))
+    if empty := usage.empty_flag(command, description, main.__module__):
+        return fail(empty)
     if len(rest) > 1 and positional is None:
         return fail(f"unexpected argument '{rest[1]}'; flags are written --name=value")
     if len(rest) == 1 and positional is not None:

@@ -27,6 +27,18 @@ FAULT_FLAGS = {
     "train": (*_CLIPS, *_LABELS),
 }
 
+# Flags of which an empty value means something: no names, no column of splits, every name, no figure.
+_MAY_BE_EMPTY = {
+    "yt8m-convert": ("split_column",),
+    "yt8m-export": ("vocabulary",),
+    "yt8m-extract": ("split_column",),
+    "yt8m-models": ("match",),
+    "benchmark": ("match",),
+    "label_noise": ("figure",),
+    "mutate": ("match",),
+    "run_experiments": ("match",),
+}
+
 
 def help_text(command: str, description: str, module: str, shared: str, everything: bool) -> str:
     """Returns the text of `--help`: the description, then the command's own flags with their defaults.
@@ -61,6 +73,24 @@ def explain(error: flags.Error, command: str, description: str) -> str:
       description: what it does, with an example that shows values of flags.
     """
     return f"{_problem(error, description)}; '{command} --help' shows all flags"
+
+
+def empty_flag(command: str, description: str, module: str) -> str | None:
+    """Returns an explanation of the first flag that was given an empty text, list or element of a repeated flag.
+
+    Without it, such a flag would be ignored, or fail in each command in its own way.
+
+    Args:
+      command, description: see `explain`.
+      module: the name of the module whose key flags are the command's own.
+    """
+    for flag in _key_flags(module):
+        values = flag.value if "multi" in flag.flag_type() else [flag.value]
+        is_empty = flag.present and any(value in ("", []) for value in values)
+        if is_empty and flag.name not in _MAY_BE_EMPTY.get(command, ()):
+            leave_out = "" if _is_required(flag) else ", or leave it out"
+            return f"--{flag.name}=: empty; give {_example(flag.name, description)}{leave_out}"
+    return None
 
 
 def _problem(error: flags.Error, description: str) -> str:
