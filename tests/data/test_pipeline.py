@@ -339,7 +339,7 @@ def test_clips_without_frames(tmp_path: Path) -> None:
     faults = Faults(on_empty="skip")
     stream = _stream(shards, _FRAME, 5, faults=faults)
     assert sorted(_take(stream, 14)) == rest
-    assert faults.num_empty >= 5
+    assert faults.num_empty == 5  # each once, although the next pass is read ahead
     numbers, position = [], stream.position
     for _ in range(5):  # the position counts records, but not those left out
         numbers += _numbers(next(stream))

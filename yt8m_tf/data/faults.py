@@ -26,9 +26,9 @@ class Faults:
         them as videos of no class.
       reader: decides the remedies that messages name.
       damaged: the damage that was found and skipped, by shard.
-      num_empty: how often a clip without frames was left out.
-      num_unlabelled: how often a video without labels was left out or taken for negative.
-      num_beyond: how often a rated segment that starts beyond its clip was left out.
+      num_empty: clips without frames that were left out.
+      num_unlabelled: videos without labels that were left out or taken for negative.
+      num_beyond: rated segments that start beyond their clips, and were left out.
     """
 
     on_damaged: Action = "error"
@@ -39,6 +39,10 @@ class Faults:
     num_empty: int = 0
     num_unlabelled: int = 0
     num_beyond: int = 0
+
+    def __post_init__(self) -> None:
+        # Ids that `count_once` counted, by kind. Not a field, because it is no part of a summary.
+        self._counted: dict[str, set[bytes]] = {}
 
     def anew(self) -> Faults:
         """Returns the same choices without any faults recorded, for reading the same data again."""
@@ -80,6 +84,13 @@ class Faults:
             need_frames=self.on_empty == "error",
             reader=self.reader,
         )
+
+    def count_once(self, kind: Literal["num_empty", "num_unlabelled", "num_beyond"], ids: Iterable[bytes]) -> None:
+        """Adds ids of videos or segments to a count; one that is read again, in a later pass, is not counted again."""
+        counted = self._counted.setdefault(kind, set())
+        new = set(ids) - counted
+        counted |= new
+        setattr(self, kind, getattr(self, kind) + len(new))
 
     def skip_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
         """Counts clips of a shard that are left out because they have no frames.
