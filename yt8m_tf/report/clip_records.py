@@ -77,12 +77,11 @@ def read_annotations(
     context = record.context.feature
     most = num_classes or MOST_CLASSES
     data = DataConfig(level="frame", num_classes=most, max_labels=most)
-    labels = list(dict.fromkeys(context[labels_key].int64_list.value))
-    problem = check_ratings(context, data, record_check.Reader(model="the scores"))
-    if wrong := [label for label in labels if not 0 <= label < most]:
-        problem = f"label {wrong[0]} is not from 0 to {most - 1}; give the shards that were scored"
-    if problem:
+    reader = record_check.Reader(model="the model of the scores")
+    problem = record_check.check_labels(context, labels_key, data, need_labels=False, reader=reader)
+    if problem := problem or check_ratings(context, data, reader):
         raise InputError(f"{shard}: record{integrity.named(serialized)}: {problem}")
+    labels = list(dict.fromkeys(context[labels_key].int64_list.value))
     starts, classes = (context[key].int64_list.value for key in (schema.SEGMENT_STARTS_KEY, schema.SEGMENT_CLASSES_KEY))
     ends = context[schema.SEGMENT_ENDS_KEY].int64_list.value or [start + Windows.size for start in starts]
     of_pair = collections.defaultdict(list)

@@ -27,6 +27,7 @@ from yt8m_tf.data.batches import batches_under_way, read_batches
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
+from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
@@ -38,6 +39,7 @@ from yt8m_tf.training import checkpoints
 
 MANIFEST = "embeddings.json"
 FEATURE = "embedding"
+_ANY_CLASS = (1 << 63) - 1  # labels are copied: they may be those of another data set than the model's
 Kind = Literal["tfrecord", "npy"]
 
 
@@ -226,6 +228,7 @@ def _embed_shard(
 
     ids: list[bytes] = []
     num_empty = 0
+    rule = LabelRule(_ANY_CLASS, embedder.data.id_keys, embedder.data.labels_key, faults.reader)
 
     def rows() -> Iterator[tuple[bytes, Sequence[int], np.ndarray]]:
         nonlocal num_empty
@@ -236,7 +239,7 @@ def _embed_shard(
                 faults.skip_empty(shard, embedder.data.records, int(empty.sum()))
                 num_empty += int(empty.sum())
             halved = _halved(vectors, own, empty, shard, embedder)
-            labels = records.parse_labels(serialized, embedder.data.labels_key).to_list()
+            labels = rule.parse(serialized, [shard]).to_list()
             for index in np.flatnonzero(~empty):
                 ids.append(own[index])
                 yield own[index], labels[index], halved[index]

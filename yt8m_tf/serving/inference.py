@@ -127,7 +127,6 @@ def infer(
     scorer, selection = _load(saved_model, source, top_k, layout, threshold, vocabulary, signature)
     batch_size = batch_size or default_batch_size(scorer, shards)
     faults = faults or Faults()
-    faults.of_model(f"the model in {scorer.path}")
     run = {"model": fingerprint(saved_model), "input": list(shards), "batch_size": batch_size, **selection.describe()}
     if signature != SIGNATURE:
         run["signature"] = signature
@@ -271,6 +270,7 @@ def scored_batches(
     Raises:
       InputError: a shard is damaged, a record does not fit the model, or its outputs are invalid (`Scorer`).
     """
+    faults.of_model(f"the model in {scorer.path}")
 
     def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, tf.Tensor, Any]:
         owners, serialized = batch
