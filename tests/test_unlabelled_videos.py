@@ -78,7 +78,7 @@ def test_prior_counts_labelled_videos(tmp_path: Path) -> None:
         prior = class_prior([shard], _VIDEO, 100, Faults(on_unlabelled=policy))
         assert prior[3] == pytest.approx((1 + 0.5) / (videos + 1), rel=1e-12)
     empty = write_shard(tmp_path / "empty.tfrecord", [])
-    with pytest.raises(InputError, match=r"no training record can be read, from '.*empty\.tfrecord' on"):
+    with pytest.raises(InputError, match=r"no training record was read: for example, '.*empty\.tfrecord' is empty"):
         class_prior([str(empty)], _VIDEO, 100, Faults())
 
 

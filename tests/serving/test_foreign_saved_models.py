@@ -197,7 +197,7 @@ def test_labels_that_are_not_classes_are_named(world, tmp_path):
     with pytest.raises(InputError, match=message):
         evaluate_scorer(scorer, [shard], faults=Faults(), progress=False)
     nothing = write_shard(tmp_path / "nothing.tfrecord", [])
-    with pytest.raises(InputError, match="there are no videos to evaluate"):
+    with pytest.raises(InputError, match=r"nothing was evaluated: for example, '.*nothing\.tfrecord' is empty"):
         evaluate_scorer(scorer, [nothing], faults=Faults(), progress=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from yt8m_tf.config.data import RecordsConfig, targets_of
@@ -101,6 +101,36 @@ class Faults:
         if problem := self.find_bad_record([shard], data, need_whole=False):
             raise InputError(problem)
         self.num_empty += count
+
+    def nothing_usable(self, shards: Sequence[str]) -> str:
+        """Returns why shards had nothing that a command could use, in a few words."""
+        if damage := next(iter(self.damaged.values()), None) or integrity.find_damage(shards):
+            return str(damage)
+        for count, what in (
+            (self.num_empty, "clips without frames"),
+            (self.num_unlabelled, "videos without labels"),
+            (self.num_beyond, "rated segments that start beyond their clips"),
+        ):
+            if count:
+                return f"{count:,} {what}"
+        if any(True for shard in shards for _ in integrity.good_records(shard)):
+            return "they have no such records"
+        return f"for example, '{shards[0]}' is empty"
+
+    def check_any(self, count: int, shards: Sequence[str], done: str, remedy: str = "give other shards") -> None:
+        """Checks that a command found something to use.
+
+        Args:
+          count: how much it found.
+          shards: where it looked.
+          done: what should have been done, such as "no video was scored".
+          remedy: the end of the message.
+
+        Raises:
+          InputError: `count` is 0.
+        """
+        if not count:
+            raise InputError(f"{done}: {self.nothing_usable(shards)}; {remedy}")
 
     def summary(self) -> list[str]:
         """Returns a line for each kind of fault that was tolerated, to show at the end of a run."""

@@ -146,6 +146,17 @@ def limited(batches: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
             return
 
 
+def at_least_one(
+    batches: Iterable[Batch], shards: Sequence[str], faults: Faults, done: str, remedy: str = "give other shards"
+) -> Iterator[Batch]:
+    """The batches of `evaluation_stream` over shards; raises InputError (`Faults.check_any`) if there is none."""
+    found = 0
+    for batch in batches:
+        found = 1
+        yield batch
+    faults.check_any(found, shards, done, remedy)
+
+
 def scoring_batch_size(level: Level) -> int:
     """The default number of examples to score together: a clip has as many values as 300 video-level records."""
     return {"video": 1024, "frame": 128}[level]

@@ -49,7 +49,7 @@ def evaluate_scorer(
       InputError: see `inference.scored_batches`; or an id is not the record's, a label is not a class, a score is NaN,
         or there are no videos or no labels.
     """
-    accumulator = None
+    accumulator, num_videos = None, 0
     total = sum(tf.io.gfile.stat(shard).length for shard in shards)
     batches = scored_batches(scorer, shards, batch_size or default_batch_size(scorer, shards), faults)
     rule = _rule(scorer, faults)
@@ -70,7 +70,9 @@ def evaluate_scorer(
             statistics = top_score_statistics(classes[keep], scores[keep], labels, scorer.num_classes)
             own = records.parse_ids(serialized, scorer.id_keys).numpy() if keep_ids else ids  # a model may give none
             accumulator.update(statistics, own[keep])
+            num_videos += int(keep.sum())
             bar.update(bytes_in_shards(serialized))
+    faults.check_any(num_videos, shards, "nothing was evaluated")
     return (accumulator or MetricAccumulator(scorer.num_classes)).result(min_positives)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.rating_check import check_ratings
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -93,6 +94,7 @@ def find_ratings(shards: Sequence[str], num_classes: int) -> SegmentRatings | No
             parts.append((np.array(segments, np.int64), classes, scores))
         if damage := integrity.scan_shard(path).damage:
             raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
+    Faults().check_any(len(videos), shards, "--labels: no video was read")
     if not numbers:
         return None
     return SegmentRatings(list(numbers), ratings_by_class(*map(np.concatenate, zip(*parts, strict=True))))

@@ -13,6 +13,7 @@ import numpy as np
 
 from yt8m_tf import schema
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.record_check import Reader
 from yt8m_tf.data.shards import list_shards
@@ -56,8 +57,9 @@ def read_shard_labels(
         or with a class that is not below `num_classes`.
     """
     labels: dict[str, set[int]] = {}
+    shards = list_shards([pattern], source="--labels")
     rule = LabelRule(num_classes, schema.id_keys_of(keys or {}), schema.labels_key_of(keys or {}), READER)
-    for path in list_shards([pattern], source="--labels"):
+    for path in shards:
         for number, serialized in enumerate(integrity.good_records(path)):
             video_id = record_check.video_id(serialized, rule.id_keys) or ""
             problem = rule.problem(serialized)
@@ -74,6 +76,7 @@ def read_shard_labels(
             labels[video_id] = set(record.context.feature[rule.labels_key].int64_list.value)
         if damage := integrity.scan_shard(path).damage:
             raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
+    Faults().check_any(len(labels), shards, "--labels: no video was read")
     return labels
 
 

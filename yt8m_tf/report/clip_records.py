@@ -11,6 +11,7 @@ from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.rating_check import check_ratings
 from yt8m_tf.errors import InputError
 from yt8m_tf.report.clips import MOST_CLASSES, Annotations, Rating, choose
@@ -53,6 +54,8 @@ def find_records(
 
     def fail(message: str) -> InputError:
         damage = integrity.find_damage(shards)
+        if not damage and not any(True for shard in shards for _ in integrity.good_records(shard)):
+            message = f"{flag}: no video was read: {Faults().nothing_usable(shards)}; give other shards"
         return InputError(f"{flag}: {damage.advise('yt8m-inspect can save the good records')}" if damage else message)
 
     return choose(found(), ids, most, flag, fail)

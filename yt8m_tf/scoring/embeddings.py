@@ -32,7 +32,6 @@ from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.class_layer import embedding_model
-from yt8m_tf.serving.inference import nothing_usable
 from yt8m_tf.serving.metadata import read_data
 from yt8m_tf.serving.scorer import fingerprint, load_saved_model
 from yt8m_tf.training import checkpoints
@@ -187,8 +186,7 @@ def embed(
                     files.write_json(output / MANIFEST, strict_yaml.to_dict(manifest))
                     done += made.num_videos
                 bar.update(sizes[shard])
-    if not any(manifest.shards[name].num_videos for name in names):
-        raise InputError(f"no video was embedded: {nothing_usable(shards, faults)}; give other shards")
+    faults.check_any(sum(manifest.shards[name].num_videos for name in names), shards, "no video was embedded")
     return EmbeddingSummary(manifest, done, time.perf_counter() - begin, faults)
 
 

@@ -185,7 +185,7 @@ def write_in_parts(
         )
         if not num_rows:
             parts.finished.clear()
-            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; {output} was not written")
+            faults.check_any(0, shards, "no video was scored", f"{output} was not written; give other shards")
         parts.assemble()
     return InferenceSummary(num_rows, num_records - before, seconds, faults)
 
@@ -334,13 +334,6 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
     if empty.any():
         faults.skip_empty(shard, scorer.data.records, int(empty.sum()))
     return ~empty
-
-
-def nothing_usable(shards: Sequence[str], faults: Faults) -> str:
-    """Returns why shards had nothing to score, in a few words."""
-    if faults.damaged:
-        return str(next(iter(faults.damaged.values())))
-    return f"{faults.num_empty:,} clips without frames" if faults.num_empty else f"for example, '{shards[0]}' is empty"
 
 
 def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:

@@ -381,6 +381,7 @@ class _Run:
         if limit is not None:
             stream = pipeline.limited(stream, limit * (worker + 1) // workers - limit * worker // workers)
         if workers == 1:  # several workers stop together, at the next step
+            stream = pipeline.at_least_one(stream, own, self.faults, "data.validation: nothing was evaluated")
             stream = self._until_interrupted(stream)
         kind = RatedAccumulator if experiment.data.segments else MetricAccumulator
         accumulator: Accumulator[Metrics | RatedMetrics] = kind(experiment.data.num_classes)
