@@ -305,6 +305,8 @@ class _Run:
         try:
             pipeline.check_first_records(self.train_shards, data, self.faults, need_labels)
             pipeline.check_first_records(self.validation_shards, data, self.faults)
+            held_out = "data.train" if data.num_folds else "data.validation"
+            pipeline.check_any_record(self.validation_shards, data, self.faults, held_out)
         except InputError as error:
             if mixed := inputs.mixed_levels(self.train_shards, self.validation_shards):
                 raise InputError(mixed) from error
