@@ -72,7 +72,8 @@ def _find(patterns: Sequence[str]) -> dict[str, list[str]]:
         name, pattern = (match[1], match[2]) if match and not files.find(given) else ("", given)
         paths = [path for path in files.find(str(files.local_path(pattern, _FLAG))) if not Path(path).is_dir()]
         if not paths:
-            raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'")
+            hint = files.comma_hint(_FLAG) if len(patterns) > 1 else ""
+            raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'{hint}")
         own = found.setdefault(name, {})
         for path in paths:
             check_regular(path, f"{_FLAG}: ")

@@ -191,12 +191,14 @@ def embed(
 
 
 def _begin(output: Path, embedder: Embedder, kind: Kind) -> EmbeddingsManifest:
-    """Returns the manifest of the embeddings already in `output`, or an empty one."""
+    """Returns the manifest of the embeddings already in `output`, or an empty one if there are none."""
     manifest = EmbeddingsManifest(str(embedder.path), embedder.fingerprint, embedder.size, kind)
     if not (output / MANIFEST).is_file():
         return manifest
     found = strict_yaml.read_json(output / MANIFEST, EmbeddingsManifest, "make the embeddings again")
     if dataclasses.replace(found, shards={}, model=manifest.model) != manifest:
+        if not any(shard.num_videos for shard in found.shards.values()):  # a run that found nothing to embed
+            return manifest
         raise InputError(
             f"--output={output}: contains embeddings of another model, checkpoint or --format; name another directory,"
             " or remove this one"
