@@ -25,7 +25,19 @@ _LEVELS = (
     ("codebook", "conversion", "download", "keras_fit", "sample_data", "score_shards", "serving"),
     ("models",),
     ("data", "layers", "losses", "metrics"),
-    ("console", "errors", "files", "locks", "processes", "schema", "pretrained", "config", "vocabulary", "run_dir"),
+    (
+        "console",
+        "errors",
+        "regular",
+        "files",
+        "locks",
+        "processes",
+        "schema",
+        "pretrained",
+        "config",
+        "vocabulary",
+        "run_dir",
+    ),
 )
 _LEVEL_OF = {name: level for level, names in enumerate(_LEVELS) for name in names}
 _LOWEST = len(_LEVELS) - 1

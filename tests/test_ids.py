@@ -87,7 +87,7 @@ def test_stacking(rng: np.random.Generator, tmp_path: Path) -> None:
     shard = Path(world.train[0])
     serialized = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
     for records, message in (
-        ([_rename_id(serialized[0], "vid"), *serialized[1:]], "record 0 has no id"),
+        ([_rename_id(serialized[0], "vid"), *serialized[1:]], "record 0: neither 'id' nor 'video_id'"),
         ([serialized[1], *serialized[1:]], "records 0 and 1 have the same id"),
     ):
         write_shard(shard, records)
@@ -141,5 +141,5 @@ def test_ids_and_labels_under_other_keys(tmp_path: Path) -> None:
     wrong = dataclasses.replace(data, keys={"id": "videoid"})
     message = check_record(serialized[0], wrong, need_labels=True)
     assert message is not None and message.startswith(
-        "no 'videoid' (it has: id, labels, mean_rgb, tags, vid); name its key"
+        "no 'videoid' (it has: id, labels, mean_rgb, tags, vid; its id is under 'id'); name its key"
     )

@@ -55,8 +55,12 @@ def test_patterns_of_directories_without_a_literal_match(tmp_path: Path) -> None
         _files(tmp_path / "runs" / name / "fold_0", "x")
     found = [tmp_path / "runs" / name / "fold_0" for name in ("a", "b", "c[1]")]
     assert files.matching([f"{tmp_path}/runs/*/fold_0"], "--model") == found
-    patterns = [f"{tmp_path}/runs/c[1]/fold_*", f"{tmp_path}/none*"]
-    assert files.matching(patterns, "--model") == [found[2], tmp_path / "none*"]
+    assert files.matching([f"{tmp_path}/runs/c[1]/fold_*"], "--model") == [found[2]]
+    assert files.matching([f"{tmp_path}/none*"], "--model") == [tmp_path / "none*"]  # for the reader's message
+    with pytest.raises(InputError, match=r"--model=.*/c: no such file.* in double quotes: --model='\"a,b\"'"):
+        files.matching([f"{tmp_path}/runs/c", "d"], "--model")
+    with pytest.raises(InputError, match="--model: names nothing"):
+        files.matching([], "--model")
 
 
 def test_a_file_with_several_names_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,22 +5,31 @@ from __future__ import annotations
 import gzip
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import FEATURES, empty_clip, tiny_data, tiny_model, tiny_records, write_shard
 
+from yt8m_tf.codebook.kmeans import sample_frames
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.record_check import Reader
+from yt8m_tf.data.statistics import class_prior
 from yt8m_tf.errors import InputError
+from yt8m_tf.evaluation.saved_models import evaluate_scorer
+from yt8m_tf.evaluation.segment_submissions import find_ratings
+from yt8m_tf.evaluation.submissions import read_shard_labels
 from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
+from yt8m_tf.report.clip_records import find_records
 from yt8m_tf.score_shards.manifest import read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.scoring.predictors import find_predictor
 from yt8m_tf.scoring.score import score
 from yt8m_tf.serving.inference import infer
+from yt8m_tf.serving.scorer import load_scorer
 from yt8m_tf.stacking.inputs import LeftOut, StackInputs
 
 
@@ -72,6 +81,43 @@ def test_nothing_scored_is_an_error(what: str, models: Path, rng: np.random.Gene
     assert infer(str(models / "frame"), [str(shard)], tmp_path / "out.csv", progress=False).num_rows == 3
     _score(models / "frame", [str(shard)], tmp_path / "scores")
     assert read_manifest(tmp_path / "scores", "x").shards == {"x.tfrecord": 3}
+
+
+def _evaluate(model: Path, shard: str, faults: Faults) -> None:
+    evaluate_scorer(load_scorer(str(model), 1), [shard], faults=faults, progress=False)
+
+
+def _sample(model: Path, shard: str, faults: Faults) -> None:
+    data = tiny_data("frame").records
+    sample_frames([shard], data, 9, frames_per_clip=3, seed=0, faults=faults, progress=False)
+
+
+_READERS: Mapping[str, tuple[Callable[[Path, str, Faults], Any], str]] = {
+    "evaluate": (_evaluate, "nothing was evaluated"),
+    "kmeans": (_sample, "no frame was read"),
+    "score-submission": (lambda _, shard, __: read_shard_labels(shard), "--labels: no video was read"),
+    "score-submission of segments": (lambda _, shard, __: find_ratings([shard], 9), "--labels: no video was read"),
+    "timeline": (lambda _, shard, __: find_records([shard], None, 1, "--input"), "--input: no video was read"),
+    "training": (lambda _, shard, own: class_prior([shard], tiny_data("frame"), 9, own), "no training record was read"),
+}
+
+
+@pytest.mark.parametrize(("read", "begin"), _READERS.values(), ids=list(_READERS))
+def test_nothing_read_is_an_error_that_names_a_shard(read: Any, begin: str, models: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "x.tfrecord"
+    shard.write_bytes(b"")
+    with pytest.raises(InputError, match=f"^{begin}: for example, '{shard}' is empty; "):
+        read(models / "frame", str(shard), _skipping())
+    shard.write_bytes(b"\xff" * 99)
+    with pytest.raises(InputError, match=f"{shard}: not a TFRecord file"):
+        read(models / "frame", str(shard), _skipping())
+
+
+def test_clips_without_frames_are_the_reason_that_nothing_was_evaluated(models: Path, tmp_path: Path) -> None:
+    shard = str(write_shard(tmp_path / "x.tfrecord", [empty_clip(b"a"), empty_clip(b"b")]))
+    for read in (_evaluate, _sample):
+        with pytest.raises(InputError, match="2 clips without frames; give other shards"):
+            read(models / "frame", shard, _skipping())
 
 
 def _skipping() -> Faults:

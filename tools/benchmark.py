@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from yt8m_tf import files
+from yt8m_tf.bin import usage
 from yt8m_tf.config import checks
 from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
@@ -68,6 +69,8 @@ def _run(arguments: Sequence[str]) -> None:
         given = f"'{' '.join(arguments)}'" if arguments else "none"
         raise InputError(f"give one of {', '.join(_COMMANDS)}; got {given}")
     name = arguments[0]
+    if empty := usage.empty_flag("benchmark", __doc__ or "", __name__):
+        raise InputError(empty)
     checks.regular_expression("match", _MATCH.value)
     output = files.local_path(f"benchmark_{name}.json" if _OUTPUT.value is None else _OUTPUT.value, "--output")
     if not os.access(output.parent, os.W_OK) or output.is_dir():

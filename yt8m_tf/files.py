@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -97,16 +97,35 @@ def _matching_part(base: str, part: str) -> list[str]:
 
 
 def matching(patterns: Iterable[str], option: str) -> list[Path]:
-    """Returns the local paths that patterns match (`find`); patterns without matches are kept, for messages.
+    """Returns the local paths that patterns match (`find`); a single pattern without matches is kept, for messages.
 
     Raises:
-      InputError: see `local_path`.
+      InputError: see `local_path` and `check_listed`; or there is no pattern.
     """
-    found = []
+    patterns, found = list(patterns), []
+    if not patterns:
+        raise InputError(f"{option}: names nothing; give a path")
     for pattern in patterns:
         itself = local_path(pattern, option)
         found += [Path(path) for path in find(pattern)] or [itself]
+    check_listed(found if len(patterns) > 1 else (), option)
     return found
+
+
+def check_listed(paths: Sequence[Path], option: str) -> None:
+    """Checks that the paths of a list exist, because commas may have split the only path.
+
+    Raises:
+      InputError: there are several paths, and one does not exist.
+    """
+    missing = [path for path in paths if not os.path.lexists(path)]
+    if missing and len(paths) > 1:
+        raise InputError(f"{option}={missing[0]}: no such file or directory; check the path{comma_hint(option)}")
+
+
+def comma_hint(option: str) -> str:
+    """Returns the advice for a flag that takes a list, of which a value does not exist."""
+    return f"; a path with a comma stands in double quotes: {option}='\"a,b\"'"
 
 
 def is_saved_model(directory: Path) -> bool:

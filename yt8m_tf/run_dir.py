@@ -24,6 +24,7 @@ import yaml
 from yt8m_tf import files
 from yt8m_tf.config import stored, strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig, LabelsConfig
+from yt8m_tf.console.command_line import list_flag
 from yt8m_tf.errors import InputError
 
 CONFIG = "config.yaml"
@@ -83,7 +84,7 @@ def prepare(workdir: Path, experiment: ExperimentConfig, parse: Parser = parse_s
         if differences and any(workdir.glob(f"{CHECKPOINTS}/step_*")):
             raise InputError(
                 f"--workdir={workdir} contains a run of another configuration; name another directory, where"
-                f" --init_from={workdir} starts with its weights, or restore: {'; '.join(differences)}"
+                f" {list_flag('init_from', workdir)} starts with its weights, or restore: {'; '.join(differences)}"
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
+from yt8m_tf.regular import check_regular
 
 _OTHER_VERSION = "give the vocabulary of the version of the dataset that the model was trained on"
 _LONG = ("WikiUrl", "WikiDescription")
@@ -131,6 +132,7 @@ def _columns(
 
     The `optional` columns come last, and are empty if the file lacks them.
     """
+    check_regular(path, where)
     found: dict[int, list[str]] = {}
     try:
         text = tf.io.gfile.GFile(path, "rb").read().decode("utf-8-sig")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ from absl import flags
 from commands import fresh_flags, run_command
 from shards import video_record, write_shard
 
-from yt8m_tf.bin.usage import next_command, parse_comma_list
+from yt8m_tf.bin import usage
+from yt8m_tf.bin.usage import FAULT_FLAGS, next_command, parse_comma_list
 from yt8m_tf.config.data import DataConfig
-from yt8m_tf.console.command_line import comma_list
+from yt8m_tf.console.command_line import LISTS, comma_list, list_flag
 from yt8m_tf.pretrained import packaged
 
 
@@ -26,6 +28,62 @@ def test_the_values_of_a_printed_command_can_be_parsed(path: str) -> None:
     values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
     assert parse_comma_list(values["input"]) == [f"{path}/a*", "b*"] and values["output"] == f"{path}.csv"
     assert parse_comma_list(comma_list([path])) == [path]
+
+
+COMMANDS = sorted({*LISTS, *FAULT_FLAGS, "inspect", "models", "report", "strip"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_printed_commands_know_the_flags_of_others(command: str) -> None:
+    with fresh_flags():
+        module = importlib.import_module(f"yt8m_tf.bin.{command.replace('-', '_')}")
+        own = flags.FLAGS.get_key_flags_for_module(module.__name__)
+    lists = {flag.name for flag in own if "list" in flag.flag_type()}
+    assert lists == set(LISTS.get(command, ()))
+    faults = {"on_damaged", "on_empty", "on_unlabelled"}
+    assert {flag.name for flag in own} & faults == set(FAULT_FLAGS.get(command, ()))
+
+
+def test_every_command_is_checked() -> None:
+    modules = {path.stem.replace("_", "-") for path in Path(usage.__file__).parent.glob("*.py")}
+    others = {"--init--", "launch", "usage"}
+    assert {name for name in modules if not name.endswith("-flags")} - others == set(COMMANDS)
+
+
+def test_a_single_path_of_a_list_is_quoted_too() -> None:
+    line = next_command("stack", scores=Path("a, b/*"), data_dir="c,d")
+    assert line == "next: yt8m-stack --scores='\"a, b/*\"' --data_dir=c,d"
+    assert list_flag("init_from", "a,b") == "--init_from='\"a,b\"'"
+
+
+def test_tolerated_faults_are_tolerated_by_the_next_command(tmp_path: Path) -> None:
+    with fresh_flags():
+        from yt8m_tf.bin import train
+
+        tolerant = ("--on_unlabelled=skip", "--on_damaged=skip", "--on_empty=error")
+        flags.FLAGS(["yt8m-train", "--config=c.yaml", f"--workdir={tmp_path}", *tolerant])
+        assert train._next(DataConfig(), tmp_path).endswith(" --on_damaged=skip --on_unlabelled=skip")
+        assert train.next_command("score", model="m") == "next: yt8m-score --model=m --on_damaged=skip"
+        assert train.next_command("report") == "next: yt8m-report"
+
+
+def test_scores_are_stacked_only_out_of_fold() -> None:
+    with fresh_flags():
+        from yt8m_tf.bin import score
+
+        flags.FLAGS(["yt8m-score", "--model=m", "--input=a*", "--output=s/m/train"])
+        folds = {"a0": 0, "a1": 1}
+        line = score._next(Path("s/m/train"), ["d/a0", "d/a1"], folds)
+        assert line == f"next: yt8m-stack --scores={shlex.quote(str(Path('s').absolute() / '*'))} --data_dir=. " + (
+            "--input='a*' --output=stacked"
+        )
+        for directory, shards, known in (
+            ("s/m/train", ["d/a0", "d/a1"], {}),
+            ("s/m/train", ["d/a0", "d/v"], folds),
+            ("s/m/train", ["d/a0"], folds),
+            ("s/m/test", ["d/a0", "d/a1"], folds),
+        ):
+            assert score._next(Path(directory), shards, known) is None
 
 
 def test_after_a_fold_comes_the_next_one_and_then_the_scores(tmp_path: Path) -> None:

@@ -230,7 +230,8 @@ def test_streams_leave_out_the_same_clips(
     """Clips with no frames in one or both features, some without labels, and other clips without labels."""
     records = [_clip(rng) for _ in range(30)]
     nothing = {name: np.zeros((0, size), np.uint8) for name, size in _SIZES.items()}
-    records[0] = records[1] = records[13] = frame_record(b"empty", [1], **nothing)
+    for row in (0, 1, 13):
+        records[row] = frame_record(b"empty%d" % row, [1], **nothing)
     records[7] = _changed(records[7], lambda r: r.feature_lists.feature_list["audio"].ClearField("feature"))
     for row in (7, 8, 29):
         records[row] = _changed(records[row], lambda r: r.context.feature.pop("labels"))

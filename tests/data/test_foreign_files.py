@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,22 @@ from yt8m_tf.errors import InputError
 _CLIP = frame_record(b"a", [1], rgb=np.ones((3, 2), np.uint8))
 
 
+def _npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, rgb=np.zeros(3))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
         (gzip.compress(b"x" * 50), "compressed with gzip: unpack it"),
-        (b"\0\0\0\x20ftypisom\0\0\2\0" + bytes(40), "an MP4 video: compute features"),
-        (b"\x1aE\xdf\xa3" + bytes(40), "a Matroska or WebM video: compute features"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0" + bytes(40), "an MP4 video: make shards of it with yt8m-extract"),
+        (b"\x1aE\xdf\xa3" + bytes(40), "a Matroska or WebM video: make shards of it with yt8m-extract"),
         (b"RIFF\0\0\0\0AVI LIST" + bytes(40), "an AVI video"),
         (b"PK\x03\x04" + bytes(40), "a ZIP archive: unpack it"),
+        (_npz(), "NumPy arrays (.npz): make shards of it with yt8m-convert"),
+        (zlib.compress(_CLIP * 9), "compressed with zlib: unpack it with python3 -c"),
         (b"\x93NUMPY\1\0" + bytes(40), "a NumPy array"),
         (b"<!DOCTYPE html><html>404 Not Found</html>", "a web page, perhaps a server's error page"),
         (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "an XML file"),
@@ -36,7 +46,23 @@ _CLIP = frame_record(b"a", [1], rgb=np.ones((3, 2), np.uint8))
         (_CLIP, "a single serialized record, without the framing"),
         (video_record(b"a", [1], rgb=np.ones(4, np.float32)), "a single serialized record, without the framing"),
     ],
-    ids=["gzip", "mp4", "webm", "avi", "zip", "npy", "html", "xml", "lfs", "csv", "text", "clip", "video record"],
+    ids=[
+        "gzip",
+        "mp4",
+        "webm",
+        "avi",
+        "zip",
+        "npz",
+        "zlib",
+        "npy",
+        "html",
+        "xml",
+        "lfs",
+        "csv",
+        "text",
+        "clip",
+        "video record",
+    ],
 )
 def test_kinds(content: bytes, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.tfrecord"

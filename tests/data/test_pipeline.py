@@ -306,11 +306,11 @@ def test_damage_at_the_start_of_all_shards(on_damaged: Any, endless: bool, tmp_p
 @pytest.mark.parametrize("faults", [Faults(), Faults(on_damaged="skip", on_empty="skip")], ids=["error", "skip"])
 def test_shards_without_any_record_are_an_error_not_a_hang(faults: Faults, tmp_path: Path) -> None:
     shards = _shards(tmp_path, [0, 0, 0])
-    with pytest.raises(InputError, match=r"no usable record in 3 training shards \(for example, '.*00\.tfrecord' is"):
+    with pytest.raises(InputError, match=r"data\.train: no usable record in 3 shards \(.*00\.tfrecord' is empty\)"):
         _stream(shards, faults=faults)
     shards, _ = _damaged_shards(tmp_path, dict.fromkeys(range(5), 0))
     Path(shards[2]).write_bytes(b"")  # an empty shard among damaged ones
-    with pytest.raises(InputError, match=r"no usable record in 5 training shards \(.*damaged at byte 0"):
+    with pytest.raises(InputError, match=r"no usable record in 5 shards \(.*damaged at byte 0"):
         _stream(shards, faults=faults)
     assert list(evaluation_stream(_shards(tmp_path, [0, 0]), _DATA, 5, faults=faults)) == []
 
@@ -339,7 +339,7 @@ def test_clips_without_frames(tmp_path: Path) -> None:
     faults = Faults(on_empty="skip")
     stream = _stream(shards, _FRAME, 5, faults=faults)
     assert sorted(_take(stream, 14)) == rest
-    assert faults.num_empty >= 5
+    assert faults.num_empty == 5  # each once, although the next pass is read ahead
     numbers, position = [], stream.position
     for _ in range(5):  # the position counts records, but not those left out
         numbers += _numbers(next(stream))
@@ -348,7 +348,7 @@ def test_clips_without_frames(tmp_path: Path) -> None:
 
 def test_nothing_but_clips_without_frames(tmp_path: Path) -> None:
     shards = _with_empty_clips(tmp_path, set(range(75)))
-    with pytest.raises(InputError, match=r"no usable record in 3 training shards .* only videos that are left out"):
+    with pytest.raises(InputError, match=r"no usable record in 3 shards \(.*: 75 clips without frames\)"):
         _stream(shards, _FRAME, faults=Faults(on_empty="skip"))
 
 

@@ -95,7 +95,7 @@ def test_a_line_that_cannot_be_read_is_named(world: Path, rows: str, message: st
         (rated_record(b"x", [0], [1], [np.nan]), "the rating of class 1 at second 0 is nan, not"),
         (
             rated_record(b"x", [0], [4716], [1]),
-            "class 4716, rated at second 0, is not below 4716, the classes of --num",
+            "class 4716, rated at second 0, is not below --num_classes=4716; raise that",
         ),
         (rated_record(b"x", [-5], [1], [1]), "'segment_start_times' contains -5"),
         (video_record(b"x", [1], rgb=np.zeros(2, np.float32)), "(x): a record of the video level"),

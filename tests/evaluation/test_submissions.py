@@ -111,7 +111,7 @@ def test_records_with_other_keys(submission: Path, tmp_path: Path) -> None:
     result = run_command("score-submission", *flags, "--id_key=vid", "--labels_key=tags")
     assert result.stdout == f"GAP@20 {(1 / 1 + 2 / 4) / 3:.6f} (2 videos, 3 labels)\n", result.stderr
     result = run_command("score-submission", *flags)
-    assert "record 0 has no id under id or video_id (it has: tags, vid); name its key with --id_key" in result.stderr
+    assert "record 0: neither 'id' nor 'video_id' (it has: tags, vid); name its key with --id_key" in result.stderr
     (tmp_path / "labels.csv").write_text("id,labels\na,1\nb,1\n")
     result = run_command("score-submission", flags[0], f"--labels={tmp_path / 'labels.csv'}", "--labels_key=tags")
     assert result.returncode == 1 and "--labels_key=tags: is for labels of videos in shards; leave it" in result.stderr
@@ -121,7 +121,10 @@ def test_an_id_of_two_records_and_an_empty_one_are_refused(submission: Path, tmp
     record = video_record(b"a", [1], rgb=np.zeros(1, np.float32))
     write_shard(tmp_path / "twice.tfrecord", [record, record])
     write_shard(tmp_path / "empty.tfrecord", [video_record(b"", [1], rgb=np.zeros(1, np.float32))])
-    for name, message in (("twice", "record 1 has the id 'a' of an earlier record"), ("empty", "record 0 has no id")):
+    for name, message in (
+        ("twice", "record 1, video 'a': its id is that of an earlier record"),
+        ("empty", "record 0: 'id' is empty"),
+    ):
         result = run_command("score-submission", f"--submission={submission}", f"--labels={tmp_path / name}.tfrecord")
         assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1
 

@@ -257,12 +257,14 @@ def test_find_videos_in_directories_patterns_and_links(tmp_path: Path) -> None:
     (tmp_path / "link.mp4").unlink()
     (tmp_path / "gone.mp4").symlink_to("away.mp4")
     for pattern, message in (
-        ("none.mp4", r"--input=.*none\.mp4: no such file; name videos, a directory of them, or a pattern"),
-        ("none*", r"--input=.*none\*: no such file"),
+        ("none.mp4", r"--input=.*none\.mp4: no such file or directory; check the path; a path with a comma stands in"),
+        ("none*", r"--input=.*none\*: no such file or directory"),
         ("gone.mp4", r"--input=.*gone\.mp4: a link to 'away\.mp4', which does not exist"),
     ):
         with pytest.raises(InputError, match=message):
             find_videos([str(tmp_path / "a.mp4"), str(tmp_path / pattern)], None, left_out)
+    with pytest.raises(InputError, match=r"none\.mp4: no such file; name videos, a directory of them, or a pattern"):
+        find_videos([str(tmp_path / "none.mp4")], None, left_out)
     (tmp_path / "gone.mp4").unlink()
     (tmp_path / "b" / "a.avi").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.mp4 and .*a\.avi have the same id, 'a'; rename one"):

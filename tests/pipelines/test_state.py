@@ -415,8 +415,9 @@ def test_the_command_asks_before_it_starts_over(pipeline: Pipeline, tmp_path: Pa
     result = run_command("pipeline", *flags, "--jobs=2")
     assert result.returncode == 1 and "shards: 'test1.tfrecord' is new" in result.stderr
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
-    result = run_command("pipeline", *flags, "--restart=nothing")
-    assert result.returncode == 1 and "--restart=nothing: no stage of that name" in result.stderr
+    for more in ((), ("--plan",)):
+        result = run_command("pipeline", *flags, "--restart=nothing", *more)
+        assert result.returncode == 1 and "--restart=nothing: no stage of that name" in result.stderr
     assert (pipeline.workdir / "submission.csv").read_text() == "infer final"
 
 

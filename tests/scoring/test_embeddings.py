@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import tensorflow as tf
 from commands import run_command
 from tiny_models import FEATURES, empty_clip, tiny_data, tiny_model, tiny_records, write_shard
 
+from yt8m_tf import files
 from yt8m_tf.config.data import DataConfig
-from yt8m_tf.config.strict_yaml import merge
+from yt8m_tf.config.strict_yaml import merge, to_dict
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.records import parse_records
@@ -102,6 +104,22 @@ def test_files_contain_ids_labels_and_vectors(world, tmp_path, kind):
         ]
         assert [sorted(row[row >= 0].tolist()) for row in parsed["labels"]] == labels
     np.testing.assert_allclose(found, expected_of(world), rtol=2e-3, atol=1e-3)  # float16
+
+
+def test_a_run_that_embedded_nothing_does_not_block_its_directory(tmp_path):
+    embedder = embeddings.Embedder(tmp_path, DataConfig(), "first", 8, dict)
+    other = dataclasses.replace(embedder, fingerprint="second")
+    manifest = embeddings._begin(tmp_path, embedder, "tfrecord")
+
+    def write(num_videos):
+        shards = {"x": embeddings.EmbeddedShard(99, num_videos)}
+        files.write_json(tmp_path / embeddings.MANIFEST, to_dict(dataclasses.replace(manifest, shards=shards)))
+
+    write(0)
+    assert embeddings._begin(tmp_path, other, "tfrecord").fingerprint == "second"
+    write(1)
+    with pytest.raises(InputError, match="contains embeddings of another model"):
+        embeddings._begin(tmp_path, other, "tfrecord")
 
 
 def test_an_interrupted_run_continues_and_ends_the_same(world, tmp_path, monkeypatch):

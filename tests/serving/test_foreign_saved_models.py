@@ -193,11 +193,11 @@ def test_labels_that_are_not_classes_are_named(world, tmp_path):
     high, classes = next((n, max(own)) for n, own in enumerate(labels_of(records)) if max(own) >= 10)  # one too high
     scorer = load_scorer(save_v2(tmp_path / "foreign", weights[:, :classes], k=5), 1, num_classes=classes)
     shard = write_shard(tmp_path / "one.tfrecord", [records[high]])
-    message = rf"one\.tfrecord: video 's.*': label {classes} is not below the {classes} .*--num_classes"
+    message = rf"one\.tfrecord: record 0, video 's.*': label {classes} is not below --num_classes={classes}; raise that"
     with pytest.raises(InputError, match=message):
         evaluate_scorer(scorer, [shard], faults=Faults(), progress=False)
     nothing = write_shard(tmp_path / "nothing.tfrecord", [])
-    with pytest.raises(InputError, match="there are no videos to evaluate"):
+    with pytest.raises(InputError, match=r"nothing was evaluated: for example, '.*nothing\.tfrecord' is empty"):
         evaluate_scorer(scorer, [nothing], faults=Faults(), progress=False)
 
 

@@ -9,7 +9,8 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import lightgbm
 import numpy as np
@@ -22,6 +23,7 @@ from yt8m_tf.score_shards.manifest import finish, read_manifest
 from yt8m_tf.score_shards.reading import read_shard
 from yt8m_tf.stacking import boosting, cluster, evaluation, folds, report
 from yt8m_tf.stacking import inputs as inputs_module
+from yt8m_tf.stacking.beginning import begin
 from yt8m_tf.stacking.inputs import StackInputs
 from yt8m_tf.stacking.rows import load_rows
 from yt8m_tf.stacking.stack import StackResult, stack
@@ -307,6 +309,25 @@ def test_another_order_is_joined_by_id(own_world: World, tmp_path: Path, rng: np
     found = found.at(rng.permutation(150))
     records.write_shard(train / "train0002.tfrecord", zip(found.ids, found.classes, found.scores, strict=True))
     assert world.stack(tmp_path / "out").gaps == expected
+
+
+def test_a_run_that_finished_nothing_does_not_block_its_directory(tmp_path: Path) -> None:
+    inputs = cast(StackInputs, SimpleNamespace(names=["a"], top_k=[100]))
+
+    def start(fingerprint: str) -> None:
+        begin(tmp_path, CONFIG, fingerprint, inputs)
+        (tmp_path / "rows" / "train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "boosters").mkdir(exist_ok=True)
+
+    start("first")
+    (tmp_path / "rows" / "train" / "of_the_first").touch()
+    start("first")
+    assert (tmp_path / "rows" / "train" / "of_the_first").exists()  # the same stacking continues
+    start("second")
+    assert not (tmp_path / "rows" / "train" / "of_the_first").exists()
+    (tmp_path / "boosters" / "fold_0.txt").touch()
+    with pytest.raises(InputError, match="contains a stacking of other scores or another configuration"):
+        start("first")
 
 
 @pytest.mark.end_to_end

@@ -6,6 +6,9 @@ compared alternate with its steps in that process.
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("not a command; run python tools/benchmark.py")
+
 import json
 import re
 import subprocess

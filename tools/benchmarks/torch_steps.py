@@ -15,6 +15,9 @@ import json
 import sys
 import time
 
+if len(sys.argv) != 2:
+    raise SystemExit("not a command; run python tools/benchmark.py train --against=torch")
+
 import torch
 from torch import nn
 from torch.nn import functional as F

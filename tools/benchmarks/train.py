@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("not a command; run python tools/benchmark.py")
+
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("not a command; run python tools/mutate.py")
+
 import ast
 import dataclasses
 import re

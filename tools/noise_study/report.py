@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("not a command; run python tools/label_noise.py")
+
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path

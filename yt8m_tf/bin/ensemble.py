@@ -44,8 +44,8 @@ flags.adopt_module_key_flags(checkpoint_flags)
 def main(_: Sequence[str]) -> None:
     from yt8m_tf import files
 
-    members = files.matching(_MEMBERS.value, "--members")
     output = files.local_path(_WORKDIR.value, "--workdir")
+    members = files.matching(_MEMBERS.value, "--members")
     if _STACK.value is None:
         _combine(members, output)
     else:

@@ -200,6 +200,7 @@ def _shards(saved_model: str, output: Path) -> Iterator[list[str]]:
 
 
 def _infer_segments(directory: str, shards: list[str], output: Path, options: dict[str, Any]) -> Any:
+    from yt8m_tf import files
     from yt8m_tf.pretrained import packaged
     from yt8m_tf.serving.segment_inference import infer_segments
     from yt8m_tf.serving.windows import Windows
@@ -207,11 +208,13 @@ def _infer_segments(directory: str, shards: list[str], output: Path, options: di
     def model(flag: str, value: str) -> str:
         return os.path.expanduser(packaged.saved_model(value, flag))
 
+    others = [model("--mean_with", value) for value in _MEAN_WITH.value]
+    files.check_listed(list(map(Path, others)), "--mean_with")
     options = {
         **options,
         "classes": None if _CLASSES.value is None else os.path.expanduser(_CLASSES.value),
         "video_model": None if _VIDEO_MODEL.value is None else model("--video_model", _VIDEO_MODEL.value),
-        "mean_with": [model("--mean_with", value) for value in _MEAN_WITH.value],
+        "mean_with": others,
     }
     return infer_segments(directory, shards, output, Windows.parse(_SEGMENTS.value), **options)
 

@@ -17,11 +17,13 @@ from absl import flags, logging
 from yt8m_tf.bin import usage
 from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError, Interrupted, ended_by_sigterm
+from yt8m_tf.regular import check_regular
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Print the traceback of an error above its one-line message.")
 
 # Parameters of glibc's mallopt.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_OF_THE_SHELL = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 
@@ -94,6 +96,8 @@ def execute(
         rest = flags.FLAGS(list(arguments))
     except flags.Error as error:
         return fail(usage.explain(error, command, description))
+    if empty := usage.empty_flag(command, description, main.__module__):
+        return fail(empty)
     if len(rest) > 1 and positional is None:
         return fail(f"unexpected argument '{rest[1]}'; flags are written --name=value")
     if len(rest) == 1 and positional is not None:
@@ -103,6 +107,7 @@ def execute(
         logging.set_verbosity(logging.ERROR)  # TensorFlow's own notices; ours are printed
     try:
         with ended_by_sigterm():
+            _check_files(main.__module__, rest[1:])
             if framework:
                 import_quietly()
             return main(rest) or 0
@@ -122,6 +127,21 @@ def execute(
         if not _is_of_the_machine(error):
             raise
         return fail(" ".join(str(getattr(error, "message", error)).split()))
+
+
+def _check_files(module: str, positional: Sequence[str]) -> None:
+    """Checks that no flag of a command names a pipe, socket or device, which could keep it waiting for ever.
+
+    Standard input and the descriptors of the shell are allowed: whoever gives them also writes to them.
+    """
+    given: list[tuple[str, str]] = [("", value) for value in positional]
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        if flag.present and not isinstance(flag, flags.EnumFlag):
+            values = flag.value if isinstance(flag.value, list) else [flag.value]
+            given += [(f"--{flag.name}: ", value) for value in values if isinstance(value, str)]
+    for where, value in given:
+        if not value.startswith(_OF_THE_SHELL):
+            check_regular(value, where)
 
 
 def _name(file: str) -> str:

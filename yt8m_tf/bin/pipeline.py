@@ -56,10 +56,12 @@ def main(_: Sequence[str]) -> None:
 
     from yt8m_tf import files
     from yt8m_tf.pipelines import plan, stages, starts
+    from yt8m_tf.pipelines.stage import check_restart
 
     workdir, data_dir = files.local_path(_WORKDIR.value, "--workdir"), os.path.expanduser(_DATA_DIR.value)
     table = stages.make_stages(settings, stages.kept_seeds(settings, workdir))
     stages.check_outputs(table, workdir)
+    check_restart(table, _RESTART.value)
     starts.check_starts(table)
     if _PLAN.value:
         print(plan.describe(table, settings, data_dir, workdir, _TERAFLOPS.value))

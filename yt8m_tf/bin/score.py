@@ -19,7 +19,8 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -62,9 +63,10 @@ def main(_: Sequence[str]) -> None:
     output = files.local_path(_OUTPUT.value, "--output")
     models = _models()
     predictors = [find_predictor(path, checkpoint_flags.CHECKPOINT.value, _XLA.value) for path in models]
+    shards = list_shards(_INPUT.value, _DATA_DIR.value, "--input")
     summary = score(
         predictors,
-        list_shards(_INPUT.value, _DATA_DIR.value, "--input"),
+        shards,
         output,
         top_k=_TOP_K.value,
         batch_size=_BATCH_SIZE.value,
@@ -77,9 +79,19 @@ def main(_: Sequence[str]) -> None:
     )
     for line in summary.faults.summary():
         print(line)
-    if "train" in output.name:  # scores/MODEL/train, next to those of other models
-        scores = output.absolute().parent.parent / "*"
-        print(next_command("stack", scores=scores, data_dir=_DATA_DIR.value, input=_INPUT.value, output="stacked"))
+    if following := _next(output, shards, summary.manifest.folds):
+        print(following)
+
+
+def _next(output: Path, shards: Sequence[str], folds: Mapping[str, int]) -> str | None:
+    """Returns the next command after out-of-fold scores of all shards, in scores/MODEL/train: their stacking."""
+    of_shards = {folds.get(os.path.basename(shard)) for shard in shards}
+    if "train" not in output.name or None in of_shards or len(of_shards) < 2:
+        return None
+    split = None if output.name == "train" else output.name
+    scores = output.absolute().parent.parent / "*"
+    values = {"scores": scores, "split": split, "data_dir": _DATA_DIR.value, "input": _INPUT.value}
+    return next_command("stack", **values, output="stacked")
 
 
 def _models() -> list[Path]:

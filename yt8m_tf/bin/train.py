@@ -102,6 +102,9 @@ def main(_: Sequence[str]) -> None:
     strategy = distribution.make_strategy(_DEVICES.value)
     experiment = parse_experiment(values)
     faults = fault_flags.faults(label_flags.ON_UNLABELLED.value)
+    sources = [packaged.saved_model(source, "--init_from") for source in _INIT_FROM.value]
+    init_from = tuple(files.local_path(source, "--init_from") for source in sources)
+    files.check_listed(init_from, "--init_from")
     options = loop.RunOptions(
         data_dir=_DATA_DIR.value,
         workdir=files.local_path(_WORKDIR.value, "--workdir"),
@@ -109,9 +112,7 @@ def main(_: Sequence[str]) -> None:
         steps_per_call=_STEPS_PER_CALL.value,
         checkpoint_minutes=_CHECKPOINT_MINUTES.value,
         evaluation_batch_size=_EVALUATION_BATCH.value,
-        init_from=tuple(
-            files.local_path(packaged.saved_model(source, "--init_from"), "--init_from") for source in _INIT_FROM.value
-        ),
+        init_from=init_from,
         init_exclude=tuple(_INIT_EXCLUDE.value),
         on_changed_inputs=_ON_CHANGED_INPUTS.value,
         histograms=_HISTOGRAMS.value,

@@ -14,6 +14,30 @@ from yt8m_tf.config.strict_yaml import nearest
 from yt8m_tf.console.command_line import command_line
 
 _WIDEST = 120
+# The flags of `fault_flags` and `label_flags` that each command has.
+_CLIPS, _LABELS = ("on_damaged", "on_empty"), ("on_unlabelled",)
+FAULT_FLAGS = {
+    "evaluate": (*_CLIPS, *_LABELS),
+    "export": (*_CLIPS, *_LABELS),
+    "infer": _CLIPS,
+    "kmeans": _CLIPS,
+    "score": _CLIPS,
+    "score-submission": _LABELS,
+    "stack": _LABELS,
+    "train": (*_CLIPS, *_LABELS),
+}
+
+# Flags of which an empty value means something: no names, no column of splits, every name, no figure.
+_MAY_BE_EMPTY = {
+    "yt8m-convert": ("split_column",),
+    "yt8m-export": ("vocabulary",),
+    "yt8m-extract": ("split_column",),
+    "yt8m-models": ("match",),
+    "benchmark": ("match",),
+    "label_noise": ("figure",),
+    "mutate": ("match",),
+    "run_experiments": ("match",),
+}
 
 
 def help_text(command: str, description: str, module: str, shared: str, everything: bool) -> str:
@@ -49,6 +73,24 @@ def explain(error: flags.Error, command: str, description: str) -> str:
       description: what it does, with an example that shows values of flags.
     """
     return f"{_problem(error, description)}; '{command} --help' shows all flags"
+
+
+def empty_flag(command: str, description: str, module: str) -> str | None:
+    """Returns an explanation of the first flag that was given an empty text, list or element of a repeated flag.
+
+    Without it, such a flag would be ignored, or fail in each command in its own way.
+
+    Args:
+      command, description: see `explain`.
+      module: the name of the module whose key flags are the command's own.
+    """
+    for flag in _key_flags(module):
+        values = flag.value if "multi" in flag.flag_type() else [flag.value]
+        is_empty = flag.present and any(value in ("", []) for value in values)
+        if is_empty and flag.name not in _MAY_BE_EMPTY.get(command, ()):
+            leave_out = "" if _is_required(flag) else ", or leave it out"
+            return f"--{flag.name}=: empty; give {_example(flag.name, description)}{leave_out}"
+    return None
 
 
 def _problem(error: flags.Error, description: str) -> str:
@@ -144,7 +186,13 @@ def _example(name: str, description: str) -> str:
 
 
 def next_command(command: str, *arguments: str, **values: object) -> str:
-    """Returns "next: " and a command line (`console.command_line`)."""
+    """Returns "next: " and a command line (`console.command_line`).
+
+    Faults in the data that this command was told to tolerate are tolerated by the next one, too, if it has the flag.
+    """
+    for name in FAULT_FLAGS.get(command, ()):
+        if name in flags.FLAGS and flags.FLAGS[name].value != flags.FLAGS[name].default:
+            values[name] = flags.FLAGS[name].value
     return f"next: {command_line(command, *arguments, **values)}"
 
 

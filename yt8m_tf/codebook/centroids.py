@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from yt8m_tf import files
 from yt8m_tf.errors import InputError
+from yt8m_tf.regular import check_regular
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,7 @@ def load_centroids(model: Any, path: str, features: Mapping[str, int], data_dir:
     variable = model.get_layer("codebook").centroids
     path = files.below(data_dir, path)
     where, flags = f"configuration key 'model.centroids': '{path}'", as_flag(features)
+    check_regular(path, "configuration key 'model.centroids': ")
     try:
         archive = files.read_arrays(io.BytesIO(tf.io.gfile.GFile(path, "rb").read()))
         centroids, names, sizes = (archive[key] for key in ("centroids", "feature_names", "feature_sizes"))

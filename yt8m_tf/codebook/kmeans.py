@@ -93,6 +93,7 @@ def sample_frames(
                 sample[count : count + len(chosen)] = np.concatenate(rows, axis=1)
                 count += len(chosen)
             bar.update(count - bar.n)
+    faults.check_any(count, shards, "no frame was read")
     return sample[:count]
 
 

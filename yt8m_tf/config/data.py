@@ -22,7 +22,7 @@ from yt8m_tf.config.segments import SegmentsConfig
 _OTHER_KEYS = frozenset({"id", "labels"})
 # The names of other entries of records, and of batches, which features cannot have.
 _RECORD_FIELDS = frozenset({*schema.ID_KEYS, schema.LABELS_KEY})
-_TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "num_unlabelled", "teacher_fold"}
+_TAKEN = _RECORD_FIELDS | {"num_frames", "valid", "position", "unlabelled_ids", "teacher_fold"}
 _TAKEN |= {"soft_classes", "soft_scores"}
 # The same for batches of segments.
 _TAKEN_BY_SEGMENTS = frozenset({"rated_classes", "ratings"})

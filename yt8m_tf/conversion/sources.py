@@ -11,6 +11,7 @@ from yt8m_tf import files
 from yt8m_tf.conversion import array_files, feature_tables, mediapipe
 from yt8m_tf.conversion.videos import PICKLE, Chunk, Reader
 from yt8m_tf.errors import InputError
+from yt8m_tf.regular import check_regular
 
 _FLAG = "--input"
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
@@ -71,9 +72,11 @@ def _find(patterns: Sequence[str]) -> dict[str, list[str]]:
         name, pattern = (match[1], match[2]) if match and not files.find(given) else ("", given)
         paths = [path for path in files.find(str(files.local_path(pattern, _FLAG))) if not Path(path).is_dir()]
         if not paths:
-            raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'")
+            hint = files.comma_hint(_FLAG) if len(patterns) > 1 else ""
+            raise InputError(f"{_FLAG}={given}: matches no file; check the pattern, such as 'features/*.npz'{hint}")
         own = found.setdefault(name, {})
         for path in paths:
+            check_regular(path, f"{_FLAG}: ")
             own.setdefault((os.path.realpath(path), os.path.basename(path)), path)  # a link's name is another id
     return {name: sorted(paths.values()) for name, paths in found.items()}
 

@@ -85,7 +85,8 @@ class BatchStream:
                 self._explain_or_skip(error)
                 self._iterator = self._restart()
         self.position = int(batch.pop("position"))
-        self._faults.num_unlabelled += int(batch.pop("num_unlabelled", 0))
+        if (unlabelled := batch.pop("unlabelled_ids", None)) is not None:
+            self._faults.count_once("num_unlabelled", np.asarray(unlabelled).tolist())
         self.seconds_waited += time.perf_counter() - start
         return batch
 

@@ -41,10 +41,10 @@ def without_labels(labels: tf.Tensor) -> tf.Tensor:
 
 
 def taken_for_negative(batch: Batch, faults: Faults, valid: tf.Tensor | bool = True) -> Batch:
-    """Counts the `valid` rows without labels as "num_unlabelled", if these are taken for negative; otherwise {}."""
+    """Returns the ids of `valid` rows without labels as "unlabelled_ids" if these are taken for negative, or {}."""
     if "labels" not in batch or faults.on_unlabelled != "negative":
         return {}
-    return {"num_unlabelled": tf.math.count_nonzero(valid & without_labels(batch["labels"]))}
+    return {"unlabelled_ids": tf.boolean_mask(batch["id"], valid & without_labels(batch["labels"]))}
 
 
 def left_out(data: RecordsConfig, faults: Faults, need_labels: bool = True) -> tuple[bool, bool]:
@@ -76,12 +76,12 @@ def usable_records(
         return pairs
     doubtful = clip_reader.doubtful(located_in, data, skip_unlabelled) if located_in else None
 
-    def count(empty: np.ndarray, num_unlabelled: np.int64) -> np.int64:
+    def count(empty: np.ndarray, empty_ids: np.ndarray, unlabelled_ids: np.ndarray) -> np.int64:
         # A missing feature looks empty, too; the error makes `BatchStream` search for the record.
         if any(check_record(clip, data, need_labels=False, need_frames=False) for clip in empty):
             raise ValueError("a record without one of the features")
-        faults.num_empty += len(empty)
-        faults.num_unlabelled += int(num_unlabelled)
+        faults.count_once("num_empty", empty_ids.tolist())
+        faults.count_once("num_unlabelled", unlabelled_ids.tolist())
         return np.int64(len(empty))
 
     @tf.autograph.experimental.do_not_convert
@@ -96,7 +96,9 @@ def usable_records(
         unlabelled = (
             tf.equal(records.parse_labels(serialized, data.labels_key).row_lengths(), 0) if skip_unlabelled else nothing
         )
-        counted = [tf.boolean_mask(serialized, empty), tf.math.count_nonzero(unlabelled & ~empty)]
+        without_frames = tf.boolean_mask(serialized, empty)
+        others = tf.boolean_mask(serialized, unlabelled & ~empty)
+        counted = [without_frames, *(records.parse_ids(left, data.id_keys) for left in (without_frames, others))]
         with tf.control_dependencies([tf.numpy_function(count, counted, tf.int64)]):
             stay = tf.tensor_scatter_nd_update(tf.ones_like(positions, tf.bool), rows[:, None], ~(empty | unlabelled))
             return tf.nest.map_structure(lambda values: tf.boolean_mask(values, stay), (positions, found))

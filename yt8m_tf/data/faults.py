@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from yt8m_tf.config.data import RecordsConfig, targets_of
@@ -26,9 +26,9 @@ class Faults:
         them as videos of no class.
       reader: decides the remedies that messages name.
       damaged: the damage that was found and skipped, by shard.
-      num_empty: how often a clip without frames was left out.
-      num_unlabelled: how often a video without labels was left out or taken for negative.
-      num_beyond: how often a rated segment that starts beyond its clip was left out.
+      num_empty: clips without frames that were left out.
+      num_unlabelled: videos without labels that were left out or taken for negative.
+      num_beyond: rated segments that start beyond their clips, and were left out.
     """
 
     on_damaged: Action = "error"
@@ -39,6 +39,10 @@ class Faults:
     num_empty: int = 0
     num_unlabelled: int = 0
     num_beyond: int = 0
+
+    def __post_init__(self) -> None:
+        # Ids that `count_once` counted, by kind. Not a field, because it is no part of a summary.
+        self._counted: dict[str, set[bytes]] = {}
 
     def anew(self) -> Faults:
         """Returns the same choices without any faults recorded, for reading the same data again."""
@@ -81,6 +85,13 @@ class Faults:
             reader=self.reader,
         )
 
+    def count_once(self, kind: Literal["num_empty", "num_unlabelled", "num_beyond"], ids: Iterable[bytes]) -> None:
+        """Adds ids of videos or segments to a count; one that is read again, in a later pass, is not counted again."""
+        counted = self._counted.setdefault(kind, set())
+        new = set(ids) - counted
+        counted |= new
+        setattr(self, kind, getattr(self, kind) + len(new))
+
     def skip_empty(self, shard: str, data: RecordsConfig, count: int) -> None:
         """Counts clips of a shard that are left out because they have no frames.
 
@@ -90,6 +101,36 @@ class Faults:
         if problem := self.find_bad_record([shard], data, need_whole=False):
             raise InputError(problem)
         self.num_empty += count
+
+    def nothing_usable(self, shards: Sequence[str]) -> str:
+        """Returns why shards had nothing that a command could use, in a few words."""
+        if damage := next(iter(self.damaged.values()), None) or integrity.find_damage(shards):
+            return str(damage)
+        for count, what in (
+            (self.num_empty, "clips without frames"),
+            (self.num_unlabelled, "videos without labels"),
+            (self.num_beyond, "rated segments that start beyond their clips"),
+        ):
+            if count:
+                return f"{count:,} {what}"
+        if any(True for shard in shards for _ in integrity.good_records(shard)):
+            return "they have no such records"
+        return f"for example, '{shards[0]}' is empty"
+
+    def check_any(self, count: int, shards: Sequence[str], done: str, remedy: str = "give other shards") -> None:
+        """Checks that a command found something to use.
+
+        Args:
+          count: how much it found.
+          shards: where it looked.
+          done: what should have been done, such as "no video was scored".
+          remedy: the end of the message.
+
+        Raises:
+          InputError: `count` is 0.
+        """
+        if not count:
+            raise InputError(f"{done}: {self.nothing_usable(shards)}; {remedy}")
 
     def summary(self) -> list[str]:
         """Returns a line for each kind of fault that was tolerated, to show at the end of a run."""

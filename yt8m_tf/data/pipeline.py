@@ -16,7 +16,7 @@ from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig, RecordsConfig, ratings_of
 from yt8m_tf.data import integrity, records, segments
 from yt8m_tf.data.batch_stream import Batch, BatchStream, BesideRecords
-from yt8m_tf.data.checked_batches import reads_directly
+from yt8m_tf.data.checked_batches import left_out, reads_directly
 from yt8m_tf.data.evaluation_reader import EvaluationReader
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.order import ShardGroups
@@ -80,7 +80,8 @@ def training_stream(
         )
     own = list(shards[worker::num_workers]) if by_shard else list(shards)
     attached = beside(own) if beside else None
-    _check_any_record(own, data, faults)
+    need_labels = attached is None or not attached.replaces_labels
+    check_any_record(own, data, faults, need_labels=need_labels)
     window = _SHUFFLE_SEGMENTS if data.segments else _SHUFFLE_RECORDS[data.level]
     groups = ShardGroups(own, data.shuffle_shards, seed)
     end = None
@@ -146,6 +147,17 @@ def limited(batches: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
             return
 
 
+def at_least_one(
+    batches: Iterable[Batch], shards: Sequence[str], faults: Faults, done: str, remedy: str = "give other shards"
+) -> Iterator[Batch]:
+    """The batches of `evaluation_stream` over shards; raises InputError (`Faults.check_any`) if there is none."""
+    found = 0
+    for batch in batches:
+        found = 1
+        yield batch
+    faults.check_any(found, shards, done, remedy)
+
+
 def scoring_batch_size(level: Level) -> int:
     """The default number of examples to score together: a clip has as many values as 300 video-level records."""
     return {"video": 1024, "frame": 128}[level]
@@ -175,22 +187,42 @@ def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faul
         _check_any_segment(shards, rated)
 
 
-def _check_any_record(shards: Sequence[str], data: RecordsConfig, faults: Faults) -> None:
-    """Raises if no shard has a usable record: an endless stream would search for the first one forever."""
+def check_any_record(
+    shards: Sequence[str], data: DataConfig, faults: Faults, key: str = "data.train", need_labels: bool = True
+) -> None:
+    """Checks that a shard has a usable record: otherwise a training stream would search forever for the first one.
+
+    Args:
+      shards: paths.
+      data: what the records should contain.
+      faults: which faults are tolerated.
+      key: the configuration key of the shards, for messages.
+      need_labels: whether videos without labels are left out, if `faults` says so.
+
+    Raises:
+      InputError: no shard has a usable record.
+    """
     if rated := ratings_of(data):
         return _check_any_segment(shards, rated)
+    found, (skip_empty, skip_unlabelled) = faults.anew(), left_out(data, faults, need_labels)
+    for shard in shards:
+        for record in integrity.good_records(shard):
+            if skip_empty and _lacks(record, data, need_frames=True):
+                found.num_empty += 1
+            elif skip_unlabelled and _lacks(record, data, need_labels=True):
+                found.num_unlabelled += 1
+            else:
+                return
+    reason = found.nothing_usable(shards)  # with the path of a damaged or empty shard
+    place = "" if "/" in reason else f"for example, '{shards[0]}': "
+    raise InputError(f"{key}: no usable record in {len(shards)} shards ({place}{reason}); correct {key}")
 
-    def is_left_out(record: bytes) -> bool:
-        frames, labels = faults.on_empty != "skip", faults.on_unlabelled != "skip"
-        if (frames and labels) or check_record(record, data, need_labels=True) is None:
-            return False
-        return check_record(record, data, need_frames=frames, need_labels=labels) is None
 
-    if any(not is_left_out(record) for shard in shards for record in integrity.good_records(shard)):
-        return
-    damage = integrity.find_damage(shards)
-    reason = str(damage) if damage else f"for example, '{shards[0]}' is empty or has only videos that are left out"
-    raise InputError(f"no usable record in {len(shards)} training shards ({reason}); correct data.train")
+def _lacks(record: bytes, data: DataConfig, *, need_labels: bool = False, need_frames: bool = False) -> bool:
+    """Returns whether a record has all that is needed but labels, or frames."""
+    if check_record(record, data, need_labels=need_labels, need_frames=need_frames) is None:
+        return False
+    return check_record(record, data, need_labels=False, need_frames=False) is None
 
 
 def _check_any_segment(shards: Sequence[str], data: DataConfig) -> None:

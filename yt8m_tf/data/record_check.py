@@ -25,11 +25,15 @@ class Reader:
       model: the name of the trained model that decides what records must contain; "" if the `data` section of a
         configuration does.
       features_flag: the flag that says which features are read, if there is neither a model nor a configuration.
+      id_flag: the flag that names the key of the ids; "" if the command has none.
+      classes_flag: the flag that gives the number of classes; "" if a model or a configuration does.
     """
 
     has_flags: bool = False
     model: str = ""
     features_flag: str = ""
+    id_flag: str = ""
+    classes_flag: str = ""
 
     @property
     def damage_hint(self) -> str:
@@ -83,16 +87,24 @@ class Reader:
             " the shard again"
         )
 
-    def id_hint(self) -> str:
-        """Returns the remedy for an id under another key."""
-        return f"{'' if self.model else 'name its key in data.keys.id, or '}give YouTube-8M shards"
+    def id_hint(self, id_keys: Sequence[str]) -> str:
+        """Returns the remedy for an id under another key than `id_keys`."""
+        if self.id_flag:
+            return f"name its key with {self.id_flag}, or give YouTube-8M shards"
+        if not self.model:
+            return "name its key in data.keys.id, or give YouTube-8M shards"
+        if tuple(id_keys) == schema.ID_KEYS:
+            return f"{self.model} reads ids under no other key: give YouTube-8M shards"
+        return f"{self.model} was trained with data.keys.id={id_keys[0]}: give shards with ids under that key"
 
     def classes_hint(self, label: int, num_classes: int) -> str:
         """Returns the remedy for a label beyond the last class."""
+        versions = "the 2018 version has 3862 classes, 2017 has 4716"
+        if self.classes_flag:
+            return f"not below {self.classes_flag}={num_classes}; raise that ({versions}), or give other shards"
         if self.model:
             return f"not below {num_classes}, the classes of {self.model}; give shards of these classes"
-        hint = "the 2018 version has 3862 classes, 2017 has 4716"
-        return f"not below data.num_classes: {num_classes}; raise data.num_classes ({hint})"
+        return f"not below data.num_classes: {num_classes}; raise data.num_classes ({versions})"
 
 
 def parse_record(serialized: bytes) -> tf.train.SequenceExample | None:
@@ -157,9 +169,9 @@ def check_record(
     if found and found != data.level and not _has_features(record, data):
         hint = "give frame-level shards with ratings" if rated else reader.level_hint(found, data.level)
         return f"a {found}-level record; {hint}"
-    problem = _check_id(context, data.id_keys, reader)
+    problem = check_id(context, data.id_keys, reader)
     if not problem and (targets := targets_of(data)):
-        problem = _check_labels(context, data.labels_key, targets, need_labels, reader)
+        problem = check_labels(context, data.labels_key, targets, need_labels, reader)
     if not problem and rated:
         problem = check_ratings(context, rated, reader)
     if problem:
@@ -179,11 +191,12 @@ def _has_features(record: tf.train.SequenceExample, data: RecordsConfig) -> bool
     )
 
 
-def _check_id(context: Mapping[str, tf.train.Feature], id_keys: Sequence[str], reader: Reader) -> str | None:
+def check_id(context: Mapping[str, tf.train.Feature], id_keys: Sequence[str], reader: Reader) -> str | None:
+    """Returns what is wrong with the id of a record; None if nothing is."""
     given = [key for key in id_keys if key in context]
     if not given:
         none = f"no '{id_keys[0]}'" if len(id_keys) == 1 else f"neither '{id_keys[0]}' nor '{id_keys[1]}'"
-        return f"{none} ({keys_of(context)}); {reader.id_hint()}"
+        return f"{none} ({keys_of(context)}{_other_id(context)}); {reader.id_hint(id_keys)}"
     ids = {key: context[key].bytes_list.value for key in given}
     # An id without a value does not count if the record has another one.
     wrong = [key for key in given if len(ids[key]) != 1 and (context[key].WhichOneof("kind") or len(given) == 1)]
@@ -194,9 +207,10 @@ def _check_id(context: Mapping[str, tf.train.Feature], id_keys: Sequence[str], r
     return None
 
 
-def _check_labels(
+def check_labels(
     context: Mapping[str, tf.train.Feature], key: str, targets: TargetsConfig, need_labels: bool, reader: Reader
 ) -> str | None:
+    """Returns what is wrong with the labels of a record; None if nothing is."""
     feature = context.get(key)
     if feature is not None and feature.WhichOneof("kind") not in ("int64_list", None):
         return f"'{key}' is {describe(feature)}, not int64; write the shard again"
@@ -212,6 +226,12 @@ def _check_labels(
         hint = f"{reader.model} reads no more" if reader.model else "raise data.max_labels"
         return f"{len(labels)} labels, more than data.max_labels: {targets.max_labels}; {hint}"
     return None
+
+
+def _other_id(context: Mapping[str, tf.train.Feature]) -> str:
+    """Returns where a record has its id if that is a key of YouTube-8M, for a message."""
+    own = [key for key in schema.ID_KEYS if key in context]
+    return f"; its id is under '{own[0]}'" if own else ""
 
 
 def _first(problems: Iterable[str | None]) -> str | None:

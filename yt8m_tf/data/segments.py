@@ -63,11 +63,11 @@ def parse_segments(serialized: tf.Tensor, data: DataConfig, faults: Faults) -> d
     rows, starts, classes, scores = parse_ratings(serialized, data)
     lengths = tf.gather(clips["num_frames"], rows)
     inside = starts < tf.cast(lengths, tf.int64)
-    with tf.control_dependencies([_count_beyond(rows, starts, ~inside, faults)]):
+    with tf.control_dependencies([_count_beyond(clips["id"], rows, starts, ~inside, faults)]):
         rows, starts, classes, scores = (tf.boolean_mask(value, inside) for value in (rows, starts, classes, scores))
     segments, owners = distinct_rows(rows, starts)  # [N, 2], [ratings]
     rows, first = segments[:, 0], tf.cast(segments[:, 1], tf.int32)
-    ids = tf.strings.join([tf.gather(clips["id"], rows), tf.strings.as_string(first)], ":")
+    ids = _segment_ids(clips["id"], segments)
     end = tf.minimum(first + data.segments.size + data.segments.context, tf.gather(clips["num_frames"], rows))
     first = tf.maximum(first - data.segments.context, 0)
     places = first[:, None] + tf.range(data.segments.length)  # [N, W]
@@ -93,13 +93,20 @@ def any_inside(serialized: Sequence[bytes], data: DataConfig) -> bool:
     return bool(tf.reduce_any(starts.values < tf.cast(tf.gather(lengths, starts.value_rowids()), tf.int64)))
 
 
-def _count_beyond(rows: tf.Tensor, starts: tf.Tensor, beyond: tf.Tensor, faults: Faults) -> tf.Operation:
-    def count(number: np.int32) -> np.int32:
-        faults.num_beyond += int(number)
-        return number
+def _segment_ids(clips: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+    """Returns the ids of segments [N, 2], of row and start: [N] strings such as "6l0e:100"."""
+    return tf.strings.join([tf.gather(clips, segments[:, 0]), tf.strings.as_string(segments[:, 1])], ":")
+
+
+def _count_beyond(
+    clips: tf.Tensor, rows: tf.Tensor, starts: tf.Tensor, beyond: tf.Tensor, faults: Faults
+) -> tf.Operation:
+    def count(ids: np.ndarray) -> np.int64:
+        faults.count_once("num_beyond", ids.tolist())
+        return np.int64(len(ids))
 
     segments, _ = distinct_rows(tf.boolean_mask(rows, beyond), tf.boolean_mask(starts, beyond))
-    return tf.numpy_function(count, [tf.shape(segments)[0]], tf.int32)
+    return tf.numpy_function(count, [_segment_ids(clips, segments)], tf.int64)
 
 
 def _gather_frames(frames: tf.Tensor, rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:

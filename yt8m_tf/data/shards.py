@@ -13,6 +13,7 @@ from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.quiet import import_quietly
 from yt8m_tf.errors import InputError
 from yt8m_tf.pretrained import packaged
+from yt8m_tf.regular import check_regular
 
 # If a pattern matches nothing: how many paths below it to look at, and how many directories to name.
 _LOOKED_AT_BELOW, _SHOWN = 1000, 5
@@ -27,8 +28,8 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
       source: the flag or configuration key that the patterns come from, for messages.
 
     Raises:
-      InputError: there is no pattern, or a pattern cannot be listed or matches nothing, only directories or a broken
-        link.
+      InputError: there is no pattern, or a pattern cannot be listed or matches nothing, only directories, a broken
+        link, or a named pipe or device.
     """
     shards: dict[str, str] = {}
     real: Callable[[str], str] = functools.cache(os.path.realpath)  # a directory has thousands of shards
@@ -53,6 +54,7 @@ def list_shards(patterns: Sequence[str], data_dir: str = "", source: str = "") -
                 raise InputError(
                     f"{where}'{path}' is a link to '{os.readlink(path)}', which does not exist; fix or remove it"
                 )
+            check_regular(path, where)
             shards.setdefault(identity(path, real), path)
     return sorted(shards.values())
 
@@ -89,7 +91,7 @@ def _pattern_hint(patterns: Sequence[str], data_dir: str, source: str) -> str:
     """Returns the advice for a pattern that matches nothing."""
     hint = "check --data_dir and the pattern" if data_dir else "check the pattern"
     if source.startswith("--") and len(patterns) > 1:
-        hint += f"; write a path with a comma in double quotes: {source}='\"a,b.tfrecord\"'"
+        hint += files.comma_hint(source)
     return hint
 
 

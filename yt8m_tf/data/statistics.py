@@ -51,8 +51,9 @@ def class_prior(
         if total >= num_examples:
             break
     if not counts.any():
-        looked = f"no labels in the {total} training records looked at" if total else "no training record can be read"
-        raise InputError(f"{looked}, from '{shards[0]}' on; data.train must match labelled shards")
+        remedy = "data.train must match labelled shards"
+        faults.check_any(total, shards, "no training record was read", remedy)
+        raise InputError(f"no labels in the {total} training records looked at, from '{shards[0]}' on; {remedy}")
     videos = labelled if faults.on_unlabelled == "skip" else total
     return (counts + uniform_prior(data.num_classes, membership)) / (videos + 1.0)
 

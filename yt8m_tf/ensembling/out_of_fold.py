@@ -165,6 +165,7 @@ def _fold_logits(
     ]
     found = {}
     faults = Faults(on_damaged="skip", on_empty="skip", on_unlabelled="negative")  # the rows decide which videos count
+    faults.of_model(f"the model in {directory}")
     title = f"{name} fold {data.fold}"
     for path in Progress(own, desc=title, unit=" shards", disable=not progress, leave=False):
         rows = chosen[os.path.basename(path)]

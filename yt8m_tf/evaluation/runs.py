@@ -80,7 +80,8 @@ def evaluate_trained(
         return statistics(predicted, batch["labels"], batch["valid"])
 
     batch_size = batch_size or pipeline.scoring_batch_size(data.level)
-    batches = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
+    stream = pipeline.evaluation_stream(paths, data, batch_size, faults=faults)
+    batches = pipeline.at_least_one(stream, paths, faults, "nothing was evaluated")
     accumulator: Accumulator[Metrics | RatedMetrics] = (
         RatedAccumulator(data.num_classes) if data.segments else MetricAccumulator(data.num_classes, keep_ids=keep_ids)
     )

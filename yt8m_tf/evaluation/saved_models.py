@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from yt8m_tf import schema
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import records
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.record_check import ON_UNLABELLED_HINT
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
@@ -47,9 +49,10 @@ def evaluate_scorer(
       InputError: see `inference.scored_batches`; or an id is not the record's, a label is not a class, a score is NaN,
         or there are no videos or no labels.
     """
-    accumulator = None
+    accumulator, num_videos = None, 0
     total = sum(tf.io.gfile.stat(shard).length for shard in shards)
     batches = scored_batches(scorer, shards, batch_size or default_batch_size(scorer, shards), faults)
+    rule = _rule(scorer, faults)
     with Progress(
         total=total, desc="evaluate", unit="B", unit_scale=True, mininterval=0.5, disable=not progress
     ) as bar:
@@ -58,7 +61,8 @@ def evaluate_scorer(
             # The records of a shard are contiguous.
             keep = np.concatenate([usable(scorer, s, ids[rows], scores[rows], faults) for s, rows in of_shards])
             _check_ids(scorer, ids, serialized)
-            found = _labels(scorer, shards, owners, serialized)
+            labels = rule.parse(serialized, [shard for shard, _ in of_shards])
+            found = np.split(labels.flat_values.numpy(), labels.row_starts().numpy()[1:])
             keep &= _labelled(found, keep, ids, shards, owners, faults)
             labels = [row for row, kept in zip(found, keep, strict=True) if kept]
             if accumulator is None:
@@ -66,8 +70,17 @@ def evaluate_scorer(
             statistics = top_score_statistics(classes[keep], scores[keep], labels, scorer.num_classes)
             own = records.parse_ids(serialized, scorer.id_keys).numpy() if keep_ids else ids  # a model may give none
             accumulator.update(statistics, own[keep])
+            num_videos += int(keep.sum())
             bar.update(bytes_in_shards(serialized))
+    faults.check_any(num_videos, shards, "nothing was evaluated")
     return (accumulator or MetricAccumulator(scorer.num_classes)).result(min_positives)
+
+
+def _rule(scorer: Scorer, faults: Faults) -> LabelRule:
+    """Returns the rule for the labels of records: a flag gives the classes of a model that does not state them."""
+    labels_key = scorer.data.labels_key if scorer.data else schema.LABELS_KEY
+    faults.reader = dataclasses.replace(faults.reader, classes_flag="" if scorer.data else "--num_classes")
+    return LabelRule(scorer.num_classes, scorer.id_keys, labels_key, faults.reader)
 
 
 def _check_ids(scorer: Scorer, ids: np.ndarray, serialized: tf.Tensor) -> None:
@@ -99,22 +112,3 @@ def _labelled(
         )
     faults.num_unlabelled += int(missing.sum())
     return np.ones(len(missing), bool) if faults.on_unlabelled == "negative" else ~missing
-
-
-def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialized: tf.Tensor) -> list[np.ndarray]:
-    """Parses and checks the class ids of each record."""
-    try:
-        labels = records.parse_labels(serialized, scorer.data.labels_key if scorer.data else schema.LABELS_KEY)
-    except records.PARSE_FAILURES as error:
-        among = " or ".join(shards[index] for index in np.unique(owners))
-        raise InputError(f"{among}: labels that are not int64; give YouTube-8M shards") from error
-    ids, starts = labels.flat_values.numpy(), labels.row_starts().numpy()
-    wrong = (ids < 0) | (ids >= scorer.num_classes)
-    if wrong.any():
-        row = int(labels.value_rowids().numpy()[wrong][0])
-        video = records.parse_ids(serialized, scorer.id_keys)[row].numpy().decode(errors="replace")
-        raise InputError(
-            f"{shards[owners[row]]}: video '{video}': label {ids[wrong][0]} is not below the {scorer.num_classes}"
-            " classes of the model; give shards of its version of the dataset, or --num_classes (4716 in 2017)"
-        )
-    return np.split(ids, starts[1:])

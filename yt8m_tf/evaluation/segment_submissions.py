@@ -12,9 +12,11 @@ import numpy as np
 from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.rating_check import check_ratings
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
+from yt8m_tf.evaluation.submissions import READER
 from yt8m_tf.metrics.segment_map import (
     MAX_SEGMENTS,
     ClassRatings,
@@ -92,6 +94,7 @@ def find_ratings(shards: Sequence[str], num_classes: int) -> SegmentRatings | No
             parts.append((np.array(segments, np.int64), classes, scores))
         if damage := integrity.scan_shard(path).damage:
             raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
+    Faults().check_any(len(videos), shards, "--labels: no video was read")
     if not numbers:
         return None
     return SegmentRatings(list(numbers), ratings_by_class(*map(np.concatenate, zip(*parts, strict=True))))
@@ -144,7 +147,7 @@ def _parse(serialized: bytes, data: DataConfig) -> tuple[bytes, tuple[np.ndarray
     video_id = next((own for key in schema.ID_KEYS for own in context[key].bytes_list.value if own), None)
     if video_id is None:
         raise ValueError("has no id; give YouTube-8M shards")
-    if problem := check_ratings(context, data, record_check.Reader(model=f"--num_classes={data.num_classes}")):
+    if problem := check_ratings(context, data, READER):
         raise ValueError(problem)
     starts, classes = (
         np.array(context[key].int64_list.value, np.int64)

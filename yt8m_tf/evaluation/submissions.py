@@ -13,6 +13,9 @@ import numpy as np
 
 from yt8m_tf import schema
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.labels import LabelRule
+from yt8m_tf.data.record_check import Reader
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import global_average_precision
@@ -22,6 +25,8 @@ T = TypeVar("T")
 
 # The number of classes in the 2017 version of the dataset, which has the most.
 MOST_CLASSES = 4716
+# Decides the remedies that messages about the shards of --labels name.
+READER = Reader(model="yt8m-score-submission", id_flag="--id_key", classes_flag="--num_classes")
 
 
 def read_csv_labels(path: Path, num_classes: int = MOST_CLASSES) -> dict[str, set[int]]:
@@ -52,28 +57,26 @@ def read_shard_labels(
         or with a class that is not below `num_classes`.
     """
     labels: dict[str, set[int]] = {}
-    id_keys, labels_key = schema.id_keys_of(keys or {}), schema.labels_key_of(keys or {})
-    for path in list_shards([pattern], source="--labels"):
+    shards = list_shards([pattern], source="--labels")
+    rule = LabelRule(num_classes, schema.id_keys_of(keys or {}), schema.labels_key_of(keys or {}), READER)
+    for path in shards:
         for number, serialized in enumerate(integrity.good_records(path)):
-            record, video_id = record_check.parse_record(serialized), record_check.video_id(serialized, id_keys)
-            if record is None or not video_id:
-                there = ", ".join(sorted(record.context.feature)) if record else ""
-                raise InputError(
-                    f"--labels: {path}: record {number} has no id under {' or '.join(id_keys)}"
-                    f"{f' (it has: {there})' if there else ''}; name its key with --id_key, or give YouTube-8M shards"
+            video_id = record_check.video_id(serialized, rule.id_keys) or ""
+            problem = rule.problem(serialized)
+            if not problem and video_id in labels:
+                problem = (
+                    "its id is that of an earlier record, and ids must be unique; give each shard once, and every video"
+                    " another id"
                 )
-            if video_id in labels:
-                raise InputError(
-                    f"--labels: {path}: record {number} has the id '{video_id}' of an earlier record; ids must be"
-                    " unique: give each shard once, and every video another id"
-                )
-            own = record.context.feature[labels_key].int64_list.value
-            try:
-                labels[video_id] = {_below(label, num_classes) for label in own}
-            except ValueError as error:
-                raise InputError(f"--labels: {path}: record {number}: {error}") from error
+            if problem:
+                name = integrity.named(serialized, rule.id_keys)
+                raise InputError(f"--labels: {path}: record {number}{name}: {problem}")
+            record = record_check.parse_record(serialized)
+            assert record is not None  # it has an id
+            labels[video_id] = set(record.context.feature[rule.labels_key].int64_list.value)
         if damage := integrity.scan_shard(path).damage:
             raise InputError("--labels: " + damage.advise("yt8m-inspect can save the good records"))
+    Faults().check_any(len(labels), shards, "--labels: no video was read")
     return labels
 
 

@@ -24,7 +24,7 @@ from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import records
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import evaluation_stream, limited, scoring_batch_size
+from yt8m_tf.data.pipeline import at_least_one, evaluation_stream, limited, scoring_batch_size
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
 from yt8m_tf.export import lite, measure, saved_model
@@ -162,7 +162,12 @@ class _Source:
         size = scoring_batch_size(self.data.level) // _PARTS
         # The data is read several times; tolerated faults are counted the first time.
         own, self._counted = self._faults if not self._counted else dataclasses.replace(self._faults), True
-        stream = evaluation_stream(self._shards, self.data, size, faults=own)
+        stream = at_least_one(
+            evaluation_stream(self._shards, self.data, size, faults=own),
+            self._shards,
+            own,
+            "data.validation: no video to measure with was read",
+        )
         with self.bar(title, " videos") as bar:
             for batch in limited(stream, self._num_examples):
                 yield batch

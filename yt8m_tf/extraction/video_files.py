@@ -10,6 +10,7 @@ from yt8m_tf import files
 from yt8m_tf.conversion.rows import is_table
 from yt8m_tf.conversion.tables import LabelTable
 from yt8m_tf.errors import InputError
+from yt8m_tf.regular import check_regular
 
 
 def find_videos(
@@ -48,9 +49,13 @@ def _files(patterns: Sequence[str], flag: str) -> Iterator[Path]:
             problem = f"a link to '{path.readlink()}', which does not exist" if path.is_symlink() else "no such file"
             raise InputError(f"{flag}={path}: {problem}; name videos, a directory of them, or a pattern")
         if not path.is_dir():
+            check_regular(path, f"{flag}: ")
             yield path
             continue
         for folder, below, names in os.walk(path):
             below[:] = sorted(name for name in below if not name.startswith("."))
             inside = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
-            yield from (file for file in inside if not is_table(file))
+            for file in inside:
+                if not is_table(file):
+                    check_regular(file, f"{flag}: ")
+                    yield file

@@ -14,7 +14,7 @@ from yt8m_tf.config.input_spec import InputSpec
 from yt8m_tf.data import clips
 from yt8m_tf.data.clip_reader import count_records
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.data.pipeline import check_first_records, evaluation_stream, training_stream
+from yt8m_tf.data.pipeline import at_least_one, check_first_records, evaluation_stream, training_stream
 from yt8m_tf.data.records import feature_specs
 from yt8m_tf.data.shards import list_shards
 from yt8m_tf.errors import InputError
@@ -72,7 +72,8 @@ def make_dataset(
 
     def read() -> Iterator[dict[str, Any]]:
         if seed is None:
-            for batch in evaluation_stream(paths, data, batch_size, faults=faults):
+            stream = evaluation_stream(paths, data, batch_size, faults=faults)
+            for batch in at_least_one(stream, paths, faults, "make_dataset: no video was read"):
                 valid = np.asarray(batch["valid"])
                 yield {name: np.asarray(batch[name])[valid] for name in signature}
         else:

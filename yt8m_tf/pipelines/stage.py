@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.errors import InputError
 
 Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "infer", "infer_segments"]
 
@@ -41,6 +43,10 @@ class Stage:
         """The name without the fold; the folds of a model are shown together."""
         return self.name.partition(" fold ")[0]
 
+    def is_named(self, pattern: str) -> bool:
+        """Returns whether a pattern is for this stage, or for its model, which stands for all of its folds."""
+        return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in (self.name, self.group))
+
     @functools.cached_property
     def experiment(self) -> ExperimentConfig:
         """The experiment of a training stage, whose model's options were checked when the stage was made."""
@@ -62,3 +68,15 @@ class Stage:
     def log(self) -> str:
         """The log file, below the pipeline's directory, of all attempts."""
         return f"stages/{self.file_name}.log"
+
+
+def check_restart(stages: Sequence[Stage], restart: Sequence[str]) -> None:
+    """Checks that every pattern of --restart is for a stage.
+
+    Raises:
+      InputError: a pattern matches nothing.
+    """
+    for pattern in restart:
+        if not any(stage.is_named(pattern) for stage in stages):
+            near = strict_yaml.nearest(pattern, dict.fromkeys(stage.group for stage in stages))
+            raise InputError(f"--restart={pattern}: no stage of that name{near}; --plan without it shows them")

@@ -6,7 +6,6 @@ Nothing that a stage wrote is ever deleted: earlier outputs move to `.old/`.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import json
 import shlex
 import shutil
@@ -20,7 +19,7 @@ from yt8m_tf import files, run_dir
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.errors import InputError, plain
 from yt8m_tf.pipelines.content import Changes, Content, Shards, differences, digest, some
-from yt8m_tf.pipelines.stage import Kind, Stage
+from yt8m_tf.pipelines.stage import Kind, Stage, check_restart
 from yt8m_tf.stacking.settings import CONFIG as STACK_FILE
 
 # "begun": can be continued. "changed": the files on disk are for other inputs or another configuration. "damaged": was
@@ -115,14 +114,11 @@ class States:
         Raises:
           InputError: a changed stage may not start over (the message names changes), or a pattern matches nothing.
         """
-        for pattern in restart:
-            if not any(_is_named(stage, pattern) for stage in self._stages.values()):
-                near = strict_yaml.nearest(pattern, dict.fromkeys(stage.group for stage in self._stages.values()))
-                raise InputError(f"--restart={pattern}: no stage of that name{near}; --plan shows them")
+        check_restart(list(self._stages.values()), restart)
         after: dict[str, bool] = {}  # whether a stage, or one before it, was named
         refused: dict[str, Changes] = {}
         for name, stage in self._stages.items():
-            named = any(_is_named(stage, pattern) for pattern in restart)
+            named = any(stage.is_named(pattern) for pattern in restart)
             after[name] = named or any(after[before] for before in stage.inputs)
             changes = self._found[name].changes
             if changes and not named and (changes.own or not all(after[before] for before in changes.inputs)):
@@ -311,10 +307,6 @@ class States:
             files.write_json(path, content.shards)
         files.write_json(self._path(name, what), strict_yaml.to_dict(record))
         return record
-
-
-def _is_named(stage: Stage, pattern: str) -> bool:
-    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in (stage.name, stage.group))
 
 
 def _has_content(path: Path) -> bool:

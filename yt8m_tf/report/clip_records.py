@@ -11,6 +11,7 @@ from yt8m_tf import schema
 from yt8m_tf.config.data import DataConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import integrity, record_check
+from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.rating_check import check_ratings
 from yt8m_tf.errors import InputError
 from yt8m_tf.report.clips import MOST_CLASSES, Annotations, Rating, choose
@@ -53,6 +54,8 @@ def find_records(
 
     def fail(message: str) -> InputError:
         damage = integrity.find_damage(shards)
+        if not damage and not any(True for shard in shards for _ in integrity.good_records(shard)):
+            message = f"{flag}: no video was read: {Faults().nothing_usable(shards)}; give other shards"
         return InputError(f"{flag}: {damage.advise('yt8m-inspect can save the good records')}" if damage else message)
 
     return choose(found(), ids, most, flag, fail)
@@ -77,12 +80,11 @@ def read_annotations(
     context = record.context.feature
     most = num_classes or MOST_CLASSES
     data = DataConfig(level="frame", num_classes=most, max_labels=most)
-    labels = list(dict.fromkeys(context[labels_key].int64_list.value))
-    problem = check_ratings(context, data, record_check.Reader(model="the scores"))
-    if wrong := [label for label in labels if not 0 <= label < most]:
-        problem = f"label {wrong[0]} is not from 0 to {most - 1}; give the shards that were scored"
-    if problem:
+    reader = record_check.Reader(model="the model of the scores")
+    problem = record_check.check_labels(context, labels_key, data, need_labels=False, reader=reader)
+    if problem := problem or check_ratings(context, data, reader):
         raise InputError(f"{shard}: record{integrity.named(serialized)}: {problem}")
+    labels = list(dict.fromkeys(context[labels_key].int64_list.value))
     starts, classes = (context[key].int64_list.value for key in (schema.SEGMENT_STARTS_KEY, schema.SEGMENT_CLASSES_KEY))
     ends = context[schema.SEGMENT_ENDS_KEY].int64_list.value or [start + Windows.size for start in starts]
     of_pair = collections.defaultdict(list)

@@ -27,17 +27,18 @@ from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.clips import model_inputs
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
+from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.pipeline import scoring_batch_size
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.class_layer import embedding_model
-from yt8m_tf.serving.inference import nothing_usable
 from yt8m_tf.serving.metadata import read_data
 from yt8m_tf.serving.scorer import fingerprint, load_saved_model
 from yt8m_tf.training import checkpoints
 
 MANIFEST = "embeddings.json"
 FEATURE = "embedding"
+_ANY_CLASS = (1 << 63) - 1  # labels are copied: they may be those of another data set than the model's
 Kind = Literal["tfrecord", "npy"]
 
 
@@ -185,18 +186,19 @@ def embed(
                     files.write_json(output / MANIFEST, strict_yaml.to_dict(manifest))
                     done += made.num_videos
                 bar.update(sizes[shard])
-    if not any(manifest.shards[name].num_videos for name in names):
-        raise InputError(f"no video was embedded: {nothing_usable(shards, faults)}; give other shards")
+    faults.check_any(sum(manifest.shards[name].num_videos for name in names), shards, "no video was embedded")
     return EmbeddingSummary(manifest, done, time.perf_counter() - begin, faults)
 
 
 def _begin(output: Path, embedder: Embedder, kind: Kind) -> EmbeddingsManifest:
-    """Returns the manifest of the embeddings already in `output`, or an empty one."""
+    """Returns the manifest of the embeddings already in `output`, or an empty one if there are none."""
     manifest = EmbeddingsManifest(str(embedder.path), embedder.fingerprint, embedder.size, kind)
     if not (output / MANIFEST).is_file():
         return manifest
     found = strict_yaml.read_json(output / MANIFEST, EmbeddingsManifest, "make the embeddings again")
     if dataclasses.replace(found, shards={}, model=manifest.model) != manifest:
+        if not any(shard.num_videos for shard in found.shards.values()):  # a run that found nothing to embed
+            return manifest
         raise InputError(
             f"--output={output}: contains embeddings of another model, checkpoint or --format; name another directory,"
             " or remove this one"
@@ -226,6 +228,7 @@ def _embed_shard(
 
     ids: list[bytes] = []
     num_empty = 0
+    rule = LabelRule(_ANY_CLASS, embedder.data.id_keys, embedder.data.labels_key, faults.reader)
 
     def rows() -> Iterator[tuple[bytes, Sequence[int], np.ndarray]]:
         nonlocal num_empty
@@ -234,7 +237,7 @@ def _embed_shard(
                 faults.skip_empty(shard, embedder.data.records, int(empty.sum()))
                 num_empty += int(empty.sum())
             halved = _halved(vectors, own, empty, shard, embedder)
-            labels = records.parse_labels(serialized, embedder.data.labels_key).to_list()
+            labels = rule.parse(serialized, [shard]).to_list()
             for index in np.flatnonzero(~empty):
                 ids.append(own[index])
                 yield own[index], labels[index], halved[index]

@@ -32,7 +32,6 @@ from yt8m_tf.locks import Claims
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, ScoredShard, begun, finish, known_inputs, note_input
 from yt8m_tf.scoring.predictors import Predictor
-from yt8m_tf.serving.inference import nothing_usable
 
 # Number of shards claimed together. Each such group needs a new dataset, which takes as long as scoring about a hundred
 # videos.
@@ -117,7 +116,7 @@ def score(
         if not any(counts.values()):
             for name in counts:
                 (output / name).unlink()
-            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; give other shards")
+            faults.check_any(0, shards, "no video was scored")
         own = {name: inputs[name] for name in counts if name in inputs}
         manifest = finish(output, dataclasses.replace(manifest, shards=counts, inputs=own))
         claims.remove()

@@ -127,7 +127,6 @@ def infer(
     scorer, selection = _load(saved_model, source, top_k, layout, threshold, vocabulary, signature)
     batch_size = batch_size or default_batch_size(scorer, shards)
     faults = faults or Faults()
-    faults.of_model(f"the model in {scorer.path}")
     run = {"model": fingerprint(saved_model), "input": list(shards), "batch_size": batch_size, **selection.describe()}
     if signature != SIGNATURE:
         run["signature"] = signature
@@ -186,7 +185,7 @@ def write_in_parts(
         )
         if not num_rows:
             parts.finished.clear()
-            raise InputError(f"no video was scored: {nothing_usable(shards, faults)}; {output} was not written")
+            faults.check_any(0, shards, "no video was scored", f"{output} was not written; give other shards")
         parts.assemble()
     return InferenceSummary(num_rows, num_records - before, seconds, faults)
 
@@ -271,6 +270,7 @@ def scored_batches(
     Raises:
       InputError: a shard is damaged, a record does not fit the model, or its outputs are invalid (`Scorer`).
     """
+    faults.of_model(f"the model in {scorer.path}")
 
     def score(batch: tuple[np.ndarray, tf.Tensor]) -> tuple[np.ndarray, tf.Tensor, Any]:
         owners, serialized = batch
@@ -334,13 +334,6 @@ def usable(scorer: Scorer, shard: str, ids: np.ndarray, scores: np.ndarray, faul
     if empty.any():
         faults.skip_empty(shard, scorer.data.records, int(empty.sum()))
     return ~empty
-
-
-def nothing_usable(shards: Sequence[str], faults: Faults) -> str:
-    """Returns why shards had nothing to score, in a few words."""
-    if faults.damaged:
-        return str(next(iter(faults.damaged.values())))
-    return f"{faults.num_empty:,} clips without frames" if faults.num_empty else f"for example, '{shards[0]}' is empty"
 
 
 def default_batch_size(scorer: Scorer, shards: Sequence[str]) -> int:

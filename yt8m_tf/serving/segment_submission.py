@@ -9,6 +9,7 @@ from pathlib import Path
 
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.segment_map import MAX_SEGMENTS
+from yt8m_tf.regular import check_regular
 
 HEADER = b"Class,Segments"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -31,6 +32,7 @@ def read_classes(path: str | Path, num_classes: int | None = None, flag: str = "
       InputError: the file cannot be read, lacks the column, or has no class, a class twice or one out of range.
     """
     lines: dict[int, int] = {}
+    check_regular(path, f"{flag}: ")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from yt8m_tf import files, schema
 from yt8m_tf.data import integrity, records
-from yt8m_tf.data.record_check import ON_UNLABELLED_HINT
+from yt8m_tf.data.labels import LabelRule
+from yt8m_tf.data.record_check import ON_UNLABELLED_HINT, Reader
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import Manifest, read_manifest
@@ -322,6 +323,9 @@ def _ids_and_labels(
     shard: str, num_classes: int, is_damaged: bool, keys: Mapping[str, str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads ids and labels of all records, or of those before the damage."""
+    rule = LabelRule(
+        num_classes, schema.id_keys_of(keys), schema.labels_key_of(keys), Reader(model="the model of the scores")
+    )
     try:
         if is_damaged:
             serialized = np.array([*integrity.good_records(shard)], object)
@@ -329,17 +333,14 @@ def _ids_and_labels(
             serialized = next(iter(tf.data.TFRecordDataset(shard, buffer_size=1 << 20).batch(1 << 30)), np.zeros(0))
         if not len(serialized):
             return np.zeros(0, object), np.zeros((0, 1), np.int32)
-        ids = records.parse_ids(serialized, schema.id_keys_of(keys)).numpy()
-        labels = records.parse_labels(serialized, schema.labels_key_of(keys)).to_tensor(schema.NO_LABEL).numpy()
+        ids = records.parse_ids(serialized, rule.id_keys).numpy()
     except (*integrity.READ_FAILURES, *records.PARSE_FAILURES) as error:
-        damage = integrity.scan_shard(shard).damage
+        damage = None if is_damaged else integrity.scan_shard(shard).damage
         hint = "fetch the shard again"
-        raise InputError(damage.advise(hint) if damage else f"{shard}: not YouTube-8M records; {hint}") from error
+        problem = damage.advise(hint) if damage else rule.find_bad([shard])
+        raise InputError(problem or f"{shard}: not YouTube-8M records; {hint}") from error
     if (ids == b"").any():
-        raise InputError(f"{shard}: record {int(np.argmax(ids == b''))} has no id; write the shard again, with ids")
+        raise InputError(rule.find_bad([shard]) or f"{shard}: a record without an id; write the shard again, with ids")
     check_unique(ids, shard)
-    if labels.size and not ((labels >= schema.NO_LABEL) & (labels < num_classes)).all():
-        raise InputError(
-            f"{shard}: has a label that is not one of the {num_classes:,} classes of the scores; give other shards"
-        )
+    labels = rule.parse(serialized, [shard]).to_tensor(schema.NO_LABEL).numpy()
     return ids, labels.astype(np.int32) if labels.shape[1] else np.full((len(ids), 1), schema.NO_LABEL, np.int32)

@@ -23,12 +23,12 @@ from yt8m_tf.metrics.gap_histogram import top_pairs
 from yt8m_tf.score_shards import records as score_records
 from yt8m_tf.score_shards.manifest import Manifest, finish, start
 from yt8m_tf.stacking import boosting, evaluation, means
+from yt8m_tf.stacking.beginning import begin
 from yt8m_tf.stacking.features import feature_names
-from yt8m_tf.stacking.finished import Begun
 from yt8m_tf.stacking.folds import Bar, TrainFold, train_folds
 from yt8m_tf.stacking.inputs import LeftOut, StackInputs
 from yt8m_tf.stacking.rows import Rows, load_rows, make_rows, save_rows
-from yt8m_tf.stacking.settings import COMBINATIONS, CONFIG, OUT_OF_FOLD, REPORT, WEIGHTS, StackConfig
+from yt8m_tf.stacking.settings import COMBINATIONS, OUT_OF_FOLD, REPORT, WEIGHTS, StackConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _stack(
     progress: bool,
 ) -> StackResult:
     fingerprint = _fingerprint(training, applied, config)
-    _start(output, config, fingerprint, training)
+    begin(output, config, fingerprint, training)
     splits = {OUT_OF_FOLD: training, **applied}
     for split, inputs in splits.items():
         inputs.cache_labels(output / "labels" / split)
@@ -184,24 +184,6 @@ def _fingerprint(training: StackInputs, applied: Mapping[str, StackInputs], conf
     splits = {split: [os.path.basename(s) for s in inputs.shards] for split, inputs in applied.items()}
     everything = [strict_yaml.to_dict(config), training.fingerprints, training.names, training.shards, splits]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-
-
-def _start(output: Path, config: StackConfig, fingerprint: str, training: StackInputs) -> None:
-    path = output / CONFIG
-    values = {"fingerprint": fingerprint, "config": strict_yaml.to_dict(config), "models": training.names}
-    values["top_k"] = training.top_k
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        begun = any(entry.name != CONFIG and not entry.name.startswith(".") for entry in output.iterdir())
-        remedy = f"remove {output}, or name another directory"
-        if path.is_file() and begun and strict_yaml.read_json(path, Begun, remedy).fingerprint != fingerprint:
-            raise InputError(
-                f"--output={output}: contains a stacking of other scores or another configuration; name another"
-                " directory, or remove this one"
-            )
-        files.write_json(path, values)
-    except OSError as error:
-        raise InputError(f"--output={output}: cannot be written ({error.strerror}); name another directory") from error
 
 
 def _gaps(output: Path, split: str, inputs: StackInputs, progress: bool) -> list[float]:

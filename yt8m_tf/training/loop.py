@@ -21,6 +21,7 @@ import tensorflow as tf
 from yt8m_tf import locks, models, run_dir
 from yt8m_tf.codebook.centroids import load_centroids
 from yt8m_tf.config.experiment import ExperimentConfig
+from yt8m_tf.console.command_line import list_flag
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.data import pipeline, shards, statistics
 from yt8m_tf.data.batch_stream import BatchStream, BesideRecords
@@ -304,6 +305,8 @@ class _Run:
         try:
             pipeline.check_first_records(self.train_shards, data, self.faults, need_labels)
             pipeline.check_first_records(self.validation_shards, data, self.faults)
+            held_out = "data.train" if data.num_folds else "data.validation"
+            pipeline.check_any_record(self.validation_shards, data, self.faults, held_out)
         except InputError as error:
             if mixed := inputs.mixed_levels(self.train_shards, self.validation_shards):
                 raise InputError(mixed) from error
@@ -327,7 +330,7 @@ class _Run:
         workdir = self.options.workdir
         if checkpoints.latest_state(workdir) is None:
             return ""
-        return f", in a new --workdir; --init_from={workdir} starts there from the best weights of this run"
+        return f", in a new --workdir; {list_flag('init_from', workdir)} starts there from the best weights of this run"
 
     def _wishes(self, saved_time: float) -> tuple[float, float]:
         """Returns whether this worker is due to save, and whether it was interrupted: above 0 for yes."""
@@ -380,6 +383,7 @@ class _Run:
         if limit is not None:
             stream = pipeline.limited(stream, limit * (worker + 1) // workers - limit * worker // workers)
         if workers == 1:  # several workers stop together, at the next step
+            stream = pipeline.at_least_one(stream, own, self.faults, "data.validation: nothing was evaluated")
             stream = self._until_interrupted(stream)
         kind = RatedAccumulator if experiment.data.segments else MetricAccumulator
         accumulator: Accumulator[Metrics | RatedMetrics] = kind(experiment.data.num_classes)
