@@ -29,6 +29,7 @@ _LEVELS = (
         "console",
         "errors",
         "regular",
+        "csv_rows",
         "files",
         "locks",
         "processes",

@@ -125,7 +125,7 @@ def check_listed(paths: Sequence[Path], option: str) -> None:
 
 def comma_hint(option: str) -> str:
     """Returns the advice for a flag that takes a list, of which a value does not exist."""
-    return f"; a path with a comma stands in double quotes: {option}='\"a,b\"'"
+    return f"; write a path with a comma in double quotes: {option}='\"a,b\"'"
 
 
 def is_saved_model(directory: Path) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_tf import files
+from yt8m_tf.csv_rows import CsvRows
 from yt8m_tf.errors import InputError
 from yt8m_tf.regular import check_regular
 
@@ -136,7 +137,7 @@ def _columns(
     found: dict[int, list[str]] = {}
     try:
         text = tf.io.gfile.GFile(path, "rb").read().decode("utf-8-sig")
-        rows = csv.DictReader(io.StringIO(text, newline=""))
+        rows = CsvRows(io.StringIO(text, newline=""))
         missing = {"Index", *names} - set(rows.fieldnames or ())
         if missing:
             raise InputError(f"{where}{path}: has no column '{min(missing)}'; give the dataset's vocabulary.csv")

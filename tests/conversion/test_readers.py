@@ -204,7 +204,7 @@ def test_a_file_with_several_names_is_read_once(tmp_path: Path) -> None:
     ("patterns", "message"),
     [
         (["none*.npy"], "--input=.*none.*: matches no file"),
-        (["x.npz", "y.npz"], "y.npz: matches no file; .*; a path with a comma stands in double quotes"),
+        (["x.npz", "y.npz"], "y.npz: matches no file; .*; write a path with a comma in double quotes"),
         (["x.npy"], "--input=.*x.npy: does not name its feature; write NAME=PATTERN"),
         (["f=x.npz"], "--input=f=...: only .npy files are named; leave 'f=' out"),
         (["f=x.pb"], "--input=f=...: only .npy files are named; leave 'f=' out"),

@@ -91,7 +91,7 @@ def test_without_splits_the_ids_decide(tmp_path: Path) -> None:
         (["id,labels,split", "a,x,training"], "row 2: the split 'training' is not one of train, validate, test"),
         (["id,labels", "a,x,y"], "line 2: has another number of cells than line 1"),
         (["id,labels", "a"], "line 2: has another number of cells than line 1"),
-        (["id,labels", 'a,"x'], "cannot be read (unexpected end of data)"),
+        (["id,labels", 'a,"x'], "cannot be read (line 2: a quote is opened and not closed)"),
     ],
 )
 def test_errors_in_a_table_are_one_line(lines: list[str], message: str, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (_ROWS.replace("3 0.8 1 0.2", ""), "id,labels\na,1\nb,1\n", "line 3 cannot be read: no class and score"),
         (_ROWS.replace("3 0.8", "4716 0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: class 4716 is not one"),
         (_ROWS, "id,labels\na,1\nb,1 9999\n", "line 3 cannot be read: class 9999 is not below --num_classes=4716"),
+        (
+            _ROWS + 'c,"4 0.5\nd,1 0.5\n',
+            "id,labels\na,1\nb,1\n",
+            "line 4: a quote is opened and not closed; mend the line",
+        ),
+        (_ROWS, 'id,labels\na,1\n"b,1\n', "line 3: a quote is opened and not closed; mend the line"),
         (_ROWS.replace("0.9 ", ""), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 3 words"),
     ],
 )

@@ -20,6 +20,7 @@ from yt8m_tf.serving import inference
 from yt8m_tf.serving.bundle import MEMBER_LIMIT, check_target, unpacked, write_bundle
 from yt8m_tf.serving.inference import infer
 from yt8m_tf.serving.parts import Parts
+from yt8m_tf.serving.scorer import load_scorer
 
 ROOT = Path(__file__).resolve().parents[2]
 # A loop, whose functions TensorFlow numbers in additional places; and clustered weights.
@@ -92,6 +93,18 @@ def test_members_are_plain_and_sorted_and_unpack_unchanged(tmp_path):
     with unpacked(tmp_path / "m.tgz") as directory:
         found = files(directory)
     assert found == files(tmp_path / "m") and not directory.exists()
+
+
+def test_a_message_names_the_bundle_and_not_its_temporary_folder(rng, tmp_path):
+    save_v2(tmp_path / "m", rng.normal(size=(48, 30)))
+    (tmp_path / "m" / "assets").mkdir(exist_ok=True)
+    (tmp_path / "m" / "assets" / "metadata.json").write_text("{")
+    write_bundle(tmp_path / "m", tmp_path / "m.tgz", progress=False)
+    with (
+        pytest.raises(InputError, match=rf"^{tmp_path}/m\.tgz/assets/metadata\.json: not JSON: "),
+        unpacked(tmp_path / "m.tgz") as directory,
+    ):
+        load_scorer(str(directory))
 
 
 def test_targets_are_checked(tmp_path):

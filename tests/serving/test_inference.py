@@ -17,7 +17,7 @@ from yt8m_tf.export.precision import FLOAT32
 from yt8m_tf.export.saved_model import export_saved_model
 from yt8m_tf.serving import inference
 from yt8m_tf.serving.inference import infer
-from yt8m_tf.serving.metadata import read_data
+from yt8m_tf.serving.metadata import read_context, read_data
 from yt8m_tf.serving.parts import Parts
 from yt8m_tf.serving.scorer import load_scorer
 from yt8m_tf.serving.submission import format_rows
@@ -375,7 +375,22 @@ def test_metadata_that_describes_no_data_is_named(change, message, tmp_path):
         read_data(tmp_path)
 
 
-def test_metadata_nested_too_deeply_counts_as_missing(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b"{", b"", b"\xff\xfe", b'{"versions": {"yt8m_tf": "0"}}'],
+    ids=["deep", "cut", "empty", "bytes", "without data"],
+)
+def test_damaged_metadata_is_named_and_does_not_count_as_missing(content, tmp_path):
     (tmp_path / "assets").mkdir()
-    (tmp_path / "assets" / "metadata.json").write_text("[" * 100_000)
-    assert read_data(tmp_path) is None
+    (tmp_path / "assets" / "metadata.json").write_bytes(content)
+    for read in (read_data, read_context):
+        with pytest.raises(InputError, match=r"assets/metadata\.json: .*; export or fetch the model again"):
+            read(tmp_path)
+
+
+def test_metadata_may_be_missing_or_of_others(tmp_path):
+    assert read_data(tmp_path) is None and read_context(tmp_path) == 0
+    (tmp_path / "assets").mkdir()
+    for content in ("[]", "{}", '{"versions": 1}', '{"data": {}}'):
+        (tmp_path / "assets" / "metadata.json").write_text(content)
+        assert read_data(tmp_path) is None and read_context(tmp_path) == 0

@@ -18,7 +18,7 @@ from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 from yt8m_tf.models import build_model
 from yt8m_tf.models.registry import parse_experiment
-from yt8m_tf.training import checkpoints, initial_weights
+from yt8m_tf.training import checkpoints, initial_weights, resume
 from yt8m_tf.training.checkpoints import State
 from yt8m_tf.training.schedule import Plateau
 from yt8m_tf.training.state import TrainState
@@ -339,6 +339,43 @@ def test_a_flipped_bit_is_found(run: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"step_00000002' is damaged \("):
         checkpoints.restore(run, 2, _state(_experiment()).named())
+
+
+def _resumed(run: Path) -> State:
+    strategy = tf.distribute.get_strategy()
+    saved = resume.saved_state(run, _experiment(), strategy, show=False)
+    assert saved is not None and saved == checkpoints.latest_state(run)  # what is stored is what training goes on from
+    return saved
+
+
+@pytest.mark.parametrize("how", ["missing", "incomplete"])
+def test_another_checkpoint_takes_the_place_of_the_best(how: str, run: Path) -> None:
+    """The state is repaired, too, so that evaluation finds the checkpoint that training calls the best."""
+    state = {"best_step": 1, "positions": [7], "plateau": {"best_gap": 0.75, "since_best": 2}}
+    checkpoints.save(run, 3, _state(_experiment()).named(), state)
+    for step, gap in ((1, 0.75), (2, 0.5), (3, 0.25)):
+        run_dir.append_history(run, {"step": step, "gap_at_20": gap})
+    assert _resumed(run).best_step == 1
+    best = run / "checkpoints" / "step_00000001"
+    if how == "missing":
+        best.rename(run / "away")
+    else:
+        (best / "variables.index").unlink()
+    saved = _resumed(run)
+    assert (saved.step, saved.best_step, saved.positions) == (3, 2, (7,))
+    assert (saved.plateau.best_gap, saved.plateau.since_best) == (0.5, 2)
+    assert checkpoints.load_trained(run).step == 2
+
+
+def test_without_a_history_the_last_checkpoint_is_evaluated_again(run: Path) -> None:
+    steps = _experiment().train.steps_per_epoch
+    state = {"best_step": 1, "plateau": {"best_gap": 0.75}}
+    (run / "checkpoints" / "step_00000001").rename(run / "away")
+    for step, due in ((steps + 1, False), (2 * steps, True)):
+        checkpoints.save(run, step, _state(_experiment()).named(), state)
+        saved = _resumed(run)
+        assert (saved.best_step, saved.plateau.best_gap, saved.evaluation_due) == (0, -1.0, due)
+        assert checkpoints.load_trained(run).step == step
 
 
 def _started(source: Path, ema_decay: float | None = None, exclude: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from yt8m_tf.config.strict_yaml import nearest
+from yt8m_tf.csv_rows import CsvRows
 from yt8m_tf.errors import InputError
 
 # A cell may contain all frames of a video.
@@ -35,7 +36,7 @@ def column_names(path: Path, flag: str) -> list[str]:
     if _is_parquet(path, flag):
         return list(open_parquet(path, flag).schema_arrow.names)
     with _readable(path, flag), path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file).fieldnames or [])
+        return list(CsvRows(file).fieldnames or [])
 
 
 def read_rows(path: Path, columns: Sequence[str], flag: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -63,7 +64,7 @@ def read_rows(path: Path, columns: Sequence[str], flag: str) -> Iterator[tuple[i
         yield from enumerate(rows, 1)
         return
     with _readable(path, flag), path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+        reader = CsvRows(file, strict=True)
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from yt8m_tf import schema
+from yt8m_tf.csv_rows import CsvRows
 from yt8m_tf.data import integrity, record_check
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.labels import LabelRule
@@ -137,7 +138,7 @@ def _rows(
     lines: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            reader = CsvRows(file, strict=True)
             if not {id_column, values_column} <= set(reader.fieldnames or ()):
                 first = ",".join(reader.fieldnames or ())[:80] or "nothing"
                 raise InputError(
@@ -157,7 +158,9 @@ def _rows(
                 yield reader.line_num, row[id_column], values
     except OSError as error:
         raise InputError(f"{flag}={path}: cannot be read: {error.strerror}; check the path") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise InputError(f"{flag}={path}: {error}; mend the line, or unpack the file if it is compressed") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{flag}={path}: not a CSV file ({error}); is it compressed? unpack it") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_tf import run_dir
+from yt8m_tf.csv_rows import CsvRows
 from yt8m_tf.ensembling.packing.report import JSON as FRONTIER_FILE
 from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation.runs import CLASSES_FILE, METRICS_FILE
@@ -142,7 +142,7 @@ def _read_evaluation(directory: Path, of_segments: bool) -> Evaluation:
 
     def read(path: Path) -> Evaluation:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(CsvRows(file))
         return Evaluation(
             metrics,
             [int(row["num_positives"]) for row in rows],

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from yt8m_tf import schema
+from yt8m_tf.csv_rows import CsvRows
 from yt8m_tf.errors import InputError
 
 # Standard deviations of the variation within a clip, in units of decoded values.
@@ -64,7 +65,7 @@ class FrameCounts:
         """Returns the numbers of frames in the range, and how many videos have each, both [K] int64."""
         try:
             with open(str(self.histogram), newline="", encoding="utf-8-sig") as file:
-                rows = [(int(row["num_frames"]), int(row["num_videos"])) for row in csv.DictReader(file)]
+                rows = [(int(row["num_frames"]), int(row["num_videos"])) for row in CsvRows(file)]
             table = np.array([row for row in rows if self.shortest <= row[0] <= self.longest and row[1] > 0], np.int64)
         except OSError as error:
             raise InputError(f"--frame_count_histogram={self.histogram}: {error.strerror}; name a CSV file") from error

@@ -108,7 +108,10 @@ def unpacked(path: str | os.PathLike[str], size_limit: int = SIZE_LIMIT) -> Iter
             raise InputError(
                 f"--bundle={path}: cannot be unpacked ({error.strerror or error}); make room in TMPDIR"
             ) from error
-        yield _find_saved_model(Path(folder), path)
+        try:
+            yield _find_saved_model(Path(folder), path)
+        except InputError as error:  # the folder is gone when the message is read
+            raise InputError(str(error).replace(folder, os.fspath(path))) from error
 
 
 class _Header(tarfile.TarInfo):

@@ -57,15 +57,22 @@ def read_data(directory: str | os.PathLike[str]) -> DataConfig | None:
     try:
         return strict_yaml.parse(DataConfig, stored.completed_data(metadata["data"]), "data")
     except InputError as error:
-        path = os.path.join(os.fspath(directory), "assets", METADATA_FILE)
-        raise InputError(f"{path}: {error}; export or fetch the model again") from error
+        raise _damaged(directory, error) from error
 
 
 def read_context(directory: str | os.PathLike[str]) -> int:
-    """Reads how many frames around a rated segment a model was trained with, on each side; 0 for a model of clips."""
+    """Reads how many frames around a rated segment a model was trained with, on each side; 0 for a model of clips.
+
+    Raises:
+      InputError: see `read_data`.
+    """
     experiment = (read_metadata(directory) or {}).get("experiment")
-    segments = experiment["data"].get("segments") if isinstance(experiment, dict) else None
-    return 0 if segments is None else strict_yaml.parse(SegmentsConfig, segments, "data.segments").context
+    data = experiment.get("data") if isinstance(experiment, dict) else None
+    segments = data.get("segments") if isinstance(data, dict) else None
+    try:
+        return 0 if segments is None else strict_yaml.parse(SegmentsConfig, segments, "data.segments").context
+    except InputError as error:
+        raise _damaged(directory, error) from error
 
 
 def read_names(directory: str | os.PathLike[str], num_classes: int | None = None) -> list[str] | None:
@@ -83,15 +90,28 @@ def read_names(directory: str | os.PathLike[str], num_classes: int | None = None
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Reads the metadata of a SavedModel that `saved_model` wrote; None if it has none."""
+    """Reads the metadata of a SavedModel that `saved_model` wrote; None if it has none, or a file of others.
+
+    Raises:
+      InputError: the file is damaged.
+    """
     try:
-        with tf.io.gfile.GFile(os.path.join(os.fspath(directory), "assets", METADATA_FILE)) as file:
+        with tf.io.gfile.GFile(_path(directory)) as file:
             contents = json.load(file)
-    except (tf.errors.OpError, ValueError, RecursionError):
+    except tf.errors.NotFoundError:
         return None
-    ours = (
-        isinstance(contents, dict)
-        and isinstance(contents.get("data"), dict)
-        and "yt8m_tf" in str(contents.get("versions"))
-    )
-    return contents if ours else None
+    except (tf.errors.OpError, ValueError, RecursionError) as error:
+        raise _damaged(directory, f"not JSON: {strict_yaml.one_line(error)}") from error
+    if not isinstance(contents, dict) or "yt8m_tf" not in str(contents.get("versions")):
+        return None
+    if not isinstance(contents.get("data"), dict):
+        raise _damaged(directory, "its section 'data' is missing")
+    return contents
+
+
+def _path(directory: str | os.PathLike[str]) -> str:
+    return os.path.join(os.fspath(directory), "assets", METADATA_FILE)
+
+
+def _damaged(directory: str | os.PathLike[str], reason: object) -> InputError:
+    return InputError(f"{_path(directory)}: {reason}; export or fetch the model again")

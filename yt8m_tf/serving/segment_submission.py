@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from yt8m_tf.csv_rows import CsvRows
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.segment_map import MAX_SEGMENTS
 from yt8m_tf.regular import check_regular
@@ -35,7 +36,7 @@ def read_classes(path: str | Path, num_classes: int | None = None, flag: str = "
     check_regular(path, f"{flag}: ")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = CsvRows(file)
             if "Index" not in (rows.fieldnames or ()):
                 raise InputError(f"{flag}={path}: has no column 'Index'; {_GIVE_CLASSES}")
             for row in rows:

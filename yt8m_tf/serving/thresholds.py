@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from yt8m_tf import files
+from yt8m_tf.csv_rows import CsvRows
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.thresholds import BestThresholds
 
@@ -62,7 +63,7 @@ def _read(path: Path, num_classes: int | None) -> np.ndarray:
     found: dict[int, float] = {}
     try:
         with path.expanduser().open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = CsvRows(file)
             if missing := {"class", "threshold"} - set(rows.fieldnames or ()):
                 raise InputError(f"--threshold={path}: has no column '{min(missing)}'; {_REMEDY}")
             for row in rows:

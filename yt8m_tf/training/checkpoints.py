@@ -160,6 +160,16 @@ def has(workdir: Path, step: int) -> bool:
     return step in saved_steps(workdir)
 
 
+def is_complete(workdir: Path, step: int) -> bool:
+    """Returns whether there is a checkpoint of this step without a visible fault (`fault`)."""
+    return has(workdir, step) and fault(_prefix(workdir, step).parent) is None
+
+
+def write_state(workdir: Path, state: State) -> None:
+    """Replaces the state of the checkpoint of `state.step`."""
+    files.write_json(_prefix(workdir, state.step).with_name(STATE), dataclasses.asdict(state))
+
+
 def fault(directory: Path) -> str | None:
     """Returns why a checkpoint's directory is incomplete; None if no fault is visible without reading the variables.
 

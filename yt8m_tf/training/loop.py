@@ -163,7 +163,7 @@ class _Run:
         if data.verticals:
             self.membership = load_verticals(data.vocabulary, data.num_classes, data.verticals, options.data_dir)
         self._check_first_records()
-        saved = resume.saved_state(options.workdir, strategy, self.show)
+        saved = resume.saved_state(options.workdir, experiment, strategy, self.show)
         self.inputs: Inputs | None = None
         if self.is_chief:
             self.inputs = inputs.look(self.train_shards, self.validation_shards, experiment.labels, options.data_dir)

@@ -13,10 +13,13 @@ from yt8m_tf import locks, run_dir
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.errors import InputError
+from yt8m_tf.metrics.accumulator import Metrics
+from yt8m_tf.metrics.rated_pairs import RatedMetrics
 from yt8m_tf.models.registry import parse_experiment
 from yt8m_tf.serving.metadata import read_metadata
 from yt8m_tf.training import checkpoints, distribution
 from yt8m_tf.training.inputs import Inputs
+from yt8m_tf.training.schedule import Plateau
 
 # How long a new file on shared storage may take to become visible on another machine.
 _SHARED_SECONDS = 60.0
@@ -62,13 +65,18 @@ def check_shared(strategy: tf.distribute.Strategy, workdir: Path) -> None:
         time.sleep(0.2)
 
 
-def saved_state(workdir: Path, strategy: tf.distribute.Strategy, show: bool) -> checkpoints.State | None:
+def saved_state(
+    workdir: Path, experiment: ExperimentConfig, strategy: tf.distribute.Strategy, show: bool
+) -> checkpoints.State | None:
     """Reads the state of the last checkpoint; None if there is none yet.
+
+    If the best checkpoint is missing or incomplete, the best of the others takes its place, also in the stored state.
 
     Args:
       workdir: the run directory.
+      experiment: the run's configuration.
       strategy: the strategy; all its workers call this together.
-      show: print a message if the best checkpoint is missing, so that the last one takes its place.
+      show: print a message if the best checkpoint is missing.
 
     Raises:
       InputError: the workers do not all see the same last checkpoint.
@@ -81,14 +89,36 @@ def saved_state(workdir: Path, strategy: tf.distribute.Strategy, show: bool) -> 
             f"--workdir={workdir}: the last checkpoint is {chiefs} for the chief, {own} for this worker;"
             " wait until the storage shows every worker the same files, and start again"
         )
-    if saved is not None and saved.best_step and not checkpoints.has(workdir, saved.best_step):
-        if show:
-            Progress.write(
-                f"the best checkpoint, that of step {saved.best_step:,}, is missing in {workdir}; the"
-                " last one counts as the best until there is a better one"
-            )
-        saved = dataclasses.replace(saved, best_step=0)
-    return saved
+    if saved is None or not saved.best_step or checkpoints.is_complete(workdir, saved.best_step):
+        return saved
+    repaired = _with_another_best(workdir, saved, experiment)
+    if distribution.worker_index(strategy) == 0:
+        checkpoints.write_state(workdir, repaired)
+    if show:
+        other = f"that of step {repaired.best_step:,}" if repaired.best_step else "that of the next evaluation"
+        Progress.write(
+            f"the best checkpoint, that of step {saved.best_step:,}, is missing or incomplete in {workdir}; {other}"
+            " takes its place"
+        )
+    return repaired
+
+
+def _with_another_best(workdir: Path, saved: checkpoints.State, experiment: ExperimentConfig) -> checkpoints.State:
+    """Returns a state whose best checkpoint is the best of those that exist, by the run's history."""
+    metric = (RatedMetrics if experiment.data.segments else Metrics).BEST_BY
+    history = run_dir.read_history(workdir)
+    gaps = {entry["step"]: entry[metric] for entry in history if isinstance(entry.get(metric), float)}
+    left = [
+        step for step in checkpoints.saved_steps(workdir) if step in gaps and checkpoints.is_complete(workdir, step)
+    ]
+    if left:
+        best = max(left, key=lambda step: gaps[step])
+        plateau = dataclasses.replace(saved.plateau, best_gap=gaps[best])
+        return dataclasses.replace(saved, best_step=best, plateau=plateau)
+    # Without a history, an evaluation must tell how good the last checkpoint is.
+    due = saved.evaluation_due or saved.step % experiment.train.steps_per_epoch == 0
+    plateau = dataclasses.replace(saved.plateau, best_gap=Plateau.best_gap)
+    return dataclasses.replace(saved, best_step=0, plateau=plateau, evaluation_due=due)
 
 
 def check_inputs(workdir: Path, saved: checkpoints.State | None, now: Inputs) -> None:
