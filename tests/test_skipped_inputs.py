@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_models import FEATURES, empty_clip, tiny_data, tiny_model, tiny_records, write_shard
 
 from yt8m_tf.codebook.kmeans import sample_frames
@@ -111,6 +112,19 @@ def test_nothing_read_is_an_error_that_names_a_shard(read: Any, begin: str, mode
     shard.write_bytes(b"\xff" * 99)
     with pytest.raises(InputError, match=f"{shard}: not a TFRecord file"):
         read(models / "frame", str(shard), _skipping())
+
+
+def test_evaluation_of_a_model_names_no_key_of_a_configuration(models: Path, tmp_path: Path) -> None:
+    """The command has no configuration: the model decides under which keys ids are read."""
+    record = tf.train.SequenceExample()
+    record.context.feature["vid"].bytes_list.value.append(b"a")
+    record.feature_lists.feature_list["rgb"].feature.add().bytes_list.value.append(b"x")
+    shard = str(write_shard(tmp_path / "x.tfrecord", [record.SerializeToString()]))
+    with pytest.raises(
+        InputError, match=r"record 0: neither 'id' nor 'video_id' .*the model in .*frame reads ids"
+    ) as error:
+        _evaluate(models / "frame", shard, Faults(reader=Reader(has_flags=True)))
+    assert "data." not in str(error.value)
 
 
 def test_clips_without_frames_are_the_reason_that_nothing_was_evaluated(models: Path, tmp_path: Path) -> None:
