@@ -16,6 +16,7 @@ from tiny_models import FEATURES, empty_clip, tiny_data, tiny_model, tiny_record
 
 from yt8m_tf.codebook.kmeans import sample_frames
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.pipeline import check_first_records
 from yt8m_tf.data.record_check import Reader
 from yt8m_tf.data.statistics import class_prior
 from yt8m_tf.errors import InputError
@@ -99,6 +100,10 @@ _READERS: Mapping[str, tuple[Callable[[Path, str, Faults], Any], str]] = {
     "score-submission": (lambda _, shard, __: read_shard_labels(shard), "--labels: no video was read"),
     "score-submission of segments": (lambda _, shard, __: find_ratings([shard], 9), "--labels: no video was read"),
     "timeline": (lambda _, shard, __: find_records([shard], None, 1, "--input"), "--input: no video was read"),
+    "the start of training": (
+        lambda _, shard, own: check_first_records([shard], tiny_data("frame"), own),
+        "no record was read",
+    ),
     "training": (lambda _, shard, own: class_prior([shard], tiny_data("frame"), 9, own), "no training record was read"),
 }
 
