@@ -54,7 +54,7 @@ def _load_centroids(path: Path) -> None:
 )
 def test_readers(name: str, read: Callable[[Path], Any], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(InputError, match=f"{name}' is a named pipe, not a regular file; copy its contents to a file"):
+    with pytest.raises(InputError, match=f"{name}' is a named pipe, not a regular file; give a file"):
         read(tmp_path / name)
 
 

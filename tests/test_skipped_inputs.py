@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_models import FEATURES, empty_clip, tiny_data, tiny_model, tiny_records, write_shard
 
 from yt8m_tf.codebook.kmeans import sample_frames
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.data.pipeline import check_first_records
 from yt8m_tf.data.record_check import Reader
 from yt8m_tf.data.statistics import class_prior
 from yt8m_tf.errors import InputError
@@ -98,6 +100,10 @@ _READERS: Mapping[str, tuple[Callable[[Path, str, Faults], Any], str]] = {
     "score-submission": (lambda _, shard, __: read_shard_labels(shard), "--labels: no video was read"),
     "score-submission of segments": (lambda _, shard, __: find_ratings([shard], 9), "--labels: no video was read"),
     "timeline": (lambda _, shard, __: find_records([shard], None, 1, "--input"), "--input: no video was read"),
+    "the start of training": (
+        lambda _, shard, own: check_first_records([shard], tiny_data("frame"), own),
+        "no record was read",
+    ),
     "training": (lambda _, shard, own: class_prior([shard], tiny_data("frame"), 9, own), "no training record was read"),
 }
 
@@ -111,6 +117,19 @@ def test_nothing_read_is_an_error_that_names_a_shard(read: Any, begin: str, mode
     shard.write_bytes(b"\xff" * 99)
     with pytest.raises(InputError, match=f"{shard}: not a TFRecord file"):
         read(models / "frame", str(shard), _skipping())
+
+
+def test_evaluation_of_a_model_names_no_key_of_a_configuration(models: Path, tmp_path: Path) -> None:
+    """The command has no configuration: the model decides under which keys ids are read."""
+    record = tf.train.SequenceExample()
+    record.context.feature["vid"].bytes_list.value.append(b"a")
+    record.feature_lists.feature_list["rgb"].feature.add().bytes_list.value.append(b"x")
+    shard = str(write_shard(tmp_path / "x.tfrecord", [record.SerializeToString()]))
+    with pytest.raises(
+        InputError, match=r"record 0: neither 'id' nor 'video_id' .*the model in .*frame reads ids"
+    ) as error:
+        _evaluate(models / "frame", shard, Faults(reader=Reader(has_flags=True)))
+    assert "data." not in str(error.value)
 
 
 def test_clips_without_frames_are_the_reason_that_nothing_was_evaluated(models: Path, tmp_path: Path) -> None:

@@ -35,4 +35,4 @@ def check_regular(path: str | os.PathLike[str], where: str = "") -> None:
       InputError: it is a named pipe, a socket or a device.
     """
     if kind := kind_if_not_regular(path):
-        raise InputError(f"{where}'{os.fspath(path)}' is {kind}, not a regular file; copy its contents to a file")
+        raise InputError(f"{where}'{os.fspath(path)}' is {kind}, not a regular file; give a file")

@@ -12,6 +12,7 @@ import tensorflow as tf
 from shards import frame_record, video_record, write_shard
 
 from yt8m_tf import schema
+from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.record_check import Reader
@@ -20,6 +21,7 @@ from yt8m_tf.errors import InputError
 from yt8m_tf.evaluation.saved_models import evaluate_scorer
 from yt8m_tf.evaluation.submissions import read_shard_labels
 from yt8m_tf.report.clip_records import read_annotations
+from yt8m_tf.scoring.embeddings import Embedder, embed
 from yt8m_tf.stacking.inputs import _ids_and_labels
 
 _CLASSES = 6
@@ -72,6 +74,23 @@ def test_labels_of_a_timeline() -> None:
     for record, problem in ((clip, "label -1 is negative"), (floats, "'labels' is a list of 1 float value")):
         with pytest.raises(InputError, match=problem):
             read_annotations("x", record, _CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [([-1], "label -1 is negative"), (np.ones(1, np.float32), "'labels' is a list of 1 float value")],
+    ids=["negative", "floats"],
+)
+def test_labels_that_are_copied_beside_embeddings(labels: Any, problem: str, tmp_path: Path) -> None:
+    """The labels may be those of another data set, with any number of classes, but must be labels."""
+    data = DataConfig(features={"rgb": 2}, num_classes=_CLASSES)
+    embedder = Embedder(tmp_path / "m", data, "f", 2, lambda batch: batch["rgb"])
+    means = {"rgb": np.zeros(2, np.float32)}
+    shard = str(write_shard(tmp_path / "x.tfrecord", [video_record(b"a", [77], **means)]))
+    assert embed(embedder, [shard], tmp_path / "out", progress=False).manifest.shards["x.tfrecord"].num_videos == 1
+    write_shard(tmp_path / "x.tfrecord", [video_record(b"a", [77], **means), video_record(b"b", labels, **means)])
+    with pytest.raises(InputError, match=f"x.tfrecord: record 1, video 'b': {problem}"):
+        embed(embedder, [shard], tmp_path / "other", progress=False)
 
 
 def test_the_rule_names_the_flag_or_the_model() -> None:

@@ -173,16 +173,20 @@ def check_first_records(shards: Sequence[str], data: RecordsConfig, faults: Faul
       need_labels: whether a video without labels is an error, if `data` has labels at all.
 
     Raises:
-      InputError: a first record is damaged or does not fit.
+      InputError: a first record is damaged or does not fit, or no shard has a record.
     """
+    found = 0
     for shard in shards[:: -(-len(shards) // _LOOKED_AT)]:
         first = next(integrity.good_records(shard), None)
         if first is None:
             if shard not in faults.damaged and (damage := integrity.find_damage([shard])):
                 faults.skip_damage(damage)
             continue
+        found += 1
         if problem := faults.check_record(first, data, need_labels=need_labels):
             raise InputError(f"{shard}: record 0{integrity.named(first, data.id_keys)}: {problem}")
+    if not found and integrity.first_record(shards) is None:
+        faults.check_any(0, shards, "no record was read")
     if rated := ratings_of(data):
         _check_any_segment(shards, rated)
 
