@@ -131,7 +131,7 @@ def draw_classes(
     """Draws average precision against number of labels, for classes with labels; arguments have one value for each."""
     with canvas() as (figure, axes):
         axes.scatter(
-            num_positives, average_precision, 14, color=COLOURS[0], alpha=0.75, linewidths=0, label="one point per class"
+            num_positives, average_precision, 14, color=COLOURS[0], alpha=0.75, linewidths=0, label="a point per class"
         )
         shown = zip(names, num_positives, average_precision, strict=True)
         tell(axes, num_positives, average_precision, [f"{n}: {count:,} labels, {own:.3f}" for n, count, own in shown])
@@ -139,7 +139,7 @@ def draw_classes(
         inside = {(a, b): (num_positives >= a) & (num_positives < b) for a, b in itertools.pairwise(edges)}
         bands = [(float(np.sqrt(a * b)), average_precision[own]) for (a, b), own in inside.items() if own.any()]
         middles, averages = [m for m, _ in bands], [float(own.mean()) for _, own in bands]
-        axes.plot(middles, averages, color=COLOURS[1], marker="o", label="mean of classes with a similar number of labels")
+        axes.plot(middles, averages, color=COLOURS[1], marker="o", label="mean of classes with similar label counts")
         log_axis(axes, "x")
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("validation labels of the class")
