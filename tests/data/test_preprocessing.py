@@ -168,7 +168,7 @@ def test_the_shortest_and_the_longest_clips(method: PreprocessingConfig, size: i
     assert kept[1] == (of_frames.get(method.name, 303) if size == 303 else kept[0])
 
 
-def test_lengths_that_only_the_batch_knows(method: PreprocessingConfig, rng: np.random.Generator) -> None:
+def test_shapes_known_only_at_run_time(method: PreprocessingConfig, rng: np.random.Generator) -> None:
     specs = [tf.TensorSpec([None, None, size]) for size in _SIZES.values()]
 
     @tf.function(input_signature=[*specs, tf.TensorSpec([None], tf.int32)])
