@@ -193,7 +193,7 @@ def test_labels_that_are_not_classes_are_named(world, tmp_path):
     high, classes = next((n, max(own)) for n, own in enumerate(labels_of(records)) if max(own) >= 10)  # one too high
     scorer = load_scorer(save_v2(tmp_path / "foreign", weights[:, :classes], k=5), 1, num_classes=classes)
     shard = write_shard(tmp_path / "one.tfrecord", [records[high]])
-    message = rf"one\.tfrecord: video 's.*': label {classes} is not below the {classes} .*--num_classes"
+    message = rf"one\.tfrecord: video 's.*': label {classes} is not one of the {classes} .*--num_classes"
     with pytest.raises(InputError, match=message):
         evaluate_scorer(scorer, [shard], faults=Faults(), progress=False)
     nothing = write_shard(tmp_path / "nothing.tfrecord", [])

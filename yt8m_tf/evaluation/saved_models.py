@@ -114,7 +114,7 @@ def _labels(scorer: Scorer, shards: Sequence[str], owners: np.ndarray, serialize
         row = int(labels.value_rowids().numpy()[wrong][0])
         video = records.parse_ids(serialized, scorer.id_keys)[row].numpy().decode(errors="replace")
         raise InputError(
-            f"{shards[owners[row]]}: video '{video}': label {ids[wrong][0]} is not below the {scorer.num_classes}"
+            f"{shards[owners[row]]}: video '{video}': label {ids[wrong][0]} is not one of the {scorer.num_classes}"
             " classes of the model; give shards of its version of the dataset, or --num_classes (4716 in 2017)"
         )
     return np.split(ids, starts[1:])
