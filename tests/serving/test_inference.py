@@ -166,7 +166,7 @@ def test_parts_of_another_run_are_refused(exported, tmp_path, monkeypatch):
         run(exported, tmp_path / "out.csv", top_k=3, shards=exported[3][:2])
     vocabulary = tmp_path / "model" / "assets" / "more.txt"
     vocabulary.write_text("another model")
-    with pytest.raises(InputError, match="with other model;"):
+    with pytest.raises(InputError, match="that differs in model;"):
         run(exported, tmp_path / "out.csv")
 
 

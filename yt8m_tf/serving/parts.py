@@ -150,5 +150,6 @@ class Parts:
         elif changed:
             raise InputError(
                 f"--output={self.output}: {self.directory} contains parts of a run that differs in"
-                f" {' and '.join(changed)}; delete it to start over, give the same flags as before to continue, or choose another file"
+                f" {' and '.join(changed)}; delete it to start over, give the same flags as before to continue, or"
+                " choose another file"
             )
