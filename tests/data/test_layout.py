@@ -91,7 +91,7 @@ def test_records_that_no_section_reads() -> None:
     ]
 
 
-def test_features_without_ids_or_labels_and_of_other_lengths() -> None:
+def test_features_without_ids_or_labels_and_of_different_lengths() -> None:
     message = tf.train.SequenceExample()
     for name, count in (("A.b", 9), ("c", 4)):
         for _ in range(count):
