@@ -51,8 +51,8 @@ def draw_precision_recall(curves: Mapping[str, Curve], marked: str, palette: Pal
         _mark_thresholds(axes, curves[marked], palette.colour(marked))
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.03)
-        axes.set_xlabel("recall: share of labels that are predicted")
-        axes.set_ylabel("precision: share of predictions that are labels")
+        axes.set_xlabel("recall: share of labels that are found")
+        axes.set_ylabel("precision: share that are labels")
         axes.set_title("Precision and recall", loc="left", fontsize=11)
         legend_below(figure, len(curves))
         alt = "Precision against recall of the pooled 20 highest scores of each video. " + "; ".join(
