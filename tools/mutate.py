@@ -50,7 +50,7 @@ _JOBS = flags.DEFINE_integer("jobs", 2, "Mutants at a time, each in a copy of th
 _ROOT = flags.DEFINE_string("root", str(Path(__file__).resolve().parents[1]), "The checkout to break.")
 _PYTHON = flags.DEFINE_string("python", sys.executable, "The interpreter that runs the tests, with pytest-xdist.")
 _MINUTES = flags.DEFINE_float("minutes", 6.0, "Time limit of covering tests; a mutant not caught by then survives.")
-_HANG_MINUTES = flags.DEFINE_float("hang_minutes", 5.0, "A mutant is caught by a hang if no test ends for this long.")
+_HANG_MINUTES = flags.DEFINE_float("hang_minutes", 5.0, "A mutant counts as caught if no test ends for this long.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -202,7 +202,7 @@ def _attribute(copy: _Copy, survivors: Sequence[Mutant]) -> dict[str, Outcome]:
         outcome = copy.run([], rest)
         if outcome.result == "error":
             raise InputError(f"the whole fast set cannot run: {outcome.by[0]}")
-        # Only tests that failed can catch one of them. The rest runs the whole set again: a fault may hide others.
+        # Only tests that failed can catch one of them. The other mutants run again, as a fault may hide others.
         caught = _by_halves(copy, rest, outcome.files()) if outcome.result == "caught" else {}
         if outcome.result == "caught" and not caught:
             print(f"failed with all survivors, but with no single one of them: {', '.join(outcome.by)}", flush=True)

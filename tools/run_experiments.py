@@ -35,7 +35,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for run directories, 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the JSON files, NAME.json.", required=True)
 _MATCH = flags.DEFINE_string("match", "", "A regular expression: only configurations whose name matches.")
 
-_SET = flags.DEFINE_multi_string("set", [], "Override of a key for all of them, such as train.epochs=2; repeatable.")
+_SET = flags.DEFINE_multi_string("set", [], "Override of a key for all runs, such as train.epochs=2; repeatable.")
 _SEEDS = flags.DEFINE_integer(
     "seeds", 1, "Number of seeds for each configuration: its own, then 1, 2, ... (NAME_seed_1).", lower_bound=1
 )

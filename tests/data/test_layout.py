@@ -79,7 +79,9 @@ def test_records_that_no_section_reads() -> None:
         video_record(b"a", [1], rgb=np.ones(4, np.float32)),
     )
     assert _section([]) == []
-    assert _section([clip, video]) == ["# for the section data of a configuration, inspect records of a single level"]
+    assert _section([clip, video]) == [
+        "# to get the section 'data' of a configuration, inspect records of a single level"
+    ]
     changing = [video_record(b"a", [1], rgb=np.ones(size, np.float32), text=np.ones(3, np.float32)) for size in (4, 5)]
     lines = _section([*changing, video_record(b"b", [1], rgb=np.ones(4, np.float32))])
     assert lines[0] == "# no feature has the same size in all records"
@@ -89,7 +91,7 @@ def test_records_that_no_section_reads() -> None:
     ]
 
 
-def test_features_without_ids_or_labels_and_of_other_lengths() -> None:
+def test_features_without_ids_or_labels_and_of_different_lengths() -> None:
     message = tf.train.SequenceExample()
     for name, count in (("A.b", 9), ("c", 4)):
         for _ in range(count):

@@ -30,7 +30,7 @@ def method(request: pytest.FixtureRequest) -> PreprocessingConfig:
 
 
 def _clips(rng: np.random.Generator, size: int = _SIZE, batch: int = len(_LENGTHS)) -> np.ndarray:
-    """[B, T, D] with well separated singular values, for a subset of rows too: rounding mixes close ones."""
+    """[B, T, D] with well separated singular values, also of its first rows; rounding mixes vectors of close values."""
     width = sum(_SIZES.values())
     strength = 0.6 ** np.arange(8)
     parts = rng.normal(size=(batch, size, 8)) * strength
@@ -105,7 +105,7 @@ def test_against_a_loop_over_clips(name: str, jit: bool, rng: np.random.Generato
         expected = _REFERENCES[config.name](clips[row, :length].astype(np.float64), config)
         assert kept[row] == len(expected)
         scale = np.abs(clips[row, :length]).max()
-        tolerance = 1e-3 if config.name == "robust_pca" else 1e-5  # of Gram matrices
+        tolerance = 1e-3 if config.name == "robust_pca" else 1e-5  # robust_pca has the rounding of Gram matrices
         np.testing.assert_allclose(found[row, : len(expected)], expected, atol=tolerance * scale, rtol=0)
         assert not found[row, len(expected) :].any(), "padding is zero"
 
@@ -168,7 +168,7 @@ def test_the_shortest_and_the_longest_clips(method: PreprocessingConfig, size: i
     assert kept[1] == (of_frames.get(method.name, 303) if size == 303 else kept[0])
 
 
-def test_lengths_that_only_the_batch_knows(method: PreprocessingConfig, rng: np.random.Generator) -> None:
+def test_shapes_known_only_at_run_time(method: PreprocessingConfig, rng: np.random.Generator) -> None:
     specs = [tf.TensorSpec([None, None, size]) for size in _SIZES.values()]
 
     @tf.function(input_signature=[*specs, tf.TensorSpec([None], tf.int32)])

@@ -252,7 +252,7 @@ def test_shapes_are_known_where_the_input_shape_is(method: SamplingConfig, seed:
     assert shapes == [(5, method.longest(30), 8), (5, method.longest(30), 4), (5,)]
 
 
-def test_lengths_that_only_the_batch_knows(method: SamplingConfig, rng: np.random.Generator, seed: tf.Tensor) -> None:
+def test_shapes_known_only_at_run_time(method: SamplingConfig, rng: np.random.Generator, seed: tf.Tensor) -> None:
     open_specs = [tf.TensorSpec([None, None, size], tf.uint8) for size in (9, 4)]
 
     @tf.function(input_signature=[*open_specs, tf.TensorSpec([None], tf.int32)])

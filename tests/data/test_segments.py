@@ -229,11 +229,11 @@ def test_shards_without_segments_are_refused(kind: str, tmp_path: Path) -> None:
     }[kind]
     shard = str(write_shard(tmp_path / "train.tfrecord", [record] * 3))
     message = (
-        "a video-level record; give frame-level" if kind == "video level" else "no rated segment within a clip of 1"
+        "a video-level record; give frame-level" if kind == "video level" else "no clip of 1 shards has a rated segment"
     )
     with pytest.raises(InputError, match=message):
         pipeline.check_first_records([shard], _data(), Faults())
-    with pytest.raises(InputError, match="no rated segment within a clip of 1"):
+    with pytest.raises(InputError, match="no clip of 1 shards has a rated segment inside it"):
         _take(pipeline.training_stream([shard], _data(), 2, seed=1, faults=Faults()), 1)
 
 

@@ -70,7 +70,7 @@ def test_smoothing_keeps_every_share_between_0_and_1(tmp_path: Path) -> None:
     assert uniform_prior(3862).sum() == pytest.approx(3.0)
 
 
-def test_labels_out_of_range_are_left_to_reading(tmp_path: Path) -> None:
+def test_labels_out_of_range_are_not_counted(tmp_path: Path) -> None:
     shards = _shards(tmp_path, [[[0, _CLASSES], [1, -1], [1]]])
     np.testing.assert_allclose(class_prior(shards, _data(), 100, Faults()), _expected([[0], [1], [1]]))
 

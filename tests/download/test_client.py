@@ -107,9 +107,9 @@ def test_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
         ("404", "404 Not Found; look again", 1),
         ("403", "403 Forbidden; look again", 1),
         ("503 after 7200", "503 Service Unavailable, and asks to wait for 120 min; try again then", 1),
-        ("503 after soon", "503 Service Unavailable, 3 times; check the connection", 3),
-        ("stall", "no data for 0.2 s, 3 times; check the connection", 3),
-        ("cut", "the connection was cut, 3 times; check the connection", 3),
+        ("503 after soon", "503 Service Unavailable; attempts: 3; check the connection", 3),
+        ("stall", "no data for 0.2 s; attempts: 3; check the connection", 3),
+        ("cut", "the connection was cut; attempts: 3; check the connection", 3),
         ("wrong", f"in 3 attempts, but {_MD5} in the plan: the file there is damaged or has changed; look again", 3),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_server_that_does_not_exist(tmp_path: Path) -> None:
         pass
     client = Client(Patience(retries=0), "look again")
     for ask in (client.read, client.size, lambda url: client.fetch(url, tmp_path / "x", _MD5)):
-        with pytest.raises(FetchError, match=r"/x: Connection refused, 1 times; check the connection$"):
+        with pytest.raises(FetchError, match=r"/x: Connection refused; attempts: 1; check the connection$"):
             ask(f"{address}/x")
 
 

@@ -62,7 +62,7 @@ def test_columns_of_the_kernel_and_means_of_experts(num_tags: int) -> None:
     np.testing.assert_allclose(class_weights(model, spec), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_member_without_such_a_layer_is_left_out() -> None:
+def test_a_member_without_a_class_layer_is_left_out() -> None:
     neighbors = {"name": "nearest_neighbors", "capacity": 9}
     spec = InputSpec("video", {"rgb": 12, "audio": 5}, _CLASSES, 9)
     both_options = {"name": "weighted_mean", "members": [{"name": "logistic"}, neighbors]}
@@ -76,7 +76,7 @@ def test_a_member_without_such_a_layer_is_left_out() -> None:
         class_weights(models.build_model(neighbors, spec), spec)
 
 
-def test_a_model_without_such_a_layer_gives_a_one_line_error() -> None:
+def test_a_model_without_a_class_layer_gives_a_one_line_error() -> None:
     inputs = keras.Input((4,), name="rgb")
     model = keras.Model({"rgb": inputs}, keras.ops.tile(inputs, (1, 5))[:, :_CLASSES], name="odd")
     with pytest.raises(InputError, match=r"^--projector: model 'odd' has no layer .* 17 classes; leave the flag out$"):

@@ -83,7 +83,7 @@ def tone(frequency: float, seconds: float, rate: int = _SOUND_RATE, loudness: fl
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A moving shape with a tone, as in the walk of docs/OWN_VIDEOS.md; `seed` determines its random parameters."""
+    """A moving shape with a tone, as in docs/OWN_VIDEOS.md; `seed` determines its random parameters."""
 
     shape: str
     pitch: float

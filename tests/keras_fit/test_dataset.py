@@ -71,7 +71,7 @@ def test_every_pass_has_each_video_once_in_another_order(level: str, sample: Any
     np.testing.assert_array_equal(passes(), [first, second])
 
 
-def test_errors_are_named(sample: Any, tmp_path: Path) -> None:
+def test_errors_name_their_cause(sample: Any, tmp_path: Path) -> None:
     shard = sample.directory / "video" / "validate0000.tfrecord"
     with pytest.raises(InputError, match=r"validate0000.tfrecord: record 0.*rgb"):
         make_dataset(str(shard), InputSpec(features={"rgb": 25}, num_classes=20), 10)
@@ -87,6 +87,6 @@ def test_errors_are_named(sample: Any, tmp_path: Path) -> None:
         list(make_dataset(str(cut), _SPEC, 100))
 
 
-def test_records_of_a_spec_have_that_spec() -> None:
+def test_the_data_config_of_a_spec_has_that_spec() -> None:
     spec = InputSpec("frame", {"rgb": 8, "clip": 4}, 7, 30, ranges={"clip": (0.0, 1.0)})
     assert data_of(spec).spec == spec

@@ -7,7 +7,7 @@ from yt8m_tf.layers.frame_combinations import FrameCombinations
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("length", [2, 4, 7])
-def test_combinations_are_sums_over_real_frames_up_to_the_longest(length, jit, rng):
+def test_combinations_are_sums_over_real_frames_up_to_max_frames(length, jit, rng):
     layer = FrameCombinations(head_size=3, max_frames=4)
     frames = rng.normal(size=(5, length, 6)).astype("float32")
     mask = np.arange(length) < np.array([0, 1, 2, 5, 7])[:, None]

@@ -73,7 +73,7 @@ def _starter_map(lists: dict[int, list[int]], ratings: Ratings, k: int) -> float
 
 
 def test_by_hand() -> None:
-    """Class 7 is ranked 5 (right), 2 (unknown), 9 (wrong), 4 (right), and misses its third; class 8 has no list."""
+    """Class 7 lists segments 5 (right), 2 (unknown), 9 (wrong), 4 (right), and lacks 6 (right); class 8 has no list."""
     ratings = _by_class({(5, 7): True, (9, 7): False, (4, 7): True, (6, 7): True, (1, 8): True, (1, 9): False})
     ranked = np.array([5, 2, 9, 4])
     found = mean_average_precision([(7, ranked), (9, ranked), (10, ranked)], ratings)

@@ -27,7 +27,7 @@ MARGINS = {"zoo.yaml:z076_gated_fcn": 0.05, "zoo.yaml:z048_bottleneck_fcn": 0.02
 
 
 # One of each level. `test_contract.py` tests that every model learns a small batch; `tests/training/` tests the files
-# that runs with verticals or a memory read.
+# that are read by runs with verticals, and by runs with a memory.
 QUICK = ["first_level/frame_logistic.yaml", "first_level/moe.yaml"]
 
 

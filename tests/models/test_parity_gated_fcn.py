@@ -61,7 +61,7 @@ def test_every_variant_of_gated_fcn_trains(variant, rng):  # v7: in the contract
         assert np.isfinite(gradient).all() and np.abs(gradient).max() > 1e-8, weight.path
 
 
-def test_class_heads_start_at_the_mean_prior_and_make_no_larger_tensor(rng):
+def test_class_heads_start_at_the_mean_prior_and_are_the_largest_tensor(rng):
     model = build_model({"name": "gated_fcn", "variant": "v2", "inner_size": 4}, InputSpec("video", FEATURES, 50))
     prior = rng.uniform(1e-4, 0.9, 50)
     registry.set_output_bias(model, prior)

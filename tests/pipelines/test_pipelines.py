@@ -300,7 +300,7 @@ def test_teachers_in_the_training_step() -> None:
         ),
     ],
 )
-def test_unusable_teachers_and_replacements(changes: dict[str, Any], message: str) -> None:
+def test_unusable_teachers_and_recipes(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_starts(make_stages(_settings(**changes)))
 

@@ -1,4 +1,4 @@
-"""A pipeline for rated segments: its stages, and the gain from ratings over only labels of whole videos."""
+"""A pipeline for rated segments: its stages, and what ratings gain over labels of whole videos alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packaged model on the records beside it, through every signature, and under every name."""
+"""The packaged model on the records beside it, through every signature, and by its name in every command."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_card_states_the_measured_values(directory: Path) -> None:
 
 
 def test_a_clip_is_the_mean_of_its_frames(directory: Path, signatures: dict[str, Any]) -> None:
-    """Averages values dequantised here in float64; also, the clip is of food."""
+    """The means are computed here, in float64, from dequantised frames. The clip shows food, class 11."""
     (record,) = _records("examples:frame")
     lists = tf.train.SequenceExample.FromString(record).feature_lists.feature_list
     means = {}

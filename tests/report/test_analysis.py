@@ -158,7 +158,7 @@ def test_prior_gap_is_that_of_equal_scores_for_every_video(rng: np.random.Genera
 
 
 def test_the_paired_interval_is_of_the_same_videos(rng: np.random.Generator) -> None:
-    """A model that ranks the labels of half of the videos first is better, in any order of its videos."""
+    """A model that ranks labels first in half of the videos is better, whatever the order of its videos."""
     own = random_predictions(rng, videos=200)
     classes = own.classes.copy()
     for row in np.flatnonzero(own.num_labels)[::2]:

@@ -59,7 +59,7 @@ def test_a_model_has_one_colour_in_all_figures(tmp_path: Path) -> None:
 
 
 def test_labels_of_thresholds_are_on_their_curve_and_do_not_overlap(tmp_path: Path) -> None:
-    """All scores from 0.2 are within 0.01 of recall: they get one label, not three that overlap."""
+    """The points of 0.9, 0.5 and 0.2 differ by at most 0.01 in recall: they get one label, not three that overlap."""
     recall = np.array([0.5, 0.505, 0.51, 0.9])
     curve = Curve(recall, np.array([0.9, 0.9, 0.9, 0.4]), np.array([0.95, 0.6, 0.3, 0.06]), 0.5)
     other = Curve(recall, np.array([0.99, 0.99, 0.99, 0.8]), np.array([0.95, 0.6, 0.3, 0.06]), 0.6)
@@ -71,7 +71,7 @@ def test_labels_of_thresholds_are_on_their_curve_and_do_not_overlap(tmp_path: Pa
     assert len(points) == 2
     for point, score in zip(points, ("0.950", "0.060"), strict=True):
         titles = [(use, use.findtext(f"{_SVG}title") or "") for use in uses]
-        (own,) = (use for use, title in titles if title.startswith(f"mine, scores from {score}:"))
+        (own,) = (use for use, title in titles if title.startswith(f"mine, scores ≥ {score}:"))
         assert [point.get(key) for key in "xy"] == [own.get(key) for key in "xy"]
     assert (
         "Each point marks a threshold on the scores of mine." in picture.caption

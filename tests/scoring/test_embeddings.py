@@ -188,7 +188,7 @@ def test_a_runs_embeddings_are_the_input_of_its_last_layer(tmp_path):
     logits = trained.model(model_inputs(given, data.spec), training=False).numpy()
     layer = trained.model.get_layer("logits")
     size = layer.kernel.shape[0]
-    assert f"embeddings of {size} numbers of {len(logits)} videos of 1 shards" in done.stdout
+    assert f"embeddings, {size} values each, of {len(logits)} videos of 1 shards" in done.stdout
     assert f"data: {{features: {{embedding: {{size: {size}, dtype: float16}}}}}}" in done.stdout
     found = read(tmp_path, size, data.num_classes)
     assert found["id"].tolist() == given["id"].numpy().tolist()

@@ -150,7 +150,7 @@ def test_an_interrupted_inference_from_a_bundle_continues(rng, tmp_path, monkeyp
     monkeypatch.setattr(Parts, "assemble", lambda parts: None)
     run()
     write_bundle(save_v2(tmp_path / "other", -weights), tmp_path / "m.tgz", overwrite=True, progress=False)
-    with pytest.raises(InputError, match="with other model"):
+    with pytest.raises(InputError, match="that differs in model"):
         run()
 
 

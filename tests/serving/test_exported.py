@@ -27,7 +27,7 @@ def _features(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
     return {name: rng.normal(size=(count, size)) for name, size in FEATURES.items()}  # float64, NumPy's default
 
 
-def test_scores_and_names_are_the_models(exported: tuple[Path, object], rng: np.random.Generator) -> None:
+def test_scores_and_names_are_those_of_the_model(exported: tuple[Path, object], rng: np.random.Generator) -> None:
     directory, model = exported
     loaded, features = load_export(directory), _features(rng, 1500)  # more than one batch
     logits = np.asarray(model(features, training=False), np.float64)  # type: ignore[operator]

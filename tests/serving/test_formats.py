@@ -98,7 +98,7 @@ def test_resumed_run_of_every_format_ends_with_the_same_bytes(world, tmp_path, m
     monkeypatch.undo()
     assert len(list((tmp_path / "out.parts").glob("0*.json"))) == 1
     other = "jsonl" if layout == "csv" else "csv"
-    with pytest.raises(InputError, match=r"out\.parts contains parts of a run with other format"):
+    with pytest.raises(InputError, match=r"out\.parts contains parts of a run that differs in format"):
         run(world, tmp_path / "out", layout=other)
     assert run(world, tmp_path / "out", layout=layout).num_scored == sum(COUNTS[1:])
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()

@@ -162,11 +162,11 @@ def test_batches_span_groups(exported):
 def test_parts_of_another_run_are_refused(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(Parts, "assemble", lambda parts: None)
     run(exported, tmp_path / "out.csv")
-    with pytest.raises(InputError, match=r"out\.csv\.parts contains parts of a run with other input and top_k;"):
+    with pytest.raises(InputError, match=r"out\.csv\.parts contains parts of a run that differs in input and top_k;"):
         run(exported, tmp_path / "out.csv", top_k=3, shards=exported[3][:2])
     vocabulary = tmp_path / "model" / "assets" / "more.txt"
     vocabulary.write_text("another model")
-    with pytest.raises(InputError, match="with other model;"):
+    with pytest.raises(InputError, match="that differs in model;"):
         run(exported, tmp_path / "out.csv")
 
 

@@ -203,7 +203,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(world, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         run(world, tmp_path / "out", layout=layout)
     assert calls[:2] == [5, 32]
-    with pytest.raises(InputError, match="contains parts of a run with other segments;"):
+    with pytest.raises(InputError, match="contains parts of a run that differs in segments;"):
         run(world, tmp_path / "out", Windows(4, 4), layout=layout)
     calls.extend([0] * 3)
     assert run(world, tmp_path / "out", layout=layout).num_scored == sum(COUNTS) - COUNTS[0]

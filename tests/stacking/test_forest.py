@@ -77,7 +77,7 @@ def test_probabilities_are_those_of_lightgbm(config, trees, changes, rng):
     boosters = [train(rng, config, trees, **changes), train(rng, config, trees + 2, **changes)]
     rows = odd_rows(rng, boosters)
     actual, forest = probabilities(boosters, rows)
-    # LightGBM leaves infinite and huge categories undefined, as casts to int: here they count as unknown.
+    # LightGBM casts categories to int, which is undefined for infinite and huge ones. Here they count as unknown.
     rows = rows.copy()
     rows[~(np.abs(rows[:, 0]) < 2**31) & ~np.isnan(rows[:, 0]), 0] = -1
     expected = np.stack([booster.predict(rows.astype(np.float64), num_threads=1) for booster in boosters], axis=1)

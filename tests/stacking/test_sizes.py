@@ -50,7 +50,7 @@ def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A stacking with its ensembles measured, with fewer trees than its own."""
+    """A stacking whose ensembles were measured with fewer trees than the stacking itself has."""
 
     output: Path
     contents: dict[str, Any]
@@ -106,7 +106,7 @@ def test_an_ensemble_equals_a_stacking_of_only_its_models(world: World, measured
 
 
 @pytest.mark.slow
-def test_an_ensemble_without_columns_beside_the_scores(world: World, tmp_path: Path) -> None:
+def test_an_ensemble_with_no_columns_other_than_the_scores(world: World, tmp_path: Path) -> None:
     config = dataclasses.replace(_FEW, ranks=False, aggregates=False)
     world.stack(tmp_path / "out", config)
     contents = ensemble_sizes(read_stacking(tmp_path / "out", "--output"), _OVERRIDES, **_OPTIONS)

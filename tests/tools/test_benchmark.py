@@ -101,7 +101,7 @@ def test_heap_evaluator_by_hand():
     result = evaluator.result()
     assert result["gap_at_20"] == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / 3, abs=1e-12)
     assert result["hit_at_1"] == 0.5
-    assert result["perr"] == 0.25  # one of the first two of video 1, none of the first one of video 2
+    assert result["perr"] == 0.25  # video 1: one of its two highest is a label; video 2: its highest is not
     assert result["map"] == 1.0  # each class's own positive is its highest pair
 
 

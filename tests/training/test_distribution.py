@@ -119,7 +119,7 @@ def test_replicas_get_the_parts_of_a_batch_in_order(
     assert distribution.share(tf.distribute.get_strategy(), batch) is batch
 
 
-def test_one_process_gathers_its_own() -> None:
+def test_one_process_gathers_only_its_own_arrays() -> None:
     arrays = {"x": np.arange(3), "y": np.zeros((0, 2))}
     gathered = distribution.gather(distribution.make_strategy("cpu:0,cpu:1"), arrays)
     assert gathered.keys() == arrays.keys()

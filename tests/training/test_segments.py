@@ -202,5 +202,5 @@ def test_validation_shards_without_ratings_are_refused_at_the_start(
 ) -> None:
     whole_videos = learnable_shards("frame")
     values = merge(_BASE, {"data": {"train": str(data_dir / "train*"), "validation": str(whole_videos / "validate*")}})
-    with pytest.raises(InputError, match=r"no rated segment within a clip of 2 shards .*validate0000\.tfrecord"):
+    with pytest.raises(InputError, match=r"no clip of 2 shards has a rated segment inside it .*validate0000\.tfrecord"):
         _train(values, data_dir, tmp_path / "run")

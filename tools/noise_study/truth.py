@@ -108,7 +108,7 @@ class Level:
 
 
 def measure(level: Level, settings: PipelineConfig) -> dict[str, Any]:
-    """Computes all figures of a share of wrong labels, as plain values for JSON; docs/RESULTS.md explains them."""
+    """Computes all figures for one share of wrong labels, as plain values for JSON; docs/RESULTS.md explains them."""
     results = json.loads((level.run / "results.json").read_text(encoding="utf-8"))["stages"]
     own, clean = (json.loads((path / SUMMARY).read_text(encoding="utf-8")) for path in (level.data, level.clean))
     test = read_csv_labels(level.clean / TRUE_LABELS)
@@ -162,7 +162,7 @@ def _training_labels(level: Level) -> dict[str, Any]:
 
 
 def _posterior_gap(parameters: Mapping[str, Any], shards: Sequence[str], labels: Labels) -> float:
-    """Computes GAP, against the truth, of the probabilities of the *written* labels: those of a perfect fit to them."""
+    """Computes the GAP, against the true labels, of a model that predicts the probabilities of noisy labels exactly."""
     names = [field.name for field in dataclasses.fields(SampleConfig)]
     config = SampleConfig(**{name: parameters[name] for name in names})
     keys = {f"mean_{name}": tf.io.FixedLenFeature([size], tf.float32) for name, size in config.feature_sizes.items()}

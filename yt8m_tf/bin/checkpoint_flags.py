@@ -1,4 +1,4 @@
-"""The flag of every command that reads a run: which of its checkpoints.
+"""The flag `--checkpoint` of every command that reads a run: which of its checkpoints to read.
 
 A command calls `flags.adopt_module_key_flags(checkpoint_flags)`, so that its `--help` shows it as its own.
 """

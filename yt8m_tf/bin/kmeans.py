@@ -34,12 +34,12 @@ _SET = flags.DEFINE_multi_string(
 )
 _NUM_CLUSTERS = flags.DEFINE_integer("num_clusters", 10_000, "Centroids.", lower_bound=1)
 _NUM_FRAMES = flags.DEFINE_integer(
-    "num_frames", 1_000_000, "Frames to fit them to, rounded up to whole clips of every shard.", lower_bound=1
+    "num_frames", 1_000_000, "Frames to fit the centroids to, rounded up to whole clips of every shard.", lower_bound=1
 )
 _FRAMES_PER_CLIP = flags.DEFINE_integer("frames_per_clip", 8, "Frames drawn from each clip.", lower_bound=1)
 _PASSES = flags.DEFINE_integer("passes", 3, "Passes over the sample.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 16_384, "Frames per update; at least --num_clusters are taken.", lower_bound=1
+    "batch_size", 16_384, "Frames per update; --num_clusters if that is more.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Random seed of the sample and the fit.", lower_bound=0, upper_bound=2**32 - 1)
 flags.adopt_module_key_flags(fault_flags)

@@ -125,7 +125,7 @@ def _embed() -> None:
     manifest, rate = summary.manifest, summary.num_embedded / max(summary.seconds, 1e-9)
     count = sum(shard.num_videos for shard in manifest.shards.values())
     print(
-        f"{_OUTPUT.value}: embeddings of {manifest.size:,} numbers of {count:,} videos of {len(manifest.shards):,}"
+        f"{_OUTPUT.value}: embeddings, {manifest.size:,} values each, of {count:,} videos of {len(manifest.shards):,}"
         f" shards ({rate:,.0f} videos/s)"
     )
     if manifest.kind == "tfrecord":

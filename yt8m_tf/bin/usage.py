@@ -161,7 +161,7 @@ def _default(flag: Any) -> str:
 
 
 def _is_required(flag: Any) -> bool:
-    """Returns whether a flag is required, that is, has absl's validator of only this flag that rejects None."""
+    """Returns whether a flag is required, that is, has a validator that checks only this flag and rejects None."""
     return any(hasattr(own, "flag_name") and not own.checker(None) for own in flag.validators)
 
 

@@ -139,7 +139,7 @@ class TargetsConfig:
         none. A video has the verticals that its labels belong to. Evaluation and export leave them out.
       vocabulary: the dataset's vocabulary.csv, relative to `--data_dir`. Training reads it only for `verticals`;
         evaluation, export and the report take the names of classes from it, if it exists.
-      max_labels: L, the most labels a video, or ratings a segment, may have.
+      max_labels: L, the most labels that a video may have, or ratings that a segment may have.
       segments: examples are rated segments of clips (`SegmentsConfig`); null: whole videos with their labels.
     """
 

@@ -67,8 +67,8 @@ class LossConfig:
     For segments (`data.segments`), only rated outputs count: means over outputs become sums over an example's rated
     outputs, and rankings compare only rated outputs.
 
-    The ranking losses, `lsep` and `rank_weighted_bce` compare scores within a whole batch; with several replicas or
-    accumulation, within each part of it.
+    All losses that rank, except `soft_ranking_per_example`, compare scores within a whole batch; with several replicas
+    or accumulation, within each part of it.
 
     Attributes:
       name: "bce", the mean binary cross-entropy; "mse", the mean squared error of the scores; "soft_ranking", mean
@@ -76,7 +76,8 @@ class LossConfig:
         "soft_ranking_per_example", the same within examples; "sigmoid_ranking", mean log(1 + sigmoid(n - p));
         "hinge_ranking", mean max(0, 1 + n - p); "lsep", log(1 + mean exp(n - p)); "rank_weighted_bce", weighted by the
         number of misranked outputs; "bce_plus_soft_ranking"; "bce_plus_poisson", with the likelihood of the number of
-        labels; "bce_labels_tags", with a weight for classes and one for tags.
+        labels; "bce_labels_tags", with a weight for classes and one for tags (the
+        verticals, `data.verticals`).
       positive_above: for all losses that rank: an output is positive if its target is above this (`losses.positives`);
         targets are fractions with mixup or soft labels. 0 takes every target above 0, as in the original.
       negatives: number of negatives per example in ranking losses: the highest `negatives * B` of a batch of B.
@@ -186,7 +187,8 @@ class TrainConfig:
       mixup_alpha: alpha of mixup's Beta(alpha, alpha); 0 turns mixup off.
       feature_noise: standard deviation of normal noise that is added to every value of the decoded features, which
         lie between -2 and 2 in YouTube-8M. It is added after mixup, the same for student and teacher. 0: none.
-      feature_dropout: the share of these values that is set to 0, in [0, 1); the others are scaled up. 0: none.
+      feature_dropout: the share of the decoded features' values that is set to 0, in [0, 1); the others are scaled up.
+        0: none.
       prior_bias: initial output bias: "class", the log-odds of each class, counted on the first `prior_examples`
         training examples; "uniform", the log-odds for 3 labels a video; "none", zero.
       prior_examples: see `prior_bias`.

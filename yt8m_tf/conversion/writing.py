@@ -86,7 +86,8 @@ def check_inputs(directory: Path, table: LabelTable | None, read: Iterable[str])
         return
     if table.vocabulary is None or not vocabulary.samefile(table.vocabulary):
         raise InputError(
-            f"{flag}: {vocabulary} was not written by this command; name another directory, or take --vocabulary"
+            f"{flag}: {vocabulary} was not written by this command; name another directory, or give the file as"
+            " --vocabulary"
         )
 
 

@@ -134,7 +134,7 @@ class Layout:
         if not self.records:
             return []
         if len(self.levels) != 1:
-            return ["# for the section data of a configuration, inspect records of a single level"]
+            return ["# to get the section 'data' of a configuration, inspect records of a single level"]
         level: schema.Level = "frame" if "frame" in self.levels else "video"
         features, notes = self._features(level)
         if not features:

@@ -239,6 +239,6 @@ def _check_any_segment(shards: Sequence[str], data: DataConfig) -> None:
                     continue
             return
     raise InputError(
-        f"no rated segment within a clip of {len(shards)} shards (for example '{shards[0]}'); give shards with"
+        f"no clip of {len(shards)} shards has a rated segment inside it (for example '{shards[0]}'); give shards with"
         f" '{schema.SEGMENT_STARTS_KEY}', such as those of 3/frame/validate, or set data.segments: null"
     )

@@ -232,7 +232,7 @@ class _Tries:
         """
         self._breaks += 1
         if self._breaks > self._patience.retries:
-            raise FetchError(f"{self._url}: {error}, {self._breaks} times; check the connection") from error
+            raise FetchError(f"{self._url}: {error}; attempts: {self._breaks}; check the connection") from error
         asked = error.retry_after or 0.0
         if asked > _LONGEST_RETRY_AFTER:
             raise FetchError(

@@ -30,7 +30,7 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
       paths: run directories, `NAME` or `NAME/fold_K`, or directories of the runs on all folds.
 
     Returns:
-      Pairs of the number of the model and a run directory, sorted by model.
+      Pairs of the index of the model and a run directory, sorted by model.
 
     Raises:
       InputError: a path is not a run, or not of one of the models; or a model has no run.

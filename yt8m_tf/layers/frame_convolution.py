@@ -30,7 +30,7 @@ class ZeroPadding(keras.layers.Layer):
         self.min_frames = min_frames
 
     def call(self, frames: Any, frame_mask: Any) -> Any:
-        """Pads frames [B, T, D], where their mask [B, T] is False and at the end."""
+        """Sets frames [B, T, D] to zero where their mask [B, T] is False, and appends zeros if T is too small."""
         batch, length, size = ops.shape(frames)
         missing = ops.maximum(self.min_frames - length, 0)
         zeros = ops.zeros((batch, missing, size), frames.dtype)

@@ -1,4 +1,4 @@
-"""The mixture-of-experts head of the starter code."""
+"""The mixture-of-experts head of YouTube-8M's starter code."""
 
 from __future__ import annotations
 

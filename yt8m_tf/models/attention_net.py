@@ -24,7 +24,7 @@ class AttentionNetConfig:
     layer_dropout and without batch_norm.
 
     Attributes:
-      hidden_size: h, of every attention layer.
+      hidden_size: h, the width of every attention layer.
       num_layers: attention layers.
       dropout: rate in each hidden layer of the FCN, in [0, 1).
       layer_dropout: whether to apply dropout to the output of layer i at a rate of i / 10; for at most 9 layers.

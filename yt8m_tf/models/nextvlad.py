@@ -33,7 +33,7 @@ class NeXtVLADConfig:
       groups: G, number of groups of equal size into which the features of a frame are split.
       expansion: factor by which frames are widened before they are split.
       hidden_size: width of the layer after pooling.
-      gating_reduction: factor by which the bottleneck of the hidden layer's gate is narrower.
+      gating_reduction: factor by which the bottleneck of the hidden layer's gate is narrower than that layer.
       dropout: rate on the pooled vector, in [0, 1).
       head: the last layer.
     """

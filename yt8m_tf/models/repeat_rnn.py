@@ -21,7 +21,7 @@ class RepeatRNNConfig:
 
     Attributes:
       cell: "gru" or "lstm".
-      hidden_size: H, of every layer.
+      hidden_size: H, the width of every layer.
       num_layers: number of stacked layers.
       repeats: number of times that the vector is read.
     """

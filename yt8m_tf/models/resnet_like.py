@@ -27,10 +27,10 @@ class ResNetLikeConfig:
       av_blocks: number of residual blocks in each branch.
       concat_blocks: number of residual blocks after the concatenation.
       dropout: rate in every block, in [0, 1).
-      context_gating: whether to apply context gating to the logits. The output bias then starts at the prior only
-        before the gate.
-      video_part, audio_part: proportions in which rgb and audio share the 2s; any other feature has a branch of width
-        s.
+      context_gating: whether to apply context gating to the logits. The initial output bias then gives the prior
+        before the gate, but not after it.
+      video_part, audio_part: proportions in which rgb and audio share the width 2s; any other feature has a branch of
+        width s.
     """
 
     inner_size: int = 2048

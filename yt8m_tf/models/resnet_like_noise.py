@@ -23,7 +23,8 @@ class ResNetLikeNoiseConfig(ResNetLikeConfig):
     """Sizes of the network, and options of the noise in each FCBlock, x + N(0, 1) * noise_scale * f(x).
 
     Attributes:
-      dropout: as for `resnet_like`, but 0 by default: by default, the published class does not use its rate.
+      dropout: as for `resnet_like`, but 0 by default, because the published class ignores its rate unless told to use
+        it.
       batch_norm: whether FCBlocks have batch normalisation; without it, "before_bn" and "after_bn" are the same.
       noise_scale: factor of the noise, at least 0.
       noise_magnitude: f, computed over the whole tensor, including the batch; see `noise.magnitude`.

@@ -15,7 +15,7 @@ from yt8m_tf.layers.trees import BoostedTrees, ForestShape
 from yt8m_tf.models.members import member_logits
 from yt8m_tf.models.registry import model_inputs, register_model
 
-# Log-odds: the minimum and maximum for candidates, and the value of all other classes.
+# Log-odds: the largest absolute value for candidates, and the value of all other classes.
 _MOST, NO_CANDIDATE = 25.0, -30.0
 
 
@@ -50,7 +50,7 @@ class StackModelConfig:
                 "first_level must give each member a first-level model, and each first-level model a member or more"
             )
         if not self.naming or not {*self.naming} <= {*self.first_level}:
-            raise ValueError(f"naming must be numbers of first-level models, got {self.naming}")
+            raise ValueError(f"naming must be indices of first-level models, got {self.naming}")
 
 
 class StackedTrees(keras.layers.Layer):

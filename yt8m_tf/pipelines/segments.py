@@ -28,7 +28,7 @@ def segment_stages(settings: PipelineConfig, trained: Mapping[str, Stage], expor
     segments = {name: stage.options["experiment"]["data"]["segments"] for name, stage in trained.items()}
     if wrong := [name for name, own in segments.items() if own is None]:
         raise InputError(
-            f"segments.{wrong[0]}: its configuration has no data.segments; name one such as segments/*.yaml"
+            f"segments.{wrong[0]}: its configuration has no data.segments; give one that has, see configs/segments"
         )
     sizes = {own["size"] for own in segments.values()}
     if len(sizes) > 1:

@@ -95,8 +95,8 @@ class PipelineConfig:
       ensemble_recipes: for every name of `ensemble`, the first-level model of the same recipe. Weights are then fitted
         out of fold, as for `mean_of: logits`, on the predictions of the fold models of these recipes. Names of the same
         recipe share its weight in proportion to `ensemble`. Empty: the weights of `ensemble` are used.
-      segments: maps names to models that are trained on rated segments (`data.segments`). They score windows of the
-        splits together: `segments/SPLIT.csv` is the submission of the mean of their scores.
+      segments: maps names to models that are trained on rated segments (`data.segments`). All of them score
+        the windows of each split; `segments/SPLIT.csv` is the submission of the mean of their scores.
       segment_classes: a file with the classes of that submission, relative to the data directory; null: all.
       videos: numbers of videos of "train", "validation" and "test", for a plan without the data.
       export: precision, as for `yt8m-export --precision`, of the exported graphs: the final network, the mean and the

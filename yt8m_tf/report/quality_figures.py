@@ -43,7 +43,7 @@ def draw_precision_recall(curves: Mapping[str, Curve], marked: str, palette: Pal
             axes.plot(recall, precision, label=label, **palette.line(model))
             told = [at for at in evenly(len(curve.recall), MOST_TOLD) if curve.recall[at] >= _PRECISION_FROM]
             titles = [
-                f"{model}, scores from {curve.thresholds[at]:.3f}: precision {curve.precision[at]:.3f},"
+                f"{model}, scores ≥ {curve.thresholds[at]:.3f}: precision {curve.precision[at]:.3f},"
                 f" recall {curve.recall[at]:.3f}"
                 for at in told
             ]
@@ -51,12 +51,12 @@ def draw_precision_recall(curves: Mapping[str, Curve], marked: str, palette: Pal
         _mark_thresholds(axes, curves[marked], palette.colour(marked))
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.03)
-        axes.set_xlabel("recall: share of all labels")
-        axes.set_ylabel("precision: share of labels")
+        axes.set_xlabel("recall: share of labels that are found")
+        axes.set_ylabel("precision: share that are labels")
         axes.set_title("Precision and recall", loc="left", fontsize=11)
         legend_below(figure, len(curves))
         alt = "Precision against recall of the pooled 20 highest scores of each video. " + "; ".join(
-            f"{model}: area {curve.gap:.4f}, at scores from 0.5 precision {curve.at(0.5)[0]:.3f} and recall"
+            f"{model}: area {curve.gap:.4f}, at scores ≥ 0.5 precision {curve.at(0.5)[0]:.3f} and recall"
             f" {curve.at(0.5)[1]:.3f}"
             for model, curve in curves.items()
         )
@@ -88,7 +88,7 @@ def draw_calibration(
     scores = [found["mean_score"] for found in filled]
     shares = [found["share_positive"] for found in filled]
     with canvas() as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as scored")
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
         axes.plot(scores, shares, marker="o", markersize=5, label=short(model), **palette.line(model))
         titles = [
             f"scores around {found['mean_score']:.3f}: {found['share_positive']:.3f} of {found['pairs']:,} are labels"
@@ -131,7 +131,7 @@ def draw_classes(
     """Draws average precision against number of labels, for classes with labels; arguments have one value for each."""
     with canvas() as (figure, axes):
         axes.scatter(
-            num_positives, average_precision, 14, color=COLOURS[0], alpha=0.75, linewidths=0, label="a class, one point"
+            num_positives, average_precision, 14, color=COLOURS[0], alpha=0.75, linewidths=0, label="a point per class"
         )
         shown = zip(names, num_positives, average_precision, strict=True)
         tell(axes, num_positives, average_precision, [f"{n}: {count:,} labels, {own:.3f}" for n, count, own in shown])
@@ -139,7 +139,7 @@ def draw_classes(
         inside = {(a, b): (num_positives >= a) & (num_positives < b) for a, b in itertools.pairwise(edges)}
         bands = [(float(np.sqrt(a * b)), average_precision[own]) for (a, b), own in inside.items() if own.any()]
         middles, averages = [m for m, _ in bands], [float(own.mean()) for _, own in bands]
-        axes.plot(middles, averages, color=COLOURS[1], marker="o", label="mean of classes with about as many")
+        axes.plot(middles, averages, color=COLOURS[1], marker="o", label="mean of classes with similar label counts")
         log_axis(axes, "x")
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("validation labels of the class")

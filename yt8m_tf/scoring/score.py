@@ -319,7 +319,7 @@ def _by_fold(predictors: Sequence[Predictor], shards: Sequence[str]) -> list[tup
                     " model"
                 )
         if predictor.folds != first.folds or not first.folds:
-            reason = "of other folds" if first.folds else "without folds"
+            reason = "of different divisions into folds" if first.folds else "without folds"
             raise InputError(f"--model: {first.path} and {predictor.path} are {reason}; give the folds of one model")
     if not first.folds:
         return [(list(predictors), list(shards))]

@@ -172,7 +172,7 @@ def _check_path(member: tarfile.TarInfo, taken: dict[str, tuple[str, bool]]) -> 
 
     Args:
       member: its header.
-      taken: lower-case path to the path and whether it is a folder, of the members so far; the member's are added.
+      taken: of the members so far, maps the lower-case path to (path, is a folder); those of `member` are added.
     """
     where = f"member {member.name!r}"
     parts = member.name.removeprefix("./").split("/") if member.name != "." else []

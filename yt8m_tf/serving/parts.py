@@ -149,6 +149,7 @@ class Parts:
             files.write_json(path, run)
         elif changed:
             raise InputError(
-                f"--output={self.output}: {self.directory} contains parts of a run with other {' and '.join(changed)};"
-                " delete it to start over, give the same flags as before to continue, or choose another file"
+                f"--output={self.output}: {self.directory} contains parts of a run that differs in"
+                f" {' and '.join(changed)}; delete it to start over, give the same flags as before to continue, or"
+                " choose another file"
             )

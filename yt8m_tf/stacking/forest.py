@@ -156,7 +156,7 @@ def _numeric_masks(
 
 
 def _category_masks(splits: Sequence[_Split], words: int, trees: int) -> np.ndarray:
-    """Makes the masks of each category, [categories + 1, W, T] uint32; no split sends those of the last row left."""
+    """Makes the masks of each category, [categories + 1, W, T] uint32; the last row is for others, which go right."""
     chosen = [[int(category) for category in split.node["threshold"].split("||")] for split in splits]
     masks = _all_leaves(max(map(max, chosen), default=-1) + 2, words, trees)
     for split, goes_left in zip(splits, chosen, strict=True):

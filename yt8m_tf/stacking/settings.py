@@ -31,8 +31,8 @@ class StackConfig:
       num_trees: the largest number of trees.
       learning_rate: shrinkage of each tree.
       early_stopping: training stops after this many trees without a lower loss on the held-out fold; 0: never.
-      num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2, cat_smooth, cat_l2: options of LightGBM. The
-        last two regularise what trees learn about single classes.
+      num_leaves, min_data_in_leaf, feature_fraction, max_bin, lambda_l2, cat_smooth, cat_l2: options of LightGBM;
+        cat_smooth and cat_l2 regularise what trees learn about single classes.
       seed: seed of all random choices.
     """
 

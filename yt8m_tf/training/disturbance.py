@@ -1,4 +1,4 @@
-"""Noise and dropout on a model's inputs in training; a student and its teacher get the same disturbed inputs."""
+"""Perturbs a model's inputs in training, with noise and dropout; a student and its teacher get the same inputs."""
 
 from __future__ import annotations
 

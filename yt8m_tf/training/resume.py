@@ -122,7 +122,7 @@ def _with_another_best(workdir: Path, saved: checkpoints.State, experiment: Expe
 
 
 def check_inputs(workdir: Path, saved: checkpoints.State | None, now: Inputs) -> None:
-    """Refuses to resume a run with other data than it was started with.
+    """Refuses to resume a run on data that differs from that with which it was started.
 
     Raises:
       InputError: the data differs; the message names the differences.

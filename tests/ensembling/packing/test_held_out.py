@@ -90,5 +90,5 @@ def test_gaps_by_loops(
 
 def test_videos_without_labels(rng: np.random.Generator, tmp_path: Path) -> None:
     inputs = _inputs(tmp_path, rng, with_labels=False)
-    with pytest.raises(InputError, match=r"too few labelled videos to choose by in s0\.tfrecord, s1\.tfrecord"):
+    with pytest.raises(InputError, match=r"too few labelled videos for the selection in s0\.tfrecord, s1\.tfrecord"):
         held_out.read_held_out(inputs, progress=False)

@@ -43,7 +43,7 @@ class HeldOut:
         return HeldOut(self.scores[:, number::2], self.labels[number::2], self.num_labels[number::2])
 
     def weighted_sum(self, weights: dict[int, float]) -> np.ndarray:
-        """Returns the sum of models' scores times `weights`, by the models' numbers: [N, K] float32."""
+        """Returns the weighted sum of scores, [N, K] float32; `weights` maps indices of models to weights."""
         total = np.zeros(self.labels.shape, np.float32)
         for model, weight in weights.items():
             total += np.float32(weight) * self.scores[model]
@@ -85,5 +85,5 @@ def read_held_out(inputs: StackInputs, progress: bool = True) -> HeldOut:
     found = HeldOut(scores, labels, num_labels)
     if not (found.half(0).num_labels.any() and found.half(1).num_labels.any()):
         names = ", ".join(os.path.basename(shard) for shard in inputs.shards[:3])
-        raise InputError(f"--data_dir: too few labelled videos to choose by in {names}; give more held-out shards")
+        raise InputError(f"--data_dir: too few labelled videos for the selection in {names}; give more held-out shards")
     return found

@@ -25,7 +25,7 @@ class Choice:
     """A frontier, and the ensemble that was chosen: its last point.
 
     Attributes:
-      options: all candidates at all precisions; `Point.weights` has their numbers as keys.
+      options: all candidates at all precisions; `Point.weights` has their indices as keys.
       option_gaps: GAP@20 of each option alone, on the test videos, that is, those that no choice was based on.
       full_gaps: GAP@20 of each option's candidate in float32, on the test videos.
       points: the frontier, by size. The last point may be the second-last with fitted weights, which is no larger.
@@ -173,7 +173,7 @@ def _draw(choice: Choice, path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("size in MB")
-    axes.set_ylabel(f"GAP@20 on the {choice.num_videos[0]:,} videos of the choice")
+    axes.set_ylabel(f"GAP@20 on the {choice.num_videos[0]:,} videos used for selection")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="lower right")
     save_figure(figure, path)

@@ -5,7 +5,7 @@ weight. A pass starts with the empty ensemble and repeats the best of these move
 
 - Add a candidate at a precision; if it is a member already, this takes no bytes.
 - Change the precision of a member.
-- Remove a member once.
+- Lower the count of a member by one; at a count of 0 it is removed.
 
 Moves beyond the budget are not considered. If no move gains more than 2e-5, the counts of all members are doubled,
 which keeps the mean and halves the step size. The pass ends if that would make more than 64 members.
@@ -44,7 +44,7 @@ RULES: tuple[Rule, ...] = ("gain", "gain per byte", "gain, smallest first")
 
 MIN_GAIN = 2e-5  # of GAP@20
 _PARTS = (1, 2, 4, 8)  # divisors of the budget; passes run for each
-_FREE = 1e-3  # share of the budget, the least that a move counts as
+_FREE = 1e-3  # a move counts as at least this share of the budget
 _MAX_COUNT = 64  # of members, counted with repetition
 _FITTED_ROWS = 1_000_000
 _MIN_WEIGHT = 1e-3  # members with smaller fitted weights are left out, which saves their bytes
@@ -55,7 +55,7 @@ class Item:
     """A candidate at a precision.
 
     Attributes:
-      candidate: number of the candidate; an ensemble has at most one item of each.
+      candidate: index of the candidate; an ensemble has at most one item of each.
       column: its index in `HeldOut.scores`.
       num_bytes: size as a member, more than 0.
     """
@@ -71,7 +71,7 @@ class Point:
 
     Attributes:
       rule: the rule of the pass that found it, "single" for one model, or "fitted weights".
-      weights: number of an item to its weight, more than 0.
+      weights: maps the index of an item to its weight, more than 0.
       num_bytes: bytes of all members.
       gap: GAP@20 on the videos that the selection uses.
     """
