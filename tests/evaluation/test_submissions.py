@@ -59,7 +59,11 @@ def test_by_hand(submission: Path, tmp_path: Path) -> None:
         (_ROWS, "id,labels\na,1\nb,\n", "1 of 2 videos have no labels, for example 'b'; --on_unlabelled=skip"),
         (_ROWS.replace("0.9", "high"), "id,labels\na,1\nb,1\n", "line 2 cannot be read: 'high' is not a score"),
         (_ROWS.replace("3 0.8 1 0.2", ""), "id,labels\na,1\nb,1\n", "line 3 cannot be read: no class and score"),
-        (_ROWS.replace("3 0.8", "4716 0.8"), "id,labels\na,1\nb,1\n", "line 3 cannot be read: class 4716 is not one"),
+        (
+            _ROWS.replace("3 0.8", "4716 0.8"),
+            "id,labels\na,1\nb,1\n",
+            "line 3 cannot be read: class 4716 is not below --num_classes=4716",
+        ),
         (_ROWS, "id,labels\na,1\nb,1 9999\n", "line 3 cannot be read: class 9999 is not below --num_classes=4716"),
         (
             _ROWS + 'c,"4 0.5\nd,1 0.5\n',

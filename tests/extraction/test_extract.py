@@ -257,7 +257,7 @@ def test_find_videos_in_directories_patterns_and_links(tmp_path: Path) -> None:
     (tmp_path / "link.mp4").unlink()
     (tmp_path / "gone.mp4").symlink_to("away.mp4")
     for pattern, message in (
-        ("none.mp4", r"--input=.*none\.mp4: no such file or directory; check the path; a path with a comma stands in"),
+        ("none.mp4", r"--input=.*none\.mp4: no such file or directory; check the path; write a path with a comma in"),
         ("none*", r"--input=.*none\*: no such file or directory"),
         ("gone.mp4", r"--input=.*gone\.mp4: a link to 'away\.mp4', which does not exist"),
     ):

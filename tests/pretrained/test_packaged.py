@@ -146,9 +146,9 @@ def test_names_of_real_videos_in_one_command(tmp_path: Path) -> None:
     ("command", "flag", "others"),
     [
         ("infer", "saved_model", ("--input=x", "--output=x")),
-        ("infer", "video_model", ("--saved_model=x", "--input={shard}", "--output=x", "--segments=5")),
-        ("infer", "mean_with", ("--saved_model=x", "--input={shard}", "--output=x", "--segments=5")),
-        ("infer", "input", ("--saved_model=x", "--output=x")),
+        ("infer", "video_model", ("--saved_model=x", "--input={shard}", "--output=y", "--segments=5")),
+        ("infer", "mean_with", ("--saved_model=x", "--input={shard}", "--output=y", "--segments=5")),
+        ("infer", "input", ("--saved_model=x", "--output=y")),
         ("evaluate", "saved_model", ("--input={shard}", "--output=x")),
         ("evaluate", "against", ("--workdir=x",)),
         ("score", "model", ("--input=x", "--output=x")),
