@@ -39,13 +39,13 @@ def read_batches(
 
     for group in groups:
         for index, piece in _pieces(group, batch_size, faults, first, used):
-            pieces.append((before + index, piece))
-            size += len(piece)
-            if size >= batch_size:
-                owners, serialized = batch()
-                yield owners[:batch_size], serialized[:batch_size]
-                size -= batch_size
-                pieces = [(before + index, serialized[batch_size:])] if size else []
+            beyond = max(0, size + len(piece) - batch_size)
+            whole = len(piece) - beyond
+            pieces.append((before + index, piece[:whole] if beyond else piece))  # a slice copies its records
+            size += whole
+            if size == batch_size:
+                yield batch()
+                pieces, size = ([(before + index, piece[whole:])] if beyond else []), beyond
         before, first, used = before + len(group), 0, 0
     if size:
         yield batch()
