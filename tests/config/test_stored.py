@@ -8,9 +8,17 @@ import pytest
 
 from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.stored import completed
+from yt8m_tf.errors import InputError
 from yt8m_tf.models.registry import parse_experiment
 
 _TAGS = {"data": {"verticals": 25}}
+
+
+def test_trees_of_an_earlier_release() -> None:
+    old = {"name": "stack", "forest": {"boosters": 2, "nodes": 610, "columns": 5, "active": [10, 4], "trees": 10}}
+    for model in (old, {"name": "weighted_mean", "members": [{"name": "logistic"}, old]}):
+        with pytest.raises(InputError, match=r"model\.forest: trees in the form of an earlier release; .* --stack"):
+            completed({"model": model})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from yt8m_tf.errors import InputError
+
 _RANKING: Mapping[str, Any] = {"positive_above": 0.0}
 # By section, and by the `name` in it to which the key applies.
 _BEFORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -33,6 +35,9 @@ def completed(values: Any) -> Any:
 
     Args:
       values: plain YAML values; malformed ones are left as they are, for `strict_yaml.parse` to reject.
+
+    Raises:
+      InputError: a stacking in one graph whose trees are stored as nodes, not as tables.
     """
     if not isinstance(values, Mapping):
         return values
@@ -53,6 +58,11 @@ def completed_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _completed(own: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], default: str | None) -> dict[str, Any]:
     name = own.get("name", default)
+    if isinstance(own.get("forest"), Mapping) and "nodes" in own["forest"]:
+        raise InputError(
+            "model.forest: trees in the form of an earlier release; make the run again with yt8m-ensemble --stack; its"
+            " SavedModels can still be served"
+        )
     result = {**known.get(name, {}), **own} if isinstance(name, str) else dict(own)
     members = own.get("members")  # of a weighted mean
     if isinstance(members, list):
