@@ -34,15 +34,15 @@ def _config(name: str) -> LossConfig:
     return LossConfig(name=name, **options)  # type: ignore[arg-type]
 
 
-def _slow_pairs(name: str, logits: np.ndarray, targets: np.ndarray, negatives: int) -> float:
+def _slow_pairs(name: str, logits: np.ndarray, targets: np.ndarray, negatives: int, above: float = 0.5) -> float:
     """Computes every pair separately, in float64."""
     values = []
     whole = [(row, c) for row in range(len(logits)) for c in range(logits.shape[1])]
     for row, column in whole:
-        if targets[row, column] <= 0.5:
+        if targets[row, column] <= above:
             continue
         mine = name == "soft_ranking_per_example"
-        others = [logits[i] for i in whole if targets[i] <= 0.5 and (i[0] == row or not mine)]
+        others = [logits[i] for i in whole if targets[i] <= above and (i[0] == row or not mine)]
         highest = sorted(others, reverse=True)[: negatives * (1 if mine else len(logits))]
         values += [_PAIRWISE[name](other - logits[row, column]) for other in highest]
     mean = float(np.mean(values)) if values else 0.0
@@ -57,13 +57,13 @@ def _slow_loss(config: LossConfig, logits: np.ndarray, targets: np.ndarray) -> f
     """The definition of each loss, as plainly as possible."""
     bce = _slow_bce(logits, targets)
     if config.name in _PAIRWISE:
-        return _slow_pairs(config.name, logits, targets, config.negatives)
+        return _slow_pairs(config.name, logits, targets, config.negatives, config.positive_above)
     if config.name == "mse":
         return float(np.mean((1 / (1 + np.exp(-logits)) - targets) ** 2))
     if config.name == "rank_weighted_bce":
-        return float((_slow_weights(logits, targets) * bce).mean())
+        return float((_slow_weights(logits, targets, config.positive_above) * bce).mean())
     if config.name == "bce_plus_soft_ranking":
-        pairs = _slow_pairs("soft_ranking", logits, targets, config.negatives)
+        pairs = _slow_pairs("soft_ranking", logits, targets, config.negatives, config.positive_above)
         return float(bce.mean() + config.ranking_weight * pairs)
     if config.name == "bce_plus_poisson":
         likelihoods = []
@@ -78,13 +78,13 @@ def _slow_loss(config: LossConfig, logits: np.ndarray, targets: np.ndarray) -> f
     return float(bce.mean())
 
 
-def _slow_weights(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _slow_weights(logits: np.ndarray, targets: np.ndarray, above: float = 0.5) -> np.ndarray:
     weights = np.ones(logits.shape)
     for i in np.ndindex(logits.shape):
         for j in np.ndindex(logits.shape):
-            if targets[i] > 0.5 >= targets[j] and logits[j] > logits[i]:
+            if targets[i] > above >= targets[j] and logits[j] > logits[i]:
                 weights[i] += 1
-            if targets[i] <= 0.5 < targets[j] and logits[j] < logits[i]:
+            if targets[i] <= above < targets[j] and logits[j] < logits[i]:
                 weights[i] += 1
     return np.maximum(weights - 1, 1)
 
@@ -184,8 +184,10 @@ def test_improbable_candidates_are_negatives(name: str, rng: np.random.Generator
     soft = np.where(hard > 0, 0.9, np.where(np.arange(60) < 40, 0.01, 0.0)).astype(np.float32)
     value = float(losses.make_loss(_config(name), 60)(tf.constant(logits), tf.constant(soft)))
     assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), soft), rel=1e-5)
-    as_published = losses.make_loss(dataclasses.replace(_config(name), positive_above=0.0), 60)
-    assert float(as_published(tf.constant(logits), tf.constant(soft))) != pytest.approx(value, rel=0.01)
+    published = dataclasses.replace(_config(name), positive_above=0.0)
+    as_published = float(losses.make_loss(published, 60)(tf.constant(logits), tf.constant(soft)))
+    assert as_published == pytest.approx(_slow_loss(published, logits.astype(float), soft), rel=1e-5)
+    assert as_published != pytest.approx(value, rel=1e-4)
     if name in _PAIRWISE:  # they use nothing else
         assert value == pytest.approx(_slow_loss(_config(name), logits.astype(float), hard), rel=1e-5)
 
