@@ -36,7 +36,7 @@ def flag() -> str:
 
 def path() -> str:
     """Returns the path of the SavedModel's directory, or of the bundle."""
-    return str(flag().split("=", 1)[1])
+    return _SAVED_MODEL.value if _BUNDLE.value is None else _BUNDLE.value
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from yt8m_tf.data import records
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.record_check import ON_UNLABELLED_HINT
+from yt8m_tf.data.shards import size_of
 from yt8m_tf.errors import InputError
 from yt8m_tf.metrics.accumulator import MetricAccumulator, Metrics
 from yt8m_tf.metrics.batch_statistics import top_score_statistics
@@ -50,7 +51,7 @@ def evaluate_scorer(
         or there are no videos or no labels.
     """
     accumulator, num_videos = None, 0
-    total = sum(tf.io.gfile.stat(shard).length for shard in shards)
+    total = sum(size_of(shard) for shard in shards)
     batches = scored_batches(scorer, shards, batch_size or default_batch_size(scorer, shards), faults)
     rule = _rule(scorer, faults)
     with Progress(

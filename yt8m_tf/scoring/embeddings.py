@@ -29,6 +29,7 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.integrity import Damage
 from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.pipeline import scoring_batch_size
+from yt8m_tf.data.shards import size_of
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.models.class_layer import embedding_model
@@ -172,7 +173,7 @@ def embed(
     batch_size = batch_size or scoring_batch_size(embedder.data.level)
     with locks.exclusive(output, "--output", "writes embeddings"):
         manifest = _begin(output, embedder, kind)
-        sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
+        sizes = {shard: size_of(shard) for shard in shards}
         with Progress(total=sum(sizes.values()), desc="embed", unit="B", unit_scale=True, disable=not progress) as bar:
             for shard, name in zip(shards, names, strict=True):
                 before = manifest.shards.get(name)

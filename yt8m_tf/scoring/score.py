@@ -26,6 +26,7 @@ from yt8m_tf.data import integrity, records
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import scoring_batch_size
+from yt8m_tf.data.shards import size_of
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.locks import Claims
@@ -96,7 +97,7 @@ def score(
         keys=data.other_keys,
     )
     files.check_no_input([output / os.path.basename(shard) for shard in shards], shards, f"--output={output}")
-    sizes = {shard: tf.io.gfile.stat(shard).length for shard in shards}
+    sizes = {shard: size_of(shard) for shard in shards}
     counts: dict[str, int] = {}
     with (
         begun(output, manifest),

@@ -23,6 +23,7 @@ from yt8m_tf.data import integrity, records
 from yt8m_tf.data.batches import read_batches
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.data.pipeline import scoring_batch_size
+from yt8m_tf.data.shards import size_of
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.locks import exclusive
@@ -160,7 +161,7 @@ def write_in_parts(
     Raises:
       InputError: see `Parts`; or the output cannot be written, or no video was scored.
     """
-    sizes = [tf.io.gfile.stat(shard).length for shard in shards]
+    sizes = [size_of(shard) for shard in shards]
 
     def is_current(index: int, part: Part) -> bool:
         return not part.damage or integrity.is_damaged_as(shards[index], part.damage)

@@ -15,6 +15,7 @@ from yt8m_tf import files, schema
 from yt8m_tf.data import integrity, records
 from yt8m_tf.data.labels import LabelRule
 from yt8m_tf.data.record_check import ON_UNLABELLED_HINT, Reader
+from yt8m_tf.data.shards import size_of
 from yt8m_tf.data.threads import in_order
 from yt8m_tf.errors import InputError
 from yt8m_tf.score_shards.manifest import Manifest, read_manifest
@@ -248,10 +249,10 @@ class StackInputs:
         """Returns whether a shard is unchanged since its labels were cached; True for files that store no size."""
         if not self._has_shards or "num_bytes" not in arrays:
             return True
-        return int(arrays["num_bytes"]) == tf.io.gfile.stat(shard).length
+        return int(arrays["num_bytes"]) == size_of(shard)
 
     def _keep(self, path: Path, shard: str, kept: _Kept) -> None:
-        sizes = {"num_videos": np.int64(kept.num_videos), "num_bytes": np.int64(tf.io.gfile.stat(shard).length)}
+        sizes = {"num_videos": np.int64(kept.num_videos), "num_bytes": np.int64(size_of(shard))}
         save_arrays(path, {"ids": kept.ids.astype(np.bytes_), "labels": kept.labels, **sizes})
 
     def _read_labels(self, shard: str) -> _Kept:

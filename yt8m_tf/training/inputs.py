@@ -7,10 +7,9 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
-import tensorflow as tf
-
 from yt8m_tf.config.experiment import LabelsConfig
 from yt8m_tf.data import integrity
+from yt8m_tf.data.shards import size_of
 from yt8m_tf.score_shards import soft_labels
 
 # Maps the base name of a shard to the sizes of the files of that name, which may be in several directories.
@@ -97,7 +96,7 @@ def mixed_levels(train: Sequence[str], validation: Sequence[str]) -> str | None:
 def sizes(paths: Sequence[str]) -> Sizes:
     """Returns the sizes in bytes of the files of each base name, in the form of `Inputs`."""
     with concurrent.futures.ThreadPoolExecutor(16) as threads:  # for thousands of paths on a remote file system
-        lengths = list(threads.map(lambda path: int(tf.io.gfile.stat(path).length), paths))
+        lengths = list(threads.map(size_of, paths))
     found: dict[str, list[int]] = {}
     for path, length in zip(paths, lengths, strict=True):
         found.setdefault(os.path.basename(path), []).append(length)
