@@ -16,6 +16,7 @@ OPTIONS = {
     "fcn": {"hidden_sizes": [9, 8], "dropout": 0.1},
     "final_network": {"trunks": ["a", "c", "f"], "hidden_sizes": [900, 700], "width": 0.01},
     "gated_fcn": {"variant": "v7", "inner_size": 8, "dropout": 0.1},
+    "kernel_ridge": {"capacity": 40},
     "linear_combinations": {"head_size": 2, "dropout": 0.1, "resnet": _RESNET | {"dropout": 0.1}},
     "logistic": {},
     "lstm_bi_attention": {"hidden_sizes": [9, 8]},

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from yt8m_tf import schema
+from yt8m_tf.layers.directions import directions, mean_of
 
 # The most labels that are remembered of a video. The records have up to 23.
 _MAX_LABELS = 32
@@ -88,7 +89,7 @@ class NeighborVotes(keras.layers.Layer):
         """
         keys, labels = ops.convert_to_tensor(self.keys), ops.convert_to_tensor(self.labels)
         importance = ops.square(self.scales)  # weights of squared differences: needs no scaled copy of the keys
-        queries = self._normalised(features, self.means)  # [B, D]
+        queries = directions(features, self.means)  # [B, D]
         norms = tf.linalg.matvec(ops.square(keys), importance)  # [N]
         norms += _NEVER * ops.cast(labels[:, 0] == schema.NO_LABEL, keys.dtype)
         nearness = tf.matmul(queries * importance, keys, transpose_b=True) - norms / 2  # [B, N]
@@ -108,19 +109,19 @@ class NeighborVotes(keras.layers.Layer):
         summed = tf.math.unsorted_segment_sum(votes, slots, batch * self.num_classes)
         return tf.ensure_shape(tf.reshape(summed, [batch, self.num_classes]), [None, self.num_classes])
 
-    def remember(self, features: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:
+    def remember(self, features: Sequence[np.ndarray], labels: Sequence[np.ndarray], progress: bool = False) -> None:
         """Fills the memory.
 
         Args:
           features: [M, D'] each, of M videos, at most the capacity.
           labels: the class ids of each video, of which the first 32 are kept. A video without labels never votes.
+          progress: ignored, because this takes a second.
         """
-        means = np.concatenate([values.mean(axis=0, dtype=np.float64) for values in features])
-        self.means.assign(means)
+        self.means.assign(mean_of(features))
         keys, ids = np.zeros(self.keys.shape, "float32"), np.full(self.labels.shape, schema.NO_LABEL, "int32")
         for start in range(0, len(labels), 4096):  # in parts, to need little space beyond the memory itself
             part = [values[start : start + 4096] for values in features]
-            keys[start : start + len(part[0])] = self._normalised(part, self.means)
+            keys[start : start + len(part[0])] = directions(part, self.means)
         for row, own in zip(ids, labels, strict=False):
             row[: len(own)] = own[:_MAX_LABELS]
         self.keys.assign(keys)
@@ -134,16 +135,6 @@ class NeighborVotes(keras.layers.Layer):
         """Returns the arguments of the constructor."""
         names = ("num_classes", "capacity", "num_neighbors", "shares", "temperature", "sharpness")
         return super().get_config() | {name: getattr(self, name) for name in names}
-
-    @staticmethod
-    def _normalised(features: Sequence[Any], means: Any) -> Any:
-        """Subtracts the means, normalises each feature to length 1, and concatenates the features: [B, D]."""
-        parts, start = [], 0
-        for values in features:
-            centred = values - means[start : start + values.shape[-1]]
-            parts.append(tf.math.l2_normalize(centred, axis=-1))
-            start += values.shape[-1]
-        return tf.concat(parts, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")

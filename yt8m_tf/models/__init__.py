@@ -9,6 +9,7 @@ from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     fcn,
     gated_fcn,
     hierarchies,
+    kernel_ridge,
     linear,
     linear_combinations,
     lstm_bi_attention,

@@ -54,15 +54,31 @@ def build_nearest_neighbors(config: NearestNeighborsConfig, spec: InputSpec) -> 
     The model is not in the published solutions. Its errors differ from those of networks, so ensembles gain more from
     it than its own score suggests (docs/RESULTS.md).
     """
-    if unknown := sorted({*config.shares} - {*spec.features} - {*FEATURE_SIZES}):
+    inputs = model_inputs(spec)
+    shares = shares_of(config.shares, spec)
+    sizes = (spec.num_outputs, config.capacity, config.num_neighbors)
+    votes = NeighborVotes(*sizes, shares, config.temperature, config.sharpness, name="memory")(
+        clip_features(inputs, spec)
+    )
+    return keras.Model(inputs, SmoothedLogOdds(name="logits")(votes), name="nearest_neighbors")
+
+
+def shares_of(shares: Mapping[str, float], spec: InputSpec) -> list[float]:
+    """Returns the share of each feature of the data: 1 if it is not named.
+
+    Raises:
+      InputError: neither the data nor YouTube-8M has a feature that is named.
+    """
+    if unknown := sorted({*shares} - {*spec.features} - {*FEATURE_SIZES}):
         known = ", ".join(spec.features)
         raise InputError(f"configuration key 'model.shares': the data has no feature '{unknown[0]}' (known: {known})")
-    inputs = model_inputs(spec)
+    return [shares.get(name, 1.0) for name in spec.features]
+
+
+def clip_features(inputs: Mapping[str, keras.KerasTensor], spec: InputSpec) -> list[keras.KerasTensor]:
+    """Returns the features of each video, [B, D] each; at frame level, the means over real frames."""
     features = [inputs[name] for name in spec.features]
     if spec.level == "frame":
         mask = masking.clip_mask(inputs)
         features = [masking.masked_mean(values, mask) for values in features]
-    shares = [config.shares.get(name, 1.0) for name in spec.features]
-    sizes = (spec.num_outputs, config.capacity, config.num_neighbors)
-    votes = NeighborVotes(*sizes, shares, config.temperature, config.sharpness, name="memory")(features)
-    return keras.Model(inputs, SmoothedLogOdds(name="logits")(votes), name="nearest_neighbors")
+    return features

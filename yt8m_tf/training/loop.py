@@ -175,7 +175,7 @@ class _Run:
             if saved is None:
                 if "centroids" in experiment.model:
                     load_centroids(model, experiment.model["centroids"], data.sizes, options.data_dir)
-                memory.fill(model, self.train_shards, data, faults, self.membership)
+                memory.fill(model, self.train_shards, data, faults, self.membership, self.show)
                 if config.prior_bias != "none":
                     set_output_bias(model, self._prior())
             self.state = TrainState(model, experiment)

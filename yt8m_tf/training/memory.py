@@ -1,4 +1,4 @@
-"""Fills the memory of the model nearest_neighbors from its training shards."""
+"""Fills the memory of the models nearest_neighbors and kernel_ridge from their training shards."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from yt8m_tf.config.data import DataConfig
 from yt8m_tf.data import clips, pipeline
 from yt8m_tf.data.clips import prepare_clips
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.errors import InputError
+from yt8m_tf.layers.kernel_ridge import KernelRidge
 from yt8m_tf.layers.neighbors import NeighborVotes
 from yt8m_tf.metrics.rated_pairs import PRESENT_FROM
 from yt8m_tf.models.registry import parts
@@ -20,7 +22,12 @@ from yt8m_tf.training.evaluation_step import NOT_FEATURES
 
 
 def fill(
-    model: keras.Model, shards: Sequence[str], data: DataConfig, faults: Faults, membership: np.ndarray | None = None
+    model: keras.Model,
+    shards: Sequence[str],
+    data: DataConfig,
+    faults: Faults,
+    membership: np.ndarray | None = None,
+    progress: bool = False,
 ) -> None:
     """Fills every memory of a new model, or of the members of a weighted mean, with training videos.
 
@@ -32,20 +39,28 @@ def fill(
       data: configuration of the records.
       faults: policies for damage and clips without frames.
       membership: [C, V], nonzero if a class belongs to a tag; None if the model predicts no tags.
+      progress: whether to show progress bars.
 
     Raises:
-      InputError: a record cannot be used.
+      InputError: a record cannot be used, or `model.ridge` is too small.
     """
     for part in parts(model):
         for layer in part.layers:
-            if isinstance(layer, NeighborVotes):
+            if isinstance(layer, NeighborVotes | KernelRidge):
                 features, labels = _videos(keras.Model(part.inputs, layer.input), layer, shards, data, faults)
                 if labels:  # otherwise the training stream reports the problem of the shards
-                    layer.remember(features, [_with_tags(own, data.num_classes, membership) for own in labels])
+                    labels = [_with_tags(own, data.num_classes, membership) for own in labels]
+                    try:
+                        layer.remember(features, labels, progress)
+                    except np.linalg.LinAlgError as error:
+                        raise InputError(
+                            "configuration key 'model.ridge': the kernel matrix of the training videos is not positive"
+                            " definite in float32; raise model.ridge (0.01 is the default)"
+                        ) from error
 
 
 def _videos(
-    inputs_of: keras.Model, layer: NeighborVotes, shards: Sequence[str], data: DataConfig, faults: Faults
+    inputs_of: keras.Model, layer: NeighborVotes | KernelRidge, shards: Sequence[str], data: DataConfig, faults: Faults
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns the layer's inputs for the videos to remember, [M, D'] each, and the labels of these videos."""
     batches: list[Sequence[np.ndarray]] = []

@@ -1,0 +1,167 @@
+"""Kernel ridge regression on a memory of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from yt8m_tf.console.progress import Progress
+from yt8m_tf.layers import kernel_solve
+from yt8m_tf.layers.directions import directions, mean_of
+
+# Squared distances below this share of the query's squared norm are rounding: the two are the same video.
+_SAME = 1e-5
+# The slopes k of the curves tanh(k f) that map scores to logits.
+_SLOPES = (1.0, 3.0, 10.0, 30.0)
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class KernelRidge(keras.layers.Layer):
+    """Kernel ridge regression of the labels on features: scores [B, C] of features [B, D'].
+
+    The mean of the remembered videos is subtracted from each feature, which is then normalised to length 1 and
+    multiplied by its share; x [D] has all features. With the kernel k(x, z) = exp(-gamma / 2 * |x - z|^2), its matrix
+    K [M, M] of the remembered videos, and their labels T [M, C], 0 or 1, the duals are W = (K + ridge I)^-1 T, and the
+    scores of x are k(x, memory) W, mostly between 0 and 1. They are the posterior means of Gaussian processes with this
+    kernel and noise of variance `ridge` (C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning",
+    2006, section 2.2).
+
+    In training, the score of a video that is in the memory is what it would be without the video: with
+    c_i = 1 / [(K + ridge I)^-1]_ii - ridge, its own dual W_i has the kernel value k - c_i (section 5.4.2).
+
+    Nothing is trained by gradients: `remember` sets all weights. A video takes 2 N (D + C) FLOP: 0.35 GFLOP for
+    N = 35,000, D = 1152 and C = 3862.
+
+    Args:
+      num_classes: C.
+      capacity: N, the most videos that are remembered.
+      shares: the length of each feature; its squared differences count with the square.
+      gamma: the kernel is narrower if this is higher.
+      ridge: the variance of noise in the labels; higher values make scores smoother.
+      dtype: float32 by default, even with mixed precision: duals of both signs nearly cancel.
+      **kwargs: arguments of every layer: name.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        capacity: int,
+        shares: Sequence[float],
+        gamma: float,
+        ridge: float,
+        *,
+        dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+        self.num_classes, self.capacity = num_classes, capacity
+        self.shares, self.gamma, self.ridge = tuple(shares), gamma, ridge
+
+    def build(self, features_shape: Sequence[Shape]) -> None:
+        """Creates an empty memory, whose scores are 0 for every class."""
+        sizes = [shape[-1] or 0 for shape in features_shape]
+        self._scales = np.repeat(np.array(self.shares, "float32"), sizes)
+
+        def constant(name: str, *shape: int) -> keras.Variable:
+            return self.add_weight(shape=shape, initializer="zeros", dtype="float32", trainable=False, name=name)
+
+        self.means = constant("means", sum(sizes))
+        self.keys = constant("keys", self.capacity, sum(sizes))
+        self.duals = constant("duals", self.capacity, self.num_classes)
+        self.own = constant("own", self.capacity)  # c, what a video's own kernel value loses in training
+
+    def call(self, features: Sequence[Any], training: bool = False) -> Any:
+        """Computes the scores.
+
+        Args:
+          features: [B, D'] each.
+          training: whether to score a video that is in the memory as if it were not.
+
+        Returns:
+          [B, C]; 0 far from all remembered videos.
+        """
+        keys = ops.convert_to_tensor(self.keys)
+        queries = directions(features, self.means) * self._scales  # [B, D]
+        squares = ops.sum(ops.square(queries), axis=1, keepdims=True)  # [B, 1]
+        distances = squares + ops.sum(ops.square(keys), axis=1) - 2 * tf.matmul(queries, keys, transpose_b=True)
+        kernel = ops.exp(-self.gamma / 2 * ops.maximum(distances, 0.0))  # [B, N]
+        if training:
+            kernel -= ops.where(distances < _SAME * squares, self.own, 0.0)
+        return tf.matmul(kernel, self.duals)  # empty rows have duals 0
+
+    def remember(self, features: Sequence[np.ndarray], labels: Sequence[np.ndarray], progress: bool = False) -> None:
+        """Fills the memory: solves for the duals, which takes minutes for tens of thousands of videos.
+
+        Args:
+          features: [M, D'] each, of M videos, at most the capacity.
+          labels: the class ids of each video.
+          progress: whether to show a progress bar.
+
+        Raises:
+          numpy.linalg.LinAlgError: the ridge is too small for float32.
+        """
+        self.means.assign(mean_of(features))
+        count = len(labels)
+        keys = np.zeros(self.keys.shape, "float32")
+        for start in range(0, count, 4096):  # in parts, to need little space beyond the memory itself
+            part = [values[start : start + 4096] for values in features]
+            keys[start : start + len(part[0])] = directions(part, self.means) * self._scales
+        duals, own = np.zeros(self.duals.shape, "float32"), np.zeros(self.capacity)
+        for row, ids in zip(duals, labels, strict=False):
+            row[ids] = 1.0
+        kernel = kernel_solve.gaussian_kernel(keys[:count], self.gamma, self.ridge)
+        steps = 4 * -(-count // kernel_solve.BLOCK)
+        with Progress(total=steps, desc="kernel ridge", unit=" blocks", leave=False, disable=not progress) as bar:
+            inverses = kernel_solve.factorise(kernel, advance=bar.update)
+            kernel_solve.solve(kernel, inverses, duals[:count], bar.update)
+            own[:count] = 1 / kernel_solve.inverse_diagonal(kernel, inverses, bar.update) - self.ridge
+        for variable, values in ((self.keys, keys), (self.duals, duals), (self.own, own)):
+            variable.assign(values)
+
+    def compute_output_shape(self, features_shape: Sequence[Shape]) -> Shape:
+        """[B, C]."""
+        return (features_shape[0][0], self.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        names = ("num_classes", "capacity", "shares", "gamma", "ridge")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable(package="yt8m_tf")
+class ScoreCalibration(keras.layers.Layer):
+    """Maps scores f [B, C] to logits: sum_j (a_j + b_j p) tanh(k_j f) + e p + offset, with p [C] the prior's log-odds.
+
+    The slopes k are 1, 3, 10, 30. The ten numbers a, b, e and offset are trained, and the same for all classes; p is
+    constant. A class with score 0 starts at its prior (`registry.set_output_bias`).
+
+    Args:
+      dtype: float32 by default, even with mixed precision: scores of rare classes are small.
+      **kwargs: arguments of every layer: name.
+    """
+
+    def __init__(self, *, dtype: str = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+
+    def build(self, scores_shape: Shape) -> None:
+        """Creates p, as `bias`, and the numbers that are trained."""
+        self.bias = self.add_weight(shape=scores_shape[-1:], initializer="zeros", trainable=False, name="bias")
+        self.gains = self.add_weight(shape=(len(_SLOPES),), initializer="ones", name="gains")
+        self.prior_gains = self.add_weight(shape=(len(_SLOPES),), initializer="zeros", name="prior_gains")
+        self.prior_scale = self.add_weight(shape=(), initializer="ones", name="prior_scale")
+        self.offset = self.add_weight(shape=(), initializer="zeros", name="offset")
+
+    def call(self, scores: Any) -> Any:
+        """Maps [B, C] scores to [B, C] logits."""
+        prior = ops.convert_to_tensor(self.bias)
+        logits = self.prior_scale * prior + self.offset
+        for number, slope in enumerate(_SLOPES):
+            logits += (self.gains[number] + self.prior_gains[number] * prior) * ops.tanh(slope * scores)
+        return logits
