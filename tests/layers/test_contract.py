@@ -26,6 +26,7 @@ from yt8m_tf.layers.frame_combinations import FrameCombinations
 from yt8m_tf.layers.frame_convolution import ZeroPadding
 from yt8m_tf.layers.frame_sorting import RankDenseNormalization, RankScores, SortedFrames
 from yt8m_tf.layers.frame_statistics import FrameStatistics
+from yt8m_tf.layers.kernel_ridge import KernelRidge, ScoreCalibration
 from yt8m_tf.layers.moe import MixtureOfExperts
 from yt8m_tf.layers.neighbors import NeighborVotes, SmoothedLogOdds
 from yt8m_tf.layers.noise import GaussianNoise
@@ -92,6 +93,12 @@ CASES = [
     Case(FrameStatistics, {"statistics": ("std", "max", "mode")}, masked, float32=(True,), padded=True),
     Case(GaussianNoise, {"scale": 0.5, "kind": "mean_abs", "always": True}, normal((D,))),
     Case(GRU, {"units": 4}, normal((T, D))),
+    Case(
+        KernelRidge,
+        {"num_classes": C, "capacity": 8, "shares": (1.0, 0.5), "gamma": 0.5, "ridge": 0.01},
+        lambda rng: [normal((3,), (2,))(rng)],
+        float32=(True,),
+    ),
     Case(LSTM, {"units": 4, "return_sequences": True, "go_backwards": True}, normal((T, D))),
     Case(MixtureOfExperts, {"num_classes": C, "num_mixtures": 3, "l2": 0.1}, normal((D,)), float32=(True,)),
     Case(
@@ -121,6 +128,7 @@ CASES = [
         lambda rng: [*normal((C, T))(rng), *(rng.normal(size=size).astype("float32") for size in ((T, 4), (4,)))],
         float32=(True,),
     ),
+    Case(ScoreCalibration, {}, normal((C,)), float32=(True,)),
     Case(SignedPower, {"power": 2.0}, normal((D,)), float32=(True,)),
     Case(SmoothedLogOdds, {"mixing": 0.2}, lambda rng: [rng.uniform(size=(B, C)).astype("float32")], float32=(True,)),
     Case(SortedFrames, {}, masked, float32=(False, True, True), padded=True),

@@ -27,6 +27,11 @@ WRONG = {
         ({"variant": "v8"}, "'v8' is not one of v1, v2"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
     ],
+    "kernel_ridge": [
+        ({"capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"ridge": 0}, "gamma, ridge and shares must be above 0"),
+        ({"shares": {"sound": 0.5}}, r"'model.shares': the data has no feature 'sound' \(known: rgb, audio\)"),
+    ],
     "linear_combinations": [
         ({"resnet": {"audio_part": 0}}, "'model.resnet': audio_part must be at least 1"),
         ({"head_size": 0}, "head_size must be at least 1, got 0"),

@@ -1,4 +1,4 @@
-"""The training examples stored by the model nearest_neighbors."""
+"""The training examples stored by the models nearest_neighbors and kernel_ridge."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sample_world import MAX_FRAMES, NUM_CLASSES, SIZES, Sample
 from yt8m_tf import models
 from yt8m_tf.config import experiment
 from yt8m_tf.data.faults import Faults
+from yt8m_tf.errors import InputError
 from yt8m_tf.models import registry
 from yt8m_tf.training import memory
 
@@ -94,3 +95,29 @@ def test_tags_come_after_the_classes(sample: Sample) -> None:
     for own in np.asarray(model.get_layer("memory").labels):
         classes, tags = own[(own >= 0) & (own < NUM_CLASSES)], own[own >= NUM_CLASSES]
         assert tags.tolist() == ([NUM_CLASSES + 1] if (classes % 2 == 0).any() else [])
+
+
+@pytest.mark.parametrize("level", ["video", "frame"])
+def test_duals_solve_the_system_of_all_videos(level: str, sample: Sample) -> None:
+    """The keys are those of nearest_neighbors, scaled; duals are refitted to the labels that it stores."""
+    options = {"name": "kernel_ridge", "capacity": 4000, "shares": {"audio": 0.6}, "gamma": 1.5, "ridge": 0.3}
+    layer, other = (_filled(own, sample, level).get_layer("memory") for own in (options, _NEIGHBORS))
+    count = len(_examples(_shards(sample, level)))
+    scales = np.repeat([1.0, 0.6], [SIZES[name] for name in ("rgb", "audio")])
+    keys = np.asarray(other.keys, "float64")[:count] * scales
+    np.testing.assert_allclose(np.asarray(layer.keys)[:count], keys, atol=1e-5)
+    targets = np.zeros((count, NUM_CLASSES))
+    for row, own in zip(targets, np.asarray(other.labels), strict=False):
+        row[own[own >= 0]] = 1
+    squares = np.sum(keys**2, axis=1)
+    kernel = np.exp(-0.75 * (squares[:, None] + squares - 2 * keys @ keys.T))
+    inverse = np.linalg.inv(kernel + 0.3 * np.eye(count))
+    np.testing.assert_allclose(np.asarray(layer.duals)[:count], inverse @ targets, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(layer.own)[:count], 1 / np.diag(inverse) - 0.3, rtol=1e-3)
+    assert not np.asarray(layer.duals)[count:].any() and not np.asarray(layer.own)[count:].any()
+
+
+def test_a_ridge_that_is_too_small_gives_a_one_line_error(sample: Sample) -> None:
+    options = {"name": "kernel_ridge", "capacity": 300, "gamma": 1e-9, "ridge": 1e-12}
+    with pytest.raises(InputError, match=r"^configuration key 'model.ridge': .* raise model.ridge"):
+        _filled(options, sample)

@@ -1,9 +1,9 @@
 """Linear systems with a kernel matrix of tens of thousands of rows, in float32 and in the memory of one matrix.
 
-Blocked Cholesky factorisation (G. H. Golub, C. F. Van Loan, "Matrix Computations", 4th edition, 2013, section 4.2.9):
-the lower triangle of the matrix is overwritten by its factor L. Only the diagonal blocks are factored and inverted in
-float64, which takes little time and makes the result as accurate as float32 products allow. `numpy.linalg` would need
-float64 copies of the whole matrix: 30 GB for 35,000 rows instead of 5.
+Blocked, left-looking Cholesky factorisation (G. H. Golub, C. F. Van Loan, "Matrix Computations", 4th edition, 2013,
+section 4.2): the lower triangle of the matrix is overwritten by its factor L. Only the diagonal blocks are factored and
+inverted in float64, which takes little time and makes the result as accurate as float32 products allow. `numpy.linalg`
+would need a second copy of the matrix, which for 35,000 rows has 5 GB, or 10 in float64.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def factorise(kernel: np.ndarray, block: int = BLOCK, advance: Advance = _nothin
     """
     inverses = []
     for start, end in _blocks(len(kernel), block):
+        if start:  # all earlier columns at once: one product, and one pass over this column
+            rows = kernel[start:end, :start].T.copy()  # see `gaussian_kernel`
+            kernel[start:, start:end] -= kernel[start:, :start] @ rows
         lower = np.linalg.cholesky(kernel[start:end, start:end].astype(np.float64))
         inverses.append(np.linalg.inv(lower).astype(np.float32))
         kernel[end:, start:end] = kernel[end:, start:end] @ inverses[-1].T
-        for first, last in _blocks(len(kernel), block, end):
-            rows = kernel[first:last, start:end].T.copy()  # see `gaussian_kernel`
-            kernel[first:, first:last] -= kernel[first:, start:end] @ rows
         advance()
     return inverses
 
@@ -118,6 +118,6 @@ def inverse_diagonal(factor: np.ndarray, inverses: list[np.ndarray], advance: Ad
     return diagonal
 
 
-def _blocks(count: int, block: int, begin: int = 0) -> list[tuple[int, int]]:
-    """Returns the first row of each block from `begin`, and the row after its last one."""
-    return [(start, min(start + block, count)) for start in range(begin, count, block)]
+def _blocks(count: int, block: int) -> list[tuple[int, int]]:
+    """Returns the first row of each block, and the row after its last one."""
+    return [(start, min(start + block, count)) for start in range(0, count, block)]
