@@ -49,8 +49,8 @@ def build_kernel_ridge(config: KernelRidgeConfig, spec: InputSpec) -> keras.Mode
     mixtures of videos.
 
     Source: C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006, sections 2.2 and 5.4.2
-    (leave-one-out in closed form). The model is not in the published solutions. With few videos it is better than
-    networks, because it has no weights to overfit.
+    (leave-one-out in closed form). The model is not in the published solutions. It suits data with few videos: its time
+    and memory grow with their number, in training and in use.
     """
     inputs = model_inputs(spec)
     shares = shares_of(config.shares, spec)
