@@ -61,11 +61,11 @@ def test_nothing_above_the_diagonal_blocks_is_read(rng):
 
 def test_progress_counts_blocks(rng):
     points, calls = rng.normal(size=(67, 3)).astype("float32"), []
-    kernel = kernel_solve.gaussian_kernel(points, 1.0, RIDGE, 20)
+    kernel = kernel_solve.gaussian_kernel(points, 1.0, RIDGE, 20, lambda: calls.append("kernel"))
     inverses = kernel_solve.factorise(kernel, 20, lambda: calls.append("factor"))
     kernel_solve.solve(kernel, inverses, np.ones((67, 1), "float32"), lambda: calls.append("solve"))
     kernel_solve.inverse_diagonal(kernel, inverses, lambda: calls.append("diagonal"))
-    assert calls == ["factor"] * 4 + ["solve"] * 8 + ["diagonal"] * 4
+    assert calls == ["kernel"] * 4 + ["factor"] * 4 + ["solve"] * 8 + ["diagonal"] * 4
 
 
 def test_a_matrix_that_is_not_positive_definite():

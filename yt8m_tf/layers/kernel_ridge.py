@@ -116,9 +116,9 @@ class KernelRidge(keras.layers.Layer):
         duals, own = np.zeros(self.duals.shape, "float32"), np.zeros(self.capacity)
         for row, ids in zip(duals, labels, strict=False):
             row[ids] = 1.0
-        kernel = kernel_solve.gaussian_kernel(keys[:count], self.gamma, self.ridge)
-        steps = 4 * -(-count // kernel_solve.BLOCK)
+        steps = 5 * -(-count // kernel_solve.BLOCK)
         with Progress(total=steps, desc="kernel ridge", unit=" blocks", leave=False, disable=not progress) as bar:
+            kernel = kernel_solve.gaussian_kernel(keys[:count], self.gamma, self.ridge, advance=bar.update)
             inverses = kernel_solve.factorise(kernel, advance=bar.update)
             kernel_solve.solve(kernel, inverses, duals[:count], bar.update)
             own[:count] = 1 / kernel_solve.inverse_diagonal(kernel, inverses, bar.update) - self.ridge

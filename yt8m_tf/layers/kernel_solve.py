@@ -22,7 +22,9 @@ def _nothing() -> None:
     """Reports no progress."""
 
 
-def gaussian_kernel(points: np.ndarray, gamma: float, ridge: float, block: int = BLOCK) -> np.ndarray:
+def gaussian_kernel(
+    points: np.ndarray, gamma: float, ridge: float, block: int = BLOCK, advance: Advance = _nothing
+) -> np.ndarray:
     """Computes the lower triangle of K + ridge I, with K = exp(-gamma / 2 * squared distances).
 
     Args:
@@ -30,6 +32,7 @@ def gaussian_kernel(points: np.ndarray, gamma: float, ridge: float, block: int =
       gamma: at least 0.
       ridge: is added to the diagonal.
       block: rows of a block.
+      advance: see `Advance`.
 
     Returns:
       [M, M] float32; above the blocks on the diagonal it has undefined values, whose memory is never touched.
@@ -41,6 +44,7 @@ def gaussian_kernel(points: np.ndarray, gamma: float, ridge: float, block: int =
         products = points[start:] @ points[start:end].T.copy()
         distances = np.maximum(squares[start:, None] + squares[None, start:end] - 2 * products, 0.0)
         kernel[start:, start:end] = np.exp(distances * np.float32(-gamma / 2))
+        advance()
     kernel[np.diag_indices(len(points))] += np.float32(ridge)
     return kernel
 
