@@ -70,8 +70,9 @@ def factorise(kernel: np.ndarray, block: int = BLOCK, advance: Advance = _nothin
             rows = kernel[start:end, :start].T.copy()  # see `gaussian_kernel`
             kernel[start:, start:end] -= kernel[start:, :start] @ rows
         # By TensorFlow, because NumPy's factorisation is ten times as slow if another process uses the processor.
-        lower = tf.linalg.cholesky(kernel[start:end, start:end].astype(np.float64))
-        inverse = tf.linalg.triangular_solve(lower, np.eye(end - start)).numpy().astype(np.float32)
+        with tf.device("CPU"):
+            lower = tf.linalg.cholesky(kernel[start:end, start:end].astype(np.float64))
+            inverse = tf.linalg.triangular_solve(lower, np.eye(end - start)).numpy().astype(np.float32)
         if not np.isfinite(inverse).all():
             raise np.linalg.LinAlgError("the matrix is not positive definite in float32")
         inverses.append(inverse)
