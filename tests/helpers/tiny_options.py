@@ -82,6 +82,8 @@ FRAME_OPTIONS = {"resnet_like": {"statistics": ["mean", "std", "min", "max", "me
 NUM_TAGS = {"resnet_ff_hierarchy": 3, "resnet_rep_rnn_hierarchy": 3, "resnet_rnn_hierarchy": 3}
 # The initial probability of models that do not start from the prior p itself.
 STARTING_PROBABILITY = {
+    # The memory is empty; log-odds l of the prior become -0.65 l - 16.
+    "kernel_ridge": lambda p: 1 / (1 + np.exp(16 + 0.65 * np.log(p / (1 - p)))),
     "moe": lambda p: p * 3 / 4,  # the dummy, one of four equal experts, predicts 0
     "nearest_neighbors": lambda p: p / 10,  # the memory is empty, so the votes of neighbours, nine tenths, are 0
     "netfv": lambda p: p * 2 / 3,  # the dummy is one of three experts here

@@ -91,7 +91,7 @@ def test_empty_rows_contribute_nothing(rng):
 
 def test_calibration(rng):
     layer = ScoreCalibration()
-    given = rng.normal(0.3, 0.4, size=(6, NUM_CLASSES)).astype("float32")
+    given = rng.normal(0.1, 0.3, size=(6, NUM_CLASSES)).astype("float32")
     layer(given)
     values = {v.name: rng.normal(size=v.shape).astype("float32") for v in layer.weights}
     for variable in layer.weights:
@@ -99,19 +99,19 @@ def test_calibration(rng):
     w = {name: value.astype("float64") for name, value in values.items()}
     expected = np.zeros(given.shape)
     for b, c in np.ndindex(given.shape):
-        curves = np.array([np.tanh(k * float(given[b, c])) for k in (1, 3, 10, 30)])
-        prior = w["bias"][c]
-        expected[b, c] = (
-            curves @ w["gains"] + curves @ w["prior_gains"] * prior + w["prior_scale"] * prior + w["offset"]
-        )
+        score, prior = float(given[b, c]), w["bias"][c]
+        logarithm = np.log(score / 0.003) if score > 0.003 else 0.0
+        expected[b, c] = w["gain"] * score + w["log_gain"] * logarithm + w["offset"] + w["prior_scale"] * prior
+        expected[b, c] += prior * (w["prior_gain"] * score + w["prior_log_gain"] * logarithm)
     np.testing.assert_allclose(layer(given), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_calibration_starts_at_the_prior_and_keeps_it_constant():
+def test_calibration_starts_near_that_of_real_videos_by_hand():
     layer = ScoreCalibration()
-    scores_given = np.array([[0.0, 0.1]], "float32")
+    scores_given = np.array([[-0.5, 0.003, 0.3]], "float32")
     layer(scores_given)
-    layer.bias.assign([-3.0, -2.0])
-    expected = [[-3.0, -2.0 + sum(np.tanh(k * 0.1) for k in (1, 3, 10, 30))]]
+    layer.bias.assign([-8.0, -4.0, -6.0])
+    # (2 - 0.8) * -0.5 + 0.65 * 8 - 16, 0.65 * 4 - 16 + (2 - 0.4) * 0.003, and (2 - 0.6) * 0.3 + (3 - 0.6) * log(100) + 0.65 * 6 - 16
+    expected = [[-11.4, -13.4 + 0.0048, 0.42 + 2.4 * np.log(100) - 12.1]]
     np.testing.assert_allclose(layer(scores_given), expected, rtol=1e-5)
-    assert sorted(v.name for v in layer.trainable_weights) == ["gains", "offset", "prior_gains", "prior_scale"]
+    assert "bias" not in [v.name for v in layer.trainable_weights] and len(layer.trainable_weights) == 6

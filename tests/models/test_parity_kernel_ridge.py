@@ -15,7 +15,7 @@ def test_kernel_ridge(level, rng):
     targets = rng.uniform(size=(COUNT, NUM_CLASSES)) < 0.3
     model.get_layer("memory").remember(memory, [np.flatnonzero(own) for own in targets])
     layer = model.get_layer("logits")
-    for variable in (layer.gains, layer.prior_gains, layer.prior_scale, layer.offset):
+    for variable in layer.trainable_weights:
         variable.assign(rng.normal(size=variable.shape))
     w = {variable.path: np.asarray(variable, "float64") for variable in model.weights}
     if level == "frame":
@@ -38,7 +38,7 @@ def test_kernel_ridge(level, rng):
     keys = points(memory)
     duals = np.linalg.inv(kernel(keys, keys) + 0.2 * np.eye(COUNT)) @ targets
     f, p = kernel(points(means), keys) @ duals, w["logits/bias"]
-    expected = w["logits/prior_scale"] * p + w["logits/offset"]
-    for a, b, slope in zip(w["logits/gains"], w["logits/prior_gains"], (1, 3, 10, 30), strict=True):
-        expected = expected + (a + b * p) * np.tanh(slope * f)
+    g = np.log(np.maximum(f, 0.003) / 0.003)
+    expected = (w["logits/gain"] + w["logits/prior_gain"] * p) * f + w["logits/prior_scale"] * p + w["logits/offset"]
+    expected = expected + (w["logits/log_gain"] + w["logits/prior_log_gain"] * p) * g
     check(model, inputs, expected)

@@ -211,23 +211,38 @@ def test_other_stages_are_finished_if_one_fails(data_dir: Path, tmp_path: Path) 
 
 @pytest.mark.slow  # tests/ensembling makes means in the fast set
 def test_means_in_one_graph(whole: Whole, tmp_path: Path) -> None:
-    """Means of the models, and of a student and a baseline weighted by their recipe, are evaluated and exported."""
+    """Means of the models, of runs weighted by their recipes, and the stacking, are evaluated and exported."""
     logistic = TINY["students"]["student"]
     ensemble = {"ensemble": {"student": 2, "hard": 1}, "ensemble_recipes": {"hard": "logistic", "student": "logistic"}}
+    ensemble["stack_members"] = {"moe": "hard", "logistic": "student"}
     settings = _settings(baselines={"hard": logistic}, mean=True, **ensemble)
     settings = dataclasses.replace(settings, students={"student": settings.students["student"]}, final=None)
     shutil.copytree(whole.workdir, tmp_path / "run")
     ran, results = _run(settings, whole.data_dir, tmp_path / "run", restart=["infer *"])
-    assert "train student" not in ran and {"train hard", "mean", "ensemble"} <= set(ran)
+    assert "train student" not in ran and {"train hard", "mean", "ensemble", "stacking"} <= set(ran)
     judged = [name for name in ran if name.startswith(("evaluate", "export"))]
-    assert judged[-4:] == ["evaluate mean", "evaluate ensemble", "export mean", "export ensemble"]
-    for name in ("mean", "ensemble"):
+    graphs = ("mean", "ensemble", "stacking")
+    assert judged[-6:] == [f"{what} {name}" for what in ("evaluate", "export") for name in graphs]
+    for name in graphs:
         gap = results[f"evaluate {name}"]["gap_at_20"]
         assert results[f"export {name}"]["gap_at_20"] == pytest.approx(gap, abs=1e-4)
     model = run_dir.read_experiment(tmp_path / "run" / "runs" / "ensemble").model
     fitted = json.loads((tmp_path / "run" / "fitted" / "ensemble.json").read_text())["logistic"]
     assert [member["name"] for member in model["members"]] == ["logistic"] * 2
     assert list(model["weights"]) == pytest.approx([fitted * 2 / 3, fitted / 3])
+    assert list(run_dir.read_experiment(tmp_path / "run" / "runs" / "stacking").model["first_level"]) == [0, 1]
+
+
+def test_the_stacking_in_one_graph_has_a_run_for_each_model() -> None:
+    settings = _settings(baselines={"hard": TINY["students"]["student"]})
+    members = {"moe": "hard", "logistic": "student"}
+    stages = {stage.name: stage for stage in make_stages(dataclasses.replace(settings, stack_members=members))}
+    assert stages["stacking"].inputs == ("stack", "train hard", "train student")
+    options = stages["stacking"].options
+    assert options["models"] == ["moe", "logistic"] and options["members"] == ["runs/hard", "runs/student"]
+    assert stages["export stacking"].inputs == ("stacking",) and stages["infer stacking"].output == "submission.csv"
+    made = choices(dataclasses.replace(settings, stack_members=members))
+    assert {"of": "stacking", "choice": "members", "where": "by hand, in the configuration"} in made
 
 
 def test_a_mean_of_logits_has_its_weights_fitted_out_of_fold() -> None:
@@ -366,6 +381,15 @@ def test_only_one_pipeline_at_a_time(tmp_path: Path) -> None:
         ),
         ({"num_folds": 1}, "num_folds must be 2 or more"),
         ({"final": {"trunks": ["none"]}}, "final.trunks names 'none'"),
+        (
+            {"stack_members": {"moe": "none", "logistic": "student"}},
+            "names 'none', which is not a student or a baseline",
+        ),
+        (
+            {"stack_members": {"moe": "student"}},
+            r"lacks 'logistic'; it must name every first-level model \(logistic, moe",
+        ),
+        ({"stack_members": dict.fromkeys(("moe", "logistic", "x"), "student")}, "stack_members has 'x'; it must name"),
         ({"stack": {"learning_rate": 2.0}}, r"learning_rate must lie in \(0, 1\]"),
         ({"modles": {}}, "modles"),
     ],

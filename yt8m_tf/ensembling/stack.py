@@ -22,12 +22,15 @@ from yt8m_tf.stacking.forest import make_forest
 from yt8m_tf.training import checkpoints
 
 
-def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int, Path]]:
+def find_members(
+    models: Sequence[str], paths: Sequence[Path], names: Sequence[str] | None = None
+) -> list[tuple[int, Path]]:
     """Finds the runs of the first-level models of a stacking.
 
     Args:
       models: names of the models.
       paths: run directories, `NAME` or `NAME/fold_K`, or directories of the runs on all folds.
+      names: the model of each path; None: the names of the directories say it.
 
     Returns:
       Pairs of the index of the model and a run directory, sorted by model.
@@ -36,7 +39,7 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
       InputError: a path is not a run, or not of one of the models; or a model has no run.
     """
     found: list[tuple[int, Path]] = []
-    for path in paths:
+    for position, path in enumerate(paths):
         folds = sorted(path.glob(f"fold_*/{run_dir.CONFIG}"), key=lambda config: (len(str(config)), config))
         runs = [path] if (path / run_dir.CONFIG).is_file() else [config.parent for config in folds]
         if not runs:
@@ -45,6 +48,7 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
                 " runs of folds; name a run, or the directory of its folds"
             )
         name = path.parent.name if path.name.startswith("fold_") else path.name
+        name = name if names is None else names[position]
         if name not in models:
             raise InputError(
                 f"--members: {path} is called '{name}', which is not one of the stacked models; they are"
@@ -60,7 +64,7 @@ def find_members(models: Sequence[str], paths: Sequence[Path]) -> list[tuple[int
 
 
 def combine_stack(
-    stacked: Path, members: Sequence[Path], output: Path, which: str = "best"
+    stacked: Path, members: Sequence[Path], output: Path, which: str = "best", names: Sequence[str] | None = None
 ) -> tuple[ExperimentConfig, list[tuple[str, Path]]]:
     """Writes a run whose scores are those of a stacking.
 
@@ -70,6 +74,7 @@ def combine_stack(
         their mean; yt8m-score averages fold runs in the same way for videos that none of them was trained on.
       output: the new run directory.
       which: "best" or "last" checkpoints.
+      names: see `find_members`.
 
     Returns:
       The configuration of the new run, and name and run directory of each member.
@@ -79,7 +84,7 @@ def combine_stack(
         missing or cannot be read; the members' data differs; `output` has a run already.
     """
     stacking = read_stacking(stacked, "--stack")
-    found = find_members(stacking.models, members)
+    found = find_members(stacking.models, members, names)
     forest = _read_forest(stacked, stacking)
     with locks.exclusive(output, "--workdir", "makes a run"):
         if (output / run_dir.CONFIG).exists():

@@ -44,7 +44,7 @@ def build_kernel_ridge(config: KernelRidgeConfig, spec: InputSpec) -> keras.Mode
 
     At frame level, features are the means over frames. The memory is filled from the training shards (with folds, from
     those of the run) when a run starts (`memory.fill`): for 35,000 videos this takes minutes and 8 GB. From then on, it
-    is in the run's checkpoints. A few hundred steps train ten numbers that map scores to logits (`ScoreCalibration`),
+    is in the run's checkpoints. A few hundred steps train six numbers that map scores to logits (`ScoreCalibration`),
     on scores that each video has without itself. Mixup makes no sense for this model, because the memory has no
     mixtures of videos.
 

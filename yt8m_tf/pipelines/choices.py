@@ -49,5 +49,8 @@ def choices(settings: PipelineConfig) -> list[dict[str, str]]:
         found.append(("ensemble", "weights", where))
     elif settings.ensemble:
         found.append(("ensemble", "members and weights, which also set the sharpness", BY_HAND))
+    if settings.stack_members:
+        found.append(("stacking", "members", BY_HAND))
+        found.append(("stacking", "trees, and the model that names candidates", f"{OUT_OF_FOLD}: those of LightGBM"))
     found.append(("exports", f"precision: {settings.export}", BY_HAND))
     return [{"of": what, "choice": choice, "where": where} for what, choice, where in found]

@@ -114,7 +114,7 @@ def _completed(content: Content) -> dict[str, Any]:
     with contextlib.suppress(InputError, LookupError, TypeError, AttributeError):
         if content.kind == "train":
             options["experiment"] = strict_yaml.to_dict(parse_experiment(stored.completed(options["experiment"])))
-        elif content.kind == "mean":
+        elif content.kind in ("mean", "stack_graph"):
             data = strict_yaml.parse(DataConfig, options["experiment"]["data"], "data")
             options["experiment"] = {"data": strict_yaml.to_dict(data)}
         elif content.kind == "stack":

@@ -131,6 +131,18 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
     return {}
 
 
+def _stack_graph(stage: Stage, where: Where) -> dict[str, Any]:
+    from yt8m_tf import run_dir
+    from yt8m_tf.ensembling import stack
+
+    output, options = where.workdir / stage.output, stage.options
+    if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
+        (output / run_dir.CONFIG).unlink(missing_ok=True)  # left by an interrupted attempt
+        members = [where.workdir / member for member in options["members"]]
+        stack.combine_stack(where.workdir / options["stacked"], members, output, names=options["models"])
+    return {}
+
+
 def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
     from yt8m_tf.data.faults import Faults
     from yt8m_tf.evaluation import runs
@@ -209,6 +221,7 @@ _KINDS: Mapping[str, Callable[[Stage, Where], dict[str, Any]]] = {
     "stack": _stack,
     "fit": _fit,
     "mean": _mean,
+    "stack_graph": _stack_graph,
     "evaluate": _evaluate,
     "export": _export,
     "infer": _infer,

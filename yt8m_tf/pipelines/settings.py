@@ -95,12 +95,15 @@ class PipelineConfig:
       ensemble_recipes: for every name of `ensemble`, the first-level model of the same recipe. Weights are then fitted
         out of fold, as for `mean_of: logits`, on the predictions of the fold models of these recipes. Names of the same
         recipe share its weight in proportion to `ensemble`. Empty: the weights of `ensemble` are used.
+      stack_members: for every first-level model, the baseline or student that stands for it in a graph of the whole
+        stacking, "stacking": members, candidates and LightGBM's trees (`yt8m-ensemble --stack`). Empty: no such graph.
       segments: maps names to models that are trained on rated segments (`data.segments`). All of them score
         the windows of each split; `segments/SPLIT.csv` is the submission of the mean of their scores.
       segment_classes: a file with the classes of that submission, relative to the data directory; null: all.
       videos: numbers of videos of "train", "validation" and "test", for a plan without the data.
-      export: precision, as for `yt8m-export --precision`, of the exported graphs: the final network, the mean and the
-        ensemble; without these, the last student or baseline. The submission is that of the last exported graph.
+      export: precision, as for `yt8m-export --precision`, of the exported graphs: the final network, the mean, the
+        ensemble and the stacking; without these, the last student or baseline. The submission is that of the last
+        exported graph.
     """
 
     models: Mapping[str, ModelSettings] = dataclasses.field(default_factory=dict)
@@ -118,6 +121,7 @@ class PipelineConfig:
     mean_of: Literal["probabilities", "logits"] = "probabilities"
     ensemble: Mapping[str, float] = dataclasses.field(default_factory=dict)
     ensemble_recipes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stack_members: Mapping[str, str] = dataclasses.field(default_factory=dict)
     segments: Mapping[str, SegmentSettings] = dataclasses.field(default_factory=dict)
     segment_classes: str | None = None
     videos: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -145,12 +149,29 @@ class PipelineConfig:
             raise ValueError(f"ensemble names '{unknown[0]}', which is not a student, a baseline or the final network")
         if min(self.ensemble.values(), default=1) <= 0:
             raise ValueError(f"ensemble needs weights above 0, got {', '.join(map(str, self.ensemble.values()))}")
+        self._check_stack_members()
         if self.ensemble_recipes and not self.models and not self.all_of:
             raise ValueError("ensemble_recipes needs first-level models; give models, or leave it out")
         if self.ensemble_recipes and (odd := sorted(set(self.ensemble) ^ set(self.ensemble_recipes))):
             raise ValueError(
                 f"ensemble and ensemble_recipes must have the same names; '{odd[0]}' is in only one of them"
             )
+
+    def _check_stack_members(self) -> None:
+        """Checks that a stacking in one graph has a run for every first-level model.
+
+        Raises:
+          ValueError: a name is unknown, or a model is missing.
+        """
+        if not self.stack_members:
+            return
+        if unknown := [name for name in self.stack_members.values() if name not in {*self.students, *self.baselines}]:
+            raise ValueError(f"stack_members names '{unknown[0]}', which is not a student or a baseline")
+        models = {*self.first_level()}
+        if odd := sorted(models ^ {*self.stack_members}):
+            problem = "lacks" if odd[0] in models else "has"
+            names = ", ".join(sorted(models))
+            raise ValueError(f"stack_members {problem} '{odd[0]}'; it must name every first-level model ({names})")
 
     def first_level(self) -> dict[str, ModelSettings]:
         """Returns all first-level models by name: those of `all_of`, then `models`."""

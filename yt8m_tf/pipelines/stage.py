@@ -12,7 +12,7 @@ from yt8m_tf.config import strict_yaml
 from yt8m_tf.config.experiment import ExperimentConfig
 from yt8m_tf.errors import InputError
 
-Kind = Literal["train", "score", "stack", "fit", "mean", "evaluate", "export", "infer", "infer_segments"]
+Kind = Literal["train", "score", "stack", "fit", "mean", "stack_graph", "evaluate", "export", "infer", "infer_segments"]
 
 
 @dataclasses.dataclass(frozen=True)

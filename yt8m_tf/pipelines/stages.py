@@ -122,6 +122,8 @@ def _graphs(
             recipes = [settings.ensemble_recipes[name] for name in settings.ensemble]
             options = {"weights": fit.output, "names": recipes, "shares": _shares(settings)}
         graphs["ensemble"] = _mean("ensemble", members, {**options, "average": "logits"}, fit)
+    if settings.stack_members and stack:
+        graphs["stacking"] = _stack_graph(settings, stack, runs)
     return fits, list(graphs.values())
 
 
@@ -269,12 +271,27 @@ def _fit(name: str, models: Mapping[str, ExperimentConfig], settings: PipelineCo
 
 def _mean(name: str, members: Sequence[Stage], options: Mapping[str, Any], fitted: Stage | None = None) -> Stage:
     """Returns the mean of runs in one graph, of probabilities or logits; weights are given or fitted by a stage."""
-    options = {"members": [member.output for member in members], **options}
-    # A graph with models of both levels reads frame-level records.
-    data = [_data_of(member) for member in members]
-    options |= {"experiment": {"data": next((own for own in data if own["level"] == "frame"), data[0])}}
+    options = {"members": [member.output for member in members], **options, "experiment": _common(members)}
     inputs = (*((fitted.name,) if fitted else ()), *(member.name for member in members))
     return Stage(name, "mean", inputs, f"runs/{name}", options)
+
+
+def _stack_graph(settings: PipelineConfig, stack: Stage, runs: Mapping[str, Stage]) -> Stage:
+    """Returns the stacking in one graph: one run for each first-level model, candidates, and LightGBM's trees."""
+    members = [runs[f"train {name}"] for name in settings.stack_members.values()]
+    options = {
+        "stacked": stack.output,
+        "models": list(settings.stack_members),
+        "members": [member.output for member in members],
+        "experiment": _common(members),
+    }
+    return Stage("stacking", "stack_graph", (stack.name, *(run.name for run in members)), "runs/stacking", options)
+
+
+def _common(members: Sequence[Stage]) -> dict[str, Any]:
+    """Returns what a graph of several runs reads; one with models of both levels reads frame-level records."""
+    data = [_data_of(member) for member in members]
+    return {"data": next((own for own in data if own["level"] == "frame"), data[0])}
 
 
 def _export(run: Stage, settings: PipelineConfig) -> Stage:

@@ -204,7 +204,7 @@ class States:
                 stored = _read_yaml(self.workdir / stage.output / run_dir.CONFIG)
                 soft = {"labels": {"soft": options["experiment"]["labels"]["soft"]}}  # a run stores the absolute path
                 yield {**options, "experiment": strict_yaml.merge(stored, soft)}
-            elif stage.kind == "mean":
+            elif stage.kind in ("mean", "stack_graph"):
                 data = _read_yaml(self.workdir / options["members"][0] / run_dir.CONFIG)["data"]
                 yield {**options, "experiment": {"data": data}}
             elif stage.kind == "stack":
