@@ -111,7 +111,8 @@ def test_calibration_starts_near_that_of_real_videos_by_hand():
     scores_given = np.array([[-0.5, 0.003, 0.3]], "float32")
     layer(scores_given)
     layer.bias.assign([-8.0, -4.0, -6.0])
-    # (2 - 0.8) * -0.5 + 0.65 * 8 - 16, 0.65 * 4 - 16 + (2 - 0.4) * 0.003, and (2 - 0.6) * 0.3 + (3 - 0.6) * log(100) + 0.65 * 6 - 16
+    # (2 - 0.8) * -0.5 + 0.65 * 8 - 16; 0.65 * 4 - 16 + (2 - 0.4) * 0.003; and
+    # (2 - 0.6) * 0.3 + (3 - 0.6) * log(100) + 0.65 * 6 - 16
     expected = [[-11.4, -13.4 + 0.0048, 0.42 + 2.4 * np.log(100) - 12.1]]
     np.testing.assert_allclose(layer(scores_given), expected, rtol=1e-5)
     assert "bias" not in [v.name for v in layer.trainable_weights] and len(layer.trainable_weights) == 6
