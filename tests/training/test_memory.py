@@ -15,6 +15,7 @@ from yt8m_tf import models
 from yt8m_tf.config import experiment
 from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
+from yt8m_tf.layers import kernel_solve
 from yt8m_tf.models import registry
 from yt8m_tf.training import memory
 
@@ -115,6 +116,17 @@ def test_duals_solve_the_system_of_all_videos(level: str, sample: Sample) -> Non
     np.testing.assert_allclose(np.asarray(layer.duals)[:count], inverse @ targets, atol=1e-3)
     np.testing.assert_allclose(np.asarray(layer.own)[:count], 1 / np.diag(inverse) - 0.3, rtol=1e-3)
     assert not np.asarray(layer.duals)[count:].any() and not np.asarray(layer.own)[count:].any()
+
+
+def test_a_memory_that_is_too_large_gives_a_one_line_error(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(kernel_solve, "gaussian_kernel", fails)
+    with pytest.raises(
+        InputError, match=r"^configuration key 'model.capacity': .* of 300 videos needs 0\.0 GB .*lower"
+    ):
+        _filled({"name": "kernel_ridge", "capacity": 300}, sample)
 
 
 def test_a_ridge_that_is_too_small_gives_a_one_line_error(sample: Sample) -> None:

@@ -42,7 +42,7 @@ def fill(
       progress: whether to show progress bars.
 
     Raises:
-      InputError: a record cannot be used, or `model.ridge` is too small.
+      InputError: a record cannot be used, `model.ridge` is too small, or `model.capacity` too large.
     """
     for part in parts(model):
         for layer in part.layers:
@@ -56,6 +56,11 @@ def fill(
                         raise InputError(
                             "configuration key 'model.ridge': the kernel matrix of the training videos is not positive"
                             " definite in float32; raise model.ridge (0.01 is the default)"
+                        ) from error
+                    except MemoryError as error:
+                        raise InputError(
+                            f"configuration key 'model.capacity': the kernel matrix of {len(labels):,} videos needs"
+                            f" {4 * len(labels) ** 2 / 1e9:,.1f} GB of memory, which is not available; lower it"
                         ) from error
 
 
