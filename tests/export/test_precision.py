@@ -20,6 +20,7 @@ from yt8m_tf.export.stored import Stored, to_half
         ("gamma", (4096,), "float32", False),
         ("beta", (4096,), "float32", False),
         ("moving_mean", (4096,), "float32", False),
+        ("duals", (64, 32), "float32", False),
         ("moving_variance", (4096,), "float32", False),
         ("table", (64, 64), "int32", False),
         ("kernel", (64, 64), "bfloat16", True),

@@ -5,7 +5,8 @@
   logits/*:cluster@512                           a codebook for every 512 outputs instead of one for the layer
 
 Small variables, batch normalisation and biases stay float32 under every rule (`is_compressible`): together they are a
-negligible share of a model, and rounding them would shift every score.
+negligible share of a model, and rounding them would shift every score. So do the duals of kernel ridge regression, of
+both signs, whose products nearly cancel: in float16 the real shards' ensemble loses 0.0009 GAP@20.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ ENTRIES = 256  # values of a codebook
 # Smaller variables are not worth the rounding.
 MIN_ELEMENTS = 1024
 
-# Batch normalisation divides by statistics of any magnitude, and a bias shifts every score of a class. Both are stored
-# in float32, whatever their size.
-_KEPT_NAMES = ("gamma", "beta", "moving_mean", "moving_variance")
+# Batch normalisation divides by statistics of any magnitude, a bias shifts every score of a class, and duals nearly
+# cancel. All are stored in float32, whatever their size.
+_KEPT_NAMES = ("gamma", "beta", "moving_mean", "moving_variance", "duals")
 
 
 @dataclasses.dataclass(frozen=True)
