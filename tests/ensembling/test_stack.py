@@ -16,7 +16,7 @@ from commands import run_command
 
 from yt8m_tf import models, run_dir
 from yt8m_tf.data.faults import Faults
-from yt8m_tf.ensembling import out_of_fold
+from yt8m_tf.ensembling import out_of_fold, weighted_mean
 from yt8m_tf.ensembling.stack import combine_stack
 from yt8m_tf.errors import InputError
 from yt8m_tf.export.trained import export_trained
@@ -276,3 +276,21 @@ def test_fitted_weights_are_the_best_ones(rng: np.random.Generator) -> None:
 
     grid = np.linspace(0, 1, 11)
     assert loss(weights.tolist()) <= min(loss([a, b, c]) for a in grid for b in grid for c in (0, 0.1)) + 1e-9
+
+
+def test_a_stacking_and_a_mean_as_members_of_a_mean(world: World, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Layers of models within models keep the names of their weights."""
+    stacked, (one, two) = world.stack(CONFIGS["union"], "stacked_member"), world.runs()
+    whole, inner, outer = tmp_path / "whole", tmp_path / "inner", tmp_path / "outer"
+    combine_stack(stacked, [one, two], whole)
+    weighted_mean.combine([one / "fold_0", two / "fold_0"], [0.5, 0.5], inner)
+    weighted_mean.combine([whole, inner, one / "fold_1"], [0.5, 0.3, 0.2], outer)
+    videos = {name: rng.normal(size=(5, size)).astype("float32") for name, size in SIZES["one"].items()}
+
+    def probabilities(run: Path) -> np.ndarray:
+        model = checkpoints.load_trained(run).model
+        logits = model({tensor.name: videos[tensor.name] for tensor in model.inputs}, training=False)
+        return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+    expected = 0.5 * probabilities(whole) + 0.3 * probabilities(inner) + 0.2 * probabilities(one / "fold_1")
+    np.testing.assert_allclose(probabilities(outer), expected, atol=1e-6)

@@ -47,11 +47,15 @@ def member_logits(
 
 
 def renamed(model: keras.Model, name: str) -> keras.Model:
-    """Returns the model with a new name and new names of its layers, because members may be of the same kind."""
+    """Returns the model with a new name and new names of its layers, because members may be of the same kind.
+
+    Layers of models within the model get the same prefix, once: `member_0_member_1_dense` in a mean of a mean.
+    """
 
     def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.Model):
-            return renamed(layer, f"{name}_{layer.name}")
+            inner = keras.models.clone_model(layer, clone_function=rename)
+            return keras.Model(inner.input, inner.output, name=f"{name}_{layer.name}")
         return type(layer).from_config({**layer.get_config(), "name": f"{name}_{layer.name}"})
 
     copy = keras.models.clone_model(model, clone_function=rename)

@@ -68,7 +68,8 @@ class StackedTrees(keras.layers.Layer):
     def __init__(self, config: StackModelConfig, num_classes: int, name: str | None = None):
         super().__init__(name=name, trainable=False)
         self._config, self._num_classes, self.supports_jit = config, num_classes, False
-        self._trees = BoostedTrees(config.forest, name="trees")
+        # As a member of a mean, the layer has another name, and so must the trees: `members.renamed`.
+        self._trees = BoostedTrees(config.forest, name=f"{self.name.removesuffix('stack')}trees")
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments for a copy of the layer."""
