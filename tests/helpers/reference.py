@@ -90,6 +90,13 @@ def clip_vector(inputs):
     return np.stack([frames.mean(axis=0) for frames in joint_clips(inputs)])
 
 
+def directions(vectors, means):
+    """Subtracts the means, and divides rgb and audio by their lengths: [B, D] float64, of concatenated features."""
+    centred = np.asarray(vectors, "float64") - means
+    parts = np.split(centred, [FEATURES["rgb"]], axis=1)
+    return np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in parts], axis=1)
+
+
 def clips(inputs, names=tuple(FEATURES)):
     """Yields the real frames of each clip, {feature: [n, D] float64}."""
     for i, count in enumerate(inputs["num_frames"]):

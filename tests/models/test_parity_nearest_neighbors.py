@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from reference import FEATURES, NUM_CLASSES, check, prepare, sigmoid
+from reference import FEATURES, NUM_CLASSES, check, clip_vector, directions, prepare, sigmoid
 
 COUNT = 40
 
@@ -15,19 +15,11 @@ def test_nearest_neighbors(level, rng):
     labels = [rng.choice(NUM_CLASSES, rng.integers(1, 4), replace=False) for _ in range(COUNT)]
     model.get_layer("memory").remember(memory, labels)
     w = {variable.path: np.asarray(variable, "float64") for variable in model.weights}
-    if level == "frame":
-        counts = inputs["num_frames"]
-        means = [[x[:n].mean(axis=0) for x, n in zip(inputs[name], counts, strict=True)] for name in FEATURES]
-    else:
-        means = [inputs[name] for name in FEATURES]
-
-    def normalised(features):
-        centred = [np.asarray(x, "float64") - m.mean(axis=0) for x, m in zip(features, memory, strict=True)]
-        return np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in centred], axis=1)
-
-    scales, keys = w["memory/scales"], normalised(memory)
-    votes = np.zeros((len(means[0]), NUM_CLASSES))
-    for b, query in enumerate(normalised(means)):
+    videos, queries = np.concatenate(memory, axis=1), clip_vector(inputs)
+    means = videos.mean(axis=0, dtype="float64")
+    scales, keys = w["memory/scales"], directions(videos, means)
+    votes = np.zeros((len(queries), NUM_CLASSES))
+    for b, query in enumerate(directions(queries, means)):
         distances = np.array([np.sum(((query - key) * scales) ** 2) for key in keys])
         nearest = np.argsort(distances)[:6]
         weights = np.exp(-1.5 * np.exp(w["memory/log_temperature"]) / 2 * distances[nearest])

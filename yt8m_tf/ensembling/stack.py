@@ -39,7 +39,8 @@ def find_members(
       InputError: a path is not a run, or not of one of the models; or a model has no run.
     """
     found: list[tuple[int, Path]] = []
-    for position, path in enumerate(paths):
+    names = names or [path.parent.name if path.name.startswith("fold_") else path.name for path in paths]
+    for name, path in zip(names, paths, strict=True):
         folds = sorted(path.glob(f"fold_*/{run_dir.CONFIG}"), key=lambda config: (len(str(config)), config))
         runs = [path] if (path / run_dir.CONFIG).is_file() else [config.parent for config in folds]
         if not runs:
@@ -47,8 +48,6 @@ def find_members(
                 f"--members: {path} is not a run directory of yt8m-train (it has no {run_dir.CONFIG}), and has no"
                 " runs of folds; name a run, or the directory of its folds"
             )
-        name = path.parent.name if path.name.startswith("fold_") else path.name
-        name = name if names is None else names[position]
         if name not in models:
             raise InputError(
                 f"--members: {path} is called '{name}', which is not one of the stacked models; they are"

@@ -12,7 +12,7 @@ from yt8m_tf.config.data import DataConfig, frames_of
 from yt8m_tf.data.clips import decode_features, with_frames
 from yt8m_tf.data.records import parse_records
 from yt8m_tf.errors import InputError
-from yt8m_tf.layers.masking import clip_mask, masked_mean
+from yt8m_tf.layers.masking import masked_means
 from yt8m_tf.vocabulary import load_vocabulary
 
 # The features that the starter code's MediaPipe interface concatenates, in this order.
@@ -76,8 +76,7 @@ def means_of_records(examples: tf.Tensor, data: DataConfig) -> dict[str, tf.Tens
     clips = frames_of(data)
     batch = with_frames(parse_records(examples, clips.records))
     decoded = decode_features(batch, clips.spec)
-    mask = clip_mask(decoded)
-    return {"id": batch["id"]} | {name: masked_mean(decoded[name], mask) for name in data.sizes}
+    return {"id": batch["id"]} | masked_means(decoded, data.sizes)
 
 
 def frames_specs(data: DataConfig) -> dict[str, tf.TensorSpec]:

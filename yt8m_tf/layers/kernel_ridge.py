@@ -12,10 +12,8 @@ from keras import ops
 
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.layers import kernel_solve
-from yt8m_tf.layers.directions import directions, mean_of
+from yt8m_tf.layers.directions import SAME, directions, fill_directions, mean_of
 
-# Squared distances below this share of the query's squared norm are rounding: the two are the same video.
-_SAME = 1e-5
 # Scores up to this are noise.
 _FLOOR = 3e-3
 # Initial values of a, c, b, d, e, and the offset: those of 28,800 videos of YouTube-8M, rounded.
@@ -102,7 +100,7 @@ class KernelRidge(keras.layers.Layer):
         distances = squares + ops.sum(ops.square(keys), axis=1) - 2 * tf.matmul(queries, keys, transpose_b=True)
         kernel = ops.exp(-self.gamma / 2 * ops.maximum(distances, 0.0))  # [B, N]
         if training:
-            kernel -= ops.where(distances < _SAME * squares, self.own, 0.0)
+            kernel -= ops.where(distances < SAME * squares, self.own, 0.0)
         return tf.matmul(kernel, self.duals)  # empty rows have duals 0
 
     def remember(self, features: Sequence[np.ndarray], labels: Sequence[np.ndarray], progress: bool = False) -> None:
@@ -119,9 +117,8 @@ class KernelRidge(keras.layers.Layer):
         self.means.assign(mean_of(features))
         count = len(labels)
         keys = np.zeros(self.keys.shape, "float32")
-        for start in range(0, count, 4096):  # in parts, to need little space beyond the memory itself
-            part = [values[start : start + 4096] for values in features]
-            keys[start : start + len(part[0])] = directions(part, self.means) * self._scales
+        fill_directions(keys, features, self.means)
+        keys *= self._scales
         duals, own = np.zeros(self.duals.shape, "float32"), np.zeros(self.capacity)
         for row, ids in zip(duals, labels, strict=False):
             row[ids] = 1.0

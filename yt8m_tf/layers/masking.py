@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -62,6 +62,12 @@ def masked_mean(frames: Any, frame_mask: Any) -> Any:
     weights = real / ops.maximum(ops.sum(real, axis=1, keepdims=True), 1)
     # A matrix product needs no masked copy of the frames. LiteRT does not support `ops.einsum`.
     return ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), frames), 1)
+
+
+def masked_means(inputs: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Computes the means over real frames, {name: [B, D]}, of a frame-level model's inputs (`clip_mask`)."""
+    mask = clip_mask(inputs)
+    return {name: masked_mean(inputs[name], mask) for name in names}
 
 
 def masked_max(frames: Any, frame_mask: Any) -> Any:

@@ -11,12 +11,10 @@ import tensorflow as tf
 from keras import ops
 
 from yt8m_tf import schema
-from yt8m_tf.layers.directions import directions, mean_of
+from yt8m_tf.layers.directions import SAME, directions, fill_directions, mean_of
 
 # The most labels that are remembered of a video. The records have up to 23.
 _MAX_LABELS = 32
-# Squared distances below this share of the query's squared norm are rounding: the two are the same video.
-_SAME = 1e-5
 # Larger than every distance: for rows without a video, and for a video to itself in training.
 _NEVER = 1e9
 
@@ -98,7 +96,7 @@ class NeighborVotes(keras.layers.Layer):
         distances = squares - 2 * nearest  # [B, K]
         temperature = ops.exp(self.log_temperature) * (1.0 if training else self.sharpness)
         if training:
-            distances += _NEVER * ops.cast(distances < _SAME * squares, distances.dtype)
+            distances += _NEVER * ops.cast(distances < SAME * squares, distances.dtype)
         weights = ops.softmax(temperature * -distances / 2)
         weights *= ops.cast(distances < _NEVER / 2, weights.dtype)
         own = tf.gather(labels, rows)  # [B, K, L]
@@ -119,9 +117,7 @@ class NeighborVotes(keras.layers.Layer):
         """
         self.means.assign(mean_of(features))
         keys, ids = np.zeros(self.keys.shape, "float32"), np.full(self.labels.shape, schema.NO_LABEL, "int32")
-        for start in range(0, len(labels), 4096):  # in parts, to need little space beyond the memory itself
-            part = [values[start : start + 4096] for values in features]
-            keys[start : start + len(part[0])] = directions(part, self.means)
+        fill_directions(keys, features, self.means)
         for row, own in zip(ids, labels, strict=False):
             row[: len(own)] = own[:_MAX_LABELS]
         self.keys.assign(keys)

@@ -48,9 +48,7 @@ def clip_vector(inputs: dict[str, keras.KerasTensor], spec: InputSpec) -> keras.
     """Returns one vector per clip, [B, sum of D]: the concatenated features, or their means over real frames."""
     if spec.level == "video":
         return blocks.concat_features(inputs, spec.features)
-    mask = masking.clip_mask(inputs)
-    means = {name: masking.masked_mean(inputs[name], mask) for name in spec.features}
-    return blocks.concat_features(means, spec.features)
+    return blocks.concat_features(masking.masked_means(inputs, spec.features), spec.features)
 
 
 @register_model("logistic", LogisticConfig, levels=("video", "frame"))

@@ -11,7 +11,7 @@ from keras import ops
 
 from yt8m_tf.config.frames import FramesConfig
 from yt8m_tf.config.input_spec import InputSpec
-from yt8m_tf.layers.masking import clip_mask, masked_mean
+from yt8m_tf.layers.masking import masked_means
 from yt8m_tf.models.registry import build_model
 
 # The keys of a member's configuration that state which data it reads.
@@ -33,8 +33,7 @@ def member_logits(
     """
     means: Mapping[str, keras.KerasTensor] = {}
     if any(member_spec(member, spec).level != spec.level for member in members):
-        mask = clip_mask(inputs)
-        means = {name: masked_mean(inputs[name], mask) for name in spec.features}
+        means = masked_means(inputs, spec.features)
     logits = []
     for number, member in enumerate(members):
         own = member_spec(member, spec)
@@ -52,14 +51,17 @@ def renamed(model: keras.Model, name: str) -> keras.Model:
     Layers of models within the model get the same prefix, once: `member_0_member_1_dense` in a mean of a mean.
     """
 
-    def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.Model):
-            inner = keras.models.clone_model(layer, clone_function=rename)
-            return keras.Model(inner.input, inner.output, name=f"{name}_{layer.name}")
-        return type(layer).from_config({**layer.get_config(), "name": f"{name}_{layer.name}"})
+    def copied(original: keras.Model, own_name: str) -> keras.Model:
+        copy = keras.models.clone_model(original, clone_function=rename)
+        return keras.Model(copy.input, copy.output, name=own_name)
 
-    copy = keras.models.clone_model(model, clone_function=rename)
-    return keras.Model(copy.input, copy.output, name=name)
+    def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
+        own_name = f"{name}_{layer.name}"
+        if isinstance(layer, keras.Model):
+            return copied(layer, own_name)
+        return type(layer).from_config({**layer.get_config(), "name": own_name})
+
+    return copied(model, name)
 
 
 def member_spec(member: Mapping[str, Any], spec: InputSpec) -> InputSpec:

@@ -77,8 +77,6 @@ def shares_of(shares: Mapping[str, float], spec: InputSpec) -> list[float]:
 
 def clip_features(inputs: Mapping[str, keras.KerasTensor], spec: InputSpec) -> list[keras.KerasTensor]:
     """Returns the features of each video, [B, D] each; at frame level, the means over real frames."""
-    features = [inputs[name] for name in spec.features]
     if spec.level == "frame":
-        mask = masking.clip_mask(inputs)
-        features = [masking.masked_mean(values, mask) for values in features]
-    return features
+        inputs = masking.masked_means(inputs, spec.features)
+    return [inputs[name] for name in spec.features]

@@ -115,12 +115,10 @@ def _fit(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def _mean(stage: Stage, where: Where) -> dict[str, Any]:
-    from yt8m_tf import run_dir
     from yt8m_tf.ensembling import weighted_mean
 
     output = where.workdir / stage.output
-    if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
-        (output / run_dir.CONFIG).unlink(missing_ok=True)  # left by an interrupted attempt
+    if _to_combine(output):
         members = [where.workdir / member for member in stage.options["members"]]
         weights = stage.options["weights"]
         if "names" in stage.options:  # weights are in a file of a stacking or a fit
@@ -132,15 +130,23 @@ def _mean(stage: Stage, where: Where) -> dict[str, Any]:
 
 
 def _stack_graph(stage: Stage, where: Where) -> dict[str, Any]:
-    from yt8m_tf import run_dir
     from yt8m_tf.ensembling import stack
 
     output, options = where.workdir / stage.output, stage.options
-    if not list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
-        (output / run_dir.CONFIG).unlink(missing_ok=True)  # left by an interrupted attempt
+    if _to_combine(output):
         members = [where.workdir / member for member in options["members"]]
         stack.combine_stack(where.workdir / options["stacked"], members, output, names=options["models"])
     return {}
+
+
+def _to_combine(output: Path) -> bool:
+    """Returns whether a graph of runs is still to be made, and removes what an interrupted attempt left."""
+    from yt8m_tf import run_dir
+
+    if list(output.glob(f"{run_dir.CHECKPOINTS}/step_*")):
+        return False
+    (output / run_dir.CONFIG).unlink(missing_ok=True)
+    return True
 
 
 def _evaluate(stage: Stage, where: Where) -> dict[str, Any]:
