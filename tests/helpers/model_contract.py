@@ -87,7 +87,7 @@ def randomise(model, rng):
     for variable in model.weights:
         if variable.path.endswith("moving_variance"):
             variable.assign(rng.uniform(0.5, 2.0, variable.shape))
-        elif variable.dtype == "int32":  # ids of classes
+        elif variable.dtype in ("int32", "uint16"):  # ids of classes or videos
             variable.assign(rng.integers(0, NUM_CLASSES, variable.shape))
         elif not variable.path.endswith("seed_generator_state"):
             # Not near 0: a scale of one element could hide everything.

@@ -37,6 +37,7 @@ OPTIONS = {
     "rnn": {"hidden_sizes": [8, 6], "bidirectional_layers": 1, "input_projection": True, "cell_state": True},
     "small_net": {"variant": "d", "width": 0.01},
     "soft_dbof": {"cluster_size": 24, "hidden_size": 8, "head": {"context_gating": False}},
+    "sparse_kernel_ridge": {"capacity": 40, "components": 12, "centres": 9, "duals_per_video": 4},
     "time_distributed_conv": {
         "av_kernel_sizes": [2],
         "av_pool_sizes": [2],
@@ -92,6 +93,7 @@ STARTING_PROBABILITY = {
     "ranking_fcn": lambda p: np.full_like(p, p.mean()),  # one bias for all classes
     "rnn": lambda p: p * 2 / 3,
     "soft_dbof": lambda p: p * 2 / 3,
+    "sparse_kernel_ridge": lambda p: 1 / (1 + np.exp(8.3 - 0.1 * np.log(p / (1 - p)))),  # as kernel_ridge
     "time_distributed_dense_sort": lambda p: np.full_like(p, p.mean()),
     "weighted_mean": lambda p: p * (1 / 4 + 3 / 4 * 3 / 4),  # logistic, and moe as above
 }

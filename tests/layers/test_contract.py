@@ -32,6 +32,7 @@ from yt8m_tf.layers.neighbors import NeighborVotes, SmoothedLogOdds
 from yt8m_tf.layers.noise import GaussianNoise
 from yt8m_tf.layers.power import SignedPower
 from yt8m_tf.layers.recurrent import GRU, LSTM
+from yt8m_tf.layers.sparse_kernel import SparseKernelRidge
 from yt8m_tf.layers.trees import BoostedTrees
 from yt8m_tf.layers.vlad import VLAD, FisherVectors
 
@@ -132,6 +133,21 @@ CASES = [
     Case(SignedPower, {"power": 2.0}, normal((D,)), float32=(True,)),
     Case(SmoothedLogOdds, {"mixing": 0.2}, lambda rng: [rng.uniform(size=(B, C)).astype("float32")], float32=(True,)),
     Case(SortedFrames, {}, masked, float32=(False, True, True), padded=True),
+    Case(
+        SparseKernelRidge,
+        {
+            "num_classes": C,
+            "capacity": 8,
+            "shares": (1.0, 0.5),
+            "gamma": 0.5,
+            "ridge": 0.03,
+            "components": 4,
+            "centres": 3,
+            "duals_per_video": 2,
+        },
+        lambda rng: [normal((3,), (2,))(rng)],
+        float32=(True,),
+    ),
     Case(VLAD, {"use_centres": True}, assigned, padded=True),
     Case(ZeroPadding, {"min_frames": 8}, masked, padded=True),
 ]
@@ -155,7 +171,7 @@ def build(case: Case, inputs: Inputs, rng: np.random.Generator) -> keras.layers.
     for variable in layer.weights:
         if variable.name in ("moving_variance", "scales"):
             variable.assign(rng.uniform(0.5, 2.0, variable.shape))
-        elif variable.dtype == "int32":
+        elif variable.dtype in ("int32", "uint16"):
             variable.assign(rng.integers(0, C, variable.shape))
         elif variable.name != "seed_generator_state":
             variable.assign(rng.normal(size=variable.shape))

@@ -96,6 +96,11 @@ WRONG = {
         ({"variant": "g"}, "model.variant"),
     ],
     "soft_dbof": [({"cluster_size": 8}, "'model': cluster_size must be at least 16, got 8")],
+    "sparse_kernel_ridge": [
+        ({"centres": 0}, "centres must be at least 1, got 0"),
+        ({"capacity": 70_000}, "capacity must be at most 65,536, got 70,000"),
+        ({"gamma": -1}, "gamma, ridge and shares must be above 0"),
+    ],
     "time_distributed_conv": [
         ({"rgb_channels": [8]}, "rgb_channels must have 2 numbers, to match av_ker"),
         ({"concat_pool_sizes": [2, 2]}, "concat_pool_sizes must have 1 numbers"),

@@ -129,6 +129,19 @@ def test_a_memory_that_is_too_large_gives_a_one_line_error(sample: Sample, monke
         _filled({"name": "kernel_ridge", "capacity": 300}, sample)
 
 
+def test_a_sparse_memory_scores_as_the_full_one_if_it_has_room(sample: Sample) -> None:
+    """Tests with a dual for every video and class, and all components, so that only rounding differs."""
+    common = {"capacity": 400, "shares": {"audio": 0.6}, "gamma": 1.5, "ridge": 0.3}
+    full = _filled({"name": "kernel_ridge"} | common, sample)
+    room = {"components": 1000, "centres": 20, "duals_per_video": NUM_CLASSES}
+    sparse = _filled({"name": "sparse_kernel_ridge"} | common | room, sample)
+    rng = np.random.default_rng(3)
+    given = [rng.normal(size=(9, size)).astype("float32") for size in SIZES.values()]
+    expected = full.get_layer("memory")(given)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(sparse.get_layer("memory")(given), expected, atol=5e-3)
+
+
 def test_a_ridge_that_is_too_small_gives_a_one_line_error(sample: Sample) -> None:
     options = {"name": "kernel_ridge", "capacity": 300, "gamma": 1e-9, "ridge": 1e-12}
     with pytest.raises(InputError, match=r"^configuration key 'model.ridge': .* raise model.ridge"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,10 +14,8 @@ from yt8m_tf.console.progress import Progress
 from yt8m_tf.layers import kernel_solve
 from yt8m_tf.layers.directions import SAME, directions, fill_directions, mean_of
 
-# Scores up to this are noise.
-_FLOOR = 3e-3
 # Initial values of a, c, b, d, e, and the offset: those of 28,800 videos of YouTube-8M, rounded.
-_CALIBRATION = {
+_START = {
     "gain": 2.0,
     "log_gain": 3.0,
     "prior_gain": 0.1,
@@ -94,13 +92,8 @@ class KernelRidge(keras.layers.Layer):
         Returns:
           [B, C]; 0 far from all remembered videos.
         """
-        keys = ops.convert_to_tensor(self.keys)
         queries = directions(features, self.means) * self._scales  # [B, D]
-        squares = ops.sum(ops.square(queries), axis=1, keepdims=True)  # [B, 1]
-        distances = squares + ops.sum(ops.square(keys), axis=1) - 2 * tf.matmul(queries, keys, transpose_b=True)
-        kernel = ops.exp(-self.gamma / 2 * ops.maximum(distances, 0.0))  # [B, N]
-        if training:
-            kernel -= ops.where(distances < SAME * squares, self.own, 0.0)
+        kernel = kernel_values(queries, self.keys, self.gamma, self.own if training else None)  # [B, N]
         return tf.matmul(kernel, self.duals)  # empty rows have duals 0
 
     def remember(self, features: Sequence[np.ndarray], labels: Sequence[np.ndarray], progress: bool = False) -> None:
@@ -141,34 +134,67 @@ class KernelRidge(keras.layers.Layer):
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
+def kernel_values(queries: Any, keys: Any, gamma: float, own: Any = None) -> Any:
+    """Computes the Gaussian kernel of queries [B, D] and keys [N, D], [B, N].
+
+    Args:
+      queries: float32.
+      keys: float32.
+      gamma: the kernel is exp(-gamma / 2 * squared distance).
+      own: [N], what is subtracted where query and key are the same video; None: nothing.
+    """
+    keys = ops.convert_to_tensor(keys)
+    squares = ops.sum(ops.square(queries), axis=1, keepdims=True)  # [B, 1]
+    distances = squares + ops.sum(ops.square(keys), axis=1) - 2 * tf.matmul(queries, keys, transpose_b=True)
+    kernel = ops.exp(-gamma / 2 * ops.maximum(distances, 0.0))
+    if own is not None:
+        kernel -= ops.where(distances < SAME * squares, own, 0.0)
+    return kernel
+
+
 @keras.saving.register_keras_serializable(package="yt8m_tf")
 class ScoreCalibration(keras.layers.Layer):
     """Maps scores f [B, C] to logits: (a + b p) f + (c + d p) g + e p + offset, with p [C] the prior's log-odds.
 
-    g = log(max(f, floor) / floor) is 0 for scores up to the floor, 0.003, below which they are noise. The six numbers
-    are trained, and the same for all classes; p is constant (`registry.set_output_bias`). They start near those of
+    g = log(max(f, floor) / floor) is 0 for scores up to the floor, below which they are noise. The six numbers are
+    trained, and the same for all classes; p is constant (`registry.set_output_bias`). They start near those of
     YouTube-8M, so that a few dozen steps suffice.
 
     Args:
+      floor: see above.
+      start: initial values: `gain` a, `prior_gain` b, `log_gain` c, `prior_log_gain` d, `prior_scale` e and `offset`;
+        None: those of `KernelRidge`.
       dtype: float32 by default, even with mixed precision: scores of rare classes are small.
       **kwargs: arguments of every layer: name.
     """
 
-    def __init__(self, *, dtype: str = "float32", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        floor: float = 3e-3,
+        start: Mapping[str, float] | None = None,
+        *,
+        dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=dtype, **kwargs)
+        self.floor, self.start = floor, dict(start or _START)
 
     def build(self, scores_shape: Shape) -> None:
         """Creates p, as `bias`, and the numbers that are trained."""
         self.bias = self.add_weight(shape=scores_shape[-1:], initializer="zeros", trainable=False, name="bias")
-        for name, start in _CALIBRATION.items():
+        for name, start in self.start.items():
             initializer = keras.initializers.Constant(start)
             setattr(self, name, self.add_weight(shape=(), initializer=initializer, name=name))
 
     def call(self, scores: Any) -> Any:
         """Maps [B, C] scores to [B, C] logits."""
         prior = ops.convert_to_tensor(self.bias)
-        logarithm = ops.log(ops.maximum(scores, _FLOOR) / _FLOOR)
+        logarithm = ops.log(ops.maximum(scores, self.floor) / self.floor)
         linear = (self.gain + self.prior_gain * prior) * scores
         return (
             linear + (self.log_gain + self.prior_log_gain * prior) * logarithm + self.prior_scale * prior + self.offset
         )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return super().get_config() | {"floor": self.floor, "start": self.start}

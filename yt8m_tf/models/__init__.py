@@ -22,6 +22,7 @@ from yt8m_tf.models import (  # noqa: F401  (imported to be registered)
     resnet_like_noise,
     rnn,
     small_net,
+    sparse_kernel_ridge,
     stack,
     time_distributed_conv,
     time_distributed_dense_max,

@@ -1,4 +1,4 @@
-"""Fills the memory of the models nearest_neighbors and kernel_ridge from their training shards."""
+"""Fills the memory of the models nearest_neighbors, kernel_ridge and sparse_kernel_ridge from their training shards."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers.kernel_ridge import KernelRidge
 from yt8m_tf.layers.neighbors import NeighborVotes
+from yt8m_tf.layers.sparse_kernel import SparseKernelRidge
 from yt8m_tf.metrics.rated_pairs import PRESENT_FROM
 from yt8m_tf.models.registry import parts
 from yt8m_tf.training.evaluation_step import NOT_FEATURES
+
+Memory = NeighborVotes | KernelRidge | SparseKernelRidge
 
 
 def fill(
@@ -46,7 +49,7 @@ def fill(
     """
     for part in parts(model):
         for layer in part.layers:
-            if isinstance(layer, NeighborVotes | KernelRidge):
+            if isinstance(layer, Memory):
                 features, labels = _videos(keras.Model(part.inputs, layer.input), layer, shards, data, faults)
                 if labels:  # otherwise the training stream reports the problem of the shards
                     labels = [_with_tags(own, data.num_classes, membership) for own in labels]
@@ -55,7 +58,7 @@ def fill(
                     except np.linalg.LinAlgError as error:
                         raise InputError(
                             "configuration key 'model.ridge': the kernel matrix of the training videos is not positive"
-                            " definite in float32; raise model.ridge (0.01 is the default)"
+                            " definite in float32; raise model.ridge"
                         ) from error
                     except MemoryError as error:
                         raise InputError(
@@ -65,7 +68,7 @@ def fill(
 
 
 def _videos(
-    inputs_of: keras.Model, layer: NeighborVotes | KernelRidge, shards: Sequence[str], data: DataConfig, faults: Faults
+    inputs_of: keras.Model, layer: Memory, shards: Sequence[str], data: DataConfig, faults: Faults
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns the layer's inputs for the videos to remember, [M, D'] each, and the labels of these videos."""
     batches: list[Sequence[np.ndarray]] = []
