@@ -146,7 +146,7 @@ class SparseKernelRidge(keras.layers.Layer):
         with Progress(
             total=kernel_support.steps(self.num_classes),
             desc="kernel ridge",
-            unit=" classes",
+            unit=" systems",
             leave=False,
             disable=not progress,
         ) as bar:
