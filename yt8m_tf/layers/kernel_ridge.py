@@ -73,14 +73,22 @@ class KernelRidge(keras.layers.Layer):
         """Creates an empty memory, whose scores are 0 for every class."""
         sizes = [shape[-1] or 0 for shape in features_shape]
         self._scales = np.repeat(np.array(self.shares, "float32"), sizes)
+        self.means = self._constant("means", sum(sizes))
+        self.keys = self._constant("keys", self.capacity, self._key_size(sum(sizes)))
+        self.own = self._constant("own", self.capacity)  # c, what a video's own kernel value loses in training
+        self._build_duals()
 
-        def constant(name: str, *shape: int) -> keras.Variable:
-            return self.add_weight(shape=shape, initializer="zeros", dtype="float32", trainable=False, name=name)
+    def _key_size(self, features_size: int) -> int:
+        """Returns the number of values of a key."""
+        return features_size
 
-        self.means = constant("means", sum(sizes))
-        self.keys = constant("keys", self.capacity, sum(sizes))
-        self.duals = constant("duals", self.capacity, self.num_classes)
-        self.own = constant("own", self.capacity)  # c, what a video's own kernel value loses in training
+    def _build_duals(self) -> None:
+        """Creates what else is stored."""
+        self.duals = self._constant("duals", self.capacity, self.num_classes)
+
+    def _constant(self, name: str, *shape: int, dtype: str = "float32") -> keras.Variable:
+        """Creates a variable that only `remember` sets."""
+        return self.add_weight(shape=shape, initializer="zeros", dtype=dtype, trainable=False, name=name)
 
     def call(self, features: Sequence[Any], training: bool = False) -> Any:
         """Computes the scores.

@@ -23,6 +23,14 @@ def _nothing() -> None:
     """Reports no progress."""
 
 
+def gaussian(first: np.ndarray, second: np.ndarray, gamma: float) -> np.ndarray:
+    """Computes exp(-gamma / 2 * squared distances) of points [P, D] and [Q, D], float32; returns [P, Q] float32."""
+    squares = np.sum(np.square(first), axis=1)[:, None] + np.sum(np.square(second), axis=1)
+    # A copy, because the `syrk` that NumPy would call for A @ A.T fails for large arrays in its OpenBLAS.
+    distances = np.maximum(squares - 2 * (first @ second.T.copy()), 0.0)
+    return np.exp(distances * np.float32(-gamma / 2))
+
+
 def gaussian_kernel(
     points: np.ndarray, gamma: float, ridge: float, block: int = BLOCK, advance: Advance = _nothing
 ) -> np.ndarray:
@@ -39,12 +47,8 @@ def gaussian_kernel(
       [M, M] float32; above the blocks on the diagonal it has undefined values, whose memory is never touched.
     """
     kernel = np.empty((len(points), len(points)), np.float32)
-    squares = np.sum(np.square(points), axis=1)
     for start, end in _blocks(len(points), block):
-        # A copy, because the `syrk` that NumPy would call for A @ A.T fails for large arrays in its OpenBLAS.
-        products = points[start:] @ points[start:end].T.copy()
-        distances = np.maximum(squares[start:, None] + squares[None, start:end] - 2 * products, 0.0)
-        kernel[start:, start:end] = np.exp(distances * np.float32(-gamma / 2))
+        kernel[start:, start:end] = gaussian(points[start:], points[start:end], gamma)
         advance()
     kernel[np.diag_indices(len(points))] += np.float32(ridge)
     return kernel
@@ -67,7 +71,7 @@ def factorise(kernel: np.ndarray, block: int = BLOCK, advance: Advance = _nothin
     inverses = []
     for start, end in _blocks(len(kernel), block):
         if start:  # all earlier columns at once: one product, and one pass over this column
-            rows = kernel[start:end, :start].T.copy()  # see `gaussian_kernel`
+            rows = kernel[start:end, :start].T.copy()  # see `gaussian`
             kernel[start:, start:end] -= kernel[start:, :start] @ rows
         # By TensorFlow, because NumPy's factorisation is ten times as slow if another process uses the processor.
         with tf.device("CPU"):

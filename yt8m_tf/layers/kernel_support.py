@@ -17,6 +17,8 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import lapack, solve_triangular
 
+from yt8m_tf.layers.kernel_solve import gaussian
+
 ROUNDS = 4  # the start, and how often the support grows
 # The most videos in the support of a class, because the time of its system grows with the cube of their number.
 _LARGEST = 8192
@@ -78,7 +80,7 @@ def fit(
       numpy.linalg.LinAlgError: the ridge is too small for float32.
     """
     num_classes = targets.shape[1]
-    kernel_of_centres = kernel(points[:centres], points, gamma).astype(np.float64)
+    kernel_of_centres = gaussian(points[:centres], points, gamma).astype(np.float64)
     system = kernel_of_centres[:, :centres] + ridge * np.eye(centres)
     lower = np.linalg.cholesky(system)
     own = np.empty(len(points), np.float32)
@@ -99,20 +101,12 @@ def fit(
     return SparseDuals(centre_duals.astype(np.float32), others, own)
 
 
-def kernel(first: np.ndarray, second: np.ndarray, gamma: float) -> np.ndarray:
-    """Computes exp(-gamma / 2 * squared distances) of points [P, D] and [Q, D], float32; returns [P, Q] float32."""
-    squares = np.sum(np.square(first), axis=1)[:, None] + np.sum(np.square(second), axis=1)
-    # A copy, because the `syrk` that NumPy would call for A @ A.T fails for large arrays in its OpenBLAS.
-    distances = np.maximum(squares - 2 * (first @ second.T.copy()), 0.0)
-    return np.exp(distances * np.float32(-gamma / 2))
-
-
 def _complement(points: np.ndarray, whitened: np.ndarray, gamma: float, ridge: float) -> np.ndarray:
     """Returns S, the Schur complement of the centres, [M - R, M - R] float32."""
     found = np.empty((len(points), len(points)), np.float32)
     for start in range(0, len(points), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        found[rows] = kernel(points[rows], points, gamma) - whitened[:, rows].T.copy() @ whitened
+        found[rows] = gaussian(points[rows], points, gamma) - whitened[:, rows].T.copy() @ whitened
     found[np.diag_indices(len(points))] += np.float32(ridge)
     return found
 

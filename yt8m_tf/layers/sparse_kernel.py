@@ -13,7 +13,8 @@ from keras import ops
 from yt8m_tf.console.progress import Progress
 from yt8m_tf.layers import kernel_support
 from yt8m_tf.layers.directions import directions, fill_directions, mean_of
-from yt8m_tf.layers.kernel_ridge import Shape, kernel_values
+from yt8m_tf.layers.kernel_ridge import KernelRidge, kernel_values
+from yt8m_tf.layers.kernel_solve import gaussian
 
 _GROUP = 8  # duals of one class that are summed first
 _PART = 8192  # groups whose kernel values are gathered at a time, to need little space
@@ -22,7 +23,7 @@ _SAMPLE = 4096  # videos whose mean makes up for the rounding of duals
 
 
 @keras.saving.register_keras_serializable(package="yt8m_tf")
-class SparseKernelRidge(keras.layers.Layer):
+class SparseKernelRidge(KernelRidge):
     """`KernelRidge` in a tenth of its size: scores [B, C] of features [B, D'].
 
     The directions of videos are projected on their P first principal components, and normalised again. All classes
@@ -63,31 +64,22 @@ class SparseKernelRidge(keras.layers.Layer):
         dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
-        super().__init__(dtype=dtype, **kwargs)
-        self.num_classes, self.capacity = num_classes, capacity
-        self.shares, self.gamma, self.ridge = tuple(shares), gamma, ridge
+        super().__init__(num_classes, capacity, shares, gamma, ridge, dtype=dtype, **kwargs)
         self.components, self.centres, self.duals_per_video = components, centres, duals_per_video
 
-    def build(self, features_shape: Sequence[Shape]) -> None:
-        """Creates an empty memory, whose scores are 0 for every class."""
-        sizes = [shape[-1] or 0 for shape in features_shape]
-        self._scales = np.repeat(np.array(self.shares, "float32"), sizes)
+    def _key_size(self, features_size: int) -> int:
+        return min(self.components, features_size)
+
+    def _build_duals(self) -> None:
         self._length = np.float32(np.linalg.norm(self.shares))
-        components = min(self.components, sum(sizes))
         groups = self.capacity * self.duals_per_video // _GROUP + self.num_classes  # each class may fill one in part
-
-        def constant(name: str, *shape: int, dtype: str = "float32") -> keras.Variable:
-            return self.add_weight(shape=shape, initializer="zeros", dtype=dtype, trainable=False, name=name)
-
-        self.means = constant("means", sum(sizes))
-        self.projection = constant("projection", sum(sizes), components)
-        self.keys = constant("keys", self.capacity, components)
-        self.centre_duals = constant("centre_duals", min(self.centres, self.capacity), self.num_classes)
-        self.dual_values = constant("dual_values", groups, _GROUP)
-        self.dual_videos = constant("dual_videos", groups, _GROUP, dtype="uint16")
-        self.dual_classes = constant("dual_classes", groups, dtype="uint16" if self.num_classes <= 2**16 else "int32")
-        self.bias = constant("bias", self.num_classes)
-        self.own = constant("own", self.capacity)  # what a video's own kernel value loses in training
+        self.projection = self._constant("projection", self.means.shape[0], self.keys.shape[1])
+        self.centre_duals = self._constant("centre_duals", min(self.centres, self.capacity), self.num_classes)
+        self.dual_values = self._constant("dual_values", groups, _GROUP)
+        self.dual_videos = self._constant("dual_videos", groups, _GROUP, dtype="uint16")
+        ids = "uint16" if self.num_classes <= 2**16 else "int32"
+        self.dual_classes = self._constant("dual_classes", groups, dtype=ids)
+        self.bias = self._constant("bias", self.num_classes)
 
     def call(self, features: Sequence[Any], training: bool = False) -> Any:
         """Computes the scores.
@@ -164,7 +156,7 @@ class SparseKernelRidge(keras.layers.Layer):
         others = duals.others.copy()
         others.data = _float16(others.data)
         sample = points[np.linspace(0, count, min(count, _SAMPLE), endpoint=False).astype(np.int64)]
-        mean = kernel_support.kernel(sample, points, self.gamma).mean(axis=0, dtype=np.float64)
+        mean = gaussian(sample, points, self.gamma).mean(axis=0, dtype=np.float64)
         lost = mean[:centres] @ (duals.centres - of_centres[:centres]) + mean[centres:] @ (duals.others - others)
         self.bias.assign(lost)
         self.keys.assign(keys)
@@ -182,13 +174,9 @@ class SparseKernelRidge(keras.layers.Layer):
         for variable, content in ((self.dual_values, values), (self.dual_videos, videos), (self.dual_classes, classes)):
             variable.assign(content)
 
-    def compute_output_shape(self, features_shape: Sequence[Shape]) -> Shape:
-        """[B, C]."""
-        return (features_shape[0][0], self.num_classes)
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        names = ("num_classes", "capacity", "shares", "gamma", "ridge", "components", "centres", "duals_per_video")
+        names = ("components", "centres", "duals_per_video")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 

@@ -16,12 +16,11 @@ from yt8m_tf.data.faults import Faults
 from yt8m_tf.errors import InputError
 from yt8m_tf.layers.kernel_ridge import KernelRidge
 from yt8m_tf.layers.neighbors import NeighborVotes
-from yt8m_tf.layers.sparse_kernel import SparseKernelRidge
 from yt8m_tf.metrics.rated_pairs import PRESENT_FROM
 from yt8m_tf.models.registry import parts
 from yt8m_tf.training.evaluation_step import NOT_FEATURES
 
-Memory = NeighborVotes | KernelRidge | SparseKernelRidge
+Memory = NeighborVotes | KernelRidge
 
 
 def fill(
