@@ -142,7 +142,8 @@ def test_a_sparse_memory_scores_as_the_full_one_if_it_has_room(sample: Sample) -
     np.testing.assert_allclose(sparse.get_layer("memory")(given), expected, atol=5e-3)
 
 
-def test_a_ridge_that_is_too_small_gives_a_one_line_error(sample: Sample) -> None:
-    options = {"name": "kernel_ridge", "capacity": 300, "gamma": 1e-9, "ridge": 1e-12}
+@pytest.mark.parametrize("name", ["kernel_ridge", "sparse_kernel_ridge"])
+def test_a_ridge_that_is_too_small_gives_a_one_line_error(name: str, sample: Sample) -> None:
+    options = {"name": name, "capacity": 300, "gamma": 1e-9, "ridge": 1e-12}
     with pytest.raises(InputError, match=r"^configuration key 'model.ridge': .* raise model.ridge"):
         _filled(options, sample)

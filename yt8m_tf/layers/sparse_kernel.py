@@ -121,7 +121,7 @@ class SparseKernelRidge(KernelRidge):
           progress: whether to show a progress bar.
 
         Raises:
-          numpy.linalg.LinAlgError: the ridge is too small for float32.
+          numpy.linalg.LinAlgError: the ridge is too small for float32, or for duals in float16.
         """
         count = len(labels)
         centres = min(self.centre_duals.shape[0], count)
@@ -193,5 +193,13 @@ def _principal_components(points: np.ndarray, number: int) -> np.ndarray:
 
 
 def _float16(values: np.ndarray) -> np.ndarray:
-    """Rounds to float16; the result is float32 again."""
-    return values.astype(np.float16).astype(np.float32)
+    """Rounds to float16; the result is float32 again.
+
+    Raises:
+      numpy.linalg.LinAlgError: a value is not finite, or too large.
+    """
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float16).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise np.linalg.LinAlgError("duals are too large for float16")
+    return rounded

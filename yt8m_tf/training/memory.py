@@ -57,7 +57,7 @@ def fill(
                     except np.linalg.LinAlgError as error:
                         raise InputError(
                             "configuration key 'model.ridge': the kernel matrix of the training videos is not positive"
-                            " definite in float32; raise model.ridge"
+                            " definite in float32, or its inverse is too large; raise model.ridge"
                         ) from error
                     except MemoryError as error:
                         raise InputError(
